@@ -1,0 +1,286 @@
+// Package channel is a channel of JSON messages over a WebSocket, as both ends
+// of the control channel and of a link use it: one writer, a bounded queue,
+// liveness in both directions, and an end that always has a reason.
+//
+// Liveness: each end sends a ping every [Options.PingInterval] and takes the
+// other for dead once nothing at all has arrived for [Options.Deadline]. Both
+// ends do so, hence a connection that is cut in one direction only is found by
+// both.
+//
+// [Keep] holds such a channel open against a peer that comes and goes.
+package channel
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// Close codes of the control channel and of links, from the range that RFC 6455
+// section 7.4.2 leaves to applications.
+const (
+	CloseTokenDead  = 4401 // The token or ticket is dead: stop, say why.
+	CloseDeleted    = 4404 // The device is deleted: stop, say why.
+	CloseTakenOver  = 4409 // A newer connection of the same device took over: stop.
+	CloseFeatureOff = 4503 // Tunnels are switched off: come back later.
+	CloseRestarting = websocket.CloseServiceRestart
+)
+
+// ErrSlow ends a channel whose peer reads more slowly than it is sent to.
+var ErrSlow = errors.New("channel: the peer reads too slowly")
+
+// ErrClosed is returned by Send once the channel is closing.
+var ErrClosed = errors.New("channel: closed")
+
+// closeGrace bounds the wait for the peer's answer to our close frame. Closing
+// the socket earlier could reset the connection and lose the frame, and with it
+// the reason.
+const closeGrace = time.Second
+
+// Options tune a Conn. The zero value is what both ends use in production.
+type Options struct {
+	PingInterval time.Duration // 0: 3 s.
+	Deadline     time.Duration // Silence after which the peer is dead; 0: 9 s.
+	WriteTimeout time.Duration // Of one message; 0: Deadline.
+	Queue        int           // Messages waiting to be written; 0: 64.
+	MaxMessage   int64         // Largest message taken, in bytes; 0: 1 MiB.
+}
+
+func (o Options) withDefaults() Options {
+	if o.PingInterval == 0 {
+		o.PingInterval = 3 * time.Second
+	}
+	if o.Deadline == 0 {
+		o.Deadline = 9 * time.Second
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = o.Deadline
+	}
+	if o.Queue == 0 {
+		o.Queue = 64
+	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 1 << 20
+	}
+	return o
+}
+
+// Conn is one channel. Send and Close may be called from any goroutine; Receive
+// and Wait belong to one reading goroutine, which must end with Wait.
+type Conn struct {
+	ws   *websocket.Conn
+	opts Options
+
+	queue   chan []byte
+	closing chan struct{} // Closed once an end is decided.
+	written chan struct{} // Closed when the writer has ended.
+
+	mu     sync.Mutex
+	ended  bool
+	code   int // Close code to send; 0 sends none.
+	reason string
+	err    error // Why, where it was this end that decided.
+}
+
+// New makes a channel of an open WebSocket, which it owns from then on. Its
+// writer runs until the channel has been closed and waited for.
+func New(ws *websocket.Conn, opts Options) *Conn {
+	opts = opts.withDefaults()
+	c := &Conn{
+		ws:      ws,
+		opts:    opts,
+		queue:   make(chan []byte, opts.Queue),
+		closing: make(chan struct{}),
+		written: make(chan struct{}),
+	}
+	ws.SetReadLimit(opts.MaxMessage)
+	pong := ws.PingHandler()
+	ws.SetPingHandler(func(data string) error {
+		c.extend()
+		return pong(data)
+	})
+	ws.SetPongHandler(func(string) error {
+		c.extend()
+		return nil
+	})
+	c.extend()
+	go c.write()
+	return c
+}
+
+// Send queues a message. It never blocks: a full queue means that the peer does
+// not read, and ends the channel with ErrSlow.
+func (c *Conn) Send(message any) error {
+	data, err := json.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("marshal %T: %w", message, err)
+	}
+	select {
+	case <-c.closing:
+		return ErrClosed
+	default:
+	}
+	select {
+	case c.queue <- data:
+		return nil
+	default:
+		c.end(websocket.CloseTryAgainLater, "too slow", ErrSlow)
+		return ErrSlow
+	}
+}
+
+// Receive returns the next message. The error that ends a channel is the peer's
+// *websocket.CloseError where it gave one; Close by this end makes it ErrClosed.
+func (c *Conn) Receive() ([]byte, error) {
+	for {
+		kind, r, err := c.ws.NextReader()
+		if err != nil {
+			return nil, c.fail(err)
+		}
+		c.extend()
+		select {
+		case <-c.closing:
+			// Read on only for the peer's close frame.
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				return nil, c.fail(err)
+			}
+			continue
+		default:
+		}
+		if kind != websocket.TextMessage {
+			c.end(websocket.CloseUnsupportedData, "text messages only", errors.New("channel: the peer sent a binary message"))
+			continue
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return nil, c.fail(err)
+		}
+		return data, nil
+	}
+}
+
+// Close sends what is queued and then a close frame. It returns at once and may
+// be called again; the first reason stands. The reason must fit a control frame
+// (123 bytes, RFC 6455 section 5.5) and is cut to it.
+func (c *Conn) Close(code int, reason string) {
+	c.end(code, reason, ErrClosed)
+}
+
+// Closing is closed once an end is decided, by either side.
+func (c *Conn) Closing() <-chan struct{} { return c.closing }
+
+// Wait reads until the channel has ended, closes the socket and waits for the
+// writer. Without a Close before it, it waits for the peer. Only the reading
+// goroutine may call it.
+func (c *Conn) Wait() {
+	for {
+		if _, err := c.Receive(); err != nil {
+			break
+		}
+	}
+	<-c.written
+}
+
+func (c *Conn) extend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended { // Otherwise the writer sets the last deadline.
+		// A socket that is closed fails the read that follows.
+		_ = c.ws.SetReadDeadline(time.Now().Add(c.opts.Deadline))
+	}
+}
+
+// end decides the channel's end; only the first decision counts.
+func (c *Conn) end(code int, reason string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	c.ended, c.code, c.reason, c.err = true, code, reason, err
+	// A write to a peer that does not read must not hold the end up.
+	_ = c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeGrace))
+	close(c.closing)
+}
+
+// fail ends the channel after a read or write error and returns the error to
+// report: the decision that came first.
+func (c *Conn) fail(err error) error {
+	c.end(0, "", err)
+	_ = c.ws.Close() // The connection is unusable; its own error says less.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Conn) write() {
+	defer close(c.written)
+	ping := time.NewTicker(c.opts.PingInterval)
+	defer ping.Stop()
+	for {
+		select {
+		case <-c.closing:
+			c.writeClose()
+			return
+		default:
+		}
+		var err error
+		select {
+		case data := <-c.queue:
+			err = c.writeMessage(data)
+		case <-ping.C:
+			err = c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.opts.WriteTimeout))
+		case <-c.closing:
+			c.writeClose()
+			return
+		}
+		if err != nil {
+			_ = c.fail(err) // Receive reports it.
+			return
+		}
+	}
+}
+
+func (c *Conn) writeMessage(data []byte) error {
+	if err := c.ws.SetWriteDeadline(time.Now().Add(c.opts.WriteTimeout)); err != nil {
+		return err
+	}
+	return c.ws.WriteMessage(websocket.TextMessage, data)
+}
+
+func (c *Conn) writeClose() {
+	c.mu.Lock()
+	code, reason := c.code, c.reason
+	c.mu.Unlock()
+	if code == 0 {
+		return // The connection is broken already.
+	}
+	deadline := time.Now().Add(closeGrace)
+	_ = c.ws.SetWriteDeadline(deadline)
+	for {
+		select {
+		case data := <-c.queue:
+			if c.ws.WriteMessage(websocket.TextMessage, data) != nil {
+				_ = c.ws.Close()
+				return
+			}
+			continue
+		default:
+		}
+		break
+	}
+	if len(reason) > 123 {
+		reason = reason[:123]
+	}
+	err := c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), deadline)
+	if err != nil {
+		_ = c.ws.Close()
+		return
+	}
+	_ = c.ws.SetReadDeadline(deadline)
+}
