@@ -1,0 +1,92 @@
+# What can be done here; `make help` lists it. Every command works in a clean
+# checkout: what it needs and does not find is set up first, or named.
+
+VERSION ?= $(or $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//'),0.1.0-dev)
+COMMIT  ?= $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+AGENT_TARGETS := linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
+PANEL_TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+GENERATED := types server client
+OAPI_CODEGEN := go tool -modfile=tools/go.mod oapi-codegen
+GOLANGCI_LINT := go tool -modfile=tools/lint/go.mod golangci-lint
+
+FUZZTIME ?= 10s
+
+# The version comes from LDFLAGS; asking git besides fails where the checkout belongs to another user.
+export GOFLAGS += -buildvcs=false
+export REDOCLY_TELEMETRY := off
+export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install every program that the commands below need
+	@scripts/setup demo test verify
+
+.PHONY: build
+build: ## Build bin/eclitunneld and bin/eclitunnel
+	$(GOBUILD) -o bin/ ./server/eclitunneld ./clients/eclitunnel
+
+.PHONY: build-all
+build-all: ## Build the agent for Linux, Windows and macOS, and the panel for Linux and macOS, into dist/
+	@set -e; for target in $(AGENT_TARGETS); do \
+		export GOOS=$${target%/*} GOARCH=$${target#*/}; suffix=; [ $$GOOS != windows ] || suffix=.exe; \
+		echo "dist/eclitunnel-$$GOOS-$$GOARCH$$suffix"; \
+		$(GOBUILD) -o dist/eclitunnel-$$GOOS-$$GOARCH$$suffix ./clients/eclitunnel; \
+	done
+	@set -e; for target in $(PANEL_TARGETS); do \
+		export GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		echo "dist/eclitunneld-$$GOOS-$$GOARCH"; \
+		$(GOBUILD) -o dist/eclitunneld-$$GOOS-$$GOARCH ./server/eclitunneld; \
+	done
+
+.PHONY: demo
+demo: ## Run everything on this machine, play through it, and stay up until Ctrl-C
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory build
+	@go build -o bin/demo ./test/demo
+	@exec bin/demo -bin bin
+
+.PHONY: test
+test: ## Set up what is missing and run every test
+	@scripts/setup demo test
+	@$(MAKE) --no-print-directory test-unit test-e2e
+
+.PHONY: test-unit
+test-unit: ## Run the unit and integration tests with the race detector
+	go test -race -timeout 15m $$(go list ./... | grep -v '/test/e2e$$')
+
+.PHONY: test-e2e
+test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig
+	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -timeout 15m ./test/e2e
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s) each
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+.PHONY: lint
+lint: ## Run the linter
+	$(GOLANGCI_LINT) run
+
+.PHONY: generate
+generate: ## Write gen/ from openapi.yaml
+	@set -e; for p in $(GENERATED); do \
+		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
+	done
+
+.PHONY: verify
+verify: ## Fail if anything generated has drifted, a go.mod is not tidy, or the contract does not lint
+	@scripts/setup verify
+	@scripts/verify $(GENERATED)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist node_modules
