@@ -1,0 +1,58 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// handshakeTimeout bounds the whole of a control channel's opening: DNS, TCP,
+// TLS, the proxy and the upgrade.
+const handshakeTimeout = 10 * time.Second
+
+// ControlChannel opens the device's WebSocket to the panel. It tries once: the
+// caller keeps the channel and its back-off. A refused upgrade is an [*Error].
+func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
+	header := http.Header{"User-Agent": {c.sender.userAgent}}
+	if token := c.sender.token(); token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	// http becomes ws, and https wss.
+	address := "ws" + strings.TrimPrefix(c.panel, "http") + "/api/tunnel/ws"
+	ws, resp, err := c.dialer.DialContext(ctx, address, header)
+	if err == nil {
+		return ws, nil
+	}
+	if resp == nil || !errors.Is(err, websocket.ErrBadHandshake) {
+		return nil, c.sender.failure(ctx, err)
+	}
+	// The dialer keeps the first kilobyte of a refusal, which holds any error
+	// body of the panel's.
+	body, readErr := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // It is a buffer.
+	if readErr != nil {
+		return nil, c.sender.failure(ctx, readErr)
+	}
+	return nil, answerError(c.panel, resp, body)
+}
+
+// dialer takes over the proxy, dialer and TLS settings of the HTTP client.
+func dialer(from *http.Client) *websocket.Dialer {
+	d := &websocket.Dialer{Proxy: http.ProxyFromEnvironment, HandshakeTimeout: handshakeTimeout}
+	t, ok := from.Transport.(*http.Transport)
+	if !ok {
+		return d
+	}
+	d.Proxy, d.NetDialContext = t.Proxy, t.DialContext
+	if t.TLSClientConfig != nil {
+		d.TLSClientConfig = t.TLSClientConfig.Clone()
+		// The transport offers HTTP/2 there; a WebSocket begins in HTTP/1.1.
+		d.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
+	return d
+}

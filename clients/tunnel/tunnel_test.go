@@ -1,0 +1,348 @@
+package tunnel_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// answer is one scripted answer of a panel.
+type answer struct {
+	status     int
+	body       any // A string is sent as HTML, anything else as JSON.
+	retryAfter string
+	cut        bool // Cut the connection instead.
+}
+
+func problem(status int, code types.ErrorCode) answer {
+	return answer{status: status, body: types.Error{Error: code, Message: "No.", RequestID: "r1"}}
+}
+
+// script serves the answers in order and then repeats the last one.
+type script struct {
+	*httptest.Server
+	requests []*http.Request
+	waits    []time.Duration
+}
+
+func serve(t *testing.T, answers ...answer) *script {
+	t.Helper()
+	s := &script{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := answers[min(len(s.requests), len(answers)-1)]
+		s.requests = append(s.requests, r)
+		if a.cut {
+			panic(http.ErrAbortHandler)
+		}
+		if a.retryAfter != "" {
+			w.Header().Set("Retry-After", a.retryAfter)
+		}
+		if text, ok := a.body.(string); ok {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(a.status)
+			fmt.Fprint(w, text)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(a.status)
+		if err := json.NewEncoder(w).Encode(a.body); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *script) client(t *testing.T, token string) *tunnel.Client {
+	t.Helper()
+	return newClient(t, tunnel.Options{
+		PanelURL: s.URL,
+		Token:    func() string { return token },
+		Wait: func(ctx context.Context, d time.Duration) error {
+			s.waits = append(s.waits, d)
+			return ctx.Err()
+		},
+	})
+}
+
+func newClient(t *testing.T, o tunnel.Options) *tunnel.Client {
+	t.Helper()
+	c, err := tunnel.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestClient_SendsTokenAndUserAgent(t *testing.T) {
+	s := serve(t, answer{status: 200, body: []types.Allocation{}})
+	if _, err := s.client(t, "secret-token").Allocations(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h := s.requests[0].Header
+	if h.Get("Authorization") != "Bearer secret-token" || h.Get("User-Agent") != "eclitunnel" {
+		t.Errorf("headers %v", h)
+	}
+}
+
+func TestClient_ErrorCarriesWhatThePanelSaid(t *testing.T) {
+	a := problem(400, types.CodeInvalidRequest)
+	a.body = types.Error{
+		Error: types.CodeInvalidRequest, Message: "Bad.", RequestID: "r7",
+		Details: &[]types.ErrorDetail{{Field: "localPort", Message: "too large"}},
+	}
+	s := serve(t, a)
+	_, err := s.client(t, "").CreateAllocation(t.Context(), types.AllocationCreate{})
+	var e *tunnel.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("error %v", err)
+	}
+	if e.Status != 400 || e.Code != types.CodeInvalidRequest || e.RequestID != "r7" || len(e.Details) != 1 {
+		t.Errorf("error %+v", e)
+	}
+	if want := "Bad. (localPort: too large) [request r7]"; e.Error() != want {
+		t.Errorf("text %q, want %q", e.Error(), want)
+	}
+}
+
+func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
+	ok := answer{status: 200, body: []types.Allocation{}}
+	unavailable := problem(503, types.CodeUnavailable)
+	limited := problem(429, types.CodeRateLimited)
+	limited.retryAfter = "7"
+	later := limited
+	later.retryAfter = "3600"
+	for name, c := range map[string]struct {
+		answers []answer
+		tries   int
+		succeed bool
+	}{
+		"database away":               {[]answer{unavailable, unavailable, ok}, 3, true},
+		"database stays away":         {[]answer{unavailable}, 4, false},
+		"proxy without panel":         {[]answer{{status: 502, body: "<html>"}, ok}, 2, true},
+		"connection cut":              {[]answer{{cut: true}, ok}, 2, true},
+		"rate limit":                  {[]answer{limited, ok}, 2, true},
+		"rate limit for an hour":      {[]answer{later}, 1, false},
+		"feature off":                 {[]answer{problem(503, types.CodeFeatureDisabled)}, 1, false},
+		"slow_down is for the poller": {[]answer{problem(429, types.CodeSlowDown)}, 1, false},
+		"not a panel":                 {[]answer{{status: 200, body: "<html>"}}, 1, false},
+		"no such thing":               {[]answer{problem(404, types.CodeNotFound)}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, c.answers...)
+			_, err := s.client(t, "").Allocations(t.Context())
+			if len(s.requests) != c.tries || (err == nil) != c.succeed {
+				t.Errorf("%d tries and error %v, want %d and success %v", len(s.requests), err, c.tries, c.succeed)
+			}
+		})
+	}
+	t.Run("a POST is sent once", func(t *testing.T) {
+		s := serve(t, unavailable)
+		_, err := s.client(t, "").StartEnrollment(t.Context(), types.EnrollmentStart{Name: "x"})
+		if len(s.requests) != 1 || !tunnel.HasCode(err, types.CodeUnavailable) {
+			t.Errorf("%d tries, error %v", len(s.requests), err)
+		}
+	})
+	t.Run("Retry-After is the least wait", func(t *testing.T) {
+		s := serve(t, limited, ok)
+		if _, err := s.client(t, "").Allocations(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.waits) != 1 || s.waits[0] != 7*time.Second {
+			t.Errorf("waits %v", s.waits)
+		}
+	})
+}
+
+func TestClient_CancelledContextIsItsError(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := serve(t, answer{status: 200, body: []types.Device{}})
+	if _, err := s.client(t, "").Devices(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestClient_CollectsAllPages(t *testing.T) {
+	page := func(last int64, n int) answer {
+		list := make([]types.Allocation, n)
+		for i := range list {
+			list[i].ID = last + int64(n-1-i)
+		}
+		return answer{status: 200, body: list}
+	}
+	s := serve(t, page(100, 1000), page(90, 10))
+	all, err := s.client(t, "").Allocations(t.Context())
+	if err != nil || len(all) != 1010 {
+		t.Fatalf("%d allocations, error %v", len(all), err)
+	}
+	if got := s.requests[1].URL.Query().Get("after"); got != "100" {
+		t.Errorf("second page after %q", got)
+	}
+}
+
+func TestUnreachable_SaysWhyInWords(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := "http://" + listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // The handshakes fail on purpose.
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	redirect := httptest.NewServer(http.RedirectHandler("https://panel.test/x?deviceCode=dc", http.StatusMovedPermanently))
+	t.Cleanup(redirect.Close)
+	for _, c := range []struct{ panel, words string }{
+		{refused, "refused"},
+		{"http://panel.invalid", "no host of the name"},
+		{secure.URL, "authority"},
+		{strings.Replace(secure.URL, "https", "http", 1), "speaks HTTPS"},
+		{strings.Replace(redirect.URL, "http", "https", 1), "does not speak HTTPS"},
+		{redirect.URL, "redirects to https://panel.test;"},
+		{serve(t, answer{status: 404, body: "<html>"}).URL, "not an EcliTunnel panel"},
+		{serve(t, answer{status: 503, body: "<html>"}).URL, "a proxy answers 503"},
+	} {
+		t.Run(c.words, func(t *testing.T) {
+			client := newClient(t, tunnel.Options{
+				PanelURL:   c.panel,
+				HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dialNoNames}},
+				Wait:       func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+			})
+			_, err := client.PollEnrollment(t.Context(), "device-code-secret")
+			assertUnreachable(t, err, c.words)
+			_, err = client.ControlChannel(t.Context())
+			assertUnreachable(t, err, c.words)
+		})
+	}
+}
+
+// dialNoNames dials addresses, and answers for the one host name in these tests
+// as a resolver that does not know it, so that no query leaves the machine.
+func dialNoNames(ctx context.Context, network, address string) (net.Conn, error) {
+	if host, _, _ := net.SplitHostPort(address); host == "panel.invalid" {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
+}
+
+func assertUnreachable(t *testing.T, err error, words string) {
+	t.Helper()
+	var e *tunnel.UnreachableError
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), words) {
+		t.Errorf("error %v (%T), want one that says %q", err, err, words)
+	}
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		if strings.Contains(cause.Error(), "device-code-secret") {
+			t.Errorf("the device code is in %q", cause)
+		}
+	}
+}
+
+func TestUnreachable_Timeout(t *testing.T) {
+	release := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(s.Close)
+	t.Cleanup(func() { close(release) })
+	c := newClient(t, tunnel.Options{PanelURL: s.URL, HTTPClient: &http.Client{Timeout: 20 * time.Millisecond, Transport: &http.Transport{}}})
+	_, err := c.StartEnrollment(t.Context(), types.EnrollmentStart{Name: "x"})
+	assertUnreachable(t, err, "in time")
+}
+
+func TestControlChannel_OpensWithToken(t *testing.T) {
+	token := make(chan string, 1)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token <- r.Header.Get("Authorization")
+		upgrader := websocket.Upgrader{}
+		ws, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = ws.Close()
+	}))
+	t.Cleanup(s.Close)
+	c := newClient(t, tunnel.Options{PanelURL: s.URL, HTTPClient: s.Client(), Token: func() string { return "tok" }})
+	ws, err := c.ControlChannel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ws.Close()
+	if got := <-token; got != "Bearer tok" {
+		t.Errorf("Authorization %q", got)
+	}
+}
+
+func TestControlChannel_RefusalIsThePanelsError(t *testing.T) {
+	for status, code := range map[int]types.ErrorCode{401: types.CodeUnauthorized, 503: types.CodeFeatureDisabled} {
+		s := serve(t, problem(status, code))
+		if _, err := s.client(t, "tok").ControlChannel(t.Context()); !tunnel.HasCode(err, code) {
+			t.Errorf("error %v, want %s", err, code)
+		}
+	}
+}
+
+func TestParsePanelURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://panel.example.com":    "https://panel.example.com",
+		"http://127.0.0.1:8080/":       "http://127.0.0.1:8080",
+		" https://h/behind/a/path/ ":   "https://h/behind/a/path",
+		"":                             "",
+		"panel.example.com":            "",
+		"ftp://panel.example.com":      "",
+		"https://user:secret@panel.io": "",
+		"https://panel.io/?x=1":        "",
+		"https://":                     "",
+		"https://:8080":                "",
+	} {
+		got, err := tunnel.ParsePanelURL(in)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("ParsePanelURL(%q) = %q, %v; want %q", in, got, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("the password is in %q", err)
+		}
+	}
+}
+
+func TestDeviceID_ReadsOnlyDeviceTokens(t *testing.T) {
+	id := uuid.New()
+	token := func(payload string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+	}
+	good := token(`{"sub":"` + id.String() + `","kind":"client"}`)
+	got, err := tunnel.DeviceID(good)
+	kind, kindErr := tunnel.DeviceKind(good)
+	if err != nil || kindErr != nil || got != id || kind != types.DeviceKindClient {
+		t.Errorf("%v %v %v %v", got, err, kind, kindErr)
+	}
+	for _, bad := range []string{"", "x", "a.b.c", token(`{"sub":"7"}`), token(`{"sub":"` + id.String() + `"}`), good + ".x"} {
+		if _, err := tunnel.DeviceID(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
