@@ -1,0 +1,142 @@
+const byId = (id) => document.getElementById(id);
+const steps = ['login', 'approve', 'approved'].map(byId);
+
+/** A failure with a sentence for the person in front of the page. */
+class Problem extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Calls the API and returns the body, or throws a Problem. */
+async function call(method, path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body ? { 'Content-Type': 'application/json' } : {},
+      body: body && JSON.stringify(body),
+    });
+  } catch {
+    throw new Problem('unreachable', 'The panel cannot be reached. Check your network and try again.');
+  }
+  if (response.status === 204) return null;
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  throw new Problem(answer?.error ?? 'unreadable', explain(response, answer));
+}
+
+function explain(response, answer) {
+  const seconds = Number(response.headers.get('Retry-After'));
+  switch (answer?.error) {
+    case 'not_found':
+      return 'No device is waiting with this code. Compare it with what the device shows.';
+    case 'enrollment_expired':
+      return 'This code has expired. Start the enrollment on the device again and enter the new code.';
+    case 'already_approved':
+      return 'This device has been approved already. There is nothing left to do.';
+    case 'forbidden':
+      return 'Approving a device needs an admin. Log in with an admin’s account.';
+    case 'rate_limited':
+      return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
+    case 'feature_disabled':
+      return 'Tunnels are switched off in this panel’s settings.';
+    case 'unavailable':
+      return 'The panel cannot reach its database just now. Try again in a few seconds.';
+    case 'invalid_request': {
+      const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
+      return details ? `${answer.message} ${details}.` : answer.message;
+    }
+    case undefined:
+      return `The panel gave an answer that this page does not understand (status ${response.status}).`;
+    default:
+      return response.status >= 500 ? `${answer.message} Request id: ${answer.requestId}` : answer.message;
+  }
+}
+
+/** Shows one step and puts the focus where the person goes on. */
+function show(step, focus) {
+  byId('busy').hidden = true;
+  for (const s of steps) s.hidden = s !== step;
+  byId('account').hidden = step === byId('login');
+  focus?.focus();
+}
+
+function complain(problem) {
+  const line = byId('problem');
+  line.textContent = problem?.message ?? '';
+  line.hidden = !problem;
+}
+
+function askToLogIn() {
+  show(byId('login'), byId('email'));
+}
+
+function askForCode(user) {
+  byId('who').textContent = user.email;
+  const code = byId('code');
+  show(byId('approve'), code.value ? byId('approve').querySelector('button') : code);
+  if (user.role !== 'admin') {
+    complain(new Problem('forbidden', 'Approving a device needs an admin. Log in with an admin’s account.'));
+  }
+}
+
+/** Runs an action with its form switched off, and shows what went wrong. */
+async function attempt(element, action) {
+  const button = element.querySelector('button') ?? element;
+  if (button.disabled) return;
+  button.disabled = true;
+  complain(null);
+  try {
+    await action();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.code === 'unauthorized' && element !== byId('login')) askToLogIn();
+    complain(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function onSubmit(form, action) {
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    attempt(form, action);
+  });
+}
+
+onSubmit(byId('login'), async () => {
+  const password = byId('password');
+  const { user } = await call('POST', '/api/auth/login', { email: byId('email').value, password: password.value });
+  password.value = '';
+  askForCode(user);
+});
+
+onSubmit(byId('approve'), async () => {
+  const { device } = await call('POST', '/api/tunnel/device/approve', { userCode: byId('code').value.trim() });
+  byId('device-name').textContent = device.name;
+  byId('device-kind').textContent = device.kind === 'server' ? 'Tunnel server' : 'Tunnel client';
+  byId('device-id').textContent = device.id;
+  show(byId('approved'), byId('approved-title'));
+});
+
+byId('another').addEventListener('click', () => {
+  byId('code').value = '';
+  complain(null);
+  show(byId('approve'), byId('code'));
+});
+
+byId('logout').addEventListener('click', () => attempt(byId('logout'), async () => {
+  await call('POST', '/api/auth/logout');
+  askToLogIn();
+}));
+
+byId('code').value = new URLSearchParams(location.search).get('code') ?? '';
+try {
+  const { user } = await call('GET', '/api/auth/session');
+  askForCode(user);
+} catch (error) {
+  askToLogIn();
+  if (error.code !== 'unauthorized') complain(error);
+}
