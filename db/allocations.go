@@ -1,0 +1,126 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+// States a side of an allocation may be in.
+const (
+	StatePending = "pending" // it has not reported since it connected
+	StateReady   = "ready"
+	StateFailed  = "failed"
+)
+
+// Allocation is one public port on one tunnel server, given to one tunnel client.
+type Allocation struct {
+	ID             int64     `db:"id"`
+	DeviceID       uuid.UUID `db:"device_id"` // the tunnel client
+	ServerID       uuid.UUID `db:"server_id"`
+	Protocol       string    `db:"protocol"` // "tcp" or "udp"
+	Port           int       `db:"port"`
+	LocalHost      string    `db:"local_host"`
+	LocalPort      int       `db:"local_port"`
+	Name           string    `db:"name"`
+	ProxyProtocol  string    `db:"proxy_protocol"` // "none", "v1" or "v2"
+	UDPIdleSeconds int       `db:"udp_idle_seconds"`
+	CreatedAt      time.Time `db:"created_at"`
+	PublicHost     string    `db:"public_host"` // of the tunnel server
+	DeviceOnline   bool      `db:"device_online"`
+	ServerOnline   bool      `db:"server_online"`
+	// What either side last reported, and why where it failed.
+	ServerState  string `db:"server_state"`
+	ServerReason string `db:"server_reason"`
+	ClientState  string `db:"client_state"`
+	ClientReason string `db:"client_reason"`
+}
+
+// allocationQuery reads Allocations; d is the tunnel client, as in visible.
+const allocationQuery = `SELECT a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
+	a.name, a.proxy_protocol, a.udp_idle_seconds, a.created_at, a.server_state, a.server_reason,
+	a.client_state, a.client_reason, s.public_host,
+	coalesce(dr.lease_expires_at > now(), false) AS device_online,
+	coalesce(sr.lease_expires_at > now(), false) AS server_online
+	FROM allocations a
+	JOIN devices d ON d.id = a.device_id
+	JOIN devices s ON s.id = a.server_id
+	LEFT JOIN replicas dr ON dr.id = d.replica_id
+	LEFT JOIN replicas sr ON sr.id = s.replica_id`
+
+// Allocations lists the allocations of devices in scope, newest first. page.After need not exist
+// any more.
+func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]Allocation, error) {
+	var allocations []Allocation
+	err := d.pool.SelectContext(ctx, &allocations,
+		allocationQuery+` WHERE `+visible+` AND ($4::bigint IS NULL OR a.id < $4)
+		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`,
+		scope.args(page.After, page.Limit)...)
+	return allocations, wrap(err, "list allocations")
+}
+
+// Allocation finds an allocation of a device in scope.
+func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation, error) {
+	var allocation Allocation
+	err := d.pool.GetContext(ctx, &allocation,
+		allocationQuery+` WHERE a.id = $4 AND `+visible, scope.args(id)...)
+	return allocation, wrap(err, "allocation %d", id)
+}
+
+// AllocationPatch changes the fields that are not nil.
+type AllocationPatch struct {
+	Name, LocalHost, ProxyProtocol  *string
+	LocalPort, Port, UDPIdleSeconds *int
+}
+
+// UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
+// [ErrPortTaken] where the new port belongs to another.
+func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
+	var allocation Allocation
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		var updated int64
+		// The tunnel server's report was about the old port.
+		err := tx.GetContext(ctx, &updated,
+			`UPDATE allocations AS a SET
+				name = coalesce($5, a.name),
+				local_host = coalesce($6, a.local_host),
+				local_port = coalesce($7, a.local_port),
+				proxy_protocol = coalesce($8, a.proxy_protocol),
+				udp_idle_seconds = coalesce($9, a.udp_idle_seconds),
+				port = coalesce($10, a.port),
+				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
+				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END
+			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND `+visible+` RETURNING a.id`,
+			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
+				patch.UDPIdleSeconds, patch.Port)...)
+		if err != nil {
+			return err
+		}
+		if err := tx.GetContext(ctx, &allocation, allocationQuery+` WHERE a.id = $1`, id); err != nil {
+			return err
+		}
+		return notify(ctx, tx, allocation.DeviceID, allocation.ServerID)
+	})
+	return allocation, wrap(err, "update allocation %d", id)
+}
+
+// DeleteAllocation removes an allocation of a device in scope, which frees its port, and notifies
+// both sides.
+func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error {
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		var ends struct {
+			DeviceID uuid.UUID `db:"device_id"`
+			ServerID uuid.UUID `db:"server_id"`
+		}
+		err := tx.GetContext(ctx, &ends,
+			`DELETE FROM allocations a USING devices d WHERE d.id = a.device_id AND a.id = $4 AND `+visible+`
+			RETURNING a.device_id, a.server_id`, scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		return notify(ctx, tx, ends.DeviceID, ends.ServerID)
+	})
+	return wrap(err, "delete allocation %d", id)
+}

@@ -1,0 +1,211 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+// Kinds of devices.
+const (
+	KindClient = "client"
+	KindServer = "server"
+)
+
+// Device is an enrolled machine, or one whose enrollment waits for approval.
+type Device struct {
+	ID             uuid.UUID `db:"id"`
+	Name           string    `db:"name"`
+	Kind           string    `db:"kind"`     // KindClient or KindServer
+	OwnerID        *int64    `db:"owner_id"` // nil where an organisation owns it, or nobody
+	OrganisationID *int64    `db:"organisation_id"`
+	// UserCode is empty for an embedded tunnel server, and means nothing once approved.
+	UserCode string `db:"user_code"`
+	// ExpiresAt ends a pending enrollment, and means nothing once approved.
+	ExpiresAt        time.Time  `db:"expires_at"`
+	CreatedAt        time.Time  `db:"created_at"`
+	ApprovedAt       *time.Time `db:"approved_at"`        // nil while pending
+	FirstConnectedAt *time.Time `db:"first_connected_at"` // nil until it has connected
+	// LastSeenAt is when it was last known to be connected: about now while it is online, nil
+	// where it never was.
+	LastSeenAt *time.Time `db:"last_seen_at"`
+	// TokenVersion is the one version of its tokens that is valid. 0 means that it never had one.
+	TokenVersion int64 `db:"token_version"`
+	// Online means connected on a replica whose lease has not run out.
+	Online       bool    `db:"online"`
+	AgentVersion *string `db:"agent_version"`
+	Platform     *string `db:"platform"`
+
+	// The rest describes a tunnel server, and is zero for a client.
+
+	PublicHost  string `db:"public_host"`
+	RelayPort   int    `db:"relay_port"`  // 0 until it has reported one
+	Fingerprint string `db:"fingerprint"` // empty until it has reported one
+	// PortFirst and PortLast bound the ports to choose from, both included; 0 means none.
+	PortFirst int `db:"port_first"`
+	PortLast  int `db:"port_last"`
+	// Embedded means that it is part of a panel.
+	Embedded bool `db:"embedded"`
+}
+
+// deviceColumns are the columns of Device, of devices d. Presence is read through subqueries, not a
+// join, so that they serve RETURNING too. A device of a replica that died was last seen when that
+// replica last renewed its lease.
+const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
+	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
+	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last,
+	d.embedded_name IS NOT NULL AS embedded,
+	greatest(d.last_seen_at, (SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id)) AS last_seen_at,
+	` + deviceOnline + ` AS online`
+
+const deviceOnline = `EXISTS (SELECT 1 FROM replicas r WHERE r.id = d.replica_id AND r.lease_expires_at > now())`
+
+// Devices lists the devices in scope, newest first. It returns [ErrNotFound] where page.After is
+// not among them.
+func (d *DB) Devices(ctx context.Context, scope Scope, page Page[uuid.UUID]) ([]Device, error) {
+	var after struct {
+		CreatedAt *time.Time `db:"created_at"`
+		ID        *uuid.UUID `db:"id"`
+	}
+	if page.After != nil {
+		err := d.pool.GetContext(ctx, &after,
+			`SELECT d.created_at, d.id FROM devices d WHERE d.id = $4 AND `+visible, scope.args(*page.After)...)
+		if err != nil {
+			return nil, wrap(err, "device %s", *page.After)
+		}
+	}
+	var devices []Device
+	err := d.pool.SelectContext(ctx, &devices,
+		`SELECT `+deviceColumns+` FROM devices d
+		WHERE `+visible+` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
+		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`,
+		scope.args(after.CreatedAt, after.ID, page.Limit)...)
+	return devices, wrap(err, "list devices")
+}
+
+// Device finds a device in scope.
+func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
+	var device Device
+	err := d.pool.GetContext(ctx, &device,
+		`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible, scope.args(id)...)
+	return device, wrap(err, "device %s", id)
+}
+
+// RenameDevice changes the display name of a device in scope.
+func (d *DB) RenameDevice(ctx context.Context, scope Scope, id uuid.UUID, name string) (Device, error) {
+	var device Device
+	err := d.pool.GetContext(ctx, &device,
+		`UPDATE devices AS d SET name = $5 WHERE d.id = $4 AND `+visible+` RETURNING `+deviceColumns,
+		scope.args(id, name)...)
+	return device, wrap(err, "rename device %s", id)
+}
+
+// DeleteDevice removes a device in scope with its allocations, and notifies it and the devices at
+// the other ends.
+func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error {
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		// The lock keeps new allocations away: theirs on this row conflicts with it.
+		var locked uuid.UUID
+		err := tx.GetContext(ctx, &locked,
+			`SELECT d.id FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`, scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		var changed []uuid.UUID
+		// Rows of allocations are always locked in the order of their ids, so that nobody deadlocks.
+		err = tx.SelectContext(ctx, &changed,
+			`WITH locked AS (
+				SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1 ORDER BY id FOR UPDATE)
+			DELETE FROM allocations a USING locked WHERE a.id = locked.id
+			RETURNING CASE WHEN a.device_id = $1 THEN a.server_id ELSE a.device_id END`, id)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
+			return err
+		}
+		return notify(ctx, tx, append(changed, id)...)
+	})
+	return wrap(err, "delete device %s", id)
+}
+
+// RegenerateToken raises the token version of an approved device in scope, which ends the validity
+// of every token it has, and notifies it and its tunnel servers. It returns [ErrConflict] where the
+// device is not approved.
+func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
+	var device Device
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		err := tx.GetContext(ctx, &device,
+			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`,
+			scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		if device.ApprovedAt == nil {
+			return ErrConflict
+		}
+		err = tx.GetContext(ctx, &device,
+			`UPDATE devices AS d SET token_version = d.token_version + 1 WHERE d.id = $1 RETURNING `+deviceColumns, id)
+		if err != nil {
+			return err
+		}
+		var servers []uuid.UUID
+		err = tx.SelectContext(ctx, &servers, `SELECT DISTINCT server_id FROM allocations WHERE device_id = $1`, id)
+		if err != nil {
+			return err
+		}
+		return notify(ctx, tx, append(servers, id)...)
+	})
+	return device, wrap(err, "regenerate token of device %s", id)
+}
+
+// EmbeddedServer describes the tunnel server inside a panel.
+type EmbeddedServer struct {
+	// Name identifies it among embedded servers, and is its display name at first.
+	Name                string
+	PublicHost          string
+	PortFirst, PortLast int
+}
+
+// EnsureEmbeddedServer makes the device of an embedded tunnel server where it is absent, approved
+// and with a token version, and otherwise brings its host and ports up to date. Clients are
+// notified when the host changed.
+func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (Device, error) {
+	var device Device
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		var hosts []string
+		err := tx.SelectContext(ctx, &hosts,
+			`SELECT public_host FROM devices WHERE embedded_name = $1 FOR NO KEY UPDATE`, server.Name)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &device,
+			`INSERT INTO devices AS d (name, embedded_name, kind, created_at, expires_at, approved_at,
+				token_version, public_host, port_first, port_last)
+			VALUES ($1, $1, 'server', now(), now(), now(), 1, $2, $3, $4)
+			ON CONFLICT (embedded_name) DO UPDATE SET
+				public_host = excluded.public_host, port_first = excluded.port_first, port_last = excluded.port_last
+			RETURNING `+deviceColumns,
+			server.Name, server.PublicHost, server.PortFirst, server.PortLast)
+		if err != nil {
+			return err
+		}
+		if len(hosts) == 0 || hosts[0] == server.PublicHost {
+			return nil
+		}
+		return notifyClientsOf(ctx, tx, device.ID)
+	})
+	return device, wrap(err, "ensure embedded server %q", server.Name)
+}
+
+// notifyClientsOf notifies the clients with allocations on a tunnel server.
+func notifyClientsOf(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) error {
+	var clients []uuid.UUID
+	err := tx.SelectContext(ctx, &clients, `SELECT DISTINCT device_id FROM allocations WHERE server_id = $1`, serverID)
+	if err != nil {
+		return err
+	}
+	return notify(ctx, tx, clients...)
+}

@@ -1,0 +1,147 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+// NewDevice is the start of an enrollment.
+type NewDevice struct {
+	Name           string
+	Kind           string // KindClient or KindServer
+	OwnerID        *int64 // at most one of OwnerID and OrganisationID
+	OrganisationID *int64
+	UserCode       string
+	// CodeHash is a hash of the device code, which itself is never stored.
+	CodeHash             []byte
+	ExpiresAt, CreatedAt time.Time
+}
+
+// CreateDevice stores a pending device. It returns [ErrConflict] where another pending device has
+// the user code; try again with a fresh one.
+func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
+	var created Device
+	err := d.pool.GetContext(ctx, &created,
+		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+deviceColumns,
+		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
+		stamp(device.ExpiresAt), stamp(device.CreatedAt))
+	return created, wrap(err, "create device")
+}
+
+// DeviceByCodeHash finds a device by the hash of its device code.
+func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) {
+	var device Device
+	err := d.pool.GetContext(ctx, &device,
+		`SELECT `+deviceColumns+` FROM devices d WHERE d.code_hash = $1`, hash)
+	return device, wrap(err, "device by code")
+}
+
+// DeviceByUserCode finds a device by its user code: the pending one if there is one, otherwise the
+// newest that had the code.
+func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, error) {
+	var device Device
+	err := d.pool.GetContext(ctx, &device,
+		`SELECT `+deviceColumns+` FROM devices d WHERE d.user_code = $1 AND d.user_code <> ''
+		ORDER BY d.approved_at IS NULL DESC, d.created_at DESC LIMIT 1`, userCode)
+	return device, wrap(err, "device by user code")
+}
+
+// RecordPoll keeps polls of a device at least interval apart, whichever replicas they reach. It
+// returns 0 and remembers now, or how long to wait, and remembers nothing.
+func (d *DB) RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (wait time.Duration, err error) {
+	now = stamp(now)
+	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+		wait = 0
+		var last *time.Time
+		err := tx.GetContext(ctx, &last, `SELECT polled_at FROM devices WHERE id = $1 FOR NO KEY UPDATE`, id)
+		if err != nil {
+			return err
+		}
+		if last != nil && now.Before(last.Add(interval)) {
+			wait = last.Add(interval).Sub(now)
+			return nil
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET polled_at = $2 WHERE id = $1`, id, now)
+		return err
+	})
+	return wait, wrap(err, "record poll of device %s", id)
+}
+
+// Approval is an admin's consent to an enrollment.
+type Approval struct {
+	At time.Time
+	// OwnerID or OrganisationID, where one is given, replaces whoever the device belonged to. At
+	// most one.
+	OwnerID, OrganisationID *int64
+	// Name replaces the device's own, where it is not nil.
+	Name *string
+	// PublicHost, PortFirst and PortLast are for a tunnel server.
+	PublicHost          string
+	PortFirst, PortLast int
+}
+
+// ApproveDevice approves a device that is pending and has not expired at approval.At; otherwise it
+// returns [ErrConflict]. It returns [ErrNotFound] where the device, its new owner or its new
+// organisation is gone.
+func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval) (Device, error) {
+	var device Device
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		err := tx.GetContext(ctx, &device,
+			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $1 FOR NO KEY UPDATE OF d`, id)
+		if err != nil {
+			return err
+		}
+		at := stamp(approval.At)
+		if device.ApprovedAt != nil || !at.Before(device.ExpiresAt) {
+			return ErrConflict
+		}
+		if approval.OwnerID != nil || approval.OrganisationID != nil {
+			device.OwnerID, device.OrganisationID = approval.OwnerID, approval.OrganisationID
+		}
+		if approval.Name != nil {
+			device.Name = *approval.Name
+		}
+		return tx.GetContext(ctx, &device,
+			`UPDATE devices AS d SET approved_at = $2, owner_id = $3, organisation_id = $4, name = $5,
+				public_host = $6, port_first = $7, port_last = $8
+			WHERE d.id = $1 RETURNING `+deviceColumns,
+			id, at, device.OwnerID, device.OrganisationID, device.Name,
+			approval.PublicHost, approval.PortFirst, approval.PortLast)
+	})
+	return device, wrap(err, "approve device %s", id)
+}
+
+// NextEnrollmentToken raises the token version of a device that is approved and has never
+// connected, for a token that replaces the last one polled. Otherwise it returns [ErrConflict].
+func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int64, err error) {
+	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+		var ready bool
+		err := tx.GetContext(ctx, &ready,
+			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL FROM devices WHERE id = $1 FOR NO KEY UPDATE`, id)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			return ErrConflict
+		}
+		return tx.GetContext(ctx, &version,
+			`UPDATE devices SET token_version = token_version + 1 WHERE id = $1 RETURNING token_version`, id)
+	})
+	return version, wrap(err, "enrollment token of device %s", id)
+}
+
+// DeleteExpiredDevices removes pending devices that expired before the time given, and returns how
+// many. Until then a poll can still tell that they expired.
+func (d *DB) DeleteExpiredDevices(ctx context.Context, expiredBefore time.Time) (int64, error) {
+	result, err := d.pool.ExecContext(ctx,
+		`DELETE FROM devices WHERE approved_at IS NULL AND expires_at < $1`, stamp(expiredBefore))
+	if err != nil {
+		return 0, wrap(err, "delete expired devices")
+	}
+	rows, err := result.RowsAffected()
+	return rows, wrap(err, "delete expired devices")
+}

@@ -1,0 +1,48 @@
+package db
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/eclitunnel/eclitunnel/db/migrations"
+)
+
+// Replicas that start together ask for the migration lock every second, for five minutes.
+const (
+	migrationLockPeriodSeconds = 1
+	migrationLockAttempts      = 300
+)
+
+// Migrate brings the schema up to date. Several replicas may call it at once: one migrates, the
+// others wait for it and find nothing to do.
+func (d *DB) Migrate(ctx context.Context) error {
+	provider, err := d.migrator()
+	if err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate database: %w", err)
+	}
+	return nil
+}
+
+// migrator holds no resource but the pool, which must outlive it: it is never closed, because that
+// would close the pool.
+func (d *DB) migrator() (*goose.Provider, error) {
+	locker, err := lock.NewPostgresSessionLocker(
+		lock.WithLockTimeout(migrationLockPeriodSeconds, migrationLockAttempts))
+	if err != nil {
+		return nil, fmt.Errorf("migration lock: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, d.pool.DB, migrations.FS,
+		goose.WithSessionLocker(locker),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithSlog(d.logger))
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
+	}
+	return provider, nil
+}

@@ -1,0 +1,59 @@
+package db
+
+import (
+	"context"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Notifications say that something changed, never what: readers read the rows again.
+const (
+	notifyChannel = "eclitunnel"
+	payloadAll    = "all"
+	payloadDevice = "device:"
+)
+
+// notify tells every replica, once tx commits, that the desired state of the devices changed. It
+// takes duplicates.
+func notify(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	payloads := make([]string, len(ids))
+	for i, id := range ids {
+		payloads[i] = payloadDevice + id.String()
+	}
+	_, err := tx.ExecContext(ctx,
+		`SELECT pg_notify($1, p.payload) FROM (SELECT DISTINCT unnest($2::text[]) AS payload) p`,
+		notifyChannel, pq.Array(payloads))
+	return wrap(err, "notify")
+}
+
+// notifyAll tells every replica, once tx commits, that everything may have changed.
+func notifyAll(ctx context.Context, tx *sqlx.Tx) error {
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadAll)
+	return wrap(err, "notify")
+}
+
+// parseEvent reads a payload. What it cannot read, as from a newer replica during a rolling
+// upgrade, is taken as a change of everything.
+func parseEvent(payload string) Event {
+	id, err := uuid.Parse(strings.TrimPrefix(payload, payloadDevice))
+	if err != nil {
+		return Event{All: true}
+	}
+	return Event{DeviceID: id}
+}
+
+// uuidArray is the argument of a ::uuid[] parameter. It is never NULL, which would make
+// `NOT (id = ANY(…))` true for no row.
+func uuidArray(ids []uuid.UUID) any {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = id.String()
+	}
+	return pq.Array(texts)
+}

@@ -1,0 +1,120 @@
+package db
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// ClientState is the desired state of a tunnel client.
+type ClientState struct {
+	Allocations []Allocation // by id
+	// Servers are the tunnel servers on which it has allocations.
+	Servers []Device
+}
+
+// ClientState reads the desired state of a tunnel client as it is at one moment. That of a device
+// that is absent, or no client, is empty.
+func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, error) {
+	var state ClientState
+	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
+		err := tx.SelectContext(ctx, &state.Allocations,
+			allocationQuery+` WHERE a.device_id = $1 ORDER BY a.id`, deviceID)
+		if err != nil {
+			return err
+		}
+		return tx.SelectContext(ctx, &state.Servers,
+			`SELECT `+deviceColumns+` FROM devices d
+			WHERE d.id IN (SELECT a.server_id FROM allocations a WHERE a.device_id = $1) ORDER BY d.id`, deviceID)
+	})
+	return state, wrap(err, "state of client %s", deviceID)
+}
+
+// ServerState is the desired state of a tunnel server.
+type ServerState struct {
+	Allocations []Allocation // by id
+	// Clients are those that have allocations on it.
+	Clients []ServerClient
+}
+
+// ServerClient is a tunnel client as a tunnel server knows it.
+type ServerClient struct {
+	ID uuid.UUID `db:"id"`
+	// TokenVersion is the one version of its tickets that is valid.
+	TokenVersion int64 `db:"token_version"`
+}
+
+// ServerState reads the desired state of a tunnel server as it is at one moment. That of a device
+// that is absent, or no server, is empty.
+func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, error) {
+	var state ServerState
+	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
+		err := tx.SelectContext(ctx, &state.Allocations,
+			allocationQuery+` WHERE a.server_id = $1 ORDER BY a.id`, deviceID)
+		if err != nil {
+			return err
+		}
+		return tx.SelectContext(ctx, &state.Clients,
+			`SELECT d.id, d.token_version FROM devices d
+			WHERE d.id IN (SELECT a.device_id FROM allocations a WHERE a.server_id = $1) ORDER BY d.id`, deviceID)
+	})
+	return state, wrap(err, "state of server %s", deviceID)
+}
+
+// Report is what a device found true of an allocation.
+type Report struct {
+	AllocationID int64
+	State        string // StatePending, StateReady or StateFailed
+	Reason       string
+}
+
+// SaveReports stores what a device of the kind reported. Reports on allocations that are not the
+// device's are ignored.
+func (d *DB) SaveReports(ctx context.Context, deviceID uuid.UUID, kind string, reports []Report) error {
+	ids := make([]int64, len(reports))
+	states := make([]string, len(reports))
+	reasons := make([]string, len(reports))
+	for i, report := range reports {
+		ids[i], states[i], reasons[i] = report.AllocationID, report.State, report.Reason
+	}
+	_, err := d.pool.ExecContext(ctx, reportsOf(kind).save, deviceID, pq.Array(ids), pq.Array(states), pq.Array(reasons))
+	return wrap(err, "save reports of device %s", deviceID)
+}
+
+// reportStatements write one side's reports. Both lock rows in the order of their ids, because the
+// two sides of many allocations report at the same time.
+type reportStatements struct {
+	save, reset string
+}
+
+var (
+	clientReports = newReportStatements("device_id", "client_state", "client_reason")
+	serverReports = newReportStatements("server_id", "server_state", "server_reason")
+)
+
+func newReportStatements(device, state, reason string) reportStatements {
+	return reportStatements{
+		save: fmt.Sprintf(`WITH reported AS (
+				SELECT a.id, r.state, r.reason
+				FROM allocations a
+				JOIN unnest($2::bigint[], $3::text[], $4::text[]) AS r (id, state, reason) ON r.id = a.id
+				WHERE a.%[1]s = $1 AND (a.%[2]s, a.%[3]s) IS DISTINCT FROM (r.state, r.reason)
+				ORDER BY a.id FOR NO KEY UPDATE OF a)
+			UPDATE allocations a SET %[2]s = r.state, %[3]s = r.reason FROM reported r WHERE a.id = r.id`,
+			device, state, reason),
+		reset: fmt.Sprintf(`WITH reported AS (
+				SELECT id FROM allocations WHERE %[1]s = $1 ORDER BY id FOR NO KEY UPDATE)
+			UPDATE allocations a SET %[2]s = 'pending', %[3]s = '' FROM reported r WHERE a.id = r.id`,
+			device, state, reason),
+	}
+}
+
+func reportsOf(kind string) reportStatements {
+	if kind == KindServer {
+		return serverReports
+	}
+	return clientReports
+}

@@ -1,0 +1,132 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+// User is an account of the panel.
+type User struct {
+	ID int64 `db:"id"`
+	// Email is as it was entered; it is compared without regard to case.
+	Email        string    `db:"email"`
+	PasswordHash string    `db:"password_hash"`
+	Role         string    `db:"role"` // "user" or "admin"
+	CreatedAt    time.Time `db:"created_at"`
+}
+
+const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at`
+
+// CreateUser adds an account. It returns [ErrConflict] where the email has one.
+func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {
+	var user User
+	err := d.pool.GetContext(ctx, &user,
+		`INSERT INTO users AS u (email, password_hash, role) VALUES ($1, $2, $3) RETURNING `+userColumns,
+		email, passwordHash, role)
+	return user, wrap(err, "create user")
+}
+
+// CreateFirstAdmin adds an admin where there is none, and reports whether it did. Of several
+// callers at once one succeeds. It returns [ErrConflict] where the email belongs to a user who is
+// no admin.
+func (d *DB) CreateFirstAdmin(ctx context.Context, email, passwordHash string) (created bool, err error) {
+	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+		// The lock conflicts with itself and with writes: no admin appears behind the check.
+		if _, err := tx.ExecContext(ctx, `LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		result, err := tx.ExecContext(ctx,
+			`INSERT INTO users (email, password_hash, role)
+			SELECT $1, $2, 'admin' WHERE NOT EXISTS (SELECT 1 FROM users WHERE role = 'admin')`,
+			email, passwordHash)
+		if err != nil {
+			return err
+		}
+		rows, err := result.RowsAffected()
+		created = rows == 1
+		return err
+	})
+	if err != nil {
+		return false, wrap(err, "create first admin")
+	}
+	return created, nil
+}
+
+// HasAdmin reports whether there is an admin.
+func (d *DB) HasAdmin(ctx context.Context) (bool, error) {
+	var has bool
+	err := d.pool.GetContext(ctx, &has, `SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin')`)
+	return has, wrap(err, "look for an admin")
+}
+
+// UserByEmail finds an account, without regard to the case of the email.
+func (d *DB) UserByEmail(ctx context.Context, email string) (User, error) {
+	var user User
+	err := d.pool.GetContext(ctx, &user,
+		`SELECT `+userColumns+` FROM users u WHERE lower(u.email) = lower($1)`, email)
+	return user, wrap(err, "user by email")
+}
+
+// UserByID finds an account.
+func (d *DB) UserByID(ctx context.Context, id int64) (User, error) {
+	var user User
+	err := d.pool.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1`, id)
+	return user, wrap(err, "user %d", id)
+}
+
+// Session is a login of a user.
+type Session struct {
+	ID        uuid.UUID `db:"id"`
+	UserID    int64     `db:"user_id"`
+	ExpiresAt time.Time `db:"expires_at"`
+}
+
+// CreateSession stores a login. It returns [ErrNotFound] where the user is gone.
+func (d *DB) CreateSession(ctx context.Context, session Session) error {
+	_, err := d.pool.ExecContext(ctx,
+		`INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, $3)`,
+		session.ID, session.UserID, stamp(session.ExpiresAt))
+	return wrap(err, "create session")
+}
+
+// SessionUser finds a login that has not expired at now, and its user.
+func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Session, User, error) {
+	var row struct {
+		Session Session `db:"session"`
+		User
+	}
+	err := d.pool.GetContext(ctx, &row,
+		`SELECT s.id AS "session.id", s.user_id AS "session.user_id", s.expires_at AS "session.expires_at",
+			`+userColumns+`
+		FROM sessions s JOIN users u ON u.id = s.user_id
+		WHERE s.id = $1 AND s.expires_at > $2`, id, stamp(now))
+	if err != nil {
+		return Session{}, User{}, wrap(err, "session")
+	}
+	return row.Session, row.User, nil
+}
+
+// DeleteSession ends a login. Ending one that is gone is no error.
+func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
+	_, err := d.pool.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
+	return wrap(err, "delete session")
+}
+
+// OrganisationRole returns "owner", "admin" or "member", and [ErrNotFound] for who is none of them.
+func (d *DB) OrganisationRole(ctx context.Context, organisationID, userID int64) (string, error) {
+	var role string
+	err := d.pool.GetContext(ctx, &role,
+		`SELECT role FROM organisation_members WHERE organisation_id = $1 AND user_id = $2`,
+		organisationID, userID)
+	return role, wrap(err, "role of user %d in organisation %d", userID, organisationID)
+}
+
+// OrganisationExists reports whether there is such an organisation.
+func (d *DB) OrganisationExists(ctx context.Context, id int64) (bool, error) {
+	var exists bool
+	err := d.pool.GetContext(ctx, &exists, `SELECT EXISTS (SELECT 1 FROM organisations WHERE id = $1)`, id)
+	return exists, wrap(err, "organisation %d", id)
+}
