@@ -1,0 +1,125 @@
+//go:build unix
+
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// account is the user Postgres runs as.
+type account struct {
+	name     string
+	uid, gid uint32
+	// drop means that it is another than ours: we are root.
+	drop bool
+}
+
+// chooseAccount decides who runs Postgres on a cluster, which need not exist yet.
+func chooseAccount(cluster string) (account, error) {
+	info, err := os.Stat(cluster)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return account{}, err
+	}
+	exists := err == nil
+	if uid := os.Geteuid(); uid != 0 {
+		us := account{name: userName(uint32(uid)), uid: uint32(uid), gid: uint32(os.Getegid())}
+		if exists && ownerOf(info).uid != us.uid {
+			return account{}, fmt.Errorf("%s belongs to the user %s: run as that user or as root",
+				cluster, ownerOf(info).name)
+		}
+		return us, nil
+	}
+	// Who made the cluster keeps it, even if a user postgres has come into being since.
+	if exists && ownerOf(info).uid != 0 {
+		owner := ownerOf(info)
+		owner.drop = true
+		return owner, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		found, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, uidErr := strconv.ParseUint(found.Uid, 10, 32)
+		gid, gidErr := strconv.ParseUint(found.Gid, 10, 32)
+		if err := errors.Join(uidErr, gidErr); err != nil {
+			return account{}, fmt.Errorf("user %s: %w", name, err)
+		}
+		return account{name: name, uid: uint32(uid), gid: uint32(gid), drop: true}, nil
+	}
+	return account{}, errors.New("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody to run it as")
+}
+
+func ownerOf(info fs.FileInfo) account {
+	stat := info.Sys().(*syscall.Stat_t)
+	return account{name: userName(stat.Uid), uid: stat.Uid, gid: stat.Gid}
+}
+
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	found, err := user.LookupId(id)
+	if err != nil {
+		return id
+	}
+	return found.Username
+}
+
+// command prepares a program that runs as the account, with nothing of our environment that could
+// change what Postgres does (PGDATA, PGOPTIONS) or that it has no business knowing.
+func (a account) command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...) //nolint:noctx // run and stop end it: by signals it handles, and its children with it
+	cmd.Env = []string{"LC_ALL=C"}
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "TZDIR"} {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	if a.drop {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.gid}}
+	}
+	return cmd
+}
+
+// own gives a file or directory to the account.
+func (a account) own(path string) error {
+	if !a.drop {
+		return nil
+	}
+	return os.Lchown(path, int(a.uid), int(a.gid))
+}
+
+// checkPasses makes sure that the account can reach dir, whose links are resolved: it may be in a
+// home that only root may enter.
+func (a account) checkPasses(dir string) error {
+	if !a.drop {
+		return nil
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		owner, passes := ownerOf(info), info.Mode()&0o001 != 0
+		switch {
+		case owner.uid == a.uid:
+			passes = info.Mode()&0o100 != 0
+		case owner.gid == a.gid:
+			passes = info.Mode()&0o010 != 0
+		}
+		if !passes {
+			return fmt.Errorf("the directory %s (%s) does not let the user %s through, as whom PostgreSQL runs: "+
+				"run `chmod o+x %s`, or use a data directory elsewhere", dir, info.Mode(), a.name, dir)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}

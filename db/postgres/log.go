@@ -1,0 +1,64 @@
+//go:build unix
+
+package postgres
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+)
+
+const (
+	// maxLogSize is when a start puts the log aside, as postgres.log.old.
+	maxLogSize = 10 << 20
+	tailLines  = 15
+	tailBytes  = 8 << 10
+)
+
+// serverLog is the file that Postgres writes to, from where this run of it begins.
+type serverLog struct {
+	file  *os.File
+	start int64
+}
+
+func openServerLog(path string) (*serverLog, error) {
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLogSize {
+		if err := os.Rename(path, path+".old"); err != nil {
+			return nil, err
+		}
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	start, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &serverLog{file: file, start: start}, nil
+}
+
+// tail returns the last lines of this run, for an error message.
+func (l *serverLog) tail() string {
+	// By name: a Stop may have closed our own handle.
+	file, err := os.Open(l.file.Name())
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	content, err := io.ReadAll(io.NewSectionReader(file, max(l.start, info.Size()-tailBytes), tailBytes))
+	if err != nil {
+		return err.Error()
+	}
+	return lastLines(content)
+}
+
+func lastLines(content []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}

@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package postgres
+
+import "syscall"
+
+// setParentDeathSignal does nothing: the child outlives us, and the next start ends it.
+func setParentDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}

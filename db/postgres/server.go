@@ -1,0 +1,237 @@
+//go:build unix
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+const (
+	superuser = "eclitunnel"
+	// The port is only a part of the socket's name: nothing listens on it.
+	socketPort = 5432
+
+	// startLimit bounds a start whose context has no deadline. Recovery after a crash replays the
+	// log, which takes a while on a slow disk.
+	startLimit = 5 * time.Minute
+	// readyPoll is how often a starting server is tried.
+	readyPoll = 25 * time.Millisecond
+	// fastLimit bounds a fast shutdown: it ends sessions and writes a checkpoint.
+	fastLimit = time.Minute
+	// immediateLimit bounds an immediate shutdown: Postgres itself kills its children after 5 s.
+	immediateLimit = 10 * time.Second
+)
+
+// Server is a running Postgres. Its methods may be called from several goroutines at once.
+type Server struct {
+	url     string
+	process *process
+	log     *serverLog
+	logger  *slog.Logger
+	release func() // gives up the socket directory and the lock
+
+	mu       sync.Mutex
+	stopping bool
+	released bool
+}
+
+// Start starts Postgres on the data directory, making a database where there is none, and waits
+// until it takes connections. ctx bounds only the start.
+//
+// Errors: [ErrNotInstalled], [ErrOtherVersion], [ErrInUse]; others say what is wrong with the
+// directory or end with the last lines of Postgres' log.
+func Start(ctx context.Context, options Options) (*Server, error) {
+	if options.DataDir == "" {
+		return nil, errors.New("start postgres: no data directory given")
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	dir, err := openDataDir(options.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("start postgres: %w", err)
+	}
+	server, err := start(ctx, options, dir)
+	if err != nil {
+		dir.unlock()
+		return nil, fmt.Errorf("start postgres: %w", err)
+	}
+	return server, nil
+}
+
+func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) {
+	major, err := dir.version()
+	if err != nil {
+		return nil, err
+	}
+	bin, err := findBinaries(ctx, options.BinDir, major, dir.account)
+	if err != nil {
+		return nil, err
+	}
+	if err := stopLeftover(ctx, dir.cluster(), options.Logger); err != nil {
+		return nil, err
+	}
+	if major == 0 {
+		options.Logger.InfoContext(ctx, "creating database",
+			slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("user", dir.account.name))
+		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off"); err != nil {
+			return nil, err
+		}
+	} else if err := dir.adopt(); err != nil {
+		return nil, err
+	}
+	socketDir, removeSocketDir, err := dir.makeSocketDir()
+	if err != nil {
+		return nil, err
+	}
+	log, err := openServerLog(filepath.Join(dir.root, logName))
+	if err != nil {
+		removeSocketDir()
+		return nil, err
+	}
+	cmd := dir.account.command(filepath.Join(bin.dir, "postgres"), serverArgs(dir.cluster(), socketDir, options.Settings)...)
+	cmd.Dir = dir.cluster()
+	cmd.Stdout, cmd.Stderr = log.file, log.file
+	process, err := spawn(cmd, syscall.SIGINT)
+	if err != nil {
+		removeSocketDir()
+		return nil, errors.Join(err, log.file.Close())
+	}
+	server := &Server{
+		url: serverURL(socketDir), process: process, log: log, logger: options.Logger,
+		release: func() {
+			removeSocketDir()
+			_ = log.file.Close()
+			dir.unlock()
+		},
+	}
+	if err := server.awaitReady(ctx); err != nil {
+		// ctx may be over, but the process must end all the same.
+		stopped := process.stop(context.WithoutCancel(ctx))
+		removeSocketDir()
+		return nil, errors.Join(err, stopped, log.file.Close())
+	}
+	options.Logger.InfoContext(ctx, "database started",
+		slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("user", dir.account.name))
+	return server, nil
+}
+
+func serverArgs(cluster, socketDir string, settings map[string]string) []string {
+	// The parameter is a list of directories; quotes keep a comma or a space in a name.
+	quoted := `"` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`
+	args := []string{
+		"-D", cluster,
+		"-c", "listen_addresses=",
+		"-c", "port=" + strconv.Itoa(socketPort),
+		"-c", "unix_socket_directories=" + quoted,
+		"-c", "unix_socket_permissions=0700",
+		"-c", "log_destination=stderr",
+		"-c", "logging_collector=off",
+	}
+	names := make([]string, 0, len(settings))
+	for name := range settings {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		args = append(args, "-c", name+"="+settings[name])
+	}
+	return args
+}
+
+func serverURL(socketDir string) string {
+	query := url.Values{"host": {socketDir}, "port": {strconv.Itoa(socketPort)}, "sslmode": {"disable"}}
+	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/postgres", RawQuery: query.Encode()}
+	return u.String()
+}
+
+// awaitReady tries to connect until Postgres lets it.
+func (s *Server) awaitReady(ctx context.Context) error {
+	connector, err := pq.NewConnector(s.url)
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(readyPoll)
+	defer ticker.Stop()
+	for {
+		conn, err := connector.Connect(ctx)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-s.process.done:
+			return fmt.Errorf("it exited at once (%s):\n%s", s.process.state(), s.log.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("it takes no connections (%w): %w\n%s", err, ctx.Err(), s.log.tail())
+		case <-ticker.C:
+		}
+	}
+}
+
+// URL is where to connect, as the superuser to the database postgres.
+func (s *Server) URL() string { return s.url }
+
+// Done closes when the server has ended, by Stop or by itself.
+func (s *Server) Done() <-chan struct{} { return s.process.done }
+
+// Err says why the server ended by itself, with the last lines of its log. It is nil while the
+// server runs and after a Stop.
+func (s *Server) Err() error {
+	select {
+	case <-s.process.done:
+	default:
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return nil
+	}
+	return fmt.Errorf("postgres ended by itself (%s):\n%s", s.process.state(), s.log.tail())
+}
+
+// Stop ends the server: cleanly, or once ctx is over immediately, which it recovers from at its
+// next start and which is an error. It returns when no process is left. A second Stop does nothing.
+func (s *Server) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	select {
+	case <-s.process.done:
+	default:
+		s.stopping = true
+	}
+	s.mu.Unlock()
+
+	err := s.process.stop(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.released {
+		return nil
+	}
+	s.released = true
+	s.release()
+	if err != nil {
+		return fmt.Errorf("stop postgres: %w", err)
+	}
+	s.logger.InfoContext(ctx, "database stopped", slog.Int("pid", s.process.pid))
+	return nil
+}
+
+// removeAll is for directories that no longer matter: what cannot be removed is found and
+// discarded at the next start.
+func removeAll(path string) { _ = os.RemoveAll(path) }

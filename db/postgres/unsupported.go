@@ -1,0 +1,28 @@
+//go:build !unix
+
+package postgres
+
+import (
+	"context"
+	"errors"
+)
+
+// Server is a running Postgres. There is none on this operating system.
+type Server struct{}
+
+// Start returns an error: this operating system is not supported.
+func Start(context.Context, Options) (*Server, error) {
+	return nil, errors.New("the embedded Postgres runs on Linux and macOS only; set ECLITUNNEL_DATABASE_URL to use a server you have")
+}
+
+// URL returns nothing.
+func (*Server) URL() string { return "" }
+
+// Done returns a channel that never closes.
+func (*Server) Done() <-chan struct{} { return nil }
+
+// Err returns nil.
+func (*Server) Err() error { return nil }
+
+// Stop does nothing.
+func (*Server) Stop(context.Context) error { return nil }
