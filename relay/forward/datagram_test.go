@@ -1,0 +1,173 @@
+package forward_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// serveDatagrams runs d over ws and yields copies of what arrives.
+func serveDatagrams(t testing.TB, d *forward.DatagramConn, ws *websocket.Conn) <-chan wire.Record {
+	t.Helper()
+	records := make(chan wire.Record, 4096)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = d.Serve(ws, func(r wire.Record) error {
+			r.Payload = bytes.Clone(r.Payload)
+			records <- r
+			return nil
+		})
+	}()
+	t.Cleanup(func() { d.Close(); <-done })
+	return records
+}
+
+func next(t testing.TB, records <-chan wire.Record) wire.Record {
+	t.Helper()
+	select {
+	case r := <-records:
+		return r
+	case <-time.After(patience):
+		t.Fatal("no record arrives")
+		return wire.Record{}
+	}
+}
+
+func TestDatagrams_ArriveWholeAndInOrder(t *testing.T) {
+	s, c := webSockets(t)
+	sender, receiver := forward.NewDatagramConn(8<<20), forward.NewDatagramConn(0)
+	records := serveDatagrams(t, receiver, c)
+	serveDatagrams(t, sender, s)
+	sizes := []int{0, 1, 1200, wire.MaxDatagram, 3, wire.MaxDatagram, wire.MaxDatagram, 70}
+	for i := range 400 {
+		payload := make([]byte, max(4, sizes[i%len(sizes)]))
+		binary.BigEndian.PutUint32(payload, uint32(i))
+		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 7, Payload: payload})
+		if i%40 == 39 { // The queue is bounded: let the receiver keep up.
+			for j := i - 39; j <= i; j++ {
+				r := next(t, records)
+				if want := max(4, sizes[j%len(sizes)]); r.Flow != 7 || len(r.Payload) != want || binary.BigEndian.Uint32(r.Payload) != uint32(j) {
+					t.Fatalf("datagram %d: flow %d, %d bytes, want %d", j, r.Flow, len(r.Payload), want)
+				}
+			}
+		}
+	}
+	if n := sender.Dropped(); n != 0 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+func TestDatagrams_WaitForTheirWebSocketAndShareAMessage(t *testing.T) {
+	s, c := webSockets(t)
+	sender := forward.NewDatagramConn(0)
+	for range 100 {
+		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: make([]byte, 100)})
+	}
+	serveDatagrams(t, sender, s)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, message, err := c.ReadMessage()
+	if err != nil || len(message) < 100*100 {
+		t.Errorf("first message of %d bytes (%v), want all datagrams that waited", len(message), err)
+	}
+}
+
+func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
+	d := forward.NewDatagramConn(10_000)
+	defer d.Close()
+	sent := 0
+	for range 100 {
+		if d.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: make([]byte, 1000)}) {
+			sent++
+		}
+	}
+	if sent == 0 || sent > 10 || d.Dropped() != uint64(100-sent) {
+		t.Errorf("%d of 100 sent, %d dropped", sent, d.Dropped())
+	}
+	if !d.Send(wire.Record{Kind: wire.RecordClose, Flow: 1}) {
+		t.Error("a close was dropped")
+	}
+	d.Close()
+	if d.Send(wire.Record{Kind: wire.RecordClose, Flow: 1}) {
+		t.Error("sent after Close")
+	}
+}
+
+func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
+	for name, message := range map[string][]byte{
+		"empty": {}, "garbage": {0xff, 0xff}, "oversized": make([]byte, wire.MaxBatch+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := webSockets(t)
+			served := make(chan error, 1)
+			go func() {
+				served <- forward.NewDatagramConn(0).Serve(s, func(wire.Record) error { return nil })
+			}()
+			_ = c.WriteMessage(websocket.BinaryMessage, message)
+			if err := await(t, served); err == nil {
+				t.Error("served without an error")
+			}
+		})
+	}
+}
+
+func TestReader_YieldsDatagramsOneByOne(t *testing.T) {
+	l, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.DialUDP("udp", nil, l.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := forward.NewDatagramReader(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{5, 0, wire.MaxDatagram} {
+		if _, err := l.WriteTo(make([]byte, size), c.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := r.Next()
+		if err != nil || len(b.Data) != size {
+			t.Fatalf("read %d bytes (%v), want %d", len(b.Data), err, size)
+		}
+		b.Release()
+	}
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	if _, err := r.Next(); err == nil {
+		t.Error("read past the deadline")
+	}
+}
+
+func BenchmarkDatagrams(b *testing.B) {
+	s, c := webSockets(b)
+	sender, receiver := forward.NewDatagramConn(0), forward.NewDatagramConn(0)
+	go func() { _ = sender.Serve(s, func(wire.Record) error { return nil }) }()
+	arrived := make(chan struct{}, 1<<16)
+	go func() {
+		_ = receiver.Serve(c, func(wire.Record) error { arrived <- struct{}{}; return nil })
+	}()
+	payload := make([]byte, 200)
+	b.ReportAllocs()
+	inFlight := 0
+	for b.Loop() {
+		if inFlight == 256 {
+			<-arrived
+			inFlight--
+		}
+		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: payload})
+		inFlight++
+	}
+	sender.Close()
+	receiver.Close()
+}

@@ -1,0 +1,151 @@
+package forward_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 10 * time.Second
+
+// webSockets returns the two ends of a WebSocket over TCP.
+func webSockets(t testing.TB) (server, client *websocket.Conn) {
+	t.Helper()
+	upgraded := make(chan *websocket.Conn, 1)
+	upgrader := websocket.Upgrader{WriteBufferSize: forward.WriteBufferSize, WriteBufferPool: &forward.WriteBuffers}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		upgraded <- ws
+	}))
+	defer s.Close()
+	dialer := websocket.Dialer{WriteBufferSize: forward.WriteBufferSize, WriteBufferPool: &forward.WriteBuffers}
+	client, _, err := dialer.Dial("ws"+s.URL[len("http"):], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server = <-upgraded
+	t.Cleanup(func() { _ = server.Close(); _ = client.Close() })
+	return server, client
+}
+
+// tcp returns the two ends of a TCP connection.
+func tcp(t testing.TB) (far, near *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(); _ = a.Close() })
+	return c.(*net.TCPConn), a.(*net.TCPConn)
+}
+
+var openMessage = wire.Control{
+	Type: wire.ControlOpen, Allocation: 1,
+	Source:      netip.MustParseAddrPort("203.0.113.9:1"),
+	Destination: netip.MustParseAddrPort("198.51.100.1:2"),
+}
+
+// pair is both ends of a stream data connection in service. Connections to the
+// game come from games; a nil one is a game that refuses.
+type pair struct {
+	server, client *forward.StreamConn
+	games          chan *net.TCPConn
+	opened         chan wire.Control
+}
+
+func newPair(t testing.TB) *pair {
+	t.Helper()
+	s, c := webSockets(t)
+	p := &pair{games: make(chan *net.TCPConn, 64), opened: make(chan wire.Control, 64)}
+	p.server = forward.NewServerStream(s)
+	p.client = forward.NewClientStream(c, func(open wire.Control) (*net.TCPConn, error) {
+		p.opened <- open
+		if game := <-p.games; game != nil {
+			return game, nil
+		}
+		return nil, net.ErrClosed
+	})
+	var ends sync.WaitGroup
+	ends.Go(func() { _ = p.server.Serve() })
+	ends.Go(func() { _ = p.client.Serve() })
+	t.Cleanup(func() {
+		p.server.Close()
+		p.client.Close()
+		ends.Wait()
+	})
+	return p
+}
+
+// join brings a player to a game and returns their ends, and the outcome.
+func (p *pair) join(t testing.TB) (player, game *net.TCPConn, over <-chan error) {
+	t.Helper()
+	player, accepted := tcp(t)
+	dialled, game := tcp(t)
+	p.games <- dialled
+	return player, game, p.carry(accepted)
+}
+
+func (p *pair) carry(accepted *net.TCPConn) <-chan error {
+	over := make(chan error, 1)
+	go func() { over <- p.server.Carry(accepted, openMessage) }()
+	return over
+}
+
+func await(t testing.TB, over <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-over:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the stream is not over")
+		return nil
+	}
+}
+
+func send(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t testing.TB, c net.Conn, want string) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
+		t.Fatalf("read %q (%v), want %q", b, err, want)
+	}
+}
+
+// ending reads the rest of c and returns how it ended: nil at EOF.
+func ending(c net.Conn) error {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, c)
+	return err
+}

@@ -1,0 +1,252 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// ErrUnused is returned by Carry when the data connection turned out to be dead
+// before anything passed: the player is untouched and can be given another.
+var ErrUnused = errors.New("forward: the data connection was dead")
+
+// ErrBroken is returned by Carry when the data connection ended under the
+// stream. The player has been reset.
+var ErrBroken = errors.New("forward: the data connection broke")
+
+// abortGrace is how long the peer may take to agree that a broken stream is
+// over. A peer whose own player or game does not read may never get to it.
+const abortGrace = 5 * time.Second
+
+// StreamConn is one end of a stream data connection. It carries one stream at a
+// time. [StreamConn.Serve] reads it as long as it lives; the bytes in the other
+// direction are moved by Carry at the tunnel server, and by a goroutine for
+// each stream at the tunnel client.
+//
+// One goroutine writes to the WebSocket at any time: while a stream's pump runs
+// it is the pump, otherwise it is Serve.
+type StreamConn struct {
+	ws     *websocket.Conn
+	accept func(open wire.Control) (*net.TCPConn, error)
+
+	pumps sync.WaitGroup // Of the tunnel client; never more than one.
+
+	mu     sync.Mutex
+	dead   bool
+	stream *stream // nil while idle.
+}
+
+// end is how one direction of a stream ended.
+type end int
+
+const (
+	open end = iota
+	finished
+	broken
+)
+
+type stream struct {
+	conn   *StreamConn
+	local  *net.TCPConn // nil at a client that could not reach the game.
+	reader *Reader
+
+	pumped chan struct{} // Closed when nothing more will be pumped.
+	done   chan struct{} // Closed when the stream is over or its connection dead.
+
+	// Guarded by conn.mu.
+	sent, got end
+	moved     bool // Something passed: the player cannot be given to another.
+	aborted   bool // The local connection was reset; what still comes is discarded.
+	over      bool // The tunnel client is done with it.
+	grace     *time.Timer
+}
+
+// NewServerStream makes the tunnel server's end of a data connection, which
+// opens streams.
+func NewServerStream(ws *websocket.Conn) *StreamConn { return newStreamConn(ws, nil) }
+
+// NewClientStream makes the tunnel client's end of a data connection. Accept is
+// called for every stream opened by the peer and returns the connection to the
+// game; an error resets the player. Calls do not overlap.
+func NewClientStream(ws *websocket.Conn, accept func(open wire.Control) (*net.TCPConn, error)) *StreamConn {
+	return newStreamConn(ws, accept)
+}
+
+func newStreamConn(ws *websocket.Conn, accept func(wire.Control) (*net.TCPConn, error)) *StreamConn {
+	ws.SetReadLimit(wire.MaxStreamMessage)
+	return &StreamConn{ws: ws, accept: accept}
+}
+
+// Close ends the data connection, and the stream it carries with a reset. It
+// does not wait: Serve does.
+func (c *StreamConn) Close() {
+	c.mu.Lock()
+	c.dead = true
+	// The local connection too: Serve may be waiting for a player who does not
+	// read, and no end of the WebSocket would wake it.
+	if s := c.stream; s != nil && (s.moved || c.accept != nil) {
+		s.abortLocked()
+	}
+	c.mu.Unlock()
+	closeNow(c.ws)
+}
+
+// Retire closes an idle data connection with a close frame.
+func (c *StreamConn) Retire() {
+	sayClose(c.ws, websocket.CloseNormalClosure, "")
+	c.Close()
+}
+
+// Serve reads the data connection until it ends, waits for the stream's end at
+// this side, and returns why it ended: a *websocket.CloseError with
+// CloseNormalClosure where the peer retired it.
+func (c *StreamConn) Serve() error {
+	err := c.read()
+	if errors.Is(err, wire.ErrMalformed) {
+		sayClose(c.ws, websocket.CloseProtocolError, "protocol error")
+	}
+	c.Close()
+	c.mu.Lock()
+	s := c.stream
+	c.mu.Unlock()
+	if s != nil {
+		if s.local != nil {
+			// Wakes the pump of a player who stays.
+			_ = s.local.SetReadDeadline(time.Unix(1, 0))
+		}
+		<-s.pumped
+		s.stopGrace()
+		close(s.done)
+	}
+	c.pumps.Wait()
+	return err
+}
+
+func (c *StreamConn) read() error {
+	for {
+		kind, r, err := c.ws.NextReader()
+		if err != nil {
+			return err
+		}
+		if kind == websocket.BinaryMessage {
+			err = c.deliver(r)
+		} else {
+			err = c.control(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// deliver writes a message's bytes to the stream's local connection.
+func (c *StreamConn) deliver(r io.Reader) error {
+	c.mu.Lock()
+	s := c.stream
+	if s == nil || s.got != open {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: bytes outside a stream", wire.ErrMalformed)
+	}
+	s.moved = true
+	discard := s.aborted
+	c.mu.Unlock()
+
+	b := borrow(streamBuffers)
+	defer b.Release()
+	for {
+		n, err := r.Read(b.whole)
+		if n > 0 && !discard {
+			// Not io.Copy: it would find the TCPConn's ReadFrom, which brings a
+			// new buffer for every message.
+			if _, writeErr := s.local.Write(b.whole[:n]); writeErr != nil {
+				discard = true
+				if err := s.breakOff(); err != nil {
+					return err
+				}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// control acts on a text message.
+func (c *StreamConn) control(r io.Reader) error {
+	b := borrow(streamBuffers)
+	defer b.Release()
+	data, err := readMessage(r, b.whole[:wire.MaxControl])
+	if err != nil {
+		return err
+	}
+	m, err := wire.DecodeControl(data)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Type == wire.ControlOpen && c.accept != nil:
+		return c.opened(m)
+	case m.Type == wire.ControlFin:
+		return c.ended(finished)
+	case m.Type == wire.ControlReset:
+		return c.ended(broken)
+	case m.Type == wire.ControlIdle && c.accept == nil:
+		return c.idle()
+	}
+	return fmt.Errorf("%w: %s from the wrong end", wire.ErrMalformed, m.Type)
+}
+
+// ended notes that the peer sends no more of the stream.
+func (c *StreamConn) ended(how end) error {
+	c.mu.Lock()
+	s := c.stream
+	if s == nil {
+		c.mu.Unlock()
+		if how == broken && c.accept != nil {
+			return nil // Of the stream before, crossed with our idle.
+		}
+		return fmt.Errorf("%w: the end of no stream", wire.ErrMalformed)
+	}
+	if s.got == broken || s.got == how {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: a second end of a stream", wire.ErrMalformed)
+	}
+	s.moved = true
+	s.got = how
+	if how == broken {
+		s.abortLocked()
+	} else if !s.aborted {
+		// It fails if the local peer has reset the connection, which the pump
+		// finds as well.
+		_ = s.local.CloseWrite()
+	}
+	last := s.sent != open && c.accept != nil
+	c.mu.Unlock()
+	if last {
+		<-s.pumped
+		return s.leave()
+	}
+	return nil
+}
+
+func (c *StreamConn) write(t wire.ControlType) error {
+	return c.writeControl(wire.Control{Type: t})
+}
+
+func (c *StreamConn) writeControl(m wire.Control) error {
+	data, err := wire.AppendControl(nil, m)
+	if err != nil {
+		return err
+	}
+	return c.ws.WriteMessage(websocket.TextMessage, data)
+}
