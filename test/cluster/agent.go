@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// Agent is an agent's installation on a home machine: the binary and its
+// configuration, which `eclitunnel enroll` writes.
+type Agent struct {
+	// Name is the device's name.
+	Name string
+	// Device is what was approved; set by Enroll.
+	Device types.Device
+
+	bin    string
+	config string
+	log    io.Writer
+}
+
+// NewAgent returns an installation that is not enrolled yet, with its
+// configuration below dir. What its processes print goes to log, unless nil.
+func NewAgent(bin, dir, name string, log io.Writer) *Agent {
+	return &Agent{Name: name, bin: bin, config: filepath.Join(dir, name, "config.json"), log: log}
+}
+
+// Config is the path of the installation's configuration.
+func (a *Agent) Config() string { return a.config }
+
+// Command is an eclitunnel command line of this installation.
+func (a *Agent) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(a.bin, "eclitunnel"), args...)
+	cmd.Env = append(os.Environ(), "ECLITUNNEL_CONFIG="+a.config)
+	return cmd
+}
+
+// Run runs a command to its end and returns what it printed; a non-zero exit
+// status is an error that says what was printed.
+func (a *Agent) Run(ctx context.Context, args ...string) (string, error) {
+	out, err := a.Command(ctx, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("eclitunnel %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// Start starts `eclitunnel run`.
+func (a *Agent) Start() (*Process, error) {
+	return StartProcess(a.Name, a.Command(context.Background(), "run"), a.log)
+}
+
+// userCode is how a user code looks to the people who are shown one.
+var userCode = regexp.MustCompile(`\b[A-Z]{4}-[0-9]{4}\b`)
+
+// Enroll runs `eclitunnel enroll`, reads the user code it shows, approves it as
+// the panel's admin and waits until the agent has stored its token.
+func (a *Agent) Enroll(ctx context.Context, panel *Panel) error {
+	process, err := StartProcess(a.Name, a.Command(ctx, "enroll", "--panel", panel.URL, "--name", a.Name), a.log)
+	if err != nil {
+		return err
+	}
+	defer process.Stop() //nolint:errcheck // an enrollment that was left is ended; why it was left is returned
+	var code string
+	if err := Until(ctx, "the agent shows its user code", func(context.Context) (bool, error) {
+		if code = userCode.FindString(process.Output()); code != "" {
+			return true, nil
+		}
+		select {
+		case <-process.Done():
+			return false, fmt.Errorf("it ended with exit code %d: %s", process.ExitCode(), process.Output())
+		default:
+			return false, nil
+		}
+	}); err != nil {
+		return err
+	}
+	if a.Device, err = panel.Approve(ctx, code); err != nil {
+		return err
+	}
+	exit, err := process.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	if exit != 0 {
+		return fmt.Errorf("eclitunnel enroll: exit code %d: %s", exit, process.Output())
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+// Package cluster runs the built binaries on this machine: a panel with its
+// embedded Postgres and tunnel server, and agents enrolled with it. The demo
+// and the end-to-end tests share it, so what people are shown is what is tested.
+//
+// Everything listens on loopback, keeps its files in one directory, and is
+// ended by its own process id.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"time"
+)
+
+// pollInterval is how often Until asks again.
+const pollInterval = 20 * time.Millisecond
+
+// Until asks again and again until met says yes. It returns met's error at
+// once, and names what it waited for when ctx ends first.
+func Until(ctx context.Context, what string, met func(context.Context) (bool, error)) error {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		yes, err := met(ctx)
+		if yes && err == nil {
+			return nil
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("wait until %s: %w", what, err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+// NewDir makes a directory for a panel and its agents. The embedded Postgres
+// runs as an unprivileged user where the panel runs as root, so anybody may
+// pass through it; what is secret inside has its own mode.
+func NewDir() (string, error) {
+	dir, err := os.MkdirTemp("", "eclitunnel-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// FreePorts finds n neighbouring ports that are free for TCP and UDP on every
+// address, and returns the first. It looks below 20000: the system hands out
+// ports above 32768 to outgoing connections, which may take one between two
+// starts of a process, and the panel's default range lies between.
+func FreePorts(ctx context.Context, n int) (int, error) {
+	const lowest, highest = 10000, 19999
+	for range 100 {
+		first := lowest + rand.IntN(highest-lowest-n)
+		if free(ctx, first, n) {
+			return first, nil
+		}
+	}
+	return 0, fmt.Errorf("find %d free ports between %d and %d", n, lowest, highest)
+}
+
+// FreePort returns wanted where it is free, otherwise a port that is.
+func FreePort(ctx context.Context, wanted int) (int, error) {
+	if free(ctx, wanted, 1) {
+		return wanted, nil
+	}
+	return FreePorts(ctx, 1)
+}
+
+func free(ctx context.Context, first, n int) bool {
+	var config net.ListenConfig
+	for port := first; port < first+n; port++ {
+		addr := ":" + strconv.Itoa(port)
+		tcp, err := config.Listen(ctx, "tcp", addr)
+		if err != nil {
+			return false
+		}
+		tcp.Close()
+		udp, err := config.ListenPacket(ctx, "udp", addr)
+		if err != nil {
+			return false
+		}
+		udp.Close()
+	}
+	return true
+}
+
+func loopback(port int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}

@@ -1,0 +1,198 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/client"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// AdminEmail is the address of the admin that every panel here is given.
+const AdminEmail = "admin@example.com"
+
+// startPatience is how long a panel may take to be ready: its Postgres makes a
+// database cluster first, on a machine that may be busy.
+const startPatience = 2 * time.Minute
+
+// PanelOptions say how to run a panel.
+type PanelOptions struct {
+	// Bin is the directory of the binaries.
+	Bin string
+	// Dir is where its data is kept; see NewDir.
+	Dir string
+	// Listen and Relay are its ports on 127.0.0.1.
+	Listen, Relay int
+	// PortFirst and PortLast bound the public ports it chooses from.
+	PortFirst, PortLast int
+	// Log is given what the panel prints; nil keeps only its end.
+	Log io.Writer
+}
+
+// Panel is a running panel and its admin's account.
+type Panel struct {
+	*Process
+	// URL is where it serves the API.
+	URL string
+	// Password is the admin's.
+	Password string
+	// API calls the panel as its admin; Token is the session it does so with.
+	API   *client.ClientWithResponses
+	Token string
+
+	options PanelOptions
+}
+
+// StartPanel starts a panel on a directory, new or used before, waits until it
+// is ready and logs its admin in.
+func StartPanel(ctx context.Context, o PanelOptions) (*Panel, error) {
+	p := &Panel{URL: "http://" + loopback(o.Listen), Password: rand.Text(), options: o}
+	if err := p.start(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Restart starts the panel again, once its process has ended, on the same
+// directory and ports.
+func (p *Panel) Restart(ctx context.Context) error { return p.start(ctx) }
+
+func (p *Panel) start(ctx context.Context) error {
+	if err := p.launch(); err != nil {
+		return err
+	}
+	if err := p.logIn(ctx); err != nil {
+		return fmt.Errorf("%w\n%s", errors.Join(err, p.Stop()), p.LastLines(30))
+	}
+	return nil
+}
+
+func (p *Panel) launch() error {
+	o := p.options
+	//nolint:noctx // it outlives the call that starts it, and is ended by Stop
+	cmd := exec.Command(filepath.Join(o.Bin, "eclitunneld"), "serve",
+		"--listen", loopback(o.Listen),
+		"--public-url", p.URL,
+		"--public-host", "127.0.0.1",
+		"--relay-listen", loopback(o.Relay),
+		"--port-range", fmt.Sprintf("%d-%d", o.PortFirst, o.PortLast),
+		"--data-dir", filepath.Join(o.Dir, "panel"),
+	)
+	cmd.Env = append(os.Environ(),
+		"ECLITUNNEL_ADMIN_EMAIL="+AdminEmail,
+		"ECLITUNNEL_ADMIN_PASSWORD="+p.Password,
+	)
+	process, err := StartProcess("eclitunneld", cmd, o.Log)
+	if err != nil {
+		return err
+	}
+	p.Process = process
+	return nil
+}
+
+func (p *Panel) logIn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	api, err := client.NewClientWithResponses(p.URL)
+	if err != nil {
+		return err
+	}
+	if err := Until(ctx, "the panel is ready", func(ctx context.Context) (bool, error) {
+		select {
+		case <-p.Done():
+			return false, fmt.Errorf("it ended with exit code %d", p.ExitCode())
+		default:
+		}
+		ready, err := api.GetReadinessWithResponse(ctx)
+		return err == nil && ready.StatusCode() == http.StatusOK, nil
+	}); err != nil {
+		return err
+	}
+	login, err := api.LoginWithResponse(ctx, types.LoginRequest{Email: AdminEmail, Password: p.Password})
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	if login.JSON200 == nil {
+		return fmt.Errorf("log in: %s: %s", login.Status(), login.Body)
+	}
+	p.Token = login.JSON200.Token
+	p.API, err = client.NewClientWithResponses(p.URL, client.WithRequestEditorFn(
+		func(_ context.Context, r *http.Request) error {
+			r.Header.Set("Authorization", "Bearer "+p.Token)
+			return nil
+		}))
+	return err
+}
+
+// Approve approves the device whose user code it is.
+func (p *Panel) Approve(ctx context.Context, userCode string) (types.Device, error) {
+	answer, err := p.API.ApproveDeviceWithResponse(ctx, types.DeviceApproval{UserCode: userCode})
+	if err != nil {
+		return types.Device{}, fmt.Errorf("approve %s: %w", userCode, err)
+	}
+	if answer.JSON200 == nil {
+		return types.Device{}, fmt.Errorf("approve %s: %s: %s", userCode, answer.Status(), answer.Body)
+	}
+	return answer.JSON200.Device, nil
+}
+
+// Allocations lists a device's allocations that lead to a local port.
+func (p *Panel) Allocations(ctx context.Context, device uuid.UUID, localPort int) ([]types.Allocation, error) {
+	answer, err := p.API.ListAllocationsWithResponse(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list allocations: %w", err)
+	}
+	if answer.JSON200 == nil {
+		return nil, fmt.Errorf("list allocations: %s: %s", answer.Status(), answer.Body)
+	}
+	var found []types.Allocation
+	for _, a := range *answer.JSON200 {
+		if a.DeviceID == device && a.LocalPort == localPort {
+			found = append(found, a)
+		}
+	}
+	return found, nil
+}
+
+// AwaitListening waits until n allocations of a device lead to a local port and
+// players can join on each, and returns them.
+func (p *Panel) AwaitListening(ctx context.Context, device uuid.UUID, localPort, n int) ([]types.Allocation, error) {
+	var found []types.Allocation
+	err := Until(ctx, fmt.Sprintf("%d allocations of port %d are listening", n, localPort),
+		func(ctx context.Context) (_ bool, err error) {
+			if found, err = p.Allocations(ctx, device, localPort); err != nil {
+				return false, err
+			}
+			for _, a := range found {
+				if a.Status != types.AllocationListening {
+					return false, nil
+				}
+			}
+			return len(found) == n, nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("%w; they are %s", err, describe(found))
+	}
+	return found, nil
+}
+
+func describe(allocations []types.Allocation) string {
+	text := ""
+	for _, a := range allocations {
+		text += fmt.Sprintf("[%s %d: %s]", a.Protocol, a.Port, a.Status)
+		if reason, err := a.StatusReason.Get(); err == nil {
+			text += " because " + reason
+		}
+	}
+	return text
+}

@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// stopPatience is how long a process has after SIGTERM.
+const stopPatience = 20 * time.Second
+
+// Process is a running program and the end of what it printed.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	log  *tail
+	done chan struct{}
+}
+
+// StartProcess starts a program in its own process group, so that a Ctrl-C
+// meant for the caller reaches it only when the caller says so.
+// What it prints is kept, and copied to copyTo unless that is nil.
+func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error) {
+	p := &Process{name: name, cmd: cmd, log: &tail{copyTo: copyTo}, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	separateGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		defer close(p.done)
+		//nolint:errcheck // ProcessState tells how it ended, to whoever asks
+		cmd.Wait()
+	}()
+	return p, nil
+}
+
+// PID is the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// ExitCode is the process's exit status, -1 while it runs or where a signal ended it.
+func (p *Process) ExitCode() int {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	default:
+		return -1
+	}
+}
+
+// Output is what the process has printed, its last MiB at most.
+func (p *Process) Output() string { return p.log.String() }
+
+// LastLines are the last n lines of Output, each behind the process's name.
+func (p *Process) LastLines(n int) string {
+	lines := strings.Split(strings.TrimRight(p.Output(), "\n"), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	return p.name + " | " + strings.Join(lines, "\n"+p.name+" | ")
+}
+
+// Signal sends the process a signal. One that has ended already is no error.
+func (p *Process) Signal(sig os.Signal) error {
+	err := p.cmd.Process.Signal(sig)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Kill ends the process as a power cut would, and waits.
+func (p *Process) Kill() error {
+	err := p.Signal(syscall.SIGKILL)
+	<-p.done
+	return err
+}
+
+// Stop asks the process to end and waits. It is an error if it does not end in
+// time, whereupon it is killed.
+func (p *Process) Stop() error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(stopPatience):
+		return errors.Join(fmt.Errorf("%s did not stop within %v", p.name, stopPatience), p.Kill())
+	}
+}
+
+// Wait waits for the process's own end and returns its exit status.
+func (p *Process) Wait(ctx context.Context) (int, error) {
+	select {
+	case <-p.done:
+		return p.ExitCode(), nil
+	case <-ctx.Done():
+		return -1, fmt.Errorf("wait for the end of %s: %w", p.name, ctx.Err())
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	copyTo io.Writer
+
+	mu   sync.Mutex
+	kept []byte
+}
+
+const tailLength = 1 << 20
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = append(t.kept, b...)
+	if over := len(t.kept) - tailLength; over > 0 {
+		t.kept = bytes.Clone(t.kept[over:])
+	}
+	if t.copyTo != nil {
+		return t.copyTo.Write(b)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.kept)
+}
