@@ -1,0 +1,128 @@
+package problem
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// RequestIDHeader carries the request id in both directions.
+const RequestIDHeader = "X-Request-Id"
+
+// maxRequestID bounds an id taken from the caller: it goes into every log line.
+const maxRequestID = 64
+
+type contextKey struct{}
+
+// request is what Write needs to know of the request it answers.
+type request struct {
+	id  string
+	log *slog.Logger
+}
+
+// Middleware gives every request an id: the caller's X-Request-Id where it is
+// plain, otherwise a new one. The id is in the context, the response's header
+// and every error body. A panic below it is answered as an internal error.
+func Middleware(log *slog.Logger) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id := r.Header.Get(RequestIDHeader)
+			if !plain(id) {
+				id = rand.Text()
+			}
+			w.Header().Set(RequestIDHeader, id)
+			r = r.WithContext(context.WithValue(r.Context(), contextKey{}, request{id: id, log: log}))
+			defer func() {
+				switch v := recover(); v {
+				case nil:
+				case http.ErrAbortHandler:
+					panic(v)
+				default:
+					Write(w, r, fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+				}
+			}()
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// RequestID returns the id of the request that ctx belongs to; empty outside
+// Middleware.
+func RequestID(ctx context.Context) string {
+	req, _ := ctx.Value(contextKey{}).(request)
+	return req.id
+}
+
+// plain reports whether an id from outside can go into headers and logs as it
+// is.
+func plain(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Write answers r with err, translated by From. It logs the cause of an answer
+// of 500 and above, once, so whoever hands it an error does not log it too.
+func Write(w http.ResponseWriter, r *http.Request, err error) {
+	e := From(err)
+	req, ok := r.Context().Value(contextKey{}).(request)
+	if !ok {
+		req = request{id: rand.Text(), log: slog.Default()}
+	}
+	logCause(r, req, e)
+
+	body := types.Error{Error: e.Code, Message: e.Message, RequestID: req.id}
+	if len(e.Details) > 0 {
+		body.Details = &e.Details
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	if e.Status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", "Bearer")
+	}
+	if e.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	}
+	w.WriteHeader(e.Status)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		// The caller is gone; there is nobody left to tell.
+		req.log.DebugContext(r.Context(), "error answer not delivered", slog.String("requestId", req.id), slog.Any("error", err))
+	}
+}
+
+func logCause(r *http.Request, req request, e *Error) {
+	if e.Status < http.StatusInternalServerError || e.Cause == nil {
+		return
+	}
+	level := slog.LevelError
+	switch {
+	case errors.Is(r.Context().Err(), context.Canceled):
+		// The caller hung up, and whatever was under way failed for it.
+		level = slog.LevelDebug
+	case e.Status == http.StatusServiceUnavailable:
+		level = slog.LevelWarn
+	}
+	req.log.LogAttrs(r.Context(), level, "request failed",
+		slog.String("requestId", req.id),
+		slog.String("method", r.Method),
+		slog.String("path", r.URL.Path),
+		slog.Int("status", e.Status),
+		slog.Any("error", e.Cause))
+}
