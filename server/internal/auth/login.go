@@ -1,0 +1,111 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+const (
+	sessionLifetime = 30 * 24 * time.Hour
+
+	// loginFailures may happen within loginWindow, per email and per address.
+	loginFailures = 10
+	loginWindow   = time.Minute
+)
+
+// Login is a session just begun.
+type Login struct {
+	Token string
+	User  db.User
+	// Cookie carries the token in a browser.
+	Cookie *http.Cookie
+}
+
+// Login checks an email and password and begins a session of 30 days. The caller's
+// address is taken from ctx.
+func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
+	limits := []string{"login:email:" + strings.ToLower(email), "login:address:" + AddressKey(ctx)}
+	if err := a.hit(ctx, limits); err != nil {
+		return Login{}, err
+	}
+	user, err := a.store.UserByEmail(ctx, email)
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return Login{}, err
+	}
+	match, err := a.passwords.match(ctx, password, user.PasswordHash)
+	if err != nil {
+		return Login{}, err
+	}
+	if !match {
+		return Login{}, problem.Unauthorized("The email or the password is wrong.")
+	}
+	for _, key := range limits {
+		if err := a.store.Forgive(ctx, key); err != nil {
+			return Login{}, err
+		}
+	}
+	return a.begin(ctx, user)
+}
+
+// hit counts an attempt before it is made, so that attempts made at once are all
+// counted; a success takes it back.
+func (a *Auth) hit(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		wait, err := a.store.Hit(ctx, key, loginFailures, loginWindow, a.now())
+		if err != nil {
+			return err
+		}
+		if wait > 0 {
+			return problem.RateLimited(wait)
+		}
+	}
+	return nil
+}
+
+func (a *Auth) begin(ctx context.Context, user db.User) (Login, error) {
+	// Tokens count whole seconds; so does the row, or the two would disagree.
+	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
+	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
+	if err := a.store.CreateSession(ctx, session); err != nil {
+		return Login{}, fmt.Errorf("begin session: %w", err)
+	}
+	token, err := a.sessionToken(session.ID, user.ID, expires)
+	if err != nil {
+		return Login{}, err
+	}
+	return Login{Token: token, User: user, Cookie: a.cookie(token, int(sessionLifetime.Seconds()))}, nil
+}
+
+// Logout ends the session of the caller in ctx, on every replica, and returns the
+// cookie that clears the browser's.
+func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
+	session := FromContext(ctx).Session
+	if session == nil {
+		return nil, errDeadSession
+	}
+	if err := a.store.DeleteSession(ctx, session.ID); err != nil && !errors.Is(err, db.ErrNotFound) {
+		return nil, fmt.Errorf("end session: %w", err)
+	}
+	return a.cookie("", -1), nil
+}
+
+func (a *Auth) cookie(value string, maxAge int) *http.Cookie {
+	return &http.Cookie{
+		Name:     cookieName,
+		Value:    value,
+		Path:     "/",
+		MaxAge:   maxAge,
+		HttpOnly: true,
+		SameSite: http.SameSiteLaxMode,
+		Secure:   a.publicURL.Scheme == "https",
+	}
+}
