@@ -1,0 +1,95 @@
+package validate
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// checkBody reads the body, holds it to the contract and puts it back for the
+// decoder. The body of an operation that takes none is left alone.
+func (op *operation) checkBody(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength > MaxBody {
+		return problem.TooLarge()
+	}
+	if op.body == nil {
+		return nil
+	}
+	if r.ContentLength != 0 && !isJSON(r.Header) {
+		return problem.UnsupportedMediaType()
+	}
+	text, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	if len(text) == 0 {
+		if op.required {
+			return problem.Invalid(problem.Field("body", "is required"))
+		}
+		return nil
+	}
+	if err := checkJSON(op.body, text); err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(text))
+	return nil
+}
+
+// isJSON reports whether the headers announce plain JSON in UTF-8, the only
+// encoding it has (RFC 8259 section 8.1).
+func isJSON(header http.Header) bool {
+	mediaType, parameters, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" || header.Get("Content-Encoding") != "" {
+		return false
+	}
+	charset, given := parameters["charset"]
+	return !given || strings.EqualFold(charset, "utf-8")
+}
+
+// readBody reads the whole body, under a deadline of its own: a caller that
+// drips bytes holds a goroutine and 64 KiB.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	// A response writer without deadlines, as in tests, goes without.
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	text, err := io.ReadAll(r.Body)
+	_ = control.SetReadDeadline(time.Time{})
+
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		return text, nil
+	case errors.As(err, &tooLarge):
+		return nil, problem.TooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, problem.Invalid(problem.Field("body", "did not arrive in time"))
+	default:
+		return nil, problem.Invalid(problem.Field("body", "did not arrive whole"))
+	}
+}
+
+// checkJSON holds text to schema.
+func checkJSON(schema *openapi3.Schema, text []byte) error {
+	value, err := parseJSON(text)
+	if err != nil {
+		return err
+	}
+	err = schema.VisitJSON(value, openapi3.VisitAsRequest(), openapi3.MultiErrors(), formats)
+	if err == nil {
+		return nil
+	}
+	details := schemaDetails("", err)
+	if len(details) == 0 {
+		details = append(details, problem.Field("body", "does not fit the contract"))
+	}
+	return problem.Invalid(details...)
+}

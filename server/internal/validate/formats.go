@@ -1,0 +1,61 @@
+package validate
+
+import (
+	"errors"
+	"net/mail"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+var (
+	uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	// hostnamePattern is RFC 1123 section 2.1; the length is the schema's to limit.
+	hostnamePattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$`)
+)
+
+// formats are handed to each validation rather than registered in kin-openapi's
+// global table, which is not safe to change while others read it. OpenAPI leaves
+// formats to the validator; without these a wrong UUID would reach the database.
+var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringFormatValidator{
+	"uuid":      check("must be a UUID", uuidPattern.MatchString),
+	"hostname":  check("must be a host name", hostnamePattern.MatchString),
+	"email":     check("must be an email address", isEmail),
+	"date-time": check("must be an RFC 3339 date and time", isDateTime),
+	"ipv4":      check("must be an IPv4 address", isIPv4),
+	"ipv6":      check("must be an IPv6 address", isIPv6),
+})
+
+func check(message string, ok func(string) bool) openapi3.StringFormatValidator {
+	err := errors.New(message)
+	return openapi3.NewCallbackValidator(func(s string) error {
+		if !ok(s) {
+			return err
+		}
+		return nil
+	})
+}
+
+// isEmail accepts a bare address, not "Name <address>", which the decoder of the
+// generated type would quietly shorten.
+func isEmail(s string) bool {
+	address, err := mail.ParseAddress(s)
+	return err == nil && address.Address == s
+}
+
+func isDateTime(s string) bool {
+	_, err := time.Parse(time.RFC3339, s)
+	return err == nil
+}
+
+func isIPv4(s string) bool {
+	address, err := netip.ParseAddr(s)
+	return err == nil && address.Is4()
+}
+
+func isIPv6(s string) bool {
+	address, err := netip.ParseAddr(s)
+	return err == nil && address.Is6()
+}

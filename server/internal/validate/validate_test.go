@@ -1,0 +1,473 @@
+package validate_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
+)
+
+// tokens is an Authenticator that knows a user, a device and a wrong credential.
+type tokens struct{}
+
+func (tokens) Authenticate(r *http.Request) (auth.Principal, error) {
+	switch r.Header.Get("Authorization") {
+	case "":
+		return auth.Principal{}, nil
+	case "user":
+		return auth.Principal{User: &db.User{ID: 7}, Session: &db.Session{}}, nil
+	case "device":
+		return auth.Principal{Device: &db.Device{}}, nil
+	default:
+		return auth.Principal{}, problem.Unauthorized("This token is not valid.")
+	}
+}
+
+// newMux serves every operation of the contract with handler.
+func newMux(t testing.TB, options validate.Options, handler http.HandlerFunc) *validate.Mux {
+	t.Helper()
+	options.Contract = eclitunnel.OpenAPI
+	options.Authenticator = tokens{}
+	mux, err := validate.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, operation := range mux.Unserved() {
+		mux.HandleFunc(operation, handler)
+	}
+	if missing := mux.Unserved(); len(missing) > 0 {
+		t.Fatalf("still unserved: %v", missing)
+	}
+	return mux
+}
+
+func accept(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+// send makes a request with headers given as "Name: value".
+func send(t testing.TB, handler http.Handler, method, target, body string, headers ...string) (*httptest.ResponseRecorder, types.Error) {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Add(name, value)
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	var failure types.Error
+	if w.Code >= 400 {
+		if err := json.Unmarshal(w.Body.Bytes(), &failure); err != nil {
+			t.Fatalf("%s %s answered %d with %q, which is no error", method, target, w.Code, w.Body)
+		}
+	}
+	return w, failure
+}
+
+const (
+	asUser   = "Authorization: user"
+	asDevice = "Authorization: device"
+	asNobody = "Authorization: forged"
+	asJSON   = "Content-Type: application/json"
+	someID   = "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11"
+)
+
+func TestMux_RoutesByTheContract(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, test := range []struct {
+		method, target string
+		status         int
+		allow          string
+	}{
+		{"GET", "/healthz", 204, ""},
+		{"HEAD", "/healthz", 204, ""},
+		{"GET", "/api/tunnel/devices", 204, ""},
+		{"GET", "/", 404, ""},
+		{"GET", "/api/tunnel", 404, ""},
+		{"GET", "/api/tunnel/devices/", 404, ""},
+		{"GET", "/api//tunnel/devices", 404, ""},
+		{"GET", "/api/../api/tunnel/devices", 404, ""},
+		{"POST", "/api/tunnel/devices", 405, "GET, HEAD"},
+		{"OPTIONS", "/api/tunnel/devices", 405, "GET, HEAD"},
+		{"BREW", "/api/tunnel/allocations/1", 405, "DELETE, GET, HEAD, PATCH"},
+		{"GET", "/api/auth/login", 405, "POST"},
+	} {
+		w, failure := send(t, mux, test.method, test.target, "", asUser)
+		if w.Code != test.status || w.Header().Get("Allow") != test.allow {
+			t.Errorf("%s %s: %d, Allow %q; want %d, %q", test.method, test.target, w.Code, w.Header().Get("Allow"), test.status, test.allow)
+		}
+		want := map[int]types.ErrorCode{404: types.CodeNotFound, 405: types.CodeMethodNotAllowed}[test.status]
+		if failure.Error != want {
+			t.Errorf("%s %s: error %q, want %q", test.method, test.target, failure.Error, want)
+		}
+	}
+}
+
+func TestMux_LetsInWhomTheOperationNames(t *testing.T) {
+	const start, startBody = "/api/tunnel/device/start", `{"name":"x"}`
+	mux := newMux(t, validate.Options{}, accept)
+	for _, test := range []struct {
+		method, target, body, as string
+		status                   int
+	}{
+		{"GET", "/api/tunnel/devices", "", asUser, 204},
+		{"GET", "/api/tunnel/devices", "", "", 401},
+		{"GET", "/api/tunnel/devices", "", asNobody, 401},
+		{"GET", "/api/tunnel/devices", "", asDevice, 403},
+		{"GET", "/api/tunnel/allocations", "", asUser, 204},
+		{"GET", "/api/tunnel/allocations", "", asDevice, 204},
+		{"GET", "/api/tunnel/allocations", "", "", 401},
+		{"GET", "/api/tunnel/ws", "", asDevice, 204},
+		{"GET", "/api/tunnel/ws", "", asUser, 403},
+		{"GET", "/api/tunnel/ws", "", "", 401},
+		{"POST", start, startBody, "", 204},
+		{"POST", start, startBody, asUser, 204},
+		{"POST", start, startBody, asDevice, 403},
+		{"POST", start, startBody, asNobody, 401},
+		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", "", 204},
+		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", asNobody, 204},
+		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", asDevice, 204},
+	} {
+		w, failure := send(t, mux, test.method, test.target, test.body, test.as, asJSON)
+		if w.Code != test.status {
+			t.Errorf("%s %s as %q: %d, want %d", test.method, test.target, test.as, w.Code, test.status)
+		}
+		if w.Code == 401 && (failure.Error != types.CodeUnauthorized || w.Header().Get("WWW-Authenticate") != "Bearer") {
+			t.Errorf("%s %s as %q: %q, WWW-Authenticate %q", test.method, test.target, test.as, failure.Error, w.Header().Get("WWW-Authenticate"))
+		}
+	}
+}
+
+func TestMux_HandsOnThePrincipalAndTheBody(t *testing.T) {
+	const body = `{"deviceId":"` + someID + `","protocol":"tcp","localPort":25565}`
+	mux := newMux(t, validate.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		read, err := io.ReadAll(r.Body)
+		if err != nil || string(read) != body {
+			t.Errorf("body is %q, %v", read, err)
+		}
+		if user := auth.FromContext(r.Context()).User; user == nil || user.ID != 7 {
+			t.Errorf("user is %v", user)
+		}
+		accept(w, r)
+	})
+	if w, failure := send(t, mux, "POST", "/api/tunnel/allocations", body, asUser, asJSON); w.Code != 204 {
+		t.Errorf("answered %d %+v", w.Code, failure)
+	}
+}
+
+// unread fails the test when a body is read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+func TestMux_ReadsNoBodyOfAStranger(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	r := httptest.NewRequest("POST", "/api/tunnel/allocations", unread{t})
+	r.Header.Set("Content-Type", "text/plain")
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, r)
+	if w.Code != http.StatusUnauthorized {
+		t.Errorf("answered %d", w.Code)
+	}
+}
+
+func TestMux_AsksAdmitBeforeTheCredential(t *testing.T) {
+	mux := newMux(t, validate.Options{Admit: func(_ *http.Request, path string) error {
+		if path == "/api/tunnel/devices/{id}" {
+			return problem.FeatureDisabled()
+		}
+		return nil
+	}}, accept)
+	if w, failure := send(t, mux, "GET", "/api/tunnel/devices/x", ""); w.Code != 503 || failure.Error != types.CodeFeatureDisabled {
+		t.Errorf("answered %d %s", w.Code, failure.Error)
+	}
+	if w, _ := send(t, mux, "GET", "/api/tunnel/devices", ""); w.Code != 401 {
+		t.Errorf("answered %d", w.Code)
+	}
+}
+
+func TestMux_HoldsParametersToTheContract(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for target, field := range map[string]string{
+		"/api/tunnel/devices?limit=5&after=" + someID:     "",
+		"/api/tunnel/devices?limit=0":                     "limit",
+		"/api/tunnel/devices?limit=1001":                  "limit",
+		"/api/tunnel/devices?limit=ten":                   "limit",
+		"/api/tunnel/devices?limit=":                      "limit",
+		"/api/tunnel/devices?limit=1&limit=2":             "limit",
+		"/api/tunnel/devices?after=x":                     "after",
+		"/api/tunnel/devices?colour=red":                  "colour",
+		"/api/tunnel/devices?li%00mit=5":                  "query",
+		"/api/tunnel/devices?limit=%zz":                   "query",
+		"/healthz?x=1":                                    "x",
+		"/api/tunnel/device/poll":                         "deviceCode",
+		"/api/tunnel/device/poll?deviceCode=":             "deviceCode",
+		"/api/tunnel/device/poll?deviceCode=a%00b":        "deviceCode",
+		"/api/tunnel/device/poll?deviceCode=%ff":          "deviceCode",
+		"/api/tunnel/device/poll?deviceCode=ok":           "",
+		"/api/tunnel/devices/" + someID:                   "",
+		"/api/tunnel/devices/" + strings.ToUpper(someID):  "",
+		"/api/tunnel/devices/abc-uuid":                    "id",
+		"/api/tunnel/devices/{" + someID + "}":            "id",
+		"/api/tunnel/devices/urn:uuid:" + someID:          "id",
+		"/api/tunnel/devices/" + someID[:35] + "%00":      "id",
+		"/api/tunnel/devices/%2e%2e":                      "id",
+		"/api/tunnel/allocations/7":                       "",
+		"/api/tunnel/allocations/0":                       "id",
+		"/api/tunnel/allocations/seven":                   "id",
+		"/api/tunnel/allocations/99999999999999999999999": "id",
+	} {
+		w, failure := send(t, mux, "GET", target, "", asUser)
+		if field == "" {
+			if w.Code != 204 {
+				t.Errorf("%s: %d %s", target, w.Code, w.Body)
+			}
+			continue
+		}
+		if w.Code != 400 || failure.Error != types.CodeInvalidRequest || !slices.Equal(fields(failure), []string{field}) {
+			t.Errorf("%s: %d %s, fields %v; want %s", target, w.Code, failure.Error, fields(failure), field)
+		}
+	}
+}
+
+// fields lists the fields an error blames, each once.
+func fields(failure types.Error) []string {
+	var names []string
+	if failure.Details != nil {
+		for _, detail := range *failure.Details {
+			names = append(names, detail.Field)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func TestMux_HoldsBodiesToTheContract(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, test := range []struct {
+		name, body string
+		fields     []string
+	}{
+		{"good", `{"protocol":"tcp","localPort":1}`, nil},
+		{"good with all", `{"deviceId":"` + someID + `","protocol":"tcp+udp","localPort":65535,"localHost":"::1","port":1,"serverId":"` + someID + `","name":"","options":{"proxyProtocol":"v2","udpIdleSeconds":5}}`, nil},
+		{"good with white space", " \n{\"protocol\":\"udp\",\"localPort\":1}\r\n", nil},
+		{"empty", ``, []string{"body"}},
+		{"no object", `[]`, []string{"body"}},
+		{"null", `null`, []string{"body"}},
+		{"not JSON", `protocol=tcp`, []string{"body"}},
+		{"cut short", `{"protocol":"tcp","localPort":`, []string{"localPort"}},
+		{"cut short in an object", `{"protocol":"tcp","options":{"proxyProtocol":"v2"`, []string{"options"}},
+		{"malformed in a field", `{"protocol":tcp,"localPort":1}`, []string{"protocol"}},
+		{"comma missing", `{"protocol":"tcp" "localPort":1}`, []string{"body"}},
+		{"comma too many", `{"protocol":"tcp","localPort":1,}`, []string{"body"}},
+		{"garbage behind", `{"protocol":"tcp","localPort":1}}`, []string{"body"}},
+		{"a second value behind", `{"protocol":"tcp","localPort":1}{}`, []string{"body"}},
+		{"missing", `{}`, []string{"localPort", "protocol"}},
+		{"unknown", `{"protocol":"tcp","localPort":1,"colour":"red"}`, []string{"colour"}},
+		{"unknown by case", `{"protocol":"tcp","localPort":1,"LocalHost":"::1"}`, []string{"LocalHost"}},
+		{"unknown within", `{"protocol":"tcp","localPort":1,"options":{"colour":"red"}}`, []string{"options.colour"}},
+		{"twice", `{"protocol":"tcp","localPort":1,"protocol":"udp"}`, []string{"protocol"}},
+		{"twice within", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v1","proxyProtocol":"v2"}}`, []string{"options.proxyProtocol"}},
+		{"wrong type", `{"protocol":"tcp","localPort":"25565"}`, []string{"localPort"}},
+		{"wrong type within", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":1}}`, []string{"options.proxyProtocol"}},
+		{"several wrong", `{"protocol":"sctp","localPort":0,"options":{"udpIdleSeconds":4.5}}`, []string{"localPort", "options.udpIdleSeconds", "protocol"}},
+		{"not in the list", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v3"}}`, []string{"options.proxyProtocol"}},
+		{"null field", `{"protocol":"tcp","localPort":1,"port":null}`, []string{"port"}},
+		{"out of range", `{"protocol":"tcp","localPort":65536}`, []string{"localPort"}},
+		{"beyond any number", `{"protocol":"tcp","localPort":1e999}`, []string{"localPort"}},
+		{"no UUID", `{"deviceId":"abc","protocol":"tcp","localPort":1}`, []string{"deviceId"}},
+		{"NUL", `{"protocol":"tcp","localPort":1,"name":"a\u0000b"}`, []string{"name"}},
+		{"NUL in a name", `{"protocol":"tcp","localPort":1,"a\u0000b":1}`, []string{"body"}},
+		{"raw NUL", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\x00b\"}", []string{"name"}},
+		{"no UTF-8", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\xffb\"}", []string{"body"}},
+		{"too long", `{"protocol":"tcp","localPort":1,"name":"` + strings.Repeat("ä", 101) + `"}`, []string{"name"}},
+		{"too deep", `{"name":` + strings.Repeat("[", 30000), []string{"name" + strings.Repeat(".0", 31)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, failure := send(t, mux, "POST", "/api/tunnel/allocations", test.body, asUser, asJSON)
+			if test.fields == nil {
+				if w.Code != 204 {
+					t.Errorf("answered %d %s", w.Code, w.Body)
+				}
+				return
+			}
+			if w.Code != 400 || failure.Error != types.CodeInvalidRequest || !slices.Equal(fields(failure), test.fields) {
+				t.Errorf("answered %d %s, fields %q, want %q", w.Code, w.Body, fields(failure), test.fields)
+			}
+		})
+	}
+}
+
+func TestMux_BoundsItsAnswer(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	var body strings.Builder
+	body.WriteString(`{"a":1`)
+	for i := range 5000 {
+		fmt.Fprintf(&body, `,"%d":1`, i)
+	}
+	body.WriteString(`}`)
+	w, _ := send(t, mux, "POST", "/api/tunnel/allocations", body.String(), asUser, asJSON)
+	if w.Code != 400 || w.Body.Len() > 4096 {
+		t.Errorf("answered %d with %d bytes", w.Code, w.Body.Len())
+	}
+}
+
+func TestMux_RepeatsNoPassword(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, body := range []string{
+		`{"email":"hunter2","password":"hunter2"}`,
+		`{"email":"a@b.c","password":["hunter2"]}`,
+		`{"email":"a@b.c","password":"hunter2`,
+		`{"email":"Name <a@b.c>","password":"` + strings.Repeat("hunter2", 200) + `"}`,
+	} {
+		w, _ := send(t, mux, "POST", "/api/auth/login", body, asJSON)
+		if w.Code != 400 || strings.Contains(w.Body.String(), "hunter2") {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+}
+
+func TestMux_TakesOnlyJSON(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	const body = `{"name":"x"}`
+	for header, status := range map[string]int{
+		"Content-Type: application/json":                  204,
+		"Content-Type: Application/JSON; charset=UTF-8":   204,
+		"Content-Type: application/json; charset=latin1":  415,
+		"Content-Type: text/plain":                        415,
+		"Content-Type: application/x-www-form-urlencoded": 415,
+		"Content-Type: application/problem+json":          415,
+		"Content-Type: ;":                                 415,
+		"X-Other: no content type":                        415,
+	} {
+		w, failure := send(t, mux, "POST", "/api/tunnel/device/start", body, header)
+		if w.Code != status || (status == 415 && failure.Error != types.CodeUnsupportedMediaType) {
+			t.Errorf("%s: %d %s, want %d", header, w.Code, failure.Error, status)
+		}
+	}
+	if w, _ := send(t, mux, "POST", "/api/tunnel/device/start", body, asJSON, "Content-Encoding: gzip"); w.Code != 415 {
+		t.Errorf("gzip: %d", w.Code)
+	}
+}
+
+func TestMux_LimitsBodies(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	frame := len(`{"name":""}`)
+	for _, chunked := range []bool{false, true} {
+		for size, status := range map[int]int{validate.MaxBody: 400, validate.MaxBody + 1: 413} {
+			body := `{"name":"` + strings.Repeat("a", size-frame) + `"}`
+			r := httptest.NewRequest("POST", "/api/tunnel/device/start", bytes.NewReader([]byte(body)))
+			r.Header.Set("Content-Type", "application/json")
+			if chunked {
+				r.ContentLength = -1
+			}
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, r)
+			if w.Code != status {
+				t.Errorf("%d bytes, chunked %v: %d, want %d", size, chunked, w.Code, status)
+			}
+		}
+	}
+}
+
+func TestMux_LetsAHandlerHijack(t *testing.T) {
+	mux := newMux(t, validate.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		if _, ok := w.(http.Hijacker); !ok {
+			t.Error("the connection cannot be hijacked")
+		}
+		accept(w, nil)
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	request, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/api/tunnel/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "device")
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != 204 {
+		t.Errorf("answered %d", response.StatusCode)
+	}
+}
+
+func TestMux_RefusesAHandlerOutsideTheContract(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	defer func() {
+		if recover() == nil {
+			t.Error("the handler was taken")
+		}
+	}()
+	mux.HandleFunc("GET /api/secret", accept)
+}
+
+func TestMux_JSONIsTheContract(t *testing.T) {
+	text, err := newMux(t, validate.Options{}, accept).JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := validate.Load(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if doc.OpenAPI != "3.0.3" || doc.Paths.Value("/api/tunnel/device/start") == nil {
+		t.Errorf("it is OpenAPI %s without the paths", doc.OpenAPI)
+	}
+}
+
+// FuzzMux_Body checks that no body makes the validator panic or answer with
+// anything but acceptance or a well-formed error, and that what it accepts can be
+// decoded.
+func FuzzMux_Body(f *testing.F) {
+	for _, seed := range []string{
+		`{"protocol":"tcp","localPort":1}`,
+		`{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v1","udpIdleSeconds":60}}`,
+		`{"protocol":"tcp","protocol":"udp"}`,
+		`{"name":"a\u0000b"}`, `{"port":1e999}`, `[[[[`, `{"a":{"b":`, `null`, ``, "\xff", `{"":""}`, `{"":"",""`, `{} {}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	accepted := func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		if err != nil || !json.Valid(text) {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		accept(w, r)
+	}
+	mux := newMux(f, validate.Options{}, accepted)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, failure := send(t, mux, "POST", "/api/tunnel/allocations", string(body), asUser, asJSON)
+		switch w.Code {
+		case 204:
+		case 400:
+			if failure.Error != types.CodeInvalidRequest || failure.Details == nil {
+				t.Errorf("malformed error %s", w.Body)
+			}
+			for _, detail := range *failure.Details {
+				if detail.Field == "" || detail.Message == "" {
+					t.Errorf("empty detail in %s", w.Body)
+				}
+			}
+		case 413:
+		default:
+			t.Errorf("answered %d %s", w.Code, w.Body)
+		}
+	})
+}
