@@ -1,0 +1,153 @@
+// Package contracttest holds a running panel to openapi.yaml: a test that sends
+// its requests through Transport fails when an answer drifts from the contract.
+package contracttest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/eclitunnel/eclitunnel"
+)
+
+// Transport returns a RoundTripper that sends requests through base (nil means
+// http.DefaultTransport) and reports to t every answer that the contract does not
+// describe: another status, a missing header, a body that does not fit its
+// schema. Answers to paths outside the contract and outside /api/ pass. The answer
+// is handed on unchanged either way.
+func Transport(t testing.TB, base http.RoundTripper) http.RoundTripper {
+	t.Helper()
+	contract, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	return &transport{t: t, base: base, contract: contract}
+}
+
+type transport struct {
+	t        testing.TB
+	base     http.RoundTripper
+	contract *contract
+}
+
+// RoundTrip sends the request and checks the answer.
+func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.base.RoundTrip(request)
+	if err != nil || response.StatusCode == http.StatusSwitchingProtocols {
+		return response, err
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	if err := t.contract.check(request, response, body); err != nil {
+		t.t.Errorf("%s %s answered %d against the contract: %v\n%s",
+			request.Method, request.URL.Path, response.StatusCode, err, body)
+	}
+	return response, nil
+}
+
+// contract is openapi.yaml with its paths made ready for matching.
+type contract struct {
+	doc    *openapi3.T
+	routes *http.ServeMux // pattern is the path in the contract
+}
+
+var load = sync.OnceValues(func() (*contract, error) {
+	doc, err := openapi3.NewLoader().LoadFromData(eclitunnel.OpenAPI)
+	if err != nil {
+		return nil, fmt.Errorf("parse contract: %w", err)
+	}
+	if err := doc.Validate(context.Background()); err != nil {
+		return nil, fmt.Errorf("check contract: %w", err)
+	}
+	c := &contract{doc: doc, routes: http.NewServeMux()}
+	for path := range doc.Paths.Map() {
+		c.routes.Handle(path, http.NotFoundHandler())
+	}
+	return c, nil
+})
+
+// common are the answers any operation may give without listing them: they follow
+// from HTTP and from the contract's introduction.
+var common = map[int]bool{
+	http.StatusMethodNotAllowed:      true,
+	http.StatusRequestEntityTooLarge: true,
+	http.StatusUnsupportedMediaType:  true,
+}
+
+func (c *contract) check(request *http.Request, response *http.Response, body []byte) error {
+	_, path := c.routes.Handler(request)
+	if path == "" {
+		if !strings.HasPrefix(request.URL.Path, "/api/") {
+			return nil
+		}
+		if response.StatusCode != http.StatusNotFound {
+			return errors.New("the path is not in it")
+		}
+		return c.checkError(response, body)
+	}
+	if common[response.StatusCode] {
+		return c.checkError(response, body)
+	}
+	method := request.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	item := c.doc.Paths.Value(path)
+	operation := item.GetOperation(method)
+	if operation == nil {
+		return errors.New("the method is not in it")
+	}
+	route := &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: method, Operation: operation}
+	return openapi3filter.ValidateResponse(request.Context(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: request, Route: route},
+		Status:                 response.StatusCode,
+		Header:                 response.Header,
+		Body:                   io.NopCloser(bytes.NewReader(body)),
+		Options: &openapi3filter.Options{
+			IncludeResponseStatus:   true,
+			MultiError:              true,
+			SchemaValidationOptions: []openapi3.SchemaValidationOption{formats},
+		},
+	})
+}
+
+func (c *contract) checkError(response *http.Response, body []byte) error {
+	if response.Request.Method == http.MethodHead {
+		return nil
+	}
+	if contentType := response.Header.Get("Content-Type"); contentType != "application/json" {
+		return fmt.Errorf("an error is JSON, not %q", contentType)
+	}
+	value, err := openapi3filter.JSONBodyDecoder(bytes.NewReader(body), response.Header, nil, nil)
+	if err != nil {
+		return err
+	}
+	return c.doc.Components.Schemas["Error"].Value.VisitJSON(value, openapi3.VisitAsResponse(), openapi3.MultiErrors(), formats)
+}
+
+// formats checks what OpenAPI leaves to the validator.
+var formats = openapi3.WithStringFormatValidator("uuid", openapi3.NewCallbackValidator(func(s string) error {
+	if !uuid.MatchString(s) {
+		return errors.New("not a UUID")
+	}
+	return nil
+}))
+
+var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
