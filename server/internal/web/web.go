@@ -10,10 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"path"
 	"time"
-
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 //go:embed static
@@ -21,7 +18,7 @@ var static embed.FS
 
 // pages are the embedded files by the path they are served at.
 var pages = map[string]string{
-	"/{$}":              "static/index.html",
+	"/":                 "static/index.html",
 	"/device":           "static/device.html",
 	"/assets/device.js": "static/device.js",
 	"/assets/panel.css": "static/panel.css",
@@ -32,37 +29,45 @@ var pages = map[string]string{
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Mount adds the pages to mux.
-func Mount(mux *http.ServeMux) error {
-	for pattern, file := range pages {
+// Handler serves the pages, and hands requests for any other path to next.
+func Handler(next http.Handler) (http.Handler, error) {
+	handlers := make(map[string]http.Handler, len(pages))
+	for path, file := range pages {
 		content, err := static.ReadFile(file)
 		if err != nil {
-			return fmt.Errorf("read page %s: %w", file, err)
+			return nil, fmt.Errorf("read page %s: %w", file, err)
 		}
-		mux.Handle(pattern, serve(path.Base(file), content))
+		handlers[path] = serve(file, content)
 	}
-	return nil
+	// Not a ServeMux: it would answer the API's unclean paths with a redirect.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if page, ok := handlers[r.URL.Path]; ok {
+			page.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}), nil
 }
 
-func serve(name string, content []byte) http.Handler {
+func serve(file string, content []byte) http.Handler {
 	sum := sha256.Sum256(content)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			header.Set("Allow", "GET, HEAD")
-			problem.Write(w, r, problem.MethodNotAllowed())
-			return
-		}
 		header.Set("Content-Security-Policy", policy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("X-Frame-Options", "DENY") // For browsers without frame-ancestors.
 		// The page's address holds a user code.
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			header.Set("Allow", "GET, HEAD")
+			http.Error(w, "This page can only be read.", http.StatusMethodNotAllowed)
+			return
+		}
 		// Asked for each time, so that an upgraded panel shows its own page.
 		header.Set("Cache-Control", "no-cache")
 		header.Set("ETag", tag)
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+		http.ServeContent(w, r, file, time.Time{}, bytes.NewReader(content))
 	})
 }

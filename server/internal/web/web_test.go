@@ -13,8 +13,8 @@ import (
 
 func get(t *testing.T, method, target string, header http.Header) *http.Response {
 	t.Helper()
-	mux := http.NewServeMux()
-	if err := web.Mount(mux); err != nil {
+	handler, err := web.Handler(http.NotFoundHandler())
+	if err != nil {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequest(method, target, nil)
@@ -22,7 +22,7 @@ func get(t *testing.T, method, target string, header http.Header) *http.Response
 		r.Header[name] = values
 	}
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 	return w.Result()
 }
 

@@ -1,0 +1,182 @@
+// Package control holds the live control channels of one replica of the panel:
+// desired state goes down to devices, what is true comes up from them. It knows
+// WebSockets and rows, not SQL and not HTTP handlers.
+//
+// Replicas share nothing but the database. Its events say that something
+// changed for a device; the channel's own goroutine then reads the rows again
+// and sends what differs from what it last sent. Nothing is lost with an event:
+// after a gap in events everything is read again.
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+const (
+	// maxReads bounds the states read at once: after a lost listener every
+	// channel reads, and the rest of the panel needs connections too.
+	maxReads = 8
+	// batch bounds the devices looked up in one query.
+	batch = 1000
+	// lease is how long a replica that is gone still counts; it is renewed
+	// three times in that.
+	lease = 15 * time.Second
+	// ticketRenewal is half of a ticket's life: a client that loses the panel
+	// can open links for at least that long.
+	ticketRenewal = 12 * time.Hour
+)
+
+// Store is what control needs of the database.
+type Store interface {
+	Settings(ctx context.Context) (db.Settings, error)
+	Listen(ctx context.Context) (<-chan db.Event, error)
+
+	Connect(ctx context.Context, device uuid.UUID, hello db.Hello) (generation int64, err error)
+	Disconnect(ctx context.Context, device uuid.UUID, generation int64) error
+	Channels(ctx context.Context, devices []uuid.UUID) (map[uuid.UUID]db.Channel, error)
+	ClientState(ctx context.Context, device uuid.UUID) (db.ClientState, error)
+	ServerState(ctx context.Context, device uuid.UUID) (db.ServerState, error)
+	SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error
+
+	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error
+	ReleaseReplica(ctx context.Context, replica uuid.UUID) error
+	ReconcilePresence(ctx context.Context, replica uuid.UUID, connected []uuid.UUID) error
+}
+
+// Options say what a Hub works with.
+type Options struct {
+	Store Store // Required.
+	// Ticket signs a ticket with which a client proves itself to a tunnel
+	// server. Required; called from many goroutines.
+	Ticket func(client, server uuid.UUID, tokenVersion int64) (string, error)
+	// Keys are the public keys that tunnel servers verify tickets with. Required.
+	Keys func() types.JWKS
+	// Caller is the device that the request's credential stands for. Required.
+	Caller func(ctx context.Context) (Device, bool)
+
+	Logger *slog.Logger // nil: slog.Default().
+	// Channel tunes the channels' liveness.
+	Channel channel.Options
+	// HelloTimeout bounds the wait for a device's first message; 0: 10 s, the
+	// contract's.
+	HelloTimeout time.Duration
+	// Every ticks until stop is called; nil: time.NewTicker. Tests move time by it.
+	Every func(time.Duration) (ticks <-chan time.Time, stop func())
+}
+
+// Device is who opens a control channel, as its token says.
+type Device struct {
+	ID           uuid.UUID
+	Kind         types.DeviceKind
+	TokenVersion int64
+}
+
+// Hub is the control channels of one replica.
+type Hub struct {
+	opts     Options
+	replica  uuid.UUID
+	upgrader websocket.Upgrader
+	reads    chan struct{} // A slot for each state being read.
+
+	// reconcile is set when presence may differ from what the database says.
+	reconcile atomic.Bool
+
+	stop       context.CancelFunc // Ends what Start has started.
+	background sync.WaitGroup     // What Start has started.
+	handlers   sync.WaitGroup     // Channels; grows only while not stopping.
+
+	mu       sync.Mutex
+	stopping bool
+	off      bool                   // Tunnels are switched off.
+	open     map[*session]struct{}  // From the upgrade on.
+	current  map[uuid.UUID]*session // The newest of each device, from register on.
+	online   map[uuid.UUID]int      // Channels that the database may call online.
+}
+
+// New makes a Hub, which serves once it has been started.
+func New(opts Options) (*Hub, error) {
+	if opts.Store == nil || opts.Ticket == nil || opts.Keys == nil || opts.Caller == nil {
+		return nil, errors.New("control: Store, Ticket, Keys and Caller are required")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.HelloTimeout == 0 {
+		opts.HelloTimeout = defaultHelloTimeout
+	}
+	if opts.Every == nil {
+		opts.Every = func(d time.Duration) (<-chan time.Time, func()) {
+			ticker := time.NewTicker(d)
+			return ticker.C, ticker.Stop
+		}
+	}
+	return &Hub{
+		opts:     opts,
+		replica:  uuid.New(),
+		upgrader: websocket.Upgrader{HandshakeTimeout: opts.HelloTimeout, Error: refuse},
+		reads:    make(chan struct{}, maxReads),
+		open:     map[*session]struct{}{},
+		current:  map[uuid.UUID]*session{},
+		online:   map[uuid.UUID]int{},
+	}, nil
+}
+
+// Start claims the replica's lease, listens to the database and begins to serve
+// channels. What it starts lives until ctx ends or Shutdown. On an error nothing
+// is left running.
+func (h *Hub) Start(ctx context.Context) error {
+	ctx, h.stop = context.WithCancel(ctx)
+	if err := h.start(ctx); err != nil {
+		h.stop()
+		return err
+	}
+	return nil
+}
+
+// Shutdown closes every channel with 1012, so that devices come back soon, and
+// waits for all goroutines. It returns early with ctx's error when ctx ends.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	h.mu.Lock()
+	h.stopping = true
+	for s := range h.open {
+		s.close(channel.CloseRestarting, restarting)
+	}
+	h.mu.Unlock()
+	if err := wait(ctx, &h.handlers); err != nil {
+		return err
+	}
+	// The lease goes last: renewed after its release it would come back and
+	// show devices online for its whole length.
+	h.stop()
+	if err := wait(ctx, &h.background); err != nil {
+		return err
+	}
+	return h.opts.Store.ReleaseReplica(ctx, h.replica)
+}
+
+// wait is Wait with an end.
+func wait(ctx context.Context, group *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

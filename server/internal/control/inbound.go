@@ -1,0 +1,105 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// Limits of the contract's schemas Hello and StatusReport.
+const (
+	maxLabel   = 100
+	maxReports = 1000
+	maxReason  = 500
+	maxPort    = 65535
+)
+
+var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// violation is a message that a device may not send. It ends the channel with
+// its code and reason.
+type violation struct {
+	code   int
+	reason string
+}
+
+func (v *violation) Error() string { return v.reason }
+
+// unreadable is what is no control message at all.
+func unreadable(reason string) error {
+	return &violation{websocket.CloseProtocolError, reason}
+}
+
+// unacceptable is a control message that breaks a rule.
+func unacceptable(format string, args ...any) error {
+	return &violation{websocket.ClosePolicyViolation, fmt.Sprintf(format, args...)}
+}
+
+// decode reads one message of a device: a types.Hello, types.StatusReport or
+// types.ResyncRequest that keeps the limits of its schema. Any other input is a
+// *violation.
+func decode(data []byte) (any, error) {
+	var message types.ControlMessage
+	if err := json.Unmarshal(data, &message); err != nil {
+		return nil, unreadable("not JSON")
+	}
+	value, err := message.ValueByDiscriminator()
+	if err != nil {
+		return nil, unreadable("not a control message")
+	}
+	switch v := value.(type) {
+	case types.Hello:
+		return v, checkHello(v)
+	case types.StatusReport:
+		return v, checkReport(v)
+	case types.ResyncRequest:
+		return v, nil
+	default:
+		return nil, unacceptable("only the panel sends this message")
+	}
+}
+
+func checkHello(hello types.Hello) error {
+	if !text(hello.AgentVersion, maxLabel) {
+		return unacceptable("agentVersion: at most %d characters, no NUL", maxLabel)
+	}
+	if !text(hello.Platform, maxLabel) {
+		return unacceptable("platform: at most %d characters, no NUL", maxLabel)
+	}
+	if relay := hello.Relay; relay != nil {
+		if relay.Port < 1 || relay.Port > maxPort {
+			return unacceptable("relay.port: 1 to %d", maxPort)
+		}
+		if !fingerprintPattern.MatchString(relay.Fingerprint) {
+			return unacceptable("relay.fingerprint: 64 lower-case hexadecimal digits")
+		}
+	}
+	return nil
+}
+
+func checkReport(report types.StatusReport) error {
+	if len(report.Allocations) > maxReports {
+		return unacceptable("allocations: at most %d", maxReports)
+	}
+	for _, a := range report.Allocations {
+		if !a.State.Valid() {
+			return unacceptable("state: ready or failed")
+		}
+		if a.Reason != nil && !text(*a.Reason, maxReason) {
+			return unacceptable("reason: at most %d characters, no NUL", maxReason)
+		}
+	}
+	return nil
+}
+
+// text reports whether s can be stored: Postgres takes no NUL in a text, and a
+// report it refused would be tried again for ever.
+func text(s string, limit int) bool {
+	return utf8.RuneCountInString(s) <= limit && !strings.ContainsRune(s, 0)
+}

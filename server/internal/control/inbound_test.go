@@ -1,0 +1,76 @@
+package control
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func TestDecode_RefusesWhatBreaksTheContract(t *testing.T) {
+	long := strings.Repeat("x", 501)
+	for name, test := range map[string]struct {
+		message string
+		code    int
+	}{
+		"no JSON":               {`hello`, websocket.CloseProtocolError},
+		"no object":             {`[]`, websocket.CloseProtocolError},
+		"no type":               {`{}`, websocket.CloseProtocolError},
+		"unknown type":          {`{"type":"shutdown"}`, websocket.CloseProtocolError},
+		"wrong field type":      {`{"type":"hello","agentVersion":1}`, websocket.CloseProtocolError},
+		"the panel's message":   {`{"type":"client.snapshot","revision":1,"allocations":[],"servers":[]}`, websocket.ClosePolicyViolation},
+		"NUL in hello":          {`{"type":"hello","agentVersion":"\u0000","platform":"linux/amd64"}`, websocket.ClosePolicyViolation},
+		"long platform":         {`{"type":"hello","agentVersion":"1","platform":"` + long + `"}`, websocket.ClosePolicyViolation},
+		"relay port 0":          {`{"type":"hello","relay":{"port":0,"fingerprint":"` + strings.Repeat("a", 64) + `"}}`, websocket.ClosePolicyViolation},
+		"relay fingerprint":     {`{"type":"hello","relay":{"port":1,"fingerprint":"` + strings.Repeat("A", 64) + `"}}`, websocket.ClosePolicyViolation},
+		"unknown state":         {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"pending"}]}`, websocket.ClosePolicyViolation},
+		"NUL in reason":         {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"failed","reason":"\u0000"}]}`, websocket.ClosePolicyViolation},
+		"long reason":           {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"failed","reason":"` + long + `"}]}`, websocket.ClosePolicyViolation},
+		"more than 1000 states": {`{"type":"status","revision":1,"allocations":[` + strings.Repeat(`{"id":1,"state":"ready"},`, 1000) + `{"id":1,"state":"ready"}]}`, websocket.ClosePolicyViolation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := decode([]byte(test.message))
+			var v *violation
+			if !errors.As(err, &v) || v.code != test.code {
+				t.Errorf("got %v, want a violation with code %d", err, test.code)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"type":"hello","agentVersion":"0.1.0","platform":"linux/amd64"}`))
+	f.Add([]byte(`{"type":"hello","agentVersion":"","platform":"","relay":{"port":7443,"fingerprint":"` + strings.Repeat("0", 64) + `"}}`))
+	f.Add([]byte(`{"type":"status","revision":3,"allocations":[{"id":1,"state":"failed","reason":"refused"}]}`))
+	f.Add([]byte(`{"type":"resync"}`))
+	f.Add([]byte(`{"type":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		message, err := decode(data)
+		if err != nil {
+			var v *violation
+			if !errors.As(err, &v) || len(v.reason) > 123 || !utf8.ValidString(v.reason) {
+				t.Fatalf("%v is no reason for a close frame", err)
+			}
+			return
+		}
+		switch m := message.(type) {
+		case types.Hello:
+			if len(m.AgentVersion) > 4*maxLabel || strings.Contains(m.Platform, "\x00") {
+				t.Fatalf("accepted %+v", m)
+			}
+		case types.StatusReport:
+			for _, a := range m.Allocations {
+				if !a.State.Valid() {
+					t.Fatalf("accepted %+v", a)
+				}
+			}
+		case types.ResyncRequest:
+		default:
+			t.Fatalf("accepted a %T", message)
+		}
+	})
+}

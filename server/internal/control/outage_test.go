@@ -1,0 +1,134 @@
+package control_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/control"
+)
+
+var errAway = errors.New("the database is away")
+
+// unsteady is a database that can be away for everything but its events.
+type unsteady struct {
+	*db.DB
+	away atomic.Bool
+	lost chan struct{} // A Disconnect came while it was away.
+}
+
+func (u *unsteady) Connect(ctx context.Context, device uuid.UUID, hello db.Hello) (int64, error) {
+	if u.away.Load() {
+		return 0, errAway
+	}
+	return u.DB.Connect(ctx, device, hello)
+}
+
+func (u *unsteady) Disconnect(ctx context.Context, device uuid.UUID, generation int64) error {
+	if u.away.Load() {
+		u.lost <- struct{}{}
+		return errAway
+	}
+	return u.DB.Disconnect(ctx, device, generation)
+}
+
+func (u *unsteady) Channels(ctx context.Context, devices []uuid.UUID) (map[uuid.UUID]db.Channel, error) {
+	if u.away.Load() {
+		return nil, errAway
+	}
+	return u.DB.Channels(ctx, devices)
+}
+
+func (u *unsteady) SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error {
+	if u.away.Load() {
+		return errAway
+	}
+	return u.DB.SaveReports(ctx, device, kind, reports)
+}
+
+func startUnsteady(t *testing.T) (*replica, *unsteady) {
+	t.Helper()
+	store := &unsteady{DB: dbtest.New(t), lost: make(chan struct{}, 1)}
+	return startReplica(t, store.DB, func(o *control.Options) { o.Store = store }), store
+}
+
+func TestHub_ChannelsOutliveTheDatabase(t *testing.T) {
+	r, store := startUnsteady(t)
+	clientRow, serverRow := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindServer)
+	first := allocate(t, store.DB, clientRow, serverRow, "tcp", 20001)
+	client := r.connect(t, clientRow)
+	next[types.ClientSnapshot](client)
+
+	store.away.Store(true)
+	second := allocate(t, store.DB, clientRow, serverRow, "tcp", 20002)
+	client.send(types.StatusReport{Type: types.TypeStatus, Revision: 1, Allocations: []types.AllocationReport{
+		{ID: first.ID, State: types.ReportReady},
+	}})
+	if code := r.connect(t, serverRow).closed(patience); code != websocket.CloseTryAgainLater {
+		t.Errorf("a new channel closed with %d", code)
+	}
+	select {
+	case err := <-client.ended:
+		t.Fatalf("the channel ended: %v", err)
+	default:
+	}
+
+	store.away.Store(false)
+	if got := next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID {
+		t.Errorf("change %+v", got)
+	}
+	eventually(t, "the report is stored", func() bool {
+		return allocation(t, store.DB, first.ID).ClientState == db.StateReady
+	})
+}
+
+func TestHub_ForgottenDisconnectIsReconciled(t *testing.T) {
+	r, store := startUnsteady(t)
+	gone, staying := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindClient)
+	peer := r.connect(t, gone)
+	next[types.ClientSnapshot](peer)
+	next[types.ClientSnapshot](r.connect(t, staying))
+
+	store.away.Store(true)
+	peer.ws.Close()
+	<-store.lost
+	store.away.Store(false)
+	eventually(t, "device offline", func() bool {
+		r.tick(5 * time.Second)
+		return !device(t, store.DB, gone).Online
+	})
+	if !device(t, store.DB, staying).Online {
+		t.Error("a connected device was taken offline")
+	}
+}
+
+func TestHub_ReadsEverythingAgainAfterALostListener(t *testing.T) {
+	d := dbtest.New(t)
+	r := startReplica(t, d)
+	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
+	allocate(t, d, clientRow, serverRow, "tcp", 20001)
+	client := r.connect(t, clientRow)
+	next[types.ClientSnapshot](client)
+
+	// A change that no event tells of, as if it were made while nobody listened.
+	connections := dbtest.SQL(t, d)
+	if _, err := connections.ExecContext(t.Context(), `UPDATE allocations SET local_port = 4242`); err != nil {
+		t.Fatal(err)
+	}
+	_, err := connections.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND query ILIKE 'LISTEN%'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].LocalPort != 4242 {
+		t.Errorf("change %+v", got)
+	}
+}

@@ -1,0 +1,230 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"reflect"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// desired is the state that a device shall bring about, as last read.
+type desired interface {
+	// snapshot is the message that carries the whole of it.
+	snapshot(types.Revision, issueTicket) (any, error)
+	// change is the message that carries what differs from before, which has
+	// the same concrete type; nil where nothing does.
+	change(before desired, _ types.Revision, _ issueTicket) (any, error)
+	// allocations are those that its device may report on.
+	allocations() map[int64]struct{}
+}
+
+// issueTicket signs a ticket for the session's client to a tunnel server.
+type issueTicket func(serverID uuid.UUID) (string, error)
+
+// clientState is what a tunnel client shall do. Its servers carry no tickets:
+// those are signed as they are sent, so that a fresh one is not a difference.
+type clientState struct {
+	bindings []types.ClientAllocation
+	servers  []types.ClientServer
+}
+
+func newClientState(rows db.ClientState) *clientState {
+	s := &clientState{
+		bindings: make([]types.ClientAllocation, 0, len(rows.Allocations)),
+		servers:  make([]types.ClientServer, 0, len(rows.Servers)),
+	}
+	for _, a := range rows.Allocations {
+		s.bindings = append(s.bindings, types.ClientAllocation{
+			ID:            a.ID,
+			Protocol:      types.Protocol(a.Protocol),
+			ServerID:      a.ServerID,
+			PublicAddress: hostPort(a.PublicHost, a.Port),
+			LocalHost:     a.LocalHost,
+			LocalPort:     a.LocalPort,
+			Name:          a.Name,
+			Options:       options(a),
+		})
+	}
+	for _, d := range rows.Servers {
+		if d.RelayPort == 0 {
+			continue // It has not said yet where it takes links.
+		}
+		s.servers = append(s.servers, types.ClientServer{
+			ID:          d.ID,
+			Address:     hostPort(d.PublicHost, d.RelayPort),
+			Fingerprint: d.Fingerprint,
+		})
+	}
+	return s
+}
+
+func (s *clientState) snapshot(revision types.Revision, issue issueTicket) (any, error) {
+	servers, err := withTickets(s.servers, issue)
+	return types.ClientSnapshot{
+		Type:        types.TypeClientSnapshot,
+		Revision:    revision,
+		Allocations: s.bindings,
+		Servers:     servers,
+	}, err
+}
+
+func (s *clientState) change(before desired, revision types.Revision, issue issueTicket) (any, error) {
+	was := before.(*clientState)
+	bindings, removed := diff(was.bindings, s.bindings, func(a types.ClientAllocation) int64 { return a.ID })
+	servers, removedServers := diff(was.servers, s.servers, func(d types.ClientServer) uuid.UUID { return d.ID })
+	if len(bindings)+len(removed)+len(servers)+len(removedServers) == 0 {
+		return nil, nil
+	}
+	servers, err := withTickets(servers, issue)
+	return types.ClientChange{
+		Type:               types.TypeClientChange,
+		Revision:           revision,
+		Allocations:        bindings,
+		RemovedAllocations: removed,
+		Servers:            servers,
+		RemovedServers:     removedServers,
+	}, err
+}
+
+// renewal is the change that carries nothing but fresh tickets; nil where the
+// client needs none.
+func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, error) {
+	if len(s.servers) == 0 {
+		return nil, nil
+	}
+	servers, err := withTickets(s.servers, issue)
+	return types.ClientChange{
+		Type:               types.TypeClientChange,
+		Revision:           revision,
+		Allocations:        []types.ClientAllocation{},
+		RemovedAllocations: []int64{},
+		Servers:            servers,
+		RemovedServers:     []uuid.UUID{},
+	}, err
+}
+
+func (s *clientState) allocations() map[int64]struct{} {
+	return keySet(s.bindings, func(a types.ClientAllocation) int64 { return a.ID })
+}
+
+func withTickets(servers []types.ClientServer, issue issueTicket) ([]types.ClientServer, error) {
+	out := make([]types.ClientServer, len(servers))
+	for i, server := range servers {
+		ticket, err := issue(server.ID)
+		if err != nil {
+			return nil, fmt.Errorf("issue a ticket to server %s: %w", server.ID, err)
+		}
+		out[i] = server
+		out[i].Ticket = ticket
+	}
+	return out, nil
+}
+
+// serverState is what a tunnel server shall do.
+type serverState struct {
+	bindings []types.ServerAllocation
+	clients  []types.ServerClient
+	keys     types.JWKS
+}
+
+func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
+	s := &serverState{
+		bindings: make([]types.ServerAllocation, 0, len(rows.Allocations)),
+		clients:  make([]types.ServerClient, 0, len(rows.Clients)),
+		keys:     keys,
+	}
+	for _, a := range rows.Allocations {
+		s.bindings = append(s.bindings, types.ServerAllocation{
+			ID:       a.ID,
+			Protocol: types.Protocol(a.Protocol),
+			Port:     a.Port,
+			ClientID: a.DeviceID,
+			Options:  options(a),
+		})
+	}
+	for _, c := range rows.Clients {
+		s.clients = append(s.clients, types.ServerClient{ID: c.ID, TokenVersion: c.TokenVersion})
+	}
+	return s
+}
+
+func (s *serverState) snapshot(revision types.Revision, _ issueTicket) (any, error) {
+	return types.ServerSnapshot{
+		Type:        types.TypeServerSnapshot,
+		Revision:    revision,
+		Allocations: s.bindings,
+		Clients:     s.clients,
+		Keys:        s.keys,
+	}, nil
+}
+
+func (s *serverState) change(before desired, revision types.Revision, _ issueTicket) (any, error) {
+	was := before.(*serverState)
+	bindings, removed := diff(was.bindings, s.bindings, func(a types.ServerAllocation) int64 { return a.ID })
+	clients, removedClients := diff(was.clients, s.clients, func(c types.ServerClient) uuid.UUID { return c.ID })
+	var keys *types.JWKS
+	if !reflect.DeepEqual(was.keys, s.keys) {
+		keys = &s.keys
+	}
+	if keys == nil && len(bindings)+len(removed)+len(clients)+len(removedClients) == 0 {
+		return nil, nil
+	}
+	return types.ServerChange{
+		Type:               types.TypeServerChange,
+		Revision:           revision,
+		Allocations:        bindings,
+		RemovedAllocations: removed,
+		Clients:            clients,
+		RemovedClients:     removedClients,
+		Keys:               keys,
+	}, nil
+}
+
+func (s *serverState) allocations() map[int64]struct{} {
+	return keySet(s.bindings, func(a types.ServerAllocation) int64 { return a.ID })
+}
+
+// diff returns the items of after that are new or differ from before, and the
+// keys of those that are gone, both in their lists' order and never nil: the
+// contract's arrays are not null.
+func diff[K comparable, V any](before, after []V, key func(V) K) (changed []V, removed []K) {
+	was := make(map[K]V, len(before))
+	for _, v := range before {
+		was[key(v)] = v
+	}
+	changed, removed = []V{}, []K{}
+	for _, v := range after {
+		if old, ok := was[key(v)]; !ok || !reflect.DeepEqual(old, v) {
+			changed = append(changed, v)
+		}
+	}
+	is := keySet(after, key)
+	for _, v := range before {
+		if _, ok := is[key(v)]; !ok {
+			removed = append(removed, key(v))
+		}
+	}
+	return changed, removed
+}
+
+func keySet[K comparable, V any](list []V, key func(V) K) map[K]struct{} {
+	set := make(map[K]struct{}, len(list))
+	for _, v := range list {
+		set[key(v)] = struct{}{}
+	}
+	return set
+}
+
+func options(a db.Allocation) types.AllocationOptions {
+	proxy := types.ProxyProtocol(a.ProxyProtocol)
+	return types.AllocationOptions{ProxyProtocol: &proxy, UDPIdleSeconds: &a.UDPIdleSeconds}
+}
+
+func hostPort(host string, port int) string {
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}

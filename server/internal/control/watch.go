@@ -1,0 +1,204 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+// start does the part of Start that can fail, in an order that leaves no gap:
+// listen first, then read.
+func (h *Hub) start(ctx context.Context) error {
+	if err := h.opts.Store.RenewLease(ctx, h.replica, lease); err != nil {
+		return fmt.Errorf("claim the replica's lease: %w", err)
+	}
+	events, err := h.opts.Store.Listen(ctx)
+	if err != nil {
+		return fmt.Errorf("listen for changes: %w", err)
+	}
+	if err := h.readAll(ctx); err != nil {
+		h.stop()
+		for range events { // Its end is the listener's.
+		}
+		return err
+	}
+	h.background.Go(func() { h.watch(ctx, events) })
+	h.background.Go(func() { h.keepLease(ctx) })
+	h.background.Go(func() { h.renewTickets(ctx) })
+	return nil
+}
+
+// watch wakes the channels that events concern until events ends.
+func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
+	var backoff channel.Backoff
+	var again <-chan time.Time
+	for {
+		all := false
+		select {
+		case event, ok := <-events:
+			if !ok {
+				return
+			}
+			all = event.All
+			if !all {
+				h.changed(event.DeviceID)
+			}
+		case <-again:
+			all = true
+		}
+		if !all {
+			continue
+		}
+		again = nil
+		// Events were missed, and with them perhaps our own disconnects.
+		h.reconcile.Store(true)
+		if err := h.readAll(ctx); err != nil && ctx.Err() == nil {
+			h.opts.Logger.WarnContext(ctx, "settings and devices not read again yet", slog.Any("error", err))
+			again = time.After(backoff.Next())
+			continue
+		}
+		backoff.Reset()
+	}
+}
+
+// changed has the device's channel, where it is here, look at the database.
+func (h *Hub) changed(device uuid.UUID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.current[device]; s != nil {
+		s.want(work{row: true, state: true})
+	}
+}
+
+// readAll applies the settings and has every channel look at the database.
+func (h *Hub) readAll(ctx context.Context) error {
+	settings, err := h.opts.Store.Settings(ctx)
+	if err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	sessions := h.setFeature(settings.TunnelsEnabled)
+	// Batches, since a query for each of thousands of channels would take long
+	// enough for a dead token to be used.
+	for part := range slices.Chunk(sessions, batch) {
+		ids := make([]uuid.UUID, len(part))
+		for i, s := range part {
+			ids[i] = s.device
+		}
+		rows, err := h.opts.Store.Channels(ctx, ids)
+		if err != nil {
+			return fmt.Errorf("read devices: %w", err)
+		}
+		for _, s := range part {
+			if s.judge(rows) {
+				s.want(work{state: true})
+			}
+		}
+	}
+	return nil
+}
+
+// setFeature switches channels on or off and returns those that stay. Under the
+// lock of register, so that none slips in between.
+func (h *Hub) setFeature(on bool) []*session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.off = !on
+	sessions := slices.Collect(maps.Values(h.current))
+	if on {
+		return sessions
+	}
+	for _, s := range sessions {
+		s.close(channel.CloseFeatureOff, featureOff)
+	}
+	return nil
+}
+
+// keepLease renews the replica's lease and, where presence may have gone wrong,
+// tells the database which devices are really here.
+func (h *Hub) keepLease(ctx context.Context) {
+	ticks, stop := h.opts.Every(lease / 3)
+	defer stop()
+	failing := false
+	for {
+		select {
+		case <-ticks:
+		case <-ctx.Done():
+			return
+		}
+		err := h.renewLease(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			h.opts.Logger.WarnContext(ctx, "lease not renewed; devices here will look offline", slog.Any("error", err))
+		}
+		failing = err != nil
+	}
+}
+
+func (h *Hub) renewLease(ctx context.Context) error {
+	// A renewal that hangs must not hold up the next.
+	ctx, cancel := context.WithTimeout(ctx, lease/3)
+	defer cancel()
+	if err := h.opts.Store.RenewLease(ctx, h.replica, lease); err != nil {
+		h.reconcile.Store(true)
+		return err
+	}
+	if !h.reconcile.Swap(false) {
+		return nil
+	}
+	h.mu.Lock()
+	connected := slices.Collect(maps.Keys(h.online))
+	h.mu.Unlock()
+	if err := h.opts.Store.ReconcilePresence(ctx, h.replica, connected); err != nil {
+		h.reconcile.Store(true)
+		return err
+	}
+	return nil
+}
+
+// renewTickets sends every client fresh tickets long before the old ones expire.
+func (h *Hub) renewTickets(ctx context.Context) {
+	ticks, stop := h.opts.Every(ticketRenewal)
+	defer stop()
+	for {
+		select {
+		case <-ticks:
+		case <-ctx.Done():
+			return
+		}
+		h.mu.Lock()
+		for _, s := range h.current {
+			s.want(work{tickets: true})
+		}
+		h.mu.Unlock()
+	}
+}
+
+// read reads a device's desired state, a bounded number at once.
+func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind) (desired, error) {
+	select {
+	case h.reads <- struct{}{}:
+		defer func() { <-h.reads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if kind == types.DeviceKindClient {
+		rows, err := h.opts.Store.ClientState(ctx, device)
+		if err != nil {
+			return nil, fmt.Errorf("read state of client: %w", err)
+		}
+		return newClientState(rows), nil
+	}
+	rows, err := h.opts.Store.ServerState(ctx, device)
+	if err != nil {
+		return nil, fmt.Errorf("read state of server: %w", err)
+	}
+	return newServerState(rows, h.opts.Keys()), nil
+}
