@@ -1,0 +1,129 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Approval is a request to approve the device with a user code.
+type Approval struct {
+	UserCode string
+	// OwnerID and OrganisationID say whom the device shall belong to; at most one
+	// is set. Where neither is, a device that nobody owns goes to the admin.
+	OwnerID, OrganisationID *int64
+	// Name renames the device; nil keeps its name.
+	Name *string
+}
+
+// Approve approves a pending device. The caller in ctx must be an admin. It may
+// fail with any problem.Error that the contract lists for the operation.
+func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, error) {
+	caller := auth.FromContext(ctx)
+	if !caller.IsAdmin() {
+		return db.Device{}, problem.Forbidden("Approving a device needs an admin.")
+	}
+	if err := e.checkHeir(ctx, approval); err != nil {
+		return db.Device{}, err
+	}
+	limits := []string{
+		"approve:user:" + strconv.FormatInt(caller.User.ID, 10),
+		"approve:address:" + auth.AddressKey(ctx),
+	}
+	// Counted before the code is tried, so that guesses made at once all count.
+	for _, key := range limits {
+		wait, err := e.options.Store.Hit(ctx, key, approveFailures, approveWindow, e.options.Now())
+		if err != nil {
+			return db.Device{}, err
+		}
+		if wait > 0 {
+			return db.Device{}, problem.RateLimited(wait)
+		}
+	}
+	device, err := e.approve(ctx, caller, approval)
+	if err != nil {
+		return db.Device{}, err
+	}
+	for _, key := range limits {
+		if err := e.options.Store.Forgive(ctx, key); err != nil {
+			return db.Device{}, err
+		}
+	}
+	return device, nil
+}
+
+// checkHeir holds the new owner to what exists. It comes before the code is
+// tried: a slip here is not a guess.
+func (e *Enroller) checkHeir(ctx context.Context, approval Approval) error {
+	if approval.OwnerID != nil && approval.OrganisationID != nil {
+		return problem.Invalid(
+			problem.Field("ownerId", "cannot be given together with organisationId"),
+			problem.Field("organisationId", "cannot be given together with ownerId"))
+	}
+	if approval.OwnerID != nil {
+		_, err := e.options.Store.UserByID(ctx, *approval.OwnerID)
+		if errors.Is(err, db.ErrNotFound) {
+			return problem.Invalid(problem.Field("ownerId", "is no user of this panel"))
+		}
+		return err
+	}
+	if approval.OrganisationID != nil {
+		exists, err := e.options.Store.OrganisationExists(ctx, *approval.OrganisationID)
+		if err == nil && !exists {
+			return problem.Invalid(problem.Field("organisationId", "is no organisation of this panel"))
+		}
+		return err
+	}
+	return nil
+}
+
+func (e *Enroller) approve(ctx context.Context, caller auth.Principal, approval Approval) (db.Device, error) {
+	now := e.options.Now()
+	device, err := e.find(ctx, approval.UserCode, now)
+	if err != nil {
+		return db.Device{}, err
+	}
+	row := db.Approval{At: now, OwnerID: approval.OwnerID, OrganisationID: approval.OrganisationID}
+	unowned := device.OwnerID == nil && device.OrganisationID == nil
+	if unowned && row.OwnerID == nil && row.OrganisationID == nil {
+		row.OwnerID = &caller.User.ID
+	}
+	if approval.Name != nil {
+		name := strings.TrimSpace(*approval.Name)
+		row.Name = &name
+	}
+	if device.Kind == string(types.DeviceKindServer) {
+		row.PublicHost, row.PortFirst, row.PortLast = e.options.PublicHost, e.options.PortFirst, e.options.PortLast
+	}
+	approved, err := e.options.Store.ApproveDevice(ctx, device.ID, row)
+	if errors.Is(err, db.ErrConflict) {
+		// Somebody else was faster, or its time ran out just now: say which.
+		if _, err := e.find(ctx, approval.UserCode, now); err != nil {
+			return db.Device{}, err
+		}
+	}
+	return approved, err
+}
+
+// find returns the pending device with a user code.
+func (e *Enroller) find(ctx context.Context, userCode string, now time.Time) (db.Device, error) {
+	device, err := e.options.Store.DeviceByUserCode(ctx, normaliseUserCode(userCode))
+	switch {
+	case errors.Is(err, db.ErrNotFound):
+		return db.Device{}, problem.NotFound("There is no device with this code.")
+	case err != nil:
+		return db.Device{}, err
+	case device.ApprovedAt != nil:
+		return db.Device{}, problem.AlreadyApproved()
+	case !now.Before(device.ExpiresAt):
+		return db.Device{}, problem.EnrollmentExpired()
+	}
+	return device, nil
+}

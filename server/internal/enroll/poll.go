@@ -1,0 +1,65 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Status is what a poll tells the machine.
+type Status struct {
+	Approved bool
+	// Token is a fresh device token, which replaces the one before; empty while
+	// pending, and again once the device has connected.
+	Token string
+}
+
+// Poll tells the machine that holds deviceCode how its enrollment stands
+// (RFC 8628 sections 3.4 and 3.5). The token is given again and again until the
+// device first connects, since an answer may get lost. An approved device never
+// expires.
+func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) {
+	device, err := e.options.Store.DeviceByCodeHash(ctx, hashDeviceCode(deviceCode))
+	if errors.Is(err, db.ErrNotFound) {
+		return Status{}, problem.NotFound("There is no enrollment with this device code.")
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	now := e.options.Now()
+	if device.ApprovedAt == nil && !now.Before(device.ExpiresAt) {
+		return Status{}, problem.EnrollmentExpired()
+	}
+	wait, err := e.options.Store.RecordPoll(ctx, device.ID, now, Interval)
+	if err != nil {
+		return Status{}, err
+	}
+	if wait > 0 {
+		return Status{}, problem.SlowDown(wait)
+	}
+	switch {
+	case device.ApprovedAt == nil:
+		return Status{}, nil
+	case device.FirstConnectedAt != nil:
+		return Status{Approved: true}, nil
+	}
+	return e.issue(ctx, device)
+}
+
+func (e *Enroller) issue(ctx context.Context, device db.Device) (Status, error) {
+	version, err := e.options.Store.NextEnrollmentToken(ctx, device.ID)
+	if errors.Is(err, db.ErrConflict) {
+		// It connected since the row was read: the token it has is the last one.
+		return Status{Approved: true}, nil
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	token, err := e.options.Tokens.DeviceToken(device.ID, device.Kind, version)
+	if err != nil {
+		return Status{}, err
+	}
+	return Status{Approved: true, Token: token}, nil
+}

@@ -1,0 +1,138 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// codeAttempts bounds how often a user code that is pending already is drawn
+// again. Two in a row take a quarter of a million pending devices.
+const codeAttempts = 10
+
+// Start is a request to begin an enrollment.
+type Start struct {
+	Name           string
+	Kind           types.DeviceKind
+	OrganisationID *int64
+}
+
+// Started is an enrollment just begun.
+type Started struct {
+	// DeviceCode is the machine's secret. It is not kept.
+	DeviceCode string
+	Device     db.Device
+}
+
+// Start begins an enrollment (RFC 8628 section 3.1) for the caller in ctx, who
+// may be anonymous. It may fail with any problem.Error that the contract lists
+// for the operation.
+func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
+	caller := auth.FromContext(ctx)
+	if err := e.mayStart(ctx, caller, start); err != nil {
+		return Started{}, err
+	}
+	now := e.options.Now()
+	device := db.NewDevice{
+		Name:           strings.TrimSpace(start.Name),
+		Kind:           string(start.Kind),
+		OrganisationID: start.OrganisationID,
+		CreatedAt:      now,
+		ExpiresAt:      now.Add(Lifetime),
+	}
+	if caller.User != nil && start.OrganisationID == nil {
+		device.OwnerID = &caller.User.ID
+	}
+	return e.create(ctx, device)
+}
+
+func (e *Enroller) mayStart(ctx context.Context, caller auth.Principal, start Start) error {
+	if caller.User == nil {
+		return e.mayStartAnonymously(ctx, start)
+	}
+	if start.Kind == types.DeviceKindServer && !caller.IsAdmin() {
+		return problem.Forbidden("Enrolling a tunnel server needs an admin.")
+	}
+	if start.OrganisationID == nil {
+		return nil
+	}
+	return e.mayManage(ctx, caller, *start.OrganisationID)
+}
+
+func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
+	switch {
+	case start.Kind == types.DeviceKindServer:
+		return problem.Unauthorized("Enrolling a tunnel server needs an admin. Log in first.")
+	case start.OrganisationID != nil:
+		return problem.Unauthorized("Enrolling for an organisation needs its owner or admin. Log in first.")
+	}
+	settings, err := e.options.Store.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if !settings.AnonymousEnrollment {
+		return problem.Unauthorized("This panel takes no enrollment without a session. Log in first.")
+	}
+	wait, err := e.options.Store.Hit(ctx, "start:address:"+auth.AddressKey(ctx), anonymousStarts, anonymousWindow, e.options.Now())
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		return problem.RateLimited(wait)
+	}
+	return nil
+}
+
+// mayManage lets an organisation's owners and admins through, and the panel's
+// admins. To everybody outside it, the organisation does not exist.
+func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organisationID int64) error {
+	absent := problem.NotFound("There is no such organisation.")
+	if caller.IsAdmin() {
+		exists, err := e.options.Store.OrganisationExists(ctx, organisationID)
+		if err == nil && !exists {
+			return absent
+		}
+		return err
+	}
+	role, err := e.options.Store.OrganisationRole(ctx, organisationID, caller.User.ID)
+	switch {
+	case errors.Is(err, db.ErrNotFound):
+		return absent
+	case err != nil:
+		return err
+	case role != "owner" && role != "admin":
+		return problem.Forbidden("This needs an owner or admin of the organisation.")
+	}
+	return nil
+}
+
+// create stores the device under codes of its own. That no two pending devices
+// share a user code is the database's to hold; here a taken one is drawn again.
+func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, error) {
+	deviceCode, hash, err := newDeviceCode(e.options.Random)
+	if err != nil {
+		return Started{}, err
+	}
+	device.CodeHash = hash
+	for range codeAttempts {
+		if device.UserCode, err = newUserCode(e.options.Random); err != nil {
+			return Started{}, err
+		}
+		row, err := e.options.Store.CreateDevice(ctx, device)
+		if errors.Is(err, db.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return Started{}, err
+		}
+		return Started{DeviceCode: deviceCode, Device: row}, nil
+	}
+	// Not ErrConflict, which would tell the caller that the request is at fault.
+	return Started{}, fmt.Errorf("draw a user code: %d were all pending", codeAttempts)
+}
