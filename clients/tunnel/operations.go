@@ -14,36 +14,36 @@ const pageSize = 1000
 // StartEnrollment asks for a device code (RFC 8628 section 3.1). With a session
 // token the device will belong to its user.
 func (c *Client) StartEnrollment(ctx context.Context, start types.EnrollmentStart) (types.Enrollment, error) {
-	return result[types.Enrollment](c.api.StartEnrollment(ctx, start))
+	return decode[types.Enrollment](body(c.api.StartEnrollment(ctx, start)))
 }
 
 // PollEnrollment asks once whether the device is approved. Its errors are those
 // of the contract: enrollment_expired, not_found once the device was deleted,
 // and slow_down, which it leaves to the caller.
 func (c *Client) PollEnrollment(ctx context.Context, deviceCode string) (types.EnrollmentStatus, error) {
-	return result[types.EnrollmentStatus](c.api.PollEnrollment(ctx, &types.PollEnrollmentParams{DeviceCode: deviceCode}))
+	return decode[types.EnrollmentStatus](body(c.api.PollEnrollment(ctx, &types.PollEnrollmentParams{DeviceCode: deviceCode})))
 }
 
 // Approve approves a pending device. It needs an admin's session.
 func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval) (types.Device, error) {
-	approved, err := result[types.DeviceApproved](c.api.ApproveDevice(ctx, approval))
+	approved, err := decode[types.DeviceApproved](body(c.api.ApproveDevice(ctx, approval)))
 	return approved.Device, err
 }
 
 // Login returns a session token, which the caller hands in through
 // [Options].Token.
 func (c *Client) Login(ctx context.Context, email, password string) (types.Login, error) {
-	return result[types.Login](c.api.Login(ctx, types.LoginRequest{Email: openapi_types.Email(email), Password: password}))
+	return decode[types.Login](body(c.api.Login(ctx, types.LoginRequest{Email: openapi_types.Email(email), Password: password})))
 }
 
 // Logout ends the session of the token.
 func (c *Client) Logout(ctx context.Context) error {
-	return done(c.api.Logout(ctx))
+	return done(body(c.api.Logout(ctx)))
 }
 
 // Session says whose session the token is.
 func (c *Client) Session(ctx context.Context) (types.Session, error) {
-	return result[types.Session](c.api.GetSession(ctx))
+	return decode[types.Session](body(c.api.GetSession(ctx)))
 }
 
 // Devices lists all devices that the caller manages, newest first.
@@ -51,7 +51,7 @@ func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
 	var after *openapi_types.UUID
 	return pages(func() ([]types.Device, error) {
 		limit := pageSize
-		page, err := result[[]types.Device](c.api.ListDevices(ctx, &types.ListDevicesParams{Limit: &limit, After: after}))
+		page, err := decode[[]types.Device](body(c.api.ListDevices(ctx, &types.ListDevicesParams{Limit: &limit, After: after})))
 		if len(page) > 0 {
 			after = &page[len(page)-1].ID
 		}
@@ -61,24 +61,24 @@ func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
 
 // Device returns a device; a device may read itself.
 func (c *Client) Device(ctx context.Context, id openapi_types.UUID) (types.Device, error) {
-	return result[types.Device](c.api.GetDevice(ctx, id))
+	return decode[types.Device](body(c.api.GetDevice(ctx, id)))
 }
 
 // RenameDevice gives a device another name.
 func (c *Client) RenameDevice(ctx context.Context, id openapi_types.UUID, name string) (types.Device, error) {
-	return result[types.Device](c.api.UpdateDevice(ctx, id, types.DevicePatch{Name: name}))
+	return decode[types.Device](body(c.api.UpdateDevice(ctx, id, types.DevicePatch{Name: name})))
 }
 
 // DeleteDevice deletes a device with its allocations. Where the first answer was
 // lost on the way, the repeated request may find nothing and fail with
 // not_found.
 func (c *Client) DeleteDevice(ctx context.Context, id openapi_types.UUID) error {
-	return done(c.api.DeleteDevice(ctx, id))
+	return done(body(c.api.DeleteDevice(ctx, id)))
 }
 
 // RegenerateToken returns a new token for a device; the old one is dead at once.
 func (c *Client) RegenerateToken(ctx context.Context, id openapi_types.UUID) (string, error) {
-	regenerated, err := result[types.TokenRegenerated](c.api.RegenerateDeviceToken(ctx, id))
+	regenerated, err := decode[types.TokenRegenerated](body(c.api.RegenerateDeviceToken(ctx, id)))
 	return regenerated.Token, err
 }
 
@@ -88,7 +88,7 @@ func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 	var after *int64
 	return pages(func() ([]types.Allocation, error) {
 		limit := pageSize
-		page, err := result[[]types.Allocation](c.api.ListAllocations(ctx, &types.ListAllocationsParams{Limit: &limit, After: after}))
+		page, err := decode[[]types.Allocation](body(c.api.ListAllocations(ctx, &types.ListAllocationsParams{Limit: &limit, After: after})))
 		if len(page) > 0 {
 			after = &page[len(page)-1].ID
 		}
@@ -98,45 +98,45 @@ func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 
 // Allocation returns one allocation.
 func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, error) {
-	return result[types.Allocation](c.api.GetAllocation(ctx, id))
+	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
 }
 
 // CreateAllocation opens a public port and returns what was made: two
 // allocations for tcp+udp, the TCP one first, otherwise one.
 func (c *Client) CreateAllocation(ctx context.Context, create types.AllocationCreate) ([]types.Allocation, error) {
-	created, err := result[types.AllocationCreated](c.api.CreateAllocation(ctx, create))
+	created, err := decode[types.AllocationCreated](body(c.api.CreateAllocation(ctx, create)))
 	return created.Allocations, err
 }
 
 // UpdateAllocation changes the fields that are set.
 func (c *Client) UpdateAllocation(ctx context.Context, id int64, patch types.AllocationPatch) (types.Allocation, error) {
-	return result[types.Allocation](c.api.UpdateAllocation(ctx, id, patch))
+	return decode[types.Allocation](body(c.api.UpdateAllocation(ctx, id, patch)))
 }
 
 // DeleteAllocation frees a public port. See [Client.DeleteDevice] about lost
 // answers.
 func (c *Client) DeleteAllocation(ctx context.Context, id int64) error {
-	return done(c.api.DeleteAllocation(ctx, id))
+	return done(body(c.api.DeleteAllocation(ctx, id)))
 }
 
 // Settings reads the panel's settings. It needs an admin's session.
 func (c *Client) Settings(ctx context.Context) (types.Settings, error) {
-	return result[types.Settings](c.api.GetSettings(ctx))
+	return decode[types.Settings](body(c.api.GetSettings(ctx)))
 }
 
 // UpdateSettings changes the settings that are set, as an admin.
 func (c *Client) UpdateSettings(ctx context.Context, patch types.SettingsPatch) (types.Settings, error) {
-	return result[types.Settings](c.api.UpdateSettings(ctx, patch))
+	return decode[types.Settings](body(c.api.UpdateSettings(ctx, patch)))
 }
 
 // Version says which version the panel is.
 func (c *Client) Version(ctx context.Context) (types.Version, error) {
-	return result[types.Version](c.api.GetVersion(ctx))
+	return decode[types.Version](body(c.api.GetVersion(ctx)))
 }
 
 // Ready returns nil once the panel can serve requests.
 func (c *Client) Ready(ctx context.Context) error {
-	return done(c.api.GetReadiness(ctx))
+	return done(body(c.api.GetReadiness(ctx)))
 }
 
 // pages collects a list whose pages next returns, one after the other. The list

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -96,27 +97,30 @@ func ParsePanelURL(address string) (string, error) {
 	return strings.TrimRight(u.Scheme+"://"+u.Host+u.EscapedPath(), "/"), nil
 }
 
-// result decodes the answer of an operation. The sender has turned everything
-// but a success into an error and has read the body already.
-func result[T any](resp *http.Response, err error) (T, error) {
+// body reads the answer of an operation. The sender has turned everything but a
+// success into an error.
+func body(resp *http.Response, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
+}
+
+// decode is what a body says.
+func decode[T any](body []byte, err error) (T, error) {
 	var value T
 	if err != nil {
 		return value, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if err := json.NewDecoder(resp.Body).Decode(&value); err != nil {
+	if err := json.Unmarshal(body, &value); err != nil {
 		return value, fmt.Errorf("decode the panel's answer: %w", err)
 	}
 	return value, nil
 }
 
-// done is result for answers whose body says nothing more.
-func done(resp *http.Response, err error) error {
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
-}
+// done is for answers whose body says nothing more.
+func done(_ []byte, err error) error { return err }
 
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
