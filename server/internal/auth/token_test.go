@@ -75,7 +75,7 @@ func with(claims map[string]any, name string, value any) map[string]any {
 
 func TestAuthenticate_RefusesForgedDeviceTokens(t *testing.T) {
 	p := newPanel(t)
-	device, token := p.device(t, "CDFG-2345")
+	device, token := p.device(t)
 	kid, private := p.key(t)
 	_, stranger, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -131,7 +131,7 @@ func TestAuthenticate_TakesNoSortOfTokenForAnother(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	login := p.login(t)
-	device, deviceToken := p.device(t, "CDFG-2345")
+	device, deviceToken := p.device(t)
 	ticket, _, err := p.auth.Ticket(device.ID, uuid.New(), device.TokenVersion)
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestJWKS_PublishesPublicKeysWithTheirAlgorithm(t *testing.T) {
 
 func TestNew_SharesTheKeyAmongReplicas(t *testing.T) {
 	p := newPanel(t)
-	device, _ := p.device(t, "CDFG-2345")
+	device, _ := p.device(t)
 	other := p.newAuth(t, "https://panel.example.com")
 	token, err := other.DeviceToken(device.ID, device.Kind, device.TokenVersion)
 	if err != nil {

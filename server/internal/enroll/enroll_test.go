@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -86,17 +84,17 @@ func (r *rules) approve(t *testing.T, ctx context.Context, userCode string) db.D
 }
 
 // wantCode checks that err is answered with a code of the contract.
-func wantCode(t *testing.T, err error, want types.ErrorCode) *problem.Error {
+func wantCode(t *testing.T, err error, want types.ErrorCode) problem.Error {
 	t.Helper()
 	if err == nil {
 		t.Errorf("no error, want %s", want)
-		return &problem.Error{}
+		return problem.Error{}
 	}
 	got := problem.From(err)
 	if got.Code != want {
 		t.Errorf("%v, want %s", err, want)
 	}
-	return got
+	return *got
 }
 
 func client(organisation *int64) enroll.Start {
@@ -230,224 +228,6 @@ func TestStart_BlamesItselfWhenNoUserCodeIsLeft(t *testing.T) {
 	wantCode(t, err, types.CodeInternalError)
 }
 
-func TestPoll_PendingThenApprovedThenConnected(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	started := r.start(t, t.Context(), enroll.Start{})
-	poll := func() enroll.Status {
-		t.Helper()
-		r.now = r.now.Add(enroll.Interval)
-		status, err := r.Poll(t.Context(), started.DeviceCode)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status
-	}
-	if status := poll(); status.Approved || status.Token != "" {
-		t.Errorf("pending: %+v", status)
-	}
-	device := r.approve(t, admin, started.Device.UserCode)
-	first, second := poll(), poll()
-	if !first.Approved || !second.Approved || first.Token == "" || second.Token == "" || first.Token == second.Token {
-		t.Errorf("approved: %+v, then %+v", first, second)
-	}
-	current, err := r.db.Device(t.Context(), db.Scope{All: true}, device.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := fmt.Sprintf("%s client %d", device.ID, current.TokenVersion); second.Token != want {
-		t.Errorf("the last token is %q, want %q", second.Token, want)
-	}
-	replica := uuid.New()
-	if err := r.db.RenewLease(t.Context(), replica, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.db.Connect(t.Context(), device.ID, db.Hello{TokenVersion: current.TokenVersion, ReplicaID: replica}); err != nil {
-		t.Fatal(err)
-	}
-	if status := poll(); !status.Approved || status.Token != "" {
-		t.Errorf("connected: %+v", status)
-	}
-}
-
-func TestPoll_SlowsDownWhoPollsTooFast(t *testing.T) {
-	r := newRules(t)
-	code := r.start(t, t.Context(), enroll.Start{}).DeviceCode
-	poll := func() error {
-		_, err := r.Poll(t.Context(), code)
-		return err
-	}
-	if err := poll(); err != nil {
-		t.Errorf("the first poll may come at once: %v", err)
-	}
-	r.now = r.now.Add(2 * time.Second)
-	if wait := wantCode(t, poll(), types.CodeSlowDown).RetryAfter; wait != 3*time.Second {
-		t.Errorf("told to wait %v, want 3s", wait)
-	}
-	r.now = r.now.Add(3 * time.Second)
-	if err := poll(); err != nil {
-		t.Errorf("after the interval, refused polls not counted: %v", err)
-	}
-}
-
-func TestPoll_ExpiresPendingOnly(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	approved, pending := r.start(t, t.Context(), enroll.Start{}), r.start(t, t.Context(), enroll.Start{})
-	r.approve(t, admin, approved.Device.UserCode)
-	r.now = r.now.Add(10*time.Minute - time.Second)
-	if _, err := r.Poll(t.Context(), pending.DeviceCode); err != nil {
-		t.Errorf("a second before: %v", err)
-	}
-	r.now = r.now.Add(time.Second)
-	_, err := r.Poll(t.Context(), pending.DeviceCode)
-	wantCode(t, err, types.CodeEnrollmentExpired)
-	r.now = r.now.Add(365 * 24 * time.Hour)
-	if status, err := r.Poll(t.Context(), approved.DeviceCode); err != nil || status.Token == "" {
-		t.Errorf("approved, a year later: %+v, %v", status, err)
-	}
-}
-
-func TestPoll_KnowsDeviceCodesOnly(t *testing.T) {
-	r := newRules(t)
-	started := r.start(t, t.Context(), enroll.Start{})
-	for _, code := range []string{"nonsense", started.Device.UserCode, started.Device.ID.String(), started.DeviceCode + "A"} {
-		_, err := r.Poll(t.Context(), code)
-		wantCode(t, err, types.CodeNotFound)
-	}
-}
-
-func TestApprove_TakesAUserCodeAsPeopleTypeIt(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	for _, typed := range []func(string) string{
-		strings.ToLower,
-		func(code string) string { return strings.ReplaceAll(code, "-", "") },
-		func(code string) string { return " " + strings.ReplaceAll(code, "-", " – ") + "\t" },
-		func(code string) string { return strings.Join(strings.Split(code, ""), "-") },
-	} {
-		code := r.start(t, t.Context(), enroll.Start{}).Device.UserCode
-		if _, err := r.Approve(admin, enroll.Approval{UserCode: typed(code)}); err != nil {
-			t.Errorf("%q: %v", typed(code), err)
-		}
-	}
-}
-
-func TestApprove_NeedsAnAdmin(t *testing.T) {
-	r := newRules(t)
-	user, _ := r.user(t, "ada@example.com", "user")
-	code := r.start(t, user, enroll.Start{}).Device.UserCode
-	_, err := r.Approve(user, enroll.Approval{UserCode: code})
-	wantCode(t, err, types.CodeForbidden)
-}
-
-func TestApprove_SaysWhyNot(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	started, late := r.start(t, t.Context(), enroll.Start{}), r.start(t, t.Context(), enroll.Start{})
-	for _, code := range []string{"ABCD-1234", "", "x", "CDFÄ-234", "CDFG-234\xff", started.DeviceCode} {
-		_, err := r.Approve(admin, enroll.Approval{UserCode: code})
-		wantCode(t, err, types.CodeNotFound)
-	}
-	r.approve(t, admin, started.Device.UserCode)
-	_, err := r.Approve(admin, enroll.Approval{UserCode: started.Device.UserCode})
-	wantCode(t, err, types.CodeAlreadyApproved)
-	r.now = r.now.Add(enroll.Lifetime)
-	_, err = r.Approve(admin, enroll.Approval{UserCode: late.Device.UserCode})
-	wantCode(t, err, types.CodeEnrollmentExpired)
-}
-
-func TestApprove_DecidesTheOwner(t *testing.T) {
-	r := newRules(t)
-	adminCtx, admin := r.user(t, "root@example.com", "admin")
-	adaCtx, ada := r.user(t, "ada@example.com", "user")
-	organisation := dbtest.Organisation(t, r.db, "guild")
-	for name, test := range map[string]struct {
-		starter             context.Context
-		approval            enroll.Approval
-		owner, organisation *int64
-	}{
-		"unowned goes to the admin":       {t.Context(), enroll.Approval{}, &admin.ID, nil},
-		"owned stays":                     {adaCtx, enroll.Approval{}, &ada.ID, nil},
-		"unowned goes to the owner":       {t.Context(), enroll.Approval{OwnerID: &ada.ID}, &ada.ID, nil},
-		"unowned goes to the guild":       {t.Context(), enroll.Approval{OrganisationID: &organisation}, nil, &organisation},
-		"owned can be given to another":   {adaCtx, enroll.Approval{OwnerID: &admin.ID}, &admin.ID, nil},
-		"owned can be given to the guild": {adaCtx, enroll.Approval{OrganisationID: &organisation}, nil, &organisation},
-	} {
-		test.approval.UserCode = r.start(t, test.starter, enroll.Start{}).Device.UserCode
-		device, err := r.Approve(adminCtx, test.approval)
-		if err != nil || !same(device.OwnerID, test.owner) || !same(device.OrganisationID, test.organisation) {
-			t.Errorf("%s: %v, %v, %v", name, device.OwnerID, device.OrganisationID, err)
-		}
-	}
-}
-
-func same(a, b *int64) bool {
-	return a == b || (a != nil && b != nil && *a == *b)
-}
-
-func TestApprove_RefusesAnOwnerThatDoesNotExist(t *testing.T) {
-	r := newRules(t)
-	adminCtx, admin := r.user(t, "root@example.com", "admin")
-	organisation, absent := dbtest.Organisation(t, r.db, "guild"), int64(999)
-	code := r.start(t, t.Context(), enroll.Start{}).Device.UserCode
-	for field, approval := range map[string]enroll.Approval{
-		"ownerId":                {UserCode: code, OwnerID: &absent},
-		"organisationId":         {UserCode: code, OrganisationID: &absent},
-		"ownerId,organisationId": {UserCode: code, OwnerID: &admin.ID, OrganisationID: &organisation},
-	} {
-		// More often than codes may be wrong: these are slips, not guesses.
-		for range 11 {
-			_, err := r.Approve(adminCtx, approval)
-			var named []string
-			for _, detail := range wantCode(t, err, types.CodeInvalidRequest).Details {
-				named = append(named, detail.Field)
-			}
-			if strings.Join(named, ",") != field {
-				t.Fatalf("%s: details name %v", field, named)
-			}
-		}
-	}
-	r.approve(t, adminCtx, code)
-}
-
-func TestApprove_RenamesAndSetsUpATunnelServer(t *testing.T) {
-	r := newRules(t, func(o *enroll.Options) { o.PublicHost = "play.example.com" })
-	admin, _ := r.user(t, "root@example.com", "admin")
-	name := " edge-1 "
-	code := r.start(t, admin, tunnelServer).Device.UserCode
-	device, err := r.Approve(admin, enroll.Approval{UserCode: code, Name: &name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if device.Name != "edge-1" || device.PublicHost != "play.example.com" || device.PortFirst != 20000 || device.PortLast != 29999 {
-		t.Errorf("approved as %+v", device)
-	}
-}
-
-func TestApprove_LimitsWrongCodes(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	code := r.start(t, t.Context(), enroll.Start{}).Device.UserCode
-	guess := func(n int) {
-		t.Helper()
-		for range n {
-			_, err := r.Approve(admin, enroll.Approval{UserCode: "ABCD-1234"})
-			wantCode(t, err, types.CodeNotFound)
-		}
-	}
-	guess(9)
-	r.approve(t, admin, code)
-	guess(10)
-	_, err := r.Approve(admin, enroll.Approval{UserCode: "ABCD-1234"})
-	limited := wantCode(t, err, types.CodeRateLimited)
-	second, _ := r.user(t, "second@example.com", "admin")
-	_, err = r.Approve(second, enroll.Approval{UserCode: "ABCD-1234"})
-	wantCode(t, err, types.CodeRateLimited) // the same address
-	r.now = r.now.Add(limited.RetryAfter)
-	guess(1)
-}
-
 func TestNew_ChecksItsOptions(t *testing.T) {
 	store := dbtest.New(t)
 	for name, options := range map[string]enroll.Options{
@@ -460,29 +240,5 @@ func TestNew_ChecksItsOptions(t *testing.T) {
 		if _, err := enroll.New(options); err == nil {
 			t.Errorf("%s: taken", name)
 		}
-	}
-}
-
-func TestApprove_OneOfTwoAtOnceWins(t *testing.T) {
-	r := newRules(t)
-	admin, _ := r.user(t, "root@example.com", "admin")
-	code := r.start(t, t.Context(), enroll.Start{}).Device.UserCode
-	outcomes := make(chan error, 2)
-	for range 2 {
-		go func() {
-			_, err := r.Approve(admin, enroll.Approval{UserCode: code})
-			outcomes <- err
-		}()
-	}
-	first, second := <-outcomes, <-outcomes
-	if first != nil {
-		first, second = second, first
-	}
-	if first != nil {
-		t.Fatalf("both lost: %v, %v", first, second)
-	}
-	var lost *problem.Error
-	if !errors.As(second, &lost) || lost.Code != types.CodeAlreadyApproved {
-		t.Errorf("the other got %v", second)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -19,13 +20,12 @@ import (
 )
 
 // answer runs handler behind the middleware and returns its answer and the log.
-func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *http.Response, body types.Error, log string) {
+func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *httptest.ResponseRecorder, body types.Error, log string) {
 	t.Helper()
 	var buffer bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&buffer, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	recorder := httptest.NewRecorder()
-	problem.Middleware(logger)(handler).ServeHTTP(recorder, r)
-	response = recorder.Result()
+	response = httptest.NewRecorder()
+	problem.Middleware(logger)(handler).ServeHTTP(response, r)
 	if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
 		t.Fatalf("the body is no error: %v", err)
 	}
@@ -43,6 +43,7 @@ func TestFrom_TranslatesForeignErrors(t *testing.T) {
 		{db.ErrPortTaken, 409, types.CodePortTaken},
 		{db.ErrNoPorts, 503, types.CodeNoPortsAvailable},
 		{db.ErrNoServer, 503, types.CodeNoTunnelServer},
+		{io.ErrUnexpectedEOF, 503, types.CodeUnavailable},
 		{&http.MaxBytesError{Limit: 1}, 413, types.CodePayloadTooLarge},
 		{context.Canceled, 503, types.CodeUnavailable},
 		{context.DeadlineExceeded, 503, types.CodeUnavailable},
@@ -64,14 +65,14 @@ func TestWrite_KeepsTheCauseInTheLogUnderTheRequestID(t *testing.T) {
 	response, body, log := answer(t, httptest.NewRequest("GET", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, fmt.Errorf("query: %w", cause))
 	})
-	if response.StatusCode != 500 || body.Error != types.CodeInternalError {
-		t.Errorf("answered %d %s", response.StatusCode, body.Error)
+	if response.Code != 500 || body.Error != types.CodeInternalError {
+		t.Errorf("answered %d %s", response.Code, body.Error)
 	}
 	if strings.Contains(body.Message, "hunter2") {
 		t.Errorf("the body leaks the cause: %q", body.Message)
 	}
-	if body.RequestID == "" || response.Header.Get(problem.RequestIDHeader) != body.RequestID {
-		t.Errorf("request id is %q in the body and %q in the header", body.RequestID, response.Header.Get(problem.RequestIDHeader))
+	if body.RequestID == "" || response.Header().Get(problem.RequestIDHeader) != body.RequestID {
+		t.Errorf("request id is %q in the body and %q in the header", body.RequestID, response.Header().Get(problem.RequestIDHeader))
 	}
 	if strings.Count(log, "hunter2") != 1 || !strings.Contains(log, body.RequestID) {
 		t.Errorf("the log does not have the cause once under the id:\n%s", log)
@@ -106,7 +107,7 @@ func TestWrite_RoundsRetryAfterUp(t *testing.T) {
 	response, _, _ := answer(t, httptest.NewRequest("GET", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.SlowDown(1100*time.Millisecond))
 	})
-	if got := response.Header.Get("Retry-After"); got != "2" {
+	if got := response.Header().Get("Retry-After"); got != "2" {
 		t.Errorf("Retry-After is %q, want 2", got)
 	}
 }
@@ -115,7 +116,7 @@ func TestWrite_NamesTheSchemeWhereACredentialIsMissing(t *testing.T) {
 	response, _, _ := answer(t, httptest.NewRequest("GET", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.Unauthorized("Log in first."))
 	})
-	if got := response.Header.Get("WWW-Authenticate"); got != "Bearer" {
+	if got := response.Header().Get("WWW-Authenticate"); got != "Bearer" {
 		t.Errorf("WWW-Authenticate is %q", got)
 	}
 }
@@ -148,8 +149,8 @@ func TestMiddleware_AnswersAPanic(t *testing.T) {
 	response, body, log := answer(t, httptest.NewRequest("GET", "/x", nil), func(http.ResponseWriter, *http.Request) {
 		panic("out of luck")
 	})
-	if response.StatusCode != 500 || body.Error != types.CodeInternalError || strings.Contains(body.Message, "luck") {
-		t.Errorf("answered %d %+v", response.StatusCode, body)
+	if response.Code != 500 || body.Error != types.CodeInternalError || strings.Contains(body.Message, "luck") {
+		t.Errorf("answered %d %+v", response.Code, body)
 	}
 	if !strings.Contains(log, "out of luck") {
 		t.Errorf("the log lacks the panic: %s", log)

@@ -69,6 +69,7 @@ func New(options Options) (*Mux, error) {
 		options.Admit = func(*http.Request, string) error { return nil }
 	}
 	m := &Mux{options: options, doc: doc, routes: http.NewServeMux(), served: map[*openapi3.Operation]bool{}}
+	m.routes.HandleFunc("/", notFound)
 	for path, item := range doc.Paths.Map() {
 		m.routes.Handle(path, methodNotAllowed(item))
 	}
@@ -114,10 +115,6 @@ func (m *Mux) Unserved() []string {
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// http.ServeMux would redirect an unclean path, with a page for people.
 	if escaped := r.URL.EscapedPath(); escaped != path.Clean(escaped) {
-		notFound(w, r)
-		return
-	}
-	if _, pattern := m.routes.Handler(r); pattern == "" {
 		notFound(w, r)
 		return
 	}

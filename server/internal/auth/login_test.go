@@ -1,0 +1,182 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+func TestLogin_GivesASessionForCookieAndBearer(t *testing.T) {
+	p := newPanel(t)
+	user := p.user(t)
+	login := p.login(t)
+	if login.User.ID != user.ID {
+		t.Errorf("user is %d, want %d", login.User.ID, user.ID)
+	}
+	for name, r := range map[string]*http.Request{"bearer": bearer(login.Token), "cookie": cookie(login.Cookie.Value)} {
+		principal, err := p.auth.Authenticate(r)
+		if err != nil || principal.Kind() != auth.KindUser || principal.User.ID != user.ID {
+			t.Errorf("%s: %+v, %v", name, principal, err)
+			continue
+		}
+		if want := p.clock.Now().Add(30 * 24 * time.Hour); !principal.Session.ExpiresAt.Equal(want) {
+			t.Errorf("%s: expires %v, want %v", name, principal.Session.ExpiresAt, want)
+		}
+	}
+}
+
+func TestLogin_IgnoresTheCaseOfTheEmail(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	if _, err := p.auth.Login(t.Context(), "Ada@Example.COM", password); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogin_CookieIsSecureUnderTLS(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	for publicURL, secure := range map[string]bool{"https://panel.example.com": true, "http://localhost:8080": false} {
+		p.auth = p.newAuth(t, publicURL)
+		c := p.login(t).Cookie
+		if c.Name != "session" || c.Path != "/" || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Secure != secure || c.MaxAge <= 0 {
+			t.Errorf("%s: cookie %v", publicURL, c)
+		}
+	}
+}
+
+func TestLogin_AnswersAWrongPasswordAndAnUnknownEmailAlike(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	_, wrong := p.auth.Login(t.Context(), email, "wrong")
+	_, unknown := p.auth.Login(t.Context(), "nobody@example.com", "wrong")
+	if status(wrong) != 401 || status(unknown) != 401 || wrong.Error() != unknown.Error() {
+		t.Errorf("wrong password: %v, unknown email: %v", wrong, unknown)
+	}
+}
+
+func TestLogin_LimitsFailuresPerEmail(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	for range 10 {
+		if _, err := p.auth.Login(t.Context(), email, "wrong"); status(err) != 401 {
+			t.Fatal(err)
+		}
+	}
+	_, err := p.auth.Login(t.Context(), email, password)
+	var limited *problem.Error
+	if !errors.As(err, &limited) || limited.Status != 429 || limited.RetryAfter <= 0 {
+		t.Fatalf("the eleventh attempt: %v", err)
+	}
+	p.clock.advance(limited.RetryAfter)
+	if _, err := p.auth.Login(t.Context(), email, password); err != nil {
+		t.Errorf("after Retry-After: %v", err)
+	}
+}
+
+func TestLogin_ForgivesFailuresOnSuccess(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	for range 3 {
+		for range 9 {
+			if _, err := p.auth.Login(t.Context(), email, "wrong"); status(err) != 401 {
+				t.Fatal(err)
+			}
+		}
+		p.login(t)
+	}
+}
+
+// from returns a context as WithAddress makes it for a connection from address.
+func from(t *testing.T, a *auth.Auth, address string, headers ...string) context.Context {
+	t.Helper()
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = address
+	for _, header := range headers {
+		r.Header.Add("X-Forwarded-For", header)
+	}
+	var ctx context.Context
+	a.WithAddress(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		ctx = r.Context()
+	})).ServeHTTP(httptest.NewRecorder(), r)
+	return ctx
+}
+
+func TestLogin_LimitsFailuresPerAddress(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	here := from(t, p.auth, "192.0.2.1:1000")
+	for i := range 10 {
+		if _, err := p.auth.Login(here, string(rune('a'+i))+"@example.com", "wrong"); status(err) != 401 {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.auth.Login(here, email, password); status(err) != 429 {
+		t.Errorf("same address: %v", err)
+	}
+	if _, err := p.auth.Login(from(t, p.auth, "192.0.2.2:1000"), email, password); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+}
+
+func TestLogin_GivesUpWithItsContext(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.auth.Login(ctx, email, password); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAddressKey_BelievesTrustedProxiesOnly(t *testing.T) {
+	p := newPanel(t)
+	a := p.newAuth(t, "http://localhost", netip.MustParsePrefix("10.0.0.0/8"))
+	for _, test := range []struct {
+		remote, want string
+		forwarded    []string
+	}{
+		{"192.0.2.1:80", "192.0.2.1", nil},
+		{"192.0.2.1:80", "192.0.2.1", []string{"198.51.100.7"}},
+		{"10.0.0.1:80", "198.51.100.7", []string{"198.51.100.7"}},
+		{"10.0.0.1:80", "198.51.100.7", []string{"203.0.113.9, 198.51.100.7"}},
+		{"10.0.0.1:80", "198.51.100.7", []string{"203.0.113.9", "198.51.100.7, 10.1.1.1"}},
+		{"10.0.0.1:80", "10.0.0.1", nil},
+		{"10.0.0.1:80", "10.0.0.1", []string{"unknown"}},
+		{"[::ffff:10.0.0.1]:80", "198.51.100.7", []string{"::ffff:198.51.100.7"}},
+		{"[2001:db8:1:2:3::4]:80", "2001:db8:1:2::/64", nil},
+		{"pipe", "invalid IP", nil},
+	} {
+		if got := auth.AddressKey(from(t, a, test.remote, test.forwarded...)); got != test.want {
+			t.Errorf("%s via %q is %s, want %s", test.remote, test.forwarded, got, test.want)
+		}
+	}
+}
+
+func TestLogout_EndsTheSessionEverywhere(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	login, other := p.login(t), p.login(t)
+	replica := p.newAuth(t, "https://panel.example.com")
+	principal, err := replica.Authenticate(bearer(login.Token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleared, err := p.auth.Logout(auth.NewContext(t.Context(), principal))
+	if err != nil || cleared.MaxAge >= 0 || cleared.Name != "session" {
+		t.Errorf("cookie %v, %v", cleared, err)
+	}
+	if _, err := replica.Authenticate(bearer(login.Token)); status(err) != 401 {
+		t.Errorf("the session lives on: %v", err)
+	}
+	if _, err := replica.Authenticate(bearer(other.Token)); err != nil {
+		t.Errorf("the user's other session: %v", err)
+	}
+}

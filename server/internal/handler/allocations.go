@@ -1,0 +1,178 @@
+package handler
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/server"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// The defaults of an allocation, as the contract has them.
+const (
+	defaultLocalHost      = "127.0.0.1"
+	defaultUDPIdleSeconds = 60
+)
+
+// firstFreePort is the lowest port that may be asked for without being an admin:
+// those below it belong to the tunnel server's own system.
+const firstFreePort = 1024
+
+var errNoAllocation = problem.NotFound("There is no such allocation.")
+
+// ListAllocations lists the allocations of devices the caller can manage.
+func (a *api) ListAllocations(ctx context.Context, request server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
+	wanted, page := page(request.Params.Limit, request.Params.After)
+	rows, err := a.db.Allocations(ctx, auth.FromContext(ctx).Scope(), page)
+	if err != nil {
+		return nil, err
+	}
+	rows, link := cut(rows, wanted, "/api/tunnel/allocations", func(row db.Allocation) string {
+		return strconv.FormatInt(row.ID, 10)
+	})
+	return server.ListAllocations200JSONResponse{
+		Body:    toAllocations(rows),
+		Headers: server.ListAllocations200ResponseHeaders{Link: link},
+	}, nil
+}
+
+// CreateAllocation opens a public port.
+func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocationRequestObject) (server.CreateAllocationResponseObject, error) {
+	create := request.Body
+	deviceID, err := a.allocatingDevice(ctx, create.DeviceID)
+	if err != nil {
+		return nil, err
+	}
+	allocation := db.NewAllocation{
+		DeviceID:       deviceID,
+		ServerID:       create.ServerID,
+		Protocols:      []string{string(create.Protocol)},
+		LocalHost:      valueOr(create.LocalHost, defaultLocalHost),
+		LocalPort:      create.LocalPort,
+		Port:           valueOr(create.Port, 0),
+		Name:           valueOr(create.Name, ""),
+		ProxyProtocol:  string(types.ProxyProtocolNone),
+		UDPIdleSeconds: defaultUDPIdleSeconds,
+	}
+	if create.Protocol == types.CreateTCPUDP {
+		allocation.Protocols = []string{string(types.ProtocolTCP), string(types.ProtocolUDP)}
+	}
+	if options := create.Options; options != nil {
+		allocation.ProxyProtocol = string(valueOr(options.ProxyProtocol, types.ProxyProtocolNone))
+		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, defaultUDPIdleSeconds)
+	}
+	if err := mayTake(ctx, create.Port); err != nil {
+		return nil, err
+	}
+	if err := checkProxyProtocol(allocation.ProxyProtocol, allocation.Protocols); err != nil {
+		return nil, err
+	}
+	rows, err := a.db.CreateAllocations(ctx, allocation)
+	if err != nil {
+		return nil, absent(err, problem.NotFound("There is no such tunnel server, or the device is gone."))
+	}
+	return server.CreateAllocation201JSONResponse(toCreated(rows)), nil
+}
+
+// allocatingDevice returns the device an allocation is for: the one asked for, or
+// the caller where the caller is a device. It must be one that can serve it.
+func (a *api) allocatingDevice(ctx context.Context, asked *uuid.UUID) (uuid.UUID, error) {
+	caller := auth.FromContext(ctx)
+	var id uuid.UUID
+	switch {
+	case asked != nil:
+		id = *asked
+	case caller.Device != nil:
+		id = caller.Device.ID
+	default:
+		return uuid.Nil, problem.Invalid(problem.Field("deviceId", "is required"))
+	}
+	device, err := a.db.Device(ctx, caller.Scope(), id)
+	switch {
+	case err != nil:
+		return uuid.Nil, absent(err, errNoDevice)
+	case device.Kind != string(types.DeviceKindClient):
+		return uuid.Nil, problem.Conflict("A tunnel server takes no allocations of its own; name a tunnel client.")
+	case device.ApprovedAt == nil:
+		return uuid.Nil, problem.Conflict("The device has not been approved yet.")
+	}
+	return id, nil
+}
+
+// GetAllocation returns one allocation.
+func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationRequestObject) (server.GetAllocationResponseObject, error) {
+	row, err := a.db.Allocation(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	if err != nil {
+		return nil, absent(err, errNoAllocation)
+	}
+	return server.GetAllocation200JSONResponse(toAllocation(row)), nil
+}
+
+// UpdateAllocation changes the fields that are present.
+func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocationRequestObject) (server.UpdateAllocationResponseObject, error) {
+	scope := auth.FromContext(ctx).Scope()
+	row, err := a.db.Allocation(ctx, scope, request.ID)
+	if err != nil {
+		return nil, absent(err, errNoAllocation)
+	}
+	patch := db.AllocationPatch{
+		Name:      request.Body.Name,
+		LocalHost: request.Body.LocalHost,
+		LocalPort: request.Body.LocalPort,
+		Port:      request.Body.Port,
+	}
+	if options := request.Body.Options; options != nil {
+		patch.UDPIdleSeconds = options.UDPIdleSeconds
+		if options.ProxyProtocol != nil {
+			version := string(*options.ProxyProtocol)
+			patch.ProxyProtocol = &version
+			// The protocol of an allocation never changes.
+			if err := checkProxyProtocol(version, []string{row.Protocol}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if patch.Port != nil && *patch.Port != row.Port {
+		if err := mayTake(ctx, patch.Port); err != nil {
+			return nil, err
+		}
+	}
+	row, err = a.db.UpdateAllocation(ctx, scope, request.ID, patch)
+	if err != nil {
+		return nil, absent(err, errNoAllocation)
+	}
+	return server.UpdateAllocation200JSONResponse(toAllocation(row)), nil
+}
+
+// DeleteAllocation frees a public port.
+func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocationRequestObject) (server.DeleteAllocationResponseObject, error) {
+	if err := a.db.DeleteAllocation(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
+		return nil, absent(err, errNoAllocation)
+	}
+	return server.DeleteAllocation200JSONResponse(types.Success{Success: true}), nil
+}
+
+func mayTake(ctx context.Context, port *int) error {
+	if port != nil && *port < firstFreePort && !auth.FromContext(ctx).IsAdmin() {
+		return problem.Forbidden("A port below 1024 needs an admin.")
+	}
+	return nil
+}
+
+// checkProxyProtocol holds v1 to TCP: its text header has no form for datagrams.
+func checkProxyProtocol(version string, protocols []string) error {
+	if version != string(types.ProxyProtocolV1) {
+		return nil
+	}
+	for _, protocol := range protocols {
+		if protocol != string(types.ProtocolTCP) {
+			return problem.Invalid(problem.Field("options.proxyProtocol", "v1 is for TCP only; use v2"))
+		}
+	}
+	return nil
+}

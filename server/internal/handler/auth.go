@@ -1,0 +1,44 @@
+package handler
+
+import (
+	"context"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/server"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+)
+
+// Login checks an email and password and begins a session.
+func (a *api) Login(ctx context.Context, request server.LoginRequestObject) (server.LoginResponseObject, error) {
+	login, err := a.auth.Login(ctx, string(request.Body.Email), request.Body.Password)
+	if err != nil {
+		return nil, err
+	}
+	return server.Login200JSONResponse{
+		Body:    types.Login{Token: login.Token, User: toUser(login.User)},
+		Headers: server.Login200ResponseHeaders{SetCookie: login.Cookie.String()},
+	}, nil
+}
+
+// Logout ends the session it is called with.
+func (a *api) Logout(ctx context.Context, _ server.LogoutRequestObject) (server.LogoutResponseObject, error) {
+	cookie, err := a.auth.Logout(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return server.Logout204Response{Headers: server.Logout204ResponseHeaders{SetCookie: cookie.String()}}, nil
+}
+
+// GetSession says who is asking.
+func (a *api) GetSession(ctx context.Context, _ server.GetSessionRequestObject) (server.GetSessionResponseObject, error) {
+	caller := auth.FromContext(ctx)
+	return server.GetSession200JSONResponse(types.Session{
+		User:      toUser(*caller.User),
+		ExpiresAt: caller.Session.ExpiresAt,
+	}), nil
+}
+
+func toUser(user db.User) types.User {
+	return types.User{ID: user.ID, Email: user.Email, Role: types.Role(user.Role)}
+}

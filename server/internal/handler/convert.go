@@ -1,0 +1,94 @@
+package handler
+
+import (
+	"net"
+	"strconv"
+
+	"github.com/oapi-codegen/nullable"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func valueOr[T any](value *T, otherwise T) T {
+	if value == nil {
+		return otherwise
+	}
+	return *value
+}
+
+func toAllocations(rows []db.Allocation) []types.Allocation {
+	allocations := make([]types.Allocation, 0, len(rows))
+	for _, row := range rows {
+		allocations = append(allocations, toAllocation(row))
+	}
+	return allocations
+}
+
+func toAllocation(row db.Allocation) types.Allocation {
+	proxyProtocol := types.ProxyProtocol(row.ProxyProtocol)
+	status, reason := allocationStatus(row)
+	allocation := types.Allocation{
+		ID:            row.ID,
+		DeviceID:      row.DeviceID,
+		ServerID:      row.ServerID,
+		Protocol:      types.Protocol(row.Protocol),
+		Port:          row.Port,
+		PublicHost:    row.PublicHost,
+		PublicAddress: net.JoinHostPort(row.PublicHost, strconv.Itoa(row.Port)),
+		LocalHost:     row.LocalHost,
+		LocalPort:     row.LocalPort,
+		Name:          row.Name,
+		Options:       types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds},
+		CreatedAt:     row.CreatedAt,
+		Status:        status,
+		StatusReason:  nullable.NewNullNullable[string](),
+	}
+	if reason != "" {
+		allocation.StatusReason = nullable.NewNullableWithValue(reason)
+	}
+	return allocation
+}
+
+// toCreated shows the first allocation as itself, and all of them besides.
+func toCreated(rows []db.Allocation) types.AllocationCreated {
+	first := toAllocation(rows[0])
+	return types.AllocationCreated{
+		Allocations:   toAllocations(rows),
+		ID:            first.ID,
+		DeviceID:      first.DeviceID,
+		ServerID:      first.ServerID,
+		Protocol:      first.Protocol,
+		Port:          first.Port,
+		PublicHost:    first.PublicHost,
+		PublicAddress: first.PublicAddress,
+		LocalHost:     first.LocalHost,
+		LocalPort:     first.LocalPort,
+		Name:          first.Name,
+		Options:       first.Options,
+		CreatedAt:     first.CreatedAt,
+		Status:        first.Status,
+		StatusReason:  first.StatusReason,
+	}
+}
+
+// allocationStatus says what is true of an allocation, and why where players
+// cannot join. What an end reported counts for as long as it is connected.
+func allocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
+	switch {
+	case row.ServerOnline && row.ServerState == db.StateFailed:
+		return types.AllocationFailed, row.ServerReason
+	case row.DeviceOnline && row.ClientState == db.StateFailed:
+		return types.AllocationFailed, row.ClientReason
+	case !row.ServerOnline:
+		return types.AllocationOffline, "the tunnel server is not connected"
+	case !row.DeviceOnline:
+		return types.AllocationOffline, "the device is not connected"
+	case row.ServerState == db.StatePending:
+		return types.AllocationPending, "the tunnel server has not opened the port yet"
+	case row.ClientState == db.StatePending:
+		return types.AllocationPending, "the device has not linked to the tunnel server yet"
+	default:
+		return types.AllocationListening, ""
+	}
+}

@@ -1,0 +1,138 @@
+package handler_test
+
+import (
+	"fmt"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func TestDevices_ShowTheirStateAsItIs(t *testing.T) {
+	p := newPanel(t)
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)
+	pending := decode[[]types.Device](t, ada.send(t, "GET", "/api/tunnel/devices", nil), 200)[0]
+	if pending.Approved || pending.UserCode.IsNull() || pending.ExpiresAt.IsNull() || !pending.Server.IsNull() || !pending.LastSeenAt.IsNull() || pending.OwnerID.MustGet() != ada.user.ID {
+		t.Errorf("pending: %+v", pending)
+	}
+	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
+	if !device.Approved || !device.UserCode.IsNull() || !device.ExpiresAt.IsNull() || device.Online {
+		t.Errorf("approved: %+v", device)
+	}
+	p.connect(t, device.ID)
+	device = decode[types.Device](t, agent.send(t, "GET", "/api/tunnel/devices/"+device.ID.String(), nil), 200)
+	if !device.Online || device.AgentVersion.MustGet() != "0.1.0" || device.Platform.MustGet() != "linux/amd64" || device.LastSeenAt.IsNull() {
+		t.Errorf("online: %+v", device)
+	}
+}
+
+func TestDevices_ATunnelServerShowsItsSettingsOnceApproved(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`), 200)
+	pending := decode[[]types.Device](t, admin.send(t, "GET", "/api/tunnel/devices", nil), 200)[0]
+	if !pending.Server.IsNull() {
+		t.Errorf("pending: %+v", pending)
+	}
+	device, _ := p.device(t, admin, admin, types.DeviceKindServer)
+	if got := device.Server.MustGet().PortRange; got.First != 20000 || got.Last != 29999 {
+		t.Errorf("ports are %+v", got)
+	}
+}
+
+func TestDevices_AreSeenByWhoManagesThem(t *testing.T) {
+	p := newPanel(t)
+	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
+	carol, dave := p.user(t, "carol@example.com", "user"), p.user(t, "dave@example.com", "user")
+	guild := dbtest.Organisation(t, p.db, "guild")
+	dbtest.Member(t, p.db, guild, carol.user.ID, "admin")
+	dbtest.Member(t, p.db, guild, dave.user.ID, "member")
+	own, agent := p.device(t, ada, admin, types.DeviceKindClient)
+	_, otherAgent := p.device(t, bob, admin, types.DeviceKindClient)
+	started := decode[types.Enrollment](t, carol.send(t, "POST", "/api/tunnel/device/start", map[string]any{"name": "guild", "organisationId": guild}), 200)
+	decode[types.DeviceApproved](t, admin.send(t, "POST", "/api/tunnel/device/approve", map[string]any{"userCode": started.UserCode}), 200)
+
+	for name, test := range map[string]struct {
+		caller caller
+		sees   int
+	}{
+		"admin": {admin, 3}, "ada": {ada, 1}, "bob": {bob, 1}, "carol": {carol, 1}, "dave": {dave, 0},
+	} {
+		if got := decode[[]types.Device](t, test.caller.send(t, "GET", "/api/tunnel/devices", nil), 200); len(got) != test.sees {
+			t.Errorf("%s sees %d devices, want %d", name, len(got), test.sees)
+		}
+	}
+	path := "/api/tunnel/devices/" + own.ID.String()
+	for _, stranger := range []caller{bob, carol, otherAgent} {
+		wantError(t, stranger.send(t, "GET", path, nil), 404, types.CodeNotFound)
+	}
+	wantError(t, bob.send(t, "PATCH", path, `{"name":"mine"}`), 404, types.CodeNotFound)
+	wantError(t, bob.send(t, "DELETE", path+"/delete", nil), 404, types.CodeNotFound)
+	wantError(t, bob.send(t, "POST", path+"/regenerate-token", nil), 404, types.CodeNotFound)
+	wantError(t, agent.send(t, "GET", "/api/tunnel/devices", nil), 403, types.CodeForbidden)
+	wantError(t, agent.send(t, "PATCH", path, `{"name":"mine"}`), 403, types.CodeForbidden)
+	wantError(t, agent.send(t, "DELETE", path+"/delete", nil), 403, types.CodeForbidden)
+	wantError(t, p.anonymous().send(t, "GET", path, nil), 401, types.CodeUnauthorized)
+	wantError(t, admin.send(t, "GET", "/api/tunnel/devices/"+uuid.NewString(), nil), 404, types.CodeNotFound)
+}
+
+func TestDevices_RenameRegenerateDelete(t *testing.T) {
+	p := newPanel(t)
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
+	path := "/api/tunnel/devices/" + device.ID.String()
+	if got := decode[types.Device](t, ada.send(t, "PATCH", path, `{"name":" attic "}`), 200); got.Name != "attic" {
+		t.Errorf("renamed to %q", got.Name)
+	}
+	wantField(t, ada.send(t, "PATCH", path, `{"name":"x","ownerId":1}`), "ownerId")
+	token := decode[types.TokenRegenerated](t, ada.send(t, "POST", path+"/regenerate-token", nil), 200).Token
+	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeUnauthorized)
+	agent.token = token
+	decode[types.Device](t, agent.send(t, "GET", path, nil), 200)
+	decode[types.Success](t, ada.send(t, "DELETE", path+"/delete", nil), 200)
+	wantError(t, ada.send(t, "DELETE", path+"/delete", nil), 404, types.CodeNotFound)
+	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeUnauthorized)
+}
+
+func TestDevices_APendingOneHasNoTokenToRegenerate(t *testing.T) {
+	p := newPanel(t)
+	ada := p.user(t, "ada@example.com", "user")
+	decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)
+	id := decode[[]types.Device](t, ada.send(t, "GET", "/api/tunnel/devices", nil), 200)[0].ID.String()
+	wantError(t, ada.send(t, "POST", "/api/tunnel/devices/"+id+"/regenerate-token", nil), 409, types.CodeConflict)
+}
+
+var nextLink = regexp.MustCompile(`^<(/[^>]+)>; rel="next"$`)
+
+func TestDevices_PageThroughWithLinks(t *testing.T) {
+	p := newPanel(t)
+	ada := p.user(t, "ada@example.com", "user")
+	for i := range 5 {
+		p.advance(time.Second)
+		decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", map[string]any{"name": fmt.Sprint(i)}), 200)
+	}
+	var names string
+	pages := 0
+	for path := "/api/tunnel/devices?limit=2"; path != ""; pages++ {
+		a := ada.send(t, "GET", path, nil)
+		for _, device := range decode[[]types.Device](t, a, 200) {
+			names += device.Name
+		}
+		path = ""
+		if match := nextLink.FindStringSubmatch(a.header.Get("Link")); match != nil {
+			path = match[1]
+		}
+	}
+	if names != "43210" || pages != 3 {
+		t.Errorf("%d pages listed %s", pages, names)
+	}
+	if a := ada.send(t, "GET", "/api/tunnel/devices?limit=5", nil); a.header.Get("Link") != "" {
+		t.Errorf("a whole list leads on to %s", a.header.Get("Link"))
+	}
+	wantField(t, ada.send(t, "GET", "/api/tunnel/devices?after="+uuid.NewString(), nil), "after")
+}

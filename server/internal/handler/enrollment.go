@@ -1,0 +1,64 @@
+package handler
+
+import (
+	"context"
+	"net/url"
+
+	"github.com/eclitunnel/eclitunnel/gen/server"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+)
+
+// StartEnrollment begins the device code flow.
+func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmentRequestObject) (server.StartEnrollmentResponseObject, error) {
+	start := enroll.Start{
+		Name:           request.Body.Name,
+		Kind:           types.DeviceKindClient,
+		OrganisationID: request.Body.OrganisationID,
+	}
+	if request.Body.Kind != nil {
+		start.Kind = *request.Body.Kind
+	}
+	started, err := a.enroll.Start(ctx, start)
+	if err != nil {
+		return nil, err
+	}
+	page := a.publicURL.JoinPath("device")
+	complete := *page
+	complete.RawQuery = url.Values{"code": {started.Device.UserCode}}.Encode()
+	return server.StartEnrollment200JSONResponse(types.Enrollment{
+		DeviceCode:              started.DeviceCode,
+		UserCode:                started.Device.UserCode,
+		ExpiresAt:               started.Device.ExpiresAt,
+		VerificationURI:         page.String(),
+		VerificationURIComplete: complete.String(),
+		Interval:                int(enroll.Interval.Seconds()),
+	}), nil
+}
+
+// PollEnrollment tells a machine whether it has been approved.
+func (a *api) PollEnrollment(ctx context.Context, request server.PollEnrollmentRequestObject) (server.PollEnrollmentResponseObject, error) {
+	status, err := a.enroll.Poll(ctx, request.Params.DeviceCode)
+	if err != nil {
+		return nil, err
+	}
+	answer := types.EnrollmentStatus{Approved: status.Approved}
+	if status.Token != "" {
+		answer.Token = &status.Token
+	}
+	return server.PollEnrollment200JSONResponse(answer), nil
+}
+
+// ApproveDevice approves a pending device.
+func (a *api) ApproveDevice(ctx context.Context, request server.ApproveDeviceRequestObject) (server.ApproveDeviceResponseObject, error) {
+	device, err := a.enroll.Approve(ctx, enroll.Approval{
+		UserCode:       request.Body.UserCode,
+		OwnerID:        request.Body.OwnerID,
+		OrganisationID: request.Body.OrganisationID,
+		Name:           request.Body.Name,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return server.ApproveDevice200JSONResponse(types.DeviceApproved{Success: true, Device: toDevice(device)}), nil
+}

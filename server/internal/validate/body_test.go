@@ -1,0 +1,185 @@
+package validate_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
+)
+
+func TestMux_HoldsBodiesToTheContract(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, test := range []struct {
+		name, body string
+		fields     []string
+	}{
+		{"good", `{"protocol":"tcp","localPort":1}`, nil},
+		{"good with all", `{"deviceId":"` + someID + `","protocol":"tcp+udp","localPort":65535,"localHost":"::1","port":1,"serverId":"` + someID + `","name":"","options":{"proxyProtocol":"v2","udpIdleSeconds":5}}`, nil},
+		{"good with white space", " \n{\"protocol\":\"udp\",\"localPort\":1}\r\n", nil},
+		{"empty", ``, []string{"body"}},
+		{"no object", `[]`, []string{"body"}},
+		{"null", `null`, []string{"body"}},
+		{"not JSON", `protocol=tcp`, []string{"body"}},
+		{"cut short", `{"protocol":"tcp","localPort":`, []string{"localPort"}},
+		{"cut short in an object", `{"protocol":"tcp","options":{"proxyProtocol":"v2"`, []string{"options"}},
+		{"malformed in a field", `{"protocol":tcp,"localPort":1}`, []string{"protocol"}},
+		{"comma missing", `{"protocol":"tcp" "localPort":1}`, []string{"body"}},
+		{"comma too many", `{"protocol":"tcp","localPort":1,}`, []string{"body"}},
+		{"garbage behind", `{"protocol":"tcp","localPort":1}}`, []string{"body"}},
+		{"a second value behind", `{"protocol":"tcp","localPort":1}{}`, []string{"body"}},
+		{"missing", `{}`, []string{"localPort", "protocol"}},
+		{"unknown", `{"protocol":"tcp","localPort":1,"colour":"red"}`, []string{"colour"}},
+		{"unknown by case", `{"protocol":"tcp","localPort":1,"LocalHost":"::1"}`, []string{"LocalHost"}},
+		{"unknown within", `{"protocol":"tcp","localPort":1,"options":{"colour":"red"}}`, []string{"options.colour"}},
+		{"twice", `{"protocol":"tcp","localPort":1,"protocol":"udp"}`, []string{"protocol"}},
+		{"twice within", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v1","proxyProtocol":"v2"}}`, []string{"options.proxyProtocol"}},
+		{"wrong type", `{"protocol":"tcp","localPort":"25565"}`, []string{"localPort"}},
+		{"wrong type within", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":1}}`, []string{"options.proxyProtocol"}},
+		{"several wrong", `{"protocol":"sctp","localPort":0,"options":{"udpIdleSeconds":4.5}}`, []string{"localPort", "options.udpIdleSeconds", "protocol"}},
+		{"not in the list", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v3"}}`, []string{"options.proxyProtocol"}},
+		{"null field", `{"protocol":"tcp","localPort":1,"port":null}`, []string{"port"}},
+		{"out of range", `{"protocol":"tcp","localPort":65536}`, []string{"localPort"}},
+		{"beyond any number", `{"protocol":"tcp","localPort":1e999}`, []string{"localPort"}},
+		{"no UUID", `{"deviceId":"abc","protocol":"tcp","localPort":1}`, []string{"deviceId"}},
+		{"NUL", `{"protocol":"tcp","localPort":1,"name":"a\u0000b"}`, []string{"name"}},
+		{"NUL in a name", `{"protocol":"tcp","localPort":1,"a\u0000b":1}`, []string{"body"}},
+		{"raw NUL", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\x00b\"}", []string{"name"}},
+		{"no UTF-8", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\xffb\"}", []string{"body"}},
+		{"too long", `{"protocol":"tcp","localPort":1,"name":"` + strings.Repeat("ä", 101) + `"}`, []string{"name"}},
+		{"too deep", `{"name":` + strings.Repeat("[", 30000), []string{"name" + strings.Repeat(".0", 31)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, failure := send(t, mux, "POST", "/api/tunnel/allocations", test.body, asUser, asJSON)
+			if test.fields == nil {
+				if w.Code != 204 {
+					t.Errorf("answered %d %s", w.Code, w.Body)
+				}
+				return
+			}
+			if w.Code != 400 || failure.Error != types.CodeInvalidRequest || !slices.Equal(fields(failure), test.fields) {
+				t.Errorf("answered %d %s, fields %q, want %q", w.Code, w.Body, fields(failure), test.fields)
+			}
+		})
+	}
+}
+
+func TestMux_BoundsItsAnswer(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	var body strings.Builder
+	body.WriteString(`{"a":1`)
+	for i := range 5000 {
+		fmt.Fprintf(&body, `,"%d":1`, i)
+	}
+	body.WriteString(`}`)
+	w, _ := send(t, mux, "POST", "/api/tunnel/allocations", body.String(), asUser, asJSON)
+	if w.Code != 400 || w.Body.Len() > 4096 {
+		t.Errorf("answered %d with %d bytes", w.Code, w.Body.Len())
+	}
+}
+
+func TestMux_RepeatsNoPassword(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, body := range []string{
+		`{"email":"hunter2","password":"hunter2"}`,
+		`{"email":"a@b.c","password":["hunter2"]}`,
+		`{"email":"a@b.c","password":"hunter2`,
+		`{"email":"Name <a@b.c>","password":"` + strings.Repeat("hunter2", 200) + `"}`,
+	} {
+		w, _ := send(t, mux, "POST", "/api/auth/login", body, asJSON)
+		if w.Code != 400 || strings.Contains(w.Body.String(), "hunter2") {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+}
+
+func TestMux_TakesOnlyJSON(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	const body = `{"name":"x"}`
+	for header, status := range map[string]int{
+		"Content-Type: application/json":                  204,
+		"Content-Type: Application/JSON; charset=UTF-8":   204,
+		"Content-Type: application/json; charset=latin1":  415,
+		"Content-Type: text/plain":                        415,
+		"Content-Type: application/x-www-form-urlencoded": 415,
+		"Content-Type: application/problem+json":          415,
+		"Content-Type: ;":                                 415,
+		"X-Other: no content type":                        415,
+	} {
+		w, failure := send(t, mux, "POST", "/api/tunnel/device/start", body, header)
+		if w.Code != status || (status == 415 && failure.Error != types.CodeUnsupportedMediaType) {
+			t.Errorf("%s: %d %s, want %d", header, w.Code, failure.Error, status)
+		}
+	}
+	if w, _ := send(t, mux, "POST", "/api/tunnel/device/start", body, asJSON, "Content-Encoding: gzip"); w.Code != 415 {
+		t.Errorf("gzip: %d", w.Code)
+	}
+}
+
+func TestMux_LimitsBodies(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	frame := len(`{"name":""}`)
+	for _, chunked := range []bool{false, true} {
+		for size, status := range map[int]int{validate.MaxBody: 400, validate.MaxBody + 1: 413} {
+			body := `{"name":"` + strings.Repeat("a", size-frame) + `"}`
+			r := httptest.NewRequest("POST", "/api/tunnel/device/start", bytes.NewReader([]byte(body)))
+			r.Header.Set("Content-Type", "application/json")
+			if chunked {
+				r.ContentLength = -1
+			}
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, r)
+			if w.Code != status {
+				t.Errorf("%d bytes, chunked %v: %d, want %d", size, chunked, w.Code, status)
+			}
+		}
+	}
+}
+
+// FuzzMux_Body checks that no body makes the validator panic or answer with
+// anything but acceptance or a well-formed error, and that what it accepts can be
+// decoded.
+func FuzzMux_Body(f *testing.F) {
+	for _, seed := range []string{
+		`{"protocol":"tcp","localPort":1}`,
+		`{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v1","udpIdleSeconds":60}}`,
+		`{"protocol":"tcp","protocol":"udp"}`,
+		`{"name":"a\u0000b"}`, `{"port":1e999}`, `[[[[`, `{"a":{"b":`, `null`, ``, "\xff", `{"":""}`, `{"":"",""`, `{} {}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	accepted := func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		if err != nil || !json.Valid(text) {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		accept(w, r)
+	}
+	mux := newMux(f, validate.Options{}, accepted)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, failure := send(t, mux, "POST", "/api/tunnel/allocations", string(body), asUser, asJSON)
+		switch w.Code {
+		case 204:
+		case 400:
+			if failure.Error != types.CodeInvalidRequest || failure.Details == nil {
+				t.Errorf("malformed error %s", w.Body)
+			}
+			for _, detail := range *failure.Details {
+				if detail.Field == "" || detail.Message == "" {
+					t.Errorf("empty detail in %s", w.Body)
+				}
+			}
+		case 413:
+		default:
+			t.Errorf("answered %d %s", w.Code, w.Body)
+		}
+	})
+}
