@@ -2,8 +2,11 @@ package db
 
 import (
 	"context"
+	"database/sql/driver"
 	"net"
 	"time"
+
+	"github.com/lib/pq"
 )
 
 // lib/pq waits for an answer whatever the context says, so a connection whose peer vanished without
@@ -16,8 +19,11 @@ const (
 	userTimeout       = 8 * time.Second
 )
 
-// dialer makes the connections of the pool: a pq.Dialer and pq.DialerContext.
-type dialer struct{}
+// dialer is a pq.Dialer and pq.DialerContext.
+type dialer struct {
+	// dialled, where it is not nil, is told of the connection.
+	dialled func(net.Conn)
+}
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
@@ -29,7 +35,7 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 	return d.DialContext(ctx, network, address)
 }
 
-func (dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	netDialer := net.Dialer{
 		Timeout: connectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{
@@ -37,5 +43,57 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 		},
 		Control: setUserTimeout,
 	}
-	return netDialer.DialContext(ctx, network, address)
+	conn, err := netDialer.DialContext(ctx, network, address)
+	if err == nil && d.dialled != nil {
+		d.dialled(conn)
+	}
+	return conn, err
+}
+
+// connector makes the pool's connections such that one the server has ended meanwhile is noticed
+// before it is used again. Without it, after a restart of the server, each pooled connection would
+// fail one request: once a statement has been written, nothing may repeat it.
+type connector struct{ config pq.Config }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	inner, err := pq.NewConnectorConfig(c.config)
+	if err != nil {
+		return nil, err
+	}
+	var socket net.Conn
+	inner.Dialer(dialer{dialled: func(conn net.Conn) { socket = conn }})
+	conn, err := inner.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pooledConn{pqConn: conn.(pqConn), socket: socket}, nil
+}
+
+func (connector) Driver() driver.Driver { return &pq.Driver{} }
+
+// pqConn is all that database/sql finds in a connection of lib/pq.
+type pqConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.QueryerContext
+	driver.SessionResetter
+	driver.Validator
+}
+
+type pooledConn struct {
+	pqConn
+	socket net.Conn
+}
+
+// ResetSession is called before a pooled connection is used again.
+func (c *pooledConn) ResetSession(ctx context.Context) error {
+	// A server has nothing to say to an idle session, but that it ends it.
+	if hasInput(c.socket) {
+		return driver.ErrBadConn
+	}
+	return c.pqConn.ResetSession(ctx)
 }

@@ -73,12 +73,6 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		config.Runtime = make(map[string]string)
 	}
 	config.Runtime["timezone"] = "UTC"
-	connector, err := pq.NewConnectorConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err)
-	}
-	connector.Dialer(dialer{})
-
 	if options.MaxOpenConns == 0 {
 		options.MaxOpenConns = defaultMaxOpenConns
 	}
@@ -86,7 +80,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &DB{
-		pool:   sqlx.NewDb(sql.OpenDB(connector), "postgres"),
+		pool:   sqlx.NewDb(sql.OpenDB(connector{config}), "postgres"),
 		url:    options.URL,
 		logger: options.Logger,
 		listen: defaultListenTiming,

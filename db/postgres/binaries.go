@@ -52,6 +52,8 @@ func findBinaries(ctx context.Context, binDir string, major int, as account) (bi
 	for _, dir := range candidates {
 		bin, err := inspect(ctx, dir, as)
 		switch {
+		case ctx.Err() != nil:
+			return binaries{}, ctx.Err()
 		case err != nil:
 			problems = append(problems, fmt.Sprintf("%s: %v", dir, err))
 		case bin.major < minMajor:

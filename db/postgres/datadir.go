@@ -202,7 +202,8 @@ func (d *dataDir) makeSocketDir() (dir string, remove func(), err error) {
 		return "", nil, err
 	}
 	socket := filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(socketPort))
-	if len(socket) <= maxSocketPath {
+	// A comma would make two hosts of one directory for whoever connects.
+	if len(socket) <= maxSocketPath && !strings.Contains(dir, ",") {
 		return dir, func() { removeAll(dir) }, d.makePrivate(dir)
 	}
 	if dir, err = os.MkdirTemp("", tempSocketPrefix); err != nil {
@@ -218,7 +219,8 @@ func (d *dataDir) makeSocketDir() (dir string, remove func(), err error) {
 	}
 	if err != nil {
 		remove()
-		return "", nil, fmt.Errorf("socket directory (the path of the data directory is too long for a unix socket): %w", err)
+		return "", nil, fmt.Errorf("socket directory (in place of %s, whose path no socket can have): %w",
+			filepath.Join(d.root, socketDirName), err)
 	}
 	return dir, remove, nil
 }

@@ -133,7 +133,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 }
 
 func serverArgs(cluster, socketDir string, settings map[string]string) []string {
-	// The parameter is a list of directories; quotes keep a comma or a space in a name.
+	// The parameter is a list of directories; quotes keep a space in a name.
 	quoted := `"` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`
 	args := []string{
 		"-D", cluster,

@@ -1,0 +1,133 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func TestMigrate_SeveralReplicasAtOnce(t *testing.T) {
+	url := dbtest.URL(t)
+	d := dbtest.Open(t, url)
+	check(t, d.MigrateDown(t.Context()))
+	var replicas sync.WaitGroup
+	for range 3 {
+		replica := dbtest.Open(t, url)
+		replicas.Go(func() {
+			if err := replica.Migrate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	replicas.Wait()
+	if _, err := d.Settings(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMigrate_DownLeavesNothingAndUpWorksAgain(t *testing.T) {
+	d := dbtest.New(t)
+	check(t, d.MigrateDown(t.Context()))
+	var left int
+	row := dbtest.SQL(t, d).QueryRowContext(t.Context(),
+		`SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v', 'S') AND c.relname NOT LIKE 'goose%'`)
+	check(t, row.Scan(&left))
+	if left != 0 {
+		t.Errorf("%d tables or sequences are left", left)
+	}
+	check(t, d.Migrate(t.Context()))
+	check(t, d.Migrate(t.Context()))
+	createUser(t, d, "a@example.com")
+}
+
+func TestOpen_KeyValueDSN(t *testing.T) {
+	config, err := pq.NewConfig(dbtest.URL(t))
+	check(t, err)
+	dsn := "host=" + config.Host + " user=" + config.User + " dbname=" + config.Database +
+		" password='" + config.Password + "' sslmode=" + string(config.SSLMode)
+	d := dbtest.Open(t, dsn)
+	check(t, d.Ping(t.Context()))
+}
+
+func TestOpen_MalformedURLKeepsPasswordSecret(t *testing.T) {
+	_, err := db.Open(t.Context(), db.Options{URL: "postgres://panel:pa/ss:word@db.example.com/panel"})
+	if err == nil || strings.Contains(err.Error(), "pa") && strings.Contains(err.Error(), "ss:word") {
+		t.Fatalf("got error %v", err)
+	}
+	_, err = db.Open(t.Context(), db.Options{})
+	if err == nil {
+		t.Fatal("an empty URL was accepted")
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	t.Run("no server at the address", func(t *testing.T) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		address := listener.Addr().String()
+		check(t, listener.Close())
+		_, err = db.Open(t.Context(), db.Options{URL: "postgres://u@" + address + "/x?sslmode=disable"})
+		if !db.Unavailable(err) {
+			t.Errorf("Unavailable(%v) = false", err)
+		}
+	})
+	t.Run("no socket", func(t *testing.T) {
+		_, err := db.Open(t.Context(), db.Options{URL: "postgres://u@/x?host=" + filepath.Join(t.TempDir(), "none")})
+		if !db.Unavailable(err) {
+			t.Errorf("Unavailable(%v) = false", err)
+		}
+	})
+	t.Run("too late", func(t *testing.T) {
+		d := dbtest.New(t)
+		ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+		defer cancel()
+		if _, err := d.Settings(ctx); !db.Unavailable(err) {
+			t.Errorf("Unavailable(%v) = false", err)
+		}
+	})
+	t.Run("session ended by the server", func(t *testing.T) {
+		for _, code := range []string{"57P01", "08006", "53300"} {
+			if !db.Unavailable(&pq.Error{Code: pq.ErrorCode(code)}) {
+				t.Errorf("Unavailable(%s) = false", code)
+			}
+		}
+	})
+	t.Run("refused statements are not", func(t *testing.T) {
+		for _, err := range []error{nil, db.ErrNotFound, db.ErrConflict, context.Canceled, &pq.Error{Code: "42601"}, errors.New("x")} {
+			if db.Unavailable(err) {
+				t.Errorf("Unavailable(%v) = true", err)
+			}
+		}
+	})
+}
+
+// The pool must come back by itself after the server ended all its connections.
+func TestDB_SurvivesLostConnections(t *testing.T) {
+	d := dbtest.New(t)
+	check(t, d.Ping(t.Context()))
+	terminateOthers(t, d, "")
+	check(t, d.Ping(t.Context()))
+}
+
+// terminateOthers ends the database's sessions whose last query starts with the text, but its own,
+// and returns when they have ended.
+func terminateOthers(t *testing.T, d *db.DB, query string) int {
+	t.Helper()
+	var ended int
+	row := dbtest.SQL(t, d).QueryRowContext(t.Context(),
+		`SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE $1 || '%'`, query)
+	check(t, row.Scan(&ended))
+	return ended
+}

@@ -1,0 +1,223 @@
+package db_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
+	d := dbtest.New(t)
+	device := db.NewDevice{
+		Name: "rig", Kind: db.KindClient, UserCode: "BCDF-2345", CodeHash: []byte("one"),
+		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
+	}
+	first, err := d.CreateDevice(t.Context(), device)
+	check(t, err)
+	device.CodeHash = []byte("two")
+	_, err = d.CreateDevice(t.Context(), device)
+	wantErr(t, err, db.ErrConflict)
+
+	// Once approved, its code is free again, and the pending device is found before it.
+	_, err = d.ApproveDevice(t.Context(), first.ID, db.Approval{At: noon})
+	check(t, err)
+	found, err := d.DeviceByUserCode(t.Context(), "BCDF-2345")
+	check(t, err)
+	if found.ID != first.ID {
+		t.Errorf("found %v, want the approved device", found.ID)
+	}
+	device.CreatedAt = noon.Add(-time.Hour)
+	second, err := d.CreateDevice(t.Context(), device)
+	check(t, err)
+	found, err = d.DeviceByUserCode(t.Context(), "BCDF-2345")
+	check(t, err)
+	if found.ID != second.ID {
+		t.Errorf("found %v, want the pending device", found.ID)
+	}
+	_, err = d.DeviceByUserCode(t.Context(), "")
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestDeviceByCodeHash(t *testing.T) {
+	d := dbtest.New(t)
+	created, err := d.CreateDevice(t.Context(), db.NewDevice{
+		Name: "rig", Kind: db.KindClient, UserCode: "X", CodeHash: []byte{0, 1, 255},
+		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
+	})
+	check(t, err)
+	found, err := d.DeviceByCodeHash(t.Context(), []byte{0, 1, 255})
+	check(t, err)
+	if found.ID != created.ID || !found.ExpiresAt.Equal(noon.Add(time.Minute)) || found.ApprovedAt != nil ||
+		found.Online || found.LastSeenAt != nil || found.TokenVersion != 0 {
+		t.Errorf("got %+v", found)
+	}
+	_, err = d.DeviceByCodeHash(t.Context(), []byte("other"))
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestApproveDevice_OnlyPendingAndInTime(t *testing.T) {
+	d := dbtest.New(t)
+	device := startEnrollment(t, d, db.KindClient)
+	_, err := d.ApproveDevice(t.Context(), device.ID, db.Approval{At: device.ExpiresAt})
+	wantErr(t, err, db.ErrConflict)
+	approved, err := d.ApproveDevice(t.Context(), device.ID, db.Approval{At: noon})
+	check(t, err)
+	if approved.ApprovedAt == nil || !approved.ApprovedAt.Equal(noon) {
+		t.Errorf("approved at %v", approved.ApprovedAt)
+	}
+	_, err = d.ApproveDevice(t.Context(), device.ID, db.Approval{At: noon})
+	wantErr(t, err, db.ErrConflict)
+	_, err = d.ApproveDevice(t.Context(), uuid.New(), db.Approval{At: noon})
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestApproveDevice_GivesItToWhoIsNamed(t *testing.T) {
+	d := dbtest.New(t)
+	ann, bob := createUser(t, d, "ann@example.com"), createUser(t, d, "bob@example.com")
+	org := dbtest.Organisation(t, d, "guild")
+	for _, tc := range []struct {
+		name               string
+		approval           db.Approval
+		wantOwner, wantOrg *int64
+		wantName           string
+	}{
+		{"nobody named", db.Approval{}, &ann, nil, "rig"},
+		{"another user", db.Approval{OwnerID: &bob}, &bob, nil, "rig"},
+		{"an organisation", db.Approval{OrganisationID: &org, Name: ptr("new name")}, nil, &org, "new name"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			device, err := d.CreateDevice(t.Context(), db.NewDevice{
+				Name: "rig", Kind: db.KindClient, OwnerID: &ann, UserCode: tc.name, CodeHash: []byte(tc.name),
+				CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
+			})
+			check(t, err)
+			tc.approval.At = noon
+			device, err = d.ApproveDevice(t.Context(), device.ID, tc.approval)
+			check(t, err)
+			if !equal(device.OwnerID, tc.wantOwner) || !equal(device.OrganisationID, tc.wantOrg) || device.Name != tc.wantName {
+				t.Errorf("got %+v", device)
+			}
+		})
+	}
+	device := startEnrollment(t, d, db.KindClient)
+	_, err := d.ApproveDevice(t.Context(), device.ID, db.Approval{At: noon, OwnerID: ptr(bob + 100)})
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func equal[T comparable](a, b *T) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
+
+func TestApproveDevice_OfManyAtOnceOneWins(t *testing.T) {
+	d := dbtest.New(t)
+	device := startEnrollment(t, d, db.KindClient)
+	var admins sync.WaitGroup
+	var approved atomic.Int32
+	for range 8 {
+		admins.Go(func() {
+			if _, err := d.ApproveDevice(t.Context(), device.ID, db.Approval{At: noon}); err == nil {
+				approved.Add(1)
+			}
+		})
+	}
+	admins.Wait()
+	if approved.Load() != 1 {
+		t.Errorf("approved %d times", approved.Load())
+	}
+}
+
+func TestNextEnrollmentToken_UntilFirstConnection(t *testing.T) {
+	d := dbtest.New(t)
+	pending := startEnrollment(t, d, db.KindClient)
+	_, err := d.NextEnrollmentToken(t.Context(), pending.ID)
+	wantErr(t, err, db.ErrConflict)
+	_, err = d.ApproveDevice(t.Context(), pending.ID, db.Approval{At: noon})
+	check(t, err)
+
+	for want := int64(1); want <= 3; want++ {
+		version, err := d.NextEnrollmentToken(t.Context(), pending.ID)
+		check(t, err)
+		if version != want {
+			t.Fatalf("version %d, want %d", version, want)
+		}
+	}
+	replica := startReplica(t, d)
+	_, err = d.Connect(t.Context(), pending.ID, db.Hello{TokenVersion: 2, ReplicaID: replica})
+	wantErr(t, err, db.ErrConflict)
+	_, err = d.Connect(t.Context(), pending.ID, db.Hello{TokenVersion: 3, ReplicaID: replica})
+	check(t, err)
+	_, err = d.NextEnrollmentToken(t.Context(), pending.ID)
+	wantErr(t, err, db.ErrConflict)
+	_, err = d.NextEnrollmentToken(t.Context(), uuid.New())
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestRecordPoll_KeepsPollsApart(t *testing.T) {
+	d := dbtest.New(t)
+	id := startEnrollment(t, d, db.KindClient).ID
+	const interval = 5 * time.Second
+	for _, step := range []struct {
+		after, want time.Duration
+	}{
+		{0, 0},
+		{2 * time.Second, 3 * time.Second},
+		{4 * time.Second, time.Second}, // the refused poll was not recorded
+		{5 * time.Second, 0},
+		{9 * time.Second, time.Second},
+	} {
+		// Odd nanoseconds, which the database does not keep, must not matter.
+		wait, err := d.RecordPoll(t.Context(), id, noon.Add(999).Add(step.after), interval)
+		check(t, err)
+		if wait != step.want {
+			t.Errorf("after %v: told to wait %v, want %v", step.after, wait, step.want)
+		}
+	}
+	_, err := d.RecordPoll(t.Context(), uuid.New(), noon, interval)
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestRecordPoll_OfManyAtOnceOneIsAllowed(t *testing.T) {
+	d := dbtest.New(t)
+	id := startEnrollment(t, d, db.KindClient).ID
+	var polls sync.WaitGroup
+	var allowed atomic.Int32
+	for range 10 {
+		polls.Go(func() {
+			wait, err := d.RecordPoll(t.Context(), id, noon, time.Second)
+			if err != nil {
+				t.Error(err)
+			}
+			if wait == 0 {
+				allowed.Add(1)
+			}
+		})
+	}
+	polls.Wait()
+	if allowed.Load() != 1 {
+		t.Errorf("%d polls were allowed at once", allowed.Load())
+	}
+}
+
+func TestDeleteExpiredDevices_KeepsApprovedOnes(t *testing.T) {
+	d := dbtest.New(t)
+	expired, approved := startEnrollment(t, d, db.KindClient), enroll(t, d, db.KindClient, nil)
+	deleted, err := d.DeleteExpiredDevices(t.Context(), expired.ExpiresAt)
+	check(t, err)
+	if deleted != 0 {
+		t.Errorf("deleted %d that had not expired before", deleted)
+	}
+	deleted, err = d.DeleteExpiredDevices(t.Context(), expired.ExpiresAt.Add(time.Hour))
+	check(t, err)
+	if deleted != 1 {
+		t.Errorf("deleted %d, want 1", deleted)
+	}
+	readDevice(t, d, approved.ID)
+	_, err = d.Device(t.Context(), everything, expired.ID)
+	wantErr(t, err, db.ErrNotFound)
+}

@@ -1,0 +1,296 @@
+package db_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+const eventLimit = 15 * time.Second
+
+func listen(t *testing.T, d *db.DB) <-chan db.Event {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	events, err := d.Listen(ctx)
+	check(t, err)
+	t.Cleanup(func() {
+		cancel()
+		for range events {
+		}
+	})
+	return events
+}
+
+// wantEvents waits until the devices were notified, in any order, and fails at an event of another.
+func wantEvents(t *testing.T, events <-chan db.Event, what string, want ...db.Device) {
+	t.Helper()
+	var missing []uuid.UUID
+	for _, device := range want {
+		missing = append(missing, device.ID)
+	}
+	deadline := time.After(eventLimit)
+	for len(missing) > 0 {
+		select {
+		case event := <-events:
+			i := slices.Index(missing, event.DeviceID)
+			if i < 0 {
+				t.Fatalf("%s: unexpected event %+v", what, event)
+			}
+			missing = slices.Delete(missing, i, i+1)
+		case <-deadline:
+			t.Fatalf("%s: %d devices were not notified", what, len(missing))
+		}
+	}
+}
+
+func wantAll(t *testing.T, events <-chan db.Event) {
+	t.Helper()
+	select {
+	case event := <-events:
+		if !event.All {
+			t.Fatalf("got %+v, want All", event)
+		}
+	case <-time.After(eventLimit):
+		t.Fatal("no event")
+	}
+}
+
+// Each change notifies whom it concerns and nobody else: an event that should not be shows up as
+// the unexpected one of the next step.
+func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
+	url := dbtest.URL(t)
+	d, otherReplica := dbtest.Open(t, url), dbtest.Open(t, url)
+	server := enroll(t, d, db.KindServer, nil)
+	client, bystander := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)
+	allocate(t, d, bystander.ID, enroll(t, d, db.KindServer, nil).ID)
+	replica := startReplica(t, d)
+	events := listen(t, otherReplica)
+
+	made := allocate(t, d, client.ID, server.ID)
+	wantEvents(t, events, "create allocation", client, server)
+	_, err := d.UpdateAllocation(t.Context(), everything, made.ID, db.AllocationPatch{Name: ptr("x")})
+	check(t, err)
+	wantEvents(t, events, "update allocation", client, server)
+	connect(t, d, client, replica)
+	wantEvents(t, events, "connect client", client)
+
+	hello := db.Hello{TokenVersion: server.TokenVersion, ReplicaID: replica, RelayPort: 8443, Fingerprint: "ab"}
+	_, err = d.Connect(t.Context(), server.ID, hello)
+	check(t, err)
+	wantEvents(t, events, "connect server at a new endpoint", server, client)
+	_, err = d.Connect(t.Context(), server.ID, hello)
+	check(t, err)
+	wantEvents(t, events, "connect server again", server)
+
+	_, err = d.RegenerateToken(t.Context(), everything, client.ID)
+	check(t, err)
+	wantEvents(t, events, "regenerate token", client, server)
+	check(t, d.DeleteAllocation(t.Context(), everything, made.ID))
+	wantEvents(t, events, "delete allocation", client, server)
+
+	allocate(t, d, client.ID, server.ID)
+	wantEvents(t, events, "create allocation", client, server)
+	check(t, d.DeleteDevice(t.Context(), everything, client.ID))
+	wantEvents(t, events, "delete client", client, server)
+
+	// What changes nothing that a device must know notifies nobody.
+	check(t, d.SaveReports(t.Context(), server.ID, db.KindServer, nil))
+	_, err = d.RenameDevice(t.Context(), everything, bystander.ID, "new")
+	check(t, err)
+	check(t, d.RenewLease(t.Context(), replica, time.Minute))
+	_, err = d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})
+	check(t, err)
+	wantAll(t, events)
+}
+
+func TestListen_EmbeddedServersNewHostReachesItsClients(t *testing.T) {
+	d := dbtest.New(t)
+	spec := db.EmbeddedServer{Name: "panel", PublicHost: "old.example.com", PortFirst: 1, PortLast: 9}
+	server, err := d.EnsureEmbeddedServer(t.Context(), spec)
+	check(t, err)
+	client := enroll(t, d, db.KindClient, nil)
+	allocate(t, d, client.ID, server.ID)
+	events := listen(t, d)
+
+	_, err = d.EnsureEmbeddedServer(t.Context(), spec) // no event, or the next step sees two
+	check(t, err)
+	spec.PublicHost = "new.example.com"
+	_, err = d.EnsureEmbeddedServer(t.Context(), spec)
+	check(t, err)
+	wantEvents(t, events, "new host", client)
+	_, err = d.UpdateSettings(t.Context(), db.SettingsPatch{})
+	check(t, err)
+	wantAll(t, events)
+}
+
+func TestListen_RolledBackChangeNotifiesNobody(t *testing.T) {
+	d := dbtest.New(t)
+	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+	first, second := allocate(t, d, client.ID, server.ID), allocate(t, d, client.ID, server.ID)
+	events := listen(t, d)
+	_, err := d.UpdateAllocation(t.Context(), everything, first.ID, db.AllocationPatch{Port: &second.Port})
+	wantErr(t, err, db.ErrPortTaken)
+	_, err = d.UpdateSettings(t.Context(), db.SettingsPatch{})
+	check(t, err)
+	wantAll(t, events)
+}
+
+func TestListen_LostListenerSendsAll(t *testing.T) {
+	d := dbtest.New(t)
+	events := listen(t, d)
+	if ended := terminateOthers(t, d, "LISTEN"); ended != 1 {
+		t.Fatalf("ended %d listeners, want 1", ended)
+	}
+	wantAll(t, events)
+	// It hears again.
+	_, err := d.UpdateSettings(t.Context(), db.SettingsPatch{})
+	check(t, err)
+	wantAll(t, events)
+}
+
+// A server that falls silent without a word is found by its silence.
+func TestListen_SilentServerIsReplaced(t *testing.T) {
+	url := dbtest.URL(t)
+	d := dbtest.Open(t, url)
+	proxy := startProxy(t, url)
+	behind := dbtest.Open(t, proxy.url)
+	behind.SpeedUpListener()
+	events := listen(t, behind)
+	proxy.freeze()
+	_, err := d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})
+	check(t, err)
+	wantAll(t, events)
+}
+
+func TestListen_SlowReaderGetsEachDeviceOnce(t *testing.T) {
+	d := dbtest.New(t)
+	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+	made := allocate(t, d, client.ID, server.ID)
+	events := listen(t, d)
+	// More than the listener's own buffers hold: if it waited for the reader, it would be stuck.
+	for range 200 {
+		_, err := d.UpdateAllocation(t.Context(), everything, made.ID, db.AllocationPatch{Name: ptr("x")})
+		check(t, err)
+	}
+	marker := enroll(t, d, db.KindClient, nil)
+	connect(t, d, marker, startReplica(t, d))
+	counts := map[uuid.UUID]int{}
+	for counts[marker.ID] == 0 {
+		select {
+		case event := <-events:
+			counts[event.DeviceID]++
+		case <-time.After(eventLimit):
+			t.Fatal("no event")
+		}
+	}
+	// Up to 200 may have come one by one, were the reader fast; a slow one finds a few.
+	if total := counts[client.ID] + counts[server.ID]; total > 20 {
+		t.Errorf("a slow reader got %d events for two devices", total)
+	}
+}
+
+func TestListen_EndsWithItsContext(t *testing.T) {
+	d := dbtest.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	events, err := d.Listen(ctx)
+	check(t, err)
+	cancel()
+	select {
+	case _, open := <-events:
+		if open {
+			t.Error("an event after the end")
+		}
+	case <-time.After(eventLimit):
+		t.Fatal("the channel did not close")
+	}
+	if _, err := d.Listen(ctx); err == nil {
+		t.Error("listens with a context that is over")
+	}
+}
+
+// proxy stands between a client and the server, and can stop passing bytes on without closing.
+type proxy struct {
+	url string
+
+	mu     sync.Mutex
+	frozen []chan struct{} // of the connections there are
+}
+
+func startProxy(t *testing.T, url string) *proxy {
+	t.Helper()
+	config, err := pq.NewConfig(url)
+	check(t, err)
+	network, address := "tcp", net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+	if strings.HasPrefix(config.Host, "/") {
+		network, address = "unix", config.Host+"/.s.PGSQL."+strconv.Itoa(int(config.Port))
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	p := &proxy{url: "postgres://" + config.User + ":" + config.Password + "@" + listener.Addr().String() + "/" +
+		config.Database + "?sslmode=disable"}
+	var connections sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		connections.Wait()
+	})
+	connections.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial(network, address)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			frozen := make(chan struct{})
+			p.mu.Lock()
+			p.frozen = append(p.frozen, frozen)
+			p.mu.Unlock()
+			connections.Go(func() { pass(server, client, frozen) })
+			connections.Go(func() { pass(client, server, frozen) })
+		}
+	})
+	return p
+}
+
+// freeze makes every present connection silent. New ones work.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, frozen := range p.frozen {
+		close(frozen)
+	}
+	p.frozen = nil
+}
+
+// pass copies until either end closes, and swallows everything once frozen.
+func pass(to, from net.Conn, frozen <-chan struct{}) {
+	defer to.Close()
+	defer from.Close()
+	_, _ = io.Copy(writerFunc(func(b []byte) (int, error) {
+		select {
+		case <-frozen:
+			return len(b), nil
+		default:
+			return to.Write(b)
+		}
+	}), from)
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(b []byte) (int, error) { return w(b) }

@@ -1,0 +1,244 @@
+package db_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func TestUsers_EmailIsUniqueWithoutRegardToCase(t *testing.T) {
+	d := dbtest.New(t)
+	created, err := d.CreateUser(t.Context(), "Ann@Example.com", "hash", "admin")
+	check(t, err)
+	_, err = d.CreateUser(t.Context(), "ann@example.COM", "hash", "user")
+	wantErr(t, err, db.ErrConflict)
+
+	found, err := d.UserByEmail(t.Context(), "ANN@example.com")
+	check(t, err)
+	if found != created || found.Email != "Ann@Example.com" || found.Role != "admin" {
+		t.Errorf("got %+v, created %+v", found, created)
+	}
+	if found.CreatedAt.Location() != time.UTC {
+		t.Errorf("time in %v, want UTC", found.CreatedAt.Location())
+	}
+	byID, err := d.UserByID(t.Context(), created.ID)
+	check(t, err)
+	if byID != created {
+		t.Errorf("got %+v", byID)
+	}
+	_, err = d.UserByID(t.Context(), created.ID+1)
+	wantErr(t, err, db.ErrNotFound)
+	_, err = d.UserByEmail(t.Context(), "nobody@example.com")
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestCreateFirstAdmin_OneOfManyWins(t *testing.T) {
+	d := dbtest.New(t)
+	has, err := d.HasAdmin(t.Context())
+	check(t, err)
+	if has {
+		t.Fatal("an admin in an empty database")
+	}
+	var replicas sync.WaitGroup
+	var winners atomic.Int32
+	for i := range 8 {
+		replicas.Go(func() {
+			created, err := d.CreateFirstAdmin(t.Context(), fmt.Sprintf("admin%d@example.com", i), "hash")
+			if err != nil {
+				t.Error(err)
+			}
+			if created {
+				winners.Add(1)
+			}
+		})
+	}
+	replicas.Wait()
+	if winners.Load() != 1 {
+		t.Errorf("%d admins were created, want 1", winners.Load())
+	}
+	has, err = d.HasAdmin(t.Context())
+	check(t, err)
+	if !has {
+		t.Error("no admin")
+	}
+}
+
+func TestCreateFirstAdmin_EmailOfAUser(t *testing.T) {
+	d := dbtest.New(t)
+	createUser(t, d, "ann@example.com")
+	_, err := d.CreateFirstAdmin(t.Context(), "ann@example.com", "hash")
+	wantErr(t, err, db.ErrConflict)
+}
+
+func TestSessions(t *testing.T) {
+	d := dbtest.New(t)
+	user := createUser(t, d, "ann@example.com")
+	session := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Hour)}
+	check(t, d.CreateSession(t.Context(), session))
+
+	found, owner, err := d.SessionUser(t.Context(), session.ID, noon)
+	check(t, err)
+	if found != session || owner.ID != user || owner.Email != "ann@example.com" {
+		t.Errorf("got %+v of %+v", found, owner)
+	}
+	_, _, err = d.SessionUser(t.Context(), session.ID, noon.Add(time.Hour))
+	wantErr(t, err, db.ErrNotFound)
+	_, _, err = d.SessionUser(t.Context(), uuid.New(), noon)
+	wantErr(t, err, db.ErrNotFound)
+
+	check(t, d.DeleteSession(t.Context(), session.ID))
+	check(t, d.DeleteSession(t.Context(), session.ID))
+	_, _, err = d.SessionUser(t.Context(), session.ID, noon)
+	wantErr(t, err, db.ErrNotFound)
+
+	err = d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user + 1, ExpiresAt: noon})
+	wantErr(t, err, db.ErrNotFound)
+}
+
+func TestDeleteExpired_KeepsWhatIsValid(t *testing.T) {
+	d := dbtest.New(t)
+	user := createUser(t, d, "ann@example.com")
+	old := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(-time.Second)}
+	valid := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Second)}
+	for _, session := range []db.Session{old, valid} {
+		check(t, d.CreateSession(t.Context(), session))
+	}
+	hit(t, d, "old", 1, noon.Add(-2*time.Minute))
+	hit(t, d, "valid", 1, noon)
+	check(t, d.DeleteExpired(t.Context(), noon))
+
+	_, _, err := d.SessionUser(t.Context(), old.ID, noon.Add(-time.Hour))
+	wantErr(t, err, db.ErrNotFound)
+	_, _, err = d.SessionUser(t.Context(), valid.ID, noon)
+	check(t, err)
+	if wait := hit(t, d, "valid", 1, noon); wait == 0 {
+		t.Error("a limit that still holds was forgotten")
+	}
+}
+
+func TestOrganisations(t *testing.T) {
+	d := dbtest.New(t)
+	user := createUser(t, d, "ann@example.com")
+	org := dbtest.Organisation(t, d, "guild")
+	dbtest.Member(t, d, org, user, "owner")
+
+	role, err := d.OrganisationRole(t.Context(), org, user)
+	check(t, err)
+	if role != "owner" {
+		t.Errorf("role %q", role)
+	}
+	_, err = d.OrganisationRole(t.Context(), org, user+1)
+	wantErr(t, err, db.ErrNotFound)
+	for id, want := range map[int64]bool{org: true, org + 1: false} {
+		exists, err := d.OrganisationExists(t.Context(), id)
+		check(t, err)
+		if exists != want {
+			t.Errorf("organisation %d exists: %v", id, exists)
+		}
+	}
+}
+
+func TestEnsureSigningKey_ReplicasAgree(t *testing.T) {
+	d := dbtest.New(t)
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var replicas sync.WaitGroup
+	for i := range 8 {
+		replicas.Go(func() {
+			keys, err := d.EnsureSigningKey(t.Context(), db.SigningKey{
+				ID: fmt.Sprint("key", i), Seed: make([]byte, 32), CreatedAt: noon,
+			})
+			if err != nil || len(keys) != 1 || len(keys[0].Seed) != 32 || !keys[0].CreatedAt.Equal(noon) {
+				t.Errorf("got %+v, %v", keys, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen[keys[0].ID] = true
+		})
+	}
+	replicas.Wait()
+	if len(seen) != 1 {
+		t.Errorf("replicas have keys %v, want one", seen)
+	}
+}
+
+func TestSettings_PatchChangesOnlyWhatItNames(t *testing.T) {
+	d := dbtest.New(t)
+	settings, err := d.Settings(t.Context())
+	check(t, err)
+	if settings != (db.Settings{TunnelsEnabled: true, AnonymousEnrollment: true}) {
+		t.Errorf("at first %+v", settings)
+	}
+	updated, err := d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})
+	check(t, err)
+	settings, err = d.Settings(t.Context())
+	check(t, err)
+	if settings != (db.Settings{AnonymousEnrollment: true}) || updated != settings {
+		t.Errorf("got %+v, answered %+v", settings, updated)
+	}
+}
+
+func hit(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Duration {
+	t.Helper()
+	wait, err := d.Hit(t.Context(), key, limit, time.Minute, now)
+	check(t, err)
+	return wait
+}
+
+func TestHit_AllowsLimitPerWindow(t *testing.T) {
+	d := dbtest.New(t)
+	for range 3 {
+		if wait := hit(t, d, "a", 3, noon); wait != 0 {
+			t.Fatalf("refused for %v within the limit", wait)
+		}
+	}
+	for range 3 {
+		if wait := hit(t, d, "a", 3, noon.Add(20*time.Second)); wait != 40*time.Second {
+			t.Fatalf("told to wait %v, want 40s", wait)
+		}
+	}
+	if wait := hit(t, d, "b", 3, noon); wait != 0 {
+		t.Error("another key was refused")
+	}
+	if wait := hit(t, d, "a", 3, noon.Add(time.Minute)); wait != 0 {
+		t.Errorf("refused for %v in the next window", wait)
+	}
+}
+
+func TestHit_CountsAllReplicasTogether(t *testing.T) {
+	d := dbtest.New(t)
+	var callers sync.WaitGroup
+	var allowed atomic.Int32
+	for range 20 {
+		callers.Go(func() {
+			wait, err := d.Hit(t.Context(), "a", 5, time.Minute, noon)
+			if err != nil {
+				t.Error(err)
+			}
+			if wait == 0 {
+				allowed.Add(1)
+			}
+		})
+	}
+	callers.Wait()
+	if allowed.Load() != 5 {
+		t.Errorf("%d were allowed, want 5", allowed.Load())
+	}
+}
+
+func TestForgive(t *testing.T) {
+	d := dbtest.New(t)
+	hit(t, d, "a", 1, noon)
+	check(t, d.Forgive(t.Context(), "a"))
+	if wait := hit(t, d, "a", 1, noon); wait != 0 {
+		t.Errorf("refused for %v after being forgiven", wait)
+	}
+}
