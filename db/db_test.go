@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
@@ -97,8 +98,8 @@ func TestUnavailable(t *testing.T) {
 		}
 	})
 	t.Run("session ended by the server", func(t *testing.T) {
-		for _, code := range []string{"57P01", "08006", "53300"} {
-			if !db.Unavailable(&pq.Error{Code: pq.ErrorCode(code)}) {
+		for _, code := range []pqerror.Code{pqerror.AdminShutdown, pqerror.ConnectionFailure, pqerror.TooManyConnections} {
+			if !db.Unavailable(&pq.Error{Code: code}) {
 				t.Errorf("Unavailable(%s) = false", code)
 			}
 		}

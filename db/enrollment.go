@@ -21,7 +21,8 @@ type NewDevice struct {
 }
 
 // CreateDevice stores a pending device. It returns [ErrConflict] where another pending device has
-// the user code; try again with a fresh one.
+// the user code; try again with a fresh one. It returns [ErrNotFound] where the owner or organisation is
+// gone.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
@@ -137,8 +138,11 @@ func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int
 // DeleteExpiredDevices removes pending devices that expired before the time given, and returns how
 // many. Until then a poll can still tell that they expired.
 func (d *DB) DeleteExpiredDevices(ctx context.Context, expiredBefore time.Time) (int64, error) {
+	// Replicas that tidy up at the same time leave each other's rows alone.
 	result, err := d.pool.ExecContext(ctx,
-		`DELETE FROM devices WHERE approved_at IS NULL AND expires_at < $1`, stamp(expiredBefore))
+		`DELETE FROM devices WHERE id IN (
+			SELECT id FROM devices WHERE approved_at IS NULL AND expires_at < $1 FOR UPDATE SKIP LOCKED)`,
+		stamp(expiredBefore))
 	if err != nil {
 		return 0, wrap(err, "delete expired devices")
 	}

@@ -47,13 +47,17 @@ type Event struct {
 func (d *DB) Listen(ctx context.Context) (<-chan Event, error) {
 	listener := pq.NewDialListener(dialForListener(ctx, d.listen.silence), d.url,
 		d.listen.reconnectMin, d.listen.reconnectMax, d.logListener(ctx))
-	ready := make(chan error, 1)
-	go func() { ready <- listener.Listen(notifyChannel) }()
+	ready := make(chan struct{})
+	var refused error
+	go func() {
+		defer close(ready)
+		refused = listener.Listen(notifyChannel)
+	}()
 	select {
-	case err := <-ready:
-		if err != nil {
+	case <-ready:
+		if refused != nil {
 			closeListener(listener)
-			return nil, fmt.Errorf("listen: %w", err)
+			return nil, fmt.Errorf("listen: %w", refused)
 		}
 	case <-ctx.Done():
 		closeListener(listener)

@@ -25,8 +25,10 @@ func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Dur
 		return wrap(err, "renew lease")
 	}
 	_, err = d.pool.ExecContext(ctx,
-		`DELETE FROM replicas r WHERE r.lease_expires_at < now() - $1 * interval '1 second'
-			AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.replica_id = r.id)`,
+		`DELETE FROM replicas WHERE id IN (
+			SELECT r.id FROM replicas r WHERE r.lease_expires_at < now() - $1 * interval '1 second'
+				AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.replica_id = r.id)
+			FOR UPDATE SKIP LOCKED)`,
 		deadReplicaRetention.Seconds())
 	return wrap(err, "delete dead replicas")
 }

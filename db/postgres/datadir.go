@@ -62,8 +62,8 @@ func openDataDir(path string) (*dataDir, error) {
 	return d, nil
 }
 
-// makeDirs makes a directory and its missing parents: for root, who will not run Postgres, such
-// that others may pass; whatever the umask.
+// makeDirs makes a directory and its missing parents, whatever the umask. Where we are root, who will
+// not run Postgres, others may pass; that opens nothing, as what is in the directory is private.
 func makeDirs(path string) error {
 	perm := fs.FileMode(0o700)
 	if os.Geteuid() == 0 {
@@ -88,7 +88,11 @@ func makeDirs(path string) error {
 			return err
 		}
 	}
-	return nil
+	info, err := os.Stat(path)
+	if err != nil || os.Geteuid() != 0 || ownerOf(info).uid != 0 {
+		return err
+	}
+	return os.Chmod(path, info.Mode().Perm()|0o111)
 }
 
 // lockFile takes a lock that ends with this process, however it ends, and notes our pid in it.
