@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -21,12 +20,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
-
-// patience bounds every wait for something that must come.
-const patience = 10 * time.Second
 
 // replica is a hub behind a real HTTP server. Who dials is in a header here; the
 // API's middleware puts it into the context in the panel.
@@ -90,7 +87,7 @@ func startReplica(t *testing.T, d *db.DB, change ...func(*control.Options)) *rep
 
 func (r *replica) shutdown() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), controltest.Patience)
 	defer cancel()
 	if err := r.hub.Shutdown(ctx); err != nil {
 		r.t.Errorf("shutdown: %v", err)
@@ -121,21 +118,13 @@ func (r *replica) tick(d time.Duration) {
 	r.mu.Unlock()
 	select {
 	case clock <- time.Now():
-	case <-time.After(patience):
+	case <-time.After(controltest.Patience):
 		r.t.Fatalf("nothing waits for %v to pass", d)
 	}
 }
 
-// peer is a device's end of a control channel.
-type peer struct {
-	t        *testing.T
-	ws       *websocket.Conn
-	messages chan any
-	ended    chan error // The reader's error, once.
-}
-
 // dial opens the channel without saying anything.
-func (r *replica) dial(t *testing.T, device db.Device) *peer {
+func (r *replica) dial(t *testing.T, device db.Device) *controltest.Peer {
 	t.Helper()
 	who, err := json.Marshal(control.Device{ID: device.ID, Kind: types.DeviceKind(device.Kind), TokenVersion: device.TokenVersion})
 	if err != nil {
@@ -146,102 +135,19 @@ func (r *replica) dial(t *testing.T, device db.Device) *peer {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	p := &peer{t: t, ws: ws, messages: make(chan any, 64), ended: make(chan error, 1)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.ended <- p.read()
-	}()
-	t.Cleanup(func() {
-		ws.Close()
-		<-done
-	})
-	return p
-}
-
-func (p *peer) read() error {
-	for {
-		_, data, err := p.ws.ReadMessage()
-		if err != nil {
-			return err
-		}
-		var message types.ControlMessage
-		if err := json.Unmarshal(data, &message); err != nil {
-			return err
-		}
-		value, err := message.ValueByDiscriminator()
-		if err != nil {
-			return err
-		}
-		p.messages <- value
-	}
+	return controltest.NewPeer(t, ws)
 }
 
 // connect opens the channel and says hello.
-func (r *replica) connect(t *testing.T, device db.Device) *peer {
+func (r *replica) connect(t *testing.T, device db.Device) *controltest.Peer {
 	t.Helper()
 	p := r.dial(t, device)
-	hello := types.Hello{Type: types.TypeHello, AgentVersion: "0.1.0", Platform: "linux/amd64"}
+	var relay *types.RelayEndpoint
 	if device.Kind == db.KindServer {
-		hello.Relay = &types.RelayEndpoint{Port: 7443, Fingerprint: strings.Repeat("ab", 32)}
+		relay = &types.RelayEndpoint{Port: 7443, Fingerprint: strings.Repeat("ab", 32)}
 	}
-	p.send(hello)
+	p.Hello(relay)
 	return p
-}
-
-func (p *peer) send(message any) {
-	p.t.Helper()
-	if err := p.ws.WriteJSON(message); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// next waits for a message of type M.
-func next[M any](p *peer) M {
-	p.t.Helper()
-	select {
-	case message := <-p.messages:
-		m, ok := message.(M)
-		if !ok {
-			p.t.Fatalf("got a %T: %+v", message, message)
-		}
-		return m
-	case err := <-p.ended:
-		p.t.Fatalf("channel ended: %v", err)
-	case <-time.After(patience):
-		p.t.Fatalf("no %T", *new(M))
-	}
-	panic("not reached")
-}
-
-// closed waits for the channel's end, at most for limit, and returns its close
-// code.
-func (p *peer) closed(limit time.Duration) int {
-	p.t.Helper()
-	select {
-	case err := <-p.ended:
-		p.ended <- err
-		var closed *websocket.CloseError
-		if !errors.As(err, &closed) {
-			p.t.Fatalf("ended without a close frame: %v", err)
-		}
-		return closed.Code
-	case <-time.After(limit):
-		p.t.Fatalf("still open after %v", limit)
-	}
-	panic("not reached")
-}
-
-// eventually polls the database, which gives no signal.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 // enroll makes an approved device of an owner of its own.

@@ -13,6 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
 var everything = db.Scope{All: true}
@@ -24,7 +25,7 @@ func TestHub_SendsSnapshotThenWhatDiffers(t *testing.T) {
 	first := allocate(t, d, clientRow, serverRow, "tcp", 20001)
 
 	server := r.connect(t, serverRow)
-	served := next[types.ServerSnapshot](server)
+	served := controltest.Next[types.ServerSnapshot](server)
 	if served.Revision != 1 || len(served.Allocations) != 1 || len(served.Clients) != 1 || len(served.Keys.Keys) != 1 {
 		t.Fatalf("server snapshot %+v", served)
 	}
@@ -32,7 +33,7 @@ func TestHub_SendsSnapshotThenWhatDiffers(t *testing.T) {
 		t.Errorf("server's allocation %+v", got)
 	}
 	client := r.connect(t, clientRow)
-	snapshot := next[types.ClientSnapshot](client)
+	snapshot := controltest.Next[types.ClientSnapshot](client)
 	if snapshot.Revision != 1 || len(snapshot.Allocations) != 1 || len(snapshot.Servers) != 1 {
 		t.Fatalf("client snapshot %+v", snapshot)
 	}
@@ -44,10 +45,10 @@ func TestHub_SendsSnapshotThenWhatDiffers(t *testing.T) {
 	}
 
 	second := allocate(t, d, clientRow, serverRow, "udp", 20001)
-	if got := next[types.ClientChange](client); got.Revision != 2 || len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID || len(got.Servers) != 0 {
+	if got := controltest.Next[types.ClientChange](client); got.Revision != 2 || len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID || len(got.Servers) != 0 {
 		t.Errorf("client change %+v", got)
 	}
-	if got := next[types.ServerChange](server); got.Revision != 2 || len(got.Allocations) != 1 || got.Keys != nil || len(got.Clients) != 0 {
+	if got := controltest.Next[types.ServerChange](server); got.Revision != 2 || len(got.Allocations) != 1 || got.Keys != nil || len(got.Clients) != 0 {
 		t.Errorf("server change %+v", got)
 	}
 
@@ -55,18 +56,18 @@ func TestHub_SendsSnapshotThenWhatDiffers(t *testing.T) {
 	if _, err := d.UpdateAllocation(t.Context(), everything, second.ID, db.AllocationPatch{LocalPort: &port}); err != nil {
 		t.Fatal(err)
 	}
-	if got := next[types.ClientChange](client); got.Revision != 3 || got.Allocations[0].LocalPort != 19132 {
+	if got := controltest.Next[types.ClientChange](client); got.Revision != 3 || got.Allocations[0].LocalPort != 19132 {
 		t.Errorf("client change %+v", got)
 	}
 	for _, a := range []db.Allocation{second, first} {
 		if err := d.DeleteAllocation(t.Context(), everything, a.ID); err != nil {
 			t.Fatal(err)
 		}
-		if got := next[types.ClientChange](client); len(got.RemovedAllocations) != 1 || got.RemovedAllocations[0] != a.ID {
+		if got := controltest.Next[types.ClientChange](client); len(got.RemovedAllocations) != 1 || got.RemovedAllocations[0] != a.ID {
 			t.Errorf("client change %+v", got)
 		}
 		// Revision 3 of the server is the first of these: the local port is none of its business.
-		if got := next[types.ServerChange](server); got.RemovedAllocations[0] != a.ID {
+		if got := controltest.Next[types.ServerChange](server); got.RemovedAllocations[0] != a.ID {
 			t.Errorf("server change %+v", got)
 		}
 	}
@@ -78,11 +79,11 @@ func TestHub_LeavesOutServersThatHaveNotSaidWhereTheyAre(t *testing.T) {
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
 	allocate(t, d, clientRow, serverRow, "tcp", 20001)
 	client := r.connect(t, clientRow)
-	if got := next[types.ClientSnapshot](client); len(got.Servers) != 0 {
+	if got := controltest.Next[types.ClientSnapshot](client); len(got.Servers) != 0 {
 		t.Fatalf("snapshot %+v", got)
 	}
 	r.connect(t, serverRow)
-	if got := next[types.ClientChange](client); len(got.Servers) != 1 || got.Servers[0].ID != serverRow.ID {
+	if got := controltest.Next[types.ClientChange](client); len(got.Servers) != 1 || got.Servers[0].ID != serverRow.ID {
 		t.Errorf("change %+v", got)
 	}
 }
@@ -96,16 +97,16 @@ func TestHub_NewerChannelTakesOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
 			older := replicas[0].connect(t, clientRow)
-			next[types.ClientSnapshot](older)
+			controltest.Next[types.ClientSnapshot](older)
 			newer := replicas[1].connect(t, clientRow)
-			next[types.ClientSnapshot](newer)
-			if code := older.closed(patience); code != channel.CloseTakenOver {
+			controltest.Next[types.ClientSnapshot](newer)
+			if code := older.Closed(controltest.Patience); code != channel.CloseTakenOver {
 				t.Errorf("older closed with %d", code)
 			}
 			// The older one's end must not take the device offline.
-			eventually(t, "device online", func() bool { return device(t, d, clientRow).Online })
+			controltest.Eventually(t, "device online", func() bool { return device(t, d, clientRow).Online })
 			allocate(t, d, clientRow, serverRow, "tcp", 0)
-			if got := next[types.ClientChange](newer); len(got.Allocations) != 1 {
+			if got := controltest.Next[types.ClientChange](newer); len(got.Allocations) != 1 {
 				t.Errorf("change %+v", got)
 			}
 			if !device(t, d, clientRow).Online {
@@ -131,14 +132,14 @@ func TestHub_ClosesWithinASecondWhoeverMayNotStay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := enroll(t, d, db.KindClient)
 			peer := r.connect(t, row)
-			next[types.ClientSnapshot](peer)
+			controltest.Next[types.ClientSnapshot](peer)
 			if err := test.act(row); err != nil {
 				t.Fatal(err)
 			}
-			if code := peer.closed(time.Second); code != test.code {
+			if code := peer.Closed(time.Second); code != test.code {
 				t.Errorf("closed with %d", code)
 			}
-			if code := r.connect(t, row).closed(patience); code != test.code {
+			if code := r.connect(t, row).Closed(controltest.Patience); code != test.code {
 				t.Errorf("second try closed with %d", code)
 			}
 		})
@@ -150,7 +151,7 @@ func TestHub_FeatureOffClosesAndRefuses(t *testing.T) {
 	r := startReplica(t, d)
 	row := enroll(t, d, db.KindClient)
 	peer := r.connect(t, row)
-	next[types.ClientSnapshot](peer)
+	controltest.Next[types.ClientSnapshot](peer)
 
 	setTunnels := func(on bool) {
 		t.Helper()
@@ -159,26 +160,16 @@ func TestHub_FeatureOffClosesAndRefuses(t *testing.T) {
 		}
 	}
 	setTunnels(false)
-	if code := peer.closed(patience); code != channel.CloseFeatureOff {
+	if code := peer.Closed(controltest.Patience); code != channel.CloseFeatureOff {
 		t.Errorf("closed with %d", code)
 	}
-	if code := r.connect(t, row).closed(patience); code != channel.CloseFeatureOff {
+	if code := r.connect(t, row).Closed(controltest.Patience); code != channel.CloseFeatureOff {
 		t.Errorf("new one closed with %d", code)
 	}
-	eventually(t, "device offline", func() bool { return !device(t, d, row).Online })
+	controltest.Eventually(t, "device offline", func() bool { return !device(t, d, row).Online })
 
 	setTunnels(true)
-	eventually(t, "channel stays", func() bool {
-		peer := r.connect(t, row)
-		select {
-		case <-peer.messages:
-			return true
-		case <-peer.ended:
-			return false
-		case <-time.After(patience):
-			return false
-		}
-	})
+	controltest.Eventually(t, "channel stays", func() bool { return r.connect(t, row).Stays() })
 }
 
 func TestHub_EndsWhatIsNoControlChannel(t *testing.T) {
@@ -205,11 +196,11 @@ func TestHub_EndsWhatIsNoControlChannel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			peer := r.dial(t, test.device)
 			for _, message := range test.messages {
-				if err := peer.ws.WriteMessage(test.kind, []byte(message)); err != nil {
+				if err := peer.WS.WriteMessage(test.kind, []byte(message)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if code := peer.closed(patience); code != test.code {
+			if code := peer.Closed(controltest.Patience); code != test.code {
 				t.Errorf("closed with %d, want %d", code, test.code)
 			}
 		})
@@ -224,14 +215,14 @@ func TestHub_StoresTheLatestReports(t *testing.T) {
 	foreign := allocate(t, d, enroll(t, d, db.KindClient), serverRow, "tcp", 20002)
 
 	client := r.connect(t, clientRow)
-	revision := next[types.ClientSnapshot](client).Revision
+	revision := controltest.Next[types.ClientSnapshot](client).Revision
 	reason := "nothing listens on 127.0.0.1:25565"
-	client.send(types.StatusReport{Type: types.TypeStatus, Revision: revision, Allocations: []types.AllocationReport{
+	client.Send(types.StatusReport{Type: types.TypeStatus, Revision: revision, Allocations: []types.AllocationReport{
 		{ID: mine.ID, State: types.ReportReady},
 		{ID: foreign.ID, State: types.ReportReady},
 		{ID: mine.ID, State: types.ReportFailed, Reason: &reason},
 	}})
-	eventually(t, "the report is stored", func() bool {
+	controltest.Eventually(t, "the report is stored", func() bool {
 		a := allocation(t, d, mine.ID)
 		return a.ClientState == db.StateFailed && a.ClientReason == reason
 	})
@@ -244,21 +235,19 @@ func TestHub_ResyncSendsSnapshotsAtABoundedRate(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	peer := r.connect(t, enroll(t, d, db.KindClient))
-	next[types.ClientSnapshot](peer)
+	controltest.Next[types.ClientSnapshot](peer)
 	start := time.Now()
 	for range 50 {
-		peer.send(types.ResyncRequest{Type: types.TypeResync})
+		peer.Send(types.ResyncRequest{Type: types.TypeResync})
 	}
-	if got := next[types.ClientSnapshot](peer); got.Revision != 2 {
+	if got := controltest.Next[types.ClientSnapshot](peer); got.Revision != 2 {
 		t.Errorf("revision %d", got.Revision)
 	}
 	if took := time.Since(start); took < 500*time.Millisecond {
 		t.Errorf("second snapshot after %v", took)
 	}
-	select {
-	case message := <-peer.messages:
-		t.Errorf("one snapshot answers them all, but there came %+v", message)
-	default:
+	if n := peer.Waiting(); n > 0 {
+		t.Errorf("one snapshot answers them all, but %d more messages came", n)
 	}
 }
 
@@ -268,12 +257,12 @@ func TestHub_RenewsTickets(t *testing.T) {
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
 	allocate(t, d, clientRow, serverRow, "tcp", 20001)
 	server := r.connect(t, serverRow)
-	next[types.ServerSnapshot](server)
+	controltest.Next[types.ServerSnapshot](server)
 	client := r.connect(t, clientRow)
-	before := next[types.ClientSnapshot](client).Servers[0]
+	before := controltest.Next[types.ClientSnapshot](client).Servers[0]
 
 	r.tick(12 * time.Hour)
-	renewed := next[types.ClientChange](client)
+	renewed := controltest.Next[types.ClientChange](client)
 	if len(renewed.Servers) != 1 || len(renewed.Allocations) != 0 || renewed.Revision != 2 {
 		t.Fatalf("renewal %+v", renewed)
 	}
@@ -292,13 +281,13 @@ func TestHub_PresenceFollowsTheChannel(t *testing.T) {
 	r := startReplica(t, d)
 	row := enroll(t, d, db.KindClient)
 	peer := r.connect(t, row)
-	next[types.ClientSnapshot](peer)
+	controltest.Next[types.ClientSnapshot](peer)
 	seen := device(t, d, row)
-	if !seen.Online || seen.AgentVersion == nil || *seen.AgentVersion != "0.1.0" || *seen.Platform != "linux/amd64" {
+	if !seen.Online || seen.AgentVersion == nil || *seen.AgentVersion != "0.0.0-test" || *seen.Platform != "test/test" {
 		t.Errorf("connected device %+v", seen)
 	}
-	peer.ws.Close()
-	eventually(t, "device offline", func() bool { return !device(t, d, row).Online })
+	peer.WS.Close()
+	controltest.Eventually(t, "device offline", func() bool { return !device(t, d, row).Online })
 }
 
 func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
@@ -307,11 +296,11 @@ func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
 	stopping := startReplica(t, d)
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
 	client, server, silent := stopping.connect(t, clientRow), staying.connect(t, serverRow), stopping.dial(t, clientRow)
-	next[types.ClientSnapshot](client)
-	next[types.ServerSnapshot](server)
+	controltest.Next[types.ClientSnapshot](client)
+	controltest.Next[types.ServerSnapshot](server)
 	stopping.shutdown()
-	for _, p := range []*peer{client, silent} {
-		if code := p.closed(patience); code != channel.CloseRestarting {
+	for _, p := range []*controltest.Peer{client, silent} {
+		if code := p.Closed(controltest.Patience); code != channel.CloseRestarting {
 			t.Errorf("closed with %d", code)
 		}
 	}
@@ -321,7 +310,7 @@ func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
 	if !device(t, d, serverRow).Online {
 		t.Error("another replica's device is offline")
 	}
-	if code := stopping.dial(t, clientRow).closed(patience); code != channel.CloseRestarting {
+	if code := stopping.dial(t, clientRow).Closed(controltest.Patience); code != channel.CloseRestarting {
 		t.Errorf("a late one closed with %d", code)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
 var errAway = errors.New("the database is away")
@@ -65,27 +66,25 @@ func TestHub_ChannelsOutliveTheDatabase(t *testing.T) {
 	clientRow, serverRow := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindServer)
 	first := allocate(t, store.DB, clientRow, serverRow, "tcp", 20001)
 	client := r.connect(t, clientRow)
-	next[types.ClientSnapshot](client)
+	controltest.Next[types.ClientSnapshot](client)
 
 	store.away.Store(true)
 	second := allocate(t, store.DB, clientRow, serverRow, "tcp", 20002)
-	client.send(types.StatusReport{Type: types.TypeStatus, Revision: 1, Allocations: []types.AllocationReport{
+	client.Send(types.StatusReport{Type: types.TypeStatus, Revision: 1, Allocations: []types.AllocationReport{
 		{ID: first.ID, State: types.ReportReady},
 	}})
-	if code := r.connect(t, serverRow).closed(patience); code != websocket.CloseTryAgainLater {
+	if code := r.connect(t, serverRow).Closed(controltest.Patience); code != websocket.CloseTryAgainLater {
 		t.Errorf("a new channel closed with %d", code)
 	}
-	select {
-	case err := <-client.ended:
-		t.Fatalf("the channel ended: %v", err)
-	default:
+	if !client.Open() {
+		t.Fatal("the channel ended")
 	}
 
 	store.away.Store(false)
-	if got := next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID {
+	if got := controltest.Next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID {
 		t.Errorf("change %+v", got)
 	}
-	eventually(t, "the report is stored", func() bool {
+	controltest.Eventually(t, "the report is stored", func() bool {
 		return allocation(t, store.DB, first.ID).ClientState == db.StateReady
 	})
 }
@@ -94,14 +93,14 @@ func TestHub_ForgottenDisconnectIsReconciled(t *testing.T) {
 	r, store := startUnsteady(t)
 	gone, staying := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindClient)
 	peer := r.connect(t, gone)
-	next[types.ClientSnapshot](peer)
-	next[types.ClientSnapshot](r.connect(t, staying))
+	controltest.Next[types.ClientSnapshot](peer)
+	controltest.Next[types.ClientSnapshot](r.connect(t, staying))
 
 	store.away.Store(true)
-	peer.ws.Close()
+	peer.WS.Close()
 	<-store.lost
 	store.away.Store(false)
-	eventually(t, "device offline", func() bool {
+	controltest.Eventually(t, "device offline", func() bool {
 		r.tick(5 * time.Second)
 		return !device(t, store.DB, gone).Online
 	})
@@ -116,7 +115,7 @@ func TestHub_ReadsEverythingAgainAfterALostListener(t *testing.T) {
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
 	allocate(t, d, clientRow, serverRow, "tcp", 20001)
 	client := r.connect(t, clientRow)
-	next[types.ClientSnapshot](client)
+	controltest.Next[types.ClientSnapshot](client)
 
 	// A change that no event tells of, as if it were made while nobody listened.
 	connections := dbtest.SQL(t, d)
@@ -128,7 +127,7 @@ func TestHub_ReadsEverythingAgainAfterALostListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].LocalPort != 4242 {
+	if got := controltest.Next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].LocalPort != 4242 {
 		t.Errorf("change %+v", got)
 	}
 }

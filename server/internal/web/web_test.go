@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -11,7 +10,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
-func get(t *testing.T, method, target string, header http.Header) *http.Response {
+func get(t *testing.T, method, target string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	handler, err := web.Handler(http.NotFoundHandler())
 	if err != nil {
@@ -23,17 +22,7 @@ func get(t *testing.T, method, target string, header http.Header) *http.Response
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func body(t *testing.T, resp *http.Response) string {
-	t.Helper()
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
+	return w
 }
 
 func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
@@ -41,9 +30,9 @@ func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
 	api := map[string]bool{"/openapi.json": true, "/readyz": true, "/healthz": true, "/api/version": true}
 	for _, page := range []string{"/", "/device?code=BCDF-2345"} {
 		resp := get(t, http.MethodGet, page, nil)
-		text := body(t, resp)
-		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
-			t.Fatalf("%s: %s, %q", page, resp.Status, resp.Header.Get("Content-Type"))
+		text := resp.Body.String()
+		if resp.Code != http.StatusOK || !strings.HasPrefix(resp.Header().Get("Content-Type"), "text/html") {
+			t.Fatalf("%s: %d, %q", page, resp.Code, resp.Header().Get("Content-Type"))
 		}
 		if strings.Contains(text, "<style") || strings.Contains(text, "style=") || strings.Contains(text, "<script>") {
 			t.Errorf("%s has something inline, which its policy forbids", page)
@@ -52,8 +41,8 @@ func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
 			if api[match[1]] {
 				continue
 			}
-			if resp := get(t, http.MethodGet, match[1], nil); resp.StatusCode != http.StatusOK {
-				t.Errorf("%s refers to %s: %s", page, match[1], resp.Status)
+			if resp := get(t, http.MethodGet, match[1], nil); resp.Code != http.StatusOK {
+				t.Errorf("%s refers to %s: %d", page, match[1], resp.Code)
 			}
 		}
 	}
@@ -66,23 +55,23 @@ func TestPages_CarrySecurityHeaders(t *testing.T) {
 		"X-Content-Type-Options":  "nosniff",
 		"Referrer-Policy":         "no-referrer",
 	} {
-		if got := resp.Header.Get(name); !strings.Contains(got, want) {
+		if got := resp.Header().Get(name); !strings.Contains(got, want) {
 			t.Errorf("%s: %q lacks %q", name, got, want)
 		}
 	}
 }
 
 func TestPages_AreNotSentAgainUnchanged(t *testing.T) {
-	tag := get(t, http.MethodGet, "/assets/panel.css", nil).Header.Get("ETag")
+	tag := get(t, http.MethodGet, "/assets/panel.css", nil).Header().Get("ETag")
 	resp := get(t, http.MethodGet, "/assets/panel.css", http.Header{"If-None-Match": {tag}})
-	if resp.StatusCode != http.StatusNotModified {
-		t.Errorf("status %s", resp.Status)
+	if resp.Code != http.StatusNotModified {
+		t.Errorf("status %d", resp.Code)
 	}
 }
 
 func TestPages_RefuseOtherMethods(t *testing.T) {
 	resp := get(t, http.MethodPost, "/device", nil)
-	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("%s, Allow %q", resp.Status, resp.Header.Get("Allow"))
+	if resp.Code != http.StatusMethodNotAllowed || resp.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("%d, Allow %q", resp.Code, resp.Header().Get("Allow"))
 	}
 }
