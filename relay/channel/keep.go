@@ -21,6 +21,16 @@ func (e *FinalError) Error() string {
 	return fmt.Sprintf("closed for good: %s (%d)", e.Reason, e.Code)
 }
 
+// ErrFeatureOff is what a Dial given to Keep wraps when it was refused because
+// tunnels are switched off. Like an end with CloseFeatureOff it is not final.
+var ErrFeatureOff = errors.New("channel: tunnels are switched off")
+
+// IsFeatureOff reports whether a channel ended, or was refused, because tunnels
+// are switched off.
+func IsFeatureOff(err error) bool {
+	return errors.Is(err, ErrFeatureOff) || websocket.IsCloseError(err, CloseFeatureOff)
+}
+
 // Backoff is exponential back-off with full jitter: the n-th wait is uniform
 // between 0 and Min doubled n times, at most Max.
 type Backoff struct {
