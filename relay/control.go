@@ -1,0 +1,237 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+const (
+	// maxControlMessage bounds one message of the panel. A snapshot spends about
+	// 200 bytes on an allocation, so that it holds every port there is.
+	maxControlMessage = 32 << 20
+	// reportsPerMessage and maxReason are the contract's limits of a StatusReport.
+	reportsPerMessage = 1000
+	maxReason         = 500
+)
+
+// control is the tunnel server's end of its control channel.
+type control struct {
+	server *Server
+
+	mu sync.Mutex
+	// conn is the channel on which a snapshot was applied; nil while there is
+	// none. Revision and reported belong to it.
+	conn     *channel.Conn
+	revision int64
+	reported map[int64]portState
+}
+
+func newControl(s *Server) *control { return &control{server: s} }
+
+// run keeps the control channel.
+func (c *control) run(ctx context.Context) error {
+	options := c.server.opts.Channel
+	if options.MaxMessage == 0 {
+		options.MaxMessage = maxControlMessage
+	}
+	return channel.Keep(ctx, channel.KeepOptions{
+		Dial:    c.server.opts.Dial,
+		Serve:   c.serve,
+		Ended:   c.ended,
+		Backoff: c.server.opts.Backoff,
+		Channel: options,
+	})
+}
+
+// ended hears of every end of the channel that another try follows.
+func (c *control) ended(err error, wait time.Duration) {
+	c.server.log.Info("no control channel to the panel", slog.Any("error", err), slog.Duration("retry", wait))
+	if channel.IsFeatureOff(err) {
+		c.server.suspend()
+	}
+}
+
+// serve speaks one control channel.
+func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) error {
+	defer c.detach()
+	if err := conn.Send(c.hello()); err != nil {
+		return err
+	}
+	var state desiredState
+	awaiting := true // A snapshot: hello asks for one.
+	for {
+		message, err := receive(conn)
+		if err != nil {
+			return err
+		}
+		switch m := message.(type) {
+		case types.ServerSnapshot:
+			if state, err = fromSnapshot(m); err != nil {
+				return err
+			}
+			awaiting = false
+			ready()
+			c.apply(conn, state, nil)
+		case types.ServerChange:
+			if awaiting {
+				continue // The snapshot will hold it.
+			}
+			if m.Revision != state.revision+1 {
+				c.server.log.Warn("a revision was missed", slog.Int64("have", state.revision), slog.Int64("got", m.Revision))
+				awaiting = true
+				if err := conn.Send(types.ResyncRequest{Type: types.TypeResync}); err != nil {
+					return err
+				}
+				continue
+			}
+			if state, err = state.with(m); err != nil {
+				return err
+			}
+			c.apply(conn, state, m.Allocations)
+		default:
+			c.server.log.Warn("the panel sent a message that is not for a tunnel server", slog.Any("type", m))
+		}
+	}
+}
+
+func (c *control) hello() types.Hello {
+	return types.Hello{
+		Type:         types.TypeHello,
+		AgentVersion: c.server.opts.Version,
+		Platform:     c.server.opts.Platform,
+		Relay:        &types.RelayEndpoint{Port: c.server.opts.AdvertisedPort, Fingerprint: c.server.fingerprint},
+	}
+}
+
+// receive returns the next message: a snapshot, a change, or the type of a
+// message that a tunnel server has no use for, such as one of a later panel's.
+func receive(conn *channel.Conn) (any, error) {
+	data, err := conn.Receive()
+	if err != nil {
+		return nil, err
+	}
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("decode a control message: %w", err)
+	}
+	var snapshot types.ServerSnapshot
+	var change types.ServerChange
+	switch head.Type {
+	case string(types.TypeServerSnapshot):
+		err = json.Unmarshal(data, &snapshot)
+		return snapshot, err
+	case string(types.TypeServerChange):
+		err = json.Unmarshal(data, &change)
+		return change, err
+	default:
+		return head.Type, nil
+	}
+}
+
+// apply makes a desired state real and reports on it: on everything after a
+// snapshot, otherwise on what has changed or was named in the change, whose
+// status the panel may have forgotten.
+func (c *control) apply(conn *channel.Conn, state desiredState, named []types.ServerAllocation) {
+	s := c.server
+	if state.keys != nil {
+		if err := s.tickets.setKeys(*state.keys); err != nil {
+			// The old keys go on; refusing the rest would close ports for nothing.
+			s.log.Error("keys of the panel refused", slog.Any("error", err))
+		}
+	}
+	c.detach() // No report may name this revision before it is applied.
+	s.applyClients(maps.Clone(state.clients))
+	s.ports.apply(state.allocations)
+
+	c.mu.Lock()
+	if named == nil {
+		c.reported = map[int64]portState{}
+	}
+	for _, a := range named {
+		delete(c.reported, a.ID)
+	}
+	c.conn, c.revision = conn, state.revision
+	c.mu.Unlock()
+	c.report()
+}
+
+// detach stops reporting.
+func (c *control) detach() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn = nil
+}
+
+// report tells the panel what it has not been told on this channel. An error
+// needs no care: the channel has ended, and the next one is told everything.
+func (c *control) report() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return
+	}
+	now := c.server.ports.states()
+	var reports []types.AllocationReport
+	for _, id := range slices.Sorted(maps.Keys(now)) {
+		state := now[id]
+		if told, ok := c.reported[id]; ok && told == state {
+			continue
+		}
+		reports = append(reports, state.report(id))
+	}
+	c.reported = now
+	for part := range slices.Chunk(reports, reportsPerMessage) {
+		if c.conn.Send(types.StatusReport{Type: types.TypeStatus, Revision: c.revision, Allocations: part}) != nil {
+			return
+		}
+	}
+}
+
+// desiredState is what the panel wants of this tunnel server.
+type desiredState struct {
+	revision    int64
+	allocations map[int64]types.ServerAllocation
+	clients     map[uuid.UUID]int64
+	keys        *types.JWKS // nil: as before.
+}
+
+func fromSnapshot(m types.ServerSnapshot) (desiredState, error) {
+	empty := desiredState{revision: m.Revision - 1}
+	return empty.with(types.ServerChange{Revision: m.Revision, Allocations: m.Allocations, Clients: m.Clients, Keys: &m.Keys})
+}
+
+// with returns the state after a change.
+func (d desiredState) with(m types.ServerChange) (desiredState, error) {
+	next := desiredState{revision: m.Revision, keys: m.Keys, allocations: map[int64]types.ServerAllocation{}, clients: map[uuid.UUID]int64{}}
+	maps.Copy(next.allocations, d.allocations)
+	maps.Copy(next.clients, d.clients)
+	for _, id := range m.RemovedAllocations {
+		delete(next.allocations, id)
+	}
+	for _, id := range m.RemovedClients {
+		delete(next.clients, id)
+	}
+	for _, a := range m.Allocations {
+		if !a.Protocol.Valid() || a.Port < 1 || a.Port > 65535 || a.ID < 1 {
+			return d, fmt.Errorf("allocation %d: %s port %d", a.ID, a.Protocol, a.Port)
+		}
+		next.allocations[a.ID] = a
+	}
+	for _, client := range m.Clients {
+		next.clients[client.ID] = client.TokenVersion
+	}
+	return next, nil
+}

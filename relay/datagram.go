@@ -1,0 +1,233 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// defaultIdle is the contract's default of udpIdleSeconds.
+const defaultIdle = 60
+
+// datagramPort is the public port of a UDP allocation.
+type datagramPort struct {
+	server *Server
+	conn   *net.UDPConn
+	done   chan struct{} // Closed when the port is.
+
+	mu         sync.Mutex
+	closed     bool
+	allocation types.ServerAllocation
+	flows      map[flowKey]*flow
+	sources    map[netip.Addr]int // How many flows each has.
+}
+
+// flowKey tells flows apart: a player who reaches two addresses of this machine
+// must be answered from each.
+type flowKey struct {
+	source netip.AddrPort
+	local  netip.Addr
+}
+
+// flow is one player's address.
+type flow struct {
+	port    *datagramPort
+	carrier *carrier
+	number  uint64
+	key     flowKey
+	source  []byte // The control message that answers from the address reached.
+	idle    time.Duration
+	used    atomic.Int64 // When a datagram last passed, in Unix nanoseconds.
+}
+
+func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) {
+	var config net.ListenConfig
+	l, err := config.ListenPacket(context.Background(), "udp", s.bindAddress(a.Port))
+	if err != nil {
+		return nil, err
+	}
+	udp, ok := l.(*net.UDPConn)
+	if !ok {
+		_ = l.Close()
+		return nil, fmt.Errorf("listen: got a %T", l)
+	}
+	if err := askForDestination(udp); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	p := &datagramPort{
+		server: s, conn: udp, allocation: a, done: make(chan struct{}),
+		flows: map[flowKey]*flow{}, sources: map[netip.Addr]int{},
+	}
+	s.work.Go(p.read)
+	return p, nil
+}
+
+func (p *datagramPort) configure(a types.ServerAllocation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.allocation = a
+}
+
+func (p *datagramPort) close() {
+	p.mu.Lock()
+	p.closed = true
+	close(p.done)
+	_ = p.conn.Close()
+	flows := make([]*flow, 0, len(p.flows))
+	for _, f := range p.flows {
+		flows = append(flows, f)
+	}
+	p.mu.Unlock()
+	for _, f := range flows {
+		p.remove(f)
+	}
+}
+
+// tend ends the flows on which both directions have been silent.
+func (p *datagramPort) tend(now time.Time) {
+	p.mu.Lock()
+	var silent []*flow
+	for _, f := range p.flows {
+		if now.UnixNano()-f.used.Load() > int64(f.idle) {
+			silent = append(silent, f)
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range silent {
+		p.remove(f)
+	}
+}
+
+func (p *datagramPort) read() {
+	buffer := make([]byte, 64<<10)
+	control := make([]byte, destinationSpace)
+	for {
+		n, m, _, source, err := p.conn.ReadMsgUDPAddrPort(buffer, control)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			p.server.log.Debug("read a public UDP port", slog.Int64("allocation", p.allocationID()), slog.Any("error", err))
+			select {
+			case <-time.After(10 * time.Millisecond): // Not to spin, should it last.
+				continue
+			case <-p.done:
+				return
+			}
+		}
+		if n > wire.MaxDatagram || !p.forward(unmap(source), destination(control[:m]), buffer[:n]) {
+			p.server.dropped.Add(1)
+		}
+	}
+}
+
+func (p *datagramPort) allocationID() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.allocation.ID
+}
+
+// forward passes a player's datagram on. It reports false for a datagram of a
+// flow that cannot be opened; one that its data connection has no room for is
+// counted there.
+func (p *datagramPort) forward(source netip.AddrPort, local netip.Addr, payload []byte) bool {
+	key := flowKey{source: source, local: local}
+	p.mu.Lock()
+	f := p.flows[key]
+	if f == nil {
+		defer p.mu.Unlock()
+		return p.open(key, payload)
+	}
+	p.mu.Unlock()
+	f.used.Store(time.Now().UnixNano())
+	f.carrier.conn.Send(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
+	return true
+}
+
+// open opens a flow with its first datagram. It is called with mu held.
+func (p *datagramPort) open(key flowKey, payload []byte) bool {
+	limits := p.server.limits
+	if p.closed || len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
+		return false
+	}
+	link := p.server.link(p.allocation.ClientID)
+	if link == nil {
+		return false
+	}
+	c := link.datagrams()
+	if c == nil {
+		return false
+	}
+	idle := defaultIdle
+	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
+		idle = *o
+	}
+	f := &flow{port: p, carrier: c, key: key, source: answerFrom(key.local), idle: time.Duration(idle) * time.Second}
+	f.used.Store(time.Now().UnixNano())
+	open := wire.Record{
+		Kind:        wire.RecordOpen,
+		Allocation:  p.allocation.ID,
+		IdleSeconds: idle,
+		Source:      key.source,
+		Destination: p.reached(key),
+	}
+	if !c.open(f, open, payload) {
+		return true // Counted by its queue.
+	}
+	p.flows[key] = f
+	p.sources[key.source.Addr()]++
+	p.server.flows.Add(1)
+	return true
+}
+
+// reached is the public address that a player reached, as far as the system
+// tells.
+func (p *datagramPort) reached(key flowKey) netip.AddrPort {
+	var bound netip.AddrPort
+	if a, ok := p.conn.LocalAddr().(*net.UDPAddr); ok {
+		bound = unmap(a.AddrPort())
+	}
+	switch {
+	case key.local.IsValid():
+		return netip.AddrPortFrom(key.local, bound.Port())
+	case bound.Addr().IsUnspecified() && key.source.Addr().Is4():
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), bound.Port())
+	default:
+		return bound
+	}
+}
+
+// remove ends a flow, if it has not ended yet.
+func (p *datagramPort) remove(f *flow) {
+	p.mu.Lock()
+	if p.flows[f.key] != f {
+		p.mu.Unlock()
+		return
+	}
+	delete(p.flows, f.key)
+	source := f.key.source.Addr()
+	if p.sources[source]--; p.sources[source] == 0 {
+		delete(p.sources, source)
+	}
+	p.server.flows.Add(-1)
+	p.mu.Unlock()
+	f.carrier.close(f)
+}
+
+// deliver sends a datagram to the player.
+func (f *flow) deliver(payload []byte) {
+	f.used.Store(time.Now().UnixNano())
+	if _, _, err := f.port.conn.WriteMsgUDPAddrPort(payload, f.source, f.key.source); err != nil {
+		f.port.server.dropped.Add(1)
+	}
+}

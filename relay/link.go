@@ -1,0 +1,218 @@
+package relay
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+var (
+	errOff     = errors.New("tunnels are switched off")
+	errClosing = errors.New("the tunnel server is closing")
+	errUnknown = errors.New("the tunnel client has nothing here")
+	errVersion = errors.New("the ticket is of another token")
+)
+
+// link is a tunnel client that is connected. Its data connections live and die
+// with it, and players with those: the link is what notices that a tunnel
+// client is gone, and a data connection to one that is gone would keep a player
+// hanging until the kernel gives up on it.
+type link struct {
+	server  *Server
+	client  uuid.UUID
+	version int64
+	channel *channel.Conn
+	secret  secretHash
+	pool    *pool
+
+	mu      sync.Mutex
+	ended   bool
+	carrier *carrier
+}
+
+func newLink(s *Server, t ticket, c *channel.Conn) *link {
+	l := &link{server: s, client: t.client, version: t.version, channel: c}
+	l.pool = newPool(s.limits, func(n int) { l.dial(wire.KindStream, n) })
+	return l
+}
+
+// admits says whether a ticket fits the desired state.
+func (s *Server) admits(t ticket) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admitsLocked(t)
+}
+
+func (s *Server) admitsLocked(t ticket) error {
+	version, ok := s.clients[t.client]
+	switch {
+	case s.closing:
+		return errClosing
+	case s.off:
+		return errOff
+	case !ok:
+		return errUnknown
+	case version != t.version:
+		return errVersion
+	}
+	return nil
+}
+
+// enlist makes l the link of its tunnel client and ends the one before.
+func (s *Server) enlist(l *link, secret secretHash) error {
+	s.mu.Lock()
+	// Again: the desired state may have changed since the ticket was looked at.
+	if err := s.admitsLocked(ticket{client: l.client, version: l.version}); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	before := s.linked[l.client]
+	l.secret = secret
+	s.linked[l.client] = l
+	s.secrets[secret] = l
+	s.mu.Unlock()
+	if before != nil {
+		before.end(channel.CloseTakenOver, "a newer link of this tunnel client took over")
+	}
+	return nil
+}
+
+// delist forgets l, which may have been replaced long ago.
+func (s *Server) delist(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.secrets, l.secret)
+	if s.linked[l.client] == l {
+		delete(s.linked, l.client)
+	}
+}
+
+// serve speaks the link until it ends.
+func (l *link) serve(from string) {
+	s := l.server
+	log := s.log.With(slog.String("client", l.client.String()), slog.String("from", from))
+	defer l.channel.Wait()
+	secret, hash := newSecret()
+	if err := s.enlist(l, hash); err != nil {
+		code := channel.CloseTokenDead
+		switch {
+		case errors.Is(err, errClosing):
+			code = channel.CloseRestarting
+		case errors.Is(err, errOff):
+			code = channel.CloseFeatureOff
+		case errors.Is(err, errUnknown):
+			code = channel.CloseDeleted
+		}
+		l.channel.Close(code, err.Error())
+		return
+	}
+	log.Info("tunnel client linked")
+	err := l.channel.Send(wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret})
+	for err == nil {
+		var data []byte
+		if data, err = l.channel.Receive(); err == nil {
+			// There is nothing that a client of this version has to say.
+			_, err = wire.DecodeLink(data)
+		}
+	}
+	log.Info("tunnel client gone", slog.Any("reason", err))
+	l.end(websocket.CloseNormalClosure, "")
+}
+
+// end closes the link, its data connections and its players. It does not wait,
+// and only the first reason counts.
+func (l *link) end(code int, reason string) {
+	l.channel.Close(code, reason)
+	// Before the data connections: no further one may come.
+	l.server.delist(l)
+	l.mu.Lock()
+	l.ended = true
+	c := l.carrier
+	l.carrier = nil
+	l.mu.Unlock()
+	for _, conn := range l.pool.close() {
+		conn.Close()
+	}
+	if c != nil {
+		c.end()
+	}
+}
+
+// dial asks the tunnel client for data connections.
+func (l *link) dial(kind wire.Kind, count int) {
+	// An error means that the link has ended, and whoever waits with it.
+	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkDial, Kind: kind, Count: count})
+}
+
+// serveStreams serves a stream data connection.
+func (l *link) serveStreams(ws *websocket.Conn) {
+	conn := forward.NewServerStream(ws)
+	if !l.pool.add(conn) {
+		conn.Close()
+	}
+	err := conn.Serve()
+	l.pool.remove(conn)
+	l.server.log.Debug("data connection ended", slog.String("client", l.client.String()), slog.Any("reason", err))
+}
+
+// serveDatagrams serves a datagram data connection. One that nobody waits for,
+// its carrier having been given up, is closed.
+func (l *link) serveDatagrams(ws *websocket.Conn) {
+	l.mu.Lock()
+	c := l.carrier
+	l.mu.Unlock()
+	if c == nil || !c.attach() {
+		_ = ws.Close()
+		return
+	}
+	err := c.serve(ws)
+	l.dropCarrier(c)
+	l.server.log.Debug("datagram data connection ended", slog.String("client", l.client.String()), slog.Any("reason", err))
+}
+
+// datagrams returns the link's carrier, and asks for its data connection if it
+// is new. It is nil if the link has ended.
+func (l *link) datagrams() *carrier {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil
+	}
+	if l.carrier == nil {
+		l.carrier = newCarrier(l.server, time.Now())
+		l.dial(wire.KindDatagram, 1)
+	}
+	return l.carrier
+}
+
+// dropCarrier ends a carrier; the next flow makes another.
+func (l *link) dropCarrier(c *carrier) {
+	l.mu.Lock()
+	if l.carrier == c {
+		l.carrier = nil
+	}
+	l.mu.Unlock()
+	c.end()
+}
+
+// tend closes what has been idle for too long.
+func (l *link) tend(now time.Time) {
+	for _, conn := range l.pool.tend(now) {
+		conn.Retire()
+	}
+	l.mu.Lock()
+	c := l.carrier
+	l.mu.Unlock()
+	if c != nil && c.useless(now) {
+		c.conn.Retire()
+		l.dropCarrier(c)
+	}
+}

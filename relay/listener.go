@@ -1,0 +1,196 @@
+package relay
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// maxHeader bounds the header of a request, a ticket of about 600 bytes in it.
+const maxHeader = 8 << 10
+
+// secretHash is by what a link's secret is looked up: comparing secrets
+// themselves would tell by its time how much of a guess was right.
+type secretHash [sha256.Size]byte
+
+func newSecret() (string, secretHash) {
+	secret := rand.Text() // 130 random bits.
+	return secret, sha256.Sum256([]byte(secret))
+}
+
+// listener takes links and data connections.
+type listener struct {
+	server *Server
+	http   *http.Server
+	links  websocket.Upgrader
+	data   websocket.Upgrader
+
+	unauthenticated atomic.Int64
+	pending         sync.WaitGroup // Connections that are net/http's.
+}
+
+func (s *Server) newListener() *listener {
+	l := &listener{server: s}
+	// Agents are no browsers: a request that comes from a page is refused, which
+	// the upgraders do by its Origin.
+	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
+	l.data = websocket.Upgrader{
+		Subprotocols:    []string{wire.Subprotocol},
+		WriteBufferSize: forward.WriteBufferSize,
+		WriteBufferPool: &forward.WriteBuffers,
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+wire.PathLink, l.serveLink)
+	mux.HandleFunc("GET "+wire.PathData, l.serveData)
+	l.http = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: s.limits.Handshake, // Of the TLS handshake too.
+		ReadTimeout:       s.limits.Handshake,
+		WriteTimeout:      s.limits.Handshake,
+		MaxHeaderBytes:    maxHeader,
+		ConnState:         l.count,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{
+			MinVersion:   tls.VersionTLS13,
+			Certificates: []tls.Certificate{s.certificate},
+			NextProtos:   []string{"http/1.1"}, // WebSockets are upgraded from nothing else.
+		},
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	}
+	// A connection is upgraded by its first request or not at all.
+	l.http.SetKeepAlivesEnabled(false)
+	return l
+}
+
+func (l *listener) serve() error {
+	err := l.http.ServeTLS(l.server.opts.Listener, "", "")
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("take links on %s: %w", l.server.opts.Listener.Addr(), err)
+}
+
+// close ends the listener and the connections that are not upgraded; wait, to
+// be called after serve has returned, waits for them.
+func (l *listener) close() { _ = l.http.Close() }
+func (l *listener) wait()  { l.pending.Wait() }
+
+// count holds the number of connections that have not been upgraded under its
+// limit: only who has shown a ticket or secret is upgraded.
+func (l *listener) count(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		l.pending.Add(1)
+		if l.unauthenticated.Add(1) > int64(l.server.limits.Unauthenticated) {
+			_ = c.Close()
+		}
+	case http.StateHijacked, http.StateClosed:
+		l.unauthenticated.Add(-1)
+		l.pending.Done()
+	}
+}
+
+// serveLink takes a link and speaks it until it ends.
+func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
+	s := l.server
+	if !speaks(w, r) {
+		return
+	}
+	t, err := s.tickets.verify(bearer(r))
+	if err == nil {
+		err = s.admits(t)
+	}
+	if err != nil {
+		s.log.Debug("link refused", slog.String("from", r.RemoteAddr), slog.Any("error", err))
+		status := http.StatusUnauthorized
+		if errors.Is(err, errOff) {
+			status = http.StatusServiceUnavailable
+		}
+		http.Error(w, "the ticket is not accepted", status)
+		return
+	}
+	if s.links.Add(1) > int64(s.limits.Links) {
+		s.links.Add(-1)
+		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.links.Add(-1)
+	// Before the upgrade, after which net/http forgets the connection.
+	s.work.Add(1)
+	defer s.work.Done()
+	ws, err := l.links.Upgrade(w, r, nil)
+	if err != nil {
+		return // Answered by the upgrader.
+	}
+	options := s.opts.Channel
+	options.MaxMessage = wire.MaxLinkMessage
+	newLink(s, t, channel.New(ws, options)).serve(r.RemoteAddr)
+}
+
+// serveData takes a data connection and serves it until it ends.
+func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
+	s := l.server
+	if !speaks(w, r) {
+		return
+	}
+	s.mu.Lock()
+	link := s.secrets[sha256.Sum256([]byte(bearer(r)))]
+	s.mu.Unlock()
+	if link == nil {
+		http.Error(w, "the link's secret is not known", http.StatusUnauthorized)
+		return
+	}
+	kind := wire.Kind(r.URL.Query().Get(wire.KindParam))
+	if !kind.Valid() {
+		http.Error(w, "kind is stream or datagram", http.StatusBadRequest)
+		return
+	}
+	if !link.pool.reserve() {
+		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
+		return
+	}
+	defer link.pool.release()
+	s.work.Add(1)
+	defer s.work.Done()
+	ws, err := l.data.Upgrade(w, r, nil)
+	if err != nil {
+		return // Answered by the upgrader.
+	}
+	s.handshakes.Add(1)
+	s.dataConnections.Add(1)
+	defer s.dataConnections.Add(-1)
+	if kind == wire.KindDatagram {
+		link.serveDatagrams(ws)
+	} else {
+		link.serveStreams(ws)
+	}
+}
+
+// speaks answers who does not speak this version of the protocol.
+func speaks(w http.ResponseWriter, r *http.Request) bool {
+	if slices.Contains(websocket.Subprotocols(r), wire.Subprotocol) {
+		return true
+	}
+	http.Error(w, "this tunnel server speaks the WebSocket subprotocol "+wire.Subprotocol, http.StatusBadRequest)
+	return false
+}
+
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}

@@ -1,0 +1,245 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+)
+
+var (
+	errPoolClosed   = errors.New("the tunnel client is gone")
+	errTooMany      = errors.New("too many players wait for the tunnel client")
+	errNotAnswering = errors.New("the tunnel client opens no data connection")
+)
+
+const (
+	// askPause is left between two requests for data connections, so that a rush
+	// of players makes few requests for many in place of many for one.
+	askPause = 2 * time.Millisecond
+	// askExpiry is when data connections asked for are given up and asked for
+	// again.
+	askExpiry = 5 * time.Second
+	// warmFor is how long after the last player's join data connections are kept
+	// ready for the next.
+	warmFor = 30 * time.Second
+	// warmDecay is what is left of the demand after each tick.
+	warmDecay = 0.7
+)
+
+// pool holds the idle stream data connections of a link and the players who
+// wait for one. It asks for as many as players need and keeps a few more ready
+// while players come: none when nobody has come lately, up to Limits.Warm when
+// they come fast.
+type pool struct {
+	limits Limits
+	ask    func(count int)
+
+	mu      sync.Mutex
+	closed  bool
+	all     map[*forward.StreamConn]struct{}
+	open    int        // Data connections of either kind, reserved ones included.
+	idle    []idleConn // The one used last is last, and is used next.
+	waiting []chan *forward.StreamConn
+
+	asked   int // Asked for and not yet come,
+	askedAt time.Time
+	later   bool // A request is about to be made by a timer.
+
+	demand   float64 // Joins less finished players, of late.
+	lastJoin time.Time
+}
+
+type idleConn struct {
+	conn  *forward.StreamConn
+	since time.Time
+}
+
+func newPool(limits Limits, ask func(count int)) *pool {
+	return &pool{limits: limits, ask: ask, all: map[*forward.StreamConn]struct{}{}}
+}
+
+// acquire returns an idle data connection, waiting for one if it must.
+func (p *pool) acquire(ctx context.Context) (*forward.StreamConn, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errPoolClosed
+	}
+	p.demand++
+	p.lastJoin = time.Now()
+	if n := len(p.idle); n > 0 && len(p.waiting) == 0 {
+		conn := p.idle[n-1].conn
+		p.idle = slices.Delete(p.idle, n-1, n)
+		p.request(p.lastJoin)
+		p.mu.Unlock()
+		return conn, nil
+	}
+	if len(p.waiting) >= p.limits.Waiting {
+		p.mu.Unlock()
+		return nil, errTooMany
+	}
+	wait := make(chan *forward.StreamConn, 1)
+	p.waiting = append(p.waiting, wait)
+	p.request(p.lastJoin)
+	p.mu.Unlock()
+
+	select {
+	case conn, ok := <-wait:
+		if !ok {
+			return nil, errPoolClosed
+		}
+		return conn, nil
+	case <-ctx.Done():
+		return nil, p.giveUp(wait)
+	}
+}
+
+// giveUp stops waiting. A data connection that came just now goes to the next.
+func (p *pool) giveUp(wait chan *forward.StreamConn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiting, wait); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		return errNotAnswering
+	}
+	if conn, ok := <-wait; ok {
+		p.offer(conn)
+	}
+	return errNotAnswering
+}
+
+// reserve counts a data connection that is about to open, unless there are too
+// many; release counts it off.
+func (p *pool) reserve() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.open >= p.limits.DataConnections {
+		return false
+	}
+	p.open++
+	return true
+}
+
+func (p *pool) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+}
+
+// add takes a data connection that has just been opened, and reports whether it
+// did.
+func (p *pool) add(conn *forward.StreamConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.all[conn] = struct{}{}
+	p.asked = max(0, p.asked-1)
+	p.offer(conn)
+	return true
+}
+
+// finished takes back a data connection whose player is done.
+func (p *pool) finished(conn *forward.StreamConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.demand = max(0, p.demand-1)
+	if _, ok := p.all[conn]; ok && !p.closed {
+		p.offer(conn)
+	}
+}
+
+// offer gives a data connection to whoever has waited longest.
+func (p *pool) offer(conn *forward.StreamConn) {
+	if len(p.waiting) > 0 {
+		p.waiting[0] <- conn
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+		return
+	}
+	p.idle = append(p.idle, idleConn{conn: conn, since: time.Now()})
+}
+
+// remove forgets a data connection that has ended.
+func (p *pool) remove(conn *forward.StreamConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.all, conn)
+	p.idle = slices.DeleteFunc(p.idle, func(i idleConn) bool { return i.conn == conn })
+}
+
+// close refuses players from now on, those who wait too, and returns the data
+// connections to close.
+func (p *pool) close() []*forward.StreamConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, wait := range p.waiting {
+		close(wait)
+	}
+	p.waiting, p.idle = nil, nil
+	all := make([]*forward.StreamConn, 0, len(p.all))
+	for conn := range p.all {
+		all = append(all, conn)
+	}
+	return all
+}
+
+// target is how many idle data connections should be ready.
+func (p *pool) target(now time.Time) int {
+	if p.limits.Warm < 0 || p.lastJoin.IsZero() || now.Sub(p.lastJoin) > warmFor {
+		return 0
+	}
+	return min(p.limits.Warm, 1+int(math.Ceil(p.demand/2)))
+}
+
+// request asks for the data connections that are missing.
+func (p *pool) request(now time.Time) {
+	if p.closed || p.later {
+		return
+	}
+	missing := len(p.waiting) + p.target(now) - len(p.idle) - p.asked
+	missing = min(missing, p.limits.DataConnections-p.open-p.asked)
+	if missing <= 0 {
+		return
+	}
+	if pause := askPause - now.Sub(p.askedAt); pause > 0 {
+		p.later = true
+		time.AfterFunc(pause, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.later = false
+			p.request(time.Now())
+		})
+		return
+	}
+	p.asked += missing
+	p.askedAt = now
+	p.ask(missing)
+}
+
+// tend lets the demand fade, gives up data connections that were asked for and
+// did not come, and returns idle ones to retire.
+func (p *pool) tend(now time.Time) []*forward.StreamConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.demand *= warmDecay
+	if p.asked > 0 && now.Sub(p.askedAt) > askExpiry {
+		p.asked = 0
+	}
+	p.request(now)
+	var surplus []*forward.StreamConn
+	for n := len(p.idle) - p.target(now); n > 0 && now.Sub(p.idle[0].since) > p.limits.WarmIdle; n-- {
+		surplus = append(surplus, p.idle[0].conn)
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+	return surplus
+}

@@ -1,0 +1,285 @@
+// Package relay is the tunnel server: it owns public ports, takes players on
+// them, and passes their traffic to tunnel clients over data connections.
+//
+// What it serves it is told over its control channel, and it keeps no other
+// state. With the control channel away everything goes on as it was: players
+// stay, new players join, and tunnel clients come back with their tickets.
+//
+//	control.go   the control channel: desired state in, status out
+//	ports.go     desired state -> open ports; stream.go and datagram.go are those
+//	listener.go  takes links and data connections
+//	link.go      a tunnel client: its pool (TCP) and its carrier (UDP)
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+// tick is how often what has become due is looked for: idle flows, idle data
+// connections, ports to try again.
+const tick = time.Second
+
+// Options say who a tunnel server is and where it listens.
+type Options struct {
+	// ID is its device id: tickets must name it. Required.
+	ID uuid.UUID
+	// Dial opens its control channel. An error wrapping channel.ErrFeatureOff
+	// closes all ports until a later try succeeds, a *channel.FinalError ends
+	// Run, any other is retried and changes nothing. Required.
+	Dial func(ctx context.Context) (*websocket.Conn, error)
+	// Listener takes links and data connections; TLS is added to it. Run closes
+	// it. Required.
+	Listener net.Listener
+	// AdvertisedPort is the port at which tunnel clients reach the Listener; 0:
+	// its own.
+	AdvertisedPort int
+	// Certificate is served on the Listener; nil: a key made by New.
+	Certificate *tls.Certificate
+	// BindHost is the address to which public ports are bound; "": all, IPv4
+	// and IPv6.
+	BindHost string
+	// Version and Platform describe this program to the panel.
+	Version, Platform string
+	// Limits bound what peers can make it hold.
+	Limits Limits
+	// Channel tunes the control channel and links, Backoff the control
+	// channel's reconnects; the zero values are for use.
+	Channel channel.Options
+	Backoff channel.Backoff
+	// Logger; nil discards.
+	Logger *slog.Logger
+	// Now is the clock that tickets are held against; nil: time.Now.
+	Now func() time.Time
+}
+
+// Stats are counts of a tunnel server, now or since it was made.
+type Stats struct {
+	Links            int64  // Tunnel clients linked now.
+	DataConnections  int64  // Open now, idle ones included.
+	Handshakes       uint64 // Data connections ever taken.
+	Players          int64  // TCP connections on public ports now.
+	Flows            int64  // UDP flows now.
+	DroppedDatagrams uint64 // Ever dropped: a full queue, a cap, no tunnel client.
+}
+
+// Server is one tunnel server.
+type Server struct {
+	opts        Options
+	log         *slog.Logger
+	limits      Limits
+	certificate tls.Certificate
+	fingerprint string
+	tickets     *ticketVerifier
+	ports       *ports
+	control     *control
+
+	work sync.WaitGroup // Every goroutine of ports, links and data connections.
+
+	links, dataConnections, players, flows atomic.Int64
+	handshakes, dropped                    atomic.Uint64
+
+	mu      sync.Mutex
+	closing bool
+	off     bool                // The feature is off, as far as is known.
+	clients map[uuid.UUID]int64 // Token versions, by the desired state.
+	linked  map[uuid.UUID]*link
+	secrets map[secretHash]*link
+}
+
+// New makes a tunnel server.
+func New(o Options) (*Server, error) {
+	if o.Dial == nil || o.Listener == nil || o.ID == uuid.Nil {
+		return nil, errors.New("relay: ID, Dial and Listener are required")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.AdvertisedPort == 0 {
+		if a, ok := o.Listener.Addr().(*net.TCPAddr); ok {
+			o.AdvertisedPort = a.Port
+		}
+	}
+	s := &Server{
+		opts:    o,
+		log:     o.Logger,
+		limits:  o.Limits.withDefaults(),
+		tickets: newTicketVerifier(o.ID, o.Now),
+		clients: map[uuid.UUID]int64{},
+		linked:  map[uuid.UUID]*link{},
+		secrets: map[secretHash]*link{},
+	}
+	var err error
+	if o.Certificate != nil {
+		s.certificate = *o.Certificate
+	} else if s.certificate, err = selfSigned(); err != nil {
+		return nil, err
+	}
+	if s.fingerprint, err = fingerprint(&s.certificate); err != nil {
+		return nil, err
+	}
+	s.control = newControl(s)
+	s.ports = newPorts(s.openPort, s.control.report, s.log)
+	return s, nil
+}
+
+// Fingerprint is the fingerprint of the key that links and data connections are
+// taken with, as in types.RelayEndpoint.
+func (s *Server) Fingerprint() string { return s.fingerprint }
+
+// Stats returns counts. It may be called at any time.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Links:            s.links.Load(),
+		DataConnections:  s.dataConnections.Load(),
+		Handshakes:       s.handshakes.Load(),
+		Players:          s.players.Load(),
+		Flows:            s.flows.Load(),
+		DroppedDatagrams: s.dropped.Load(),
+	}
+}
+
+// Run serves until ctx ends, when it returns nil, or until the control channel
+// is closed for good, when it returns the *channel.FinalError. All it started
+// has ended when it returns. It may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	listener := s.newListener()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := listener.serve(); err != nil {
+			// No tunnel client could come back: better to end and be started again.
+			cancel(err)
+		}
+	}()
+	var tending sync.WaitGroup
+	tending.Go(func() { s.tend(ctx) })
+
+	err := s.control.run(ctx)
+
+	cancel(nil)
+	tending.Wait()
+	// Ports before links: a player taken now would be spliced into a link that
+	// is closing.
+	s.ports.close()
+	// Links before the listener: their data connections end with them, while an
+	// agent that dials one more is still told 401 rather than left in a backlog.
+	s.mu.Lock()
+	s.closing = true // No further link.
+	s.mu.Unlock()
+	s.closeLinks(channel.CloseRestarting, "the tunnel server restarts")
+	listener.close()
+	<-served
+	listener.wait()
+	s.work.Wait()
+	if err == nil {
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+			err = cause
+		}
+	}
+	return err
+}
+
+// tend does what becomes due with time.
+func (s *Server) tend(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.ports.tend(now)
+			for _, l := range s.allLinks() {
+				l.tend(now)
+			}
+		}
+	}
+}
+
+// applyClients makes the clients of a desired state the ones that may be
+// linked, and closes the links of others.
+func (s *Server) applyClients(clients map[uuid.UUID]int64) {
+	s.mu.Lock()
+	s.off = false
+	s.clients = clients
+	var dead, deleted []*link
+	for id, l := range s.linked {
+		if version, ok := clients[id]; !ok {
+			deleted = append(deleted, l)
+		} else if version != l.version {
+			dead = append(dead, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range dead {
+		l.end(channel.CloseTokenDead, "the device's token was replaced")
+	}
+	for _, l := range deleted {
+		l.end(channel.CloseDeleted, "the device is not served here any more")
+	}
+}
+
+// suspend closes all ports and links because tunnels are switched off. The next
+// snapshot brings them back.
+func (s *Server) suspend() {
+	s.mu.Lock()
+	was := s.off
+	s.off = true
+	s.mu.Unlock()
+	if was {
+		return
+	}
+	s.log.Info("tunnels are switched off: closing all ports")
+	s.ports.apply(map[int64]types.ServerAllocation{})
+	s.closeLinks(channel.CloseFeatureOff, "tunnels are switched off")
+}
+
+// closeLinks ends every link.
+func (s *Server) closeLinks(code int, reason string) {
+	for _, l := range s.allLinks() {
+		l.end(code, reason)
+	}
+}
+
+func (s *Server) allLinks() []*link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*link, 0, len(s.linked))
+	for _, l := range s.linked {
+		all = append(all, l)
+	}
+	return all
+}
+
+// link returns the link of a tunnel client, or nil.
+func (s *Server) link(client uuid.UUID) *link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.linked[client]
+}
+
+// openPort opens an allocation's public port.
+func (s *Server) openPort(a types.ServerAllocation) (publicPort, error) {
+	if a.Protocol == types.ProtocolUDP {
+		return s.openDatagramPort(a)
+	}
+	return s.openStreamPort(a)
+}

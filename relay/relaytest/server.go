@@ -1,0 +1,103 @@
+package relaytest
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+// Server is a running tunnel server.
+type Server struct {
+	*relay.Server
+	Address string // Of its listener.
+
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+// Start runs a tunnel server on the loopback, for a panel. Options may be
+// changed before it is made; change may be nil. It ends with the test.
+func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := relay.Options{
+		ID: p.Server, Dial: p.Dial, Listener: l, Version: "test", Platform: "test",
+		Backoff: channel.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
+	}
+	if change != nil {
+		change(&options)
+	}
+	server, err := relay.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{Server: server, Address: l.Addr().String(), cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.err = server.Run(ctx)
+	}()
+	t.Cleanup(func() { _ = s.Stop() })
+	return s
+}
+
+// Stop ends the tunnel server and returns what Run returned.
+func (s *Server) Stop() error {
+	s.cancel()
+	<-s.done
+	return s.err
+}
+
+// Done is closed when Run has returned; Err is what it returned.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err is what Run returned, once Done is closed.
+func (s *Server) Err() error { return s.err }
+
+// AwaitStats returns once the tunnel server's counts fulfil a condition. There
+// is no signal to wait on for these: it looks again and again.
+func (s *Server) AwaitStats(t testing.TB, what string, met func(relay.Stats) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !met(s.Stats()); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not come about: %+v", what, s.Stats())
+		}
+	}
+}
+
+// FreePort returns a port that is free for TCP and UDP at the time.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := int(netip.MustParseAddrPort(l.Addr().String()).Port())
+		u, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
+		_ = l.Close()
+		if err == nil {
+			_ = u.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// Allocation returns an allocation of a client on a port.
+func Allocation(id int64, client uuid.UUID, protocol types.Protocol, port int) types.ServerAllocation {
+	return types.ServerAllocation{ID: id, ClientID: client, Protocol: protocol, Port: port}
+}

@@ -1,0 +1,154 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// streamPort is the public port of a TCP allocation.
+type streamPort struct {
+	server     *Server
+	allocation types.ServerAllocation
+	listener   *net.TCPListener
+	closing    context.Context
+	cancel     context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	players map[*net.TCPConn]struct{}
+}
+
+func (s *Server) openStreamPort(a types.ServerAllocation) (publicPort, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(context.Background(), "tcp", s.bindAddress(a.Port))
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		_ = l.Close()
+		return nil, fmt.Errorf("listen: got a %T", l)
+	}
+	p := &streamPort{server: s, allocation: a, listener: tcp, players: map[*net.TCPConn]struct{}{}}
+	p.closing, p.cancel = context.WithCancel(context.Background())
+	s.work.Go(p.accept)
+	return p, nil
+}
+
+// configure has nothing to do: a TCP allocation's options are the agent's.
+func (p *streamPort) configure(types.ServerAllocation) {}
+
+func (p *streamPort) tend(time.Time) {}
+
+func (p *streamPort) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.cancel()
+	_ = p.listener.Close()
+	for player := range p.players {
+		forward.Reset(player) // Its stream ends by it.
+	}
+}
+
+func (p *streamPort) accept() {
+	for {
+		player, err := p.listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Out of files or memory, most likely: what ends will bring them back.
+			p.server.log.Warn("players cannot be accepted", slog.Int64("allocation", p.allocation.ID), slog.Any("error", err))
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-p.closing.Done():
+				return
+			}
+		}
+		if !p.enter(player) {
+			forward.Reset(player)
+			continue
+		}
+		p.server.work.Go(func() {
+			defer p.leave(player)
+			p.serve(player)
+		})
+	}
+}
+
+func (p *streamPort) enter(player *net.TCPConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.players) >= p.server.limits.Players {
+		return false
+	}
+	p.players[player] = struct{}{}
+	p.server.players.Add(1)
+	return true
+}
+
+func (p *streamPort) leave(player *net.TCPConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.players, player)
+	p.server.players.Add(-1)
+}
+
+// serve carries a player. Whom it cannot serve it resets: closing in order
+// would look like a game that hangs up.
+func (p *streamPort) serve(player *net.TCPConn) {
+	link := p.server.link(p.allocation.ClientID)
+	if link == nil {
+		forward.Reset(player)
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.closing, p.server.limits.JoinWait)
+	defer cancel()
+	open := wire.Control{
+		Type:        wire.ControlOpen,
+		Allocation:  p.allocation.ID,
+		Source:      tcpAddrPort(player.RemoteAddr()),
+		Destination: tcpAddrPort(player.LocalAddr()),
+	}
+	for {
+		conn, err := link.pool.acquire(ctx)
+		if err != nil {
+			p.server.log.Debug("player refused", slog.Int64("allocation", p.allocation.ID), slog.Any("reason", err))
+			forward.Reset(player)
+			return
+		}
+		err = conn.Carry(player, open)
+		if errors.Is(err, forward.ErrUnused) {
+			continue // It had died while idle.
+		}
+		if err == nil {
+			link.pool.finished(conn)
+		}
+		return
+	}
+}
+
+// tcpAddrPort returns a TCP address, an IPv4-mapped one as IPv4.
+func tcpAddrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	return unmap(t.AddrPort())
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
