@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// linkState is what is known of a link.
+type linkState int
+
+const (
+	linkDialling linkState = iota // For the first time: no verdict yet.
+	linkUp
+	linkDown // It is tried again.
+)
+
+// link keeps the link to one tunnel server, at one address and with one key.
+type link struct {
+	links       *links
+	log         *slog.Logger
+	server      uuid.UUID
+	address     string
+	fingerprint string
+	dialler     *relayDialler
+	cancel      context.CancelFunc
+	wake        chan struct{} // Holds one signal: there is another ticket.
+
+	// Guarded by links.mu.
+	state  linkState
+	reason string
+
+	mu     sync.Mutex
+	ticket string
+}
+
+func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
+	return &link{
+		links:       l,
+		log:         l.log.With(slog.String("tunnelServer", s.Address)),
+		server:      s.ID,
+		address:     s.Address,
+		fingerprint: s.Fingerprint,
+		dialler:     newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout),
+		cancel:      cancel,
+		wake:        make(chan struct{}, 1),
+		ticket:      s.Ticket,
+	}
+}
+
+// renew has the next dial use another ticket, and has that dial made now if the
+// link is down: the ticket may be why.
+func (l *link) renew(ticket string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ticket == ticket {
+		return
+	}
+	l.ticket = ticket
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the link until ctx ends or, with a *channel.FinalError, until a
+// newer agent has taken over.
+func (l *link) run(ctx context.Context) error {
+	options := l.links.opts.Channel
+	options.MaxMessage = wire.MaxLinkMessage
+	return channel.Keep(ctx, channel.KeepOptions{
+		Dial: func(ctx context.Context) (*websocket.Conn, error) {
+			select { // The ticket that it tells of is the one used now.
+			case <-l.wake:
+			default:
+			}
+			l.mu.Lock()
+			ticket := l.ticket
+			l.mu.Unlock()
+			return l.dialler.link(ctx, ticket)
+		},
+		Serve:   l.serve,
+		Ended:   l.ended,
+		Wake:    l.wake,
+		Backoff: l.links.opts.Backoff,
+		Channel: options,
+	})
+}
+
+// ended hears of every end that another try follows.
+func (l *link) ended(err error, wait time.Duration) {
+	reason := fmt.Sprintf("tunnel server %s: %s", l.address, relayReason(err))
+	l.log.Warn("no link to the tunnel server", slog.String("reason", reason), slog.Duration("retry", wait))
+	l.links.setState(l, linkDown, reason)
+}
+
+// serve speaks the link until it ends.
+func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &session{link: l, dials: make(chan struct{}, l.links.opts.Limits.Dials)}
+	// The session ends with the link, all its players with it: a tunnel server
+	// that is gone could not tell them.
+	defer s.connections.Wait()
+	defer cancel()
+	for {
+		data, err := c.Receive()
+		if err != nil {
+			return notFinal(err)
+		}
+		m, err := wire.DecodeLink(data)
+		if err != nil {
+			return err
+		}
+		switch m.Type {
+		case wire.LinkWelcome:
+			s.secret = m.Secret
+			ready()
+			l.log.Info("linked to the tunnel server")
+			l.links.setState(l, linkUp, "")
+		case wire.LinkDial:
+			s.dial(ctx, m.Kind, m.Count)
+		}
+	}
+}
+
+// notFinal hides from Keep what is not a tunnel server's to decide: whether the
+// device or its token is dead the panel says, and this may be a tunnel server
+// that has not heard of the newest ticket.
+func notFinal(err error) error {
+	if websocket.IsCloseError(err, channel.CloseTokenDead, channel.CloseDeleted) {
+		return errors.New(relayReason(err))
+	}
+	return err
+}
+
+// session is one link while it is up: its data connections.
+type session struct {
+	link        *link
+	secret      string
+	dials       chan struct{} // Holds one token for each dial in progress.
+	connections sync.WaitGroup
+
+	mu   sync.Mutex
+	open int
+}
+
+// dial opens data connections, as far as the limit goes.
+func (s *session) dial(ctx context.Context, kind wire.Kind, count int) {
+	s.mu.Lock()
+	count = min(count, s.link.links.opts.Limits.DataConnections-s.open)
+	s.open += max(0, count)
+	s.mu.Unlock()
+	for range count {
+		s.connections.Go(func() {
+			err := s.connect(ctx, kind)
+			s.link.log.Debug("data connection ended", slog.String("kind", string(kind)), slog.Any("reason", err))
+			s.mu.Lock()
+			s.open--
+			s.mu.Unlock()
+		})
+	}
+}
+
+// connect opens one data connection and serves it until it or ctx ends.
+func (s *session) connect(ctx context.Context, kind wire.Kind) error {
+	select {
+	case s.dials <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ws, err := s.link.dialler.data(ctx, kind, s.secret)
+	<-s.dials
+	if err != nil {
+		return err
+	}
+	if kind == wire.KindDatagram {
+		return s.serveDatagrams(ctx, ws)
+	}
+	conn := forward.NewClientStream(ws, func(open wire.Control) (*net.TCPConn, error) {
+		return s.link.links.targets.dial(ctx, s.link.server, open)
+	})
+	// A WebSocket read knows no context.
+	stop := context.AfterFunc(ctx, conn.Close)
+	defer stop()
+	return conn.Serve()
+}

@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// errOtherKey means that whoever answers is not the tunnel server the panel
+// told of.
+var errOtherKey = errors.New("it shows another key than the panel announced")
+
+// refusedError is an answer other than an upgrade.
+type refusedError struct {
+	status  int
+	message string
+}
+
+func (e *refusedError) Error() string {
+	if e.message == "" {
+		return fmt.Sprintf("it answers %d %s", e.status, http.StatusText(e.status))
+	}
+	return e.message
+}
+
+// relayDialler opens links and data connections to one tunnel server.
+type relayDialler struct {
+	address   string
+	websocket websocket.Dialer
+}
+
+func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration) *relayDialler {
+	d := &relayDialler{address: address}
+	d.websocket = websocket.Dialer{
+		Proxy:            proxy,
+		NetDialContext:   (&net.Dialer{Timeout: timeout}).DialContext,
+		HandshakeTimeout: timeout,
+		Subprotocols:     []string{wire.Subprotocol},
+		WriteBufferSize:  forward.WriteBufferSize,
+		WriteBufferPool:  &forward.WriteBuffers,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			// A data connection resumes the link's session, which spares both
+			// ends a signature.
+			ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		},
+	}
+	if fingerprint != "" {
+		// Safe: the key itself is compared with what the panel announced, for
+		// new and resumed sessions alike, which is stricter than any authority's
+		// word for a name.
+		d.websocket.TLSClientConfig.InsecureSkipVerify = true
+		d.websocket.TLSClientConfig.VerifyConnection = pin(fingerprint)
+	}
+	return d
+}
+
+// pin accepts only the key with this fingerprint: the hexadecimal SHA-256 of
+// its SubjectPublicKeyInfo.
+func pin(fingerprint string) func(tls.ConnectionState) error {
+	want, err := hex.DecodeString(fingerprint)
+	return func(state tls.ConnectionState) error {
+		if err != nil || len(state.PeerCertificates) == 0 {
+			return errOtherKey
+		}
+		got := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
+		if subtle.ConstantTimeCompare(got[:], want) != 1 {
+			return errOtherKey
+		}
+		return nil
+	}
+}
+
+// link opens a link with a ticket.
+func (d *relayDialler) link(ctx context.Context, ticket string) (*websocket.Conn, error) {
+	return d.dial(ctx, wire.PathLink, nil, ticket)
+}
+
+// data opens a data connection with a link's secret.
+func (d *relayDialler) data(ctx context.Context, kind wire.Kind, secret string) (*websocket.Conn, error) {
+	return d.dial(ctx, wire.PathData, url.Values{wire.KindParam: {string(kind)}}, secret)
+}
+
+func (d *relayDialler) dial(ctx context.Context, path string, query url.Values, credential string) (*websocket.Conn, error) {
+	u := url.URL{Scheme: "wss", Host: d.address, Path: path, RawQuery: query.Encode()}
+	ws, response, err := d.websocket.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
+	if response != nil {
+		defer func() { _ = response.Body.Close() }()
+	}
+	if errors.Is(err, websocket.ErrBadHandshake) && response != nil {
+		message, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return nil, &refusedError{status: response.StatusCode, message: strings.TrimSpace(string(message))}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ws.Subprotocol() != wire.Subprotocol {
+		_ = ws.Close()
+		return nil, fmt.Errorf("it does not speak %s", wire.Subprotocol)
+	}
+	return ws, nil
+}
+
+// relayReason says for people why there is no link.
+func relayReason(err error) string {
+	var closed *websocket.CloseError
+	var timeout net.Error
+	var dns *net.DNSError
+	var number syscall.Errno
+	switch {
+	case errors.Is(err, errOtherKey):
+		return errOtherKey.Error()
+	case errors.As(err, &closed) && closed.Code == channel.CloseRestarting:
+		return "it restarts"
+	case errors.As(err, &closed) && closed.Code == websocket.CloseAbnormalClosure:
+		return "the connection was cut"
+	case errors.As(err, &closed) && closed.Text != "":
+		return closed.Text
+	case errors.As(err, &dns):
+		return "its name cannot be resolved"
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return "no answer"
+	case errors.As(err, &number):
+		return number.Error() // Without the addresses of both ends.
+	default:
+		return err.Error()
+	}
+}

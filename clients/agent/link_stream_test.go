@@ -1,0 +1,269 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	proxyproto "github.com/pires/go-proxyproto"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+)
+
+func TestTunnel_ServerSpeaksFirst(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "SSH-2.0-game\r\n")
+	}), nil)
+	player := d.join(port)
+	hear(t, player, "SSH-2.0-game\r\n")
+	if err := howItEnds(player); err != nil {
+		t.Errorf("the game hung up: the player sees %v, want EOF", err)
+	}
+}
+
+func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+		request, err := io.ReadAll(c) // Only half-close ends it.
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = fmt.Fprintf(c, "%d bytes", len(request))
+		_ = c.CloseWrite()
+		if late, err := io.ReadAll(c); err != nil || len(late) != 0 {
+			t.Errorf("after the answer: %q, %v", late, err)
+		}
+	}), nil)
+	player := d.join(port)
+	say(t, player, "a request")
+	_ = player.CloseWrite()
+	hear(t, player, "9 bytes")
+	if err := howItEnds(player); err != nil {
+		t.Error(err)
+	}
+
+	port = d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "last words")
+		_ = c.CloseWrite()
+		reply, err := io.ReadAll(c)
+		if err != nil || string(reply) != "are heard" {
+			t.Errorf("the player's half after the game's end: %q, %v", reply, err)
+		}
+	}), nil)
+	player = d.join(port)
+	hear(t, player, "last words")
+	if err := howItEnds(player); err != nil {
+		t.Error(err)
+	}
+	say(t, player, "are heard")
+	_ = player.Close()
+}
+
+func TestTunnel_RefusedLocalPortRefusesThePlayerAtOnce(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, relaytest.FreePort(t), nil)
+	for range 20 {
+		start := time.Now()
+		if err := howItEnds(d.join(port)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("the player sees %v, want a reset", err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+	if n := d.server.Stats().Handshakes; n > 5 {
+		t.Errorf("%d handshakes for 20 refused players: refusals must not cost data connections", n)
+	}
+}
+
+func TestTunnel_ResetPassesBothWays(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	seen := make(chan error, 1)
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+		b := make([]byte, 1)
+		_, _ = io.ReadFull(c, b)
+		if b[0] == 'r' {
+			forward.Reset(c)
+			return
+		}
+		_, _ = c.Write(b)
+		_, err := io.Copy(io.Discard, c)
+		seen <- err
+	}), nil)
+	player := d.join(port)
+	say(t, player, "r")
+	if err := howItEnds(player); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the game reset: the player sees %v", err)
+	}
+	player = d.join(port)
+	say(t, player, "x")
+	hear(t, player, "x")
+	forward.Reset(player)
+	if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the player reset: the game sees %v", err)
+	}
+}
+
+func TestTunnel_IPv6AllTheWay(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "::1", echo), func(a *types.ClientAllocation) {
+		a.LocalHost = "::1"
+	})
+	for _, host := range []string{"::1", "127.0.0.1"} {
+		player := dialTCP(t, host, port)
+		say(t, player, "hello")
+		hear(t, player, "hello")
+	}
+}
+
+func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
+	const players, size = 200, 1 << 20
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	// One player first, so that the baseline has what the first one brings.
+	first := d.join(port)
+	say(t, first, "x")
+	hear(t, first, "x")
+	_ = first.Close()
+	goroutines, _ := inUse()
+
+	var all sync.WaitGroup
+	for i := range players {
+		c := d.join(port)
+		all.Go(func() {
+			defer c.Close()
+			source := rand.NewChaCha8([32]byte{byte(i), byte(i >> 8)})
+			sent, received := sha256.New(), sha256.New()
+			go func() {
+				_, _ = io.CopyN(io.MultiWriter(c, sent), source, size)
+				_ = c.CloseWrite()
+			}()
+			n, err := io.Copy(received, c)
+			if err != nil || n != size || !bytes.Equal(sent.Sum(nil), received.Sum(nil)) {
+				t.Errorf("player %d got %d bytes back (%v), not the %d sent", i, n, err, size)
+			}
+		})
+	}
+	all.Wait()
+	d.server.AwaitStats(t, "no players", func(s relay.Stats) bool { return s.Players == 0 })
+	// What may stay are the warm data connections: the goroutines of their two ends.
+	held := int(d.server.Stats().DataConnections)
+	eventually(t, "the baseline of goroutines", func() bool {
+		now, _ := inUse()
+		return now <= goroutines+4*held
+	})
+}
+
+func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.Warm = -1 }})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	for i := range 100 {
+		player := d.join(port)
+		say(t, player, "x")
+		hear(t, player, "x")
+		switch i % 3 {
+		case 0:
+			_ = player.CloseWrite()
+			if err := howItEnds(player); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			_ = player.Close()
+		case 2:
+			forward.Reset(player)
+		}
+		d.server.AwaitStats(t, "the player's end", func(s relay.Stats) bool { return s.Players == 0 })
+	}
+	if n := d.server.Stats().Handshakes; n != 1 {
+		t.Errorf("%d handshakes for 100 players in turn, want 1", n)
+	}
+}
+
+func TestTunnel_StalledPlayerHoldsNobodyElse(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+		first := make([]byte, 1)
+		_, _ = io.ReadFull(c, first)
+		if first[0] == 'f' { // Flood.
+			chunk := make([]byte, 64<<10)
+			for {
+				if _, err := c.Write(chunk); err != nil {
+					return
+				}
+			}
+		}
+		_, _ = c.Write(first)
+		echo(c)
+	}), nil)
+	stalled := d.join(port)
+	say(t, stalled, "f") // And read nothing.
+	for range 3 {
+		player := d.join(port)
+		for range 100 {
+			say(t, player, "ping")
+			hear(t, player, "ping")
+		}
+		_ = player.Close()
+	}
+}
+
+func TestTunnel_WarmConnectionsFollowDemand(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.WarmIdle = time.Millisecond }})
+	if n := d.server.Stats().DataConnections; n != 0 {
+		t.Errorf("%d data connections before anybody played", n)
+	}
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	var players []*net.TCPConn
+	for range 40 {
+		player := d.join(port)
+		say(t, player, "x")
+		hear(t, player, "x")
+		players = append(players, player)
+	}
+	d.server.AwaitStats(t, "more data connections than players", func(s relay.Stats) bool { return s.DataConnections > 45 })
+	for _, player := range players {
+		_ = player.Close()
+	}
+	d.server.AwaitStats(t, "the end of surplus data connections", func(s relay.Stats) bool { return s.DataConnections <= 20 })
+}
+
+func TestTunnel_PlayerIsAnnouncedByProxyProtocol(t *testing.T) {
+	for _, version := range []types.ProxyProtocol{types.ProxyProtocolV1, types.ProxyProtocolV2} {
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			t.Run(string(version)+" "+host, func(t *testing.T) {
+				headers := make(chan *proxyproto.Header, 1)
+				d := newDataPlane(t, dataPlaneOptions{})
+				port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+					r := bufio.NewReader(c)
+					header, err := proxyproto.Read(r)
+					if err != nil {
+						t.Error(err)
+					}
+					headers <- header
+					_, _ = io.Copy(c, r)
+				}), func(a *types.ClientAllocation) { a.Options.ProxyProtocol = &version })
+				player := dialTCP(t, host, port)
+				header := <-headers // Before the player says anything.
+				source, destination, ok := header.TCPAddrs()
+				if !ok || source.String() != player.LocalAddr().String() || destination.String() != player.RemoteAddr().String() {
+					t.Errorf("header %+v, want %s -> %s", header, player.LocalAddr(), player.RemoteAddr())
+				}
+				say(t, player, "hello")
+				hear(t, player, "hello")
+			})
+		}
+	}
+}
