@@ -17,8 +17,12 @@ import (
 const (
 	sessionLifetime = 30 * 24 * time.Hour
 
-	// loginFailures may happen within loginWindow, per email and per address.
-	loginFailures = 10
+	// emailFailures in a row may happen within loginWindow for one email.
+	emailFailures = 10
+	// addressLogins may happen within loginWindow from one address, whatever comes
+	// of them: somebody who has one account must not be able to clear the count
+	// with it while guessing at others.
+	addressLogins = 30
 	loginWindow   = time.Minute
 )
 
@@ -33,8 +37,11 @@ type Login struct {
 // Login checks an email and password and begins a session of 30 days. The caller's
 // address is taken from ctx.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
-	limits := []string{"login:email:" + strings.ToLower(email), "login:address:" + AddressKey(ctx)}
-	if err := a.hit(ctx, limits); err != nil {
+	emailKey := "login:email:" + strings.ToLower(email)
+	if err := a.hit(ctx, "login:address:"+AddressKey(ctx), addressLogins); err != nil {
+		return Login{}, err
+	}
+	if err := a.hit(ctx, emailKey, emailFailures); err != nil {
 		return Login{}, err
 	}
 	user, err := a.store.UserByEmail(ctx, email)
@@ -48,25 +55,21 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	if !match {
 		return Login{}, problem.Unauthorized("The email or the password is wrong.")
 	}
-	for _, key := range limits {
-		if err := a.store.Forgive(ctx, key); err != nil {
-			return Login{}, err
-		}
+	if err := a.store.Forgive(ctx, emailKey); err != nil {
+		return Login{}, err
 	}
 	return a.begin(ctx, user)
 }
 
 // hit counts an attempt before it is made, so that attempts made at once are all
-// counted; a success takes it back.
-func (a *Auth) hit(ctx context.Context, keys []string) error {
-	for _, key := range keys {
-		wait, err := a.store.Hit(ctx, key, loginFailures, loginWindow, a.now())
-		if err != nil {
-			return err
-		}
-		if wait > 0 {
-			return problem.RateLimited(wait)
-		}
+// counted.
+func (a *Auth) hit(ctx context.Context, key string, limit int) error {
+	wait, err := a.store.Hit(ctx, key, limit, loginWindow, a.now())
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		return problem.RateLimited(wait)
 	}
 	return nil
 }
