@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// ErrEnrollmentUsed is returned by AwaitApproval where the device has connected
+// with an earlier token of the same enrollment: the panel gives no other.
+var ErrEnrollmentUsed = errors.New("this enrollment has been used: the device has connected already")
+
+const (
+	// defaultInterval and slowDown are RFC 8628's, sections 3.2 and 3.5.
+	defaultInterval = 5 * time.Second
+	slowDown        = 5 * time.Second
+	// maxAway is how long a panel may be away while its answer is awaited. No
+	// code lives longer.
+	maxAway = 10 * time.Minute
+)
+
+// Approval says which enrollment to wait for.
+type Approval struct {
+	Client     *tunnel.Client   // Required.
+	Enrollment types.Enrollment // As StartEnrollment returned it.
+	// OnAway hears once each time the panel goes out of reach. May be nil.
+	OnAway func(error)
+	// Wait pauses between polls, until ctx ends. Required.
+	Wait func(ctx context.Context, d time.Duration) error
+}
+
+// AwaitApproval polls until the device is approved and returns its token
+// (RFC 8628 section 3.5). The panel's clock alone decides when the code has
+// expired. It fails with the panel's enrollment_expired, with not_found once
+// the device was deleted, with ErrEnrollmentUsed, and with what kept it from the
+// panel for ten minutes.
+func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
+	interval := time.Duration(a.Enrollment.Interval) * time.Second
+	if interval <= 0 {
+		interval = defaultInterval
+	}
+	var away time.Duration
+	for pause := interval; ; {
+		if err := a.Wait(ctx, pause); err != nil {
+			return "", err
+		}
+		status, err := a.Client.PollEnrollment(ctx, a.Enrollment.DeviceCode)
+		switch {
+		case err == nil && status.Token != nil:
+			return *status.Token, nil
+		case err == nil && status.Approved:
+			return "", ErrEnrollmentUsed
+		case err == nil:
+			away, pause = 0, interval
+		case tunnel.HasCode(err, types.CodeSlowDown):
+			interval += slowDown
+			away, pause = 0, max(interval, retryAfter(err))
+		case !passing(err):
+			return "", err
+		default:
+			if away == 0 && a.OnAway != nil {
+				a.OnAway(err)
+			}
+			if away += pause; away > maxAway {
+				return "", err
+			}
+			pause = max(interval, retryAfter(err))
+		}
+	}
+}
+
+// passing reports whether the panel may still answer: it is restarting, without
+// its database, or under load.
+func passing(err error) bool {
+	var unreachable *tunnel.UnreachableError
+	return errors.As(err, &unreachable) ||
+		tunnel.HasCode(err, types.CodeUnavailable) ||
+		tunnel.HasCode(err, types.CodeInternalError) ||
+		tunnel.HasCode(err, types.CodeRateLimited)
+}
+
+func retryAfter(err error) time.Duration {
+	var answer *tunnel.Error
+	if errors.As(err, &answer) {
+		return answer.RetryAfter
+	}
+	return 0
+}
