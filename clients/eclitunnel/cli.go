@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+const description = `The EcliTunnel agent: public ports for games behind NAT.
+
+Enroll this machine once, keep "eclitunnel run" running, and open a port for each game:
+
+    eclitunnel enroll --panel https://panel.example.com
+    eclitunnel run
+    eclitunnel open tcp 25565
+
+A device token comes from the enrollment, from --token-file, or from $ECLITUNNEL_TOKEN.`
+
+// commands is the grammar of the command line.
+type commands struct {
+	settings `embed:""`
+
+	Enroll  enrollCmd  `cmd:"" help:"Enroll this machine with a panel, or install a regenerated token."`
+	Run     runCmd     `cmd:"" help:"Serve this machine's ports until stopped."`
+	Open    openCmd    `cmd:"" help:"Open a public port that leads to a local one."`
+	List    listCmd    `cmd:"" help:"List this machine's ports."`
+	Close   closeCmd   `cmd:"" help:"Close a public port."`
+	Status  statusCmd  `cmd:"" help:"Show this machine as the panel sees it."`
+	Version versionCmd `cmd:"" help:"Print the agent's version."`
+}
+
+// settings are the flags of every command.
+type settings struct {
+	Config    string `placeholder:"FILE" help:"Where the enrollment is kept (default: eclitunnel/config.json in the user's config directory)."`
+	Panel     string `placeholder:"URL" help:"Address of the panel (default: the one enrolled with)."`
+	TokenFile string `placeholder:"FILE" help:"Read the device token from this file, - for standard input, in place of the enrollment's."`
+	JSON      bool   `name:"json" help:"Print JSON for programs."`
+}
+
+// app is what a command has of the world.
+type app struct {
+	env    func(string) (string, bool)
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	wait   func(ctx context.Context, d time.Duration) error
+}
+
+// run parses the command line, runs its command and returns the exit code.
+func run(ctx context.Context, args []string, env func(string) (string, bool), stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{env: env, stdin: stdin, stdout: stdout, stderr: stderr, wait: wait}
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	helped := false
+	var grammar commands
+	parser, err := kong.New(&grammar,
+		kong.Name("eclitunnel"),
+		kong.Description(description+"\n\nExit codes:\n\n"+exitCodeHelp()),
+		kong.Writers(a.stdout, a.stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
+		// Help exits in the middle of parsing; the rest of it has no effect.
+		kong.Exit(func(int) { helped = true }),
+		kong.Resolvers(kong.ResolverFunc(a.fromEnvironment)),
+		kong.ValueFormatter(withEnvironment),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(a, &grammar.settings),
+	)
+	if err != nil {
+		return a.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return 0
+	}
+	if err != nil {
+		return a.fail(&usageError{err})
+	}
+	return a.fail(parsed.Run())
+}
+
+// fail explains an error and returns its exit code; nil is success.
+func (a *app) fail(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	a.warnf("eclitunnel: %s", explain(err))
+	return exitCode(err)
+}
+
+// environmentName is the environment variable of a flag: --log-level is
+// ECLITUNNEL_LOG_LEVEL. What belongs to one call alone, marked env:"-", has none.
+func environmentName(tag *kong.Tag, name string) string {
+	if len(tag.Envs) > 0 || name == "help" {
+		return ""
+	}
+	return "ECLITUNNEL_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	name := environmentName(flag.Tag, flag.Name)
+	// Compose files and units set variables to nothing where they mean none.
+	if value, ok := a.env(name); name != "" && ok && value != "" {
+		return value, nil
+	}
+	return nil, nil
+}
+
+// withEnvironment names a flag's environment variable in its help.
+func withEnvironment(value *kong.Value) string {
+	if value.Flag == nil {
+		return value.Help
+	}
+	name := environmentName(value.Tag, value.Name)
+	if name == "" {
+		return value.Help
+	}
+	return value.Help + " [$" + name + "]"
+}
+
+// printf and warnf write for people. An error has nowhere to be reported.
+func (a *app) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stdout, format+"\n", args...)
+}
+
+func (a *app) warnf(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// printJSON writes one value on one line.
+func (a *app) printJSON(value any) error {
+	if err := json.NewEncoder(a.stdout).Encode(value); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// usageError is a command line that cannot be carried out.
+type usageError struct{ cause error }
+
+func (e *usageError) Error() string { return e.cause.Error() }
+func (e *usageError) Unwrap() error { return e.cause }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// interrupted reports whether a command ended because it was told to.
+func interrupted(err error) bool { return errors.Is(err, context.Canceled) }

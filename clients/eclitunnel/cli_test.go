@@ -1,0 +1,330 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+func pending() answer { return answer{200, types.EnrollmentStatus{}} }
+
+func approved(token string) answer {
+	return answer{200, types.EnrollmentStatus{Approved: true, Token: &token}}
+}
+
+func TestEnroll_ShowsCodeWaitsAndKeepsToken(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	p.polls = []answer{pending(), pending(), approved(p.token)}
+	m.run("enroll", "--panel", p.URL+"/", "--name", "home", "--allow", "game.lan", "--allow", "10.0.0.0/8").
+		want(t, 0, "BCDF-2345", "https://panel.test/activate", "eclitunnel run")
+	want := agent.Config{PanelURL: p.URL, DeviceID: p.device, Name: "home", Token: p.token, Allow: []string{"game.lan", "10.0.0.0/8"}}
+	if got := m.config(); !reflect.DeepEqual(got, want) {
+		t.Errorf("config %+v", got)
+	}
+	if !slices.Equal(m.waits, []time.Duration{5 * time.Second, 5 * time.Second, 5 * time.Second}) {
+		t.Errorf("waits %v", m.waits)
+	}
+	if p.started.Name != "home" || p.session != "" {
+		t.Errorf("started %+v as %q", p.started, p.session)
+	}
+	m.run("enroll", "--panel", p.URL).want(t, 9, "enrolled already", "--force")
+	p.polls = []answer{approved(p.token)}
+	m.run("enroll", "--panel", p.URL, "--force").want(t, 0)
+}
+
+func TestEnroll_JSONIsOneObjectAtEachEnd(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	p.polls = []answer{approved(p.token)}
+	m.env["ECLITUNNEL_PANEL"], m.env["ECLITUNNEL_SESSION_TOKEN"] = p.URL, "session\n"
+	o := m.run("enroll", "--organisation", "7", "--json")
+	o.want(t, 0)
+	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("printed %q", o.stdout)
+	}
+	wantKeys(t, lines[0], "expiresAt", "status", "userCode", "verificationUri", "verificationUriComplete")
+	wantKeys(t, lines[1], "config", "deviceId", "name", "panelUrl", "status")
+	if p.session != "Bearer session" || *p.started.OrganisationID != 7 {
+		t.Errorf("started %+v as %q", p.started, p.session)
+	}
+}
+
+func TestEnroll_PollsAsItIsTold(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	slow := refusal(429, types.CodeSlowDown)
+	p.polls = []answer{slow, pending(), slow, approved(p.token)}
+	m.run("enroll", "--panel", p.URL).want(t, 0)
+	want := []time.Duration{5 * time.Second, 10 * time.Second, 10 * time.Second, 15 * time.Second}
+	if !slices.Equal(m.waits, want) {
+		t.Errorf("waits %v, want %v", m.waits, want)
+	}
+}
+
+func TestEnroll_OutlivesAPanelThatIsBrieflyAway(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	for range 12 { // Each poll is tried four times.
+		p.polls = append(p.polls, answer{})
+	}
+	p.polls = append(p.polls, pending(), refusal(500, types.CodeInternalError), approved(p.token))
+	o := m.run("enroll", "--panel", p.URL)
+	o.want(t, 0, "still waiting")
+	if n := strings.Count(o.stderr, "still waiting"); n != 2 {
+		t.Errorf("said %d times that the panel is away, want once for each time it was", n)
+	}
+	p.polls = []answer{{}}
+	m.run("enroll", "--panel", p.URL, "--force").want(t, 3)
+}
+
+func TestEnroll_EndsThatAPersonCanCause(t *testing.T) {
+	for name, c := range map[string]struct {
+		last  answer
+		code  int
+		words string
+	}{
+		"expired":           {refusal(410, types.CodeEnrollmentExpired), 4, "expired"},
+		"denied":            {refusal(404, types.CodeNotFound), 5, "denied"},
+		"feature off":       {refusal(503, types.CodeFeatureDisabled), 8, "feature_disabled"},
+		"used already":      {answer{200, types.EnrollmentStatus{Approved: true}}, 9, "connected already"},
+		"token not for us":  {approved("x"), 1, "not a device token"},
+		"wrong device code": {refusal(400, types.CodeInvalidRequest), 1, "invalid_request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, m := newPanel(t), newMachine(t)
+			p.polls = []answer{pending(), c.last}
+			m.run("enroll", "--panel", p.URL).want(t, c.code, c.words)
+			if _, err := os.Stat(m.env["ECLITUNNEL_CONFIG"]); err == nil {
+				t.Error("a config was kept")
+			}
+		})
+	}
+	p, m := newPanel(t), newMachine(t)
+	denied := refusal(401, types.CodeUnauthorized)
+	p.refuse = &denied
+	m.run("enroll", "--panel", p.URL).want(t, 5, "--session-token-file")
+	m.run("enroll").want(t, 2, "--panel")
+	m.run("enroll", "--panel", "panel.test").want(t, 2, "https://")
+	m.run("enroll", "--panel", p.URL, "--allow", "game:25565").want(t, 2, "without a port")
+	m.env["ECLITUNNEL_CONFIG"] = "/proc/none/config.json"
+	m.run("enroll", "--panel", p.URL).want(t, 1, "config")
+}
+
+func TestEnroll_InstallsRegeneratedToken(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p, "game.lan")
+	p.token = deviceToken(p.device, types.DeviceKindClient) + "-new"
+	m.run("list").want(t, 5, "--token-file")
+	m.stdin = p.token + "\n"
+	m.run("enroll", "--token-file", "-").want(t, 0, "home")
+	if c := m.config(); c.Token != p.token || c.PanelURL != p.URL || !slices.Equal(c.Allow, []string{"game.lan"}) {
+		t.Errorf("config %+v", c)
+	}
+	m.run("list").want(t, 0)
+
+	m.stdin = deviceToken(uuid.New(), types.DeviceKindClient)
+	m.run("enroll", "--token-file", "-", "--panel", p.URL).want(t, 9, "another device")
+	m.stdin = deviceToken(p.device, types.DeviceKindServer)
+	m.run("enroll", "--token-file", "-").want(t, 1, "tunnel server")
+	m.stdin = "nonsense"
+	m.run("enroll", "--token-file", "-").want(t, 2, "not a device token")
+	m.stdin = ""
+	m.run("enroll", "--token-file", "-").want(t, 2, "no token")
+	m.run("enroll", "--token-file", "/does/not/exist").want(t, 2, "exist")
+}
+
+func TestOpen_PrintsAddressOnceServed(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	m.run("open", "tcp", "25565").want(t, 0, "play.test:25000", "127.0.0.1:25565", "listening")
+	o := m.run("open", "tcp+udp", "2456", "--public-port", "26000", "--proxy-protocol", "v2", "--udp-idle", "30s", "--json")
+	o.want(t, 0)
+	var opened []types.Allocation
+	if err := json.Unmarshal([]byte(o.stdout), &opened); err != nil || len(opened) != 2 {
+		t.Fatalf("printed %q: %v", o.stdout, err)
+	}
+	if a := opened[1]; a.Protocol != types.ProtocolUDP || a.Port != 26000 || *a.Options.ProxyProtocol != types.ProxyProtocolV2 || *a.Options.UDPIdleSeconds != 30 {
+		t.Errorf("opened %+v", a)
+	}
+	m.run("open", "udp", "2456", "--public-port", "26000").want(t, 9, "port_taken")
+}
+
+func TestOpen_SaysWhatStandsBetweenPlayersAndGame(t *testing.T) {
+	for status, c := range map[types.AllocationStatus]struct {
+		code  int
+		words string
+		waits int
+	}{
+		types.AllocationListening: {0, "listening", 1},
+		types.AllocationOffline:   {0, "eclitunnel run", 1},
+		types.AllocationFailed:    {12, "the reason", 1},
+		types.AllocationPending:   {0, "not served yet", 4},
+	} {
+		p := newPanel(t)
+		p.settle = status
+		m := enrolledAt(t, p)
+		m.run("open", "tcp", "25565", "--wait", "1s").want(t, c.code, c.words)
+		if len(m.waits) != c.waits {
+			t.Errorf("%s: waits %v", status, m.waits)
+		}
+	}
+	p := newPanel(t)
+	m := enrolledAt(t, p, "game.lan")
+	m.run("open", "tcp", "1", "--public-port", "3001", "--host", "192.168.1.5").want(t, 0, "eclitunnel run --allow 192.168.1.5")
+	if o := m.run("open", "tcp", "1", "--public-port", "3002", "--host", "game.lan"); strings.Contains(o.stderr, "allow") {
+		t.Errorf("said %q of a host that is allowed", o.stderr)
+	}
+}
+
+func TestOpen_RefusesWhatCannotBe(t *testing.T) {
+	m := enrolledAt(t, newPanel(t))
+	for _, args := range [][]string{
+		{}, {"tcp"}, {"sctp", "1"}, {"tcp", "0"}, {"tcp", "65536"}, {"tcp", "x"}, {"tcp", "1", "--public-port=-1"},
+		{"udp", "1", "--udp-idle", "4s"}, {"udp", "1", "--udp-idle", "90m"}, {"udp", "1", "--udp-idle", "5500ms"},
+		{"tcp", "1", "--proxy-protocol", "v3"}, {"tcp", "1", "--token", "x"},
+	} {
+		m.run(append([]string{"open"}, args...)...).want(t, 2)
+	}
+}
+
+func TestClose_ByIDOrPublicPort(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	m.run("open", "tcp+udp", "1", "--public-port", "3000").want(t, 0) // ids 1 and 2
+	m.run("open", "tcp", "1", "--public-port", "4").want(t, 0)        // id 3
+	m.run("open", "tcp", "1", "--public-port", "3001").want(t, 0)     // id 4
+	m.run("close", "4").want(t, 2, "id:4", "port:4")
+	m.run("close", "port:4").want(t, 0, "play.test:4")
+	m.run("close", "4").want(t, 0, "play.test:3001")
+	o := m.run("close", "3000", "--json")
+	o.want(t, 0)
+	var closed []types.Allocation
+	if err := json.Unmarshal([]byte(o.stdout), &closed); err != nil || len(closed) != 2 {
+		t.Errorf("printed %q: %v", o.stdout, err)
+	}
+	m.run("close", "3000").want(t, 11, "no such port")
+	for _, bad := range []string{"", "x", "0", "-1", "name:3"} {
+		m.run("close", "--", bad).want(t, 2)
+	}
+	m.run("list").want(t, 0, "No ports are open")
+	m.run("list", "--json").want(t, 0, "[]")
+}
+
+func TestStatus_ShowsTheDevice(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	m.run("open", "tcp", "25565").want(t, 0)
+	m.run("status").want(t, 0, p.URL, "9.9.9", "home", "never connected", "1 open, 1 listening", "play.test:25000")
+	o := m.run("status", "--json")
+	o.want(t, 0)
+	wantKeys(t, o.stdout, "allocations", "device", "panelUrl", "panelVersion")
+	o = m.run("version", "--json")
+	o.want(t, 0)
+	wantKeys(t, o.stdout, "commit", "go", "platform", "version")
+}
+
+func TestCommands_ActAsTheTokenHandedIn(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	m.run("list").want(t, 6, "not enrolled", "eclitunnel enroll")
+	m.env["ECLITUNNEL_TOKEN"] = p.token
+	m.run("list").want(t, 2, "panel's address")
+	m.env["ECLITUNNEL_PANEL"], m.env["ECLITUNNEL_JSON"] = p.URL, "true"
+	m.run("list").want(t, 0, "[]")
+	m.env["ECLITUNNEL_TOKEN"], m.env["ECLITUNNEL_JSON"] = "x.y.z", ""
+	m.run("list").want(t, 2, "not a device token")
+}
+
+func TestCommands_FailuresHaveTheirCodes(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	for code, c := range map[int]answer{
+		1:  refusal(500, types.CodeInternalError),
+		3:  {502, "<html>"},
+		5:  refusal(403, types.CodeForbidden),
+		8:  refusal(503, types.CodeFeatureDisabled),
+		9:  refusal(409, types.CodeConflict),
+		10: refusal(503, types.CodeNoPortsAvailable),
+		11: refusal(404, types.CodeNotFound),
+	} {
+		p.refuse = &c
+		m.run("open", "tcp", "1").want(t, code)
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	m.run("list", "--panel", gone.URL).want(t, 3, "cannot reach the panel", "refused")
+	if err := os.Chmod(m.env["ECLITUNNEL_CONFIG"], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.run("list").want(t, 1, "chmod 600")
+	if err := os.Chmod(m.env["ECLITUNNEL_CONFIG"], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.run("run", "--allow", "game:25565").want(t, 2, "without a port")
+	m.run("nonsense").want(t, 2, "--help")
+	m.run("--help").want(t, 0, "Exit codes", "ECLITUNNEL_CONFIG", "another agent of this device took over")
+}
+
+func TestRun_EndsWithTheCodeOfItsEnd(t *testing.T) {
+	for code, closeCode := range map[int]int{5: channel.CloseTokenDead, 7: channel.CloseTakenOver} {
+		p := newPanel(t)
+		p.closeCode = closeCode
+		m := enrolledAt(t, p)
+		m.run("run").want(t, code, "connected to "+p.URL+" as home", "stopped", "the reason")
+	}
+	p := newPanel(t)
+	p.closeCode = channel.CloseDeleted
+	m := enrolledAt(t, p)
+	o := m.run("run", "--json", "--log-level", "info", "--log-format", "json")
+	o.want(t, 5, "deleted on the panel")
+	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
+	wantKeys(t, lines[0], "time", "type")
+	wantKeys(t, lines[len(lines)-1], "reason", "time", "type")
+	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "level", "msg", "panel", "time")
+	m.env["ECLITUNNEL_TOKEN"], m.env["ECLITUNNEL_PANEL"] = deviceToken(p.device, types.DeviceKindServer), p.URL
+	m.run("run").want(t, 1, "serves tunnel clients only")
+}
+
+// notify is closed once something that contains words has been written.
+type notify struct {
+	buffer
+	words string
+	once  sync.Once
+	seen  chan struct{}
+}
+
+func (n *notify) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), n.words) {
+		n.once.Do(func() { close(n.seen) })
+	}
+	return n.buffer.Write(p)
+}
+
+func TestRun_StopsCleanlyWhenTold(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout := &notify{words: "connected", seen: make(chan struct{})}
+	var stderr buffer
+	code := make(chan int, 1)
+	go func() {
+		env := func(name string) (string, bool) { v, ok := m.env[name]; return v, ok }
+		code <- run(ctx, []string{"run"}, env, strings.NewReader(""), stdout, &stderr)
+	}()
+	<-stdout.seen
+	cancel()
+	if got := <-code; got != 0 || stderr.b.Len() > 0 || !strings.Contains(stdout.b.String(), "stopped") {
+		t.Errorf("exit code %d\nstdout: %s\nstderr: %s", got, stdout.b.String(), stderr.b.String())
+	}
+}

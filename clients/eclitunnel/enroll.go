@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+type enrollCmd struct {
+	Name             string   `help:"Name of this machine on the panel (default: its host name)."`
+	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach beside the loopback: a name, an IP address or a prefix. Repeatable."`
+	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a session."`
+	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
+	Force            bool     `env:"-" help:"Replace an existing enrollment."`
+}
+
+func (*enrollCmd) Help() string {
+	return `Prints a code, waits until an admin of the panel has approved it, and keeps the device's token where only this user can read it.
+
+With --token-file it installs a token instead, such as one regenerated on the panel.`
+}
+
+// enrolling and enrolled are what --json prints when the enrollment starts and
+// when it is done.
+type enrolling struct {
+	Status                  string    `json:"status"` // "pending"
+	UserCode                string    `json:"userCode"`
+	VerificationURI         string    `json:"verificationUri"`
+	VerificationURIComplete string    `json:"verificationUriComplete"`
+	ExpiresAt               time.Time `json:"expiresAt"`
+}
+
+type enrolled struct {
+	Status   string    `json:"status"` // "enrolled"
+	DeviceID uuid.UUID `json:"deviceId"`
+	Name     string    `json:"name"`
+	PanelURL string    `json:"panelUrl"`
+	Config   string    `json:"config"`
+}
+
+// Run implements the command.
+func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
+	path, err := s.path()
+	if err != nil {
+		return err
+	}
+	if _, err := agent.ParseAllowList(cmd.Allow); err != nil {
+		return &usageError{err}
+	}
+	if s.TokenFile != "" {
+		return cmd.install(ctx, a, s, path)
+	}
+	old, err := agent.LoadConfig(path)
+	switch {
+	case cmd.Force || errors.Is(err, agent.ErrNotEnrolled):
+	case err != nil:
+		return err
+	default:
+		return fmt.Errorf("%w as %s with %s", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID), old.PanelURL)
+	}
+	if s.Panel == "" {
+		return usagef("the panel's address is missing; give it with --panel")
+	}
+	// Found out later, the token would be lost.
+	if err := agent.CheckConfigPath(path); err != nil {
+		return err
+	}
+	c, err := cmd.enroll(ctx, a, s)
+	if err != nil {
+		return err
+	}
+	return cmd.save(a, s, c, path)
+}
+
+// enroll takes this machine through the device flow (RFC 8628).
+func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Config, error) {
+	session, err := a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
+	if err != nil {
+		return agent.Config{}, err
+	}
+	client, err := a.client(s.Panel, session)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	defer client.Close()
+	start := types.EnrollmentStart{Name: cmd.Name}
+	if start.Name == "" {
+		if start.Name, err = os.Hostname(); err != nil {
+			return agent.Config{}, usagef("give this machine a name with --name: %w", err)
+		}
+	}
+	if cmd.Organisation != 0 {
+		start.OrganisationID = &cmd.Organisation
+	}
+	enrollment, err := client.StartEnrollment(ctx, start)
+	if tunnel.HasCode(err, types.CodeUnauthorized) {
+		err = fmt.Errorf("%w: %w", errNeedsSession, err)
+	}
+	if err != nil {
+		return agent.Config{}, err
+	}
+	if err := a.showCode(s, client.PanelURL(), enrollment); err != nil {
+		return agent.Config{}, err
+	}
+	token, err := agent.AwaitApproval(ctx, agent.Approval{
+		Client:     client,
+		Enrollment: enrollment,
+		Wait:       a.wait,
+		OnAway:     func(err error) { a.warnf("%v; still waiting", err) },
+	})
+	if tunnel.HasCode(err, types.CodeNotFound) {
+		err = errDenied
+	}
+	if err != nil {
+		return agent.Config{}, err
+	}
+	id, err := tunnel.DeviceID(token)
+	if err != nil {
+		return agent.Config{}, fmt.Errorf("the panel's token: %w", err)
+	}
+	return agent.Config{PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token, Allow: cmd.Allow}, nil
+}
+
+func (a *app) showCode(s *settings, panel string, e types.Enrollment) error {
+	if s.JSON {
+		return a.printJSON(enrolling{"pending", e.UserCode, e.VerificationURI, e.VerificationURIComplete, e.ExpiresAt})
+	}
+	a.printf("An admin of %s has to let this machine in. Open\n\n    %s\n\nand enter the code\n\n    %s\n",
+		panel, e.VerificationURI, e.UserCode)
+	a.printf("or open %s\nThe code is good until %s. Waiting ...", e.VerificationURIComplete, e.ExpiresAt.Local().Format(time.TimeOnly))
+	return nil
+}
+
+// install keeps a token that was made on the panel, after asking the panel
+// whether it is good.
+func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path string) error {
+	token, err := s.deviceToken(a)
+	if err != nil {
+		return err
+	}
+	if err := requireClient(token); err != nil {
+		return err
+	}
+	id, err := tunnel.DeviceID(token)
+	if err != nil {
+		return usagef("the device token: %w", err)
+	}
+	c := agent.Config{PanelURL: s.Panel, DeviceID: id, Token: token, Allow: cmd.Allow}
+	old, err := agent.LoadConfig(path)
+	if err == nil && old.DeviceID == id {
+		// A new token for the same device leaves the rest as it was.
+		if c.PanelURL == "" {
+			c.PanelURL = old.PanelURL
+		}
+		c.Allow = append(old.Allow, cmd.Allow...)
+	} else if !cmd.Force && !errors.Is(err, agent.ErrNotEnrolled) {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w as %s, which is another device than the token's", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID))
+	}
+	client, err := a.client(c.PanelURL, token)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	device, err := client.Device(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.PanelURL, c.Name = client.PanelURL(), device.Name
+	return cmd.save(a, s, c, path)
+}
+
+func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) error {
+	if err := c.Save(path); err != nil {
+		return err
+	}
+	if s.JSON {
+		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path})
+	}
+	a.printf("\nEnrolled as %s; kept in %s.\nServe with: eclitunnel run", deviceLabel(c.Name, c.DeviceID), path)
+	return nil
+}

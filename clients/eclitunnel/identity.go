@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// maxSecret bounds a file that holds a token.
+const maxSecret = 16 << 10
+
+// path is where the config is.
+func (s *settings) path() (string, error) {
+	if s.Config != "" {
+		return s.Config, nil
+	}
+	path, err := agent.DefaultConfigPath()
+	if err != nil {
+		return "", usagef("%w; say where to keep the enrollment with --config", err)
+	}
+	return path, nil
+}
+
+// identity returns as which device to act and with which panel: the one
+// enrolled, unless a token is handed in, as containers do. The config is not
+// read then, for it may be another device's.
+func (s *settings) identity(a *app) (agent.Config, error) {
+	token, err := s.deviceToken(a)
+	if err != nil {
+		return agent.Config{}, err
+	}
+	var c agent.Config
+	if token == "" {
+		path, err := s.path()
+		if err != nil {
+			return agent.Config{}, err
+		}
+		if c, err = agent.LoadConfig(path); err != nil {
+			return agent.Config{}, err
+		}
+	} else {
+		if c.DeviceID, err = tunnel.DeviceID(token); err != nil {
+			return agent.Config{}, usagef("the device token: %w", err)
+		}
+		c.Token = token
+	}
+	if s.Panel != "" {
+		c.PanelURL = s.Panel
+	}
+	return c, nil
+}
+
+// deviceToken returns the token handed in, or "".
+func (s *settings) deviceToken(a *app) (string, error) {
+	return a.secret(s.TokenFile, "ECLITUNNEL_TOKEN")
+}
+
+// secret reads a secret from the file, or else from the environment; "" where
+// there is neither.
+func (a *app) secret(file, variable string) (string, error) {
+	if file == "" {
+		value, _ := a.env(variable)
+		return strings.TrimSpace(value), nil
+	}
+	from := a.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", &usageError{err}
+		}
+		defer func() { _ = f.Close() }() // It was only read.
+		from = f
+	}
+	data, err := io.ReadAll(io.LimitReader(from, maxSecret))
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", file, err)
+	}
+	secret := strings.TrimSpace(string(data))
+	if secret == "" {
+		return "", usagef("%s holds no token", file)
+	}
+	return secret, nil
+}
+
+// client talks to the panel with this token, which may be "".
+func (a *app) client(panel, token string) (*tunnel.Client, error) {
+	if plainText(panel) {
+		a.warnf("warning: %s is not encrypted; whoever is on the way can read the token", panel)
+	}
+	c, err := tunnel.New(tunnel.Options{
+		PanelURL:  panel,
+		Token:     func() string { return token },
+		UserAgent: "eclitunnel/" + version,
+		Wait:      a.wait,
+	})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return c, nil
+}
+
+// device returns the identity and a client that acts as it.
+func (s *settings) device(a *app) (agent.Config, *tunnel.Client, error) {
+	c, err := s.identity(a)
+	if err != nil {
+		return agent.Config{}, nil, err
+	}
+	client, err := a.client(c.PanelURL, c.Token)
+	return c, client, err
+}
+
+// plainText reports whether traffic to the panel leaves the machine
+// unencrypted.
+func plainText(panel string) bool {
+	u, err := url.Parse(panel)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback())
+}
+
+// requireClient refuses tokens of tunnel servers.
+func requireClient(token string) error {
+	kind, err := tunnel.DeviceKind(token)
+	if err != nil {
+		return usagef("the device token: %w", err)
+	}
+	if kind != types.DeviceKindClient {
+		return errors.New("this device is a tunnel server; this version of the agent serves tunnel clients only")
+	}
+	return nil
+}
+
+// localAddress is the local end of an allocation.
+func localAddress(a types.Allocation) string {
+	return net.JoinHostPort(a.LocalHost, fmt.Sprint(a.LocalPort))
+}
+
+func deviceLabel(name string, id uuid.UUID) string {
+	if name == "" {
+		return id.String()
+	}
+	return fmt.Sprintf("%s (%s)", name, id)
+}

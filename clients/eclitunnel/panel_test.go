@@ -1,0 +1,226 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+	"github.com/oapi-codegen/nullable"
+	"go.uber.org/goleak"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const sampleCode = "device-code-secret"
+
+// answer is what the panel answers to a poll or to the creation of an allocation.
+type answer struct {
+	status int
+	body   any
+}
+
+func refusal(status int, code types.ErrorCode) answer {
+	return answer{status, types.Error{Error: code, Message: "The panel says " + string(code) + ".", RequestID: "r1"}}
+}
+
+// panel speaks as much of the contract as the commands need.
+type panel struct {
+	*httptest.Server
+	device uuid.UUID
+	token  string
+
+	mu          sync.Mutex
+	refuse      *answer  // Answers everything, where set.
+	polls       []answer // One each; the last one repeats.
+	started     types.EnrollmentStart
+	session     string // Authorization of the enrollment's start.
+	allocations []types.Allocation
+	settle      types.AllocationStatus // What a pending allocation becomes.
+	closeCode   int                    // Ends a control channel after its snapshot.
+	unserved    sync.WaitGroup
+}
+
+func deviceToken(id uuid.UUID, kind types.DeviceKind) string {
+	payload, err := json.Marshal(map[string]any{"sub": id, "kind": kind})
+	if err != nil {
+		panic(err)
+	}
+	return "e30." + base64.RawURLEncoding.EncodeToString(payload) + ".c2ln"
+}
+
+func newPanel(t *testing.T) *panel {
+	t.Helper()
+	id := uuid.New()
+	p := &panel{device: id, token: deviceToken(id, types.DeviceKindClient), settle: types.AllocationListening}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /api/tunnel/device/start", p.start)
+	mux.HandleFunc("GET /api/tunnel/device/poll", p.poll)
+	mux.HandleFunc("GET /api/version", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, answer{200, types.Version{Version: "9.9.9"}})
+	})
+	mux.HandleFunc("GET /api/tunnel/devices/{id}", p.asDevice(p.getDevice))
+	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(func(*http.Request) answer { return answer{200, p.allocations} }))
+	mux.HandleFunc("POST /api/tunnel/allocations", p.asDevice(p.open))
+	mux.HandleFunc("GET /api/tunnel/allocations/{id}", p.asDevice(p.getAllocation))
+	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
+	mux.HandleFunc("GET /api/tunnel/ws", p.control)
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		refuse := p.refuse
+		p.mu.Unlock()
+		if refuse != nil {
+			reply(w, *refuse)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.unserved.Wait)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func reply(w http.ResponseWriter, a answer) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(a.status)
+	_ = json.NewEncoder(w).Encode(a.body)
+}
+
+// asDevice serves h to the holder of the device's token.
+func (p *panel) asDevice(h func(*http.Request) answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if r.Header.Get("Authorization") != "Bearer "+p.token {
+			reply(w, refusal(401, types.CodeUnauthorized))
+			return
+		}
+		reply(w, h(r))
+	}
+}
+
+func (p *panel) start(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session = r.Header.Get("Authorization")
+	_ = json.NewDecoder(r.Body).Decode(&p.started)
+	reply(w, answer{200, types.Enrollment{
+		DeviceCode: sampleCode, UserCode: "BCDF-2345", ExpiresAt: time.Now().Add(10 * time.Minute), Interval: 5,
+		VerificationURI: "https://panel.test/activate", VerificationURIComplete: "https://panel.test/activate?code=BCDF-2345",
+	}})
+}
+
+func (p *panel) poll(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.polls[0]
+	if len(p.polls) > 1 {
+		p.polls = p.polls[1:]
+	}
+	if r.URL.Query().Get("deviceCode") != sampleCode {
+		a = refusal(404, types.CodeNotFound)
+	}
+	if a.status == 0 {
+		panic(http.ErrAbortHandler) // Away.
+	}
+	reply(w, a)
+}
+
+func (p *panel) getDevice(r *http.Request) answer {
+	if r.PathValue("id") != p.device.String() {
+		return refusal(404, types.CodeNotFound)
+	}
+	return answer{200, types.Device{
+		ID: p.device, Name: "home", Kind: types.DeviceKindClient, Approved: true,
+		LastSeenAt: nullable.NewNullNullable[time.Time](),
+	}}
+}
+
+func (p *panel) open(r *http.Request) answer {
+	var request types.AllocationCreate
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		return refusal(400, types.CodeInvalidRequest)
+	}
+	port := 25000
+	if request.Port != nil {
+		port = *request.Port
+	}
+	if slices.ContainsFunc(p.allocations, func(a types.Allocation) bool { return a.Port == port }) {
+		return refusal(409, types.CodePortTaken)
+	}
+	protocols := []types.Protocol{types.Protocol(request.Protocol)}
+	if request.Protocol == types.CreateTCPUDP {
+		protocols = []types.Protocol{types.ProtocolTCP, types.ProtocolUDP}
+	}
+	var made []types.Allocation
+	for _, protocol := range protocols {
+		made = append(made, types.Allocation{
+			ID: int64(len(p.allocations) + len(made) + 1), Port: port, DeviceID: p.device, Protocol: protocol,
+			PublicAddress: "play.test:" + strconv.Itoa(port), LocalHost: *request.LocalHost, LocalPort: request.LocalPort,
+			Options: *request.Options, Status: types.AllocationPending,
+		})
+	}
+	p.allocations = append(p.allocations, made...)
+	return answer{201, types.AllocationCreated{Allocations: made}}
+}
+
+func (p *panel) getAllocation(r *http.Request) answer {
+	for i := range p.allocations {
+		a := &p.allocations[i]
+		if strconv.FormatInt(a.ID, 10) != r.PathValue("id") {
+			continue
+		}
+		a.Status = p.settle
+		if a.Status == types.AllocationFailed || a.Status == types.AllocationOffline {
+			a.StatusReason = nullable.NewNullableWithValue("the reason")
+		}
+		return answer{200, a}
+	}
+	return refusal(404, types.CodeNotFound)
+}
+
+func (p *panel) deleteAllocation(r *http.Request) answer {
+	before := len(p.allocations)
+	p.allocations = slices.DeleteFunc(p.allocations, func(a types.Allocation) bool {
+		return strconv.FormatInt(a.ID, 10) == r.PathValue("id")
+	})
+	if len(p.allocations) == before {
+		return refusal(404, types.CodeNotFound)
+	}
+	return answer{200, types.Success{Success: true}}
+}
+
+// control greets an agent and closes with closeCode, where there is one.
+func (p *panel) control(w http.ResponseWriter, r *http.Request) {
+	p.unserved.Add(1)
+	defer p.unserved.Done()
+	upgrader := websocket.Upgrader{}
+	ws, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	c := channel.New(ws, channel.Options{})
+	defer c.Wait()
+	if _, err := c.Receive(); err != nil {
+		return
+	}
+	_ = c.Send(types.ClientSnapshot{
+		Type: types.TypeClientSnapshot, Revision: 1, Allocations: []types.ClientAllocation{}, Servers: []types.ClientServer{},
+	})
+	p.mu.Lock()
+	code := p.closeCode
+	p.mu.Unlock()
+	if code != 0 {
+		c.Close(code, "the reason")
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+)
+
+type runCmd struct {
+	Allow     []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
+	LogLevel  string   `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
+	LogFormat string   `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
+}
+
+func (*runCmd) Help() string {
+	return `Prints what it serves, and with --json one event a line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.`
+}
+
+// Run implements the command.
+func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
+	c, client, err := s.device(a)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := requireClient(c.Token); err != nil {
+		return err
+	}
+	show := &display{app: a, panel: client.PanelURL(), device: deviceLabel(c.Name, c.DeviceID)}
+	onEvent := show.line
+	if s.JSON {
+		// A reader that went away must not stop the players.
+		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
+	}
+	served, err := agent.New(agent.Options{
+		Client:  client,
+		Allow:   append(c.Allow, cmd.Allow...),
+		Logger:  logger(a.stderr, cmd.LogLevel, cmd.LogFormat),
+		Version: version,
+		OnEvent: onEvent,
+	})
+	if err != nil {
+		return &usageError{err}
+	}
+	return served.Run(ctx)
+}
+
+func logger(w io.Writer, level, format string) *slog.Logger {
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
+		least = slog.LevelWarn // The command line takes no other names.
+	}
+	options := &slog.HandlerOptions{Level: least}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// display shows events to a person, one a line.
+type display struct {
+	app           *app
+	panel, device string
+	lastReason    string // Of the last line about a lost panel.
+}
+
+func (d *display) line(e agent.Event) {
+	switch e.Type {
+	case agent.EventConnected:
+		d.lastReason = ""
+		d.printf("connected to %s as %s", d.panel, d.device)
+	case agent.EventDisconnected, agent.EventSwitchedOff:
+		if e.Reason == d.lastReason {
+			return // It tries every few seconds; once is enough to read it.
+		}
+		d.lastReason = e.Reason
+		d.printf("not connected: %s; trying again", e.Reason)
+	case agent.EventAllocationReady:
+		d.printf("ready   %s", port(e))
+	case agent.EventAllocationFailed:
+		d.printf("failed  %s: %s", port(e), e.Reason)
+	case agent.EventAllocationClosed:
+		d.printf("closed  %s", port(e))
+	case agent.EventStopped:
+		d.printf("stopped")
+	}
+}
+
+func (d *display) printf(format string, args ...any) {
+	d.app.printf("%s  %s", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+}
+
+func port(e agent.Event) string {
+	a := e.Allocation
+	text := fmt.Sprintf("%s  %s -> %s", a.Protocol, a.PublicAddress, a.LocalAddress)
+	if a.Name != "" {
+		text += "  " + a.Name
+	}
+	return text
+}
