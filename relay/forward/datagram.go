@@ -23,7 +23,7 @@ const DefaultQueue = 512 << 10
 // any goroutine.
 type DatagramConn struct {
 	limit   int
-	dropped atomic.Uint64
+	dropped *atomic.Uint64
 	wake    chan struct{} // Holds one signal that the queue is no longer empty.
 	closing chan struct{}
 
@@ -39,23 +39,18 @@ type DatagramConn struct {
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
 // NewDatagramConn makes a datagram data connection that queues at most limit
-// bytes; 0 means DefaultQueue. Another MaxBatch is being written at most.
-func NewDatagramConn(limit int) *DatagramConn {
+// bytes; 0 means DefaultQueue. Another wire.MaxBatch is being written at most.
+// What it has to drop is counted in dropped.
+func NewDatagramConn(limit int, dropped *atomic.Uint64) *DatagramConn {
 	if limit == 0 {
 		limit = DefaultQueue
 	}
-	return &DatagramConn{limit: limit, wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	return &DatagramConn{limit: limit, dropped: dropped, wake: make(chan struct{}, 1), closing: make(chan struct{})}
 }
 
-// Dropped is how many datagrams have been dropped, by Send or by Drop.
-func (d *DatagramConn) Dropped() uint64 { return d.dropped.Load() }
-
-// Drop counts a datagram that could not be carried.
-func (d *DatagramConn) Drop() { d.dropped.Add(1) }
-
 // Send queues records that belong together, and reports whether it did: a full
-// queue takes none of them, and a datagram among them is counted as dropped. It
-// never blocks. Close records are always taken, being few and small: losing one
+// queue takes none of them, which counts as one datagram dropped. It never
+// blocks. Close records are always taken, being few and small: losing one
 // would leave the other end with a flow for good.
 func (d *DatagramConn) Send(records ...wire.Record) bool {
 	size, droppable := 0, false
@@ -67,7 +62,7 @@ func (d *DatagramConn) Send(records ...wire.Record) bool {
 	if d.closed || (droppable && d.queued+size > d.limit) {
 		d.mu.Unlock()
 		if droppable {
-			d.Drop()
+			d.dropped.Add(1)
 		}
 		return false
 	}

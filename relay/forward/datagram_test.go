@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,8 @@ func next(t testing.TB, records <-chan wire.Record) wire.Record {
 
 func TestDatagrams_ArriveWholeAndInOrder(t *testing.T) {
 	s, c := webSockets(t)
-	sender, receiver := forward.NewDatagramConn(8<<20), forward.NewDatagramConn(0)
+	var dropped atomic.Uint64
+	sender, receiver := forward.NewDatagramConn(8<<20, &dropped), forward.NewDatagramConn(0, new(atomic.Uint64))
 	records := serveDatagrams(t, receiver, c)
 	serveDatagrams(t, sender, s)
 	sizes := []int{0, 1, 1200, wire.MaxDatagram, 3, wire.MaxDatagram, wire.MaxDatagram, 70}
@@ -60,14 +62,14 @@ func TestDatagrams_ArriveWholeAndInOrder(t *testing.T) {
 			}
 		}
 	}
-	if n := sender.Dropped(); n != 0 {
+	if n := dropped.Load(); n != 0 {
 		t.Errorf("%d dropped", n)
 	}
 }
 
 func TestDatagrams_WaitForTheirWebSocketAndShareAMessage(t *testing.T) {
 	s, c := webSockets(t)
-	sender := forward.NewDatagramConn(0)
+	sender := forward.NewDatagramConn(0, new(atomic.Uint64))
 	for range 100 {
 		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: make([]byte, 100)})
 	}
@@ -80,7 +82,8 @@ func TestDatagrams_WaitForTheirWebSocketAndShareAMessage(t *testing.T) {
 }
 
 func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
-	d := forward.NewDatagramConn(10_000)
+	var dropped atomic.Uint64
+	d := forward.NewDatagramConn(10_000, &dropped)
 	defer d.Close()
 	sent := 0
 	for range 100 {
@@ -88,8 +91,8 @@ func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
 			sent++
 		}
 	}
-	if sent == 0 || sent > 10 || d.Dropped() != uint64(100-sent) {
-		t.Errorf("%d of 100 sent, %d dropped", sent, d.Dropped())
+	if sent == 0 || sent > 10 || dropped.Load() != uint64(100-sent) {
+		t.Errorf("%d of 100 sent, %d dropped", sent, dropped.Load())
 	}
 	if !d.Send(wire.Record{Kind: wire.RecordClose, Flow: 1}) {
 		t.Error("a close was dropped")
@@ -108,7 +111,7 @@ func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
 			s, c := webSockets(t)
 			served := make(chan error, 1)
 			go func() {
-				served <- forward.NewDatagramConn(0).Serve(s, func(wire.Record) error { return nil })
+				served <- forward.NewDatagramConn(0, new(atomic.Uint64)).Serve(s, func(wire.Record) error { return nil })
 			}()
 			_ = c.WriteMessage(websocket.BinaryMessage, message)
 			if err := await(t, served); err == nil {
@@ -151,7 +154,7 @@ func TestReader_YieldsDatagramsOneByOne(t *testing.T) {
 
 func BenchmarkDatagrams(b *testing.B) {
 	s, c := webSockets(b)
-	sender, receiver := forward.NewDatagramConn(0), forward.NewDatagramConn(0)
+	sender, receiver := forward.NewDatagramConn(0, new(atomic.Uint64)), forward.NewDatagramConn(0, new(atomic.Uint64))
 	go func() { _ = sender.Serve(s, func(wire.Record) error { return nil }) }()
 	arrived := make(chan struct{}, 1<<16)
 	go func() {
