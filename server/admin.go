@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/mail"
+	"unicode/utf8"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+)
+
+// ErrExists means that an account with the email exists already.
+var ErrExists = errors.New("an account with this email exists already")
+
+// minPassword is the least length of an account's password, in characters.
+const minPassword = 12
+
+// Check says what is wrong with the account.
+func (a Account) Check() error {
+	if a.Email == "" || a.Password == "" {
+		return errors.New("admin: email and password are given together")
+	}
+	address, err := mail.ParseAddress(a.Email)
+	if err != nil || address.Address != a.Email {
+		return fmt.Errorf("admin: %q is not an email address", a.Email)
+	}
+	if n := utf8.RuneCountInString(a.Password); n < minPassword {
+		return fmt.Errorf("admin: the password has %d characters; it needs at least %d", n, minPassword)
+	}
+	return nil
+}
+
+// CreateAdmin makes an admin's account, beside a running panel or not, and
+// migrates the database where that is due. The error is ErrExists where the email
+// is taken.
+func CreateAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger) (err error) {
+	if err := account.Check(); err != nil {
+		return err
+	}
+	d, closeDB, err := open(ctx, database, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeDB()) }()
+	hash, err := auth.HashPassword(account.Password)
+	if err != nil {
+		return err
+	}
+	_, err = d.CreateUser(ctx, account.Email, hash, string(types.RoleAdmin))
+	if errors.Is(err, db.ErrConflict) {
+		return ErrExists
+	}
+	return err
+}
+
+// firstAdmin makes the account where there is no admin yet.
+func firstAdmin(ctx context.Context, d *db.DB, account Account, logger *slog.Logger) error {
+	exists, err := d.HasAdmin(ctx)
+	if err != nil || exists {
+		return err
+	}
+	if account == (Account{}) {
+		logger.WarnContext(ctx, "there is no admin yet, so nobody can log in; make one with: eclitunneld admin create")
+		return nil
+	}
+	hash, err := auth.HashPassword(account.Password)
+	if err != nil {
+		return err
+	}
+	// Several replicas may start at once; the database lets one of them.
+	created, err := d.CreateFirstAdmin(ctx, account.Email, hash)
+	if err != nil {
+		return fmt.Errorf("create the first admin: %w", err)
+	}
+	if created {
+		logger.InfoContext(ctx, "first admin created", slog.String("email", account.Email))
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/web"
+)
+
+// build makes the parts that answer requests and returns where they are mounted.
+func (s *Server) build(ctx context.Context) (http.Handler, error) {
+	var err error
+	s.auth, err = auth.New(ctx, auth.Options{Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies})
+	if err != nil {
+		return nil, err
+	}
+	enroller, err := enroll.New(enroll.Options{
+		Store:      s.db,
+		Tokens:     s.auth,
+		PublicHost: s.host,
+		PortFirst:  s.opts.Ports.First,
+		PortLast:   s.opts.Ports.Last,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.hub, err = control.New(control.Options{
+		Store:  s.db,
+		Ticket: s.ticket,
+		Keys:   s.auth.JWKS,
+		Caller: caller,
+		Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	api, err := handler.New(handler.Options{
+		DB:             s.db,
+		Auth:           s.auth,
+		Enroll:         enroller,
+		PublicURL:      s.url,
+		Version:        types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
+		Ready:          s.check,
+		ControlChannel: s.hub,
+		Logger:         s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	pages, err := web.Handler(api)
+	if err != nil {
+		return nil, err
+	}
+	return accessLog(s.logger, pages), nil
+}
+
+func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64) (string, error) {
+	ticket, _, err := s.auth.Ticket(client, server, tokenVersion)
+	return ticket, err
+}
+
+// caller is the device that a control channel's token stands for.
+func caller(ctx context.Context) (control.Device, bool) {
+	device := auth.FromContext(ctx).Device
+	if device == nil {
+		return control.Device{}, false
+	}
+	return control.Device{ID: device.ID, Kind: types.DeviceKind(device.Kind), TokenVersion: device.TokenVersion}, true
+}

@@ -1,0 +1,83 @@
+package servertest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
+)
+
+// Device is an enrolled tunnel client without an agent: a test speaks for it.
+type Device struct {
+	ID    uuid.UUID
+	Token string
+}
+
+// Enroll enrolls a tunnel client: starts as anybody, approves as the admin, polls.
+func (p *Panel) Enroll(name string) Device {
+	p.t.Helper()
+	ctx := p.t.Context()
+	anybody := p.Client("")
+	start, err := anybody.StartEnrollmentWithResponse(ctx, types.EnrollmentStart{Name: name})
+	check(p.t, "start enrollment", err)
+	if start.JSON200 == nil {
+		p.t.Fatalf("start enrollment: %s", start.Body)
+	}
+	approval, err := p.Admin().ApproveDeviceWithResponse(ctx, types.DeviceApproval{UserCode: start.JSON200.UserCode})
+	check(p.t, "approve", err)
+	if approval.JSON200 == nil {
+		p.t.Fatalf("approve: %s", approval.Body)
+	}
+	poll, err := anybody.PollEnrollmentWithResponse(ctx, &types.PollEnrollmentParams{DeviceCode: start.JSON200.DeviceCode})
+	check(p.t, "poll", err)
+	if poll.JSON200 == nil || poll.JSON200.Token == nil {
+		p.t.Fatalf("poll: %s", poll.Body)
+	}
+	return Device{ID: approval.JSON200.Device.ID, Token: *poll.JSON200.Token}
+}
+
+func check(t testing.TB, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Connect opens the device's control channel and says hello. It ends with the
+// test.
+func (p *Panel) Connect(device Device) *controltest.Peer {
+	p.t.Helper()
+	ws, err := p.Dial(p.t.Context(), device.Token)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	peer := controltest.NewPeer(p.t, ws)
+	peer.Hello(nil)
+	return peer
+}
+
+// Dial opens a control channel without saying anything. An answer that is no
+// upgrade is an error with its body.
+func (p *Panel) Dial(ctx context.Context, token string) (*websocket.Conn, error) {
+	ws, resp, err := websocket.DefaultDialer.DialContext(ctx, "ws"+strings.TrimPrefix(p.URL, "http")+"/api/tunnel/ws",
+		http.Header{"Authorization": {"Bearer " + token}})
+	if resp != nil {
+		defer resp.Body.Close()
+	}
+	if err != nil && resp != nil {
+		var answer types.Error
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			return nil, fmt.Errorf("%s: %w", resp.Status, err)
+		}
+		return nil, fmt.Errorf("%s: %s", resp.Status, answer.Error)
+	}
+	return ws, err
+}

@@ -1,0 +1,228 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+const (
+	// dialTimeout bounds the handshake of the embedded tunnel server's channel.
+	dialTimeout = 10 * time.Second
+	// onlineTimeout bounds the wait for it when the panel starts, which may go on
+	// without.
+	onlineTimeout = 5 * time.Second
+	onlinePoll    = 10 * time.Millisecond
+)
+
+// tunnelServer is the embedded tunnel server: the same code and the same device
+// as one on a machine of its own, except that it enrolls itself and reaches the
+// panel in memory.
+type tunnelServer struct {
+	panel    *Server
+	log      *slog.Logger
+	listener net.Listener
+	dialled  chan error // How the first try to reach the panel went.
+}
+
+// startTunnelServer starts the embedded tunnel server, unless it is switched off,
+// and waits until it is online, so that a panel that is ready can allocate ports.
+func (s *Server) startTunnelServer(ctx, life context.Context) error {
+	if s.opts.TunnelServer.Disabled {
+		return nil
+	}
+	t := &tunnelServer{
+		panel:   s,
+		log:     s.logger.With(slog.String("tunnelServer", s.opts.TunnelServer.Name)),
+		dialled: make(chan error, 1),
+	}
+	if err := t.listen(ctx); err != nil {
+		return err
+	}
+	device, err := t.enroll(ctx)
+	if err != nil {
+		return errors.Join(err, t.listener.Close())
+	}
+	s.background(life, "tunnel server", func(ctx context.Context) error { return t.keep(ctx, device.ID) })
+	t.awaitOnline(ctx, device.ID)
+	return nil
+}
+
+func (t *tunnelServer) listen(ctx context.Context) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", t.panel.opts.TunnelServer.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	t.listener = listener
+	return nil
+}
+
+// enroll makes the tunnel server's device, or finds the one it had.
+func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
+	return t.panel.db.EnsureEmbeddedServer(ctx, db.EmbeddedServer{
+		Name:       t.panel.opts.TunnelServer.Name,
+		PublicHost: t.panel.host,
+		PortFirst:  t.panel.opts.Ports.First,
+		PortLast:   t.panel.opts.Ports.Last,
+	})
+}
+
+// keep runs the tunnel server until ctx ends. What would tell a stand-alone one
+// to stop for good does not stop this one, whose operator is the panel's: it goes
+// on with a new token, or as a new device.
+func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
+	var backoff channel.Backoff
+	for {
+		err := t.run(ctx, id)
+		var final *channel.FinalError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &final) && final.Code == channel.CloseTakenOver:
+			t.log.ErrorContext(ctx, "tunnel server stopped: another panel on this database runs one of the same name; give each its own with --tunnel-server-name")
+			return nil
+		case errors.As(err, &final) && final.Code == channel.CloseDeleted:
+			t.log.WarnContext(ctx, "tunnel server was deleted with its allocations; it enrolls itself anew")
+		case errors.As(err, &final):
+			t.log.InfoContext(ctx, "token of the tunnel server was replaced; it starts again with the new one")
+		default:
+			t.log.ErrorContext(ctx, "tunnel server ended; it starts again", slog.Any("error", err))
+		}
+		if id, err = t.again(ctx, &backoff); err != nil {
+			return nil // ctx has ended.
+		}
+	}
+}
+
+// again gets what run has used up, and tries until ctx ends, whose error is its
+// only one.
+func (t *tunnelServer) again(ctx context.Context, backoff *channel.Backoff) (uuid.UUID, error) {
+	for {
+		timer := time.NewTimer(backoff.Next())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return uuid.Nil, ctx.Err()
+		}
+		device, err := t.enroll(ctx)
+		if err == nil {
+			err = t.listen(ctx)
+		}
+		if err == nil {
+			return device.ID, nil
+		}
+		if ctx.Err() == nil {
+			t.log.WarnContext(ctx, "tunnel server not started yet", slog.Any("error", err))
+		}
+	}
+}
+
+// run runs the tunnel server as one device, and uses up the listener.
+func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
+	server, err := relay.New(relay.Options{
+		ID:       id,
+		Dial:     func(ctx context.Context) (*websocket.Conn, error) { return t.dial(ctx, id) },
+		Listener: t.listener,
+		BindHost: t.panel.opts.TunnelServer.BindHost,
+		Version:  t.panel.opts.Version,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Logger:   t.log,
+	})
+	if err != nil {
+		return errors.Join(err, t.listener.Close())
+	}
+	return server.Run(ctx)
+}
+
+// dial opens the control channel with a token made for the purpose, so that
+// nothing that could be stolen is stored.
+func (t *tunnelServer) dial(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
+	conn, err := t.connect(ctx, id)
+	select {
+	case t.dialled <- err:
+	default:
+	}
+	return conn, err
+}
+
+func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
+	device, err := t.enroll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if device.ID != id {
+		return nil, &channel.FinalError{Code: channel.CloseDeleted, Reason: "the device is deleted"}
+	}
+	token, err := t.panel.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
+	if err != nil {
+		return nil, err
+	}
+	dialer := websocket.Dialer{NetDialContext: t.panel.memory.DialContext, HandshakeTimeout: dialTimeout}
+	conn, resp, err := dialer.DialContext(ctx, "ws://panel/api/tunnel/ws", http.Header{"Authorization": {"Bearer " + token}})
+	if err == nil {
+		return conn, nil
+	}
+	if resp == nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return nil, refusal(resp)
+}
+
+// refusal is the error that the panel answered a handshake with.
+func refusal(resp *http.Response) error {
+	var body types.Error
+	// gorilla hands over at most the first kilobyte of the body.
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&body); err != nil {
+		return fmt.Errorf("the panel answered %s", resp.Status)
+	}
+	if body.Error == types.CodeFeatureDisabled {
+		return channel.ErrFeatureOff
+	}
+	return fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message)
+}
+
+// awaitOnline returns once the tunnel server is online or will not be soon, as
+// while tunnels are switched off.
+func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID) {
+	ctx, cancel := context.WithTimeout(ctx, onlineTimeout)
+	defer cancel()
+	select {
+	case err := <-t.dialled:
+		if err != nil {
+			return
+		}
+	case <-ctx.Done():
+		return
+	}
+	// The hello is on its way; its end is a row, which gives no signal.
+	ticker := time.NewTicker(onlinePoll)
+	defer ticker.Stop()
+	for {
+		device, err := t.panel.db.Device(ctx, db.Scope{All: true}, id)
+		if err == nil && device.Online {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
