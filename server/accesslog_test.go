@@ -1,0 +1,61 @@
+package server_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
+	"github.com/eclitunnel/eclitunnel/server/servertest"
+)
+
+// lockedBuffer is a log that a test reads while a panel writes it.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func TestPanel_LogsRequestsWithoutSecrets(t *testing.T) {
+	var log lockedBuffer
+	p := servertest.Start(t, func(o *server.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	session := p.Login()
+	_, started := curl(t, p, http.MethodPost, "/api/tunnel/device/start", session, `{"name":"gaming-rig"}`)
+	code := started["deviceCode"].(string)
+	curl(t, p, http.MethodGet, "/api/tunnel/device/poll?deviceCode="+code, session, "")
+	device := p.Enroll("another")
+	controltest.Next[types.ClientSnapshot](p.Connect(device))
+	p.Stop()
+
+	text := log.String()
+	for _, want := range []string{"path=/api/tunnel/device/poll status=200", "path=/api/tunnel/ws status=101", "control channel connected"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the log lacks %q", want)
+		}
+	}
+	for name, secret := range map[string]string{
+		"session token": session, "device code": code, "device token": device.Token, "password": servertest.AdminPassword,
+	} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the log has a %s", name)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package server_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/client"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
+	"github.com/eclitunnel/eclitunnel/server/servertest"
+)
+
+// dataDir is a directory that Postgres' own account can reach.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "eclitunnel-server-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestPanel_OutlivesItsPostgres(t *testing.T) {
+	dir := dataDir(t)
+	p := servertest.Start(t, func(o *server.Options) { o.Database.DataDir = dir })
+	device := p.Enroll("gaming-rig")
+	agent := p.Connect(device)
+	controltest.Next[types.ClientSnapshot](agent)
+
+	content, err := os.ReadFile(filepath.Join(dir, "cluster", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	status := func() int {
+		resp, err := p.HTTP.Get(p.URL + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	controltest.Eventually(t, "not ready", func() bool { return status() == http.StatusServiceUnavailable })
+	controltest.Eventually(t, "ready again", func() bool { return status() == http.StatusOK })
+	allocate(t, p.Admin(), device, types.CreateTCP)
+	if got := controltest.Next[types.ClientChange](agent); len(got.Allocations) != 1 {
+		t.Errorf("change %+v", got)
+	}
+	if !agent.Open() {
+		t.Error("the channel ended")
+	}
+}
+
+func TestCreateAdmin_WorksBesideARunningPanelAndWithoutOne(t *testing.T) {
+	database := server.Database{DataDir: dataDir(t)}
+	create := func(email string) {
+		t.Helper()
+		account := server.Account{Email: email, Password: servertest.AdminPassword}
+		if err := server.CreateAdmin(t.Context(), database, account, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create("before@example.com")
+	p := servertest.Start(t, func(o *server.Options) {
+		o.Database = database
+		o.FirstAdmin = server.Account{}
+		o.TunnelServer.Disabled = true
+	})
+	create("beside@example.com")
+	for _, email := range []string{"before@example.com", "BESIDE@example.com"} {
+		login := types.LoginRequest{Email: "", Password: servertest.AdminPassword}
+		if err := login.Email.UnmarshalJSON([]byte(strconv.Quote(email))); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := p.Client("").LoginWithResponse(t.Context(), login)
+		if err != nil || resp.JSON200 == nil || resp.JSON200.User.Role != types.RoleAdmin {
+			t.Errorf("%s: %v %s", email, err, resp.Body)
+		}
+	}
+}
+
+// embedded returns the panel's tunnel server once it is online.
+func embedded(t *testing.T, admin *client.ClientWithResponses) types.Device {
+	t.Helper()
+	var found types.Device
+	controltest.Eventually(t, "tunnel server online", func() bool {
+		resp, err := admin.ListDevicesWithResponse(t.Context(), nil)
+		if err != nil || resp.JSON200 == nil {
+			t.Fatalf("%v %s", err, resp.Body)
+		}
+		for _, device := range *resp.JSON200 {
+			if device.Kind == types.DeviceKindServer && device.Online {
+				found = device
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func TestTunnelServer_SurvivesWhatIsDoneToItsDevice(t *testing.T) {
+	p := servertest.Start(t)
+	admin := p.Admin()
+	first := embedded(t, admin)
+
+	if resp, err := admin.RegenerateDeviceTokenWithResponse(t.Context(), first.ID); err != nil || resp.JSON200 == nil {
+		t.Fatalf("regenerate: %v %s", err, resp.Body)
+	}
+	fingerprint := first.Server.MustGet().Fingerprint
+	controltest.Eventually(t, "back with the new token", func() bool {
+		now := embedded(t, admin)
+		return now.ID == first.ID && now.Server.MustGet().Fingerprint != fingerprint
+	})
+
+	if resp, err := admin.DeleteDeviceWithResponse(t.Context(), first.ID); err != nil || resp.JSON200 == nil {
+		t.Fatalf("delete: %v %s", err, resp.Body)
+	}
+	second := embedded(t, admin)
+	if second.ID == first.ID || second.ID == uuid.Nil {
+		t.Errorf("it was %s and is %s", first.ID, second.ID)
+	}
+}
+
+func TestTunnelServer_OfTheSameNameYieldsToTheNewerPanel(t *testing.T) {
+	url := dbtest.URL(t)
+	same := func(o *server.Options) { o.Database.URL = url }
+	older := servertest.Start(t, same)
+	id := embedded(t, older.Admin()).ID
+	newer := servertest.Start(t, same)
+	if now := embedded(t, newer.Admin()); now.ID != id {
+		t.Errorf("it was %s and is %s", id, now.ID)
+	}
+	// Both panels go on; a device of either is served.
+	device := older.Enroll("gaming-rig")
+	controltest.Next[types.ClientSnapshot](older.Connect(device))
+}
+
+func TestTunnelServer_ComesBackWithTheFeature(t *testing.T) {
+	p := servertest.Start(t)
+	admin := p.Admin()
+	device := p.Enroll("gaming-rig")
+	created := allocate(t, admin, device, types.CreateTCP)
+	setTunnels(t, admin, false)
+	controltest.Eventually(t, "feature off", func() bool {
+		_, err := p.Dial(t.Context(), device.Token)
+		return err != nil
+	})
+	setTunnels(t, admin, true)
+	embedded(t, admin)
+	agent := p.Connect(device)
+	ready(agent, controltest.Next[types.ClientSnapshot](agent).Revision, created.ID)
+	listening(t, admin, created.ID)
+}
