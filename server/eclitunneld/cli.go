@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/eclitunnel/eclitunnel/server"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const description = `The EcliTunnel panel: public ports for game servers behind NAT.
+
+Every flag can be given as the environment variable named in its help. Secrets are
+never flags; they come from the environment or from files:
+
+    ECLITUNNEL_DATABASE_URL     where Postgres is (or --database-url-file)
+    ECLITUNNEL_ADMIN_PASSWORD   an admin's password (or the password's file)
+
+Exit codes: 0 it was told to stop or is done, 1 it failed, 2 it was called wrongly.`
+
+// commands is the grammar of the command line.
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run the panel until it is told to stop."`
+	Migrate migrateCommand `cmd:"" help:"Bring the database to this version and exit; serve does it too."`
+	Admin   struct {
+		Create createAdminCommand `cmd:"" help:"Create an admin, beside a running panel or not."`
+	} `cmd:"" help:"Manage admins."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// console is what a command has of the terminal.
+type console struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// run parses the command line, runs its command and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	dropEmptyVariables()
+	out := console{stdin: stdin, stdout: stdout, stderr: stderr}
+	helped := false
+	var grammar commands
+	parser, err := kong.New(&grammar,
+		kong.Name("eclitunneld"),
+		kong.Description(description),
+		kong.DefaultEnvars(variablePrefix),
+		kong.Vars{"data_dir": defaultDataDir()},
+		kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
+		// Help exits in the middle of parsing; the rest of it has no effect.
+		kong.Exit(func(int) { helped = true }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(out),
+	)
+	if err != nil {
+		return out.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return exitOK
+	}
+	if err != nil {
+		return out.fail(usageError{err})
+	}
+	return out.fail(parsed.Run())
+}
+
+// fail explains an error and returns its exit code; nil is success.
+func (c console) fail(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintf(c.stderr, "eclitunneld: %s\n", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// logFlags are those of every command that logs.
+type logFlags struct {
+	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"Least severe line to log: debug, info, warn or error (default: info)."`
+	LogFormat string     `default:"text" enum:"text,json" placeholder:"FORMAT" help:"How to log to standard error: text or json (default: text)."`
+}
+
+func (f logFlags) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.LogLevel}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// databaseFlags are those of every command that needs the database.
+type databaseFlags struct {
+	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the URL of the Postgres to use from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs a Postgres of its own."`
+	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Where the panel's own Postgres keeps its data (default: ${data_dir})."`
+	PostgresBinDir  string `placeholder:"DIR" help:"Where initdb and postgres of the panel's own Postgres are (default: searched for)."`
+}
+
+func (f databaseFlags) database() (server.Database, error) {
+	url, err := secret("DATABASE_URL", f.DatabaseURLFile)
+	if err != nil {
+		return server.Database{}, err
+	}
+	return server.Database{URL: url, DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}, nil
+}
+
+// defaultDataDir is the system's place for root and the user's own for others;
+// empty where the user has none.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/eclitunnel"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "eclitunnel")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "eclitunnel")
+}
+
+const variablePrefix = "ECLITUNNEL"
+
+// dropEmptyVariables forgets variables that are set to nothing, as units and
+// compose files do where they mean none.
+func dropEmptyVariables() {
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		if value == "" && strings.HasPrefix(name, variablePrefix+"_") {
+			_ = os.Unsetenv(name) // Its only error is a malformed name.
+		}
+	}
+}
+
+// secret returns the value of ECLITUNNEL_<name>, or what the file holds; empty
+// where neither is given.
+func secret(name, file string) (string, error) {
+	variable := variablePrefix + "_" + name
+	value := os.Getenv(variable)
+	if file == "" {
+		return value, nil
+	}
+	if value != "" {
+		return "", usageError{fmt.Errorf("both %s and %s_FILE are given", variable, variable)}
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", usageError{err}
+	}
+	// Editors end a file with a line break, which is no part of the secret.
+	value = strings.TrimRight(string(content), "\r\n")
+	if value == "" {
+		return "", usageError{fmt.Errorf("%s is empty", file)}
+	}
+	return value, nil
+}

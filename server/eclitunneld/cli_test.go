@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// call runs a command line to its end.
+func call(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(t.Context(), args, strings.NewReader(stdin), &out, &err)
+	return code, out.String(), err.String()
+}
+
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRun_ExplainsWrongUseInALine(t *testing.T) {
+	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://nowhere.invalid/x")
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no command":           {nil, "expected one of"},
+		"unknown flag":         {[]string{"serve", "--colour"}, "unknown flag"},
+		"port range":           {[]string{"serve", "--port-range", "20000"}, "FIRST-LAST"},
+		"port range backwards": {[]string{"serve", "--port-range", "2-1"}, "port range"},
+		"proxy":                {[]string{"serve", "--trusted-proxies", "10.0.0.0/8,proxy"}, "proxy"},
+		"log level":            {[]string{"serve", "--log-level", "loud"}, "log-level"},
+		"public URL":           {[]string{"serve", "--public-url", "panel.example.com"}, "http or https"},
+		"email alone":          {[]string{"serve", "--admin-email", "admin@example.com"}, "password"},
+		"two database URLs":    {[]string{"migrate", "--database-url-file", file(t, "postgres://x")}, "both ECLITUNNEL_DATABASE_URL"},
+		"no password":          {[]string{"admin", "create", "--email", "admin@example.com"}, "no password"},
+		"short password":       {[]string{"admin", "create", "--email", "admin@example.com", "--password-file", file(t, "short\n")}, "at least 12"},
+		"empty password file":  {[]string{"admin", "create", "--email", "admin@example.com", "--password-file", file(t, "\n")}, "is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := call(t, "", test.args...)
+			if code != exitUsage || stdout != "" || !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestRun_VersionAndHelp(t *testing.T) {
+	if code, stdout, _ := call(t, "", "version"); code != exitOK || !strings.HasPrefix(stdout, "eclitunneld "+version) {
+		t.Errorf("exit code %d, %q", code, stdout)
+	}
+	code, stdout, _ := call(t, "", "serve", "--help")
+	for _, want := range []string{"--listen", "(default: :8080)", "$ECLITUNNEL_PORT_RANGE", "20000-29999"} {
+		if code != exitOK || !strings.Contains(stdout, want) {
+			t.Errorf("exit code %d, help lacks %q", code, want)
+		}
+	}
+}
+
+func TestRun_FailsWithoutTheDatabaseAndKeepsItsPassword(t *testing.T) {
+	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://panel:hush-hush@127.0.0.1:1/x")
+	code, _, stderr := call(t, "", "migrate")
+	if code != exitFailed || stderr == "" || strings.Contains(stderr, "hush-hush") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestAdminCreate_TakesThePasswordFromEachSource(t *testing.T) {
+	const password = "correct horse battery"
+	t.Setenv("ECLITUNNEL_DATABASE_URL", dbtest.URL(t))
+	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD_FILE", "") // As compose files set what they leave out.
+	create := func(email, stdin string, more ...string) (int, string, string) {
+		return call(t, stdin, append([]string{"admin", "create", "--email", email, "--log-level", "error"}, more...)...)
+	}
+	if code, stdout, stderr := create("a@example.com", "", "--password-file", file(t, password+"\n")); code != exitOK || !strings.Contains(stdout, "a@example.com") || stderr != "" {
+		t.Errorf("file: exit code %d, %q, %q", code, stdout, stderr)
+	}
+	if code, _, stderr := create("b@example.com", password+"\nmore", "--password-file", "-"); code != exitOK {
+		t.Errorf("standard input: exit code %d, %q", code, stderr)
+	}
+	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD", password)
+	if code, _, stderr := create("c@example.com", ""); code != exitOK {
+		t.Errorf("environment: exit code %d, %q", code, stderr)
+	}
+	if code, _, stderr := create("A@example.com", ""); code != exitFailed || !strings.Contains(stderr, "exists already") {
+		t.Errorf("taken email: exit code %d, %q", code, stderr)
+	}
+}
+
+func TestServe_StopsInGoodOrder(t *testing.T) {
+	t.Setenv("ECLITUNNEL_DATABASE_URL_FILE", file(t, dbtest.URL(t)+"\n"))
+	t.Setenv("ECLITUNNEL_LISTEN", "127.0.0.1:0")
+	t.Setenv("ECLITUNNEL_RELAY_LISTEN", "127.0.0.1:0")
+	t.Setenv("ECLITUNNEL_LOG_FORMAT", "json")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log, stderr := io.Pipe()
+	ended := make(chan int, 1)
+	go func() { ended <- run(ctx, []string{"serve"}, strings.NewReader(""), io.Discard, stderr) }()
+	defer log.Close() // Whoever logs more is not held up.
+
+	var text strings.Builder
+	chunk := make([]byte, 4096)
+	for !strings.Contains(text.String(), `"msg":"panel is ready"`) {
+		n, err := log.Read(chunk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(chunk[:n])
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	cancel()
+	select {
+	case code := <-ended:
+		if code != exitOK {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("still running")
+	}
+}

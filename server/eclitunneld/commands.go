@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/eclitunnel/eclitunnel/server"
+)
+
+type migrateCommand struct {
+	databaseFlags `embed:""`
+	logFlags      `embed:""`
+}
+
+func (c *migrateCommand) Run(ctx context.Context, out console) error {
+	database, err := c.database()
+	if err != nil {
+		return err
+	}
+	return server.Migrate(ctx, database, c.logger(out.stderr))
+}
+
+type createAdminCommand struct {
+	Email        string `required:"" env:"ECLITUNNEL_ADMIN_EMAIL" placeholder:"EMAIL" help:"The admin's email."`
+	PasswordFile string `env:"ECLITUNNEL_ADMIN_PASSWORD_FILE" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it and $$ECLITUNNEL_ADMIN_PASSWORD it is asked for."`
+
+	databaseFlags `embed:""`
+	logFlags      `embed:""`
+}
+
+func (c *createAdminCommand) Run(ctx context.Context, out console) error {
+	database, err := c.database()
+	if err != nil {
+		return err
+	}
+	password, err := c.password(out)
+	if err != nil {
+		return err
+	}
+	account := server.Account{Email: c.Email, Password: password}
+	if err := account.Check(); err != nil {
+		return usageError{err}
+	}
+	if err := server.CreateAdmin(ctx, database, account, c.logger(out.stderr)); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out.stdout, "Created the admin %s.\n", c.Email)
+	return err
+}
+
+// password comes from where the flags and the environment say, and otherwise
+// from the person at the terminal.
+func (c *createAdminCommand) password(out console) (string, error) {
+	if c.PasswordFile == "-" {
+		return firstLine(out.stdin)
+	}
+	password, err := secret("ADMIN_PASSWORD", c.PasswordFile)
+	if err != nil || password != "" {
+		return password, err
+	}
+	terminal, ok := out.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(terminal.Fd())) {
+		return "", usageError{errors.New("no password: give --password-file, ECLITUNNEL_ADMIN_PASSWORD, or a terminal to ask at")}
+	}
+	first, err := ask(out, terminal, "Password: ")
+	if err != nil {
+		return "", err
+	}
+	again, err := ask(out, terminal, "Password again: ")
+	if err != nil {
+		return "", err
+	}
+	if first != again {
+		return "", errors.New("the two passwords differ")
+	}
+	return first, nil
+}
+
+// ask reads a line that is not shown.
+func ask(out console, terminal *os.File, prompt string) (string, error) {
+	_, _ = fmt.Fprint(out.stderr, prompt)
+	line, err := term.ReadPassword(int(terminal.Fd()))
+	_, _ = fmt.Fprintln(out.stderr)
+	return string(line), err
+}
+
+func firstLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(out console) error {
+	_, err := fmt.Fprintf(out.stdout, "eclitunneld %s (%s, %s)\n", version, commit, runtime.Version())
+	return err
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/eclitunnel/eclitunnel/server"
+)
+
+type serveCommand struct {
+	Listen         string    `default:":8080" placeholder:"HOST:PORT" help:"Where to serve the API, the control channels and the pages (default: :8080)."`
+	PublicURL      *url.URL  `name:"public-url" placeholder:"URL" help:"Where people and agents reach the panel, as https://panel.example.com (default: this machine only, http://localhost with the port of --listen)."`
+	PublicHost     string    `placeholder:"HOST" help:"The host that players enter (default: that of --public-url)."`
+	TLSCertFile    string    `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain to serve HTTPS with; without it HTTP, for use behind a proxy."`
+	TLSKeyFile     string    `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
+	TrustedProxies []network `placeholder:"NETWORK" help:"Addresses and networks of proxies whose X-Forwarded-For is believed (default: none)."`
+
+	TunnelServer     bool      `default:"true" negatable:"" help:"Run a tunnel server inside the panel (default: true)."`
+	TunnelServerName string    `placeholder:"NAME" help:"Tells the tunnel servers of several panels on one database apart; one keeps its ports by its name (default: the host's name)."`
+	RelayListen      string    `default:":7443" placeholder:"HOST:PORT" help:"Where the tunnel server takes agents (default: :7443)."`
+	BindHost         string    `placeholder:"ADDRESS" help:"Address to open public ports on (default: all of this machine, IPv4 and IPv6)."`
+	PortRange        portRange `default:"20000-29999" placeholder:"FIRST-LAST" help:"Public ports for allocations that ask for none, on every tunnel server approved here (default: 20000-29999)."`
+
+	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
+	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
+
+	databaseFlags `embed:""`
+	logFlags      `embed:""`
+}
+
+func (c *serveCommand) Run(ctx context.Context, out console) error {
+	options, err := c.options()
+	if err != nil {
+		return err
+	}
+	options.Logger = c.logger(out.stderr)
+	panel, err := server.New(options)
+	if err != nil {
+		return usageError{err}
+	}
+	return panel.Run(ctx)
+}
+
+func (c *serveCommand) options() (server.Options, error) {
+	database, err := c.database()
+	if err != nil {
+		return server.Options{}, err
+	}
+	password, err := secret("ADMIN_PASSWORD", c.AdminPasswordFile)
+	if err != nil {
+		return server.Options{}, err
+	}
+	proxies := make([]netip.Prefix, len(c.TrustedProxies))
+	for i, proxy := range c.TrustedProxies {
+		proxies[i] = proxy.Prefix
+	}
+	return server.Options{
+		Database:       database,
+		FirstAdmin:     server.Account{Email: c.AdminEmail, Password: password},
+		Listen:         c.Listen,
+		TLSCertFile:    c.TLSCertFile,
+		TLSKeyFile:     c.TLSKeyFile,
+		PublicURL:      c.PublicURL,
+		PublicHost:     c.PublicHost,
+		TrustedProxies: proxies,
+		TunnelServer: server.TunnelServer{
+			Disabled: !c.TunnelServer,
+			Name:     c.TunnelServerName,
+			Listen:   c.RelayListen,
+			BindHost: c.BindHost,
+		},
+		Ports:   server.PortRange(c.PortRange),
+		Version: version,
+		Commit:  commit,
+	}, nil
+}
+
+// portRange is FIRST-LAST on the command line.
+type portRange server.PortRange
+
+func (r *portRange) UnmarshalText(text []byte) error {
+	first, last, ok := strings.Cut(string(text), "-")
+	var err1, err2 error
+	r.First, err1 = strconv.Atoi(first)
+	r.Last, err2 = strconv.Atoi(last)
+	if !ok || err1 != nil || err2 != nil {
+		return fmt.Errorf("%q is not FIRST-LAST", text)
+	}
+	return nil
+}
+
+// network is an address or a network in CIDR notation on the command line.
+type network struct{ netip.Prefix }
+
+func (n *network) UnmarshalText(text []byte) error {
+	if address, err := netip.ParseAddr(string(text)); err == nil {
+		n.Prefix = netip.PrefixFrom(address, address.BitLen())
+		return nil
+	}
+	return n.Prefix.UnmarshalText(text)
+}
