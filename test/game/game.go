@@ -40,8 +40,8 @@ const (
 	patience = 10 * time.Second
 )
 
-// line writes the MOTD. Asking is the address the game sees, which behind a
+// line writes the MOTD. From is the address the game sees, which behind a
 // tunnel is the player's own only where a PROXY protocol header carried it.
-func line(motd string, asked uint64, asking fmt.Stringer) string {
-	return fmt.Sprintf("%s, asked %d times, now by %s", motd, asked, asking)
+func line(motd string, pings uint64, from fmt.Stringer) string {
+	return fmt.Sprintf("%s: ping %d, from %s", motd, pings, from)
 }

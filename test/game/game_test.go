@@ -39,7 +39,7 @@ func TestServer_AnswersBothEditionsOnOnePort(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		want := fmt.Sprintf("A test, asked %d times, now by 127.0.0.1:", s.Pings())
+		want := fmt.Sprintf("A test: ping %d, from 127.0.0.1:", s.Pings())
 		if !strings.HasPrefix(status.MOTD, want) {
 			t.Errorf("%s: MOTD %q, want %q…", name, status.MOTD, want)
 		}
@@ -77,7 +77,7 @@ func TestServer_AnswersTheProtocolAsPublished(t *testing.T) {
 		}
 		answer = append(answer, buf[:n]...)
 	}
-	if !strings.Contains(string(answer), `"description":{"text":"A test, asked 1 times`) {
+	if !strings.Contains(string(answer), `"description":{"text":"A test: ping 1,`) {
 		t.Errorf("answer %q", answer)
 	}
 }
@@ -99,7 +99,7 @@ func TestServer_ReadsThePlayersAddressFromThePROXYHeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasSuffix(status.MOTD, "by "+player.String()) {
+		if !strings.HasSuffix(status.MOTD, "from "+player.String()) {
 			t.Errorf("v%d: MOTD %q, want it to end with %s", version, status.MOTD, player)
 		}
 	}
@@ -122,7 +122,7 @@ func TestServer_ReadsThePlayersAddressFromThePROXYHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, status, err := parsePong(buf[:n]); err != nil || !strings.HasSuffix(status.MOTD, "by "+from.String()) {
+	if _, status, err := parsePong(buf[:n]); err != nil || !strings.HasSuffix(status.MOTD, "from "+from.String()) {
 		t.Errorf("status %+v, %v; want the MOTD to end with %s", status, err, from)
 	}
 }
