@@ -18,7 +18,7 @@ import (
 )
 
 // pollInterval is how often Until asks again.
-const pollInterval = 20 * time.Millisecond
+const pollInterval = 50 * time.Millisecond
 
 // Until asks again and again until met says yes. It returns met's error at
 // once, and names what it waited for when ctx ends first.
