@@ -68,6 +68,11 @@ test-unit: ## Run the unit and integration tests with the race detector
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig
 	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -timeout 15m ./test/e2e
 
+.PHONY: bench
+bench: build ## Measure round trips, joins, throughput and datagrams, directly and through the tunnel
+	@scripts/setup demo
+	ECLITUNNEL_BIN=$(CURDIR)/bin go test -run '^$$' -bench . -timeout 15m ./test/e2e
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s) each
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz

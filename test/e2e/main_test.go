@@ -1,0 +1,141 @@
+// Package e2e runs the built binaries, a panel with its embedded Postgres and an
+// agent, against programs that nobody here wrote: nginx, curl, wrk, an SSH
+// server, iperf3, a DNS server and dig.
+//
+// ECLITUNNEL_BIN names a directory of binaries to test; without it they are
+// built first. With CI set, a missing program fails a test that would be skipped.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/test/cluster"
+)
+
+// patience bounds every wait on something that takes a moment; what must be
+// quicker names its own time.
+const patience = 30 * time.Second
+
+var binaries string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("skipped: these tests run whole systems")
+		return
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if binaries = os.Getenv("ECLITUNNEL_BIN"); binaries == "" {
+		if binaries, err = os.MkdirTemp("", "eclitunnel-bin-"); err != nil {
+			return 1, err
+		}
+		defer os.RemoveAll(binaries) //nolint:errcheck // a temporary directory
+		if err := build(binaries); err != nil {
+			return 1, err
+		}
+	}
+	defer func() { err = errors.Join(err, closeShared()) }()
+	return m.Run(), nil
+}
+
+func build(dir string) error {
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "./server/eclitunneld", "./clients/eclitunnel")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// world is a panel, and an agent that serves.
+type world struct {
+	dir     string
+	panel   *cluster.Panel
+	agent   *cluster.Agent
+	running *cluster.Process
+}
+
+// shared is the world of every test that leaves it as it was. Postgres takes
+// seconds to set up; the tests that break things have worlds of their own.
+var shared = sync.OnceValues(func() (*world, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	w, err := newWorld(ctx)
+	sharedWorld = w
+	return w, err
+})
+
+var sharedWorld *world // what closeShared closes; nil if no test asked
+
+func closeShared() error {
+	if sharedWorld == nil {
+		return nil
+	}
+	return sharedWorld.close()
+}
+
+func newWorld(ctx context.Context) (_ *world, err error) {
+	w := new(world)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.dir, err = cluster.NewDir(); err != nil {
+		return nil, err
+	}
+	const publicPorts = 40
+	ports, err := cluster.FreePorts(ctx, publicPorts+2)
+	if err != nil {
+		return nil, err
+	}
+	w.panel, err = cluster.StartPanel(ctx, cluster.PanelOptions{
+		Bin: binaries, Dir: w.dir,
+		Listen: ports, Relay: ports + 1,
+		PortFirst: ports + 2, PortLast: ports + 1 + publicPorts,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.agent = cluster.NewAgent(binaries, w.dir, "home-server", nil)
+	if err := w.agent.Enroll(ctx, w.panel); err != nil {
+		return nil, err
+	}
+	w.running, err = w.agent.Start()
+	return w, err
+}
+
+func (w *world) close() error {
+	var errs []error
+	if w.running != nil {
+		errs = append(errs, w.running.Stop())
+	}
+	if w.panel != nil {
+		select {
+		case <-w.panel.Done():
+			// Its Postgres may have outlived it, and stops with the next panel.
+			errs = append(errs, w.panel.Restart(context.Background()))
+		default:
+		}
+		errs = append(errs, w.panel.Stop())
+	}
+	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+}
