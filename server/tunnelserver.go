@@ -58,9 +58,19 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	if err != nil {
 		return errors.Join(err, t.listener.Close())
 	}
+	before, err := t.generation(ctx, device.ID)
+	if err != nil {
+		return errors.Join(err, t.listener.Close())
+	}
 	s.background(life, "tunnel server", func(ctx context.Context) error { return t.keep(ctx, device.ID) })
-	t.awaitOnline(ctx, device.ID)
+	t.awaitOnline(ctx, device.ID, before)
 	return nil
+}
+
+// generation counts the channels that the tunnel server has had.
+func (t *tunnelServer) generation(ctx context.Context, id uuid.UUID) (int64, error) {
+	rows, err := t.panel.db.Channels(ctx, []uuid.UUID{id})
+	return rows[id].Generation, err
 }
 
 func (t *tunnelServer) listen(ctx context.Context) error {
@@ -198,9 +208,10 @@ func refusal(resp *http.Response) error {
 	return fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message)
 }
 
-// awaitOnline returns once the tunnel server is online or will not be soon, as
-// while tunnels are switched off.
-func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID) {
+// awaitOnline returns once the tunnel server has a channel of a later generation,
+// or will not have one soon, as while tunnels are switched off. Whether it is
+// online does not tell: after a crash it looks so until the old lease has run out.
+func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID, before int64) {
 	ctx, cancel := context.WithTimeout(ctx, onlineTimeout)
 	defer cancel()
 	select {
@@ -215,8 +226,7 @@ func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID) {
 	ticker := time.NewTicker(onlinePoll)
 	defer ticker.Stop()
 	for {
-		device, err := t.panel.db.Device(ctx, db.Scope{All: true}, id)
-		if err == nil && device.Online {
+		if now, err := t.generation(ctx, id); err == nil && now > before {
 			return
 		}
 		select {

@@ -100,7 +100,7 @@ func (h *Hub) leave(s *session) {
 func (h *Hub) serve(ctx context.Context, s *session) {
 	hello, err := s.hello()
 	if err != nil {
-		s.log.InfoContext(ctx, "control channel refused", slog.Any("error", err))
+		s.log.InfoContext(ctx, "control channel refused", slog.String("reason", s.why(err)))
 		return
 	}
 	if !h.connect(ctx, s, hello) {
@@ -119,7 +119,7 @@ func (h *Hub) serve(ctx context.Context, s *session) {
 	defer h.unregister(s)
 	s.log.InfoContext(ctx, "control channel connected", slog.String("agentVersion", hello.AgentVersion), slog.String("platform", hello.Platform))
 	err = s.run(ctx)
-	s.log.InfoContext(ctx, "control channel disconnected", slog.Any("reason", err))
+	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.why(err)))
 }
 
 // hello waits for the device's first message.

@@ -46,6 +46,7 @@ type session struct {
 	wake    chan struct{} // One slot: todo holds something.
 	mu      sync.Mutex
 	todo    work
+	ending  string // Why this end closed the channel; empty where it did not.
 
 	// Of the goroutine in sync alone.
 	sent         desired // nil before the first snapshot.
@@ -56,8 +57,24 @@ type session struct {
 // close ends the session with a close code. It returns at once; the first
 // reason stands.
 func (s *session) close(code int, reason string) {
+	s.mu.Lock()
+	if s.ending == "" {
+		s.ending = reason
+	}
+	s.mu.Unlock()
 	s.conn.Close(code, reason)
 	s.cancel() // A query of a session that ends has nobody to answer.
+}
+
+// why says for logs why the channel ended: our own reason where we had one,
+// otherwise what reading it came to.
+func (s *session) why(err error) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != "" {
+		return s.ending
+	}
+	return err.Error()
 }
 
 // want asks for work without waiting for it.
