@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -60,13 +61,20 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var socket net.Conn
-	inner.Dialer(dialer{dialled: func(conn net.Conn) { socket = conn }})
+	var socket atomic.Pointer[net.Conn]
+	var connected atomic.Bool
+	inner.Dialer(dialer{dialled: func(conn net.Conn) {
+		// pq dials again, from goroutines of its own, for each statement it cancels.
+		if !connected.Load() {
+			socket.Store(&conn)
+		}
+	}})
 	conn, err := inner.Connect(ctx)
+	connected.Store(true)
 	if err != nil {
 		return nil, err
 	}
-	return &pooledConn{pqConn: conn.(pqConn), socket: socket}, nil
+	return &pooledConn{pqConn: conn.(pqConn), socket: *socket.Load()}, nil
 }
 
 func (connector) Driver() driver.Driver { return &pq.Driver{} }
