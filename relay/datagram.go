@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -60,6 +61,7 @@ func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) 
 		_ = l.Close()
 		return nil, fmt.Errorf("listen: got a %T", l)
 	}
+	_ = udp.SetReadBuffer(forward.SocketBuffer)
 	if err := askForDestination(udp); err != nil {
 		_ = l.Close()
 		return nil, err

@@ -22,8 +22,9 @@ const (
 	// of players makes few requests for many in place of many for one.
 	askPause = 2 * time.Millisecond
 	// askExpiry is when data connections asked for are given up and asked for
-	// again.
-	askExpiry = 5 * time.Second
+	// again: by then the tunnel client has given up dialling them. Sooner, a
+	// machine too busy for its handshakes would get twice as many to do.
+	askExpiry = 10 * time.Second
 	// warmFor is how long after the last player's join data connections are kept
 	// ready for the next.
 	warmFor = 30 * time.Second

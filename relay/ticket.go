@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
 	"github.com/lestrrat-go/jwx/v2/jwt"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -68,6 +69,17 @@ func (v *ticketVerifier) verify(token string) (ticket, error) {
 	keys := v.keys.Load()
 	if keys == nil {
 		return ticket{}, errors.New("no keys of the panel yet")
+	}
+	message, err := jws.ParseString(token)
+	if err != nil {
+		return ticket{}, err
+	}
+	for _, signature := range message.Signatures() {
+		// The key's algorithm is the one used, whatever a ticket says; one that
+		// says otherwise is no ticket of the panel's.
+		if a := signature.ProtectedHeaders().Algorithm(); a != jwa.EdDSA {
+			return ticket{}, fmt.Errorf("signed with %s", a)
+		}
 	}
 	claims, err := jwt.ParseString(token,
 		jwt.WithKeySet(*keys),

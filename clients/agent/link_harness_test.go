@@ -211,6 +211,18 @@ func howItEnds(c net.Conn) error {
 	return err
 }
 
+// refusal connects a player who is to be refused and returns how he finds out,
+// be it while he connects.
+func refusal(t testing.TB, port int) error {
+	t.Helper()
+	c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return howItEnds(c)
+}
+
 // eventually looks again and again, for what gives no signal.
 func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
@@ -221,7 +233,7 @@ func eventually(t testing.TB, what string, met func() bool) {
 	}
 }
 
-// heldAfter returns how many goroutines and bytes of heap are in use.
+// inUse returns how many goroutines and bytes of heap are in use.
 func inUse() (goroutines int, heap uint64) {
 	runtime.GC()
 	runtime.GC() // Pools give up what they hold in two steps.

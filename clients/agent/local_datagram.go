@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +20,8 @@ import (
 
 const (
 	// earlyDatagrams and earlyBytes bound what waits while a flow's socket is
-	// being opened, which takes time only where a name has to be resolved.
-	earlyDatagrams = 16
+	// being opened, which takes time where a name has to be resolved.
+	earlyDatagrams = 64
 	earlyBytes     = 128 << 10
 	// idleMargin is how much longer than the tunnel server the agent keeps a
 	// silent flow. The tunnel server sees every datagram of both directions that
@@ -61,9 +63,9 @@ type flow struct {
 	end        context.CancelFunc
 
 	mu     sync.Mutex
-	socket net.Conn // nil while it is being opened.
-	early  [][]byte // Datagrams that came before that,
-	waits  int      // and their bytes.
+	socket *net.UDPConn // nil while it is being opened.
+	early  [][]byte     // Datagrams that came before that,
+	waits  int          // and their bytes.
 }
 
 // serveDatagrams serves a datagram data connection until it or ctx ends.
@@ -138,6 +140,11 @@ func (f *flows) start(r wire.Record) error {
 	f.open[r.Flow] = flow
 	f.counts[a.ID]++
 	f.mu.Unlock()
+	if _, err := netip.ParseAddr(a.LocalHost); err == nil {
+		// It takes no time, and no datagram has to wait. On failure run tries
+		// again, and ends the flow.
+		_, _ = flow.connect()
+	}
 	f.work.Go(flow.run)
 	return nil
 }
@@ -176,35 +183,51 @@ func (f *flows) sweep() {
 
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
 
-// run opens the flow's socket and passes on what the target sends, until the
-// flow ends.
+// run opens the flow's socket, unless that is open, and passes on what the
+// target sends until the flow ends.
 func (f *flow) run() {
 	defer f.flows.remove(f)
 	defer f.end()
-	targets := f.flows.session.link.links.targets
-	conn, err := targets.connect(f.ended, f.allocation)
-	if err != nil {
-		return
+	f.mu.Lock()
+	socket := f.socket
+	f.mu.Unlock()
+	if socket == nil {
+		var err error
+		if socket, err = f.connect(); err != nil {
+			return
+		}
 	}
-	stop := context.AfterFunc(f.ended, func() { _ = conn.Close() })
+	defer func() { _ = socket.Close() }()
+	stop := context.AfterFunc(f.ended, func() { _ = socket.Close() })
 	defer stop()
-	defer func() { _ = conn.Close() }()
-	socket, ok := conn.(*net.UDPConn)
-	if !ok {
-		return
-	}
 	reader, err := forward.NewDatagramReader(socket)
 	if err != nil {
 		return
 	}
+	f.receive(reader)
+}
+
+// connect opens the flow's socket and sends what has waited for it.
+func (f *flow) connect() (*net.UDPConn, error) {
+	conn, err := f.flows.session.link.links.targets.connect(f.ended, f.allocation)
+	if err != nil {
+		return nil, err
+	}
+	socket, ok := conn.(*net.UDPConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
+	}
+	// As much as the system gives: a game may answer in bursts.
+	_ = socket.SetReadBuffer(forward.SocketBuffer)
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.socket = socket
 	for _, payload := range f.early {
 		f.write(payload)
 	}
 	f.early = nil
-	f.mu.Unlock()
-	f.receive(reader)
+	return socket, nil
 }
 
 // receive passes on what the target sends. A port that is closed, which the

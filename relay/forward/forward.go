@@ -26,6 +26,10 @@ const (
 	// datagramChunk takes any datagram, and shows which ones are too long.
 	datagramChunk = 64 << 10
 
+	// SocketBuffer is how many bytes of datagrams UDP sockets should be asked to
+	// hold: a burst is lost where it finds no room. The system may give less.
+	SocketBuffer = 4 << 20
+
 	// WriteBufferSize is the size in bytes that WebSockets of data connections
 	// should be given for writing, so that a chunk takes one write.
 	WriteBufferSize = 32 << 10

@@ -1,0 +1,309 @@
+package relay_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+func TestLink_OnlyAGoodTicketOpensOne(t *testing.T) {
+	p, s, client, _ := start(t, nil)
+	hour := time.Hour
+	good := relaytest.Claims{
+		"iss": "eclitunnel", "aud": p.Server.String(), "sub": client.String(), "use": "ticket", "ver": 1,
+		"exp": time.Now().Add(hour).Unix(),
+	}
+	unsigned := func() string {
+		header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
+		data, _ := json.Marshal(good)
+		return header + "." + base64.RawURLEncoding.EncodeToString(data) + "."
+	}
+	stranger := relaytest.NewPanel(t)
+	stranger.Server = p.Server
+	for name, ticket := range map[string]string{
+		"nothing":             "",
+		"garbage":             "a.b.c",
+		"another panel's":     stranger.Ticket(client, 1, nil),
+		"expired":             p.Ticket(client, 1, relaytest.Claims{"exp": time.Now().Add(-hour).Unix()}),
+		"without expiry":      p.Ticket(client, 1, relaytest.Claims{"exp": nil}),
+		"another issuer":      p.Ticket(client, 1, relaytest.Claims{"iss": "someone"}),
+		"another server's":    p.Ticket(client, 1, relaytest.Claims{"aud": uuid.NewString()}),
+		"a device token":      p.Ticket(client, 1, relaytest.Claims{"aud": "device", "use": nil}),
+		"another use":         p.Ticket(client, 1, relaytest.Claims{"use": "session"}),
+		"another version":     p.Ticket(client, 2, nil),
+		"without version":     p.Ticket(client, 1, relaytest.Claims{"ver": nil}),
+		"version as text":     p.Ticket(client, 1, relaytest.Claims{"ver": "1"}),
+		"an unknown client":   p.Ticket(uuid.New(), 1, nil),
+		"without client":      p.Ticket(client, 1, relaytest.Claims{"sub": nil}),
+		"unsigned":            unsigned(),
+		"of another key id":   p.Sign(relaytest.Claims{"alg": "EdDSA", "kid": "other"}, good),
+		"of another alg":      p.Sign(relaytest.Claims{"alg": "HS256", "kid": "relaytest"}, good),
+		"oversized":           strings.Repeat("x", 64<<10),
+		"with a changed body": strings.Replace(p.Ticket(client, 1, nil), ".", ".e30", 1),
+	} {
+		ws, response, err := dial(s, wire.PathLink, ticket)
+		if err == nil {
+			_ = ws.Close()
+			t.Errorf("%s: linked", name)
+			continue
+		}
+		want := http.StatusUnauthorized
+		if name == "oversized" {
+			want = http.StatusRequestHeaderFieldsTooLarge
+		}
+		if response == nil || response.StatusCode != want {
+			t.Errorf("%s: %v (%v), want %d", name, response, err, want)
+		}
+	}
+	openLink(t, p, s, client, 1)
+}
+
+func TestLink_TicketOutlivesThePanel(t *testing.T) {
+	now := time.Now()
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Now = func() time.Time { return now } })
+	ticket := p.Ticket(client, 1, relaytest.Claims{"exp": now.Add(24 * time.Hour).Unix()})
+	p.Disconnect(channel.CloseRestarting, errTest)
+	p.AwaitDisconnected()
+	now = now.Add(23 * time.Hour)
+	ws, _, err := dial(s, wire.PathLink, ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ws.Close()
+	now = now.Add(2 * time.Hour)
+	if ws, _, err := dial(s, wire.PathLink, ticket); err == nil {
+		_ = ws.Close()
+		t.Error("linked with an expired ticket")
+	}
+}
+
+func TestLink_ClosesSayWhy(t *testing.T) {
+	p, s, client, _ := start(t, nil)
+	first := openLink(t, p, s, client, 1)
+	second := openLink(t, p, s, client, 1)
+	if code := first.closeCode(); code != channel.CloseTakenOver {
+		t.Errorf("a newer link: closed with %d", code)
+	}
+	p.PutClient(client, 2)
+	if code := second.closeCode(); code != channel.CloseTokenDead {
+		t.Errorf("a newer token: closed with %d", code)
+	}
+	third := openLink(t, p, s, client, 2)
+	p.Disconnect(channel.CloseFeatureOff, channel.ErrFeatureOff)
+	if code := third.closeCode(); code != channel.CloseFeatureOff {
+		t.Errorf("the feature is off: closed with %d", code)
+	}
+	_, response, err := dial(s, wire.PathLink, p.Ticket(client, 2, nil))
+	if err == nil || response == nil || response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the feature is off: %v, %v", response, err)
+	}
+	p.Reconnect()
+	p.AwaitHellos(2)
+	var fourth *link
+	for deadline := time.Now().Add(relaytest.Patience); fourth == nil; time.Sleep(time.Millisecond) {
+		if ws, _, err := dial(s, wire.PathLink, p.Ticket(client, 2, nil)); err == nil {
+			fourth = &link{t: t, server: s, ws: ws}
+			defer ws.Close()
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	p.RemoveClient(client)
+	if code := fourth.closeCode(); code != channel.CloseDeleted {
+		t.Errorf("deleted: closed with %d", code)
+	}
+}
+
+func TestLink_SilentOneIsGivenUp(t *testing.T) {
+	p, s, client, port := start(t, func(o *relay.Options) {
+		o.Channel = channel.Options{PingInterval: 20 * time.Millisecond, Deadline: 100 * time.Millisecond}
+	})
+	openLink(t, p, s, client, 1) // Answers no ping: nobody reads it.
+	s.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
+	wantRefusal(t, port)
+}
+
+func TestData_OnlyTheLinksSecretOpensOne(t *testing.T) {
+	p, s, client, _ := start(t, nil)
+	l := openLink(t, p, s, client, 1)
+	for _, secret := range []string{"", "guess", p.Ticket(client, 1, nil)} {
+		ws, response, err := dial(s, wire.PathData+"?kind=stream", secret)
+		if err == nil {
+			_ = ws.Close()
+		}
+		if response == nil || response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("secret %.10q: %v (%v)", secret, response, err)
+		}
+	}
+	if _, response, _ := l.data("pigeon"); response == nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("kind pigeon: %v", response)
+	}
+	ws, _, err := l.data(wire.KindStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.ws.Close()
+	if _, _, err := ws.ReadMessage(); err == nil {
+		t.Error("a data connection outlives its link")
+	}
+	s.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
+	if _, response, err := l.data(wire.KindStream); err == nil || response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the secret of a dead link: %v", response)
+	}
+}
+
+func TestData_ConnectionsAreLimited(t *testing.T) {
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.DataConnections = 2 })
+	l := openLink(t, p, s, client, 1)
+	for i := range 3 {
+		_, response, err := l.data(wire.KindStream)
+		if full := i == 2; full != (err != nil) || full && response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("data connection %d: %v", i+1, err)
+		}
+	}
+}
+
+func TestListener_LinksAreLimited(t *testing.T) {
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.Links = 1 })
+	openLink(t, p, s, client, 1)
+	other := uuid.New()
+	p.PutClient(other, 1)
+	for deadline := time.Now().Add(relaytest.Patience); ; time.Sleep(time.Millisecond) {
+		_, response, err := dial(s, wire.PathLink, p.Ticket(other, 1, nil))
+		if err == nil {
+			t.Fatal("linked beyond the limit")
+		}
+		if response != nil && response.StatusCode == http.StatusServiceUnavailable {
+			return
+		}
+		if time.Now().After(deadline) { // Until then, the client is not known yet.
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestListener_UnauthenticatedConnectionsAreLimitedInNumberAndTime(t *testing.T) {
+	p, s, client, _ := start(t, func(o *relay.Options) {
+		o.Limits.Unauthenticated, o.Limits.Handshake = 8, 300*time.Millisecond
+	})
+	var open []net.Conn
+	for range 20 {
+		c, err := net.Dial("tcp", s.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open = append(open, c)
+	}
+	// All are closed: those beyond the limit at once, the others in time.
+	for _, c := range open {
+		_ = c.SetReadDeadline(time.Now().Add(relaytest.Patience))
+		if _, err := io.Copy(io.Discard, c); err != nil && isTimeout(err) {
+			t.Fatal("a silent connection stays open")
+		}
+	}
+	openLink(t, p, s, client, 1)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+func TestListener_BearsGarbage(t *testing.T) {
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.Handshake = time.Second })
+	noise := make([]byte, 64<<10)
+	_, _ = rand.Read(noise)
+	endlessHeader := "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 1<<20)
+	for name, garbage := range map[string][]byte{
+		"noise": noise, "plain HTTP": []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "zeros": make([]byte, 1<<20),
+	} {
+		c, err := net.Dial("tcp", s.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write(garbage)
+		drain(t, name, c)
+	}
+	for name, request := range map[string]string{
+		"endless header": endlessHeader, "noise": string(noise), "slow": "GET / HT",
+		"no upgrade": "GET " + wire.PathLink + " HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Protocol: " + wire.Subprotocol + "\r\n\r\n",
+		"other path": "GET /admin HTTP/1.1\r\nHost: x\r\n\r\n",
+		"post":       "POST " + wire.PathLink + " HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+		"older":      "GET " + wire.PathLink + " HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Protocol: eclitunnel.v0\r\n\r\n",
+	} {
+		c, err := tls.Dial("tcp", s.Address, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, request)
+		drain(t, name, c)
+	}
+	openLink(t, p, s, client, 1)
+}
+
+// drain reads a connection to its end, which must come soon.
+func drain(t *testing.T, name string, c net.Conn) {
+	t.Helper()
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(relaytest.Patience))
+	if _, err := io.Copy(io.Discard, c); err != nil && isTimeout(err) {
+		t.Errorf("%s: the connection stays open", name)
+	}
+}
+
+func TestLink_BadMessagesEndItAlone(t *testing.T) {
+	p, s, client, port := start(t, nil)
+	for name, message := range map[string]struct {
+		kind int
+		data []byte
+	}{
+		"not JSON":  {websocket.TextMessage, []byte("{")},
+		"binary":    {websocket.BinaryMessage, []byte("{}")},
+		"oversized": {websocket.TextMessage, bytes.Repeat([]byte(" "), wire.MaxLinkMessage+1)},
+	} {
+		l := openLink(t, p, s, client, 1)
+		_ = l.ws.WriteMessage(message.kind, message.data)
+		s.AwaitStats(t, fmt.Sprintf("the end of a link with a message that is %s", name), func(s relay.Stats) bool { return s.Links == 0 })
+	}
+	l := openLink(t, p, s, client, 1)
+	_ = l.ws.WriteMessage(websocket.TextMessage, []byte(`{"type":"of a later version"}`))
+	join(t, port)
+	l.next(wire.LinkDial)
+}
+
+func TestData_BadFramesEndThatConnectionAlone(t *testing.T) {
+	p, s, client, port := start(t, nil)
+	l := openLink(t, p, s, client, 1)
+	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
+		ws, _, err := l.data(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.WriteMessage(websocket.BinaryMessage, make([]byte, 1<<20))
+		_ = ws.SetReadDeadline(time.Now().Add(relaytest.Patience))
+		if _, _, err := ws.ReadMessage(); err == nil || isTimeout(err) {
+			t.Errorf("%s: %v after an oversized message", kind, err)
+		}
+	}
+	join(t, port)
+	l.next(wire.LinkDial)
+}
