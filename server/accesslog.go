@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -25,16 +26,31 @@ func accessLog(logger *slog.Logger, next http.Handler) http.Handler {
 		}
 		started := time.Now()
 		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+		ctx, who := auth.Recording(r.Context())
 		defer func() {
-			logger.LogAttrs(r.Context(), level, "request",
+			logger.LogAttrs(ctx, level, "request",
 				slog.String("requestId", w.Header().Get(problem.RequestIDHeader)),
 				slog.String("method", r.Method),
 				slog.String("path", r.URL.Path),
 				slog.Int("status", recorder.status),
-				slog.Duration("duration", time.Since(started)))
+				slog.Duration("duration", time.Since(started)),
+				callerAttr(who))
 		}()
-		next.ServeHTTP(recorder, r)
+		next.ServeHTTP(recorder, r.WithContext(ctx))
 	})
+}
+
+// callerAttr names who made a request; an empty attribute, which is not printed,
+// where that is nobody known.
+func callerAttr(p *auth.Principal) slog.Attr {
+	switch p.Kind() {
+	case auth.KindUser:
+		return slog.Int64("userId", p.User.ID)
+	case auth.KindDevice:
+		return slog.String("deviceId", p.Device.ID.String())
+	default:
+		return slog.Attr{}
+	}
 }
 
 // statusRecorder remembers the status of an answer.

@@ -46,7 +46,8 @@ func TestPanel_LogsRequestsWithoutSecrets(t *testing.T) {
 	p.Stop()
 
 	text := log.String()
-	for _, want := range []string{"path=/api/tunnel/device/poll status=200", "path=/api/tunnel/ws status=101", "control channel connected"} {
+	for _, want := range []string{"path=/api/tunnel/device/poll status=200", "path=/api/tunnel/ws status=101", "control channel connected",
+		"userId=1", "deviceId=" + device.ID.String()} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log lacks %q", want)
 		}

@@ -67,8 +67,20 @@ func (p Principal) Scope() db.Scope {
 
 type principalKey struct{}
 
-// NewContext returns ctx with the caller in it.
+type recordKey struct{}
+
+// Recording returns ctx with a slot for the caller, which is not known yet: what
+// wraps a request, as a log does, can read it once the request is served.
+func Recording(ctx context.Context) (context.Context, *Principal) {
+	slot := new(Principal)
+	return context.WithValue(ctx, recordKey{}, slot), slot
+}
+
+// NewContext returns ctx with the caller in it, and fills the slot of Recording.
 func NewContext(ctx context.Context, p Principal) context.Context {
+	if slot, ok := ctx.Value(recordKey{}).(*Principal); ok {
+		*slot = p
+	}
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
