@@ -78,10 +78,12 @@ var rooms = []struct {
 	{"./relay/wire", nil},
 	{"./relay/channel", []string{"./relay/wire"}},
 	{"./relay/forward", []string{"./relay/wire"}},
+	{"./relay/relaytest", []string{"./relay/...", "./gen/types"}},
 	{"./relay", []string{"./relay/...", "./gen/types"}},
 	{"./clients/tunnel", []string{"./gen/client", "./gen/types"}},
 	{"./clients/agent", []string{"./clients/tunnel", "./relay/...", "./gen/types"}},
 	{"./clients/eclitunnel", []string{"./clients/agent", "./clients/tunnel", "./relay/...", "./gen/types"}},
+	{"./server/servertest", []string{".", "./gen/...", "./db/...", "./relay/...", "./server/...", "./contracttest"}},
 	{"./server/...", []string{".", "./gen/...", "./db/...", "./relay/...", "./server/..."}},
 	{"./contracttest", []string{"."}},
 	{"./test/...", []string{"./test/...", "./clients/...", "./gen/client", "./gen/types"}},
@@ -155,7 +157,6 @@ func TestAgentBinary_LinksNothingOfThePanel(t *testing.T) {
 	for _, p := range list(t, "-deps", "./clients/eclitunnel") {
 		for _, forbidden := range []string{
 			"./server", "./db", "./gen/server",
-			"database/sql",
 			"github.com/lib/pq",
 			"github.com/jmoiron/sqlx",
 			"github.com/getkin/kin-openapi",
