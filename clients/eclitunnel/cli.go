@@ -122,7 +122,7 @@ func withEnvironment(value *kong.Value) string {
 	if name == "" {
 		return value.Help
 	}
-	return value.Help + " [$" + name + "]"
+	return strings.TrimSuffix(value.Help, ".") + " ($" + name + ")."
 }
 
 // printf and warnf write for people. An error has nowhere to be reported.
