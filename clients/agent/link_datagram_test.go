@@ -173,7 +173,7 @@ func TestTunnel_SilentFlowEnds(t *testing.T) {
 	d.server.AwaitStats(t, "the flow's end", func(s relay.Stats) bool { return s.Flows == 0 })
 	d.server.AwaitStats(t, "the data connection's end", func(s relay.Stats) bool { return s.DataConnections == 0 })
 	ask(t, player, []byte("again"))
-	if <-ports == <-ports {
+	if first, second := <-ports, <-ports; first == second {
 		t.Error("the second flow has the socket of the first")
 	}
 }

@@ -140,7 +140,7 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 	say(t, first, "x")
 	hear(t, first, "x")
 	_ = first.Close()
-	goroutines, _ := inUse()
+	goroutines, heap := inUse()
 
 	var all sync.WaitGroup
 	for i := range players {
@@ -163,9 +163,9 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 	d.server.AwaitStats(t, "no players", func(s relay.Stats) bool { return s.Players == 0 })
 	// What may stay are the warm data connections: the goroutines of their two ends.
 	held := int(d.server.Stats().DataConnections)
-	eventually(t, "the baseline of goroutines", func() bool {
-		now, _ := inUse()
-		return now <= goroutines+4*held
+	eventually(t, "the baseline of goroutines and memory", func() bool {
+		nowGoroutines, nowHeap := inUse()
+		return nowGoroutines <= goroutines+4*held && nowHeap <= heap+uint64(held)*100<<10+4<<20
 	})
 }
 

@@ -35,10 +35,11 @@ func webSockets(t testing.TB) (server, client *websocket.Conn) {
 	}))
 	defer s.Close()
 	dialer := websocket.Dialer{WriteBufferSize: forward.WriteBufferSize, WriteBufferPool: &forward.WriteBuffers}
-	client, _, err := dialer.Dial("ws"+s.URL[len("http"):], nil)
+	client, response, err := dialer.Dial("ws"+s.URL[len("http"):], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = response.Body.Close()
 	server = <-upgraded
 	t.Cleanup(func() { _ = server.Close(); _ = client.Close() })
 	return server, client

@@ -28,7 +28,8 @@ type Server struct {
 // changed before it is made; change may be nil. It ends with the test.
 func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +81,9 @@ func (s *Server) AwaitStats(t testing.TB, what string, met func(relay.Stats) boo
 // FreePort returns a port that is free for TCP and UDP at the time.
 func FreePort(t testing.TB) int {
 	t.Helper()
+	var config net.ListenConfig
 	for range 100 {
-		l, err := net.Listen("tcp", ":0")
+		l, err := config.Listen(t.Context(), "tcp", ":0")
 		if err != nil {
 			t.Fatal(err)
 		}
