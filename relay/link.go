@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -19,7 +20,13 @@ var (
 	errClosing = errors.New("the tunnel server is closing")
 	errUnknown = errors.New("the tunnel client has nothing here")
 	errVersion = errors.New("the ticket is of another token")
+	errNewer   = errors.New("the ticket is of a token not heard of yet")
 )
+
+// newsGrace is how long a ticket that is ahead of the desired state is held: the
+// panel tells both ends of an allocation at once, and the tunnel client may be
+// the faster one.
+const newsGrace = 2 * time.Second
 
 // link is a tunnel client that is connected. Its data connections live and die
 // with it, and players with those: the link is what notices that a tunnel
@@ -44,11 +51,24 @@ func newLink(s *Server, t ticket, c *channel.Conn) *link {
 	return l
 }
 
-// admits says whether a ticket fits the desired state.
-func (s *Server) admits(t ticket) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.admitsLocked(t)
+// admit says whether a ticket fits the desired state, and gives the news that
+// may be on its way a moment to arrive.
+func (s *Server) admit(ctx context.Context, t ticket) error {
+	ctx, cancel := context.WithTimeout(ctx, newsGrace)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		err, news := s.admitsLocked(t), s.news
+		s.mu.Unlock()
+		if !errors.Is(err, errUnknown) && !errors.Is(err, errNewer) {
+			return err
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (s *Server) admitsLocked(t ticket) error {
@@ -60,6 +80,8 @@ func (s *Server) admitsLocked(t ticket) error {
 		return errOff
 	case !ok:
 		return errUnknown
+	case version < t.version:
+		return errNewer
 	case version != t.version:
 		return errVersion
 	}

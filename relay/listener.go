@@ -113,7 +113,7 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 	}
 	t, err := s.tickets.verify(bearer(r))
 	if err == nil {
-		err = s.admits(t)
+		err = s.admit(r.Context(), t)
 	}
 	if err != nil {
 		s.log.Debug("link refused", slog.String("from", r.RemoteAddr), slog.Any("error", err))

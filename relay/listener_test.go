@@ -76,6 +76,30 @@ func TestLink_OnlyAGoodTicketOpensOne(t *testing.T) {
 	openLink(t, p, s, client, 1)
 }
 
+func TestLink_TicketAheadOfTheNewsWaitsForThem(t *testing.T) {
+	p, s, client, _ := start(t, nil)
+	stranger := uuid.New()
+	for name, tc := range map[string]struct {
+		client  uuid.UUID
+		version int64
+	}{"a client not heard of": {stranger, 1}, "a token not heard of": {client, 2}} {
+		linked := make(chan error, 1)
+		go func() {
+			ws, status, err := dial(s, wire.PathLink, p.Ticket(tc.client, tc.version, nil))
+			if err == nil {
+				_ = ws.Close()
+			} else {
+				err = fmt.Errorf("%d: %w", status, err)
+			}
+			linked <- err
+		}()
+		p.PutClient(tc.client, tc.version)
+		if err := <-linked; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLink_TicketOutlivesThePanel(t *testing.T) {
 	now := time.Now()
 	p, s, client, _ := start(t, func(o *relay.Options) { o.Now = func() time.Time { return now } })

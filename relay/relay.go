@@ -95,6 +95,7 @@ type Server struct {
 	closing bool
 	off     bool                // The feature is off, as far as is known.
 	clients map[uuid.UUID]int64 // Token versions, by the desired state.
+	news    chan struct{}       // Closed, and replaced, when clients is.
 	linked  map[uuid.UUID]*link
 	secrets map[secretHash]*link
 }
@@ -121,6 +122,7 @@ func New(o Options) (*Server, error) {
 		limits:  o.Limits.withDefaults(),
 		tickets: newTicketVerifier(o.ID, o.Now),
 		clients: map[uuid.UUID]int64{},
+		news:    make(chan struct{}),
 		linked:  map[uuid.UUID]*link{},
 		secrets: map[secretHash]*link{},
 	}
@@ -220,6 +222,8 @@ func (s *Server) applyClients(clients map[uuid.UUID]int64) {
 	s.mu.Lock()
 	s.off = false
 	s.clients = clients
+	close(s.news)
+	s.news = make(chan struct{})
 	var dead, deleted []*link
 	for id, l := range s.linked {
 		if version, ok := clients[id]; !ok {
