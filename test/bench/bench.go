@@ -1,0 +1,224 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/eclitunnel/eclitunnel/test/bench/machine"
+	"github.com/eclitunnel/eclitunnel/test/bench/measure"
+	"github.com/eclitunnel/eclitunnel/test/bench/report"
+	"github.com/eclitunnel/eclitunnel/test/bench/role"
+	"github.com/eclitunnel/eclitunnel/test/bench/subject"
+)
+
+// Where the home uplink is made.
+const (
+	uplinkOwn  = "own"
+	uplinkHere = "here"
+	uplinkOff  = "off"
+)
+
+// options are what to measure. Their meanings are those of the flags of the same
+// names; they are JSON because a role takes them.
+type options struct {
+	Rounds             int
+	Duration           time.Duration
+	Bin, Game, Uplink  string
+	Idle               int
+	Flows              []int
+	Foreign            float64
+	Subjects, Measures []string
+	Peers              []subject.Peer
+}
+
+// benchmark measures everything and returns what it found.
+func benchmark(ctx context.Context, o options, progress io.Writer) (report.Report, error) {
+	b := bench{options: o, progress: progress, awake: stayAwake}
+	started := time.Now()
+	r, err := b.measureHere(ctx)
+	if err != nil {
+		return report.Report{}, err
+	}
+	uplink := slices.DeleteFunc(b.measures(true), func(m measure.Measure) bool { return !m.Uplink })
+	switch {
+	case o.Uplink != uplinkOwn || len(uplink) == 0:
+	case os.Geteuid() != 0:
+		fmt.Fprintln(progress, "the home uplink is not measured: its network namespace takes root")
+	default:
+		there, err := measureElsewhere(ctx, o, uplink)
+		if ctx.Err() != nil {
+			return report.Report{}, ctx.Err()
+		}
+		if err != nil { // what was measured here is worth having
+			there.Failures = append(there.Failures, report.Failure{Measure: uplinkRole, Reason: err.Error(), Fatal: true})
+		}
+		r.Merge(there)
+	}
+	r.Started, r.Seconds = started, time.Since(started).Seconds()
+	return r, describeHost(&r.Host)
+}
+
+// bench measures subjects in turn.
+type bench struct {
+	options
+	progress io.Writer
+	awake    func(context.Context) (func() error, error)
+	uplink   *machine.Uplink
+}
+
+// measures are those that are wanted, with those of the uplink or without.
+func (b *bench) measures(uplink bool) []measure.Measure {
+	var wanted []measure.Measure
+	for _, m := range measure.All {
+		if slices.Contains(b.Measures, m.Name) && (uplink || !m.Uplink) {
+			wanted = append(wanted, m)
+		}
+	}
+	return wanted
+}
+
+// measureHere starts all subjects in this network namespace, measures and stops them.
+func (b *bench) measureHere(ctx context.Context) (r report.Report, err error) {
+	r = report.Report{Rounds: b.Rounds}
+	measures := b.measures(b.Uplink == uplinkHere)
+	if len(measures) == 0 {
+		return r, nil
+	}
+	if b.Uplink == uplinkHere {
+		if b.uplink, err = machine.NewUplink(ctx); err != nil {
+			return r, err
+		}
+		r.Host.UplinkCongestion = b.uplink.Congestion
+		defer func() { err = errors.Join(err, b.uplink.Close()) }()
+	}
+	f := new(field)
+	defer func() { err = errors.Join(err, f.close()) }()
+	if err := f.start(ctx, b.options); err != nil {
+		return r, err
+	}
+	err = b.rounds(ctx, measures, f.subjects, &r)
+	return r, err
+}
+
+// rounds measures every subject by every measure, again and again. Subjects
+// follow each other in the innermost loop, so that what is compared was measured
+// close together, and each round begins with another.
+func (b *bench) rounds(ctx context.Context, measures []measure.Measure, subjects []subject.Subject, r *report.Report) error {
+	for _, s := range subjects {
+		r.Subjects = append(r.Subjects, s.Name)
+	}
+	for round := 1; round <= b.Rounds; round++ {
+		for _, m := range measures {
+			if m.Once && round > 1 {
+				continue
+			}
+			for i := range subjects {
+				s := subjects[(i+round-1)%len(subjects)]
+				if !m.Applies(s) {
+					continue
+				}
+				if err := b.take(ctx, m, s, round, r); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	// attempts is how often a sample is taken again because the machine was busy.
+	attempts = 4
+	// sampleLimit is how long any sample may take.
+	sampleLimit = 3 * time.Minute
+)
+
+// take takes one sample, again where something else used the machine.
+func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, round int, r *report.Report) error {
+	settings := measure.Settings{Duration: b.Duration, Idle: b.Idle, Flows: b.Flows, Awake: b.awake, Uplink: b.uplink}
+	for range attempts {
+		limited, cancel := context.WithTimeout(ctx, sampleLimit)
+		values, foreign, err := m.Take(limited, s, settings)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		failure := report.Failure{Measure: m.Name, Subject: s.Name, Round: round}
+		switch {
+		case err != nil:
+			failure.Reason, failure.Fatal = err.Error(), true
+		case foreign > b.Foreign:
+			failure.Reason = fmt.Sprintf("other processes used %.0f %% of the CPUs", 100*foreign)
+		default:
+			for id, value := range values {
+				r.Add(id, s.Name, value)
+			}
+			fmt.Fprintln(b.progress, progressLine(round, b.Rounds, m.Name, s.Name)+describe(values))
+			return nil
+		}
+		r.Failures = append(r.Failures, failure)
+		fmt.Fprintln(b.progress, progressLine(round, b.Rounds, m.Name, s.Name)+"left out: "+failure.Reason)
+		if failure.Fatal {
+			return nil // what else there is to measure is worth having
+		}
+	}
+	return nil
+}
+
+// progressLine is how the line of a sample begins.
+func progressLine(round, rounds int, measure, subject string) string {
+	return fmt.Sprintf("%d/%d  %-14s  %-10s  ", round, rounds, measure, subject)
+}
+
+func describe(values measure.Values) string {
+	var parts []string
+	for id, value := range values {
+		parts = append(parts, fmt.Sprintf("%s %.4g", id, value))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+// The roles that the bench plays in processes of their own.
+const (
+	gameRole   = "game"
+	awakeRole  = "awake"
+	uplinkRole = "uplink"
+)
+
+var roles map[string]role.Role
+
+// A role may start others, which a literal of the map could not.
+func init() {
+	roles = map[string]role.Role{
+		gameRole:        playGame,
+		subject.HopRole: playHop,
+		awakeRole:       playAwake,
+		uplinkRole:      playUplink,
+	}
+}
+
+// describeHost notes what the machine is.
+func describeHost(h *report.Host) error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	congestion, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	h.CPUs = runtime.NumCPU()
+	h.Kernel = unix.ByteSliceToString(name.Release[:])
+	h.Go = runtime.Version()
+	h.Congestion = strings.TrimSpace(string(congestion))
+	return err
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/test/bench/player"
+	"github.com/eclitunnel/eclitunnel/test/bench/report"
+)
+
+// udpRoundTrip measures round trips over UDP with nothing else going on.
+func udpRoundTrip(ctx context.Context, s *sample) error {
+	return s.roundTrips(ctx, report.UDPIdleP50, report.UDPIdleP99, func(d time.Duration) ([]time.Duration, error) {
+		return player.EchoDatagrams(ctx, s.subject.UDP, d, 0)
+	})
+}
+
+const (
+	loadFlows  = 16
+	loadWindow = 16
+)
+
+// udpLoad measures how many datagrams come back when 256 are always in flight.
+func udpLoad(ctx context.Context, s *sample) error {
+	l, err := player.StartLoad(ctx, s.subject.UDP, loadFlows, loadWindow)
+	if err != nil {
+		return err
+	}
+	answered, usage, err := s.counted(ctx, l.Answered)
+	if err := errors.Join(l.Close(), err); err != nil {
+		return err
+	}
+	s.values[report.UDPLoad] = float64(answered) / usage.Elapsed.Seconds()
+	s.values[report.UDPLoadLost] = 100 * float64(l.Lost()) / float64(l.Answered()+l.Lost())
+	s.cost(report.UDPLoadCPU, float64(usage.CPU.Microseconds()), float64(answered))
+	return nil
+}
+
+// udpFlows counts the players who are answered when so many come at once.
+func udpFlows(ctx context.Context, s *sample) error {
+	for _, n := range s.Flows {
+		answered, err := player.Flows(ctx, s.subject.UDP, n)
+		if err != nil {
+			return fmt.Errorf("%d flows: %w", n, err)
+		}
+		s.values[report.UDPFlows(n)] = float64(answered)
+	}
+	return nil
+}
+
+// offeredRate is in datagrams a second.
+const offeredRate = 20_000
+
+// udpOffered measures what becomes of datagrams that come at a fixed rate.
+func udpOffered(ctx context.Context, s *sample) error {
+	if _, err := player.Offer(ctx, s.subject.UDP, loadFlows, offeredRate, s.warmUp()); err != nil {
+		return err
+	}
+	var o player.Offered
+	err := s.awake(ctx, func() (err error) {
+		o, err = player.Offer(ctx, s.subject.UDP, loadFlows, offeredRate, s.Duration)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if want := int(0.95 * offeredRate * s.Duration.Seconds()); o.Sent < want {
+		return fmt.Errorf("%d datagrams were sent, not %d: the machine is too busy", o.Sent, want)
+	}
+	s.values[report.UDPOfferedLost] = 100 * float64(o.Lost) / float64(o.Sent)
+	s.quantiles(o.Times, report.UDPOfferedP50, report.UDPOfferedP99, time.Microsecond)
+	return nil
+}

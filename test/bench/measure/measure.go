@@ -1,0 +1,154 @@
+//go:build linux
+
+// Package measure is what the bench measures of each tunnel. Every measure says
+// what it does and yields the values of one or more metrics of package report.
+package measure
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/test/bench/machine"
+	"github.com/eclitunnel/eclitunnel/test/bench/report"
+	"github.com/eclitunnel/eclitunnel/test/bench/subject"
+)
+
+// Settings are how long and how much.
+type Settings struct {
+	// Duration is that of what is measured by the clock, in one sample.
+	Duration time.Duration
+	// Idle is how many connections memory is measured with, Flows how many flows
+	// of UDP are opened at once.
+	Idle  int
+	Flows []int
+	// Awake keeps the CPUs from idling until stop is called; nil does not.
+	Awake func(context.Context) (stop func() error, err error)
+	// Uplink is the slow link that some measures take.
+	Uplink *machine.Uplink
+}
+
+// Values are a sample's, by metric.
+type Values map[report.MetricID]float64
+
+// Measure is one thing to measure.
+type Measure struct {
+	// Name is what it is chosen by.
+	Name string
+	// Once: more rounds would say nothing new, or, as with memory, something else.
+	Once bool
+	// UDP: it takes a tunnel that carries datagrams.
+	UDP bool
+	// Streams: it shows how fast streams are.
+	Streams bool
+	// Uplink: it takes a slow link.
+	Uplink bool
+
+	run func(context.Context, *sample) error
+}
+
+// All is every measure, in the order in which they should be taken: memory
+// first, while a tunnel's processes have not yet grown by anything else.
+var All = []Measure{
+	{Name: "idle-memory", Once: true, run: idleMemory},
+	{Name: "half-close", Once: true, run: halfClose},
+	{Name: "stalled-reader", Once: true, run: stalledReader},
+	{Name: "download", Streams: true, run: download},
+	{Name: "upload", Streams: true, run: upload},
+	{Name: "download8", Streams: true, run: download8},
+	{Name: "rtt-idle", run: roundTripIdle},
+	{Name: "rtt-busy", run: roundTripBusy},
+	{Name: "joins", run: joins},
+	{Name: "udp-rtt", UDP: true, run: udpRoundTrip},
+	{Name: "udp-load", UDP: true, run: udpLoad},
+	{Name: "udp-flows", UDP: true, run: udpFlows},
+	{Name: "udp-offered", UDP: true, run: udpOffered},
+	{Name: "uplink-tcp", Uplink: true, run: uplinkTCP},
+	{Name: "uplink-udp", Uplink: true, UDP: true, run: uplinkUDP},
+}
+
+// Applies reports whether a subject can be measured so.
+func (m Measure) Applies(s subject.Subject) bool {
+	return (!m.UDP || s.UDP != "") && (!s.StreamsOnly || m.Streams) && (!m.Uplink || len(s.Uplink) > 0)
+}
+
+// Take takes one sample of a subject. Foreign is the share of the CPUs that went
+// to processes with no part in it, or 0 for what does not depend on that.
+func (m Measure) Take(ctx context.Context, s subject.Subject, settings Settings) (_ Values, foreign float64, err error) {
+	t := &sample{Settings: settings, subject: s, meter: machine.NewMeter(s.PIDs), values: make(Values)}
+	if err := m.run(ctx, t); err != nil {
+		return nil, 0, err
+	}
+	return t.values, t.foreign, nil
+}
+
+// sample is one measure being taken of one subject.
+type sample struct {
+	Settings
+	subject subject.Subject
+	meter   *machine.Meter
+	values  Values
+	foreign float64
+}
+
+// measured runs what is measured and returns what it cost.
+func (s *sample) measured(f func() error) (machine.Usage, error) {
+	mark, err := s.meter.Mark()
+	if err != nil {
+		return machine.Usage{}, err
+	}
+	if err := f(); err != nil {
+		return machine.Usage{}, err
+	}
+	usage, err := s.meter.Since(mark)
+	s.foreign = usage.Foreign
+	return usage, err
+}
+
+// counted lets something go on for the sample's duration and returns how much
+// of it was done, and at what cost.
+func (s *sample) counted(ctx context.Context, count func() uint64) (uint64, machine.Usage, error) {
+	if err := pause(ctx, s.warmUp()); err != nil {
+		return 0, machine.Usage{}, err
+	}
+	var before, after uint64
+	usage, err := s.measured(func() error {
+		before = count()
+		err := pause(ctx, s.Duration)
+		after = count()
+		return err
+	})
+	if err == nil && after == before {
+		err = errors.New("nothing moved")
+	}
+	return after - before, usage, err
+}
+
+// warmUp is how long something goes on before it is measured: windows open,
+// pools fill.
+func (s *sample) warmUp() time.Duration { return s.Duration / 4 }
+
+// awake measures with the CPUs kept awake.
+func (s *sample) awake(ctx context.Context, f func() error) (err error) {
+	if s.Awake == nil {
+		_, err := s.measured(f)
+		return err
+	}
+	stop, err := s.Awake(ctx)
+	if err != nil {
+		return err
+	}
+	// After the CPU times were read: those of a process that has ended are lost.
+	defer func() { err = errors.Join(err, stop()) }()
+	_, err = s.measured(f)
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

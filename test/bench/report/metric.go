@@ -1,0 +1,175 @@
+// Package report holds what was measured, compares it with the goals, and
+// prints it as a table, as Markdown and, by way of its JSON tags, as JSON.
+package report
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// MetricID names one row of the results.
+type MetricID string
+
+// The metrics.
+const (
+	Download       MetricID = "download"
+	DownloadCPU    MetricID = "download-cpu"
+	Upload         MetricID = "upload"
+	UploadCPU      MetricID = "upload-cpu"
+	Download8      MetricID = "download8"
+	Download8CPU   MetricID = "download8-cpu"
+	RTTIdleP50     MetricID = "rtt-idle-p50"
+	RTTIdleP99     MetricID = "rtt-idle-p99"
+	RTTBusyP50     MetricID = "rtt-busy-p50"
+	RTTBusyP99     MetricID = "rtt-busy-p99"
+	Joins          MetricID = "joins"
+	JoinsCPU       MetricID = "joins-cpu"
+	UDPIdleP50     MetricID = "udp-rtt-p50"
+	UDPIdleP99     MetricID = "udp-rtt-p99"
+	UDPLoad        MetricID = "udp-load"
+	UDPLoadCPU     MetricID = "udp-load-cpu"
+	UDPLoadLost    MetricID = "udp-load-lost"
+	UDPOfferedLost MetricID = "udp-offered-lost"
+	UDPOfferedP50  MetricID = "udp-offered-p50"
+	UDPOfferedP99  MetricID = "udp-offered-p99"
+	IdleMemory     MetricID = "idle-memory"
+	UplinkTCPP50   MetricID = "uplink-tcp-p50"
+	UplinkTCPP99   MetricID = "uplink-tcp-p99"
+	UplinkUDPP50   MetricID = "uplink-udp-p50"
+	UplinkUDPP99   MetricID = "uplink-udp-p99"
+	UplinkRate     MetricID = "uplink-rate"
+	HalfClose      MetricID = "half-close"
+	Stalled        MetricID = "stalled-reader"
+)
+
+const udpFlowsPrefix = "udp-flows-"
+
+// UDPFlows is the metric of so many flows at once.
+func UDPFlows(n int) MetricID { return MetricID(udpFlowsPrefix + strconv.Itoa(n)) }
+
+// metric says how a row reads and what is wanted of it.
+type metric struct {
+	id    MetricID
+	title string
+	unit  string
+	// less is better; otherwise more is.
+	less bool
+	// faster is the metric by which the faster of two ways through a subject is
+	// chosen, where that is not this one.
+	faster MetricID
+	goals  []goal
+}
+
+// yesNo is the unit of what is true or not.
+const yesNo = "yes/no"
+
+// goal is what our encrypted tunnel shall reach: a bound, times what another
+// subject reached in the same run unless against is empty.
+type goal struct {
+	bound   float64
+	against string
+}
+
+func (m metric) met(g goal, ours, other float64) bool {
+	bound := g.bound
+	if g.against != "" {
+		bound *= other
+	}
+	if m.less {
+		return ours <= bound
+	}
+	return ours >= bound
+}
+
+func (m metric) wording(g goal) string {
+	switch {
+	case m.unit == yesNo:
+		return truth(g.bound)
+	case m.less && g.against == "":
+		return "at most " + number(g.bound)
+	case g.against == "":
+		return "at least " + number(g.bound)
+	case m.less:
+		return fmt.Sprintf("at most %s %s", number(g.bound), g.against)
+	default:
+		return fmt.Sprintf("at least %s %s", number(g.bound), g.against)
+	}
+}
+
+// metrics are the rows in their order; those of flows come behind udp-load.
+var metrics = []metric{
+	{id: Download, title: "download, one stream", unit: "MB/s", goals: []goal{{1, "hop2-tls"}, {1.4, "frp"}}},
+	{id: DownloadCPU, title: "its CPU", unit: "s/GB", less: true, faster: Download, goals: []goal{{bound: 1.6}}},
+	{id: Upload, title: "upload, one stream", unit: "MB/s"},
+	{id: UploadCPU, title: "its CPU", unit: "s/GB", less: true, faster: Upload},
+	{id: Download8, title: "download, eight streams", unit: "MB/s", goals: []goal{{0.95, "hop2-tls"}, {1.4, "frp"}}},
+	{id: Download8CPU, title: "its CPU", unit: "s/GB", less: true, faster: Download8},
+	// Below a third, a difference between idle round trips is noise.
+	{id: RTTIdleP50, title: "round trip 64 B, idle, p50", unit: "µs", less: true, goals: []goal{{1.33, "hop2"}}},
+	{id: RTTIdleP99, title: "the same, p99", unit: "µs", less: true},
+	{id: RTTBusyP50, title: "round trip beside a 50 MB/s stream, p50", unit: "µs", less: true},
+	{id: RTTBusyP99, title: "the same, p99", unit: "µs", less: true, goals: []goal{{1.2, "hop2"}}},
+	{id: Joins, title: "new connections", unit: "1/s", goals: []goal{{0.7, "hop2"}, {1.5, "frp"}}},
+	{id: JoinsCPU, title: "CPU of each", unit: "µs", less: true, goals: []goal{{bound: 260}}},
+	{id: UDPIdleP50, title: "UDP round trip, idle, p50", unit: "µs", less: true, goals: []goal{{1.3, "hop2"}}},
+	{id: UDPIdleP99, title: "the same, p99", unit: "µs", less: true},
+	{id: UDPLoad, title: "UDP, 256 in flight over 16 flows, 200 B: round trips", unit: "1/s", goals: []goal{{1.3, "hop2"}}},
+	{id: UDPLoadCPU, title: "CPU of each", unit: "µs", less: true, goals: []goal{{bound: 10}}},
+	{id: UDPLoadLost, title: "lost of them", unit: "%", less: true},
+	{id: UDPOfferedLost, title: "UDP, 20,000/s offered: lost", unit: "%", less: true, goals: []goal{{bound: 0}}},
+	{id: UDPOfferedP50, title: "the same, p50", unit: "µs", less: true},
+	{id: UDPOfferedP99, title: "the same, p99", unit: "µs", less: true, goals: []goal{{1.5, "hop2"}}},
+	{id: IdleMemory, title: "memory of an idle player connection, both ends", unit: "kB", less: true, goals: []goal{{bound: 50}}},
+	{id: UplinkTCPP50, title: "home uplink, TCP round trip beside a transfer, p50", unit: "ms", less: true, goals: []goal{{bound: 3}}},
+	{id: UplinkTCPP99, title: "the same, p99", unit: "ms", less: true, goals: []goal{{bound: 6}}},
+	{id: UplinkUDPP50, title: "home uplink, UDP round trip beside a transfer, p50", unit: "ms", less: true, goals: []goal{{bound: 3}}},
+	{id: UplinkUDPP99, title: "the same, p99", unit: "ms", less: true, goals: []goal{{bound: 6}}},
+	{id: UplinkRate, title: "the transfer beside them", unit: "Mbit/s"},
+	{id: HalfClose, title: "half-close passed on", unit: yesNo, goals: []goal{{bound: 1}}},
+	{id: Stalled, title: "blocked by a stalled reader", unit: yesNo, less: true, goals: []goal{{bound: 0}}},
+}
+
+// describe returns how a metric reads.
+func describe(id MetricID) (metric, bool) {
+	for _, m := range metrics {
+		if m.id == id {
+			return m, true
+		}
+	}
+	text, ok := strings.CutPrefix(string(id), udpFlowsPrefix)
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil {
+		return metric{}, false
+	}
+	return metric{
+		id: id, title: text + " UDP flows at once: answered", unit: "flows",
+		goals: []goal{{bound: float64(n)}},
+	}, true
+}
+
+// number prints three digits, without an exponent.
+func number(v float64) string {
+	switch abs := max(v, -v); {
+	case abs >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case abs >= 10:
+		return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
+	default:
+		return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(v, 'f', 2, 64), "0"), ".")
+	}
+}
+
+func truth(v float64) string {
+	if v != 0 {
+		return "yes"
+	}
+	return "no"
+}
+
+func (m metric) format(v float64) string {
+	if m.unit == yesNo {
+		return truth(v)
+	}
+	return number(v)
+}

@@ -1,0 +1,98 @@
+//go:build linux
+
+package subject
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/test/bench/machine"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
+)
+
+// StartOurs starts the built binaries in bin: a panel with its tunnel server, an
+// agent, and an allocation that leads to the game.
+func StartOurs(ctx context.Context, bin, game string) (Subject, error) {
+	o := new(ours)
+	s, err := o.start(ctx, bin, game)
+	if err != nil {
+		return Subject{}, fmt.Errorf("start ours: %w", errors.Join(err, o.close()))
+	}
+	return s, nil
+}
+
+type ours struct {
+	dir     string
+	panel   *cluster.Panel
+	running *cluster.Process
+}
+
+func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
+	port, err := portOf(game)
+	if err != nil {
+		return Subject{}, err
+	}
+	if o.dir, err = cluster.NewDir(); err != nil {
+		return Subject{}, err
+	}
+	// The panel's two ports, and a few to allocate.
+	const ports = 10
+	first, err := cluster.FreePorts(ctx, ports)
+	if err != nil {
+		return Subject{}, err
+	}
+	relay := first + 1
+	o.panel, err = cluster.StartPanel(ctx, cluster.PanelOptions{
+		Bin: bin, Dir: o.dir, Listen: first, Relay: relay, PortFirst: first + 2, PortLast: first + ports - 1,
+	})
+	if err != nil {
+		return Subject{}, err
+	}
+	agent := cluster.NewAgent(bin, o.dir, "bench", nil)
+	if err := agent.Enroll(ctx, o.panel); err != nil {
+		return Subject{}, err
+	}
+	if o.running, err = agent.Start(); err != nil {
+		return Subject{}, err
+	}
+	if _, err := agent.Run(ctx, "open", "tcp+udp", strconv.Itoa(port)); err != nil {
+		return Subject{}, err
+	}
+	opened, err := o.panel.AwaitListening(ctx, agent.Device.ID, port, 2)
+	if err != nil {
+		return Subject{}, fmt.Errorf("%w\n%s", err, o.running.LastLines(20))
+	}
+	s := Subject{
+		Name:   Ours,
+		PIDs:   []int{o.panel.PID(), o.running.PID()},
+		Uplink: []machine.Port{{Direction: machine.To, Number: relay}},
+		close:  o.close,
+	}
+	for _, a := range opened {
+		if a.Protocol == types.ProtocolTCP {
+			s.TCP = a.PublicAddress
+		} else {
+			s.UDP = a.PublicAddress
+		}
+	}
+	return s, nil
+}
+
+// close ends everything, the last started first.
+func (o *ours) close() error {
+	var errs []error
+	if o.running != nil {
+		errs = append(errs, o.running.Stop())
+	}
+	if o.panel != nil {
+		errs = append(errs, o.panel.Stop())
+	}
+	if o.dir != "" {
+		errs = append(errs, os.RemoveAll(o.dir))
+	}
+	return errors.Join(errs...)
+}
