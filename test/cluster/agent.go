@@ -42,17 +42,20 @@ func (a *Agent) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs a command to its end and returns what it printed; a non-zero exit
-// status is an error that says what was printed.
+// Run runs a command to its end and returns what it printed for programs; a
+// non-zero exit status is an error that says what it printed for people.
 func (a *Agent) Run(ctx context.Context, args ...string) (string, error) {
-	out, err := a.Command(ctx, args...).CombinedOutput()
+	cmd := a.Command(ctx, args...)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("eclitunnel %s: %w: %s", strings.Join(args, " "), err, out)
+		return string(out), fmt.Errorf("eclitunnel %s: %w: %s%s", strings.Join(args, " "), err, out, complaint.String())
 	}
 	return string(out), nil
 }
 
-// Start starts `eclitunnel run`.
+// Start starts `eclitunnel run`; see Panel.AwaitOnline.
 func (a *Agent) Start() (*Process, error) {
 	return StartProcess(a.Name, a.Command(context.Background(), "run"), a.log)
 }

@@ -146,6 +146,26 @@ func (p *Panel) Approve(ctx context.Context, userCode string) (types.Device, err
 	return answer.JSON200.Device, nil
 }
 
+// AwaitOnline waits until a device's agent has connected; it is an error if the
+// agent ends before.
+func (p *Panel) AwaitOnline(ctx context.Context, device uuid.UUID, agent *Process) error {
+	return Until(ctx, "the agent is online", func(ctx context.Context) (bool, error) {
+		select {
+		case <-agent.Done():
+			return false, fmt.Errorf("it ended with exit code %d", agent.ExitCode())
+		default:
+		}
+		answer, err := p.API.GetDeviceWithResponse(ctx, device)
+		if err != nil {
+			return false, err
+		}
+		if answer.JSON200 == nil {
+			return false, fmt.Errorf("get device: %s: %s", answer.Status(), answer.Body)
+		}
+		return answer.JSON200.Online, nil
+	})
+}
+
 // Allocations lists a device's allocations that lead to a local port.
 func (p *Panel) Allocations(ctx context.Context, device uuid.UUID, localPort int) ([]types.Allocation, error) {
 	answer, err := p.API.ListAllocationsWithResponse(ctx, nil)

@@ -59,6 +59,9 @@ func (h *house) open(ctx context.Context) error {
 	if h.running, err = h.agent.Start(); err != nil {
 		return err
 	}
+	if err := h.panel.AwaitOnline(ctx, h.agent.Device.ID, h.running); err != nil {
+		return err
+	}
 	if _, err := h.agent.Run(ctx, "open", "tcp+udp", strconv.Itoa(port)); err != nil {
 		return err
 	}

@@ -48,8 +48,12 @@ func ownWorld(t testing.TB) *world {
 
 func (w *world) logOnFailure(t testing.TB) {
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("%s\n%s", w.panel.LastLines(40), w.running.LastLines(40))
+		if !t.Failed() {
+			return
+		}
+		t.Log(w.panel.LastLines(40))
+		if w.running != nil { // nil where a test could not start it again
+			t.Log(w.running.LastLines(40))
 		}
 	})
 }

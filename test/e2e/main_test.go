@@ -79,7 +79,9 @@ var shared = sync.OnceValues(func() (*world, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	w, err := newWorld(ctx)
-	sharedWorld = w
+	if err == nil {
+		sharedWorld = w
+	}
 	return w, err
 })
 
@@ -119,8 +121,10 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 	if err := w.agent.Enroll(ctx, w.panel); err != nil {
 		return nil, err
 	}
-	w.running, err = w.agent.Start()
-	return w, err
+	if w.running, err = w.agent.Start(); err != nil {
+		return nil, err
+	}
+	return w, w.panel.AwaitOnline(ctx, w.agent.Device.ID, w.running)
 }
 
 func (w *world) close() error {
