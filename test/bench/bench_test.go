@@ -76,7 +76,7 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	if err := o.choose(nil); err != nil {
 		t.Fatal(err)
 	}
-	o.Rounds, o.Duration, o.Idle, o.Flows, o.Foreign = 1, 40*time.Millisecond, 20, []int{50}, 1
+	o.Rounds, o.Duration, o.Idle, o.Flows, o.Foreign = 1, 40*time.Millisecond, 20, []int{50}, anyShare
 	subjects := inProcess(t)
 	var progress bytes.Buffer
 	b := bench{options: o, progress: &progress}

@@ -43,6 +43,8 @@ type Measure struct {
 	Streams bool
 	// Uplink: it takes a slow link.
 	Uplink bool
+	// Latency: of what it measures, a hundredth matters.
+	Latency bool
 
 	run func(context.Context, *sample) error
 }
@@ -56,15 +58,15 @@ var All = []Measure{
 	{Name: "download", Streams: true, run: download},
 	{Name: "upload", Streams: true, run: upload},
 	{Name: "download8", Streams: true, run: download8},
-	{Name: "rtt-idle", run: roundTripIdle},
-	{Name: "rtt-busy", run: roundTripBusy},
+	{Name: "rtt-idle", Latency: true, run: roundTripIdle},
+	{Name: "rtt-busy", Latency: true, run: roundTripBusy},
 	{Name: "joins", run: joins},
-	{Name: "udp-rtt", UDP: true, run: udpRoundTrip},
+	{Name: "udp-rtt", UDP: true, Latency: true, run: udpRoundTrip},
 	{Name: "udp-load", UDP: true, run: udpLoad},
 	{Name: "udp-flows", UDP: true, run: udpFlows},
-	{Name: "udp-offered", UDP: true, run: udpOffered},
-	{Name: "uplink-tcp", Uplink: true, run: uplinkTCP},
-	{Name: "uplink-udp", Uplink: true, UDP: true, run: uplinkUDP},
+	{Name: "udp-offered", UDP: true, Latency: true, run: udpOffered},
+	{Name: "uplink-tcp", Uplink: true, Latency: true, run: uplinkTCP},
+	{Name: "uplink-udp", Uplink: true, UDP: true, Latency: true, run: uplinkUDP},
 }
 
 // Applies reports whether a subject can be measured so.

@@ -42,11 +42,14 @@ const tick = time.Millisecond
 // send sends the pattern until the player leaves.
 func send(conn net.Conn, rate uint64) error {
 	started := time.Now()
+	// What is due grows while it is being sent. Less than a tick's worth waits for
+	// the next tick, or the game would never sleep.
+	step := rate * uint64(tick) / uint64(time.Second)
 	for position := uint64(0); ; {
 		n := pattern.MaxSlice
 		if rate > 0 {
 			due := uint64(time.Since(started).Seconds() * float64(rate))
-			if due <= position {
+			if due < position+step {
 				time.Sleep(tick)
 				continue
 			}
