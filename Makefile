@@ -60,13 +60,16 @@ test: ## Set up what is missing and run every test
 	@scripts/setup demo test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
+# Those that measure have the machine to themselves: test-e2e runs them one after another.
+MEASURING := ./test/e2e ./test/bench
+
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -v '/test/e2e$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench)$$')
 
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig
-	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -timeout 15m ./test/e2e
+	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $(MEASURING)
 
 .PHONY: bench
 bench: build ## Measure the tunnel from the player's side; flags in BENCH, as in BENCH=--short
