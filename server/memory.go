@@ -2,13 +2,16 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 )
 
-// memoryListener is a net.Listener whose connections never leave the process:
+// memoryListener is a net.Listener whose connections both end in this process:
 // the embedded tunnel server reaches the panel's own HTTP server over it, as a
-// stand-alone one does over the network.
+// stand-alone one does over the network, whatever address and certificate that
+// server has.
 type memoryListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -22,14 +25,45 @@ func newMemoryListener() *memoryListener {
 // DialContext opens a connection; network and address do not matter. It waits
 // for Accept, until ctx ends or the listener is closed.
 func (l *memoryListener) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
+	ours, theirs, err := connectedPair(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect in memory: %w", err)
+	}
 	select {
 	case l.conns <- theirs:
 		return ours, nil
 	case <-l.closed:
-		return nil, net.ErrClosed
+		err = net.ErrClosed
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
+	}
+	return nil, errors.Join(err, ours.Close(), theirs.Close())
+}
+
+// connectedPair returns both ends of a connection. It is one over loopback and
+// not a net.Pipe: a pipe holds no byte, so that two readers who answer each
+// other's ping at the same time would wait for each other until they time out.
+func connectedPair(ctx context.Context) (ours, theirs net.Conn, err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "localhost:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = listener.Close() }()
+	ours, err = (&net.Dialer{}).DialContext(ctx, "tcp", listener.Addr().String())
+	if err != nil {
+		return nil, nil, err
+	}
+	// Ours is in the backlog, so that no Accept below waits for longer than it
+	// takes to drop somebody else who found the port.
+	for {
+		theirs, err = listener.Accept()
+		if err != nil {
+			return nil, nil, errors.Join(err, ours.Close())
+		}
+		if theirs.RemoteAddr().String() == ours.LocalAddr().String() {
+			return ours, theirs, nil
+		}
+		_ = theirs.Close()
 	}
 }
 
