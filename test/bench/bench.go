@@ -164,6 +164,8 @@ func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, 
 		}
 		failure := report.Failure{Measure: m.Name, Subject: s.Name, Round: round}
 		switch {
+		case errors.Is(err, measure.ErrUnfit):
+			failure.Reason = err.Error()
 		case err != nil:
 			failure.Reason, failure.Fatal = err.Error(), true
 		case foreign > tolerated:

@@ -4,7 +4,6 @@ package measure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -30,12 +29,12 @@ func udpLoad(ctx context.Context, s *sample) error {
 	if err != nil {
 		return err
 	}
-	answered, usage, err := s.counted(ctx, l.Answered)
-	if err := errors.Join(l.Close(), err); err != nil {
+	answered, usage, err := s.counted(ctx, l)
+	if err != nil {
 		return err
 	}
 	s.values[report.UDPLoad] = float64(answered) / usage.Elapsed.Seconds()
-	s.values[report.UDPLoadLost] = 100 * float64(l.Lost()) / float64(l.Answered()+l.Lost())
+	s.values[report.UDPLoadLost] = 100 * float64(l.Lost()) / float64(l.Count()+l.Lost())
 	s.cost(report.UDPLoadCPU, float64(usage.CPU.Microseconds()), float64(answered))
 	return nil
 }
@@ -69,7 +68,7 @@ func udpOffered(ctx context.Context, s *sample) error {
 		return err
 	}
 	if want := int(0.95 * offeredRate * s.Duration.Seconds()); o.Sent < want {
-		return fmt.Errorf("%d datagrams were sent, not %d: the machine is too busy", o.Sent, want)
+		return fmt.Errorf("%w: %d datagrams were sent, not %d", ErrUnfit, o.Sent, want)
 	}
 	s.values[report.UDPOfferedLost] = 100 * float64(o.Lost) / float64(o.Sent)
 	s.quantiles(o.Times, report.UDPOfferedP50, report.UDPOfferedP99, time.Microsecond)

@@ -107,24 +107,46 @@ func (s *sample) measured(f func() error) (machine.Usage, error) {
 	return usage, err
 }
 
-// counted lets something go on for the sample's duration and returns how much
-// of it was done, and at what cost.
-func (s *sample) counted(ctx context.Context, count func() uint64) (uint64, machine.Usage, error) {
-	if err := pause(ctx, s.warmUp()); err != nil {
+// ErrUnfit is returned by Take where the machine was too busy to do to the tunnel
+// what the measure says. It says nothing about the tunnel.
+var ErrUnfit = errors.New("the machine is too busy")
+
+// activity is something that goes on until it is closed, or fails.
+type activity interface {
+	Count() uint64
+	Failed() <-chan struct{}
+	Close() error
+}
+
+// counted lets something go on for the sample's duration, or longer until some
+// of it is done, closes it, and returns how much was done and at what cost.
+func (s *sample) counted(ctx context.Context, a activity) (uint64, machine.Usage, error) {
+	done, usage, err := s.count(ctx, a)
+	return done, usage, errors.Join(a.Close(), err)
+}
+
+func (s *sample) count(ctx context.Context, a activity) (done uint64, usage machine.Usage, err error) {
+	if err := pauseUnless(ctx, a.Failed(), s.warmUp()); err != nil {
 		return 0, machine.Usage{}, err
 	}
-	var before, after uint64
-	usage, err := s.measured(func() error {
-		before = count()
-		err := pause(ctx, s.Duration)
-		after = count()
-		return err
+	usage, err = s.measured(func() error {
+		before := a.Count()
+		for waited := time.Duration(0); done == 0; waited += s.Duration {
+			if waited > motionPatience {
+				return errors.New("nothing moves")
+			}
+			if err := pauseUnless(ctx, a.Failed(), s.Duration); err != nil {
+				return err
+			}
+			done = a.Count() - before
+		}
+		return nil
 	})
-	if err == nil && after == before {
-		err = errors.New("nothing moved")
-	}
-	return after - before, usage, err
+	return done, usage, err
 }
+
+// motionPatience is how long a tunnel may move nothing before it is taken for dead.
+const motionPatience = 10 * time.Second
 
 // warmUp is how long something goes on before it is measured: windows open,
 // pools fill.
@@ -146,10 +168,15 @@ func (s *sample) awake(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func pause(ctx context.Context, d time.Duration) error { return pauseUnless(ctx, nil, d) }
+
+// pauseUnless waits for d, unless something fails meanwhile.
+func pauseUnless(ctx context.Context, failed <-chan struct{}, d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil
+	case <-failed:
+		return errors.New("it ended before the sample did")
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -35,8 +35,8 @@ func (s *sample) transfer(ctx context.Context, t *player.Transfer, err error, ra
 	if err != nil {
 		return err
 	}
-	moved, usage, err := s.counted(ctx, t.Bytes)
-	if err := errors.Join(t.Close(), err); err != nil {
+	moved, usage, err := s.counted(ctx, t)
+	if err != nil {
 		return err
 	}
 	s.values[rate] = float64(moved) / 1e6 / usage.Elapsed.Seconds()
@@ -73,16 +73,16 @@ func roundTripBusy(ctx context.Context, s *sample) error {
 	if err := pause(ctx, s.warmUp()); err != nil {
 		return errors.Join(err, t.Close())
 	}
-	before, started := t.Bytes(), time.Now()
+	before, started := t.Count(), time.Now()
 	err = s.roundTrips(ctx, report.RTTBusyP50, report.RTTBusyP99, func(d time.Duration) ([]time.Duration, error) {
 		return player.Echo(ctx, s.subject.TCP, d, 0)
 	})
-	rate := float64(t.Bytes()-before) / time.Since(started).Seconds()
+	rate := float64(t.Count()-before) / time.Since(started).Seconds()
 	if err := errors.Join(err, t.Close()); err != nil {
 		return err
 	}
 	if rate < 0.8*busyRate {
-		return fmt.Errorf("the stream beside it moved %.0f MB/s, not %.0f", rate/1e6, busyRate/1e6)
+		return fmt.Errorf("%w: the stream beside it moved %.0f MB/s, not %.0f", ErrUnfit, rate/1e6, busyRate/1e6)
 	}
 	return nil
 }
@@ -116,8 +116,8 @@ const joinsAtATime = 16
 // joins measures players who come, hear the game speak and leave.
 func joins(ctx context.Context, s *sample) error {
 	j := player.StartJoins(ctx, s.subject.TCP, joinsAtATime)
-	count, usage, err := s.counted(ctx, j.Count)
-	if err := errors.Join(j.Close(), err); err != nil {
+	count, usage, err := s.counted(ctx, j)
+	if err != nil {
 		return err
 	}
 	s.values[report.Joins] = float64(count) / usage.Elapsed.Seconds()

@@ -47,13 +47,13 @@ func (s *sample) besideTransfer(ctx context.Context, p50, p99 report.MetricID, e
 	if err := pause(ctx, uplinkFill); err != nil {
 		return errors.Join(err, t.Close())
 	}
-	before, started := t.Bytes(), time.Now()
+	before, started := t.Count(), time.Now()
 	var times []time.Duration
 	err = s.awake(ctx, func() (err error) {
 		times, err = echo(max(s.Duration, uplinkLeast))
 		return err
 	})
-	moved := float64(t.Bytes()-before) * 8 / 1e6 / time.Since(started).Seconds()
+	moved := float64(t.Count()-before) * 8 / 1e6 / time.Since(started).Seconds()
 	if err := errors.Join(err, t.Close()); err != nil {
 		return err
 	}

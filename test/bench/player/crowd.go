@@ -18,24 +18,22 @@ import (
 
 // Joins is players who come, hear the game speak and leave, until Close.
 type Joins struct {
+	fate
 	count  atomic.Uint64
 	cancel context.CancelFunc
 	done   sync.WaitGroup
-
-	mu  sync.Mutex
-	err error
 }
 
 // StartJoins lets players come, so many at a time.
 func StartJoins(ctx context.Context, addr string, atATime int) *Joins {
 	ctx, cancel := context.WithCancel(ctx)
-	j := &Joins{cancel: cancel}
+	j := &Joins{fate: fate{failed: make(chan struct{})}, cancel: cancel}
 	for range atATime {
 		j.done.Go(func() {
 			for ctx.Err() == nil {
 				conn, err := join(ctx, addr)
 				if err != nil {
-					j.failed(ctx, err)
+					j.fail(err)
 					return
 				}
 				conn.Close()
@@ -46,22 +44,12 @@ func StartJoins(ctx context.Context, addr string, atATime int) *Joins {
 	return j
 }
 
-func (j *Joins) failed(ctx context.Context, err error) {
-	if ctx.Err() != nil {
-		return // Close ended it
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err == nil {
-		j.err = err
-	}
-}
-
 // Count is how many players have come and gone.
 func (j *Joins) Count() uint64 { return j.count.Load() }
 
 // Close lets no more players come and returns what went wrong before.
 func (j *Joins) Close() error {
+	j.closing.Store(true)
 	j.cancel()
 	j.done.Wait()
 	return j.err

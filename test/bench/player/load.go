@@ -25,13 +25,10 @@ const remembered = 4096
 
 // Load is flows that each keep a window of datagrams in flight, until Close.
 type Load struct {
+	fate
 	answered, lost atomic.Uint64
-	closing        atomic.Bool
+	flows          []*loadFlow
 	done           sync.WaitGroup
-
-	mu    sync.Mutex
-	err   error
-	flows []*loadFlow
 }
 
 type loadFlow struct {
@@ -46,7 +43,7 @@ type loadFlow struct {
 
 // StartLoad opens so many flows with a window of so many datagrams each.
 func StartLoad(ctx context.Context, addr string, flows, window int) (*Load, error) {
-	l := new(Load)
+	l := &Load{fate: fate{failed: make(chan struct{})}}
 	for range flows {
 		f, err := openFlow(ctx, addr, LoadSize)
 		if err != nil {
@@ -57,7 +54,7 @@ func StartLoad(ctx context.Context, addr string, flows, window int) (*Load, erro
 			in: messages(window, maxDatagram), out: messages(window, LoadSize),
 		}
 		l.flows = append(l.flows, lf)
-		l.done.Go(func() { l.failed(lf.play(window)) })
+		l.done.Go(func() { l.fail(lf.play(window)) })
 	}
 	return l, nil
 }
@@ -70,19 +67,8 @@ func messages(n, size int) []ipv4.Message {
 	return m
 }
 
-func (l *Load) failed(err error) {
-	if l.closing.Load() {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
-	}
-}
-
-// Answered is how many datagrams have come back.
-func (l *Load) Answered() uint64 { return l.answered.Load() }
+// Count is how many datagrams have come back.
+func (l *Load) Count() uint64 { return l.answered.Load() }
 
 // Lost is how many datagrams have not come back in time.
 func (l *Load) Lost() uint64 { return l.lost.Load() }

@@ -21,18 +21,15 @@ const (
 	// readBuffer is large, so that the player costs little.
 	readBuffer = 256 << 10
 	// uploadBlock is how much of an upload is acknowledged at a time.
-	uploadBlock = 1 << 20
+	uploadBlock = 256 << 10
 )
 
 // Transfer is bytes on their way, over one or more connections, until Close.
 type Transfer struct {
-	bytes   atomic.Uint64
-	closing atomic.Bool
-	conns   []*net.TCPConn
-	done    sync.WaitGroup
-
-	mu  sync.Mutex
-	err error
+	fate
+	bytes atomic.Uint64
+	conns []*net.TCPConn
+	done  sync.WaitGroup
 }
 
 // StartDownload receives from the game over so many streams, at rate bytes a
@@ -47,32 +44,20 @@ func StartUpload(ctx context.Context, addr string, streams int) (*Transfer, erro
 }
 
 func start(ctx context.Context, addr string, streams int, r target.Request, move func(*Transfer, *net.TCPConn) error) (*Transfer, error) {
-	t := new(Transfer)
+	t := &Transfer{fate: fate{failed: make(chan struct{})}}
 	for range streams {
 		conn, err := ask(ctx, addr, r)
 		if err != nil {
 			return nil, errors.Join(err, t.Close())
 		}
 		t.conns = append(t.conns, conn)
-		t.done.Go(func() { t.failed(move(t, conn)) })
+		t.done.Go(func() { t.fail(move(t, conn)) })
 	}
 	return t, nil
 }
 
-// failed notes why a stream ended, unless Close ended it.
-func (t *Transfer) failed(err error) {
-	if t.closing.Load() {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = err
-	}
-}
-
-// Bytes is how many have arrived.
-func (t *Transfer) Bytes() uint64 { return t.bytes.Load() }
+// Count is how many bytes have arrived.
+func (t *Transfer) Count() uint64 { return t.bytes.Load() }
 
 // Close ends the transfer and returns what went wrong before.
 func (t *Transfer) Close() error {
