@@ -18,6 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 // Server is one panel. Any number of them share a database.
@@ -179,7 +180,12 @@ func (s *Server) fail(err error) {
 // check says why the panel cannot serve requests, for /readyz.
 func (s *Server) check(ctx context.Context) error {
 	if !s.serving.Load() {
-		return errors.New("the panel is starting or stopping")
+		// Without a cause: whoever waits for the start asks often, and nothing is
+		// wrong that the log should name.
+		return problem.Unavailable("The panel is starting or stopping.", nil)
 	}
-	return s.db.Ping(ctx)
+	if err := s.db.Ping(ctx); err != nil {
+		return problem.Unavailable("The database does not answer.", err)
+	}
+	return nil
 }

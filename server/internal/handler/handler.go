@@ -33,8 +33,8 @@ type Options struct {
 	PublicURL *url.URL
 	// Version is what /api/version answers.
 	Version types.Version
-	// Ready says why the panel cannot serve requests, or nil when it can. The
-	// reason is logged, not sent.
+	// Ready says why the panel cannot serve requests, as a *problem.Error, or nil
+	// when it can.
 	Ready func(ctx context.Context) error
 	// ControlChannel serves GET /api/tunnel/ws. The device that asks is in the
 	// request's context (auth.FromContext), and w can be hijacked.

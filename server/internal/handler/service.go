@@ -6,7 +6,6 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 // GetJWKS publishes the public keys of tokens and tickets.
@@ -22,7 +21,7 @@ func (a *api) GetHealth(context.Context, server.GetHealthRequestObject) (server.
 // GetReadiness says whether the panel can serve requests.
 func (a *api) GetReadiness(ctx context.Context, _ server.GetReadinessRequestObject) (server.GetReadinessResponseObject, error) {
 	if err := a.ready(ctx); err != nil {
-		return nil, problem.Unavailable("The panel is not ready.", err)
+		return nil, err
 	}
 	return server.GetReadiness200JSONResponse(types.Health{Status: "ok"}), nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 )
 
@@ -34,7 +35,7 @@ func TestService_AnswersAnybody(t *testing.T) {
 func TestReadiness_TellsNoReason(t *testing.T) {
 	p := newPanel(t)
 	p.mu.Lock()
-	p.notReady = errors.New("db-1.internal is gone")
+	p.notReady = problem.Unavailable("The database does not answer.", errors.New("db-1.internal is gone"))
 	p.mu.Unlock()
 	a := p.anonymous().send(t, "GET", "/readyz", nil)
 	wantError(t, a, 503, types.CodeUnavailable)
