@@ -240,7 +240,10 @@ func TestLinks_NothingDesiredClosesEverything(t *testing.T) {
 
 func TestLinks_SilentTunnelServerIsLeft(t *testing.T) {
 	fast := channel.Options{PingInterval: 20 * time.Millisecond, Deadline: 200 * time.Millisecond}
-	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) { o.Channel = fast }})
+	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
+		o.Channel = fast
+		o.Limits.DialTimeout = time.Second // What is dialled while the wire is cut gets no answer.
+	}})
 	wire := newCutWire(t, d.server.Address)
 	d.mu.Lock()
 	d.servers[0].Address = wire.address
