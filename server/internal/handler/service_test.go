@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 func TestService_AnswersAnybody(t *testing.T) {
