@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/channel"
@@ -45,13 +48,41 @@ func (c *control) run(ctx context.Context) error {
 	if options.MaxMessage == 0 {
 		options.MaxMessage = maxControlMessage
 	}
-	return channel.Keep(ctx, channel.KeepOptions{
+	err := channel.Keep(ctx, channel.KeepOptions{
 		Dial:    c.server.opts.Dial,
 		Serve:   c.serve,
 		Ended:   c.ended,
 		Backoff: c.server.opts.Backoff,
 		Channel: options,
 	})
+	var final *channel.FinalError
+	if errors.As(err, &final) && final.Code != channel.CloseTakenOver {
+		c.server.opts.Keep(nil) // The one that took over may keep it in the same place.
+	}
+	return err
+}
+
+// resume serves what a process before this one was told to.
+func (c *control) resume(last *types.ServerSnapshot) {
+	if last == nil {
+		return
+	}
+	state, err := fromSnapshot(*last)
+	if err != nil {
+		c.server.log.Warn("the last desired state cannot be served", slog.Any("error", err))
+		return
+	}
+	c.server.log.Info("serving the last desired state until the panel says more", slog.Int("allocations", len(state.allocations)))
+	c.server.enact(state)
+}
+
+// reconnect makes the control channel anew.
+func (c *control) reconnect(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		c.conn.Close(websocket.CloseNormalClosure, reason)
+	}
 }
 
 // ended hears of every end of the channel that another try follows.
@@ -60,16 +91,18 @@ func (c *control) ended(err error, wait time.Duration) {
 	if channel.IsFeatureOff(err) {
 		c.server.suspend()
 	}
+	c.server.opts.OnChannel(err, wait)
 }
 
 // serve speaks one control channel.
 func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) error {
 	defer c.detach()
-	if err := conn.Send(c.hello()); err != nil {
+	fingerprint := c.server.identity.toAnnounce()
+	if err := conn.Send(c.hello(fingerprint)); err != nil {
 		return err
 	}
 	var state desiredState
-	awaiting := true // A snapshot: hello asks for one.
+	connected, awaiting := false, true // Awaiting a snapshot: hello asks for one.
 	for {
 		message, err := receive(conn)
 		if err != nil {
@@ -81,8 +114,16 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 				return err
 			}
 			awaiting = false
-			ready()
 			c.apply(conn, state, nil)
+			if !connected {
+				connected = true
+				ready()
+				c.server.opts.OnChannel(nil, 0)
+			}
+			if !c.server.identity.announced(fingerprint) {
+				// Renewed since hello, which is said once on a channel.
+				c.reconnect("the tunnel server has another key")
+			}
 		case types.ServerChange:
 			if awaiting {
 				continue // The snapshot will hold it.
@@ -105,12 +146,12 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 	}
 }
 
-func (c *control) hello() types.Hello {
+func (c *control) hello(fingerprint string) types.Hello {
 	return types.Hello{
 		Type:         types.TypeHello,
 		AgentVersion: c.server.opts.Version,
 		Platform:     c.server.opts.Platform,
-		Relay:        &types.RelayEndpoint{Port: c.server.opts.AdvertisedPort, Fingerprint: c.server.fingerprint},
+		Relay:        &types.RelayEndpoint{Port: c.server.opts.AdvertisedPort, Fingerprint: fingerprint},
 	}
 }
 
@@ -145,16 +186,9 @@ func receive(conn *channel.Conn) (any, error) {
 // snapshot, otherwise on what has changed or was named in the change, whose
 // status the panel may have forgotten.
 func (c *control) apply(conn *channel.Conn, state desiredState, named []types.ServerAllocation) {
-	s := c.server
-	if state.keys != nil {
-		if err := s.tickets.setKeys(*state.keys); err != nil {
-			// The old keys go on; refusing the rest would close ports for nothing.
-			s.log.Error("keys of the panel refused", slog.Any("error", err))
-		}
-	}
 	c.detach() // No report may name this revision before it is applied.
-	s.applyClients(maps.Clone(state.clients))
-	s.ports.apply(state.allocations)
+	c.server.enact(state)
+	c.server.opts.Keep(state.snapshot())
 
 	c.mu.Lock()
 	if named == nil {
@@ -166,6 +200,16 @@ func (c *control) apply(conn *channel.Conn, state desiredState, named []types.Se
 	c.conn, c.revision = conn, state.revision
 	c.mu.Unlock()
 	c.report()
+}
+
+// enact makes a desired state real.
+func (s *Server) enact(state desiredState) {
+	if err := s.tickets.setKeys(state.keys); err != nil {
+		// The old keys go on; refusing the rest would close ports for nothing.
+		s.log.Error("keys of the panel refused", slog.Any("error", err))
+	}
+	s.applyClients(maps.Clone(state.clients))
+	s.ports.apply(state.allocations)
 }
 
 // detach stops reporting.
@@ -205,7 +249,7 @@ type desiredState struct {
 	revision    int64
 	allocations map[int64]types.ServerAllocation
 	clients     map[uuid.UUID]int64
-	keys        *types.JWKS // nil: as before.
+	keys        types.JWKS
 }
 
 func fromSnapshot(m types.ServerSnapshot) (desiredState, error) {
@@ -215,7 +259,7 @@ func fromSnapshot(m types.ServerSnapshot) (desiredState, error) {
 
 // with returns the state after a change.
 func (d desiredState) with(m types.ServerChange) (desiredState, error) {
-	next := desiredState{revision: m.Revision, keys: m.Keys, allocations: map[int64]types.ServerAllocation{}, clients: map[uuid.UUID]int64{}}
+	next := desiredState{revision: m.Revision, keys: d.keys, allocations: map[int64]types.ServerAllocation{}, clients: map[uuid.UUID]int64{}}
 	maps.Copy(next.allocations, d.allocations)
 	maps.Copy(next.clients, d.clients)
 	for _, id := range m.RemovedAllocations {
@@ -233,5 +277,27 @@ func (d desiredState) with(m types.ServerChange) (desiredState, error) {
 	for _, client := range m.Clients {
 		next.clients[client.ID] = client.TokenVersion
 	}
+	if m.Keys != nil {
+		next.keys = *m.Keys
+	}
 	return next, nil
+}
+
+// snapshot is the message that says the same; equal states make equal ones.
+func (d desiredState) snapshot() *types.ServerSnapshot {
+	m := &types.ServerSnapshot{
+		Type:        types.TypeServerSnapshot,
+		Revision:    d.revision,
+		Allocations: make([]types.ServerAllocation, 0, len(d.allocations)),
+		Clients:     make([]types.ServerClient, 0, len(d.clients)),
+		Keys:        d.keys,
+	}
+	for _, id := range slices.Sorted(maps.Keys(d.allocations)) {
+		m.Allocations = append(m.Allocations, d.allocations[id])
+	}
+	for id, version := range d.clients {
+		m.Clients = append(m.Clients, types.ServerClient{ID: id, TokenVersion: version})
+	}
+	slices.SortFunc(m.Clients, func(a, b types.ServerClient) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return m
 }

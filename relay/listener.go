@@ -66,9 +66,11 @@ func (s *Server) newListener() *listener {
 		ConnState:         l.count,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{s.certificate},
-			NextProtos:   []string{"http/1.1"}, // WebSockets are upgraded from nothing else.
+			MinVersion: tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return &s.identity.now().certificate, nil
+			},
+			NextProtos: []string{"http/1.1"}, // WebSockets are upgraded from nothing else.
 		},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}

@@ -3,7 +3,9 @@
 //
 // What it serves it is told over its control channel, and it keeps no other
 // state. With the control channel away everything goes on as it was: players
-// stay, new players join, and tunnel clients come back with their tickets.
+// stay, new players join, and tunnel clients come back with their tickets. The
+// same holds for the next process where this one's state is kept for it, which
+// is its owner's to do: see Options.Keep.
 //
 //	control.go   the control channel: desired state in, status out
 //	ports.go     desired state -> open ports; stream.go and datagram.go are those
@@ -46,13 +48,25 @@ type Options struct {
 	// AdvertisedPort is the port at which tunnel clients reach the Listener; 0:
 	// its own.
 	AdvertisedPort int
-	// Certificate is served on the Listener; nil: a key made by New.
+	// Certificate is served on the Listener until Renew; nil: a key made by New.
 	Certificate *tls.Certificate
+	// Keep is handed what is to be served, each time the panel has changed it,
+	// and nil once that is nothing for good: tunnels are switched off, or the
+	// device's token is dead. It is called by one goroutine, holds up what comes
+	// next, and must not change what it is handed. nil: nothing is kept.
+	Keep func(*types.ServerSnapshot)
+	// Last is what Keep was last handed, by a process before this one. It is
+	// served until the panel says more; nil: nothing.
+	Last *types.ServerSnapshot
 	// BindHost is the address to which public ports are bound; "": all, IPv4
 	// and IPv6.
 	BindHost string
 	// Version and Platform describe this program to the panel.
 	Version, Platform string
+	// OnChannel hears that the panel has sent the desired state on a new control
+	// channel (nil), and of every end or failed try, with the wait until the
+	// next. It must not block. May be nil.
+	OnChannel func(err error, retry time.Duration)
 	// Limits bound what peers can make it hold.
 	Limits Limits
 	// Channel tunes the control channel and links, Backoff the control
@@ -77,14 +91,13 @@ type Stats struct {
 
 // Server is one tunnel server.
 type Server struct {
-	opts        Options
-	log         *slog.Logger
-	limits      Limits
-	certificate tls.Certificate
-	fingerprint string
-	tickets     *ticketVerifier
-	ports       *ports
-	control     *control
+	opts     Options
+	log      *slog.Logger
+	limits   Limits
+	identity identity
+	tickets  *ticketVerifier
+	ports    *ports
+	control  *control
 
 	work sync.WaitGroup // Every goroutine of ports, links and data connections.
 
@@ -111,6 +124,12 @@ func New(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Keep == nil {
+		o.Keep = func(*types.ServerSnapshot) {}
+	}
+	if o.OnChannel == nil {
+		o.OnChannel = func(error, time.Duration) {}
+	}
 	if o.AdvertisedPort == 0 {
 		if a, ok := o.Listener.Addr().(*net.TCPAddr); ok {
 			o.AdvertisedPort = a.Port
@@ -126,13 +145,15 @@ func New(o Options) (*Server, error) {
 		linked:  map[uuid.UUID]*link{},
 		secrets: map[secretHash]*link{},
 	}
-	var err error
-	if o.Certificate != nil {
-		s.certificate = *o.Certificate
-	} else if s.certificate, err = selfSigned(); err != nil {
-		return nil, err
+	if o.Certificate == nil {
+		made, err := SelfSigned()
+		if err != nil {
+			return nil, err
+		}
+		o.Certificate = &made
 	}
-	if s.fingerprint, err = fingerprint(&s.certificate); err != nil {
+	var err error
+	if s.identity.served, err = newKeyed(*o.Certificate); err != nil {
 		return nil, err
 	}
 	s.control = newControl(s)
@@ -142,7 +163,23 @@ func New(o Options) (*Server, error) {
 
 // Fingerprint is the fingerprint of the key that links and data connections are
 // taken with, as in types.RelayEndpoint.
-func (s *Server) Fingerprint() string { return s.fingerprint }
+func (s *Server) Fingerprint() string { return s.identity.now().fingerprint }
+
+// Renew has the Listener serve another certificate. One for the same key is
+// served from the next handshake on. Another key the panel hears of first, over
+// a new control channel, and it is served once the panel has answered there:
+// tunnel clients accept no key but the one that the panel names. An error leaves
+// everything as it was.
+func (s *Server) Renew(c tls.Certificate) error {
+	next, err := newKeyed(c)
+	if err != nil {
+		return err
+	}
+	if !s.identity.renew(next) {
+		s.control.reconnect("the tunnel server has another key")
+	}
+	return nil
+}
 
 // Stats returns counts. It may be called at any time.
 func (s *Server) Stats() Stats {
@@ -162,6 +199,8 @@ func (s *Server) Stats() Stats {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	// Before the listener: a tunnel client that comes at once is not refused.
+	s.control.resume(s.opts.Last)
 	listener := s.newListener()
 	served := make(chan struct{})
 	go func() {
@@ -252,6 +291,7 @@ func (s *Server) suspend() {
 		return
 	}
 	s.log.Info("tunnels are switched off: closing all ports")
+	s.opts.Keep(nil) // First: a crash in between must not bring them back.
 	s.ports.apply(map[int64]types.ServerAllocation{})
 	s.closeLinks(channel.CloseFeatureOff, "tunnels are switched off")
 }

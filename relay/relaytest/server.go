@@ -78,6 +78,17 @@ func (s *Server) AwaitStats(t testing.TB, what string, met func(relay.Stats) boo
 	}
 }
 
+// AwaitFingerprint returns once the tunnel server shows a key. There is no signal
+// to wait on for this either.
+func (s *Server) AwaitFingerprint(t testing.TB, fingerprint string) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); s.Fingerprint() != fingerprint; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the key %s is not shown, but %s", fingerprint, s.Fingerprint())
+		}
+	}
+}
+
 // FreePort returns a port that is free for TCP and UDP at the time.
 func FreePort(t testing.TB) int {
 	t.Helper()
