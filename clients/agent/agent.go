@@ -1,5 +1,7 @@
-// Package agent is the tunnel client as a library: the control channel to the
-// panel, the links to tunnel servers, and the forwarding to local targets.
+// Package agent is what runs on an enrolled machine, as a library. An [Agent] is
+// a tunnel client: the control channel to the panel, the links to tunnel servers,
+// and the forwarding to local targets. A [TunnelServer] is the tunnel server of
+// package relay on a machine of its own.
 //
 // The panel says what shall be served and the tunnel servers bring the players.
 // The two are independent: with the panel away, links and players stay as they
@@ -9,11 +11,9 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -33,6 +33,9 @@ type Options struct {
 	// Allow lists the local hosts beside the loopback that may be dialled; see
 	// [ParseAllowList].
 	Allow []string
+	// StateFile keeps what the panel last wanted, tickets included, so that a
+	// start that finds the panel away serves it; "" keeps nothing.
+	StateFile string
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// Version is the agent's own and Platform its system, as the panel shows
@@ -58,6 +61,8 @@ type Agent struct {
 	opts    Options
 	log     *slog.Logger
 	links   dataPlane
+	state   *stateFile[types.ClientSnapshot]
+	events  emitter
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
 
 	// mu makes one step of applying a desired state and of reporting on one, so
@@ -67,8 +72,6 @@ type Agent struct {
 	conn    *channel.Conn             // nil until it has sent a snapshot.
 	sent    map[int64]allocationState // What conn was told.
 	shown   map[int64]shownAllocation // What OnEvent was told.
-
-	eventMu sync.Mutex
 }
 
 // New makes an agent.
@@ -83,12 +86,7 @@ func New(o Options) (*Agent, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Version == "" {
-		o.Version = "unknown"
-	}
-	if o.Platform == "" {
-		o.Platform = runtime.GOOS + "/" + runtime.GOARCH
-	}
+	o.Version, o.Platform = describe(o.Version, o.Platform)
 	if o.Channel.MaxMessage == 0 {
 		o.Channel.MaxMessage = maxControlMessage
 	}
@@ -98,7 +96,24 @@ func New(o Options) (*Agent, error) {
 }
 
 func newAgent(o Options) *Agent {
-	return &Agent{opts: o, log: o.Logger, changed: make(chan struct{}, 1)}
+	return &Agent{
+		opts:    o,
+		log:     o.Logger,
+		state:   newStateFile[types.ClientSnapshot](o.StateFile, o.Logger),
+		events:  emitter{on: o.OnEvent},
+		changed: make(chan struct{}, 1),
+	}
+}
+
+// describe fills in what the panel is told of this program.
+func describe(version, platform string) (string, string) {
+	if version == "" {
+		version = "unknown"
+	}
+	if platform == "" {
+		platform = runtime.GOOS + "/" + runtime.GOARCH
+	}
+	return version, platform
 }
 
 // Run serves until ctx ends, when it returns nil, or until the agent must not
@@ -106,23 +121,14 @@ func newAgent(o Options) *Agent {
 // the device is deleted, or a newer agent took over. All connections are closed
 // when it returns. It may be called once.
 func (a *Agent) Run(ctx context.Context) error {
+	stop := a.state.start()
+	defer stop()
+	a.resume()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.links.Run(inner) })
 	group.Go(func() error { return a.control(inner) })
 	group.Go(func() error { return a.report(inner) })
-	err := group.Wait()
-	var final *channel.FinalError
-	switch {
-	case errors.As(err, &final):
-		a.emit(Event{Type: EventStopped, Reason: final.Reason})
-		return final
-	case ctx.Err() != nil:
-		a.emit(Event{Type: EventStopped})
-		return nil
-	default:
-		a.emit(Event{Type: EventStopped, Reason: err.Error()})
-		return fmt.Errorf("run the agent: %w", err)
-	}
+	return a.events.stopped(ctx, group.Wait())
 }
 
 // signal has the reports looked at. It never blocks.
@@ -131,14 +137,4 @@ func (a *Agent) signal() {
 	case a.changed <- struct{}{}:
 	default:
 	}
-}
-
-func (a *Agent) emit(e Event) {
-	if a.opts.OnEvent == nil {
-		return
-	}
-	a.eventMu.Lock()
-	defer a.eventMu.Unlock()
-	e.Time = time.Now().UTC()
-	a.opts.OnEvent(e)
 }

@@ -18,17 +18,41 @@ import (
 
 // control keeps the control channel.
 func (a *Agent) control(ctx context.Context) error {
-	return channel.Keep(ctx, channel.KeepOptions{
+	err := channel.Keep(ctx, channel.KeepOptions{
 		Dial:    a.dial,
 		Serve:   a.serve,
 		Ended:   a.ended,
 		Backoff: a.opts.Backoff,
 		Channel: a.opts.Channel,
 	})
+	var final *channel.FinalError
+	if errors.As(err, &final) && final.Code != channel.CloseTakenOver {
+		a.state.save(nil) // The one that took over may keep it in the same file.
+	}
+	return err
+}
+
+// resume serves what the panel said before this start.
+func (a *Agent) resume() {
+	last := a.state.load()
+	if last == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.desired = fromSnapshot(*last)
+	a.links.Apply(a.desired.serverList(), a.desired.allocationList())
+	a.signal()
 }
 
 func (a *Agent) dial(ctx context.Context) (*websocket.Conn, error) {
-	ws, err := a.opts.Client.ControlChannel(ctx)
+	return dialPanel(ctx, a.opts.Client)
+}
+
+// dialPanel opens a control channel, and says of a refusal what it means to
+// channel.Keep.
+func dialPanel(ctx context.Context, client *tunnel.Client) (*websocket.Conn, error) {
+	ws, err := client.ControlChannel(ctx)
 	var refusal *tunnel.Error
 	if !errors.As(err, &refusal) {
 		return ws, err
@@ -67,7 +91,7 @@ func (a *Agent) serve(_ context.Context, c *channel.Conn, ready func()) error {
 			if !connected {
 				ready()
 				a.log.Info("connected to the panel", slog.String("panel", a.opts.Client.PanelURL()))
-				a.emit(Event{Type: EventConnected})
+				a.events.emit(Event{Type: EventConnected})
 			}
 			connected, awaiting = true, false
 			state = fromSnapshot(m)
@@ -136,6 +160,7 @@ func (a *Agent) apply(c *channel.Conn, state desired) {
 	}
 	a.desired = state
 	a.links.Apply(a.desired.serverList(), a.desired.allocationList())
+	a.state.save(a.desired.snapshot())
 	a.signal()
 }
 
@@ -148,15 +173,14 @@ func (a *Agent) detach() {
 
 // ended hears of every end of a channel that another try follows.
 func (a *Agent) ended(err error, wait time.Duration) {
-	event := Event{Type: EventDisconnected, Reason: endReason(err), RetrySeconds: wait.Seconds()}
 	if channel.IsFeatureOff(err) {
-		event.Type = EventSwitchedOff
+		a.state.save(nil)
 		a.mu.Lock()
 		a.desired = desired{}
 		a.links.Apply(nil, nil)
 		a.mu.Unlock()
 		a.signal()
 	}
-	a.log.Info("not connected to the panel", slog.String("reason", event.Reason), slog.Duration("retry", wait))
-	a.emit(event)
+	reason := a.events.disconnected(err, wait)
+	a.log.Info("not connected to the panel", slog.String("reason", reason), slog.Duration("retry", wait))
 }

@@ -51,6 +51,16 @@ func (d desired) put(allocations []types.ClientAllocation, servers []types.Clien
 	}
 }
 
+// snapshot is the message that says the same.
+func (d desired) snapshot() *types.ClientSnapshot {
+	return &types.ClientSnapshot{
+		Type:        types.TypeClientSnapshot,
+		Revision:    d.revision,
+		Allocations: d.allocationList(),
+		Servers:     d.serverList(),
+	}
+}
+
 // serverList is sorted by address and allocationList by id, so that the same
 // state always looks the same.
 func (d desired) serverList() []types.ClientServer {

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -34,6 +37,49 @@ type Event struct {
 	Reason       string     `json:"reason,omitempty"`
 	RetrySeconds float64    `json:"retrySeconds,omitempty"` // Until the next try to connect.
 	Allocation   *EventPort `json:"allocation,omitempty"`
+}
+
+// emitter tells whoever watches, one event at a time.
+type emitter struct {
+	on func(Event) // May be nil.
+	mu sync.Mutex
+}
+
+func (e *emitter) emit(event Event) {
+	if e.on == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	event.Time = time.Now().UTC()
+	e.on(event)
+}
+
+// disconnected tells of the end of a control channel, and returns why it ended.
+func (e *emitter) disconnected(err error, retry time.Duration) (reason string) {
+	event := Event{Type: EventDisconnected, Reason: endReason(err), RetrySeconds: retry.Seconds()}
+	if channel.IsFeatureOff(err) {
+		event.Type = EventSwitchedOff
+	}
+	e.emit(event)
+	return event.Reason
+}
+
+// stopped tells that Run ends with err, and returns what Run shall return: nil
+// where it was asked to end.
+func (e *emitter) stopped(ctx context.Context, err error) error {
+	var final *channel.FinalError
+	switch {
+	case errors.As(err, &final):
+		e.emit(Event{Type: EventStopped, Reason: final.Reason})
+		return final
+	case ctx.Err() != nil:
+		e.emit(Event{Type: EventStopped})
+		return nil
+	default:
+		e.emit(Event{Type: EventStopped, Reason: err.Error()})
+		return fmt.Errorf("run the agent: %w", err)
+	}
 }
 
 // EventPort is the allocation that an event is about.

@@ -151,11 +151,15 @@ type running struct {
 	events chan Event
 	result chan error
 	stop   context.CancelFunc
+	done   chan struct{} // Closed once Run has returned.
 }
 
-func start(t *testing.T) *running {
+func start(t *testing.T) *running { return startAt(t, newPanel(t), nil) }
+
+// startAt starts an agent of a panel. Options may be changed before; change may
+// be nil.
+func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 	t.Helper()
-	p := newPanel(t)
 	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return "token" }})
 	if err != nil {
 		t.Fatal(err)
@@ -167,26 +171,30 @@ func start(t *testing.T) *running {
 		events: make(chan Event, 64),
 		result: make(chan error, 1),
 		stop:   cancel,
+		done:   make(chan struct{}),
 	}
-	a, err := New(Options{
+	options := Options{
 		Client: client, Version: "1.2.3", Platform: "test/arch",
 		OnEvent: func(e Event) { r.events <- e },
 		Channel: channel.Options{PingInterval: 50 * time.Millisecond, Deadline: 2 * time.Second},
 		Backoff: channel.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
-	})
+	}
+	if change != nil {
+		change(&options)
+	}
+	a, err := New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.links = r.links
 	r.links.change = a.signal
-	done := make(chan struct{})
 	go func() {
 		r.result <- a.Run(ctx)
-		close(done)
+		close(r.done)
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		<-r.done
 		client.Close()
 	})
 	return r

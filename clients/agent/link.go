@@ -27,23 +27,23 @@ const (
 	linkDown // It is tried again.
 )
 
-// link keeps the link to one tunnel server, at one address and with one key.
+// link keeps the link to one tunnel server, at one address.
 type link struct {
-	links       *links
-	log         *slog.Logger
-	server      uuid.UUID
-	address     string
-	fingerprint string
-	dialler     *relayDialler
-	cancel      context.CancelFunc
-	wake        chan struct{} // Holds one signal: there is another ticket.
+	links   *links
+	log     *slog.Logger
+	server  uuid.UUID
+	address string
+	cancel  context.CancelFunc
+	wake    chan struct{} // Holds one signal: there is another ticket or key.
 
 	// Guarded by links.mu.
 	state  linkState
 	reason string
 
-	mu     sync.Mutex
-	ticket string
+	mu          sync.Mutex
+	ticket      string
+	fingerprint string
+	dialler     *relayDialler // Of that fingerprint.
 }
 
 func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
@@ -52,23 +52,28 @@ func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
 		log:         l.log.With(slog.String("tunnelServer", s.Address)),
 		server:      s.ID,
 		address:     s.Address,
-		fingerprint: s.Fingerprint,
-		dialler:     newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout),
 		cancel:      cancel,
 		wake:        make(chan struct{}, 1),
 		ticket:      s.Ticket,
+		fingerprint: s.Fingerprint,
+		dialler:     l.dialler(s),
 	}
 }
 
-// renew has the next dial use another ticket, and has that dial made now if the
-// link is down: the ticket may be why.
-func (l *link) renew(ticket string) {
+// renew has the next dials use another ticket and expect another key, and has
+// the link dialled now if it is down: these may be why. A link that is up stays,
+// and its players with it: a tunnel server that renews its certificate is the
+// same one.
+func (l *link) renew(s types.ClientServer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ticket == ticket {
+	if l.ticket == s.Ticket && l.fingerprint == s.Fingerprint {
 		return
 	}
-	l.ticket = ticket
+	if l.fingerprint != s.Fingerprint {
+		l.dialler = l.links.dialler(s)
+	}
+	l.ticket, l.fingerprint = s.Ticket, s.Fingerprint
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -86,10 +91,8 @@ func (l *link) run(ctx context.Context) error {
 			case <-l.wake:
 			default:
 			}
-			l.mu.Lock()
-			ticket := l.ticket
-			l.mu.Unlock()
-			return l.dialler.link(ctx, ticket)
+			dialler, ticket := l.credentials()
+			return dialler.link(ctx, ticket)
 		},
 		Serve:   l.serve,
 		Ended:   l.ended,
@@ -97,6 +100,13 @@ func (l *link) run(ctx context.Context) error {
 		Backoff: l.links.opts.Backoff,
 		Channel: options,
 	})
+}
+
+// credentials are what to dial with now.
+func (l *link) credentials() (*relayDialler, string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dialler, l.ticket
 }
 
 // ended hears of every end that another try follows.
@@ -180,7 +190,8 @@ func (s *session) connect(ctx context.Context, kind wire.Kind) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	ws, err := s.link.dialler.data(ctx, kind, s.secret)
+	dialler, _ := s.link.credentials()
+	ws, err := dialler.data(ctx, kind, s.secret)
 	<-s.dials
 	if err != nil {
 		return err

@@ -170,6 +170,42 @@ func TestLinks_TunnelServerRestarts(t *testing.T) {
 	hear(t, player, "x")
 }
 
+func TestLinks_AnotherKeyKeepsLinkAndPlayers(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	player := d.join(port)
+	say(t, player, "x")
+	hear(t, player, "x")
+	before := d.server.Fingerprint()
+	certificate, err := relay.SelfSigned()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.server.Renew(certificate); err != nil {
+		t.Fatal(err)
+	}
+	d.server.AwaitFingerprint(t, d.panel.AwaitHellos(2).Relay.Fingerprint)
+	if d.server.Fingerprint() == before {
+		t.Fatal("the key is the same")
+	}
+	d.mu.Lock()
+	d.servers[0].Fingerprint = d.server.Fingerprint()
+	d.mu.Unlock()
+	d.apply()
+	// More than the data connections there are, so that new ones are dialled.
+	handshakes := d.server.Stats().Handshakes
+	for range 5 {
+		other := d.join(port)
+		say(t, other, "y")
+		hear(t, other, "y")
+	}
+	if d.server.Stats().Handshakes == handshakes {
+		t.Error("no data connection was dialled")
+	}
+	say(t, player, "z")
+	hear(t, player, "z")
+}
+
 func TestLinks_ReasonsAreForPeople(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -174,8 +174,8 @@ func (l *links) reconcile(ctx context.Context, running *sync.WaitGroup) {
 	defer l.mu.Unlock()
 	for id, link := range l.running {
 		s, ok := l.servers[id]
-		if ok && s.Address == link.address && s.Fingerprint == link.fingerprint {
-			link.renew(s.Ticket)
+		if ok && s.Address == link.address {
+			link.renew(s)
 			continue
 		}
 		link.cancel()
@@ -199,6 +199,10 @@ func (l *links) reconcile(ctx context.Context, running *sync.WaitGroup) {
 			}
 		})
 	}
+}
+
+func (l *links) dialler(s types.ClientServer) *relayDialler {
+	return newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout)
 }
 
 // setState notes what has become of a link.

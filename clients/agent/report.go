@@ -38,7 +38,7 @@ func (a *Agent) report(ctx context.Context) error {
 		case <-a.changed:
 		}
 		for _, event := range a.look() {
-			a.emit(event)
+			a.events.emit(event)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -326,5 +327,26 @@ func TestRun_StopsCleanlyWhenTold(t *testing.T) {
 	cancel()
 	if got := <-code; got != 0 || stderr.b.Len() > 0 || !strings.Contains(stdout.b.String(), "stopped") {
 		t.Errorf("exit code %d\nstdout: %s\nstderr: %s", got, stdout.b.String(), stderr.b.String())
+	}
+}
+
+func TestRun_KeepsThePanelsLastWord(t *testing.T) {
+	p := newPanel(t)
+	p.closeCode = channel.CloseTakenOver
+	m := enrolledAt(t, p)
+	beside := filepath.Join(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]), p.device.String()+".state.json")
+	m.run("run").want(t, 7)
+	if _, err := os.Stat(beside); err != nil {
+		t.Error(err)
+	}
+	m.env["ECLITUNNEL_STATE_DIR"] = t.TempDir()
+	m.run("run").want(t, 7)
+	if _, err := os.Stat(filepath.Join(m.env["ECLITUNNEL_STATE_DIR"], filepath.Base(beside))); err != nil {
+		t.Error(err)
+	}
+	p.closeCode = channel.CloseDeleted
+	m.run("run").want(t, 5)
+	if files, err := os.ReadDir(m.env["ECLITUNNEL_STATE_DIR"]); err != nil || len(files) != 0 {
+		t.Errorf("kept of a device that is deleted: %v (%v)", files, err)
 	}
 }

@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 )
 
 type runCmd struct {
 	Allow     []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
+	StateDir  string   `placeholder:"DIR" help:"Where the panel's last word is kept, for a start while the panel is away (default: beside the enrollment)."`
 	LogLevel  string   `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
 	LogFormat string   `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
 }
@@ -37,16 +41,33 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
 	served, err := agent.New(agent.Options{
-		Client:  client,
-		Allow:   append(c.Allow, cmd.Allow...),
-		Logger:  logger(a.stderr, cmd.LogLevel, cmd.LogFormat),
-		Version: version,
-		OnEvent: onEvent,
+		Client:    client,
+		Allow:     append(c.Allow, cmd.Allow...),
+		StateFile: cmd.file(s, c.DeviceID, "state.json"),
+		Logger:    logger(a.stderr, cmd.LogLevel, cmd.LogFormat),
+		Version:   version,
+		OnEvent:   onEvent,
 	})
 	if err != nil {
 		return &usageError{err}
 	}
 	return served.Run(ctx)
+}
+
+// file is where run keeps something of a device, "" where there is no place for
+// it: a container that is handed a token may have no home.
+func (cmd *runCmd) file(s *settings, device uuid.UUID, what string) string {
+	dir := cmd.StateDir
+	if dir == "" {
+		path, err := s.path()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Dir(path)
+	}
+	// By device, since a token that is handed in may be another device's than the
+	// one enrolled.
+	return filepath.Join(dir, device.String()+"."+what)
 }
 
 func logger(w io.Writer, level, format string) *slog.Logger {

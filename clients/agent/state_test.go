@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+// away makes the panel one that nobody answers for.
+func away(p *panel) { p.Close() }
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// leaveState runs an agent that is told to serve allocation 1 on a tunnel server,
+// ends it, and returns where it kept that.
+func leaveState(t *testing.T, p *panel) (file string, server types.ClientServer) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "deep", "device.state.json")
+	server = types.ClientServer{ID: uuid.New(), Address: "relay.test:7443", Fingerprint: "f", Ticket: "ticket"}
+	r := startAt(t, p, func(o *Options) { o.StateFile = file })
+	c := r.channel(t)
+	m := snapshot(1)
+	m.Servers = []types.ClientServer{server}
+	c.send(t, m)
+	r.appliedIDs(t)
+	c.send(t, change(2, []int64{1}, nil))
+	wantIDs(t, r.appliedIDs(t), 1)
+	r.stop()
+	<-r.done
+	return file, server
+}
+
+func TestAgent_StartsFromItsLastStateWhileThePanelIsAway(t *testing.T) {
+	p := newPanel(t)
+	file, server := leaveState(t, p)
+	if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		t.Errorf("the state, which holds tickets, has mode %v (%v)", info.Mode(), err)
+	}
+	away(p)
+	r := startAt(t, p, func(o *Options) { o.StateFile = file })
+	wantIDs(t, r.appliedIDs(t), 1)
+	if got := next(t, r.links.servers, "servers"); len(got) != 1 || got[0] != server {
+		t.Errorf("servers %v, want %v", got, server)
+	}
+	r.event(t, EventDisconnected)
+	r.links.report(readyReport(1))
+	if e := r.event(t, EventAllocationReady); e.Allocation.PublicAddress != "play.test:20001" {
+		t.Errorf("event %+v", e)
+	}
+}
+
+func TestAgent_KeepsNoStateThatIsOverForGood(t *testing.T) {
+	for name, end := range map[string]struct {
+		code    int
+		refusal types.ErrorCode
+		kept    bool
+	}{
+		"token dead":       {code: channel.CloseTokenDead},
+		"deleted":          {code: channel.CloseDeleted},
+		"refused":          {code: channel.CloseRestarting, refusal: types.CodeUnauthorized},
+		"switched off":     {code: channel.CloseFeatureOff, refusal: types.CodeFeatureDisabled},
+		"taken over":       {code: channel.CloseTakenOver, kept: true},
+		"panel restarting": {code: channel.CloseRestarting, kept: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPanel(t)
+			file, _ := leaveState(t, p)
+			r := startAt(t, p, func(o *Options) { o.StateFile = file })
+			c := r.channel(t)
+			if end.refusal != "" {
+				r.refuse <- types.Error{Error: end.refusal, Message: "no"}
+			}
+			c.Close(end.code, "why")
+			if end.refusal == types.CodeFeatureDisabled {
+				r.event(t, EventSwitchedOff)
+			} else if end.code == channel.CloseRestarting && end.refusal == "" {
+				r.event(t, EventDisconnected)
+			} else {
+				r.event(t, EventStopped)
+			}
+			r.stop()
+			<-r.done
+			if exists(t, file) != end.kept {
+				t.Errorf("the state is kept: %v, want %v", !end.kept, end.kept)
+			}
+		})
+	}
+}
+
+func TestStateFile_LeavesOutWhatItCannotRead(t *testing.T) {
+	for name, write := range map[string]func(path string) error{
+		"damaged":       func(path string) error { return os.WriteFile(path, []byte(`{"allocations":[{"id"`), 0o600) },
+		"empty":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"others' eyes":  func(path string) error { return os.WriteFile(path, []byte(`{}`), 0o644) },
+		"a directory":   func(path string) error { return os.Mkdir(path, 0o700) },
+		"another shape": func(path string) error { return os.WriteFile(path, []byte(`[]`), 0o600) },
+	} {
+		if name == "others' eyes" && runtime.GOOS == "windows" {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "state.json")
+		if err := write(path); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		f := newStateFile[types.ClientSnapshot](path, slog.New(slog.NewTextHandler(&log, nil)))
+		if state := f.load(); state != nil {
+			t.Errorf("%s: loaded %+v", name, state)
+		}
+		if !strings.Contains(log.String(), path) {
+			t.Errorf("%s: the log does not name the file: %s", name, log.String())
+		}
+	}
+}
+
+func TestStateFile_WritesTheLatestAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	f := newStateFile[types.ClientSnapshot](filepath.Join(dir, "state.json"), slog.New(slog.DiscardHandler))
+	stop := f.start()
+	for revision := int64(1); revision <= 100; revision++ {
+		m := snapshot(revision, 1)
+		f.save(&m)
+	}
+	stop()
+	if state := f.load(); state == nil || state.Revision != 100 {
+		t.Errorf("kept %+v", state)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("left %v (%v)", files, err)
+	}
+	stop = f.start()
+	f.save(nil)
+	stop()
+	if state := f.load(); state != nil || exists(t, f.path) {
+		t.Errorf("kept %+v", state)
+	}
+}
+
+func TestStateFile_ThatCannotBeWrittenIsSaidAndTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "blocked")
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil { // A file where a directory should be.
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	f := newStateFile[types.ClientSnapshot](filepath.Join(blocked, "state.json"), slog.New(slog.NewTextHandler(&log, nil)))
+	m := snapshot(1, 1)
+	stop := f.start()
+	f.save(&m)
+	stop()
+	if !strings.Contains(log.String(), "not kept") {
+		t.Errorf("logged %q", log.String())
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	f.start()() // The end of a process tries once more.
+	if f.load() == nil {
+		t.Error("not written again")
+	}
+}
