@@ -136,8 +136,6 @@ func TestEnroll_InstallsRegeneratedToken(t *testing.T) {
 
 	m.stdin = deviceToken(uuid.New(), types.DeviceKindClient)
 	m.run("enroll", "--token-file", "-", "--panel", p.URL).want(t, 9, "another device")
-	m.stdin = deviceToken(p.device, types.DeviceKindServer)
-	m.run("enroll", "--token-file", "-").want(t, 1, "tunnel server")
 	m.stdin = "nonsense"
 	m.run("enroll", "--token-file", "-").want(t, 2, "not a device token")
 	m.stdin = ""
@@ -292,8 +290,6 @@ func TestRun_EndsWithTheCodeOfItsEnd(t *testing.T) {
 	wantKeys(t, lines[0], "time", "type")
 	wantKeys(t, lines[len(lines)-1], "reason", "time", "type")
 	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "level", "msg", "panel", "time")
-	m.env["ECLITUNNEL_TOKEN"], m.env["ECLITUNNEL_PANEL"] = deviceToken(p.device, types.DeviceKindServer), p.URL
-	m.run("run").want(t, 1, "serves tunnel clients only")
 }
 
 // notify is closed once something that contains words has been written.

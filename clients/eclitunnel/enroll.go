@@ -17,6 +17,7 @@ import (
 type enrollCmd struct {
 	Name             string   `help:"Name of this machine on the panel (default: its host name)."`
 	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach beside the loopback: a name, an IP address or a prefix. Repeatable."`
+	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client beside a game, or server, a public machine that takes players; a server needs an admin's session (default: client)."`
 	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a session."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
 	Force            bool     `env:"-" help:"Replace an existing enrollment."`
@@ -91,7 +92,8 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		return agent.Config{}, err
 	}
 	defer client.Close()
-	start := types.EnrollmentStart{Name: cmd.Name}
+	kind := types.DeviceKind(cmd.Kind)
+	start := types.EnrollmentStart{Name: cmd.Name, Kind: &kind}
 	if start.Name == "" {
 		if start.Name, err = os.Hostname(); err != nil {
 			return agent.Config{}, usagef("give this machine a name with --name: %w", err)
@@ -144,9 +146,6 @@ func (a *app) showCode(s *settings, panel string, e types.Enrollment) error {
 func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path string) error {
 	token, err := s.deviceToken(a)
 	if err != nil {
-		return err
-	}
-	if err := requireClient(token); err != nil {
 		return err
 	}
 	id, err := tunnel.DeviceID(token)

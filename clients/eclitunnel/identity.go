@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -129,18 +128,6 @@ func plainText(panel string) bool {
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	return u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback())
-}
-
-// requireClient refuses tokens of tunnel servers.
-func requireClient(token string) error {
-	kind, err := tunnel.DeviceKind(token)
-	if err != nil {
-		return usagef("the device token: %w", err)
-	}
-	if kind != types.DeviceKindClient {
-		return errors.New("this device is a tunnel server; this version of the agent serves tunnel clients only")
-	}
-	return nil
 }
 
 // localAddress is the local end of an allocation.

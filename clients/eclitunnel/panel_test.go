@@ -48,6 +48,7 @@ type panel struct {
 	allocations []types.Allocation
 	settle      types.AllocationStatus // What a pending allocation becomes.
 	closeCode   int                    // Ends a control channel after its snapshot.
+	relay       *types.RelayEndpoint   // Of the last hello.
 	unserved    sync.WaitGroup
 }
 
@@ -211,13 +212,21 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	}
 	c := channel.New(ws, channel.Options{})
 	defer c.Wait()
-	if _, err := c.Receive(); err != nil {
+	data, err := c.Receive()
+	if err != nil {
 		return
 	}
-	_ = c.Send(types.ClientSnapshot{
-		Type: types.TypeClientSnapshot, Revision: 1, Allocations: []types.ClientAllocation{}, Servers: []types.ClientServer{},
-	})
+	var hello types.Hello
+	_ = json.Unmarshal(data, &hello)
+	if hello.Relay != nil {
+		_ = c.Send(types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: 1})
+	} else {
+		_ = c.Send(types.ClientSnapshot{
+			Type: types.TypeClientSnapshot, Revision: 1, Allocations: []types.ClientAllocation{}, Servers: []types.ClientServer{},
+		})
+	}
 	p.mu.Lock()
+	p.relay = hello.Relay
 	code := p.closeCode
 	p.mu.Unlock()
 	if code != 0 {

@@ -11,17 +11,24 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
 type runCmd struct {
-	Allow     []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
-	StateDir  string   `placeholder:"DIR" help:"Where the panel's last word is kept, for a start while the panel is away (default: beside the enrollment)."`
-	LogLevel  string   `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
-	LogFormat string   `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
+	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
+	StateDir string   `placeholder:"DIR" help:"Where the panel's last word is kept, for a start while the panel is away, and a tunnel server's own key (default: beside the enrollment)."`
+
+	tunnelServerFlags `embed:""`
+
+	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
+	LogFormat string `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
 }
 
 func (*runCmd) Help() string {
-	return `Prints what it serves, and with --json one event a line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.`
+	return `Prints what it serves, and with --json one event a line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.
+
+A device of kind server runs a tunnel server: it takes players on public ports, and agents on --relay-listen.`
 }
 
 // Run implements the command.
@@ -31,8 +38,9 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return err
 	}
 	defer client.Close()
-	if err := requireClient(c.Token); err != nil {
-		return err
+	kind, err := tunnel.DeviceKind(c.Token)
+	if err != nil {
+		return usagef("the device token: %w", err)
 	}
 	show := &display{app: a, panel: client.PanelURL(), device: deviceLabel(c.Name, c.DeviceID)}
 	onEvent := show.line
@@ -40,11 +48,25 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 		// A reader that went away must not stop the players.
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
+	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat)
+	state := cmd.file(s, c.DeviceID, "state.json")
+	if kind == types.DeviceKindServer {
+		options := agent.TunnelServerOptions{
+			Client:    client,
+			Device:    c.DeviceID,
+			KeyFile:   cmd.file(s, c.DeviceID, "key.pem"),
+			StateFile: state,
+			Logger:    log,
+			Version:   version,
+			OnEvent:   onEvent,
+		}
+		return cmd.serveTunnels(ctx, a, s, options)
+	}
 	served, err := agent.New(agent.Options{
 		Client:    client,
 		Allow:     append(c.Allow, cmd.Allow...),
-		StateFile: cmd.file(s, c.DeviceID, "state.json"),
-		Logger:    logger(a.stderr, cmd.LogLevel, cmd.LogFormat),
+		StateFile: state,
+		Logger:    log,
 		Version:   version,
 		OnEvent:   onEvent,
 	})

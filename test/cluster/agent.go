@@ -20,6 +20,9 @@ type Agent struct {
 	Name string
 	// Device is what was approved; set by Enroll.
 	Device types.Device
+	// Env are settings of its commands besides those of this process, as
+	// NAME=value.
+	Env []string
 
 	bin    string
 	config string
@@ -32,13 +35,29 @@ func NewAgent(bin, dir, name string, log io.Writer) *Agent {
 	return &Agent{Name: name, bin: bin, config: filepath.Join(dir, name, "config.json"), log: log}
 }
 
+// NewTunnelServer returns the installation of a tunnel server on a machine of its
+// own, that takes agents on a port of 127.0.0.1.
+func NewTunnelServer(bin, dir, name string, relay int, log io.Writer) *Agent {
+	a := NewAgent(bin, dir, name, log)
+	a.Env = []string{"ECLITUNNEL_RELAY_LISTEN=" + loopback(relay)}
+	return a
+}
+
+// EnrollServer enrolls a tunnel server, which takes an admin.
+func (a *Agent) EnrollServer(ctx context.Context, panel *Panel, args ...string) error {
+	env := a.Env
+	defer func() { a.Env = env }()
+	a.Env = append([]string{"ECLITUNNEL_SESSION_TOKEN=" + panel.Token}, env...)
+	return a.Enroll(ctx, panel, append([]string{"--kind", "server"}, args...)...)
+}
+
 // Config is the path of the installation's configuration.
 func (a *Agent) Config() string { return a.config }
 
 // Command is an eclitunnel command line of this installation.
 func (a *Agent) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(a.bin, "eclitunnel"), args...)
-	cmd.Env = append(os.Environ(), "ECLITUNNEL_CONFIG="+a.config)
+	cmd.Env = append(append(os.Environ(), "ECLITUNNEL_CONFIG="+a.config), a.Env...)
 	return cmd
 }
 
@@ -63,10 +82,12 @@ func (a *Agent) Start() (*Process, error) {
 // userCode is how a user code looks to the people who are shown one.
 var userCode = regexp.MustCompile(`\b[A-Z]{4}-[0-9]{4}\b`)
 
-// Enroll runs `eclitunnel enroll`, reads the user code it shows, approves it as
-// the panel's admin and waits until the agent has stored its token.
-func (a *Agent) Enroll(ctx context.Context, panel *Panel) error {
-	process, err := StartProcess(a.Name, a.Command(ctx, "enroll", "--panel", panel.URL, "--name", a.Name), a.log)
+// Enroll runs `eclitunnel enroll` with further arguments, reads the user code it
+// shows, approves it as the panel's admin and waits until the agent has stored
+// its token.
+func (a *Agent) Enroll(ctx context.Context, panel *Panel, args ...string) error {
+	args = append([]string{"enroll", "--panel", panel.URL, "--name", a.Name}, args...)
+	process, err := StartProcess(a.Name, a.Command(ctx, args...), a.log)
 	if err != nil {
 		return err
 	}

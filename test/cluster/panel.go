@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,7 +33,8 @@ type PanelOptions struct {
 	Bin string
 	// Dir is where its data is kept; see NewDir.
 	Dir string
-	// Listen and Relay are its ports on 127.0.0.1.
+	// Listen and Relay are its ports on 127.0.0.1. A Relay of 0 runs no tunnel
+	// server inside the panel.
 	Listen, Relay int
 	// PortFirst and PortLast bound the public ports it chooses from.
 	PortFirst, PortLast int
@@ -79,15 +82,21 @@ func (p *Panel) start(ctx context.Context) error {
 
 func (p *Panel) launch() error {
 	o := p.options
-	//nolint:noctx // it outlives the call that starts it, and is ended by Stop
-	cmd := exec.Command(filepath.Join(o.Bin, "eclitunneld"), "serve",
+	args := []string{
+		"serve",
 		"--listen", loopback(o.Listen),
 		"--public-url", p.URL,
 		"--public-host", "127.0.0.1",
-		"--relay-listen", loopback(o.Relay),
 		"--port-range", fmt.Sprintf("%d-%d", o.PortFirst, o.PortLast),
-		"--data-dir", filepath.Join(o.Dir, "panel"),
-	)
+		"--data-dir", p.dataDir(),
+	}
+	if o.Relay == 0 {
+		args = append(args, "--no-tunnel-server")
+	} else {
+		args = append(args, "--relay-listen", loopback(o.Relay))
+	}
+	//nolint:noctx // it outlives the call that starts it, and is ended by Stop
+	cmd := exec.Command(filepath.Join(o.Bin, "eclitunneld"), args...)
 	cmd.Env = append(os.Environ(),
 		"ECLITUNNEL_ADMIN_EMAIL="+AdminEmail,
 		"ECLITUNNEL_ADMIN_PASSWORD="+p.Password,
@@ -98,6 +107,27 @@ func (p *Panel) launch() error {
 	}
 	p.Process = process
 	return nil
+}
+
+func (p *Panel) dataDir() string { return filepath.Join(p.options.Dir, "panel") }
+
+// KillPostgres ends the panel's Postgres as a power cut would, whether the panel
+// runs or not.
+func (p *Panel) KillPostgres() error {
+	content, err := os.ReadFile(filepath.Join(p.dataDir(), "cluster", "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	line, _, _ := strings.Cut(string(content), "\n") // postmaster.pid's first line is the process's id.
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		return err
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return process.Kill()
 }
 
 func (p *Panel) logIn(ctx context.Context) error {

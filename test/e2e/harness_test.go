@@ -31,9 +31,21 @@ func sharedFor(t testing.TB) *world {
 // ownWorld returns a world that the test may break.
 func ownWorld(t testing.TB) *world {
 	t.Helper()
+	return makeWorld(t, embedded)
+}
+
+// ownFleet returns a world with a tunnel server of its own that the test may
+// break.
+func ownFleet(t testing.TB) *world {
+	t.Helper()
+	return makeWorld(t, standAlone)
+}
+
+func makeWorld(t testing.TB, where tunnelServer) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	w, err := newWorld(ctx)
+	w, err := newWorld(ctx, where)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +64,10 @@ func (w *world) logOnFailure(t testing.TB) {
 			return
 		}
 		t.Log(w.panel.LastLines(40))
-		if w.running != nil { // nil where a test could not start it again
-			t.Log(w.running.LastLines(40))
+		for _, process := range []*cluster.Process{w.running, w.serving} {
+			if process != nil { // nil where a test could not start it again
+				t.Log(process.LastLines(40))
+			}
 		}
 	})
 }

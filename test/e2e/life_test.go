@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -159,10 +158,7 @@ func TestDevice_DeletedIsGoneWithinASecond(t *testing.T) {
 	}
 	gone(t, player, deleted, time.Second)
 	exits(t, w.running, "delete")
-	until(t, time.Second, "nobody can join", func(ctx context.Context) (bool, error) {
-		_, err := new(net.Dialer).DialContext(ctx, "tcp", public)
-		return errors.Is(err, syscall.ECONNREFUSED), nil
-	})
+	closed(t, time.Second, public)
 	if left := w.allocations(t, 0); len(left) != 0 {
 		t.Errorf("allocations left: %v", left)
 	}
@@ -230,13 +226,7 @@ func TestFeatureFlag_ClosesEverythingAndBringsItBack(t *testing.T) {
 	switched := time.Now()
 	w.setTunnels(t, false)
 	gone(t, player, switched, 5*time.Second)
-	until(t, 5*time.Second, "the public port is closed", func(ctx context.Context) (bool, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", public)
-		if err == nil {
-			conn.Close()
-		}
-		return errors.Is(err, syscall.ECONNREFUSED), nil
-	})
+	closed(t, 5*time.Second, public)
 	answer, err := w.panel.API.ListAllocationsWithResponse(within(t, patience), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -71,6 +71,11 @@ type world struct {
 	panel   *cluster.Panel
 	agent   *cluster.Agent
 	running *cluster.Process
+
+	// server is a tunnel server of its own and serving its process, in a world
+	// whose panel has none inside; otherwise nil.
+	server  *cluster.Agent
+	serving *cluster.Process
 }
 
 // shared is the world of every test that leaves it as it was. Postgres takes
@@ -78,7 +83,7 @@ type world struct {
 var shared = sync.OnceValues(func() (*world, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	w, err := newWorld(ctx)
+	w, err := newWorld(ctx, embedded)
 	if err == nil {
 		sharedWorld = w
 	}
@@ -94,7 +99,15 @@ func closeShared() error {
 	return sharedWorld.close()
 }
 
-func newWorld(ctx context.Context) (_ *world, err error) {
+// tunnelServer is where a world's tunnel server runs.
+type tunnelServer int
+
+const (
+	embedded   tunnelServer = iota // In the panel.
+	standAlone                     // In a process of its own.
+)
+
+func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
 	w := new(world)
 	defer func() {
 		if err != nil {
@@ -109,13 +122,28 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.panel, err = cluster.StartPanel(ctx, cluster.PanelOptions{
+	options := cluster.PanelOptions{
 		Bin: binaries, Dir: w.dir,
 		Listen: ports, Relay: ports + 1,
 		PortFirst: ports + 2, PortLast: ports + 1 + publicPorts,
-	})
-	if err != nil {
+	}
+	if where == standAlone {
+		options.Relay = 0
+	}
+	if w.panel, err = cluster.StartPanel(ctx, options); err != nil {
 		return nil, err
+	}
+	if where == standAlone {
+		w.server = cluster.NewTunnelServer(binaries, w.dir, "edge", ports+1, nil)
+		if err := w.server.EnrollServer(ctx, w.panel); err != nil {
+			return nil, err
+		}
+		if w.serving, err = w.server.Start(); err != nil {
+			return nil, err
+		}
+		if err := w.panel.AwaitOnline(ctx, w.server.Device.ID, w.serving); err != nil {
+			return nil, err
+		}
 	}
 	w.agent = cluster.NewAgent(binaries, w.dir, "home-server", nil)
 	if err := w.agent.Enroll(ctx, w.panel); err != nil {
@@ -129,8 +157,10 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 
 func (w *world) close() error {
 	var errs []error
-	if w.running != nil {
-		errs = append(errs, w.running.Stop())
+	for _, process := range []*cluster.Process{w.running, w.serving} {
+		if process != nil {
+			errs = append(errs, process.Stop())
+		}
 	}
 	if w.panel != nil {
 		select {

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+)
+
+// tunnelServerAt is a machine that has enrolled with p as a tunnel server.
+func tunnelServerAt(t *testing.T, p *panel) *machine {
+	t.Helper()
+	p.token = deviceToken(p.device, types.DeviceKindServer)
+	m := enrolledAt(t, p)
+	m.env["ECLITUNNEL_RELAY_LISTEN"], m.env["ECLITUNNEL_BIND_HOST"] = "127.0.0.1:0", "127.0.0.1"
+	return m
+}
+
+func TestEnroll_AsTunnelServer(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	p.token = deviceToken(p.device, types.DeviceKindServer)
+	p.polls = []answer{approved(p.token)}
+	session := filepath.Join(t.TempDir(), "session")
+	if err := os.WriteFile(session, []byte("admin's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.run("enroll", "--panel", p.URL, "--kind", "server", "--session-token-file", session).want(t, 0, "eclitunnel run")
+	if p.session != "Bearer admin's" || p.started.Kind == nil || *p.started.Kind != types.DeviceKindServer {
+		t.Errorf("started %+v as %q", p.started, p.session)
+	}
+	if c := m.config(); c.Token != p.token {
+		t.Errorf("config %+v", c)
+	}
+	m.run("enroll", "--panel", p.URL, "--kind", "router").want(t, 2, "kind")
+	m.stdin = p.token
+	m.run("enroll", "--token-file", "-").want(t, 0)
+}
+
+func TestRun_RunsATunnelServer(t *testing.T) {
+	p := newPanel(t)
+	p.closeCode = channel.CloseTakenOver
+	m := tunnelServerAt(t, p)
+	m.run("run", "--advertised-port", "17443").want(t, 7, "taking agents on 127.0.0.1:", "connected to "+p.URL+" as home", "stopped")
+	first := p.relay
+	m.run("run", "--json").want(t, 7)
+	if first.Port != 17443 || p.relay.Fingerprint != first.Fingerprint {
+		t.Errorf("it was reached at %+v, then at %+v", first, p.relay)
+	}
+	files, err := os.ReadDir(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v (%v)", file.Name(), info.Mode(), err)
+		}
+	}
+	if len(files) != 3 { // Config, key and state.
+		t.Errorf("kept %v", files)
+	}
+}
+
+func TestRun_TunnelServersEndsHaveTheirCodes(t *testing.T) {
+	p := newPanel(t)
+	p.closeCode = channel.CloseDeleted
+	m := tunnelServerAt(t, p)
+	m.run("run").want(t, 5, "deleted on the panel")
+	for _, args := range [][]string{
+		{"--certificate-file", "chain.pem"}, {"--advertised-port", "65536"}, {"--bind-host", "localhost"},
+	} {
+		m.run(append([]string{"run"}, args...)...).want(t, 2, strings.TrimSuffix(args[0], "-file"))
+	}
+	m.run("run", "--certificate-file", "/none", "--certificate-key-file", "/none").want(t, 1, "certificate")
+	m.run("run", "--relay-listen", "127.0.0.1:x").want(t, 1, "listen")
+
+	// A container that is handed a token, and has no home.
+	m.env = map[string]string{"ECLITUNNEL_TOKEN": p.token, "ECLITUNNEL_PANEL": p.URL, "ECLITUNNEL_RELAY_LISTEN": "127.0.0.1:0"}
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CONFIG_HOME", "")
+	if _, err := agent.DefaultConfigPath(); err == nil {
+		t.Skip("this system finds a home of its own")
+	}
+	m.run("run").want(t, 2, "--state-dir")
+	m.run("run", "--state-dir", t.TempDir()).want(t, 5)
+}
