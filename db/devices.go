@@ -46,6 +46,8 @@ type Device struct {
 	// PortFirst and PortLast bound the ports to choose from, both included; 0 means none.
 	PortFirst int `db:"port_first"`
 	PortLast  int `db:"port_last"`
+	// Region is a label for people.
+	Region string `db:"region"`
 	// Embedded means that it is part of a panel.
 	Embedded bool `db:"embedded"`
 }
@@ -55,7 +57,7 @@ type Device struct {
 // replica last renewed its lease.
 const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
 	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
-	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last,
+	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
 	d.embedded_name IS NOT NULL AS embedded,
 	greatest(d.last_seen_at, (SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id)) AS last_seen_at,
 	` + deviceOnline + ` AS online`
@@ -93,13 +95,40 @@ func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, err
 	return device, wrap(err, "device %s", id)
 }
 
-// RenameDevice changes the display name of a device in scope.
-func (d *DB) RenameDevice(ctx context.Context, scope Scope, id uuid.UUID, name string) (Device, error) {
+// DevicePatch changes the fields that are not nil.
+type DevicePatch struct {
+	Name *string
+
+	// The rest is for a tunnel server.
+
+	PublicHost          *string
+	PortFirst, PortLast *int // both or neither
+	Region              *string
+}
+
+// UpdateDevice changes a device in scope. Clients are notified when the host of their tunnel server
+// changed.
+func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
-	err := d.pool.GetContext(ctx, &device,
-		`UPDATE devices AS d SET name = $5 WHERE d.id = $4 AND `+visible+` RETURNING `+deviceColumns,
-		scope.args(id, name)...)
-	return device, wrap(err, "rename device %s", id)
+	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+		var host string
+		err := tx.GetContext(ctx, &host,
+			`SELECT d.public_host FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`, scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &device,
+			`UPDATE devices AS d SET name = coalesce($2, d.name), public_host = coalesce($3, d.public_host),
+				port_first = coalesce($4, d.port_first), port_last = coalesce($5, d.port_last),
+				region = coalesce($6, d.region)
+			WHERE d.id = $1 RETURNING `+deviceColumns,
+			id, patch.Name, patch.PublicHost, patch.PortFirst, patch.PortLast, patch.Region)
+		if err != nil || device.PublicHost == host {
+			return err
+		}
+		return notifyClientsOf(ctx, tx, id)
+	})
+	return device, wrap(err, "update device %s", id)
 }
 
 // DeleteDevice removes a device in scope with its allocations, and notifies it and the devices at

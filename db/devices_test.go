@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func TestScope(t *testing.T) {
 
 func cannotChange(t *testing.T, d *db.DB, scope db.Scope, device uuid.UUID, allocation int64) {
 	t.Helper()
-	_, err := d.RenameDevice(t.Context(), scope, device, "stolen")
+	_, err := d.UpdateDevice(t.Context(), scope, device, db.DevicePatch{Name: ptr("stolen")})
 	wantErr(t, err, db.ErrNotFound)
 	_, err = d.RegenerateToken(t.Context(), scope, device)
 	wantErr(t, err, db.ErrNotFound)
@@ -120,13 +121,31 @@ func TestDevices_PagesNewestFirst(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestRenameDevice(t *testing.T) {
+func TestUpdateDevice_Renames(t *testing.T) {
 	d := dbtest.New(t)
 	device := enroll(t, d, db.KindClient, nil)
-	renamed, err := d.RenameDevice(t.Context(), everything, device.ID, "new")
+	renamed, err := d.UpdateDevice(t.Context(), everything, device.ID, db.DevicePatch{Name: ptr("new")})
 	check(t, err)
 	if renamed.Name != "new" || readDevice(t, d, device.ID).Name != "new" {
 		t.Errorf("got %q", renamed.Name)
+	}
+}
+
+func TestUpdateDevice_ChangesWhatIsGiven(t *testing.T) {
+	d := dbtest.New(t)
+	server := enroll(t, d, db.KindServer, nil)
+	first, err := d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{
+		PublicHost: ptr("fra1.example.com"), PortFirst: ptr(30000), PortLast: ptr(30009), Region: ptr("eu"),
+	})
+	check(t, err)
+	second, err := d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{Region: ptr("")})
+	check(t, err)
+	if first.PublicHost != "fra1.example.com" || first.PortFirst != 30000 || first.PortLast != 30009 || first.Region != "eu" || first.Name != server.Name {
+		t.Errorf("changed to %+v", first)
+	}
+	first.Region = ""
+	if !reflect.DeepEqual(first, second) {
+		t.Errorf("changed from %+v to %+v", first, second)
 	}
 }
 
@@ -173,7 +192,7 @@ func TestEnsureEmbeddedServer_IsTheSameDeviceAfterARename(t *testing.T) {
 	if !first.Embedded || first.Kind != db.KindServer || first.ApprovedAt == nil || first.TokenVersion == 0 || first.Name != "panel-1" {
 		t.Errorf("got %+v", first)
 	}
-	_, err = d.RenameDevice(t.Context(), everything, first.ID, "frankfurt")
+	_, err = d.UpdateDevice(t.Context(), everything, first.ID, db.DevicePatch{Name: ptr("frankfurt")})
 	check(t, err)
 	spec.PublicHost, spec.PortLast = "new.example.com", 20010
 	second, err := d.EnsureEmbeddedServer(t.Context(), spec)

@@ -18,6 +18,10 @@ type NewDevice struct {
 	// CodeHash is a hash of the device code, which itself is never stored.
 	CodeHash             []byte
 	ExpiresAt, CreatedAt time.Time
+	// The rest is for a tunnel server. What is zero is filled in when it is approved.
+	PublicHost          string
+	PortFirst, PortLast int
+	Region              string
 }
 
 // CreateDevice stores a pending device. It returns [ErrConflict] where another pending device has
@@ -26,10 +30,12 @@ type NewDevice struct {
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
-		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+deviceColumns,
+		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
+			public_host, port_first, port_last, region)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
-		stamp(device.ExpiresAt), stamp(device.CreatedAt))
+		stamp(device.ExpiresAt), stamp(device.CreatedAt),
+		device.PublicHost, device.PortFirst, device.PortLast, device.Region)
 	return created, wrap(err, "create device")
 }
 
@@ -80,7 +86,7 @@ type Approval struct {
 	OwnerID, OrganisationID *int64
 	// Name replaces the device's own, where it is not nil.
 	Name *string
-	// PublicHost, PortFirst and PortLast are for a tunnel server.
+	// PublicHost, PortFirst and PortLast are for a tunnel server that has none yet.
 	PublicHost          string
 	PortFirst, PortLast int
 }
@@ -106,12 +112,18 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 		if approval.Name != nil {
 			device.Name = *approval.Name
 		}
+		if device.PublicHost == "" {
+			device.PublicHost = approval.PublicHost
+		}
+		if device.PortFirst == 0 {
+			device.PortFirst, device.PortLast = approval.PortFirst, approval.PortLast
+		}
 		return tx.GetContext(ctx, &device,
 			`UPDATE devices AS d SET approved_at = $2, owner_id = $3, organisation_id = $4, name = $5,
 				public_host = $6, port_first = $7, port_last = $8
 			WHERE d.id = $1 RETURNING `+deviceColumns,
 			id, at, device.OwnerID, device.OrganisationID, device.Name,
-			approval.PublicHost, approval.PortFirst, approval.PortLast)
+			device.PublicHost, device.PortFirst, device.PortLast)
 	})
 	return device, wrap(err, "approve device %s", id)
 }

@@ -114,6 +114,20 @@ func equal[T comparable](a, b *T) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
+func TestApproveDevice_LeavesATunnelServerItsOwnSettings(t *testing.T) {
+	d := dbtest.New(t)
+	pending, err := d.CreateDevice(t.Context(), db.NewDevice{
+		Name: "edge", Kind: db.KindServer, UserCode: "CODE", CodeHash: []byte("hash"), CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
+		PublicHost: "fra1.example.com", Region: "eu",
+	})
+	check(t, err)
+	device, err := d.ApproveDevice(t.Context(), pending.ID, db.Approval{At: noon, PublicHost: "panel", PortFirst: 1, PortLast: 2})
+	check(t, err)
+	if device.PublicHost != "fra1.example.com" || device.Region != "eu" || device.PortFirst != 1 || device.PortLast != 2 {
+		t.Errorf("approved as %+v", device)
+	}
+}
+
 func TestApproveDevice_OfManyAtOnceOneWins(t *testing.T) {
 	d := dbtest.New(t)
 	device := startEnrollment(t, d, db.KindClient)

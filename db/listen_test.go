@@ -94,6 +94,12 @@ func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
 	check(t, err)
 	wantEvents(t, events, "connect server again", server)
 
+	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("new.example.com")})
+	check(t, err)
+	wantEvents(t, events, "move server to another host", client)
+	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("new.example.com"), Region: ptr("eu")})
+	check(t, err) // no event
+
 	_, err = d.RegenerateToken(t.Context(), everything, client.ID)
 	check(t, err)
 	wantEvents(t, events, "regenerate token", client, server)
@@ -107,7 +113,7 @@ func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
 
 	// What changes nothing that a device must know notifies nobody.
 	check(t, d.SaveReports(t.Context(), server.ID, db.KindServer, nil))
-	_, err = d.RenameDevice(t.Context(), everything, bystander.ID, "new")
+	_, err = d.UpdateDevice(t.Context(), everything, bystander.ID, db.DevicePatch{Name: ptr("new")})
 	check(t, err)
 	check(t, d.RenewLease(t.Context(), replica, time.Minute))
 	_, err = d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +20,9 @@ type enrollCmd struct {
 	Name             string   `help:"Name of this machine on the panel (default: its host name)."`
 	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach beside the loopback: a name, an IP address or a prefix. Repeatable."`
 	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client beside a game, or server, a public machine that takes players; a server needs an admin's session (default: client)."`
+	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host that players and agents reach it at (default: the address that the panel sees)."`
+	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that ask for none (default: the panel's)."`
+	Region           string   `help:"Tunnel server: where it stands, for people."`
 	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a session."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
 	Force            bool     `env:"-" help:"Replace an existing enrollment."`
@@ -94,6 +99,9 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	defer client.Close()
 	kind := types.DeviceKind(cmd.Kind)
 	start := types.EnrollmentStart{Name: cmd.Name, Kind: &kind}
+	if start.Server, err = cmd.serverSettings(); err != nil {
+		return agent.Config{}, err
+	}
 	if start.Name == "" {
 		if start.Name, err = os.Hostname(); err != nil {
 			return agent.Config{}, usagef("give this machine a name with --name: %w", err)
@@ -129,6 +137,35 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		return agent.Config{}, fmt.Errorf("the panel's token: %w", err)
 	}
 	return agent.Config{PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token, Allow: cmd.Allow}, nil
+}
+
+// serverSettings are those given for a tunnel server; nil where none are. A
+// client has none, whatever the environment it shares says.
+func (cmd *enrollCmd) serverSettings() (*types.TunnelServerSettings, error) {
+	var settings types.TunnelServerSettings
+	if cmd.Kind != string(types.DeviceKindServer) {
+		return nil, nil
+	}
+	if cmd.PublicHost != "" {
+		settings.PublicHost = &cmd.PublicHost
+	}
+	if cmd.PortRange != "" {
+		first, last, _ := strings.Cut(cmd.PortRange, "-")
+		settings.PortRange = new(types.PortRange)
+		var err1, err2 error
+		settings.PortRange.First, err1 = strconv.Atoi(first)
+		settings.PortRange.Last, err2 = strconv.Atoi(last)
+		if err1 != nil || err2 != nil {
+			return nil, usagef("--port-range: %q is not FIRST-LAST", cmd.PortRange)
+		}
+	}
+	if cmd.Region != "" {
+		settings.Region = &cmd.Region
+	}
+	if settings == (types.TunnelServerSettings{}) {
+		return nil, nil
+	}
+	return &settings, nil
 }
 
 func (a *app) showCode(s *settings, panel string, e types.Enrollment) error {

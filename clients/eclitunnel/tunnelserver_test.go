@@ -28,9 +28,17 @@ func TestEnroll_AsTunnelServer(t *testing.T) {
 	if err := os.WriteFile(session, []byte("admin's\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m.run("enroll", "--panel", p.URL, "--kind", "server", "--session-token-file", session).want(t, 0, "eclitunnel run")
+	m.env["ECLITUNNEL_REGION"] = "eu"
+	m.run("enroll", "--panel", p.URL, "--kind", "server", "--session-token-file", session,
+		"--public-host", "fra1.example.com", "--port-range", "30000-30009").want(t, 0, "eclitunnel run")
 	if p.session != "Bearer admin's" || p.started.Kind == nil || *p.started.Kind != types.DeviceKindServer {
 		t.Errorf("started %+v as %q", p.started, p.session)
+	}
+	if s := p.started.Server; s == nil || *s.PublicHost != "fra1.example.com" || *s.PortRange != (types.PortRange{First: 30000, Last: 30009}) || *s.Region != "eu" {
+		t.Errorf("started with the settings %+v", s)
+	}
+	for _, ports := range []string{"30000", "x-30000", "30000-"} {
+		m.run("enroll", "--panel", p.URL, "--force", "--kind", "server", "--port-range", ports).want(t, 2, "FIRST-LAST")
 	}
 	if c := m.config(); c.Token != p.token {
 		t.Errorf("config %+v", c)

@@ -64,9 +64,10 @@ func (c *Client) Device(ctx context.Context, id openapi_types.UUID) (types.Devic
 	return decode[types.Device](body(c.api.GetDevice(ctx, id)))
 }
 
-// RenameDevice gives a device another name.
-func (c *Client) RenameDevice(ctx context.Context, id openapi_types.UUID, name string) (types.Device, error) {
-	return decode[types.Device](body(c.api.UpdateDevice(ctx, id, types.DevicePatch{Name: name})))
+// UpdateDevice changes the fields that are set. Those of a tunnel server need an
+// admin's session.
+func (c *Client) UpdateDevice(ctx context.Context, id openapi_types.UUID, patch types.DevicePatch) (types.Device, error) {
+	return decode[types.Device](body(c.api.UpdateDevice(ctx, id, patch)))
 }
 
 // DeleteDevice deletes a device with its allocations. Where the first answer was

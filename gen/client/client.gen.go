@@ -288,14 +288,26 @@ type ClientInterface interface {
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateDeviceWithBody Rename a device
+	// UpdateDeviceWithBody Change a device
+	//
+	// Only the fields present change. `name` is for whoever manages the device, `server`, the
+	// settings of a tunnel server, for admins. They hold at once and reach agents over their
+	// control channels: after a change of `publicHost` they link to the tunnel server there, and
+	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/tunnel/devices/{id} (the `UpdateDevice` operationId).
 	UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateDevice Rename a device
+	// UpdateDevice Change a device
+	//
+	// Only the fields present change. `name` is for whoever manages the device, `server`, the
+	// settings of a tunnel server, for admins. They hold at once and reach agents over their
+	// control channels: after a change of `publicHost` they link to the tunnel server there, and
+	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -753,7 +765,13 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// UpdateDeviceWithBody Rename a device
+// UpdateDeviceWithBody Change a device
+//
+// Only the fields present change. `name` is for whoever manages the device, `server`, the
+// settings of a tunnel server, for admins. They hold at once and reach agents over their
+// control channels: after a change of `publicHost` they link to the tunnel server there, and
+// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -770,7 +788,13 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 	return c.Client.Do(req)
 }
 
-// UpdateDevice Rename a device
+// UpdateDevice Change a device
+//
+// Only the fields present change. `name` is for whoever manages the device, `server`, the
+// settings of a tunnel server, for admins. They hold at once and reach agents over their
+// control channels: after a change of `publicHost` they link to the tunnel server there, and
+// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1966,14 +1990,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDeviceWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*GetDeviceResponse, error)
 
-	// UpdateDeviceWithBodyWithResponse Rename a device
+	// UpdateDeviceWithBodyWithResponse Change a device
+	//
+	// Only the fields present change. `name` is for whoever manages the device, `server`, the
+	// settings of a tunnel server, for admins. They hold at once and reach agents over their
+	// control channels: after a change of `publicHost` they link to the tunnel server there, and
+	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/tunnel/devices/{id} (the `UpdateDevice` operationId).
 	UpdateDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateDeviceResponse, error)
 
-	// UpdateDeviceWithResponse Rename a device
+	// UpdateDeviceWithResponse Change a device
+	//
+	// Only the fields present change. `name` is for whoever manages the device, `server`, the
+	// settings of a tunnel server, for admins. They hold at once and reach agents over their
+	// control channels: after a change of `publicHost` they link to the tunnel server there, and
+	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3363,6 +3399,8 @@ type UpdateDeviceResponse struct {
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *NotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3392,6 +3430,11 @@ func (r UpdateDeviceResponse) GetJSON403() *Forbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateDeviceResponse) GetJSON404() *NotFound {
 	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r UpdateDeviceResponse) GetJSON409() *Conflict {
+	return r.JSON409
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -4108,7 +4151,13 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 	return ParseGetDeviceResponse(rsp)
 }
 
-// UpdateDeviceWithBodyWithResponse Rename a device
+// UpdateDeviceWithBodyWithResponse Change a device
+//
+// Only the fields present change. `name` is for whoever manages the device, `server`, the
+// settings of a tunnel server, for admins. They hold at once and reach agents over their
+// control channels: after a change of `publicHost` they link to the tunnel server there, and
+// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4121,7 +4170,13 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 	return ParseUpdateDeviceResponse(rsp)
 }
 
-// UpdateDeviceWithResponse Rename a device
+// UpdateDeviceWithResponse Change a device
+//
+// Only the fields present change. `name` is for whoever manages the device, `server`, the
+// settings of a tunnel server, for admins. They hold at once and reach agents over their
+// control channels: after a change of `publicHost` they link to the tunnel server there, and
+// their players join again. Ports of existing allocations stay, whatever `portRange` says.
+// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5459,6 +5514,13 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable

@@ -67,7 +67,7 @@ type ServerInterface interface {
 	// GetDevice Get a device
 	// (GET /api/tunnel/devices/{id})
 	GetDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
-	// UpdateDevice Rename a device
+	// UpdateDevice Change a device
 	// (PATCH /api/tunnel/devices/{id})
 	UpdateDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// DeleteDevice Delete a device
@@ -2271,6 +2271,20 @@ func (response UpdateDevice404JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
+type UpdateDevice409JSONResponse struct{ ConflictJSONResponse }
+
+func (response UpdateDevice409JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UpdateDevice503JSONResponse struct{ UnavailableJSONResponse }
 
 func (response UpdateDevice503JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
@@ -2664,7 +2678,7 @@ type StrictServerInterface interface {
 	// GetDevice Get a device
 	// (GET /api/tunnel/devices/{id})
 	GetDevice(ctx context.Context, request GetDeviceRequestObject) (GetDeviceResponseObject, error)
-	// UpdateDevice Rename a device
+	// UpdateDevice Change a device
 	// (PATCH /api/tunnel/devices/{id})
 	UpdateDevice(ctx context.Context, request UpdateDeviceRequestObject) (UpdateDeviceResponseObject, error)
 	// DeleteDevice Delete a device

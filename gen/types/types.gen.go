@@ -626,7 +626,10 @@ type DevicePatch struct {
 	// Name Human-readable name of the device.
 	//
 	// Example: home-server
-	Name DeviceName `json:"name"`
+	Name *DeviceName `json:"name,omitempty"`
+
+	// Server What an admin decides about a tunnel server.
+	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
 // Enrollment defines model for Enrollment.
@@ -669,6 +672,11 @@ type EnrollmentStart struct {
 
 	// OrganisationID Associate the device with an organisation of which the caller is an admin or owner.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// Server For a tunnel server only. Without a `publicHost` it has the address that this request
+	// comes from, or the panel's public host if that is the panel's own machine; without a
+	// `portRange` the panel's default.
+	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
 // EnrollmentStatus defines model for EnrollmentStatus.
@@ -790,6 +798,11 @@ type Protocol string
 // ProxyProtocol Whether the game is told the player's address by a PROXY protocol header: `v1` (text, TCP
 // only) or `v2` (binary; over UDP it precedes every datagram).
 type ProxyProtocol string
+
+// Region Where it stands, a label for people; may be empty.
+//
+// Example: eu-central
+type Region = string
 
 // RelayEndpoint Where a tunnel server takes agents' links and data connections.
 type RelayEndpoint struct {
@@ -927,8 +940,29 @@ type TunnelServer struct {
 	// PublicHost The host that players and agents reach it at.
 	PublicHost string `json:"publicHost"`
 
+	// Region Where it stands, a label for people; may be empty.
+	//
+	// Example: eu-central
+	Region Region `json:"region"`
+
 	// RelayPort The TCP port on which it takes agents' links and data connections; 0 until it has reported one.
 	RelayPort int `json:"relayPort"`
+}
+
+// TunnelServerSettings What an admin decides about a tunnel server.
+type TunnelServerSettings struct {
+	// PortRange The ports given to allocations that ask for none, both ends included.
+	PortRange *PortRange `json:"portRange,omitempty"`
+
+	// PublicHost The host that players and agents reach it at, a name or an IP address, without a port.
+	//
+	// Example: fra1.example.com
+	PublicHost *string `json:"publicHost,omitempty"`
+
+	// Region Where it stands, a label for people; may be empty.
+	//
+	// Example: eu-central
+	Region *Region `json:"region,omitempty"`
 }
 
 // User defines model for User.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
@@ -24,9 +25,20 @@ type Device struct {
 // Enroll enrolls a tunnel client: starts as anybody, approves as the admin, polls.
 func (p *Panel) Enroll(name string) Device {
 	p.t.Helper()
+	return p.enroll(p.Client(""), types.EnrollmentStart{Name: name})
+}
+
+// EnrollServer enrolls a tunnel server as the admin.
+func (p *Panel) EnrollServer(name string, settings *types.TunnelServerSettings) Device {
+	p.t.Helper()
+	kind := types.DeviceKindServer
+	return p.enroll(p.Admin(), types.EnrollmentStart{Name: name, Kind: &kind, Server: settings})
+}
+
+func (p *Panel) enroll(starter *client.ClientWithResponses, wish types.EnrollmentStart) Device {
+	p.t.Helper()
 	ctx := p.t.Context()
-	anybody := p.Client("")
-	start, err := anybody.StartEnrollmentWithResponse(ctx, types.EnrollmentStart{Name: name})
+	start, err := starter.StartEnrollmentWithResponse(ctx, wish)
 	check(p.t, "start enrollment", err)
 	if start.JSON200 == nil {
 		p.t.Fatalf("start enrollment: %s", start.Body)
@@ -36,7 +48,7 @@ func (p *Panel) Enroll(name string) Device {
 	if approval.JSON200 == nil {
 		p.t.Fatalf("approve: %s", approval.Body)
 	}
-	poll, err := anybody.PollEnrollmentWithResponse(ctx, &types.PollEnrollmentParams{DeviceCode: start.JSON200.DeviceCode})
+	poll, err := starter.PollEnrollmentWithResponse(ctx, &types.PollEnrollmentParams{DeviceCode: start.JSON200.DeviceCode})
 	check(p.t, "poll", err)
 	if poll.JSON200 == nil || poll.JSON200.Token == nil {
 		p.t.Fatalf("poll: %s", poll.Body)
@@ -51,16 +63,27 @@ func check(t testing.TB, what string, err error) {
 	}
 }
 
-// Connect opens the device's control channel and says hello. It ends with the
-// test.
+// Connect opens the control channel of a tunnel client and says hello. It ends
+// with the test.
 func (p *Panel) Connect(device Device) *controltest.Peer {
+	p.t.Helper()
+	return p.connect(device, nil)
+}
+
+// ConnectServer does so for a tunnel server.
+func (p *Panel) ConnectServer(device Device, relay types.RelayEndpoint) *controltest.Peer {
+	p.t.Helper()
+	return p.connect(device, &relay)
+}
+
+func (p *Panel) connect(device Device, relay *types.RelayEndpoint) *controltest.Peer {
 	p.t.Helper()
 	ws, err := p.Dial(p.t.Context(), device.Token)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	peer := controltest.NewPeer(p.t, ws)
-	peer.Hello(nil)
+	peer.Hello(relay)
 	return peer
 }
 

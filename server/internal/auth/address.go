@@ -18,10 +18,17 @@ func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	})
 }
 
+// Address is the caller's address, as far as proxies that are trusted tell; the
+// zero Addr where it is not known.
+func Address(ctx context.Context) netip.Addr {
+	address, _ := ctx.Value(addressKey{}).(netip.Addr)
+	return address
+}
+
 // AddressKey names the caller's address for a limit: an IPv4 address, or the /64
 // of an IPv6 one, since whoever has one of its addresses has them all.
 func AddressKey(ctx context.Context) string {
-	address, _ := ctx.Value(addressKey{}).(netip.Addr)
+	address := Address(ctx)
 	if address.Is6() {
 		prefix, err := address.Prefix(64)
 		if err == nil {

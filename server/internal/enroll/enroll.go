@@ -64,8 +64,9 @@ type Tokens interface {
 type Options struct {
 	Store  Store
 	Tokens Tokens
-	// PublicHost, PortFirst and PortLast are given to every tunnel server that is
-	// approved. The zero values are no host, and ports 20000 to 29999.
+	// PublicHost, PortFirst and PortLast are given to a tunnel server that is
+	// approved without its own. The zero values are no host, and ports 20000 to
+	// 29999.
 	PublicHost          string
 	PortFirst, PortLast int
 	// Now is the clock; nil is time.Now.

@@ -172,6 +172,20 @@ func TestStart_TunnelServerNeedsAnAdmin(t *testing.T) {
 	}
 }
 
+func TestStart_TunnelServerHasWhatIsAskedForIt(t *testing.T) {
+	r := newRules(t, func(o *enroll.Options) { o.PublicHost = "panel.example.com" })
+	admin, _ := r.user(t, "root@example.com", "admin")
+	asked := enroll.ServerSettings{PublicHost: "fra1.example.com", PortFirst: 30000, PortLast: 30009, Region: "eu"}
+	start := enroll.Start{Kind: types.DeviceKindServer, Server: &asked}
+	device := r.approve(t, admin, r.start(t, admin, start).Device.UserCode)
+	if got := (enroll.ServerSettings{PublicHost: device.PublicHost, PortFirst: device.PortFirst, PortLast: device.PortLast, Region: device.Region}); got != asked {
+		t.Errorf("approved with %+v", got)
+	}
+	start.Name, start.Kind = "home", types.DeviceKindClient
+	_, err := r.Start(admin, start)
+	wantCode(t, err, types.CodeInvalidRequest)
+}
+
 func TestStart_OperatorCanForbidAnonymous(t *testing.T) {
 	r := newRules(t)
 	user, _ := r.user(t, "ada@example.com", "user")

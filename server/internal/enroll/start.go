@@ -21,6 +21,18 @@ type Start struct {
 	Name           string
 	Kind           types.DeviceKind
 	OrganisationID *int64
+	// Server is for a tunnel server only; nil leaves everything to its defaults.
+	Server *ServerSettings
+}
+
+// ServerSettings are those of a tunnel server; a zero value means its default.
+type ServerSettings struct {
+	// PublicHost is by default the caller's address, or Options.PublicHost where
+	// the caller is on the panel's own machine.
+	PublicHost string
+	// PortFirst and PortLast are by default those of Options.
+	PortFirst, PortLast int
+	Region              string
 }
 
 // Started is an enrollment just begun.
@@ -35,6 +47,9 @@ type Started struct {
 // for the operation.
 func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	caller := auth.FromContext(ctx)
+	if start.Server != nil && start.Kind != types.DeviceKindServer {
+		return Started{}, problem.Invalid(problem.Field("server", "is for a device of kind server only"))
+	}
 	if err := e.mayStart(ctx, caller, start); err != nil {
 		return Started{}, err
 	}
@@ -49,7 +64,22 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	if caller.User != nil && start.OrganisationID == nil {
 		device.OwnerID = &caller.User.ID
 	}
+	if start.Kind == types.DeviceKindServer {
+		setUp(ctx, &device, start.Server)
+	}
 	return e.create(ctx, device)
+}
+
+// setUp gives a tunnel server what was asked for it. Its host is found out now,
+// while the machine itself is calling; the other defaults are the approval's.
+func setUp(ctx context.Context, device *db.NewDevice, asked *ServerSettings) {
+	if asked != nil {
+		device.PublicHost, device.Region = asked.PublicHost, asked.Region
+		device.PortFirst, device.PortLast = asked.PortFirst, asked.PortLast
+	}
+	if from := auth.Address(ctx); device.PublicHost == "" && from.IsValid() && !from.IsLoopback() {
+		device.PublicHost = from.String()
+	}
 }
 
 func (e *Enroller) mayStart(ctx context.Context, caller auth.Principal, start Start) error {

@@ -3,9 +3,11 @@ package handler
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/oapi-codegen/nullable"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -44,14 +46,57 @@ func (a *api) GetDevice(ctx context.Context, request server.GetDeviceRequestObje
 	return server.GetDevice200JSONResponse(toDevice(device)), nil
 }
 
-// UpdateDevice renames a device.
+// UpdateDevice changes a device's name, and a tunnel server's settings.
 func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceRequestObject) (server.UpdateDeviceResponseObject, error) {
-	name := strings.TrimSpace(request.Body.Name)
-	device, err := a.db.RenameDevice(ctx, auth.FromContext(ctx).Scope(), request.ID, name)
+	caller := auth.FromContext(ctx)
+	var patch db.DevicePatch
+	if request.Body.Name != nil {
+		name := strings.TrimSpace(*request.Body.Name)
+		patch.Name = &name
+	}
+	if settings := request.Body.Server; settings != nil {
+		if err := a.mayConfigure(ctx, caller, request.ID, *settings); err != nil {
+			return nil, err
+		}
+		patch.PublicHost, patch.Region = settings.PublicHost, settings.Region
+		if ports := settings.PortRange; ports != nil {
+			patch.PortFirst, patch.PortLast = &ports.First, &ports.Last
+		}
+	}
+	device, err := a.db.UpdateDevice(ctx, caller.Scope(), request.ID, patch)
 	if err != nil {
 		return nil, absent(err, errNoDevice)
 	}
 	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
+}
+
+// mayConfigure lets admins set what a tunnel server can be set to.
+func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.UUID, settings types.TunnelServerSettings) error {
+	device, err := a.db.Device(ctx, caller.Scope(), id)
+	switch {
+	case err != nil:
+		return absent(err, errNoDevice)
+	case !caller.IsAdmin():
+		return problem.Forbidden("The settings of a tunnel server need an admin.")
+	case device.Kind != db.KindServer:
+		return problem.Conflict("The device is a tunnel client; only tunnel servers have such settings.")
+	case device.Embedded && (settings.PublicHost != nil || settings.PortRange != nil):
+		return problem.Conflict("This tunnel server is part of a panel, whose own settings say its host and ports.")
+	}
+	return checkServerSettings(settings)
+}
+
+// checkServerSettings holds them to what the contract cannot express.
+func checkServerSettings(settings types.TunnelServerSettings) error {
+	if host := settings.PublicHost; host != nil && strings.Contains(*host, ":") {
+		if _, err := netip.ParseAddr(*host); err != nil {
+			return problem.Invalid(problem.Field("server.publicHost", "is a host name or an IP address, without a port"))
+		}
+	}
+	if ports := settings.PortRange; ports != nil && ports.First > ports.Last {
+		return problem.Invalid(problem.Field("server.portRange", "begins above its end"))
+	}
+	return nil
 }
 
 // DeleteDevice removes a device with its allocations.
@@ -112,6 +157,7 @@ func toDevice(row db.Device) types.Device {
 			PublicHost:  row.PublicHost,
 			RelayPort:   row.RelayPort,
 			PortRange:   types.PortRange{First: row.PortFirst, Last: row.PortLast},
+			Region:      row.Region,
 			Fingerprint: row.Fingerprint,
 		})
 	}

@@ -136,3 +136,69 @@ func TestDevices_PageThroughWithLinks(t *testing.T) {
 	}
 	wantField(t, ada.send(t, "GET", "/api/tunnel/devices?after="+uuid.NewString(), nil), "after")
 }
+
+func TestDevices_ATunnelServerHasTheHostItEnrollsFrom(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	host := func(body, from string) string {
+		t.Helper()
+		a := admin.send(t, "POST", "/api/tunnel/device/start", body, "X-Forwarded-For", from)
+		code := decode[types.Enrollment](t, a, 200).UserCode
+		approved := decode[types.DeviceApproved](t, admin.send(t, "POST", "/api/tunnel/device/approve", map[string]any{"userCode": code}), 200)
+		return approved.Device.Server.MustGet().PublicHost
+	}
+	for _, test := range []struct{ body, from, want string }{
+		{`{"name":"edge","kind":"server"}`, "198.51.100.7", "198.51.100.7"},
+		{`{"name":"edge","kind":"server"}`, "2001:db8::7", "2001:db8::7"},
+		{`{"name":"edge","kind":"server"}`, "127.0.0.1", "panel.example.com"},
+		{`{"name":"edge","kind":"server","server":{"publicHost":"fra1.example.com"}}`, "198.51.100.7", "fra1.example.com"},
+	} {
+		if got := host(test.body, test.from); got != test.want {
+			t.Errorf("%s from %s has the host %s, want %s", test.body, test.from, got, test.want)
+		}
+	}
+}
+
+func TestDevices_ATunnelServersSettingsAreForAdmins(t *testing.T) {
+	p := newPanel(t)
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	started := decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`), 200)
+	approval := map[string]any{"userCode": started.UserCode, "ownerId": ada.user.ID}
+	edge := decode[types.DeviceApproved](t, admin.send(t, "POST", "/api/tunnel/device/approve", approval), 200).Device
+	path := "/api/tunnel/devices/" + edge.ID.String()
+	const settings = `{"server":{"publicHost":"2001:db8::1","portRange":{"first":30000,"last":30009},"region":"eu"}}`
+	wantError(t, ada.send(t, "PATCH", path, settings), 403, types.CodeForbidden)
+	got := decode[types.Device](t, admin.send(t, "PATCH", path, settings), 200).Server.MustGet()
+	want := types.TunnelServer{PublicHost: "2001:db8::1", PortRange: types.PortRange{First: 30000, Last: 30009}, Region: "eu"}
+	if got != want {
+		t.Errorf("set to %+v, want %+v", got, want)
+	}
+	want.Region = ""
+	changed := decode[types.Device](t, admin.send(t, "PATCH", path, `{"name":"fra","server":{"region":""}}`), 200)
+	if changed.Name != "fra" || changed.Server.MustGet() != want {
+		t.Errorf("changed to %+v", changed)
+	}
+	if renamed := decode[types.Device](t, ada.send(t, "PATCH", path, `{"name":"edge"}`), 200); renamed.Server.MustGet() != want {
+		t.Errorf("renamed to %+v", renamed)
+	}
+
+	for field, body := range map[string]string{
+		"server.publicHost":     `{"server":{"publicHost":"play.example.com:25565"}}`,
+		"server.portRange":      `{"server":{"portRange":{"first":2,"last":1}}}`,
+		"server.portRange.last": `{"server":{"portRange":{"first":2}}}`,
+		"server.relayPort":      `{"server":{"relayPort":2}}`,
+		"server":                `{"server":{}}`,
+		"body":                  `{}`,
+	} {
+		wantField(t, admin.send(t, "PATCH", path, body), field)
+	}
+	wantField(t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"x","kind":"server","server":{"publicHost":"a:1"}}`), "server.publicHost")
+	wantField(t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"x","server":{"region":"eu"}}`), "server")
+
+	client, _ := p.device(t, ada, admin, types.DeviceKindClient)
+	wantError(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+client.ID.String(), `{"server":{"region":"eu"}}`), 409, types.CodeConflict)
+	embedded := "/api/tunnel/devices/" + p.server(t, 20009).ID.String()
+	wantError(t, admin.send(t, "PATCH", embedded, `{"server":{"publicHost":"x"}}`), 409, types.CodeConflict)
+	decode[types.Device](t, admin.send(t, "PATCH", embedded, `{"server":{"region":"eu"}}`), 200)
+	wantError(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+uuid.NewString(), settings), 404, types.CodeNotFound)
+}

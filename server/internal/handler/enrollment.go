@@ -19,6 +19,18 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 	if request.Body.Kind != nil {
 		start.Kind = *request.Body.Kind
 	}
+	if settings := request.Body.Server; settings != nil {
+		if err := checkServerSettings(*settings); err != nil {
+			return nil, err
+		}
+		start.Server = &enroll.ServerSettings{
+			PublicHost: valueOr(settings.PublicHost, ""),
+			Region:     valueOr(settings.Region, ""),
+		}
+		if ports := settings.PortRange; ports != nil {
+			start.Server.PortFirst, start.Server.PortLast = ports.First, ports.Last
+		}
+	}
 	started, err := a.enroll.Start(ctx, start)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"sync"
 	"testing"
@@ -73,10 +74,12 @@ func newReplica(t *testing.T, d *db.DB, now time.Time) *panel {
 	p := &panel{db: d, replica: uuid.New(), now: now}
 	publicURL := &url.URL{Scheme: "https", Host: "panel.example.com"}
 	var err error
-	if p.auth, err = auth.New(t.Context(), auth.Options{Store: d, PublicURL: publicURL, Now: p.Now}); err != nil {
+	if p.auth, err = auth.New(t.Context(), auth.Options{
+		Store: d, PublicURL: publicURL, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Now: p.Now,
+	}); err != nil {
 		t.Fatal(err)
 	}
-	enroller, err := enroll.New(enroll.Options{Store: d, Tokens: p.auth, Now: p.Now})
+	enroller, err := enroll.New(enroll.Options{Store: d, Tokens: p.auth, PublicHost: "panel.example.com", Now: p.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
