@@ -42,31 +42,32 @@ type options struct {
 	Peers              []subject.Peer
 }
 
-// benchmark measures everything and returns what it found.
+// benchmark measures everything and returns what it found, which may be worth
+// having where it returns an error as well.
 func benchmark(ctx context.Context, o options, progress io.Writer) (report.Report, error) {
 	b := bench{options: o, progress: progress, awake: stayAwake}
 	started := time.Now()
 	r, err := b.measureHere(ctx)
-	if err != nil {
-		return report.Report{}, err
-	}
-	uplink := slices.DeleteFunc(b.measures(true), func(m measure.Measure) bool { return !m.Uplink })
-	switch {
-	case o.Uplink != uplinkOwn || len(uplink) == 0:
-	case os.Geteuid() != 0:
-		fmt.Fprintln(progress, "the home uplink is not measured: its network namespace takes root")
-	default:
-		there, err := measureElsewhere(ctx, o, uplink)
-		if ctx.Err() != nil {
-			return report.Report{}, ctx.Err()
-		}
-		if err != nil { // what was measured here is worth having
-			there.Failures = append(there.Failures, report.Failure{Measure: uplinkRole, Reason: err.Error(), Fatal: true})
-		}
-		r.Merge(there)
+	if err == nil {
+		err = b.measureUplink(ctx, &r)
 	}
 	r.Started, r.Seconds = started, time.Since(started).Seconds()
-	return r, describeHost(&r.Host)
+	return r, errors.Join(err, describeHost(&r.Host))
+}
+
+// measureUplink measures what takes the home uplink, where that is not here.
+func (b *bench) measureUplink(ctx context.Context, r *report.Report) error {
+	uplink := slices.DeleteFunc(b.measures(true), func(m measure.Measure) bool { return !m.Uplink })
+	if b.Uplink != uplinkOwn || len(uplink) == 0 {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(b.progress, "the home uplink is not measured: its network namespace takes root")
+		return nil
+	}
+	there, err := measureElsewhere(ctx, b.options, uplink)
+	r.Merge(there)
+	return err
 }
 
 // bench measures subjects in turn.

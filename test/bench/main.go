@@ -64,29 +64,32 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var r report.Report
 	if f.from != "" {
-		data, err := os.ReadFile(f.from)
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(data, &r); err != nil {
-			return fmt.Errorf("read %s: %w", f.from, err)
-		}
-	} else {
-		r, err = benchmark(ctx, f.options, progress)
-		if err != nil {
-			return err
-		}
-		r.Command = strings.Join(append([]string{"bench"}, args...), " ")
+		return f.reprint(out)
 	}
-	if err := f.write(r, out); err != nil {
-		return err
+	r, err := benchmark(ctx, f.options, progress)
+	r.Command = strings.Join(append([]string{"bench"}, args...), " ")
+	if len(r.Results) > 0 {
+		// An error at the end is no reason to lose what was measured before it.
+		err = errors.Join(err, f.write(r, out))
 	}
 	if slices.ContainsFunc(r.Failures, func(f report.Failure) bool { return f.Fatal }) {
-		return errors.New("not everything could be measured")
+		err = errors.Join(err, errors.New("not everything could be measured"))
 	}
-	return nil
+	return err
+}
+
+// reprint prints what an earlier run has measured.
+func (f flags) reprint(out io.Writer) error {
+	data, err := os.ReadFile(f.from)
+	if err != nil {
+		return err
+	}
+	var r report.Report
+	if err := json.Unmarshal(data, &r); err != nil {
+		return fmt.Errorf("read %s: %w", f.from, err)
+	}
+	return f.write(r, out)
 }
 
 func (f flags) write(r report.Report, out io.Writer) error {

@@ -1,9 +1,11 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -81,6 +83,9 @@ func (r *Report) metricsInOrder() []MetricID {
 		}
 		measured[result.Metric] = true
 	}
+	slices.SortFunc(flows, func(a, b MetricID) int { // by number: the shorter is the less
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
 	var ids []MetricID
 	for _, m := range metrics {
 		if m.id == UDPOfferedLost {

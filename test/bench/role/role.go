@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // Role is what such a process does until ctx ends. It calls ready once, with
@@ -34,6 +35,10 @@ func Play(r Role, options string) error {
 	}()
 	return r(ctx, []byte(options), func(v any) error { return json.NewEncoder(os.Stdout).Encode(v) })
 }
+
+// stopPatience is how long a role may take to end before it is killed. One that
+// has started a panel stops that first.
+const stopPatience = 45 * time.Second
 
 // Process is a role being played.
 type Process struct {
@@ -64,6 +69,9 @@ func Start(ctx context.Context, name string, options, ready any, ownNetwork bool
 	if err != nil {
 		return nil, err
 	}
+	// Asked to end, not killed: it may have started others.
+	cmd.Cancel = stdin.Close
+	cmd.WaitDelay = stopPatience
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -84,7 +92,8 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Stop ends the process and waits.
 func (p *Process) Stop() error {
 	p.stdin.Close()
-	if err := p.cmd.Wait(); err != nil {
+	// The bench being told to end is how a role's process ends, and no failure of it.
+	if err := p.cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
 	return nil
