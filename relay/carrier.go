@@ -28,7 +28,7 @@ type carrier struct {
 func newCarrier(s *Server, now time.Time) *carrier {
 	return &carrier{
 		server: s,
-		conn:   forward.NewDatagramConn(s.limits.DatagramQueue, &s.dropped),
+		conn:   forward.NewDatagramConn(s.limits.DatagramQueue, &s.counters.datagrams),
 		made:   now,
 		flows:  map[uint64]*flow{},
 	}
@@ -51,8 +51,11 @@ func (c *carrier) serve(ws *websocket.Conn) error {
 		c.mu.RLock()
 		f := c.flows[r.Flow]
 		c.mu.RUnlock()
-		if f == nil {
-			return nil // It has ended.
+		if f == nil { // It has ended.
+			if r.Kind == wire.RecordDatagram {
+				c.server.counters.drop(dropNoFlow)
+			}
+			return nil
 		}
 		switch r.Kind {
 		case wire.RecordDatagram:
@@ -67,11 +70,12 @@ func (c *carrier) serve(ws *websocket.Conn) error {
 }
 
 // open gives a flow its number and sends its first datagram. It reports whether
-// there was room for it.
+// there was room for it, and counts the datagram otherwise.
 func (c *carrier) open(f *flow, open wire.Record, payload []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
+		c.server.counters.drop(dropNoConnection)
 		return false
 	}
 	number := c.last + 1

@@ -110,6 +110,9 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 		}
 		switch m := message.(type) {
 		case types.ServerSnapshot:
+			if state.revision == 0 { // The first on this channel.
+				c.server.counters.controlChannels.Add(1)
+			}
 			if state, err = fromSnapshot(m); err != nil {
 				return err
 			}
@@ -217,6 +220,13 @@ func (c *control) detach() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn = nil
+}
+
+// attached reports whether there is a channel on which a snapshot was applied.
+func (c *control) attached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn != nil
 }
 
 // report tells the panel what it has not been told on this channel. An error

@@ -127,9 +127,11 @@ func (p *datagramPort) read() {
 				return
 			}
 		}
-		if n > wire.MaxDatagram || !p.forward(unmap(source), destination(control[:m]), buffer[:n]) {
-			p.server.dropped.Add(1)
+		if n > wire.MaxDatagram {
+			p.server.counters.drop(dropTooLong)
+			continue
 		}
+		p.forward(unmap(source), destination(control[:m]), buffer[:n])
 	}
 }
 
@@ -139,36 +141,36 @@ func (p *datagramPort) allocationID() int64 {
 	return p.allocation.ID
 }
 
-// forward passes a player's datagram on. It reports false for a datagram of a
-// flow that cannot be opened; one that its data connection has no room for is
-// counted there.
-func (p *datagramPort) forward(source netip.AddrPort, local netip.Addr, payload []byte) bool {
+// forward passes a player's datagram on, or drops and counts it. One that its
+// data connection has no room for is counted there.
+func (p *datagramPort) forward(source netip.AddrPort, local netip.Addr, payload []byte) {
 	key := flowKey{source: source, local: local}
 	p.mu.Lock()
 	f := p.flows[key]
 	if f == nil {
 		defer p.mu.Unlock()
-		return p.open(key, payload)
+		p.open(key, payload)
+		return
 	}
 	p.mu.Unlock()
 	f.used.Store(time.Now().UnixNano())
 	f.carrier.conn.Send(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
-	return true
 }
 
 // open opens a flow with its first datagram. It is called with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte) bool {
+func (p *datagramPort) open(key flowKey, payload []byte) {
 	limits := p.server.limits
-	if p.closed || len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
-		return false
+	if len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
+		p.server.counters.drop(dropFlowLimit)
+		return
 	}
-	link := p.server.link(p.allocation.ClientID)
-	if link == nil {
-		return false
+	var c *carrier
+	if link := p.server.link(p.allocation.ClientID); link != nil && !p.closed {
+		c = link.datagrams()
 	}
-	c := link.datagrams()
 	if c == nil {
-		return false
+		p.server.counters.drop(dropNoLink)
+		return
 	}
 	idle := defaultIdle
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
@@ -184,12 +186,12 @@ func (p *datagramPort) open(key flowKey, payload []byte) bool {
 		Destination: p.reached(key),
 	}
 	if !c.open(f, open, payload) {
-		return true // Counted by its queue.
+		return
 	}
 	p.flows[key] = f
 	p.sources[key.source.Addr()]++
-	p.server.flows.Add(1)
-	return true
+	p.server.counters.flows.Add(1)
+	p.server.counters.flowsOpened.Add(1)
 }
 
 // reached is the public address that a player reached, as far as the system
@@ -221,7 +223,7 @@ func (p *datagramPort) remove(f *flow) {
 	if p.sources[source]--; p.sources[source] == 0 {
 		delete(p.sources, source)
 	}
-	p.server.flows.Add(-1)
+	p.server.counters.flows.Add(-1)
 	p.mu.Unlock()
 	f.carrier.close(f)
 }
@@ -230,6 +232,6 @@ func (p *datagramPort) remove(f *flow) {
 func (f *flow) deliver(payload []byte) {
 	f.used.Store(time.Now().UnixNano())
 	if _, _, err := f.port.conn.WriteMsgUDPAddrPort(payload, f.source, f.key.source); err != nil {
-		f.port.server.dropped.Add(1)
+		f.port.server.counters.drop(dropUnsendable)
 	}
 }

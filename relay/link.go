@@ -176,7 +176,7 @@ func (l *link) dial(kind wire.Kind, count int) {
 
 // serveStreams serves a stream data connection.
 func (l *link) serveStreams(ws *websocket.Conn) {
-	conn := forward.NewServerStream(ws)
+	conn := forward.NewServerStream(ws, &l.server.counters.streams)
 	if !l.pool.add(conn) {
 		conn.Close()
 	}

@@ -126,12 +126,12 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the ticket is not accepted", status)
 		return
 	}
-	if s.links.Add(1) > int64(s.limits.Links) {
-		s.links.Add(-1)
+	if s.counters.links.Add(1) > int64(s.limits.Links) {
+		s.counters.links.Add(-1)
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
-	defer s.links.Add(-1)
+	defer s.counters.links.Add(-1)
 	// Before the upgrade, after which net/http forgets the connection.
 	s.work.Add(1)
 	defer s.work.Done()
@@ -173,9 +173,9 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Answered by the upgrader.
 	}
-	s.handshakes.Add(1)
-	s.dataConnections.Add(1)
-	defer s.dataConnections.Add(-1)
+	s.counters.handshakes.Add(1)
+	s.counters.dataConnections.Add(1)
+	defer s.counters.dataConnections.Add(-1)
 	if kind == wire.KindDatagram {
 		link.serveDatagrams(ws)
 	} else {

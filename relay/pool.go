@@ -166,6 +166,13 @@ func (p *pool) offer(conn *forward.StreamConn) {
 	p.idle = append(p.idle, idleConn{conn: conn, since: time.Now()})
 }
 
+// ready is how many data connections are idle.
+func (p *pool) ready() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(len(p.idle))
+}
+
 // remove forgets a data connection that has ended.
 func (p *pool) remove(conn *forward.StreamConn) {
 	p.mu.Lock()

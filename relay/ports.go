@@ -152,6 +152,17 @@ func (p *ports) states() map[int64]portState {
 	return states
 }
 
+// count returns how many of the wanted ports are in which state.
+func (p *ports) count() map[PortState]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	counts := map[PortState]int{}
+	for _, s := range p.slots {
+		counts[PortState{Protocol: s.allocation.Protocol, Open: s.port != nil}]++
+	}
+	return counts
+}
+
 // close closes all ports for good.
 func (p *ports) close() {
 	p.mu.Lock()

@@ -17,14 +17,15 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/channel"
@@ -75,18 +76,11 @@ type Options struct {
 	Backoff channel.Backoff
 	// Logger; nil discards.
 	Logger *slog.Logger
+	// Metrics is given the tunnel server's metrics for as long as it runs. It may
+	// hold those of one tunnel server at a time. nil: none.
+	Metrics prometheus.Registerer
 	// Now is the clock that tickets are held against; nil: time.Now.
 	Now func() time.Time
-}
-
-// Stats are counts of a tunnel server, now or since it was made.
-type Stats struct {
-	Links            int64  // Tunnel clients linked now.
-	DataConnections  int64  // Open now, idle ones included.
-	Handshakes       uint64 // Data connections ever taken.
-	Players          int64  // TCP connections on public ports now.
-	Flows            int64  // UDP flows now.
-	DroppedDatagrams uint64 // Ever dropped: a full queue, a cap, no tunnel client.
 }
 
 // Server is one tunnel server.
@@ -101,8 +95,7 @@ type Server struct {
 
 	work sync.WaitGroup // Every goroutine of ports, links and data connections.
 
-	links, dataConnections, players, flows atomic.Int64
-	handshakes, dropped                    atomic.Uint64
+	counters counters
 
 	mu      sync.Mutex
 	closing bool
@@ -181,22 +174,16 @@ func (s *Server) Renew(c tls.Certificate) error {
 	return nil
 }
 
-// Stats returns counts. It may be called at any time.
-func (s *Server) Stats() Stats {
-	return Stats{
-		Links:            s.links.Load(),
-		DataConnections:  s.dataConnections.Load(),
-		Handshakes:       s.handshakes.Load(),
-		Players:          s.players.Load(),
-		Flows:            s.flows.Load(),
-		DroppedDatagrams: s.dropped.Load(),
-	}
-}
-
 // Run serves until ctx ends, when it returns nil, or until the control channel
 // is closed for good, when it returns the *channel.FinalError. All it started
 // has ended when it returns. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
+	if registry := s.opts.Metrics; registry != nil {
+		if err := registry.Register(metrics{s}); err != nil {
+			return errors.Join(fmt.Errorf("register metrics: %w", err), s.opts.Listener.Close())
+		}
+		defer registry.Unregister(metrics{s})
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Before the listener: a tunnel client that comes at once is not refused.

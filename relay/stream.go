@@ -77,6 +77,7 @@ func (p *streamPort) accept() {
 				return
 			}
 		}
+		p.server.counters.joined.Add(1)
 		if !p.enter(player) {
 			forward.Reset(player)
 			continue
@@ -91,11 +92,15 @@ func (p *streamPort) accept() {
 func (p *streamPort) enter(player *net.TCPConn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.players) >= p.server.limits.Players {
+	if p.closed {
+		return false
+	}
+	if len(p.players) >= p.server.limits.Players {
+		p.server.counters.refuse(refusedLimit)
 		return false
 	}
 	p.players[player] = struct{}{}
-	p.server.players.Add(1)
+	p.server.counters.players.Add(1)
 	return true
 }
 
@@ -103,7 +108,7 @@ func (p *streamPort) leave(player *net.TCPConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.players, player)
-	p.server.players.Add(-1)
+	p.server.counters.players.Add(-1)
 }
 
 // serve carries a player. Whom it cannot serve it resets: closing in order
@@ -111,6 +116,7 @@ func (p *streamPort) leave(player *net.TCPConn) {
 func (p *streamPort) serve(player *net.TCPConn) {
 	link := p.server.link(p.allocation.ClientID)
 	if link == nil {
+		p.server.counters.refuse(refusedNoLink)
 		forward.Reset(player)
 		return
 	}
@@ -125,6 +131,7 @@ func (p *streamPort) serve(player *net.TCPConn) {
 	for {
 		conn, err := link.pool.acquire(ctx)
 		if err != nil {
+			p.server.counters.refuse(refusalOf(err))
 			p.server.log.Debug("player refused", slog.Int64("allocation", p.allocation.ID), slog.Any("reason", err))
 			forward.Reset(player)
 			return
@@ -137,6 +144,18 @@ func (p *streamPort) serve(player *net.TCPConn) {
 			link.pool.finished(conn)
 		}
 		return
+	}
+}
+
+// refusalOf is what a failed pool.acquire means to its player.
+func refusalOf(err error) refusal {
+	switch {
+	case errors.Is(err, errPoolClosed):
+		return refusedNoLink
+	case errors.Is(err, errTooMany):
+		return refusedWaiting
+	default:
+		return refusedNoDataConnection
 	}
 }
 

@@ -11,10 +11,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
@@ -44,6 +46,9 @@ type Options struct {
 	// OnEvent hears of one event at a time, in order. It must not block for
 	// long. May be nil.
 	OnEvent func(Event)
+	// Metrics is given the agent's metrics for as long as it runs. It may hold
+	// those of one agent at a time. nil: none.
+	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
 	Backoff channel.Backoff
@@ -63,15 +68,17 @@ type Agent struct {
 	links   dataPlane
 	state   *stateFile[types.ClientSnapshot]
 	events  emitter
+	metrics prometheus.Collector
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
 
 	// mu makes one step of applying a desired state and of reporting on one, so
 	// that a report never names a revision that was not applied.
-	mu      sync.Mutex
-	desired desired
-	conn    *channel.Conn             // nil until it has sent a snapshot.
-	sent    map[int64]allocationState // What conn was told.
-	shown   map[int64]shownAllocation // What OnEvent was told.
+	mu       sync.Mutex
+	desired  desired
+	conn     *channel.Conn             // nil until it has sent a snapshot.
+	connects uint64                    // How many conns there were.
+	sent     map[int64]allocationState // What conn was told.
+	shown    map[int64]shownAllocation // What OnEvent was told.
 }
 
 // New makes an agent.
@@ -91,7 +98,8 @@ func New(o Options) (*Agent, error) {
 		o.Channel.MaxMessage = maxControlMessage
 	}
 	a := newAgent(o)
-	a.links = newLinks(linkOptions{Allow: allow.Check, Logger: o.Logger, OnChange: a.signal})
+	links := newLinks(linkOptions{Allow: allow.Check, Logger: o.Logger, OnChange: a.signal})
+	a.links, a.metrics = links, metrics{links: links, agent: a}
 	return a, nil
 }
 
@@ -121,6 +129,12 @@ func describe(version, platform string) (string, string) {
 // the device is deleted, or a newer agent took over. All connections are closed
 // when it returns. It may be called once.
 func (a *Agent) Run(ctx context.Context) error {
+	if registry := a.opts.Metrics; registry != nil {
+		if err := registry.Register(a.metrics); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+		defer registry.Unregister(a.metrics)
+	}
 	stop := a.state.start()
 	defer stop()
 	a.resume()

@@ -157,6 +157,7 @@ func (a *Agent) apply(c *channel.Conn, state desired) {
 	if a.conn != c {
 		// The panel has forgotten what the channel before was told.
 		a.conn, a.sent = c, nil
+		a.connects++
 	}
 	a.desired = state
 	a.links.Apply(a.desired.serverList(), a.desired.allocationList())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -147,11 +148,12 @@ func (p *panel) serve(conn *channel.Conn) {
 // running is an agent under test.
 type running struct {
 	*panel
-	links  *fakeLinks
-	events chan Event
-	result chan error
-	stop   context.CancelFunc
-	done   chan struct{} // Closed once Run has returned.
+	links   *fakeLinks
+	metrics *prometheus.Registry
+	events  chan Event
+	result  chan error
+	stop    context.CancelFunc
+	done    chan struct{} // Closed once Run has returned.
 }
 
 func start(t *testing.T) *running { return startAt(t, newPanel(t), nil) }
@@ -166,15 +168,17 @@ func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{
-		panel:  p,
-		links:  &fakeLinks{applied: make(chan []types.ClientAllocation, 64), servers: make(chan []types.ClientServer, 64), final: make(chan error, 1)},
-		events: make(chan Event, 64),
-		result: make(chan error, 1),
-		stop:   cancel,
-		done:   make(chan struct{}),
+		panel:   p,
+		links:   &fakeLinks{applied: make(chan []types.ClientAllocation, 64), servers: make(chan []types.ClientServer, 64), final: make(chan error, 1)},
+		metrics: prometheus.NewPedanticRegistry(),
+		events:  make(chan Event, 64),
+		result:  make(chan error, 1),
+		stop:    cancel,
+		done:    make(chan struct{}),
 	}
 	options := Options{
 		Client: client, Version: "1.2.3", Platform: "test/arch",
+		Metrics: r.metrics,
 		OnEvent: func(e Event) { r.events <- e },
 		Channel: channel.Options{PingInterval: 50 * time.Millisecond, Deadline: 2 * time.Second},
 		Backoff: channel.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},

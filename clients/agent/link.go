@@ -196,10 +196,13 @@ func (s *session) connect(ctx context.Context, kind wire.Kind) error {
 	if err != nil {
 		return err
 	}
+	counters := &s.link.links.counters
+	counters.connections(kind).Add(1)
+	defer counters.connections(kind).Add(-1)
 	if kind == wire.KindDatagram {
 		return s.serveDatagrams(ctx, ws)
 	}
-	conn := forward.NewClientStream(ws, func(open wire.Control) (*net.TCPConn, error) {
+	conn := forward.NewClientStream(ws, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
 		return s.link.links.targets.dial(ctx, s.link.server, open)
 	})
 	// A WebSocket read knows no context.

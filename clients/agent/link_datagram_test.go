@@ -254,7 +254,7 @@ func TestTunnel_EveryDatagramIsAnnouncedByProxyProtocol(t *testing.T) {
 	}
 	player := playDatagrams(t, "127.0.0.1", port)
 	_, _ = player.Write(make([]byte, wire.MaxDatagram)) // No room for the header.
-	eventually(t, "the drop", func() bool { return d.agent.dropped.Load() == 1 })
+	eventually(t, "the drop", func() bool { return d.agent.counters.drops()["too_long"] == 1 })
 }
 
 func TestTunnel_DatagramsFromARefusedHostGoNowhere(t *testing.T) {

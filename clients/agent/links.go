@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,9 +68,10 @@ type links struct {
 	opts    linkOptions
 	log     *slog.Logger
 	targets *targets
-	dropped atomic.Uint64 // Datagrams.
 	wake    chan struct{} // Holds one signal: the desired state has changed.
 	final   chan error    // Holds the first end that is for good.
+
+	counters counters
 
 	mu          sync.Mutex
 	servers     map[uuid.UUID]types.ClientServer
@@ -90,15 +90,16 @@ func newLinks(o linkOptions) *links {
 		o.Proxy = http.ProxyFromEnvironment
 	}
 	o.Limits = o.Limits.withDefaults()
-	return &links{
+	l := &links{
 		opts:    o,
 		log:     o.Logger,
-		targets: newTargets(o.Allow, o.Limits.DialTimeout, o.Logger),
 		wake:    make(chan struct{}, 1),
 		final:   make(chan error, 1),
 		servers: map[uuid.UUID]types.ClientServer{},
 		running: map[uuid.UUID]*link{},
 	}
+	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters.targetFailures)
+	return l
 }
 
 // Apply replaces the desired state. It never blocks; Run makes it real. Nothing

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,17 +29,19 @@ type targets struct {
 	allow  func(host string) error
 	dialer net.Dialer
 	log    *slog.Logger
+	failed *atomic.Uint64 // Counts the dials that failed.
 
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
 	down        map[int64]bool // Those that could not be reached when last tried.
 }
 
-func newTargets(allow func(string) error, timeout time.Duration, log *slog.Logger) *targets {
+func newTargets(allow func(string) error, timeout time.Duration, log *slog.Logger, failed *atomic.Uint64) *targets {
 	return &targets{
 		allow:       allow,
 		dialer:      net.Dialer{Timeout: timeout},
 		log:         log,
+		failed:      failed,
 		allocations: map[int64]types.ClientAllocation{},
 		down:        map[int64]bool{},
 	}
@@ -104,6 +107,9 @@ func (t *targets) dial(ctx context.Context, server uuid.UUID, open wire.Control)
 // connect opens a socket to an allocation's local target.
 func (t *targets) connect(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
 	conn, err := t.dialer.DialContext(ctx, string(a.Protocol), localAddress(a))
+	if err != nil && ctx.Err() == nil {
+		t.failed.Add(1)
+	}
 	if ctx.Err() == nil && (err != nil || a.Protocol == types.ProtocolTCP) {
 		// That a UDP socket could be opened says nothing of the target.
 		t.reached(a, err)

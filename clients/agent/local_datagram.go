@@ -74,7 +74,7 @@ func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn) error 
 	l := s.link.links
 	f := &flows{
 		session: s,
-		conn:    forward.NewDatagramConn(l.opts.Limits.DatagramQueue, &l.dropped),
+		conn:    forward.NewDatagramConn(l.opts.Limits.DatagramQueue, &l.counters.datagrams),
 		ctx:     ctx,
 		open:    map[uint64]*flow{},
 		counts:  map[int64]int{},
@@ -97,6 +97,9 @@ func (f *flows) handle(r wire.Record) error {
 	f.mu.Unlock()
 	switch {
 	case flow == nil: // It has ended.
+		if r.Kind == wire.RecordDatagram {
+			f.counters().drop(dropNoFlow)
+		}
 	case r.Kind == wire.RecordClose:
 		flow.told.Store(true)
 		flow.end()
@@ -139,6 +142,7 @@ func (f *flows) start(r wire.Record) error {
 	}
 	f.open[r.Flow] = flow
 	f.counts[a.ID]++
+	f.counters().flows.Add(1)
 	f.mu.Unlock()
 	if _, err := netip.ParseAddr(a.LocalHost); err == nil {
 		// It takes no time, and no datagram has to wait. On failure run tries
@@ -149,9 +153,12 @@ func (f *flows) start(r wire.Record) error {
 	return nil
 }
 
+func (f *flows) counters() *counters { return &f.session.link.links.counters }
+
 func (f *flows) remove(flow *flow) {
 	f.mu.Lock()
 	delete(f.open, flow.number)
+	f.counters().flows.Add(-1)
 	if f.counts[flow.allocation.ID]--; f.counts[flow.allocation.ID] == 0 {
 		delete(f.counts, flow.allocation.ID)
 	}
@@ -258,7 +265,7 @@ func (f *flow) receive(reader *forward.Reader) {
 		}
 		f.touch()
 		if len(b.Data) > wire.MaxDatagram {
-			f.drop()
+			f.drop(dropTooLong)
 		} else {
 			f.flows.conn.Send(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: b.Data})
 		}
@@ -266,13 +273,13 @@ func (f *flow) receive(reader *forward.Reader) {
 	}
 }
 
-func (f *flow) drop() { f.flows.session.link.links.dropped.Add(1) }
+func (f *flow) drop(why drop) { f.flows.counters().drop(why) }
 
 // send passes a player's datagram to the target.
 func (f *flow) send(payload []byte) {
 	f.touch()
 	if len(f.header)+len(payload) > wire.MaxDatagram {
-		f.drop()
+		f.drop(dropTooLong)
 		return
 	}
 	f.mu.Lock()
@@ -282,7 +289,7 @@ func (f *flow) send(payload []byte) {
 		return
 	}
 	if len(f.early) >= earlyDatagrams || f.waits+len(payload) > earlyBytes {
-		f.drop()
+		f.drop(dropWaiting)
 		return
 	}
 	f.early = append(f.early, append([]byte(nil), payload...))
@@ -302,7 +309,7 @@ func (f *flow) write(payload []byte) {
 	// machine refused; this one has not been sent by it.
 	if _, err := f.socket.Write(payload); err != nil && !errors.Is(err, net.ErrClosed) {
 		if _, err = f.socket.Write(payload); err != nil {
-			f.drop()
+			f.drop(dropUnsendable)
 		}
 	}
 }

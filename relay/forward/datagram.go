@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -22,10 +21,10 @@ const DefaultQueue = 512 << 10
 // before it has a WebSocket: they wait in its queue. Send may be called from
 // any goroutine.
 type DatagramConn struct {
-	limit   int
-	dropped *atomic.Uint64
-	wake    chan struct{} // Holds one signal that the queue is no longer empty.
-	closing chan struct{}
+	limit    int
+	counters *DatagramCounters
+	wake     chan struct{} // Holds one signal that the queue is no longer empty.
+	closing  chan struct{}
 
 	mu     sync.Mutex
 	queue  []*[]byte // Batches; only the last one grows.
@@ -40,12 +39,12 @@ var batches = sync.Pool{New: func() any { return new([]byte) }}
 
 // NewDatagramConn makes a datagram data connection that queues at most limit
 // bytes; 0 means DefaultQueue. Another wire.MaxBatch is being written at most.
-// What it has to drop is counted in dropped.
-func NewDatagramConn(limit int, dropped *atomic.Uint64) *DatagramConn {
+// What it moves and what it has to drop is counted in counters.
+func NewDatagramConn(limit int, counters *DatagramCounters) *DatagramConn {
 	if limit == 0 {
 		limit = DefaultQueue
 	}
-	return &DatagramConn{limit: limit, dropped: dropped, wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	return &DatagramConn{limit: limit, counters: counters, wake: make(chan struct{}, 1), closing: make(chan struct{})}
 }
 
 // Send queues records that belong together, and reports whether it did: a full
@@ -53,16 +52,21 @@ func NewDatagramConn(limit int, dropped *atomic.Uint64) *DatagramConn {
 // blocks. Close records are always taken, being few and small: losing one
 // would leave the other end with a flow for good.
 func (d *DatagramConn) Send(records ...wire.Record) bool {
-	size, droppable := 0, false
+	size, payload, droppable := 0, 0, false
 	for _, r := range records {
 		size += wire.RecordSize(len(r.Payload))
+		payload += len(r.Payload)
 		droppable = droppable || r.Kind != wire.RecordClose
 	}
 	d.mu.Lock()
 	if d.closed || (droppable && d.queued+size > d.limit) {
+		cause := &d.counters.Overflowed
+		if d.closed {
+			cause = &d.counters.Late
+		}
 		d.mu.Unlock()
 		if droppable {
-			d.dropped.Add(1)
+			cause.Add(1)
 		}
 		return false
 	}
@@ -71,6 +75,10 @@ func (d *DatagramConn) Send(records ...wire.Record) bool {
 		d.append(r)
 	}
 	d.mu.Unlock()
+	if droppable {
+		d.counters.Sent.Add(1)
+		d.counters.SentBytes.Add(uint64(payload))
+	}
 	if first {
 		select {
 		case d.wake <- struct{}{}:
@@ -144,7 +152,7 @@ func (d *DatagramConn) Serve(ws *websocket.Conn, handle func(wire.Record) error)
 	}
 	var writer sync.WaitGroup
 	writer.Go(func() { d.write(ws) })
-	err := readBatches(ws, handle)
+	err := d.read(ws, handle)
 	if errors.Is(err, wire.ErrMalformed) {
 		sayClose(ws, websocket.CloseProtocolError, "protocol error")
 	}
@@ -174,7 +182,7 @@ func (d *DatagramConn) write(ws *websocket.Conn) {
 	}
 }
 
-func readBatches(ws *websocket.Conn, handle func(wire.Record) error) error {
+func (d *DatagramConn) read(ws *websocket.Conn, handle func(wire.Record) error) error {
 	for {
 		kind, r, err := ws.NextReader()
 		if err != nil {
@@ -183,13 +191,13 @@ func readBatches(ws *websocket.Conn, handle func(wire.Record) error) error {
 		if kind != websocket.BinaryMessage {
 			return fmt.Errorf("%w: text on a datagram data connection", wire.ErrMalformed)
 		}
-		if err := readBatch(r, handle); err != nil {
+		if err := d.readBatch(r, handle); err != nil {
 			return err
 		}
 	}
 }
 
-func readBatch(r io.Reader, handle func(wire.Record) error) error {
+func (d *DatagramConn) readBatch(r io.Reader, handle func(wire.Record) error) error {
 	b := borrow(batchBuffers)
 	defer b.Release()
 	rest, err := readMessage(r, b.whole)
@@ -203,6 +211,10 @@ func readBatch(r io.Reader, handle func(wire.Record) error) error {
 		var record wire.Record
 		if record, rest, err = wire.NextRecord(rest); err != nil {
 			return err
+		}
+		if record.Kind == wire.RecordDatagram {
+			d.counters.Received.Add(1)
+			d.counters.ReceivedBytes.Add(uint64(len(record.Payload)))
 		}
 		if err := handle(record); err != nil {
 			return err

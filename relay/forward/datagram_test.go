@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,8 +43,8 @@ func next(t testing.TB, records <-chan wire.Record) wire.Record {
 
 func TestDatagrams_ArriveWholeAndInOrder(t *testing.T) {
 	s, c := webSockets(t)
-	var dropped atomic.Uint64
-	sender, receiver := forward.NewDatagramConn(8<<20, &dropped), forward.NewDatagramConn(0, new(atomic.Uint64))
+	var there, here forward.DatagramCounters
+	sender, receiver := forward.NewDatagramConn(8<<20, &there), forward.NewDatagramConn(0, &here)
 	records := serveDatagrams(t, receiver, c)
 	serveDatagrams(t, sender, s)
 	sizes := []int{0, 1, 1200, wire.MaxDatagram, 3, wire.MaxDatagram, wire.MaxDatagram, 70}
@@ -62,14 +61,17 @@ func TestDatagrams_ArriveWholeAndInOrder(t *testing.T) {
 			}
 		}
 	}
-	if n := dropped.Load(); n != 0 {
+	if n := there.Dropped(); n != 0 {
 		t.Errorf("%d dropped", n)
+	}
+	if sent, got := there.Sent.Load(), here.Received.Load(); sent != 400 || got != 400 || there.SentBytes.Load() != here.ReceivedBytes.Load() {
+		t.Errorf("%d datagrams counted as sent, %d as received; %d bytes and %d", sent, got, there.SentBytes.Load(), here.ReceivedBytes.Load())
 	}
 }
 
 func TestDatagrams_WaitForTheirWebSocketAndShareAMessage(t *testing.T) {
 	s, c := webSockets(t)
-	sender := forward.NewDatagramConn(0, new(atomic.Uint64))
+	sender := forward.NewDatagramConn(0, new(forward.DatagramCounters))
 	for range 100 {
 		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: make([]byte, 100)})
 	}
@@ -82,8 +84,8 @@ func TestDatagrams_WaitForTheirWebSocketAndShareAMessage(t *testing.T) {
 }
 
 func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
-	var dropped atomic.Uint64
-	d := forward.NewDatagramConn(10_000, &dropped)
+	var counters forward.DatagramCounters
+	d := forward.NewDatagramConn(10_000, &counters)
 	defer d.Close()
 	sent := 0
 	for range 100 {
@@ -91,8 +93,8 @@ func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
 			sent++
 		}
 	}
-	if sent == 0 || sent > 10 || dropped.Load() != uint64(100-sent) {
-		t.Errorf("%d of 100 sent, %d dropped", sent, dropped.Load())
+	if sent == 0 || sent > 10 || counters.Overflowed.Load() != uint64(100-sent) {
+		t.Errorf("%d of 100 sent, %d dropped", sent, counters.Overflowed.Load())
 	}
 	if !d.Send(wire.Record{Kind: wire.RecordClose, Flow: 1}) {
 		t.Error("a close was dropped")
@@ -100,6 +102,9 @@ func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
 	d.Close()
 	if d.Send(wire.Record{Kind: wire.RecordClose, Flow: 1}) {
 		t.Error("sent after Close")
+	}
+	if d.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1}) || counters.Late.Load() != 1 {
+		t.Errorf("after Close %d counted as late", counters.Late.Load())
 	}
 }
 
@@ -111,7 +116,7 @@ func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
 			s, c := webSockets(t)
 			served := make(chan error, 1)
 			go func() {
-				served <- forward.NewDatagramConn(0, new(atomic.Uint64)).Serve(s, func(wire.Record) error { return nil })
+				served <- forward.NewDatagramConn(0, new(forward.DatagramCounters)).Serve(s, func(wire.Record) error { return nil })
 			}()
 			_ = c.WriteMessage(websocket.BinaryMessage, message)
 			if err := await(t, served); err == nil {
@@ -154,7 +159,7 @@ func TestReader_YieldsDatagramsOneByOne(t *testing.T) {
 
 func BenchmarkDatagrams(b *testing.B) {
 	s, c := webSockets(b)
-	sender, receiver := forward.NewDatagramConn(0, new(atomic.Uint64)), forward.NewDatagramConn(0, new(atomic.Uint64))
+	sender, receiver := forward.NewDatagramConn(0, new(forward.DatagramCounters)), forward.NewDatagramConn(0, new(forward.DatagramCounters))
 	go func() { _ = sender.Serve(s, func(wire.Record) error { return nil }) }()
 	arrived := make(chan struct{}, 1<<16)
 	go func() {

@@ -75,6 +75,7 @@ var openMessage = wire.Control{
 // game come from games; a nil one is a game that refuses.
 type pair struct {
 	server, client *forward.StreamConn
+	counted        forward.StreamCounters // Of the server's end.
 	games          chan *net.TCPConn
 	opened         chan wire.Control
 }
@@ -83,8 +84,8 @@ func newPair(t testing.TB) *pair {
 	t.Helper()
 	s, c := webSockets(t)
 	p := &pair{games: make(chan *net.TCPConn, 64), opened: make(chan wire.Control, 64)}
-	p.server = forward.NewServerStream(s)
-	p.client = forward.NewClientStream(c, func(open wire.Control) (*net.TCPConn, error) {
+	p.server = forward.NewServerStream(s, &p.counted)
+	p.client = forward.NewClientStream(c, new(forward.StreamCounters), func(open wire.Control) (*net.TCPConn, error) {
 		p.opened <- open
 		if game := <-p.games; game != nil {
 			return game, nil

@@ -127,12 +127,14 @@ func (s *stream) pump() {
 			return
 		}
 		s.touch()
+		n := len(b.Data)
 		err = s.conn.ws.WriteMessage(websocket.BinaryMessage, b.Data)
 		b.Release()
 		if err != nil {
 			s.conn.Close() // Serve notes the end.
 			return
 		}
+		s.conn.counters.Sent.Add(uint64(n))
 	}
 }
 

@@ -33,8 +33,9 @@ const abortGrace = 5 * time.Second
 // One goroutine writes to the WebSocket at any time: while a stream's pump runs
 // it is the pump, otherwise it is Serve.
 type StreamConn struct {
-	ws     *websocket.Conn
-	accept func(open wire.Control) (*net.TCPConn, error)
+	ws       *websocket.Conn
+	counters *StreamCounters
+	accept   func(open wire.Control) (*net.TCPConn, error)
 
 	pumps sync.WaitGroup // Of the tunnel client; never more than one.
 
@@ -69,19 +70,22 @@ type stream struct {
 }
 
 // NewServerStream makes the tunnel server's end of a data connection, which
-// opens streams.
-func NewServerStream(ws *websocket.Conn) *StreamConn { return newStreamConn(ws, nil) }
+// opens streams. What it moves is counted in counters.
+func NewServerStream(ws *websocket.Conn, counters *StreamCounters) *StreamConn {
+	return newStreamConn(ws, counters, nil)
+}
 
 // NewClientStream makes the tunnel client's end of a data connection. Accept is
 // called for every stream opened by the peer and returns the connection to the
-// game; an error resets the player. Calls do not overlap.
-func NewClientStream(ws *websocket.Conn, accept func(open wire.Control) (*net.TCPConn, error)) *StreamConn {
-	return newStreamConn(ws, accept)
+// game; an error resets the player. Calls do not overlap. What the data
+// connection moves is counted in counters.
+func NewClientStream(ws *websocket.Conn, counters *StreamCounters, accept func(open wire.Control) (*net.TCPConn, error)) *StreamConn {
+	return newStreamConn(ws, counters, accept)
 }
 
-func newStreamConn(ws *websocket.Conn, accept func(wire.Control) (*net.TCPConn, error)) *StreamConn {
+func newStreamConn(ws *websocket.Conn, counters *StreamCounters, accept func(wire.Control) (*net.TCPConn, error)) *StreamConn {
 	ws.SetReadLimit(wire.MaxStreamMessage)
-	return &StreamConn{ws: ws, accept: accept}
+	return &StreamConn{ws: ws, counters: counters, accept: accept}
 }
 
 // Close ends the data connection, and the stream it carries with a reset. It
@@ -162,6 +166,7 @@ func (c *StreamConn) deliver(r io.Reader) error {
 	defer b.Release()
 	for {
 		n, err := r.Read(b.whole)
+		c.counters.Received.Add(uint64(n))
 		if n > 0 && !discard {
 			// Not io.Copy: it would find the TCPConn's ReadFrom, which brings a
 			// new buffer for every message.

@@ -165,6 +165,9 @@ func TestStream_MovesEveryByteBothWays(t *testing.T) {
 	if err := await(t, over); err != nil {
 		t.Error(err)
 	}
+	if sent, got := p.counted.Sent.Load(), p.counted.Received.Load(); sent != size || got != size {
+		t.Errorf("counted %d and %d bytes, want %d each way", sent, got, size)
+	}
 }
 
 func TestStream_StalledPlayerIsCutWithItsDataConnection(t *testing.T) {
@@ -226,7 +229,7 @@ func TestStream_PeerThatBreaksTheProtocolIsCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, c := webSockets(t)
 			served := make(chan error, 1)
-			go func() { served <- forward.NewServerStream(s).Serve() }()
+			go func() { served <- forward.NewServerStream(s, new(forward.StreamCounters)).Serve() }()
 			misbehave(c)
 			if err := await(t, served); err == nil {
 				t.Error("served without an error")

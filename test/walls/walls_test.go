@@ -135,6 +135,7 @@ func TestForeignPackages_EnterWhereTheyBelong(t *testing.T) {
 		{"github.com/pressly/goose/v3", []string{"./db/..."}},
 		{"github.com/lestrrat-go/jwx/v2", []string{"./server/internal/auth", "./relay"}},
 		{"github.com/getkin/kin-openapi", []string{"./server/...", "./contracttest"}},
+		{"github.com/prometheus/client_golang", []string{"./relay", "./clients/agent", "./server", "./observe"}},
 		{"log", nil}, // log/slog is its own package and not meant
 	}
 	packages := list(t, "./...")

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// metrics shows an agent's counts to Prometheus. They are read when they are
+// asked for. No label names an allocation or a tunnel server: what is wrong with
+// which of them the log says and the panel shows.
+type metrics struct {
+	links *links
+	agent *Agent
+}
+
+func metricDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("eclitunnel_agent_"+name, help, labels, nil)
+}
+
+var (
+	controlUpDesc = metricDesc("control_channel_up",
+		"Whether the agent has a control channel to the panel (1) or not (0).")
+	reconnectsDesc = metricDesc("control_channel_reconnects_total",
+		"Control channels after the first.")
+	linksDesc = metricDesc("links",
+		"Links to tunnel servers, by state.", "state")
+	allocationsDesc = metricDesc("allocations",
+		"Allocations the panel wants here, by what the agent knows of them.", "state")
+	connectionsDesc = metricDesc("data_connections",
+		"Open data connections, by what they carry.", "kind")
+	flowsDesc = metricDesc("flows",
+		"UDP flows: players talking to a local target.")
+	bytesDesc = metricDesc("player_bytes_total",
+		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
+	droppedDesc = metricDesc("datagrams_dropped_total",
+		"Datagrams dropped, by reason.", "reason")
+	failuresDesc = metricDesc("target_dial_failures_total",
+		"Players whose local target could not be dialled.")
+)
+
+// Describe implements prometheus.Collector.
+func (m metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
+	}
+	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
+	}
+	up, connects := m.agent.controlChannels()
+	gauge(controlUpDesc, up)
+	counter(reconnectsDesc, max(connects, 1)-1)
+	links := m.links.countLinks()
+	for state, name := range map[linkState]string{linkDialling: "dialling", linkUp: "up", linkDown: "down"} {
+		gauge(linksDesc, int64(links[state]), name)
+	}
+	allocations := m.links.countAllocations()
+	for state, name := range map[types.AllocationReportState]string{"": "pending", types.ReportReady: "ready", types.ReportFailed: "failed"} {
+		gauge(allocationsDesc, int64(allocations[state]), name)
+	}
+	c := &m.links.counters
+	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
+		gauge(connectionsDesc, c.connections(kind).Load(), string(kind))
+	}
+	gauge(flowsDesc, c.flows.Load())
+	counter(bytesDesc, c.streams.Received.Load(), string(types.ProtocolTCP), "from_players")
+	counter(bytesDesc, c.streams.Sent.Load(), string(types.ProtocolTCP), "to_players")
+	counter(bytesDesc, c.datagrams.ReceivedBytes.Load(), string(types.ProtocolUDP), "from_players")
+	counter(bytesDesc, c.datagrams.SentBytes.Load(), string(types.ProtocolUDP), "to_players")
+	for reason, n := range c.drops() {
+		counter(droppedDesc, n, reason)
+	}
+	counter(failuresDesc, c.targetFailures.Load())
+}
+
+// controlChannels tells whether there is a control channel (1) or none (0), and
+// how many there ever were.
+func (a *Agent) controlChannels() (up int64, connects uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn != nil {
+		up = 1
+	}
+	return up, a.connects
+}

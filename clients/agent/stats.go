@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"sync/atomic"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// drop is why the agent dropped a datagram. What data connections drop
+// themselves is counted by forward.DatagramCounters.
+type drop int
+
+const (
+	dropTooLong    drop = iota // Longer than a data connection, or a header before it, leaves room for.
+	dropWaiting                // Too much waits for the flow's socket to open.
+	dropUnsendable             // The system would not send it to the local target.
+	dropNoFlow                 // Its flow has ended, or was refused.
+)
+
+var dropNames = [...]string{"too_long", "waiting_limit", "unsendable", "no_flow"}
+
+// counters are what an agent counts where it happens. Nothing on the way of a
+// player's bytes takes more than an atomic addition.
+type counters struct {
+	streamConnections, datagramConnections, flows atomic.Int64
+	targetFailures                                atomic.Uint64 // Local targets that could not be dialled.
+	dropped                                       [len(dropNames)]atomic.Uint64
+	streams                                       forward.StreamCounters
+	datagrams                                     forward.DatagramCounters
+}
+
+func (c *counters) drop(why drop) { c.dropped[why].Add(1) }
+
+// connections counts the open data connections of a kind.
+func (c *counters) connections(kind wire.Kind) *atomic.Int64 {
+	if kind == wire.KindDatagram {
+		return &c.datagramConnections
+	}
+	return &c.streamConnections
+}
+
+// drops is how many datagrams were dropped, by reason.
+func (c *counters) drops() map[string]uint64 {
+	drops := map[string]uint64{
+		"queue_full":         c.datagrams.Overflowed.Load(),
+		"no_data_connection": c.datagrams.Late.Load(),
+	}
+	for why, name := range dropNames {
+		drops[name] = c.dropped[why].Load()
+	}
+	return drops
+}
+
+// countLinks is how many links are in which state.
+func (l *links) countLinks() map[linkState]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := map[linkState]int{}
+	for _, link := range l.running {
+		counts[link.state]++
+	}
+	return counts
+}
+
+// countAllocations is how many of the wanted allocations are in which state;
+// those of which nothing is known yet are in state "".
+func (l *links) countAllocations() map[types.AllocationReportState]int {
+	counts := map[types.AllocationReportState]int{}
+	reports := l.Reports()
+	for _, r := range reports {
+		counts[r.State]++
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts[""] = max(0, len(l.allocations)-len(reports))
+	return counts
+}

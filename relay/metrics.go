@@ -1,0 +1,87 @@
+package relay
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// metrics shows a tunnel server's Stats to Prometheus. They are read when they
+// are asked for. No label names a device or an allocation: there is no bound to
+// how many of those come and go, and Prometheus keeps every one it has seen.
+type metrics struct{ server *Server }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("eclitunnel_relay_"+name, help, labels, nil)
+}
+
+var (
+	controlUpDesc = describe("control_channel_up",
+		"Whether the tunnel server has a control channel to the panel (1) or not (0).")
+	reconnectsDesc = describe("control_channel_reconnects_total",
+		"Control channels after the first.")
+	portsDesc = describe("ports",
+		"Allocations the panel wants here, by protocol and whether their public port is open or could not be opened.", "protocol", "state")
+	linksDesc = describe("links",
+		"Tunnel clients linked.")
+	connectionsDesc = describe("data_connections",
+		"Open data connections, by whether they are ready for a player (idle) or in use.", "state")
+	handshakesDesc = describe("data_connection_handshakes_total",
+		"Data connections ever taken.")
+	playersDesc = describe("players",
+		"TCP connections on public ports.")
+	joinedDesc = describe("players_joined_total",
+		"TCP connections taken on public ports.")
+	refusedDesc = describe("players_refused_total",
+		"TCP connections on public ports that were reset unserved, by reason.", "reason")
+	flowsDesc = describe("flows",
+		"UDP flows: player addresses talking to an allocation.")
+	flowsOpenedDesc = describe("flows_opened_total",
+		"UDP flows ever opened.")
+	bytesDesc = describe("player_bytes_total",
+		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
+	droppedDesc = describe("datagrams_dropped_total",
+		"Datagrams dropped, by reason.", "reason")
+)
+
+// Describe implements prometheus.Collector.
+func (m metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.server.Stats()
+	gauge := func(desc *prometheus.Desc, value int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
+	}
+	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
+	}
+	up := int64(0)
+	if s.ControlChannel {
+		up = 1
+	}
+	gauge(controlUpDesc, up)
+	counter(reconnectsDesc, max(s.ControlChannels, 1)-1)
+	for _, protocol := range []types.Protocol{types.ProtocolTCP, types.ProtocolUDP} {
+		gauge(portsDesc, int64(s.Ports[PortState{protocol, true}]), string(protocol), "open")
+		gauge(portsDesc, int64(s.Ports[PortState{protocol, false}]), string(protocol), "failed")
+	}
+	gauge(linksDesc, s.Links)
+	gauge(connectionsDesc, s.IdleDataConnections, "idle")
+	gauge(connectionsDesc, s.DataConnections-s.IdleDataConnections, "in_use")
+	counter(handshakesDesc, s.Handshakes)
+	gauge(playersDesc, s.Players)
+	counter(joinedDesc, s.PlayersJoined)
+	for reason, n := range s.PlayersRefused {
+		counter(refusedDesc, n, reason)
+	}
+	gauge(flowsDesc, s.Flows)
+	counter(flowsOpenedDesc, s.FlowsOpened)
+	for protocol, traffic := range map[types.Protocol]Traffic{types.ProtocolTCP: s.Streams, types.ProtocolUDP: s.Datagrams} {
+		counter(bytesDesc, traffic.FromPlayers, string(protocol), "from_players")
+		counter(bytesDesc, traffic.ToPlayers, string(protocol), "to_players")
+	}
+	for reason, n := range s.Dropped {
+		counter(droppedDesc, n, reason)
+	}
+}
