@@ -9,31 +9,32 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
 // accessLog writes a line for each request once it is answered: what changes
 // something at info, the rest at debug. The path is logged without its query,
-// which holds device codes; headers, which hold tokens, not at all.
-func accessLog(logger *slog.Logger, next http.Handler) http.Handler {
+// which holds device codes; headers, which hold tokens, not at all. How long each
+// took goes to latency, whatever is logged.
+func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		level := slog.LevelDebug
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			level = slog.LevelInfo
 		}
-		if !logger.Enabled(r.Context(), level) {
-			next.ServeHTTP(w, r)
-			return
-		}
 		started := time.Now()
 		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		ctx, who := auth.Recording(r.Context())
+		ctx, operation := validate.Recording(ctx)
 		defer func() {
+			took := time.Since(started)
+			latency.observe(*operation, recorder.status, took)
 			logger.LogAttrs(ctx, level, "request",
 				slog.String("requestId", w.Header().Get(problem.RequestIDHeader)),
 				slog.String("method", r.Method),
 				slog.String("path", r.URL.Path),
 				slog.Int("status", recorder.status),
-				slog.Duration("duration", time.Since(started)),
+				slog.Duration("duration", took),
 				callerAttr(who))
 		}()
 		next.ServeHTTP(recorder, r.WithContext(ctx))

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Defaults of Options.
@@ -53,6 +55,9 @@ type Options struct {
 	Version, Commit string
 	// Logger is nil for slog.Default.
 	Logger *slog.Logger
+	// Metrics is given the metrics of the panel and of its tunnel server, for as
+	// long as they run. It may hold those of one panel at a time. nil: none.
+	Metrics prometheus.Registerer
 	// ShutdownTimeout bounds the end of Run once its context has ended; 0: 10 s.
 	ShutdownTimeout time.Duration
 }

@@ -59,7 +59,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accessLog(s.logger, pages), nil
+	return accessLog(s.logger, s.latency, pages), nil
 }
 
 func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64) (string, error) {

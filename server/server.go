@@ -23,8 +23,9 @@ import (
 
 // Server is one panel. Any number of them share a database.
 type Server struct {
-	opts   Options
-	logger *slog.Logger
+	opts    Options
+	logger  *slog.Logger
+	latency latency
 
 	// Set while starting, in this order.
 	listener net.Listener
@@ -55,11 +56,12 @@ func New(opts Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		opts:   opts,
-		logger: opts.Logger,
-		memory: newMemoryListener(),
-		failed: make(chan error, 1),
-		ready:  make(chan struct{}),
+		opts:    opts,
+		logger:  opts.Logger,
+		latency: newLatency(),
+		memory:  newMemoryListener(),
+		failed:  make(chan error, 1),
+		ready:   make(chan struct{}),
 	}, nil
 }
 
@@ -114,6 +116,9 @@ func (s *Server) start(ctx, life context.Context) error {
 	routes, err := s.build(ctx)
 	if err != nil {
 		return err
+	}
+	if err := s.startMetrics(); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	// Before HTTP: a device may not get a channel on which events do not arrive.
 	if err := s.hub.Start(life); err != nil {

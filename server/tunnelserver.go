@@ -153,6 +153,7 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 		Version:  t.panel.opts.Version,
 		Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Logger:   t.log,
+		Metrics:  t.panel.opts.Metrics,
 	})
 	if err != nil {
 		return errors.Join(err, t.listener.Close())

@@ -103,6 +103,8 @@ type Hub struct {
 	open     map[*session]struct{}  // From the upgrade on.
 	current  map[uuid.UUID]*session // The newest of each device, from register on.
 	online   map[uuid.UUID]int      // Channels that the database may call online.
+	opened   map[types.DeviceKind]uint64
+	closed   map[Ending]uint64
 }
 
 // New makes a Hub, which serves once it has been started.
@@ -130,6 +132,8 @@ func New(opts Options) (*Hub, error) {
 		open:     map[*session]struct{}{},
 		current:  map[uuid.UUID]*session{},
 		online:   map[uuid.UUID]int{},
+		opened:   map[types.DeviceKind]uint64{},
+		closed:   map[Ending]uint64{},
 	}, nil
 }
 

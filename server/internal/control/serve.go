@@ -86,12 +86,14 @@ func (h *Hub) enter(s *session) bool {
 	}
 	h.handlers.Add(1)
 	h.open[s] = struct{}{}
+	h.opened[s.kind]++
 	return true
 }
 
 func (h *Hub) leave(s *session) {
 	h.mu.Lock()
 	delete(h.open, s)
+	h.closed[s.howItEnded()]++
 	h.mu.Unlock()
 	h.handlers.Done()
 }
@@ -100,6 +102,7 @@ func (h *Hub) leave(s *session) {
 func (h *Hub) serve(ctx context.Context, s *session) {
 	hello, err := s.hello()
 	if err != nil {
+		s.gone = err
 		s.log.InfoContext(ctx, "control channel refused", slog.String("reason", s.why(err)))
 		return
 	}
@@ -118,8 +121,8 @@ func (h *Hub) serve(ctx context.Context, s *session) {
 	}
 	defer h.unregister(s)
 	s.log.InfoContext(ctx, "control channel connected", slog.String("agentVersion", hello.AgentVersion), slog.String("platform", hello.Platform))
-	err = s.run(ctx)
-	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.why(err)))
+	s.gone = s.run(ctx)
+	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.why(s.gone)))
 }
 
 // hello waits for the device's first message.

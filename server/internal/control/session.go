@@ -41,12 +41,14 @@ type session struct {
 	kind       types.DeviceKind
 	version    int64
 	generation int64 // Set by Connect, before anyone else sees the session.
+	gone       error // What reading came to; of the goroutine in serve alone.
 
 	reports *reports
 	wake    chan struct{} // One slot: todo holds something.
 	mu      sync.Mutex
 	todo    work
 	ending  string // Why this end closed the channel; empty where it did not.
+	code    int    // What it closed the channel with.
 
 	// Of the goroutine in sync alone.
 	sent         desired // nil before the first snapshot.
@@ -59,7 +61,7 @@ type session struct {
 func (s *session) close(code int, reason string) {
 	s.mu.Lock()
 	if s.ending == "" {
-		s.ending = reason
+		s.ending, s.code = reason, code
 	}
 	s.mu.Unlock()
 	s.conn.Close(code, reason)

@@ -27,7 +27,7 @@ func toAllocations(rows []db.Allocation) []types.Allocation {
 
 func toAllocation(row db.Allocation) types.Allocation {
 	proxyProtocol := types.ProxyProtocol(row.ProxyProtocol)
-	status, reason := allocationStatus(row)
+	status, reason := AllocationStatus(row)
 	allocation := types.Allocation{
 		ID:            row.ID,
 		DeviceID:      row.DeviceID,
@@ -72,9 +72,9 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 	}
 }
 
-// allocationStatus says what is true of an allocation, and why where players
+// AllocationStatus says what is true of an allocation, and why where players
 // cannot join. What an end reported counts for as long as it is connected.
-func allocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
+func AllocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
 	switch {
 	case row.ServerOnline && row.ServerState == db.StateFailed:
 		return types.AllocationFailed, row.ServerReason

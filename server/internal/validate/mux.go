@@ -87,6 +87,7 @@ func (m *Mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 	op := newOperation(m, path, item, item.GetOperation(method))
 	m.served[op.spec] = true
 	m.routes.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		op.record(r.Context())
 		r, err := op.check(w, r)
 		if err != nil {
 			problem.Write(w, r, err)

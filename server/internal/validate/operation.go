@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -30,6 +31,22 @@ type operation struct {
 	// keep anybody from logging in.
 	public  bool
 	callers map[auth.Kind]bool
+}
+
+type recordKey struct{}
+
+// Recording returns ctx with a slot for the id of the operation that serves a
+// request, which is not known yet: what wraps a request, as a histogram does, can
+// read it once the request is served. It stays empty where no operation does.
+func Recording(ctx context.Context) (context.Context, *string) {
+	slot := new(string)
+	return context.WithValue(ctx, recordKey{}, slot), slot
+}
+
+func (op *operation) record(ctx context.Context) {
+	if slot, ok := ctx.Value(recordKey{}).(*string); ok {
+		*slot = op.spec.OperationID
+	}
 }
 
 func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.Operation) *operation {

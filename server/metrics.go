@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+)
+
+// censusTimeout bounds the counting of devices and allocations for a scrape, which
+// goes on without where the database is slow.
+const censusTimeout = 2 * time.Second
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("eclitunnel_panel_"+name, help, labels, nil)
+}
+
+var (
+	onlineDesc = describe("devices_online",
+		"Devices whose control channel is on this replica, by kind.", "kind")
+	openedDesc = describe("control_channels_opened_total",
+		"Control channels taken, by the device's kind.", "kind")
+	closedDesc = describe("control_channels_closed_total",
+		"Control channels ended, by reason.", "reason")
+	devicesDesc = describe("devices",
+		"Approved devices in the database, by kind; every replica shows the same.", "kind")
+	allocationsDesc = describe("allocations",
+		"Allocations in the database, by status; every replica shows the same.", "status")
+	connectionsDesc = describe("database_connections",
+		"Connections to the database, by state.", "state")
+	maxConnectionsDesc = describe("database_connections_max",
+		"Connections to the database that there may be.")
+	waitsDesc = describe("database_waits_total",
+		"How often a connection to the database had to be waited for.")
+	waitedDesc = describe("database_wait_seconds_total",
+		"Time spent waiting for a connection to the database.")
+	certificateDesc = describe("certificate_expiry_timestamp_seconds",
+		"When the certificate served with HTTPS expires, as a Unix time.")
+)
+
+// metrics shows the panel to Prometheus. Labels are kinds, statuses and reasons:
+// none names a device or an allocation, of which there is no bound.
+type metrics struct{ panel *Server }
+
+// Describe implements prometheus.Collector.
+func (m metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{
+		onlineDesc, openedDesc, closedDesc, devicesDesc, allocationsDesc,
+		connectionsDesc, maxConnectionsDesc, waitsDesc, waitedDesc, certificateDesc,
+	} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	channels := m.panel.hub.Stats()
+	for _, kind := range []types.DeviceKind{types.DeviceKindClient, types.DeviceKindServer} {
+		gauge(ch, onlineDesc, float64(channels.Online[kind]), string(kind))
+		counter(ch, openedDesc, float64(channels.Opened[kind]), string(kind))
+	}
+	for _, ending := range control.Endings {
+		counter(ch, closedDesc, float64(channels.Closed[ending]), string(ending))
+	}
+	pool := m.panel.db.PoolStats()
+	gauge(ch, connectionsDesc, float64(pool.InUse), "in_use")
+	gauge(ch, connectionsDesc, float64(pool.Idle), "idle")
+	gauge(ch, maxConnectionsDesc, float64(pool.Max))
+	counter(ch, waitsDesc, float64(pool.Waits))
+	counter(ch, waitedDesc, pool.Waited.Seconds())
+	if expiry, ok := expiry(m.panel.tls); ok {
+		gauge(ch, certificateDesc, float64(expiry.Unix()))
+	}
+	m.collectCensus(ch)
+}
+
+// collectCensus shows what is in the database. Where that does not answer, its
+// metrics are missing and the others are not.
+func (m metrics) collectCensus(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), censusTimeout)
+	defer cancel()
+	census, err := m.panel.db.Census(ctx)
+	if err != nil {
+		m.panel.logger.DebugContext(ctx, "devices and allocations not counted", slog.Any("error", err))
+		return
+	}
+	devices := map[string]int{db.KindClient: 0, db.KindServer: 0}
+	for _, d := range census.Devices {
+		devices[d.Kind] = d.Approved
+	}
+	for kind, n := range devices {
+		gauge(ch, devicesDesc, float64(n), kind)
+	}
+	allocations := map[types.AllocationStatus]int{
+		types.AllocationPending: 0, types.AllocationListening: 0, types.AllocationFailed: 0, types.AllocationOffline: 0,
+	}
+	for _, a := range census.Allocations {
+		status, _ := handler.AllocationStatus(db.Allocation{
+			DeviceOnline: a.DeviceOnline, ServerOnline: a.ServerOnline,
+			ServerState: a.ServerState, ClientState: a.ClientState,
+		})
+		allocations[status] += a.Count
+	}
+	for status, n := range allocations {
+		gauge(ch, allocationsDesc, float64(n), string(status))
+	}
+}
+
+func gauge(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func counter(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
+}
+
+// expiry is when the first certificate served with a configuration expires.
+func expiry(config *tls.Config) (time.Time, bool) {
+	if config == nil || len(config.Certificates) == 0 || config.Certificates[0].Leaf == nil {
+		return time.Time{}, false
+	}
+	return config.Certificates[0].Leaf.NotAfter, true
+}
+
+// latency is how long requests take. A request outside the contract, such as one
+// for a page, has the operation "other".
+type latency struct{ seconds *prometheus.HistogramVec }
+
+func newLatency() latency {
+	return latency{prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "eclitunnel_panel_http_request_duration_seconds",
+		Help:    "How long requests took to answer, by operation of the contract and class of the status.",
+		Buckets: []float64{0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10},
+	}, []string{"operation", "status"})}
+}
+
+// observe notes a request. An upgrade is none: it lasts as long as its channel.
+func (l latency) observe(operation string, status int, took time.Duration) {
+	if status < 200 {
+		return
+	}
+	if operation == "" {
+		operation = "other"
+	}
+	l.seconds.WithLabelValues(operation, strconv.Itoa(status/100)+"xx").Observe(took.Seconds())
+}
+
+// startMetrics hands the panel's metrics to the registry of its options, until
+// the panel stops.
+func (s *Server) startMetrics() error {
+	registry := s.opts.Metrics
+	if registry == nil {
+		return nil
+	}
+	for _, collector := range []prometheus.Collector{metrics{s}, s.latency.seconds} {
+		if err := registry.Register(collector); err != nil {
+			return err
+		}
+		s.started("metrics", func(context.Context) error {
+			registry.Unregister(collector)
+			return nil
+		})
+	}
+	return nil
+}
