@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -50,6 +51,9 @@ type TunnelServerOptions struct {
 	// OnEvent hears of one event at a time, in order: connected, disconnected,
 	// switched_off, stopped. It must not block for long. May be nil.
 	OnEvent func(Event)
+	// Metrics is given the tunnel server's metrics for as long as it runs. nil:
+	// none.
+	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
 	Backoff channel.Backoff
@@ -105,6 +109,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		Keep:           s.state.save,
 		Last:           s.state.load(),
 		OnChannel:      s.heard,
+		Metrics:        o.Metrics,
 		Version:        o.Version,
 		Platform:       o.Platform,
 		Channel:        o.Channel,

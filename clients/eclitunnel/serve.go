@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/observe"
 )
 
 type runCmd struct {
@@ -23,6 +25,8 @@ type runCmd struct {
 
 	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
 	LogFormat string `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
+
+	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to this machine or the operator's network alone: the latter shows memory, the token included (default: nowhere)."`
 }
 
 func (*runCmd) Help() string {
@@ -32,7 +36,7 @@ A device of kind server runs a tunnel server: it takes players on public ports, 
 }
 
 // Run implements the command.
-func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
+func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 	c, client, err := s.device(a)
 	if err != nil {
 		return err
@@ -49,6 +53,13 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
 	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat)
+	endpoint, err := observe.Start(ctx, observe.Options{
+		Listen: cmd.MetricsListen, Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, endpoint.Close()) }()
 	state := cmd.file(s, c.DeviceID, "state.json")
 	if kind == types.DeviceKindServer {
 		options := agent.TunnelServerOptions{
@@ -59,6 +70,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 			Logger:    log,
 			Version:   version,
 			OnEvent:   onEvent,
+			Metrics:   endpoint.Metrics(),
 		}
 		return cmd.serveTunnels(ctx, a, s, options)
 	}
@@ -69,6 +81,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) error {
 		Logger:    log,
 		Version:   version,
 		OnEvent:   onEvent,
+		Metrics:   endpoint.Metrics(),
 	})
 	if err != nil {
 		return &usageError{err}

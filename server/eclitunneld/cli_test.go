@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,9 +105,37 @@ func TestAdminCreate_TakesThePasswordFromEachSource(t *testing.T) {
 	}
 }
 
-func TestServe_StopsInGoodOrder(t *testing.T) {
+// field returns a field of the first line of a JSON log with a message.
+func field(t *testing.T, log, message, name string) string {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err == nil && fields["msg"] == message {
+			return fmt.Sprint(fields[name])
+		}
+	}
+	t.Fatalf("no line says %q", message)
+	return ""
+}
+
+func get(t *testing.T, url string) (body string, ok bool) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text), resp.StatusCode == http.StatusOK
+}
+
+func TestServe_KeepsMetricsOffItsPublicListenerAndStopsInGoodOrder(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL_FILE", file(t, dbtest.URL(t)+"\n"))
 	t.Setenv("ECLITUNNEL_LISTEN", "127.0.0.1:0")
+	t.Setenv("ECLITUNNEL_METRICS_LISTEN", "127.0.0.1:0")
 	t.Setenv("ECLITUNNEL_RELAY_LISTEN", "127.0.0.1:0")
 	t.Setenv("ECLITUNNEL_LOG_FORMAT", "json")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -124,6 +155,18 @@ func TestServe_StopsInGoodOrder(t *testing.T) {
 		text.Write(chunk[:n])
 	}
 	go func() { _, _ = io.Copy(io.Discard, log) }()
+
+	private := field(t, text.String(), "metrics are served", "address")
+	if body, ok := get(t, "http://"+private+"/metrics"); !ok || !strings.Contains(body, `eclitunnel_panel_devices_online{kind="server"} 1`) {
+		t.Errorf("/metrics: %t, %s", ok, body)
+	}
+	public := field(t, text.String(), "panel is ready", "url")
+	for _, path := range []string{"/metrics", "/debug/pprof/"} {
+		if body, ok := get(t, public+path); ok {
+			t.Errorf("the public listener serves %s: %s", path, body)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
 	cancel()
 	select {
 	case code := <-ended:

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"github.com/eclitunnel/eclitunnel/observe"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -28,16 +30,27 @@ type serveCommand struct {
 	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
 	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
 
+	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to the operator's network alone: the latter shows memory, secrets included (default: nowhere)."`
+
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
 }
 
-func (c *serveCommand) Run(ctx context.Context, out console) error {
+func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 	options, err := c.options()
 	if err != nil {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
+	endpoint, err := observe.Start(ctx, observe.Options{
+		Listen: c.MetricsListen, Program: "eclitunneld", Version: version, Commit: commit, Logger: options.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	// Last, so that a panel that hangs while it stops can be looked into.
+	defer func() { err = errors.Join(err, endpoint.Close()) }()
+	options.Metrics = endpoint.Metrics()
 	panel, err := server.New(options)
 	if err != nil {
 		return usageError{err}
