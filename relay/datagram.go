@@ -119,7 +119,7 @@ func (p *datagramPort) read() {
 			return
 		}
 		if err != nil {
-			p.server.log.Debug("read a public UDP port", slog.Int64("allocation", p.allocationID()), slog.Any("error", err))
+			p.server.log.Debug("read a public UDP port", slog.Int64("allocationId", p.allocationID()), slog.Any("error", err))
 			select {
 			case <-time.After(10 * time.Millisecond): // Not to spin, should it last.
 				continue

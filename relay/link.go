@@ -120,7 +120,7 @@ func (s *Server) delist(l *link) {
 // serve speaks the link until it ends.
 func (l *link) serve(from string) {
 	s := l.server
-	log := s.log.With(slog.String("client", l.client.String()), slog.String("from", from))
+	log := s.log.With(slog.String("deviceId", l.client.String()), slog.String("from", from))
 	defer l.channel.Wait()
 	secret, hash := newSecret()
 	if err := s.enlist(l, hash); err != nil {
@@ -182,7 +182,7 @@ func (l *link) serveStreams(ws *websocket.Conn) {
 	}
 	err := conn.Serve()
 	l.pool.remove(conn)
-	l.server.log.Debug("data connection ended", slog.String("client", l.client.String()), slog.Any("reason", err))
+	l.server.log.Debug("data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
 }
 
 // serveDatagrams serves a datagram data connection. One that nobody waits for,
@@ -197,7 +197,7 @@ func (l *link) serveDatagrams(ws *websocket.Conn) {
 	}
 	err := c.serve(ws)
 	l.dropCarrier(c)
-	l.server.log.Debug("datagram data connection ended", slog.String("client", l.client.String()), slog.Any("reason", err))
+	l.server.log.Debug("datagram data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
 }
 
 // datagrams returns the link's carrier, and asks for its data connection if it

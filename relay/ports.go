@@ -78,7 +78,7 @@ func (p *ports) apply(wanted map[int64]types.ServerAllocation) {
 		}
 		if s.port != nil {
 			s.port.close()
-			p.log.Info("public port closed", slog.Int64("allocation", id), slog.Int("port", s.allocation.Port))
+			p.log.Info("public port closed", slog.Int64("allocationId", id), slog.Int("port", s.allocation.Port))
 		}
 		delete(p.slots, id)
 	}
@@ -105,13 +105,13 @@ func (p *ports) try(s *slot, now time.Time) {
 		reason := bindReason(a, err)
 		s.retry = now.Add(s.backoff.Next())
 		if reason != s.reason {
-			p.log.Warn("public port cannot be opened", slog.Int64("allocation", a.ID), slog.String("reason", reason))
+			p.log.Warn("public port cannot be opened", slog.Int64("allocationId", a.ID), slog.String("deviceId", a.ClientID.String()), slog.String("reason", reason))
 		}
 		s.reason = reason
 		return
 	}
 	s.port, s.reason = port, ""
-	p.log.Info("public port open", slog.Int64("allocation", a.ID), slog.String("protocol", string(a.Protocol)), slog.Int("port", a.Port))
+	p.log.Info("public port open", slog.Int64("allocationId", a.ID), slog.String("deviceId", a.ClientID.String()), slog.String("protocol", string(a.Protocol)), slog.Int("port", a.Port))
 }
 
 // tend tries failed ports again whose time has come, and tends the open ones.

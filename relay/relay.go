@@ -130,7 +130,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts:    o,
-		log:     o.Logger,
+		log:     o.Logger.With(slog.String("serverId", o.ID.String())),
 		limits:  o.Limits.withDefaults(),
 		tickets: newTicketVerifier(o.ID, o.Now),
 		clients: map[uuid.UUID]int64{},

@@ -69,7 +69,7 @@ func (p *streamPort) accept() {
 		}
 		if err != nil {
 			// Out of files or memory, most likely: what ends will bring them back.
-			p.server.log.Warn("players cannot be accepted", slog.Int64("allocation", p.allocation.ID), slog.Any("error", err))
+			p.server.log.Warn("players cannot be accepted", slog.Int64("allocationId", p.allocation.ID), slog.Any("error", err))
 			select {
 			case <-time.After(100 * time.Millisecond):
 				continue
@@ -132,7 +132,7 @@ func (p *streamPort) serve(player *net.TCPConn) {
 		conn, err := link.pool.acquire(ctx)
 		if err != nil {
 			p.server.counters.refuse(refusalOf(err))
-			p.server.log.Debug("player refused", slog.Int64("allocation", p.allocation.ID), slog.Any("reason", err))
+			p.server.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.Any("reason", err))
 			forward.Reset(player)
 			return
 		}

@@ -48,7 +48,7 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	}
 	t := &tunnelServer{
 		panel:   s,
-		log:     s.logger.With(slog.String("tunnelServer", s.opts.TunnelServer.Name)),
+		log:     s.logger.With(slog.String("serverName", s.opts.TunnelServer.Name)),
 		dialled: make(chan error, 1),
 	}
 	if err := t.listen(ctx); err != nil {

@@ -49,7 +49,7 @@ type link struct {
 func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
 	return &link{
 		links:       l,
-		log:         l.log.With(slog.String("tunnelServer", s.Address)),
+		log:         l.log.With(slog.String("serverId", s.ID.String()), slog.String("serverAddress", s.Address)),
 		server:      s.ID,
 		address:     s.Address,
 		cancel:      cancel,

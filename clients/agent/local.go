@@ -77,12 +77,12 @@ func (t *targets) find(server uuid.UUID, id int64, protocol types.Protocol) (typ
 func (t *targets) dial(ctx context.Context, server uuid.UUID, open wire.Control) (*net.TCPConn, error) {
 	a, err := t.find(server, open.Allocation, types.ProtocolTCP)
 	if err != nil {
-		t.log.Debug("player refused", slog.Int64("allocation", open.Allocation), slog.Any("reason", err))
+		t.log.Debug("player refused", slog.Int64("allocationId", open.Allocation), slog.Any("reason", err))
 		return nil, err
 	}
 	header, err := proxyHeader(a, open.Source, open.Destination)
 	if err != nil {
-		t.log.Warn("player refused", slog.Int64("allocation", a.ID), slog.Any("reason", err))
+		t.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
 		return nil, err
 	}
 	conn, err := t.connect(ctx, a)
@@ -131,10 +131,10 @@ func (t *targets) reached(a types.ClientAllocation, err error) {
 	case !changed:
 	case err != nil:
 		t.log.Warn("local target cannot be reached: its players are refused",
-			slog.Int64("allocation", a.ID), slog.String("target", localAddress(a)), slog.String("reason", relayReason(err)))
+			slog.Int64("allocationId", a.ID), slog.String("target", localAddress(a)), slog.String("reason", relayReason(err)))
 	default:
 		t.log.Info("local target can be reached again",
-			slog.Int64("allocation", a.ID), slog.String("target", localAddress(a)))
+			slog.Int64("allocationId", a.ID), slog.String("target", localAddress(a)))
 	}
 }
 

@@ -118,7 +118,7 @@ func (f *flows) start(r wire.Record) error {
 		header, err = proxyHeader(a, r.Source, r.Destination)
 	}
 	if err != nil {
-		f.session.link.log.Debug("flow refused", slog.Int64("allocation", r.Allocation), slog.Any("reason", err))
+		f.session.link.log.Debug("flow refused", slog.Int64("allocationId", r.Allocation), slog.Any("reason", err))
 		f.conn.Send(wire.Record{Kind: wire.RecordClose, Flow: r.Flow})
 		return nil
 	}

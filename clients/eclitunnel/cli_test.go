@@ -289,7 +289,7 @@ func TestRun_EndsWithTheCodeOfItsEnd(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
 	wantKeys(t, lines[0], "time", "type")
 	wantKeys(t, lines[len(lines)-1], "reason", "time", "type")
-	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "level", "msg", "panel", "time")
+	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "deviceId", "level", "msg", "panel", "time")
 }
 
 // notify is closed once something that contains words has been written.

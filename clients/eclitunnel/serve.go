@@ -52,7 +52,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		// A reader that went away must not stop the players.
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
-	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat)
+	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
 	endpoint, err := observe.Start(ctx, observe.Options{
 		Listen: cmd.MetricsListen, Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
 	})

@@ -89,7 +89,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 	}
 	if major == 0 {
 		options.Logger.InfoContext(ctx, "creating database",
-			slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("user", dir.account.name))
+			slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("systemUser", dir.account.name))
 		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off"); err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		return nil, errors.Join(err, stopped, log.file.Close())
 	}
 	options.Logger.InfoContext(ctx, "database started",
-		slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("user", dir.account.name))
+		slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("systemUser", dir.account.name))
 	return server, nil
 }
 
