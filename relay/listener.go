@@ -50,7 +50,9 @@ func (s *Server) newListener() *listener {
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
 	l.data = websocket.Upgrader{
-		Subprotocols:    []string{wire.Subprotocol},
+		Subprotocols: []string{wire.Subprotocol},
+		// One of its own: that of net/http would keep the rest of it in memory.
+		ReadBufferSize:  forward.ReadBufferSize,
 		WriteBufferSize: forward.WriteBufferSize,
 		WriteBufferPool: &forward.WriteBuffers,
 	}
@@ -131,17 +133,32 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
-	defer s.counters.links.Add(-1)
+	from := r.RemoteAddr
+	l.upgrade(&l.links, w, r, func() { s.counters.links.Add(-1) }, func(ws *websocket.Conn) {
+		options := s.opts.Channel
+		options.MaxMessage = wire.MaxLinkMessage
+		newLink(s, t, channel.New(ws, options)).serve(from)
+	})
+}
+
+// upgrade answers with an upgrade and has serve use the WebSocket, and release
+// called after it or instead of it. It does not wait for them: as long as a
+// handler runs, net/http holds its request and buffers, several times what an
+// idle player takes otherwise.
+func (l *listener) upgrade(u *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func(), serve func(*websocket.Conn)) {
 	// Before the upgrade, after which net/http forgets the connection.
-	s.work.Add(1)
-	defer s.work.Done()
-	ws, err := l.links.Upgrade(w, r, nil)
-	if err != nil {
-		return // Answered by the upgrader.
+	l.server.work.Add(1)
+	ws, err := u.Upgrade(w, r, nil)
+	if err != nil { // Answered by the upgrader.
+		release()
+		l.server.work.Done()
+		return
 	}
-	options := s.opts.Channel
-	options.MaxMessage = wire.MaxLinkMessage
-	newLink(s, t, channel.New(ws, options)).serve(r.RemoteAddr)
+	go func() {
+		defer l.server.work.Done()
+		defer release()
+		serve(ws)
+	}()
 }
 
 // serveData takes a data connection and serves it until it ends.
@@ -166,21 +183,16 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
 		return
 	}
-	defer link.pool.release()
-	s.work.Add(1)
-	defer s.work.Done()
-	ws, err := l.data.Upgrade(w, r, nil)
-	if err != nil {
-		return // Answered by the upgrader.
-	}
-	s.counters.handshakes.Add(1)
-	s.counters.dataConnections.Add(1)
-	defer s.counters.dataConnections.Add(-1)
-	if kind == wire.KindDatagram {
-		link.serveDatagrams(ws)
-	} else {
-		link.serveStreams(ws)
-	}
+	l.upgrade(&l.data, w, r, link.pool.release, func(ws *websocket.Conn) {
+		s.counters.handshakes.Add(1)
+		s.counters.dataConnections.Add(1)
+		defer s.counters.dataConnections.Add(-1)
+		if kind == wire.KindDatagram {
+			link.serveDatagrams(ws)
+		} else {
+			link.serveStreams(ws)
+		}
+	})
 }
 
 // speaks answers who does not speak this version of the protocol.

@@ -53,6 +53,7 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 		NetDialContext:   (&net.Dialer{Timeout: timeout}).DialContext,
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
+		ReadBufferSize:   forward.ReadBufferSize,
 		WriteBufferSize:  forward.WriteBufferSize,
 		WriteBufferPool:  &forward.WriteBuffers,
 		TLSClientConfig: &tls.Config{

@@ -33,6 +33,11 @@ const (
 	// WriteBufferSize is the size in bytes that WebSockets of data connections
 	// should be given for writing, so that a chunk takes one write.
 	WriteBufferSize = 32 << 10
+
+	// ReadBufferSize is the size in bytes that WebSockets of data connections
+	// should be given for reading, which each of them holds for good: headers of
+	// frames and short messages. What is longer is read past it.
+	ReadBufferSize = 1 << 10
 )
 
 // WriteBuffers is the pool that WebSockets with a WriteBufferSize share.
