@@ -50,7 +50,7 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 	d := &relayDialler{address: address}
 	d.websocket = websocket.Dialer{
 		Proxy:            proxy,
-		NetDialContext:   (&net.Dialer{Timeout: timeout}).DialContext,
+		NetDialContext:   (&net.Dialer{Timeout: timeout, Control: pace}).DialContext,
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   forward.ReadBufferSize,
