@@ -237,11 +237,13 @@ func (p *Panel) Disconnect(code int, err error) {
 	}
 }
 
-// Reconnect lets the tunnel server connect again.
+// Reconnect lets the tunnel server connect again, and forgets what it reported
+// before.
 func (p *Panel) Reconnect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusal = nil
+	clear(p.reports)
 }
 
 // AwaitReport returns once an allocation has been reported in a state.
