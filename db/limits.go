@@ -40,6 +40,12 @@ func (d *DB) Forgive(ctx context.Context, key string) error {
 	return wrap(err, "forgive attempts")
 }
 
+// TakeBack takes back one attempt under key that [DB.Hit] allowed; the others stay counted.
+func (d *DB) TakeBack(ctx context.Context, key string) error {
+	_, err := d.pool.ExecContext(ctx, `UPDATE rate_limits SET hits = hits - 1 WHERE key = $1 AND hits > 0`, key)
+	return wrap(err, "take back attempt")
+}
+
 // DeleteExpired removes sessions and rate-limit windows that ended before the time given. They
 // have no effect any more; this keeps their tables small.
 func (d *DB) DeleteExpired(ctx context.Context, before time.Time) error {

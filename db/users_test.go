@@ -234,6 +234,21 @@ func TestHit_CountsAllReplicasTogether(t *testing.T) {
 	}
 }
 
+func TestTakeBack_LeavesTheOtherAttempts(t *testing.T) {
+	d := dbtest.New(t)
+	hit(t, d, "a", 2, noon)
+	for range 3 {
+		if wait := hit(t, d, "a", 2, noon); wait != 0 {
+			t.Fatalf("refused for %v although the last one was taken back", wait)
+		}
+		check(t, d.TakeBack(t.Context(), "a"))
+	}
+	hit(t, d, "a", 2, noon)
+	if wait := hit(t, d, "a", 2, noon); wait == 0 {
+		t.Error("the first attempt was forgotten")
+	}
+}
+
 func TestForgive(t *testing.T) {
 	d := dbtest.New(t)
 	hit(t, d, "a", 1, noon)

@@ -28,6 +28,7 @@ type Store interface {
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	Device(ctx context.Context, scope db.Scope, id uuid.UUID) (db.Device, error)
 	Hit(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
+	TakeBack(ctx context.Context, key string) error
 	Forgive(ctx context.Context, key string) error
 }
 

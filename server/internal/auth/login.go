@@ -19,11 +19,11 @@ const (
 
 	// emailFailures in a row may happen within loginWindow for one email.
 	emailFailures = 10
-	// addressLogins may happen within loginWindow from one address, whatever comes
-	// of them: somebody who has one account must not be able to clear the count
-	// with it while guessing at others.
-	addressLogins = 30
-	loginWindow   = time.Minute
+	// addressFailures may happen within loginWindow from one address. A success is
+	// not counted, but clears nothing: somebody who has one account must not go on
+	// guessing at others by logging in to it now and then.
+	addressFailures = 30
+	loginWindow     = time.Minute
 )
 
 // Login is a session just begun.
@@ -38,7 +38,8 @@ type Login struct {
 // address is taken from ctx.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
 	emailKey := "login:email:" + strings.ToLower(email)
-	if err := a.hit(ctx, "login:address:"+AddressKey(ctx), addressLogins); err != nil {
+	addressKey := "login:address:" + AddressKey(ctx)
+	if err := a.hit(ctx, addressKey, addressFailures); err != nil {
 		return Login{}, err
 	}
 	if err := a.hit(ctx, emailKey, emailFailures); err != nil {
@@ -54,6 +55,9 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	}
 	if !match {
 		return Login{}, problem.Unauthorized("The email or the password is wrong.")
+	}
+	if err := a.store.TakeBack(ctx, addressKey); err != nil {
+		return Login{}, err
 	}
 	if err := a.store.Forgive(ctx, emailKey); err != nil {
 		return Login{}, err
