@@ -134,13 +134,12 @@ func TestMiddleware_TakesOnlyPlainRequestIDs(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/x", nil)
 		r.Header.Set(problem.RequestIDHeader, id)
-		var inContext string
-		_, body, _ := answer(t, r, func(w http.ResponseWriter, r *http.Request) {
-			inContext = problem.RequestID(r.Context())
+		response, body, _ := answer(t, r, func(w http.ResponseWriter, r *http.Request) {
 			problem.Write(w, r, problem.NotFound("No."))
 		})
-		if inContext != body.RequestID || (body.RequestID == id) != taken {
-			t.Errorf("id %q became %q in the context, %q in the body", id, inContext, body.RequestID)
+		inHeader := response.Header().Get(problem.RequestIDHeader)
+		if inHeader != body.RequestID || (body.RequestID == id) != taken {
+			t.Errorf("id %q became %q in the header, %q in the body", id, inHeader, body.RequestID)
 		}
 	}
 }

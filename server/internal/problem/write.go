@@ -55,13 +55,6 @@ func Middleware(log *slog.Logger) func(http.Handler) http.Handler {
 	}
 }
 
-// RequestID returns the id of the request that ctx belongs to; empty outside
-// Middleware.
-func RequestID(ctx context.Context) string {
-	req, _ := ctx.Value(contextKey{}).(request)
-	return req.id
-}
-
 // plain reports whether an id from outside can go into headers and logs as it
 // is.
 func plain(id string) bool {
