@@ -92,7 +92,7 @@ generate: ## Write gen/ from openapi.yaml
 	done
 
 .PHONY: verify
-verify: ## Fail if anything generated has drifted, a go.mod is not tidy, or the contract does not lint
+verify: ## Fail if anything generated has drifted, a go.mod is not tidy, or the contract breaks or does not lint
 	@scripts/setup verify
 	@scripts/verify $(GENERATED)
 
