@@ -47,30 +47,40 @@ func (c *carrier) attach() bool {
 
 // serve runs the data connection until it ends.
 func (c *carrier) serve(ws *websocket.Conn) error {
-	return c.conn.Serve(ws, func(r wire.Record) error {
-		c.mu.RLock()
-		f := c.flows[r.Flow]
-		c.mu.RUnlock()
-		if f == nil { // It has ended.
-			if r.Kind == wire.RecordDatagram {
-				c.server.counters.drop(dropNoFlow)
+	return c.conn.Serve(ws, func(records []wire.Record) error {
+		for i := range records {
+			if err := c.handle(&records[i]); err != nil {
+				return err
 			}
-			return nil
-		}
-		switch r.Kind {
-		case wire.RecordDatagram:
-			f.deliver(r.Payload)
-		case wire.RecordClose:
-			f.port.remove(f)
-		case wire.RecordOpen:
-			return wire.ErrMalformed // Only tunnel servers open flows.
 		}
 		return nil
 	})
 }
 
-// open gives a flow its number and sends its first datagram. It reports whether
-// there was room for it, and counts the datagram otherwise.
+func (c *carrier) handle(r *wire.Record) error {
+	c.mu.RLock()
+	f := c.flows[r.Flow]
+	c.mu.RUnlock()
+	if f == nil { // It has ended.
+		if r.Kind == wire.RecordDatagram {
+			c.server.counters.drop(dropNoFlow)
+		}
+		return nil
+	}
+	switch r.Kind {
+	case wire.RecordDatagram:
+		f.deliver(r.Payload)
+	case wire.RecordClose:
+		f.port.remove(f)
+	case wire.RecordOpen:
+		return wire.ErrMalformed // Only tunnel servers open flows.
+	}
+	return nil
+}
+
+// open gives a flow its number and queues its first datagram, for the caller to
+// flush. It reports whether there was room for it, and counts the datagram
+// otherwise.
 func (c *carrier) open(f *flow, open wire.Record, payload []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,7 +90,7 @@ func (c *carrier) open(f *flow, open wire.Record, payload []byte) bool {
 	}
 	number := c.last + 1
 	open.Flow = number
-	if !c.conn.Send(open, wire.Record{Kind: wire.RecordDatagram, Flow: number, Payload: payload}) {
+	if !c.conn.Queue(open, wire.Record{Kind: wire.RecordDatagram, Flow: number, Payload: payload}) {
 		return false
 	}
 	f.number = number

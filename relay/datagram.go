@@ -148,21 +148,26 @@ func (p *datagramPort) forward(source netip.AddrPort, local netip.Addr, payload 
 	p.mu.Lock()
 	f := p.flows[key]
 	if f == nil {
-		defer p.mu.Unlock()
-		p.open(key, payload)
+		c := p.open(key, payload)
+		p.mu.Unlock()
+		if c != nil {
+			c.conn.Flush()
+		}
 		return
 	}
 	p.mu.Unlock()
 	f.used.Store(time.Now().UnixNano())
-	f.carrier.conn.Send(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
+	f.carrier.conn.Queue(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
+	f.carrier.conn.Flush()
 }
 
-// open opens a flow with its first datagram. It is called with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte) {
+// open opens a flow with its first datagram, and returns the carrier to be
+// flushed if it did. It is called with mu held.
+func (p *datagramPort) open(key flowKey, payload []byte) *carrier {
 	limits := p.server.limits
 	if len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
 		p.server.counters.drop(dropFlowLimit)
-		return
+		return nil
 	}
 	var c *carrier
 	if link := p.server.link(p.allocation.ClientID); link != nil && !p.closed {
@@ -170,7 +175,7 @@ func (p *datagramPort) open(key flowKey, payload []byte) {
 	}
 	if c == nil {
 		p.server.counters.drop(dropNoLink)
-		return
+		return nil
 	}
 	idle := defaultIdle
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
@@ -186,12 +191,13 @@ func (p *datagramPort) open(key flowKey, payload []byte) {
 		Destination: p.reached(key),
 	}
 	if !c.open(f, open, payload) {
-		return
+		return nil
 	}
 	p.flows[key] = f
 	p.sources[key.source.Addr()]++
 	p.server.counters.flows.Add(1)
 	p.server.counters.flowsOpened.Add(1)
+	return c
 }
 
 // reached is the public address that a player reached, as far as the system

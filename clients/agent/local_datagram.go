@@ -88,7 +88,16 @@ func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn) error 
 	return err
 }
 
-func (f *flows) handle(r wire.Record) error {
+func (f *flows) handle(records []wire.Record) error {
+	for i := range records {
+		if err := f.handleOne(&records[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *flows) handleOne(r *wire.Record) error {
 	if r.Kind == wire.RecordOpen {
 		return f.start(r)
 	}
@@ -110,7 +119,7 @@ func (f *flows) handle(r wire.Record) error {
 }
 
 // start opens a flow. One that may not be opened is closed again.
-func (f *flows) start(r wire.Record) error {
+func (f *flows) start(r *wire.Record) error {
 	targets := f.session.link.links.targets
 	a, err := targets.find(f.session.link.server, r.Allocation, types.ProtocolUDP)
 	var header []byte
@@ -267,7 +276,8 @@ func (f *flow) receive(reader *forward.Reader) {
 		if len(b.Data) > wire.MaxDatagram {
 			f.drop(dropTooLong)
 		} else {
-			f.flows.conn.Send(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: b.Data})
+			f.flows.conn.Queue(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: b.Data})
+			f.flows.conn.Flush()
 		}
 		b.Release()
 	}

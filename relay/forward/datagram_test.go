@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ func serveDatagrams(t testing.TB, d *forward.DatagramConn, ws *websocket.Conn) <
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = d.Serve(ws, func(r wire.Record) error {
-			r.Payload = bytes.Clone(r.Payload)
-			records <- r
+		_ = d.Serve(ws, func(batch []wire.Record) error {
+			for _, r := range batch {
+				r.Payload = bytes.Clone(r.Payload)
+				records <- r
+			}
 			return nil
 		})
 	}()
@@ -108,6 +111,61 @@ func TestDatagrams_FullQueueDropsAndCountsButTakesCloses(t *testing.T) {
 	}
 }
 
+func TestDatagrams_StalledPeerNeverBlocksASender(t *testing.T) {
+	s, _ := webSockets(t) // The other end reads nothing.
+	var counters forward.DatagramCounters
+	d := forward.NewDatagramConn(64<<10, &counters)
+	serveDatagrams(t, d, s)
+	for _, size := range []int{100, 5000, wire.MaxDatagram} {
+		dropped := make(chan error, 1)
+		before := counters.Overflowed.Load()
+		go func() {
+			payload := make([]byte, size)
+			for counters.Overflowed.Load() == before {
+				d.QueueAll([]wire.Record{{Kind: wire.RecordDatagram, Flow: 1, Payload: payload}})
+				d.Flush()
+			}
+			dropped <- nil
+		}()
+		if err := await(t, dropped); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDatagrams_EachSendersOwnKeepTheirOrder(t *testing.T) {
+	const senders, each = 8, 2000
+	s, c := webSockets(t)
+	d := forward.NewDatagramConn(16<<20, new(forward.DatagramCounters))
+	records := serveDatagrams(t, forward.NewDatagramConn(0, new(forward.DatagramCounters)), c)
+	serveDatagrams(t, d, s)
+	var all sync.WaitGroup
+	defer all.Wait()
+	for flow := range uint64(senders) {
+		all.Go(func() {
+			for i := range uint32(each) {
+				r := wire.Record{Kind: wire.RecordDatagram, Flow: flow, Payload: binary.BigEndian.AppendUint32(nil, i)}
+				if i%16 == 0 {
+					d.Send(r)
+					continue
+				}
+				d.Queue(r)
+				if i%3 == 0 || i == each-1 {
+					d.Flush()
+				}
+			}
+		})
+	}
+	var expected [senders]uint32
+	for range senders * each {
+		r := next(t, records)
+		if got := binary.BigEndian.Uint32(r.Payload); got != expected[r.Flow] {
+			t.Fatalf("datagram %d of sender %d arrives in place of %d", got, r.Flow, expected[r.Flow])
+		}
+		expected[r.Flow]++
+	}
+}
+
 func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
 	for name, message := range map[string][]byte{
 		"empty": {}, "garbage": {0xff, 0xff}, "oversized": make([]byte, wire.MaxBatch+1),
@@ -116,7 +174,7 @@ func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
 			s, c := webSockets(t)
 			served := make(chan error, 1)
 			go func() {
-				served <- forward.NewDatagramConn(0, new(forward.DatagramCounters)).Serve(s, func(wire.Record) error { return nil })
+				served <- forward.NewDatagramConn(0, new(forward.DatagramCounters)).Serve(s, func([]wire.Record) error { return nil })
 			}()
 			_ = c.WriteMessage(websocket.BinaryMessage, message)
 			if err := await(t, served); err == nil {
@@ -160,10 +218,15 @@ func TestReader_YieldsDatagramsOneByOne(t *testing.T) {
 func BenchmarkDatagrams(b *testing.B) {
 	s, c := webSockets(b)
 	sender, receiver := forward.NewDatagramConn(0, new(forward.DatagramCounters)), forward.NewDatagramConn(0, new(forward.DatagramCounters))
-	go func() { _ = sender.Serve(s, func(wire.Record) error { return nil }) }()
+	go func() { _ = sender.Serve(s, func([]wire.Record) error { return nil }) }()
 	arrived := make(chan struct{}, 1<<16)
 	go func() {
-		_ = receiver.Serve(c, func(wire.Record) error { arrived <- struct{}{}; return nil })
+		_ = receiver.Serve(c, func(batch []wire.Record) error {
+			for range batch {
+				arrived <- struct{}{}
+			}
+			return nil
+		})
 	}()
 	payload := make([]byte, 200)
 	b.ReportAllocs()
@@ -173,7 +236,8 @@ func BenchmarkDatagrams(b *testing.B) {
 			<-arrived
 			inFlight--
 		}
-		sender.Send(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: payload})
+		sender.Queue(wire.Record{Kind: wire.RecordDatagram, Flow: 1, Payload: payload})
+		sender.Flush()
 		inFlight++
 	}
 	sender.Close()
