@@ -47,35 +47,61 @@ func (c *carrier) attach() bool {
 
 // serve runs the data connection until it ends.
 func (c *carrier) serve(ws *websocket.Conn) error {
-	return c.conn.Serve(ws, func(records []wire.Record) error {
-		for i := range records {
-			if err := c.handle(&records[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	var out outgoing
+	return c.conn.Serve(ws, func(records []wire.Record) error { return c.handle(records, &out) })
 }
 
-func (c *carrier) handle(r *wire.Record) error {
+// outgoing are datagrams that came together, and the flows that they belong to;
+// memory that is used again for the next ones.
+type outgoing struct {
+	flows   []*flow // One for each record, nil where it has ended or is done with.
+	packets []forward.Outgoing
+}
+
+// handle acts on records that came together. The datagrams among them that leave
+// by one port leave together.
+func (c *carrier) handle(records []wire.Record, out *outgoing) error {
+	out.flows = out.flows[:0]
 	c.mu.RLock()
-	f := c.flows[r.Flow]
-	c.mu.RUnlock()
-	if f == nil { // It has ended.
-		if r.Kind == wire.RecordDatagram {
+	for i := range records {
+		f := c.flows[records[i].Flow]
+		if f == nil && records[i].Kind == wire.RecordDatagram {
 			c.server.counters.drop(dropNoFlow)
 		}
-		return nil
+		out.flows = append(out.flows, f)
 	}
-	switch r.Kind {
-	case wire.RecordDatagram:
-		f.deliver(r.Payload)
-	case wire.RecordClose:
-		f.port.remove(f)
-	case wire.RecordOpen:
-		return wire.ErrMalformed // Only tunnel servers open flows.
+	c.mu.RUnlock()
+	now := time.Now().UnixNano()
+	for i, f := range out.flows {
+		switch {
+		case f == nil:
+		case records[i].Kind == wire.RecordDatagram:
+			out.gather(f.port, i, records, now)
+			f.port.deliver(out.packets)
+			clear(out.packets) // The records' memory is borrowed.
+		case records[i].Kind == wire.RecordClose:
+			f.port.remove(f)
+		default:
+			return wire.ErrMalformed // Only tunnel servers open flows.
+		}
 	}
+	clear(out.flows) // Not to keep alive what ends meanwhile.
 	return nil
+}
+
+// gather makes packets of the datagrams from the first-th record on that leave by
+// a port. That leaves each flow's in their order.
+func (o *outgoing) gather(port *datagramPort, first int, records []wire.Record, now int64) {
+	o.packets = o.packets[:0]
+	for i := first; i < len(records); i++ {
+		f := o.flows[i]
+		if f == nil || f.port != port || records[i].Kind != wire.RecordDatagram {
+			continue
+		}
+		f.used.Store(now)
+		o.packets = append(o.packets, forward.Outgoing{To: &f.to, Data: records[i].Payload})
+		o.flows[i] = nil
+	}
 }
 
 // open gives a flow its number and queues its first datagram, for the caller to

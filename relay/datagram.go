@@ -21,9 +21,10 @@ const defaultIdle = 60
 
 // datagramPort is the public port of a UDP allocation.
 type datagramPort struct {
-	server *Server
-	conn   *net.UDPConn
-	done   chan struct{} // Closed when the port is.
+	server  *Server
+	conn    *net.UDPConn
+	packets *forward.PacketConn
+	done    chan struct{} // Closed when the port is.
 
 	mu         sync.Mutex
 	closed     bool
@@ -45,7 +46,7 @@ type flow struct {
 	carrier *carrier
 	number  uint64
 	key     flowKey
-	source  []byte // The control message that answers from the address reached.
+	to      forward.Endpoint // The player, answered from the address reached.
 	idle    time.Duration
 	used    atomic.Int64 // When a datagram last passed, in Unix nanoseconds.
 }
@@ -66,8 +67,13 @@ func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) 
 		_ = l.Close()
 		return nil, err
 	}
+	packets, err := forward.NewPacketConn(udp)
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
 	p := &datagramPort{
-		server: s, conn: udp, allocation: a, done: make(chan struct{}),
+		server: s, conn: udp, packets: packets, allocation: a, done: make(chan struct{}),
 		flows: map[flowKey]*flow{}, sources: map[netip.Addr]int{},
 	}
 	s.work.Go(p.read)
@@ -111,10 +117,9 @@ func (p *datagramPort) tend(now time.Time) {
 }
 
 func (p *datagramPort) read() {
-	buffer := make([]byte, 64<<10)
-	control := make([]byte, destinationSpace)
+	var in incoming
 	for {
-		n, m, _, source, err := p.conn.ReadMsgUDPAddrPort(buffer, control)
+		packets, err := p.packets.Read()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -127,11 +132,8 @@ func (p *datagramPort) read() {
 				return
 			}
 		}
-		if n > wire.MaxDatagram {
-			p.server.counters.drop(dropTooLong)
-			continue
-		}
-		p.forward(unmap(source), destination(control[:m]), buffer[:n])
+		p.forward(packets, &in)
+		packets.Release()
 	}
 }
 
@@ -141,29 +143,60 @@ func (p *datagramPort) allocationID() int64 {
 	return p.allocation.ID
 }
 
-// forward passes a player's datagram on, or drops and counts it. One that its
-// data connection has no room for is counted there.
-func (p *datagramPort) forward(source netip.AddrPort, local netip.Addr, payload []byte) {
-	key := flowKey{source: source, local: local}
-	p.mu.Lock()
-	f := p.flows[key]
-	if f == nil {
-		c := p.open(key, payload)
-		p.mu.Unlock()
-		if c != nil {
-			c.conn.Flush()
-		}
-		return
-	}
-	p.mu.Unlock()
-	f.used.Store(time.Now().UnixNano())
-	f.carrier.conn.Queue(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
-	f.carrier.conn.Flush()
+// incoming are players' datagrams that were read together, and the flows that
+// they belong to; memory that is used again for the next ones.
+type incoming struct {
+	flows   []*flow
+	records []wire.Record
 }
 
-// open opens a flow with its first datagram, and returns the carrier to be
-// flushed if it did. It is called with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte) *carrier {
+// forward passes players' datagrams on, or drops and counts them. Those that
+// their data connection has no room for are counted there.
+func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
+	now := time.Now().UnixNano()
+	in.flows, in.records = in.flows[:0], in.records[:0]
+	var opened *carrier
+	p.mu.Lock()
+	for i := range packets.Len() {
+		payload := packets.Data(i)
+		if len(payload) > wire.MaxDatagram {
+			p.server.counters.drop(dropTooLong)
+			continue
+		}
+		key := flowKey{source: packets.Source(i), local: destination(packets.Control(i))}
+		f := p.flows[key]
+		if f == nil {
+			if f = p.open(key, payload, now); f != nil {
+				opened = f.carrier
+			}
+			continue
+		}
+		f.used.Store(now)
+		in.flows = append(in.flows, f)
+		in.records = append(in.records, wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
+	}
+	p.mu.Unlock()
+	// All have one carrier, unless the tunnel client has just linked again.
+	for i := 0; i < len(in.flows); {
+		first, c := i, in.flows[i].carrier
+		for i++; i < len(in.flows) && in.flows[i].carrier == c; i++ {
+		}
+		c.conn.QueueAll(in.records[first:i])
+		c.conn.Flush()
+		if c == opened {
+			opened = nil
+		}
+	}
+	if opened != nil {
+		opened.conn.Flush()
+	}
+	clear(in.flows)   // Not to keep alive what ends meanwhile,
+	clear(in.records) // nor memory that was borrowed.
+}
+
+// open opens a flow and queues its first datagram, for the caller to flush. It
+// returns nil where it may not. It is called with mu held.
+func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
 	limits := p.server.limits
 	if len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
 		p.server.counters.drop(dropFlowLimit)
@@ -181,8 +214,8 @@ func (p *datagramPort) open(key flowKey, payload []byte) *carrier {
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
 		idle = *o
 	}
-	f := &flow{port: p, carrier: c, key: key, source: answerFrom(key.local), idle: time.Duration(idle) * time.Second}
-	f.used.Store(time.Now().UnixNano())
+	f := &flow{port: p, carrier: c, key: key, to: p.packets.Endpoint(key.source, answerFrom(key.local)), idle: time.Duration(idle) * time.Second}
+	f.used.Store(now)
 	open := wire.Record{
 		Kind:        wire.RecordOpen,
 		Allocation:  p.allocation.ID,
@@ -197,7 +230,7 @@ func (p *datagramPort) open(key flowKey, payload []byte) *carrier {
 	p.sources[key.source.Addr()]++
 	p.server.counters.flows.Add(1)
 	p.server.counters.flowsOpened.Add(1)
-	return c
+	return f
 }
 
 // reached is the public address that a player reached, as far as the system
@@ -234,10 +267,9 @@ func (p *datagramPort) remove(f *flow) {
 	f.carrier.close(f)
 }
 
-// deliver sends a datagram to the player.
-func (f *flow) deliver(payload []byte) {
-	f.used.Store(time.Now().UnixNano())
-	if _, _, err := f.port.conn.WriteMsgUDPAddrPort(payload, f.source, f.key.source); err != nil {
-		f.port.server.counters.drop(dropUnsendable)
+// deliver sends datagrams to players of the port.
+func (p *datagramPort) deliver(out []forward.Outgoing) {
+	if refused := p.packets.Write(out); refused > 0 {
+		p.server.counters.dropped[dropUnsendable].Add(uint64(refused))
 	}
 }

@@ -14,9 +14,6 @@ import (
 // who reached another one would drop the answer. See ip(7) and ipv6(7),
 // IP_PKTINFO.
 
-// destinationSpace is room for the control message of either family.
-var destinationSpace = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
-
 // askForDestination has the kernel tell of each datagram which address it came
 // to.
 func askForDestination(c *net.UDPConn) error {

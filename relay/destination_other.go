@@ -9,8 +9,6 @@ import (
 
 // Only Linux tells here which address a datagram came to. Elsewhere a tunnel
 // server with several addresses should be given one to bind to.
-const destinationSpace = 0
-
 func askForDestination(*net.UDPConn) error { return nil }
 
 func destination([]byte) netip.Addr { return netip.Addr{} }

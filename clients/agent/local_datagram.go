@@ -33,15 +33,14 @@ const (
 	deafErrors = 8
 )
 
-// headed holds datagrams while a PROXY header is put in front of them.
-var headed = sync.Pool{New: func() any { return new([wire.MaxDatagram]byte) }}
-
 // flows are the UDP flows of one datagram data connection.
 type flows struct {
-	session *session
-	conn    *forward.DatagramConn
-	ctx     context.Context // Of the data connection: it is the flows' owner.
-	work    sync.WaitGroup
+	session  *session
+	conn     *forward.DatagramConn
+	ctx      context.Context // Of the data connection: it is the flows' owner.
+	work     sync.WaitGroup
+	ears     ears
+	gathered gathered // Of handle's goroutine.
 
 	mu     sync.Mutex
 	open   map[uint64]*flow
@@ -62,10 +61,20 @@ type flow struct {
 	ended      context.Context
 	end        context.CancelFunc
 
-	mu     sync.Mutex
-	socket *net.UDPConn // nil while it is being opened.
-	early  [][]byte     // Datagrams that came before that,
-	waits  int          // and their bytes.
+	mu      sync.Mutex
+	socket  *net.UDPConn        // nil while it is being opened.
+	packets *forward.PacketConn // Of socket.
+	early   [][]byte            // Datagrams that came before that,
+	waits   int                 // and their bytes.
+
+	hearing hearing
+}
+
+// hearing is what whoever reads a flow's socket has noted of it.
+type hearing struct {
+	answering bool // The target is known to: it need not be noted for every datagram.
+	failed    int  // Reads, since so many datagrams had been sent:
+	sent      uint64
 }
 
 // serveDatagrams serves a datagram data connection until it or ctx ends.
@@ -81,41 +90,17 @@ func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn) error 
 	}
 	stop := context.AfterFunc(ctx, f.conn.Close)
 	defer stop()
+	if err := f.ears.open(f); err != nil {
+		cancel()
+		_ = ws.Close()
+		return err
+	}
 	f.work.Go(f.sweep)
 	err := f.conn.Serve(ws, f.handle)
 	cancel()
+	f.ears.close()
 	f.work.Wait()
 	return err
-}
-
-func (f *flows) handle(records []wire.Record) error {
-	for i := range records {
-		if err := f.handleOne(&records[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (f *flows) handleOne(r *wire.Record) error {
-	if r.Kind == wire.RecordOpen {
-		return f.start(r)
-	}
-	f.mu.Lock()
-	flow := f.open[r.Flow]
-	f.mu.Unlock()
-	switch {
-	case flow == nil: // It has ended.
-		if r.Kind == wire.RecordDatagram {
-			f.counters().drop(dropNoFlow)
-		}
-	case r.Kind == wire.RecordClose:
-		flow.told.Store(true)
-		flow.end()
-	default:
-		flow.send(r.Payload)
-	}
-	return nil
 }
 
 // start opens a flow. One that may not be opened is closed again.
@@ -153,12 +138,18 @@ func (f *flows) start(r *wire.Record) error {
 	f.counts[a.ID]++
 	f.counters().flows.Add(1)
 	f.mu.Unlock()
+	// Owned by work until it has been removed.
+	f.work.Add(1)
+	context.AfterFunc(flow.ended, func() {
+		defer f.work.Done()
+		flow.close()
+		f.remove(flow)
+	})
 	if _, err := netip.ParseAddr(a.LocalHost); err == nil {
-		// It takes no time, and no datagram has to wait. On failure run tries
-		// again, and ends the flow.
-		_, _ = flow.connect()
+		flow.run() // It takes no time, and no datagram has to wait.
+	} else {
+		f.work.Go(flow.run)
 	}
-	f.work.Go(flow.run)
 	return nil
 }
 
@@ -199,127 +190,121 @@ func (f *flows) sweep() {
 
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
 
-// run opens the flow's socket, unless that is open, and passes on what the
-// target sends until the flow ends.
+// run opens the flow's socket and has what the target sends passed on until the
+// flow ends.
 func (f *flow) run() {
-	defer f.flows.remove(f)
-	defer f.end()
-	f.mu.Lock()
-	socket := f.socket
-	f.mu.Unlock()
-	if socket == nil {
-		var err error
-		if socket, err = f.connect(); err != nil {
-			return
-		}
+	err := f.connect()
+	if err == nil {
+		err = f.flows.ears.add(f)
 	}
-	defer func() { _ = socket.Close() }()
-	stop := context.AfterFunc(f.ended, func() { _ = socket.Close() })
-	defer stop()
-	reader, err := forward.NewDatagramReader(socket)
 	if err != nil {
-		return
+		f.end()
 	}
-	f.receive(reader)
 }
 
 // connect opens the flow's socket and sends what has waited for it.
-func (f *flow) connect() (*net.UDPConn, error) {
+func (f *flow) connect() error {
 	conn, err := f.flows.session.link.links.targets.connect(f.ended, f.allocation)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	socket, ok := conn.(*net.UDPConn)
 	if !ok {
 		_ = conn.Close()
-		return nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
+		return fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
 	}
 	// As much as the system gives: a game may answer in bursts.
 	_ = socket.SetReadBuffer(forward.SocketBuffer)
+	packets, err := forward.NewPacketConn(socket)
+	if err != nil {
+		_ = socket.Close()
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.socket = socket
+	if f.ended.Err() != nil { // close has been here, or will be.
+		_ = socket.Close()
+		return f.ended.Err()
+	}
+	f.socket, f.packets = socket, packets
 	for _, payload := range f.early {
-		f.write(payload)
+		f.write([]forward.Outgoing{{Head: f.header, Data: payload}})
 	}
 	f.early = nil
-	return socket, nil
+	return nil
 }
 
-// receive passes on what the target sends. A port that is closed, which the
-// system reports by failing reads, ends no flow: the game may be restarting.
-func (f *flow) receive(reader *forward.Reader) {
-	targets := f.flows.session.link.links.targets
-	var sent uint64
-	answering := false // Known to be: it need not be noted for every datagram.
-	for failed := 0; ; {
-		b, err := reader.Next()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			targets.reached(f.allocation, err)
-			answering = false
-			if now := f.sent.Load(); now != sent {
-				sent, failed = now, 0
-			}
-			if failed++; failed > deafErrors {
-				return
-			}
+// close closes the flow's socket, if it is open.
+func (f *flow) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.socket != nil {
+		_ = f.socket.Close()
+	}
+}
+
+// hear queues what the target has sent.
+func (f *flow) hear(packets *forward.Packets, records []wire.Record) {
+	if !f.hearing.answering {
+		f.flows.session.link.links.targets.reached(f.allocation, nil)
+		f.hearing.answering = true
+	}
+	f.touch()
+	for i := range packets.Len() {
+		payload := packets.Data(i)
+		if len(payload) > wire.MaxDatagram {
+			f.drop(dropTooLong)
 			continue
 		}
-		if !answering {
-			targets.reached(f.allocation, nil)
-			answering = true
-		}
-		f.touch()
-		if len(b.Data) > wire.MaxDatagram {
-			f.drop(dropTooLong)
-		} else {
-			f.flows.conn.Queue(wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: b.Data})
-			f.flows.conn.Flush()
-		}
-		b.Release()
+		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
 	}
+	f.flows.conn.QueueAll(records)
+	clear(records) // Their memory is borrowed.
+	packets.Release()
+}
+
+// unheard notes that a read failed, and reports whether there is any use in
+// another one. A port that is closed, which the system reports by failing reads,
+// ends no flow: the game may be restarting.
+func (f *flow) unheard(err error) (again bool) {
+	if errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	f.flows.session.link.links.targets.reached(f.allocation, err)
+	h := &f.hearing
+	h.answering = false
+	if now := f.sent.Load(); now != h.sent {
+		h.sent, h.failed = now, 0
+	}
+	h.failed++
+	return h.failed <= deafErrors
 }
 
 func (f *flow) drop(why drop) { f.flows.counters().drop(why) }
 
-// send passes a player's datagram to the target.
-func (f *flow) send(payload []byte) {
+// send passes a player's datagrams to the target.
+func (f *flow) send(out []forward.Outgoing) {
 	f.touch()
-	if len(f.header)+len(payload) > wire.MaxDatagram {
-		f.drop(dropTooLong)
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.socket != nil {
-		f.write(payload)
+		f.write(out)
 		return
 	}
-	if len(f.early) >= earlyDatagrams || f.waits+len(payload) > earlyBytes {
-		f.drop(dropWaiting)
-		return
+	for i := range out {
+		payload := out[i].Data
+		if len(f.early) >= earlyDatagrams || f.waits+len(payload) > earlyBytes {
+			f.drop(dropWaiting)
+			continue
+		}
+		f.early = append(f.early, append([]byte(nil), payload...))
+		f.waits += len(payload)
 	}
-	f.early = append(f.early, append([]byte(nil), payload...))
-	f.waits += len(payload)
 }
 
-// write writes one datagram.
-func (f *flow) write(payload []byte) {
-	if len(f.header) > 0 {
-		b := headed.Get().(*[wire.MaxDatagram]byte)
-		defer headed.Put(b)
-		n := copy(b[:], f.header)
-		payload = b[:n+copy(b[n:], payload)]
-	}
-	f.sent.Add(1)
-	// The first failure may be about an earlier datagram, which the target's
-	// machine refused; this one has not been sent by it.
-	if _, err := f.socket.Write(payload); err != nil && !errors.Is(err, net.ErrClosed) {
-		if _, err = f.socket.Write(payload); err != nil {
-			f.drop(dropUnsendable)
-		}
+func (f *flow) write(out []forward.Outgoing) {
+	f.sent.Add(uint64(len(out)))
+	if refused := f.packets.Write(out); refused > 0 {
+		f.flows.counters().dropped[dropUnsendable].Add(uint64(refused))
 	}
 }

@@ -3,7 +3,6 @@ package forward_test
 import (
 	"bytes"
 	"encoding/binary"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -181,37 +180,6 @@ func TestDatagrams_MalformedBatchEndsTheConnection(t *testing.T) {
 				t.Error("served without an error")
 			}
 		})
-	}
-}
-
-func TestReader_YieldsDatagramsOneByOne(t *testing.T) {
-	l, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.DialUDP("udp", nil, l.LocalAddr().(*net.UDPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	r, err := forward.NewDatagramReader(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, size := range []int{5, 0, wire.MaxDatagram} {
-		if _, err := l.WriteTo(make([]byte, size), c.LocalAddr()); err != nil {
-			t.Fatal(err)
-		}
-		b, err := r.Next()
-		if err != nil || len(b.Data) != size {
-			t.Fatalf("read %d bytes (%v), want %d", len(b.Data), err, size)
-		}
-		b.Release()
-	}
-	_ = c.SetReadDeadline(time.Unix(1, 0))
-	if _, err := r.Next(); err == nil {
-		t.Error("read past the deadline")
 	}
 }
 

@@ -44,9 +44,8 @@ const (
 var WriteBuffers sync.Pool
 
 var (
-	streamBuffers   = bufferPool(chunk)
-	datagramBuffers = bufferPool(datagramChunk)
-	batchBuffers    = bufferPool(wire.MaxBatch)
+	streamBuffers = bufferPool(chunk)
+	batchBuffers  = bufferPool(wire.MaxBatch)
 )
 
 // Buffer is borrowed memory. Its holder releases it when done with Data.
@@ -93,13 +92,8 @@ func readMessage(r io.Reader, b []byte) ([]byte, error) {
 	}
 }
 
-// socket is what a Reader reads: a *net.TCPConn or *net.UDPConn.
+// socket is what a Reader reads.
 type socket interface {
 	io.Reader
 	syscall.Conn
 }
-
-// NewDatagramReader reads datagrams from a connected UDP socket. A Buffer it
-// yields holds one datagram; one longer than wire.MaxDatagram is the caller's
-// to drop.
-func NewDatagramReader(s socket) (*Reader, error) { return newReader(s, datagramBuffers) }
