@@ -11,8 +11,8 @@ import (
 // is the modem's, and every game's packets then wait in it behind one download.
 const congestionControl = "bbr"
 
-// pace chooses the congestion control of a socket to a tunnel server.
-func pace(_, _ string, socket syscall.RawConn) error {
+// chooseCongestion chooses the congestion control of a socket to a tunnel server.
+func chooseCongestion(_, _ string, socket syscall.RawConn) error {
 	return socket.Control(func(fd uintptr) {
 		// A kernel that has none, or does not let this user choose, goes on with
 		// its own: slower is better than not at all.

@@ -46,11 +46,11 @@ type relayDialler struct {
 	websocket websocket.Dialer
 }
 
-func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration) *relayDialler {
+func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration, p *pacer) *relayDialler {
 	d := &relayDialler{address: address}
 	d.websocket = websocket.Dialer{
 		Proxy:            proxy,
-		NetDialContext:   (&net.Dialer{Timeout: timeout, Control: pace}).DialContext,
+		NetDialContext:   p.dialContext((&net.Dialer{Timeout: timeout, Control: chooseCongestion}).DialContext),
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   forward.ReadBufferSize,

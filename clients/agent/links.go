@@ -72,6 +72,7 @@ type links struct {
 	final   chan error    // Holds the first end that is for good.
 
 	counters counters
+	pacer    *pacer
 
 	mu          sync.Mutex
 	servers     map[uuid.UUID]types.ClientServer
@@ -97,6 +98,7 @@ func newLinks(o linkOptions) *links {
 		final:   make(chan error, 1),
 		servers: map[uuid.UUID]types.ClientServer{},
 		running: map[uuid.UUID]*link{},
+		pacer:   newPacer(),
 	}
 	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters.targetFailures)
 	return l
@@ -157,6 +159,7 @@ func (l *links) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
+	running.Go(func() { l.pacer.run(ctx) })
 	for {
 		l.reconcile(ctx, &running)
 		select {
@@ -203,7 +206,7 @@ func (l *links) reconcile(ctx context.Context, running *sync.WaitGroup) {
 }
 
 func (l *links) dialler(s types.ClientServer) *relayDialler {
-	return newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout)
+	return newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout, l.pacer)
 }
 
 // setState notes what has become of a link.

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"cmp"
+	"math"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// canPace says that the system tells of its connections and limits them.
+const canPace = true
+
+// linuxSocket is a TCP socket of Linux's.
+type linuxSocket struct{ raw syscall.RawConn }
+
+func newPacedSocket(raw syscall.RawConn) pacedSocket { return linuxSocket{raw} }
+
+func (s linuxSocket) read() (reading, error) {
+	var info *unix.TCPInfo
+	var infoErr error
+	// A closed socket says so here, which is how the pacer lets go of it.
+	if err := s.raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); err != nil || infoErr != nil {
+		return reading{}, cmp.Or(err, infoErr)
+	}
+	r := reading{
+		// What came behind a loss is not acknowledged before that is repaired.
+		arrived: info.Bytes_acked + uint64(info.Sacked)*uint64(info.Snd_mss),
+		waiting: info.Notsent_bytes > 0,
+		blocked: time.Duration(info.Rwnd_limited) * time.Microsecond,
+		trip:    time.Duration(info.Rtt) * time.Microsecond,
+	}
+	if info.Min_rtt != math.MaxUint32 { // None measured yet.
+		r.least = time.Duration(info.Min_rtt) * time.Microsecond
+	}
+	return r, nil
+}
+
+func (s linuxSocket) limit(bytesPerSecond float64) error {
+	value := -1 // No limit.
+	if bytesPerSecond > 0 {
+		value = int(min(bytesPerSecond, math.MaxInt32))
+	}
+	var optErr error
+	if err := s.raw.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, value)
+	}); err != nil {
+		return err
+	}
+	return optErr
+}
