@@ -65,7 +65,7 @@ const (
 	stepLeast  = 0.0025
 	stepBack   = 0.01
 	stepMost   = 0.1
-	stepBeyond = 1.05
+	stepBeyond = 1.02
 	stepGrowth = 1.25
 	// knownFor is how long the most that the way carried is believed.
 	knownFor = 10 * time.Second
@@ -189,7 +189,10 @@ func (g *governor) below(empty bool) {
 		}
 		return
 	case g.window.last() < slower*g.limit:
-		return // It is not the limit that holds the transfers back.
+		// It is not the limit that holds the transfers back: BBR looks for the path's
+		// delay every ten seconds, and sends next to nothing while it does.
+		g.window = rates{}
+		return
 	case g.limit < paceBelow*g.known:
 		g.step = stepBack
 	case g.limit < stepBeyond*g.known:
