@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,9 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 const (
@@ -37,10 +41,6 @@ func (s *Server) listen(ctx context.Context) error {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	s.listener = listener
-	s.started("listener", func(context.Context) error {
-		_ = listener.Close() // An error is that the HTTP server has closed it.
-		return s.memory.Close()
-	})
 	s.url = s.opts.PublicURL
 	if s.url == nil {
 		s.url = localURL(listener.Addr(), s.tls != nil)
@@ -64,11 +64,12 @@ func localURL(address net.Addr, secure bool) *url.URL {
 	return u
 }
 
-// serve answers requests on the network and in memory. Channels are hijacked
+// accept answers requests on the network and in memory from now on: as
+// routesSoFar does until there are the panel's own. Channels are hijacked
 // connections, which the HTTP server forgets: the hub ends those.
-func (s *Server) serve(life context.Context, routes http.Handler) {
-	server := &http.Server{
-		Handler:           routes,
+func (s *Server) accept(life context.Context) {
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.dispatch),
 		TLSConfig:         s.tls,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
@@ -77,6 +78,8 @@ func (s *Server) serve(life context.Context, routes http.Handler) {
 		// What it says is about callers' mistakes: a broken TLS handshake, a reset.
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
+	starting := routesSoFar(s.logger)
+	s.routes.Store(&starting)
 	var group sync.WaitGroup
 	accept := func(serve func() error) {
 		group.Go(func() {
@@ -85,23 +88,55 @@ func (s *Server) serve(life context.Context, routes http.Handler) {
 			}
 		})
 	}
-	accept(func() error { return server.Serve(s.memory) })
+	accept(func() error { return s.http.Serve(s.memory) })
 	accept(func() error {
 		if s.tls != nil {
-			return server.ServeTLS(s.listener, "", "")
+			return s.http.ServeTLS(s.listener, "", "")
 		}
-		return server.Serve(s.listener)
+		return s.http.Serve(s.listener)
 	})
+	s.started("listener", func(context.Context) error {
+		// Where the start went on, serve's part has done this already.
+		err := s.http.Close()
+		group.Wait()
+		return err
+	})
+}
+
+// routesSoFar answers while the panel starts, which may take as long as the
+// database is away or migrated: whoever probes hears at once that it is alive and
+// not ready, and the rest to come back.
+func routesSoFar(logger *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		// An error here is a caller who hung up.
+		_ = json.NewEncoder(w).Encode(types.Health{Status: "ok"})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, errNotServing) })
+	return problem.Middleware(logger)(mux)
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	if s.leaving.Load() {
+		// The caller's next request opens a connection, which goes elsewhere.
+		w.Header().Set("Connection", "close")
+	}
+	(*s.routes.Load()).ServeHTTP(w, r)
+}
+
+// serve answers requests with the panel's own routes.
+func (s *Server) serve(routes http.Handler) {
+	s.routes.Store(&routes)
 	s.started("HTTP", func(ctx context.Context) error {
 		// Half of the time left: a request that hangs must not take it all from the
 		// parts that follow.
 		ctx, cancel := context.WithTimeout(ctx, s.opts.ShutdownTimeout/2)
 		defer cancel()
-		err := server.Shutdown(ctx)
+		err := s.http.Shutdown(ctx)
 		if err != nil {
-			err = errors.Join(err, server.Close())
+			err = errors.Join(err, s.http.Close())
 		}
-		group.Wait()
 		return err
 	})
 }

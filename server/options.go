@@ -22,6 +22,9 @@ const (
 	DefaultPortLast    = 29999
 )
 
+// maxShutdownGrace is more than any load balancer needs.
+const maxShutdownGrace = 5 * time.Minute
+
 // Options say how a panel runs. New checks them before anything starts.
 type Options struct {
 	// Database is where everything durable is. Required.
@@ -58,7 +61,11 @@ type Options struct {
 	// Metrics is given the metrics of the panel and of its tunnel server, for as
 	// long as they run. It may hold those of one panel at a time. nil: none.
 	Metrics prometheus.Registerer
-	// ShutdownTimeout bounds the end of Run once its context has ended; 0: 10 s.
+	// ShutdownGrace is how long the panel serves on once Run's context has ended,
+	// while /readyz says that it is stopping: what a load balancer needs to notice
+	// and send nobody here any more. 0: not at all.
+	ShutdownGrace time.Duration
+	// ShutdownTimeout bounds the end of Run after that; 0: 10 s.
 	ShutdownTimeout time.Duration
 }
 
@@ -139,7 +146,15 @@ func (o Options) withDefaults() (Options, error) {
 		o.checkPublic(),
 		o.checkTLS(),
 		o.checkFirstAdmin(),
+		o.checkTimes(),
 	)
+}
+
+func (o Options) checkTimes() error {
+	if o.ShutdownGrace < 0 || o.ShutdownGrace > maxShutdownGrace {
+		return fmt.Errorf("shutdown grace: %v is not between 0 and %v", o.ShutdownGrace, maxShutdownGrace)
+	}
+	return nil
 }
 
 func (o Options) checkAddresses() error {

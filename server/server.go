@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ type Server struct {
 
 	// Set while starting, in this order.
 	listener net.Listener
+	http     *http.Server
+	routes   atomic.Pointer[http.Handler] // Those in force.
 	memory   *memoryListener // Where the embedded tunnel server dials.
 	tls      *tls.Config     // nil serves HTTP.
 	url      *url.URL        // Where people and agents reach the panel.
@@ -41,6 +44,7 @@ type Server struct {
 	failed  chan error
 	ready   chan struct{} // Closed once everything is up.
 	serving atomic.Bool   // From ready until the end begins.
+	leaving atomic.Bool   // From then on.
 }
 
 // part is something that was started and must be stopped.
@@ -93,6 +97,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	select {
 	case <-ctx.Done():
 		s.logger.InfoContext(ctx, "panel is stopping")
+		s.leave()
 		return nil
 	case err := <-s.failed:
 		return err
@@ -103,10 +108,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 // also that of the end, backwards.
 func (s *Server) start(ctx, life context.Context) error {
 	// The listener first: a port in use is the commonest mistake, and is found
-	// before a database is made. Who connects from now on waits.
+	// before a database is made. Who connects from now on hears that it starts.
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
+	s.accept(life)
 	if err := s.startDatabase(ctx, life); err != nil {
 		return err
 	}
@@ -120,21 +126,39 @@ func (s *Server) start(ctx, life context.Context) error {
 	if err := s.startMetrics(); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	// Before HTTP: a device may not get a channel on which events do not arrive.
+	// Before the routes: a device may not get a channel on which events do not arrive.
 	if err := s.hub.Start(life); err != nil {
 		return err
 	}
 	s.started("control channels", s.hub.Shutdown)
-	s.serve(life, routes)
+	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
 	// Last, since it is a client of all the others. It ends first, so that its
 	// links tell agents to come back while the panel still takes them.
 	return s.startTunnelServer(ctx, life)
 }
 
+// leave serves on for the grace while /readyz says that the panel stops, so that
+// load balancers send nobody here any more before anything is gone.
+func (s *Server) leave() {
+	s.leaving.Store(true)
+	s.serving.Store(false)
+	if s.opts.ShutdownGrace == 0 {
+		return
+	}
+	timer := time.NewTimer(s.opts.ShutdownGrace)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case err := <-s.failed:
+		// There is nothing left to serve with.
+		s.logger.Error("panel failed while it was stopping", slog.Any("error", err))
+	}
+}
+
 // stop stops what was started, last first, in the time the options give.
 func (s *Server) stop(life context.Context) error {
-	// Load balancers stop sending before anything is gone.
+	s.leaving.Store(true)
 	s.serving.Store(false)
 	ctx, cancel := context.WithTimeout(life, s.opts.ShutdownTimeout)
 	defer cancel()
@@ -182,12 +206,14 @@ func (s *Server) fail(err error) {
 	}
 }
 
+// errNotServing has no cause: whoever waits for the start asks often, and nothing
+// is wrong that the log should name.
+var errNotServing = problem.Unavailable("The panel is starting or stopping.", nil)
+
 // check says why the panel cannot serve requests, for /readyz.
 func (s *Server) check(ctx context.Context) error {
 	if !s.serving.Load() {
-		// Without a cause: whoever waits for the start asks often, and nothing is
-		// wrong that the log should name.
-		return problem.Unavailable("The panel is starting or stopping.", nil)
+		return errNotServing
 	}
 	if err := s.db.Ping(ctx); err != nil {
 		return problem.Unavailable("The database does not answer.", err)

@@ -48,6 +48,7 @@ func TestRun_ExplainsWrongUseInALine(t *testing.T) {
 		"proxy":                {[]string{"serve", "--trusted-proxies", "10.0.0.0/8,proxy"}, "proxy"},
 		"log level":            {[]string{"serve", "--log-level", "loud"}, "log-level"},
 		"public URL":           {[]string{"serve", "--public-url", "panel.example.com"}, "http or https"},
+		"shutdown grace":       {[]string{"serve", "--shutdown-grace=-1s"}, "shutdown grace"},
 		"email alone":          {[]string{"serve", "--admin-email", "admin@example.com"}, "password"},
 		"two database URLs":    {[]string{"migrate", "--database-url-file", file(t, "postgres://x")}, "both ECLITUNNEL_DATABASE_URL"},
 		"no password":          {[]string{"admin", "create", "--email", "admin@example.com"}, "no password"},

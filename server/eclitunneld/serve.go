@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/observe"
 	"github.com/eclitunnel/eclitunnel/server"
@@ -29,6 +30,8 @@ type serveCommand struct {
 
 	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
 	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
+
+	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to serve on when told to stop, while /readyz answers 503, for a load balancer to notice (default: 0s)."`
 
 	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to the operator's network alone: the latter shows memory, secrets included (default: nowhere)."`
 
@@ -86,9 +89,10 @@ func (c *serveCommand) options() (server.Options, error) {
 			Listen:   c.RelayListen,
 			BindHost: c.BindHost,
 		},
-		Ports:   server.PortRange(c.PortRange),
-		Version: version,
-		Commit:  commit,
+		Ports:         server.PortRange(c.PortRange),
+		ShutdownGrace: c.ShutdownGrace,
+		Version:       version,
+		Commit:        commit,
 	}, nil
 }
 

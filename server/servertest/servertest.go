@@ -105,6 +105,9 @@ func (p *Panel) Over(transport http.RoundTripper) {
 	p.HTTP = &http.Client{Transport: contracttest.Transport(p.t, transport)}
 }
 
+// Leave tells the panel to stop and does not wait until it has; Stop does.
+func (p *Panel) Leave() { p.cancel() }
+
 // Stop ends the panel in good order. A second Stop does nothing.
 func (p *Panel) Stop() {
 	p.t.Helper()

@@ -1,0 +1,142 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/server"
+	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
+	"github.com/eclitunnel/eclitunnel/server/servertest"
+)
+
+// freeAddress is where a panel whose address must be known before it is ready
+// can listen.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// statusOf is the status of an answer, 0 where there is none.
+func statusOf(t *testing.T, url string) int {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestPanel_IsAliveAndNotReadyUntilTheDatabaseIsMigrated(t *testing.T) {
+	url := dbtest.URL(t)
+	migrating, err := dbtest.SQL(t, dbtest.Open(t, url)).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer migrating.Rollback() //nolint:errcheck // it only frees the connection
+	if _, err := migrating.ExecContext(t.Context(), `LOCK TABLE goose_db_version`); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	panel, err := server.New(server.Options{
+		Database: server.Database{URL: url}, Listen: address, TunnelServer: server.TunnelServer{Disabled: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- panel.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	controltest.Eventually(t, "alive", func() bool { return statusOf(t, "http://"+address+"/healthz") == http.StatusOK })
+	for _, path := range []string{"/readyz", "/api/tunnel/devices", "/api/tunnel/ws"} {
+		if got := statusOf(t, "http://"+address+path); got != http.StatusServiceUnavailable {
+			t.Errorf("%s while it starts: %d", path, got)
+		}
+	}
+	if err := migrating.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	controltest.Eventually(t, "ready", func() bool { return statusOf(t, "http://"+address+"/readyz") == http.StatusOK })
+}
+
+func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // Accepts, and never says a word.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	address := freeAddress(t)
+	panel, err := server.New(server.Options{
+		Database: server.Database{URL: fmt.Sprintf("postgres://x@%s/x?sslmode=disable", silent.Addr())},
+		Listen:   address,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- panel.Run(ctx) }()
+	controltest.Eventually(t, "alive", func() bool { return statusOf(t, "http://"+address+"/healthz") == http.StatusOK })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := statusOf(t, "http://"+address+"/healthz"); got != 0 {
+		t.Errorf("answers %d once it has ended", got)
+	}
+}
+
+func TestPanel_ServesOnForTheGraceWhileItIsNotReady(t *testing.T) {
+	p := servertest.Start(t, func(o *server.Options) { o.ShutdownGrace = time.Second })
+	session := p.Login()
+	device := p.Enroll("gaming-rig")
+	agent := p.Connect(device)
+	controltest.Next[types.ClientSnapshot](agent)
+
+	p.Leave()
+	controltest.Eventually(t, "not ready", func() bool { return statusOf(t, p.URL+"/readyz") == http.StatusServiceUnavailable })
+	resp, err := p.Client(session).CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
+		DeviceID: &device.ID, Protocol: types.CreateTCP, LocalPort: 25565,
+	})
+	if err != nil || resp.JSON201 == nil {
+		t.Fatalf("a request within the grace: %v %s", err, resp.Body)
+	}
+	if !resp.HTTPResponse.Close {
+		t.Error("the caller may use the connection again")
+	}
+	if got := controltest.Next[types.ClientChange](agent); len(got.Allocations) != 1 {
+		t.Errorf("change %+v", got)
+	}
+
+	p.Stop()
+	if code := agent.Closed(controltest.Patience); code != channel.CloseRestarting {
+		t.Errorf("channel closed with %d", code)
+	}
+	_, err = net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("connecting once it has ended: %v", err)
+	}
+}
