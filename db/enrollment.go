@@ -146,18 +146,3 @@ func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int
 	})
 	return version, wrap(err, "enrollment token of device %s", id)
 }
-
-// DeleteExpiredDevices removes pending devices that expired before the time given, and returns how
-// many. Until then a poll can still tell that they expired.
-func (d *DB) DeleteExpiredDevices(ctx context.Context, expiredBefore time.Time) (int64, error) {
-	// Replicas that tidy up at the same time leave each other's rows alone.
-	result, err := d.pool.ExecContext(ctx,
-		`DELETE FROM devices WHERE id IN (
-			SELECT id FROM devices WHERE approved_at IS NULL AND expires_at < $1 FOR UPDATE SKIP LOCKED)`,
-		stamp(expiredBefore))
-	if err != nil {
-		return 0, wrap(err, "delete expired devices")
-	}
-	rows, err := result.RowsAffected()
-	return rows, wrap(err, "delete expired devices")
-}

@@ -218,20 +218,17 @@ func TestRecordPoll_OfManyAtOnceOneIsAllowed(t *testing.T) {
 	}
 }
 
-func TestDeleteExpiredDevices_KeepsApprovedOnes(t *testing.T) {
+func TestMaintain_KeepsApprovedDevices(t *testing.T) {
 	d := dbtest.New(t)
 	expired, approved := startEnrollment(t, d, db.KindClient), enroll(t, d, db.KindClient, nil)
-	deleted, err := d.DeleteExpiredDevices(t.Context(), expired.ExpiresAt)
-	check(t, err)
-	if deleted != 0 {
-		t.Errorf("deleted %d that had not expired before", deleted)
+	if done := maintain(t, d, db.Maintenance{EnrollmentsBefore: expired.ExpiresAt}); done.Enrollments != 0 {
+		t.Errorf("deleted %d that had not expired before", done.Enrollments)
 	}
-	deleted, err = d.DeleteExpiredDevices(t.Context(), expired.ExpiresAt.Add(time.Hour))
-	check(t, err)
-	if deleted != 1 {
-		t.Errorf("deleted %d, want 1", deleted)
+	done := maintain(t, d, db.Maintenance{EnrollmentsBefore: expired.ExpiresAt.Add(time.Hour)})
+	if done.Enrollments != 1 {
+		t.Errorf("deleted %d, want 1", done.Enrollments)
 	}
 	readDevice(t, d, approved.ID)
-	_, err = d.Device(t.Context(), everything, expired.ID)
+	_, err := d.Device(t.Context(), everything, expired.ID)
 	wantErr(t, err, db.ErrNotFound)
 }

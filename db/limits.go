@@ -3,8 +3,6 @@ package db
 import (
 	"context"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // Hit counts one attempt under key. The first opens a window; up to limit are allowed until it
@@ -44,17 +42,4 @@ func (d *DB) Forgive(ctx context.Context, key string) error {
 func (d *DB) TakeBack(ctx context.Context, key string) error {
 	_, err := d.pool.ExecContext(ctx, `UPDATE rate_limits SET hits = hits - 1 WHERE key = $1 AND hits > 0`, key)
 	return wrap(err, "take back attempt")
-}
-
-// DeleteExpired removes sessions and rate-limit windows that ended before the time given. They
-// have no effect any more; this keeps their tables small.
-func (d *DB) DeleteExpired(ctx context.Context, before time.Time) error {
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE expires_at < $1`, stamp(before)); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM rate_limits WHERE resets_at < $1`, stamp(before))
-		return err
-	})
-	return wrap(err, "delete expired sessions and limits")
 }

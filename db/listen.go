@@ -34,8 +34,10 @@ const maxPendingEvents = 10_000
 // Event says that the desired state of a device may have changed.
 type Event struct {
 	DeviceID uuid.UUID
-	// All means any device, and the settings: they changed, or the listener was lost for a while
-	// and nobody knows what did. Read everything again.
+	// Keys means the signing keys, and no device.
+	Keys bool
+	// All means any device, the settings and the signing keys: they changed, or the listener was
+	// lost for a while and nobody knows what did. Read everything again.
 	All bool
 }
 
@@ -110,21 +112,29 @@ func relayEvents(ctx context.Context, notifications <-chan *pq.Notification, eve
 // pendingEvents are the events the reader has not taken yet, each once.
 type pendingEvents struct {
 	all     bool
+	keys    bool
 	devices map[uuid.UUID]struct{}
 }
 
 func (p *pendingEvents) add(event Event) {
-	if !event.All && !p.all && len(p.devices) < maxPendingEvents {
+	switch {
+	case p.all: // That includes it.
+	case event.Keys:
+		p.keys = true
+	case !event.All && len(p.devices) < maxPendingEvents:
 		p.devices[event.DeviceID] = struct{}{}
-		return
+	default:
+		p.all, p.keys = true, false
+		clear(p.devices)
 	}
-	p.all = true
-	clear(p.devices)
 }
 
 func (p *pendingEvents) peek() (Event, bool) {
 	if p.all {
 		return Event{All: true}, true
+	}
+	if p.keys {
+		return Event{Keys: true}, true
 	}
 	for id := range p.devices {
 		return Event{DeviceID: id}, true
@@ -133,11 +143,14 @@ func (p *pendingEvents) peek() (Event, bool) {
 }
 
 func (p *pendingEvents) remove(event Event) {
-	if event.All {
+	switch {
+	case event.All:
 		p.all = false
-		return
+	case event.Keys:
+		p.keys = false
+	default:
+		delete(p.devices, event.DeviceID)
 	}
-	delete(p.devices, event.DeviceID)
 }
 
 // pingListener makes the server speak, so that its silence is a sign. A ping that fails needs no

@@ -13,6 +13,7 @@ import (
 const (
 	notifyChannel = "eclitunnel"
 	payloadAll    = "all"
+	payloadKeys   = "keys"
 	payloadDevice = "device:"
 )
 
@@ -38,9 +39,18 @@ func notifyAll(ctx context.Context, tx *sqlx.Tx) error {
 	return wrap(err, "notify")
 }
 
+// notifyKeys tells every replica, once tx commits, that the signing keys changed.
+func notifyKeys(ctx context.Context, tx *sqlx.Tx) error {
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadKeys)
+	return wrap(err, "notify")
+}
+
 // parseEvent reads a payload. What it cannot read, as from a newer replica during a rolling
 // upgrade, is taken as a change of everything.
 func parseEvent(payload string) Event {
+	if payload == payloadKeys {
+		return Event{Keys: true}
+	}
 	id, err := uuid.Parse(strings.TrimPrefix(payload, payloadDevice))
 	if err != nil {
 		return Event{All: true}

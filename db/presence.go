@@ -8,10 +8,6 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// deadReplicaRetention is how long a replica whose lease ran out is remembered, if no device needs
-// it to tell when it was last seen.
-const deadReplicaRetention = time.Hour
-
 // RenewLease keeps the devices connected on a replica online for another lease, by the database's
 // clock. A replica renews well before its lease runs out, and first of all before any [DB.Connect].
 func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Duration) error {
@@ -21,16 +17,7 @@ func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Dur
 		ON CONFLICT (id) DO UPDATE SET
 			renewed_at = excluded.renewed_at, lease_expires_at = excluded.lease_expires_at`,
 		replicaID, lease.Seconds())
-	if err != nil {
-		return wrap(err, "renew lease")
-	}
-	_, err = d.pool.ExecContext(ctx,
-		`DELETE FROM replicas WHERE id IN (
-			SELECT r.id FROM replicas r WHERE r.lease_expires_at < now() - $1 * interval '1 second'
-				AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.replica_id = r.id)
-			FOR UPDATE SKIP LOCKED)`,
-		deadReplicaRetention.Seconds())
-	return wrap(err, "delete dead replicas")
+	return wrap(err, "renew lease")
 }
 
 // ReleaseReplica forgets a replica that stops: its devices are offline from now on.
@@ -59,6 +46,9 @@ type Hello struct {
 	// RelayPort and Fingerprint tell clients how to reach a tunnel server; zero for a client.
 	RelayPort   int
 	Fingerprint string
+	// TokenKey is the id of the key that signed the token it connected with; empty where that is
+	// not known.
+	TokenKey string
 }
 
 // Connect takes a device online and returns the generation of this connection, which is above that
@@ -82,9 +72,11 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 		err = tx.GetContext(ctx, &generation,
 			`UPDATE devices SET generation = generation + 1, replica_id = $2,
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
-				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6
+				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
+				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END
 			WHERE id = $1 RETURNING generation`,
-			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint)
+			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
+			hello.TokenKey)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func TestLease_RunOutTakesDevicesOffline(t *testing.T) {
 		t.Errorf("online %v, last seen %v, want the last renewal %v", dead.Online, dead.LastSeenAt, lastRenewal)
 	}
 	// Another replica tidies up, but not what tells when the device was last seen.
-	startReplica(t, d)
+	maintain(t, d, db.Maintenance{})
 	if dead := readDevice(t, d, device.ID); !dead.LastSeenAt.Equal(lastRenewal) {
 		t.Errorf("last seen %v once tidied", dead.LastSeenAt)
 	}
@@ -105,7 +105,7 @@ func TestLease_RunOutTakesDevicesOffline(t *testing.T) {
 	}
 }
 
-func TestRenewLease_ForgetsReplicasLongDead(t *testing.T) {
+func TestMaintain_ForgetsReplicasLongDead(t *testing.T) {
 	d := dbtest.New(t)
 	for range 3 {
 		startReplica(t, d)
@@ -114,6 +114,7 @@ func TestRenewLease_ForgetsReplicasLongDead(t *testing.T) {
 	_, err := sql.ExecContext(t.Context(), `UPDATE replicas SET lease_expires_at = now() - interval '2 hours'`)
 	check(t, err)
 	startReplica(t, d)
+	maintain(t, d, db.Maintenance{})
 	var left int
 	check(t, sql.QueryRowContext(t.Context(), `SELECT count(*) FROM replicas`).Scan(&left))
 	if left != 1 {

@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -44,35 +43,4 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 		return notifyAll(ctx, tx)
 	})
 	return settings, wrap(err, "update settings")
-}
-
-// SigningKey is an Ed25519 key that the panel signs tokens with.
-type SigningKey struct {
-	ID string `db:"id"`
-	// Seed is the private key as RFC 8032 defines it, 32 bytes.
-	Seed      []byte    `db:"seed"`
-	CreatedAt time.Time `db:"created_at"`
-}
-
-// EnsureSigningKey stores candidate where there is no key yet and returns all keys, newest first.
-// Replicas that start together agree on one.
-func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]SigningKey, error) {
-	var keys []SigningKey
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock conflicts with itself: a second replica sees the first one's key.
-		if _, err := tx.ExecContext(ctx, `LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE`); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx,
-			`INSERT INTO signing_keys (id, seed, created_at)
-			SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM signing_keys)`,
-			candidate.ID, candidate.Seed, stamp(candidate.CreatedAt))
-		if err != nil {
-			return err
-		}
-		keys = nil
-		return tx.SelectContext(ctx, &keys,
-			`SELECT id, seed, created_at FROM signing_keys ORDER BY created_at DESC, id`)
-	})
-	return keys, wrap(err, "ensure signing key")
 }

@@ -102,7 +102,7 @@ func TestSessions(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestDeleteExpired_KeepsWhatIsValid(t *testing.T) {
+func TestMaintain_KeepsSessionsAndLimitsThatAreValid(t *testing.T) {
 	d := dbtest.New(t)
 	user := createUser(t, d, "ann@example.com")
 	old := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(-time.Second)}
@@ -112,7 +112,7 @@ func TestDeleteExpired_KeepsWhatIsValid(t *testing.T) {
 	}
 	hit(t, d, "old", 1, noon.Add(-2*time.Minute))
 	hit(t, d, "valid", 1, noon)
-	check(t, d.DeleteExpired(t.Context(), noon))
+	maintain(t, d, db.Maintenance{ExpiredBefore: noon})
 
 	_, _, err := d.SessionUser(t.Context(), old.ID, noon.Add(-time.Hour))
 	wantErr(t, err, db.ErrNotFound)
@@ -142,31 +142,6 @@ func TestOrganisations(t *testing.T) {
 		if exists != want {
 			t.Errorf("organisation %d exists: %v", id, exists)
 		}
-	}
-}
-
-func TestEnsureSigningKey_ReplicasAgree(t *testing.T) {
-	d := dbtest.New(t)
-	var mu sync.Mutex
-	seen := map[string]bool{}
-	var replicas sync.WaitGroup
-	for i := range 8 {
-		replicas.Go(func() {
-			keys, err := d.EnsureSigningKey(t.Context(), db.SigningKey{
-				ID: fmt.Sprint("key", i), Seed: make([]byte, 32), CreatedAt: noon,
-			})
-			if err != nil || len(keys) != 1 || len(keys[0].Seed) != 32 || !keys[0].CreatedAt.Equal(noon) {
-				t.Errorf("got %+v, %v", keys, err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			seen[keys[0].ID] = true
-		})
-	}
-	replicas.Wait()
-	if len(seen) != 1 {
-		t.Errorf("replicas have keys %v, want one", seen)
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
 const (
@@ -13,27 +16,49 @@ const (
 	expiredRetention = time.Hour
 )
 
-// sweep deletes expired enrollments, sessions and rate limits, until ctx ends. Every replica does it: the
-// second finds nothing left.
+// sweep deletes what has expired and rotates signing keys, at once and then now
+// and then until ctx ends. Every replica tries, and the database lets one at a
+// time do it.
 func (s *Server) sweep(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
+		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
+			s.logger.WarnContext(ctx, "what has expired is not deleted yet", slog.Any("error", err))
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
 		}
-		now := time.Now()
-		n, err := s.db.DeleteExpiredDevices(ctx, now.Add(-expiredRetention))
-		if err == nil {
-			err = s.db.DeleteExpired(ctx, now)
-		}
-		if err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "what has expired is not deleted yet", slog.Any("error", err))
-		}
-		if n > 0 {
-			s.logger.InfoContext(ctx, "expired enrollments deleted", slog.Int64("count", n))
-		}
 	}
+}
+
+func (s *Server) maintain(ctx context.Context) error {
+	next, err := auth.NewKey()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	done, _, err := s.db.Maintain(ctx, db.Maintenance{
+		EnrollmentsBefore: now.Add(-expiredRetention),
+		ExpiredBefore:     now,
+		Keys:              db.KeyRotation{Every: max(0, s.opts.KeyRotation), Candidate: next},
+	})
+	if err != nil {
+		return err
+	}
+	if done.Enrollments > 0 {
+		s.logger.InfoContext(ctx, "expired enrollments deleted", slog.Int64("count", done.Enrollments))
+	}
+	for _, key := range done.Keys.Created {
+		s.logger.InfoContext(ctx, "signing key made; it signs a day from now", slog.String("keyId", key))
+	}
+	for _, key := range done.Keys.Retired {
+		s.logger.InfoContext(ctx, "signing key retired", slog.String("keyId", key))
+	}
+	for _, key := range done.Keys.Deleted {
+		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
+	}
+	return nil
 }

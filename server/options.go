@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eclitunnel/eclitunnel/db"
 )
 
 // Defaults of Options.
@@ -20,7 +22,12 @@ const (
 	DefaultRelayListen = ":7443"
 	DefaultPortFirst   = 20000
 	DefaultPortLast    = 29999
+	DefaultKeyRotation = 30 * 24 * time.Hour
 )
+
+// minKeyRotation leaves a key time to sign after that in which it is only
+// published.
+const minKeyRotation = 2 * db.KeyLead
 
 // maxShutdownGrace is more than any load balancer needs.
 const maxShutdownGrace = 5 * time.Minute
@@ -61,6 +68,9 @@ type Options struct {
 	// Metrics is given the metrics of the panel and of its tunnel server, for as
 	// long as they run. It may hold those of one panel at a time. nil: none.
 	Metrics prometheus.Registerer
+	// KeyRotation is the age at which the key that signs tokens is followed by
+	// another; 0: 30 days, below 0: never. At least 48 hours otherwise.
+	KeyRotation time.Duration
 	// ShutdownGrace is how long the panel serves on once Run's context has ended,
 	// while /readyz says that it is stopping: what a load balancer needs to notice
 	// and send nobody here any more. 0: not at all.
@@ -137,6 +147,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Ports == (PortRange{}) {
 		o.Ports = PortRange{DefaultPortFirst, DefaultPortLast}
 	}
+	if o.KeyRotation == 0 {
+		o.KeyRotation = DefaultKeyRotation
+	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 10 * time.Second
 	}
@@ -151,6 +164,9 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 func (o Options) checkTimes() error {
+	if o.KeyRotation >= 0 && o.KeyRotation < minKeyRotation {
+		return fmt.Errorf("key rotation: %v is less than %v", o.KeyRotation, minKeyRotation)
+	}
 	if o.ShutdownGrace < 0 || o.ShutdownGrace > maxShutdownGrace {
 		return fmt.Errorf("shutdown grace: %v is not between 0 and %v", o.ShutdownGrace, maxShutdownGrace)
 	}

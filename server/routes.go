@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -33,11 +34,12 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	s.hub, err = control.New(control.Options{
-		Store:  s.db,
-		Ticket: s.ticket,
-		Keys:   s.auth.JWKS,
-		Caller: caller,
-		Logger: s.logger,
+		Store:      s.db,
+		Ticket:     s.ticket,
+		Keys:       s.auth.TicketKeys,
+		ReloadKeys: s.auth.ReloadKeys,
+		Caller:     caller,
+		Logger:     s.logger,
 	})
 	if err != nil {
 		return nil, err
@@ -62,16 +64,20 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	return accessLog(s.logger, s.latency, pages), nil
 }
 
-func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64) (string, error) {
-	ticket, _, err := s.auth.Ticket(client, server, tokenVersion)
+func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64, serverSeen time.Time) (string, error) {
+	ticket, _, err := s.auth.Ticket(client, server, tokenVersion, serverSeen)
 	return ticket, err
 }
 
 // caller is the device that a control channel's token stands for.
 func caller(ctx context.Context) (control.Device, bool) {
-	device := auth.FromContext(ctx).Device
+	principal := auth.FromContext(ctx)
+	device := principal.Device
 	if device == nil {
 		return control.Device{}, false
 	}
-	return control.Device{ID: device.ID, Kind: types.DeviceKind(device.Kind), TokenVersion: device.TokenVersion}, true
+	return control.Device{
+		ID: device.ID, Kind: types.DeviceKind(device.Kind),
+		TokenVersion: device.TokenVersion, TokenKey: principal.TokenKey,
+	}, true
 }

@@ -39,6 +39,10 @@ type commands struct {
 	Admin   struct {
 		Create createAdminCommand `cmd:"" help:"Create an admin, beside a running panel or not."`
 	} `cmd:"" help:"Manage admins."`
+	Keys struct {
+		List   listKeysCommand   `cmd:"" help:"List the keys that tokens are signed with."`
+		Revoke revokeKeysCommand `cmd:"" help:"End keys that have leaked, and all that they signed; says which devices need new tokens."`
+	} `cmd:"" help:"Manage signing keys, beside a running panel or not."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -31,6 +31,7 @@ type serveCommand struct {
 	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
 	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
 
+	KeyRotation   time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which the key that signs tokens is followed by another, at least 48h; 0: never (default: 720h)."`
 	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to serve on when told to stop, while /readyz answers 503, for a load balancer to notice (default: 0s)."`
 
 	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to the operator's network alone: the latter shows memory, secrets included (default: nowhere)."`
@@ -90,10 +91,20 @@ func (c *serveCommand) options() (server.Options, error) {
 			BindHost: c.BindHost,
 		},
 		Ports:         server.PortRange(c.PortRange),
+		KeyRotation:   neverIfZero(c.KeyRotation),
 		ShutdownGrace: c.ShutdownGrace,
 		Version:       version,
 		Commit:        commit,
 	}, nil
+}
+
+// neverIfZero translates from the command line, where 0 is never, to the options,
+// where it is the default.
+func neverIfZero(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // portRange is FIRST-LAST on the command line.

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +24,7 @@ const cookieName = "session"
 // Store is what auth needs of the database.
 type Store interface {
 	EnsureSigningKey(ctx context.Context, candidate db.SigningKey) ([]db.SigningKey, error)
+	SigningKeys(ctx context.Context) ([]db.SigningKey, error)
 	UserByEmail(ctx context.Context, email string) (db.User, error)
 	CreateSession(ctx context.Context, session db.Session) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
@@ -51,9 +54,13 @@ type Auth struct {
 	publicURL *url.URL
 	proxies   []netip.Prefix
 	now       func() time.Time
-	keys      *keyring
 	passwords *passwords
 	origin    *http.CrossOriginProtection
+
+	keys   atomic.Pointer[keyring]
+	loads  atomic.Uint64 // How often reading them again has begun.
+	reload sync.Mutex    // Held meanwhile.
+	loaded uint64        // Which of the loads was the last to succeed; guarded by reload.
 }
 
 // New loads the panel's signing keys, and makes the first one where there is
@@ -65,7 +72,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	keys, err := loadKeys(ctx, options.Store, options.Now())
+	keys, err := loadKeys(ctx, options.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +84,16 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	if err := origin.AddTrustedOrigin(options.PublicURL.Scheme + "://" + options.PublicURL.Host); err != nil {
 		return nil, err
 	}
-	return &Auth{
+	a := &Auth{
 		store:     options.Store,
 		publicURL: options.PublicURL,
 		proxies:   options.TrustedProxies,
 		now:       options.Now,
-		keys:      keys,
 		passwords: passwords,
 		origin:    origin,
-	}, nil
+	}
+	a.keys.Store(keys)
+	return a, nil
 }
 
 // Authenticate tells who makes a request. A bearer token wins over the cookie,
@@ -107,8 +115,13 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	if err := a.origin.Check(r); err != nil {
 		return Principal{}, problem.Unauthorized("The session cookie is not accepted from another origin.")
 	}
-	claims, err := a.keys.verify(cookie.Value, a.now())
-	if err != nil || claims.audience != audienceSession {
+	claims, err := a.verify(r.Context(), cookie.Value)
+	switch {
+	case errors.Is(err, errToken):
+		return Principal{}, errDeadSession
+	case err != nil:
+		return Principal{}, err
+	case claims.audience != audienceSession:
 		return Principal{}, errDeadSession
 	}
 	return a.session(r.Context(), claims)
@@ -120,9 +133,12 @@ var (
 )
 
 func (a *Auth) bearer(ctx context.Context, token string) (Principal, error) {
-	claims, err := a.keys.verify(token, a.now())
-	if err != nil {
+	claims, err := a.verify(ctx, token)
+	switch {
+	case errors.Is(err, errToken):
 		return Principal{}, errDeadToken
+	case err != nil:
+		return Principal{}, err
 	}
 	switch claims.audience {
 	case audienceSession:
@@ -166,5 +182,5 @@ func (a *Auth) device(ctx context.Context, claims claims) (Principal, error) {
 	case device.TokenVersion != claims.version || device.Kind != claims.kind || device.ApprovedAt == nil:
 		return Principal{}, problem.Unauthorized("This device's token has been replaced by a newer one.")
 	}
-	return Principal{Device: &device}, nil
+	return Principal{Device: &device, TokenKey: claims.key}, nil
 }

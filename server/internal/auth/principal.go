@@ -1,8 +1,9 @@
 // Package auth tells who is asking: it issues and checks the panel's tokens, and
 // turns a request's credential into a Principal.
 //
-// Tokens are JWTs signed with Ed25519 by the panel's key, which lives in
-// Postgres and is the same on every replica. There are three sorts, told apart by
+// Tokens are JWTs signed with Ed25519 by the panel's keys, which live in Postgres
+// and are the same on every replica. One of them signs at a time; it is followed
+// by another now and then (package db says when). There are three sorts, told apart by
 // their audience, and none is ever taken for another: sessions (people), device
 // tokens (agents) and tickets (a tunnel client's proof to a tunnel server).
 package auth
@@ -32,6 +33,8 @@ type Principal struct {
 	Session *db.Session
 	// Device is the row as it was when its token was checked.
 	Device *db.Device
+	// TokenKey is the id of the key that signed the device's token.
+	TokenKey string
 }
 
 // Kind returns the sort of caller.

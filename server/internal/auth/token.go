@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
 	"github.com/lestrrat-go/jwx/v2/jwt"
 )
 
@@ -27,7 +30,7 @@ const (
 // DeviceToken issues the token of a device at a token version. It has no expiry:
 // it is good until the version is raised.
 func (a *Auth) DeviceToken(id uuid.UUID, kind string, version int64) (string, error) {
-	return a.keys.sign(a.builder().
+	return sign(a.signer(), a.builder().
 		Audience([]string{audienceDevice}).
 		Subject(id.String()).
 		Claim("kind", kind).
@@ -35,11 +38,13 @@ func (a *Auth) DeviceToken(id uuid.UUID, kind string, version int64) (string, er
 }
 
 // Ticket issues what a tunnel client shows to one tunnel server, which verifies
-// it without the panel. It is good for 24 hours, and as long as the client's
-// token version stays.
-func (a *Auth) Ticket(clientID, serverID uuid.UUID, version int64) (token string, expires time.Time, err error) {
-	expires = a.now().Add(ticketLifetime).Truncate(time.Second)
-	token, err = a.keys.sign(a.builder().
+// it without the panel. It is good for 24 hours, and as long as the client's token
+// version stays. The key is one that a tunnel server last connected at serverSeen
+// has heard of.
+func (a *Auth) Ticket(clientID, serverID uuid.UUID, version int64, serverSeen time.Time) (token string, expires time.Time, err error) {
+	now := a.now()
+	expires = now.Add(ticketLifetime).Truncate(time.Second)
+	token, err = sign(a.keys.Load().ticketSigner(now, serverSeen), a.builder().
 		Audience([]string{serverID.String()}).
 		Subject(clientID.String()).
 		Expiration(expires).
@@ -49,7 +54,7 @@ func (a *Auth) Ticket(clientID, serverID uuid.UUID, version int64) (token string
 }
 
 func (a *Auth) sessionToken(id uuid.UUID, userID int64, expires time.Time) (string, error) {
-	return a.keys.sign(a.builder().
+	return sign(a.signer(), a.builder().
 		Audience([]string{audienceSession}).
 		Subject(strconv.FormatInt(userID, 10)).
 		JwtID(id.String()).
@@ -60,12 +65,14 @@ func (a *Auth) builder() *jwt.Builder {
 	return jwt.NewBuilder().Issuer(issuer).IssuedAt(a.now())
 }
 
-func (k *keyring) sign(builder *jwt.Builder) (string, error) {
+func (a *Auth) signer() jwk.Key { return a.keys.Load().signer(a.now()) }
+
+func sign(key jwk.Key, builder *jwt.Builder) (string, error) {
 	token, err := builder.Build()
 	if err != nil {
 		return "", fmt.Errorf("build token: %w", err)
 	}
-	signed, err := jwt.Sign(token, jwt.WithKey(jwa.EdDSA, k.signer))
+	signed, err := jwt.Sign(token, jwt.WithKey(jwa.EdDSA, key))
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
@@ -74,6 +81,7 @@ func (k *keyring) sign(builder *jwt.Builder) (string, error) {
 
 // claims is what a verified token says.
 type claims struct {
+	key      string // The id of the key that signed it.
 	audience string
 	subject  string
 	id       string
@@ -86,15 +94,36 @@ const noVersion = -1
 
 var errToken = errors.New("token is not one of ours")
 
+// verify checks a token. What is wrong with it is an errToken; any other error
+// is that the keys could not be read.
+func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
+	if len(token) > maxToken {
+		return claims{}, errToken
+	}
+	message, err := jws.ParseString(token)
+	if err != nil || len(message.Signatures()) != 1 {
+		return claims{}, errors.Join(errToken, err)
+	}
+	headers := message.Signatures()[0].ProtectedHeaders()
+	if headers == nil {
+		return claims{}, errToken
+	}
+	id := headers.KeyID()
+	keys, err := a.keysFor(ctx, id)
+	if err != nil {
+		return claims{}, err
+	}
+	result, err := keys.verify(token, a.now())
+	result.key = id
+	return result, err
+}
+
 // verify checks a token's signature, issuer and times. Only the keys and the
 // algorithm named in the keyring are accepted, whatever the token's header says:
 // the key set matches by kid and by the alg pinned on each key, so neither "none"
 // nor an HMAC over the public key gets past it. Whose token it is follows from
 // its audience, which the caller must look at.
 func (k *keyring) verify(token string, now time.Time) (claims, error) {
-	if len(token) > maxToken {
-		return claims{}, errToken
-	}
 	parsed, err := jwt.ParseString(token,
 		jwt.WithKeySet(k.public),
 		jwt.WithIssuer(issuer),

@@ -132,7 +132,7 @@ func TestAuthenticate_TakesNoSortOfTokenForAnother(t *testing.T) {
 	p.user(t)
 	login := p.login(t)
 	device, deviceToken := p.device(t)
-	ticket, _, err := p.auth.Ticket(device.ID, uuid.New(), device.TokenVersion)
+	ticket, _, err := p.auth.Ticket(device.ID, uuid.New(), device.TokenVersion, p.clock.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestAuthenticate_SessionTokenNeedsItsExpiryAndItsUser(t *testing.T) {
 func TestTicket_VerifiesOfflineWithThePublishedKeys(t *testing.T) {
 	p := newPanel(t)
 	client, server := uuid.New(), uuid.New()
-	ticket, expires, err := p.auth.Ticket(client, server, 4)
+	ticket, expires, err := p.auth.Ticket(client, server, 4, p.clock.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,8 @@ type replica struct {
 
 	mu      sync.Mutex
 	tickets int
+	keys    []types.JWK
+	revoked bool // What the next ReloadKeys reports.
 	clocks  map[time.Duration]chan time.Time
 }
 
@@ -41,11 +43,20 @@ type deviceKey struct{}
 
 func startReplica(t *testing.T, d *db.DB, change ...func(*control.Options)) *replica {
 	t.Helper()
-	r := &replica{t: t, clocks: map[time.Duration]chan time.Time{}}
+	r := &replica{t: t, keys: []types.JWK{{Kid: "k1"}}, clocks: map[time.Duration]chan time.Time{}}
 	opts := control.Options{
 		Store:  d,
 		Ticket: r.ticket,
-		Keys:   func() types.JWKS { return types.JWKS{Keys: []types.JWK{{Kid: "k1"}}} },
+		Keys: func() types.JWKS {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return types.JWKS{Keys: r.keys}
+		},
+		ReloadKeys: func(context.Context) (bool, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.revoked, nil
+		},
 		Caller: func(ctx context.Context) (control.Device, bool) {
 			device, ok := ctx.Value(deviceKey{}).(control.Device)
 			return device, ok
@@ -95,7 +106,7 @@ func (r *replica) shutdown() {
 }
 
 // ticket is different each time, as a signature with a new time is.
-func (r *replica) ticket(client, server uuid.UUID, version int64) (string, error) {
+func (r *replica) ticket(client, server uuid.UUID, version int64, _ time.Time) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tickets++

@@ -59,10 +59,15 @@ type Store interface {
 type Options struct {
 	Store Store // Required.
 	// Ticket signs a ticket with which a client proves itself to a tunnel
-	// server. Required; called from many goroutines.
-	Ticket func(client, server uuid.UUID, tokenVersion int64) (string, error)
+	// server that was last seen connected at a time. Required; called from many
+	// goroutines.
+	Ticket func(client, server uuid.UUID, tokenVersion int64, serverSeen time.Time) (string, error)
 	// Keys are the public keys that tunnel servers verify tickets with. Required.
 	Keys func() types.JWKS
+	// ReloadKeys has Ticket and Keys work with the keys that there are now. It
+	// reports whether some were revoked, so that tickets have to be replaced.
+	// Required.
+	ReloadKeys func(ctx context.Context) (revoked bool, err error)
 	// Caller is the device that the request's credential stands for. Required.
 	Caller func(ctx context.Context) (Device, bool)
 
@@ -81,6 +86,8 @@ type Device struct {
 	ID           uuid.UUID
 	Kind         types.DeviceKind
 	TokenVersion int64
+	// TokenKey is the id of the key that signed the token; empty where not known.
+	TokenKey string
 }
 
 // Hub is the control channels of one replica.
@@ -109,8 +116,8 @@ type Hub struct {
 
 // New makes a Hub, which serves once it has been started.
 func New(opts Options) (*Hub, error) {
-	if opts.Store == nil || opts.Ticket == nil || opts.Keys == nil || opts.Caller == nil {
-		return nil, errors.New("control: Store, Ticket, Keys and Caller are required")
+	if opts.Store == nil || opts.Ticket == nil || opts.Keys == nil || opts.ReloadKeys == nil || opts.Caller == nil {
+		return nil, errors.New("control: Store, Ticket, Keys, ReloadKeys and Caller are required")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

@@ -333,3 +333,40 @@ func TestHub_RefusesWhoIsNoDeviceAndWhatIsNoWebSocket(t *testing.T) {
 		}
 	}
 }
+
+func TestHub_TellsTunnelServersOfKeysAndClientsOfTheirLoss(t *testing.T) {
+	d := dbtest.New(t)
+	r := startReplica(t, d)
+	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
+	server := r.connect(t, serverRow)
+	controltest.Next[types.ServerSnapshot](server)
+	allocate(t, d, clientRow, serverRow, "tcp", 20001)
+	controltest.Next[types.ServerChange](server)
+	client := r.connect(t, clientRow)
+	controltest.Next[types.ClientSnapshot](client)
+	keys := func(revoked bool, ids ...string) {
+		t.Helper()
+		r.mu.Lock()
+		r.keys, r.revoked = nil, revoked
+		for _, id := range ids {
+			r.keys = append(r.keys, types.JWK{Kid: id})
+		}
+		r.mu.Unlock()
+		if _, err := dbtest.SQL(t, d).ExecContext(t.Context(), `SELECT pg_notify('eclitunnel', 'keys')`); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	keys(false, "k2", "k1")
+	if got := controltest.Next[types.ServerChange](server).Keys; got == nil || len(got.Keys) != 2 {
+		t.Errorf("keys %+v", got)
+	}
+	keys(true, "k3")
+	if got := controltest.Next[types.ServerChange](server).Keys; got == nil || len(got.Keys) != 1 || got.Keys[0].Kid != "k3" {
+		t.Errorf("keys %+v", got)
+	}
+	// The first and only change: a key that was merely added is no news to it.
+	if got := controltest.Next[types.ClientChange](client); len(got.Servers) != 1 || got.Revision != 2 {
+		t.Errorf("change %+v", got)
+	}
+}

@@ -51,6 +51,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		device:  device.ID,
 		kind:    device.Kind,
 		version: device.TokenVersion,
+		key:     device.TokenKey,
 		reports: newReports(),
 		wake:    make(chan struct{}, 1),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
@@ -157,6 +158,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		ReplicaID:    h.replica,
 		AgentVersion: hello.AgentVersion,
 		Platform:     hello.Platform,
+		TokenKey:     s.key,
 	}
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint

@@ -40,7 +40,8 @@ type session struct {
 	device     uuid.UUID
 	kind       types.DeviceKind
 	version    int64
-	generation int64 // Set by Connect, before anyone else sees the session.
+	key        string // That signed its token.
+	generation int64  // Set by Connect, before anyone else sees the session.
 	gone       error // What reading came to; of the goroutine in serve alone.
 
 	reports *reports
@@ -176,15 +177,21 @@ func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err e
 		}
 		todo.row = false
 	}
+	if todo.state || todo.snapshot {
+		wait, err = s.refresh(ctx, todo)
+	}
+	// Whatever became of the state: tickets outlive the database's absence.
 	if todo.tickets {
 		if err := s.renewTickets(); err != nil {
 			return 0, err
 		}
 		todo.tickets = false
 	}
-	if !todo.state && !todo.snapshot {
-		return 0, nil
-	}
+	return wait, err
+}
+
+// refresh does what of todo takes reading the desired state.
+func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, err error) {
 	if todo.snapshot && s.sent != nil {
 		if wait := resyncInterval - time.Since(s.lastSnapshot); wait > 0 {
 			return wait, nil
@@ -229,8 +236,12 @@ func (s *session) send(state desired, whole bool) error {
 	} else {
 		message, err = state.change(s.sent, s.revision+1, s.ticket)
 	}
-	if err != nil || message == nil {
+	if err != nil {
 		return err
+	}
+	if message == nil {
+		s.sent = state // The same, but for when its tunnel servers were last seen.
+		return nil
 	}
 	// Before the device can answer: it may report as soon as it has the message.
 	s.reports.expect(state.allocations())
@@ -245,7 +256,7 @@ func (s *session) send(state desired, whole bool) error {
 	return nil
 }
 
-// renewTickets needs no database, so tickets outlive its absence.
+// renewTickets needs no database.
 func (s *session) renewTickets() error {
 	state, ok := s.sent.(*clientState)
 	if !ok {
@@ -262,6 +273,6 @@ func (s *session) renewTickets() error {
 	return nil
 }
 
-func (s *session) ticket(server uuid.UUID) (string, error) {
-	return s.hub.opts.Ticket(s.device, server, s.version)
+func (s *session) ticket(server uuid.UUID, seen time.Time) (string, error) {
+	return s.hub.opts.Ticket(s.device, server, s.version, seen)
 }

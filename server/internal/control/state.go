@@ -5,6 +5,7 @@ import (
 	"net"
 	"reflect"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,20 +24,23 @@ type desired interface {
 	allocations() map[int64]struct{}
 }
 
-// issueTicket signs a ticket for the session's client to a tunnel server.
-type issueTicket func(serverID uuid.UUID) (string, error)
+// issueTicket signs a ticket for the session's client to a tunnel server that was
+// last seen at a time.
+type issueTicket func(serverID uuid.UUID, seen time.Time) (string, error)
 
 // clientState is what a tunnel client shall do. Its servers carry no tickets:
 // those are signed as they are sent, so that a fresh one is not a difference.
 type clientState struct {
 	bindings []types.ClientAllocation
 	servers  []types.ClientServer
+	seen     map[uuid.UUID]time.Time // When each server was last connected.
 }
 
 func newClientState(rows db.ClientState) *clientState {
 	s := &clientState{
 		bindings: make([]types.ClientAllocation, 0, len(rows.Allocations)),
 		servers:  make([]types.ClientServer, 0, len(rows.Servers)),
+		seen:     make(map[uuid.UUID]time.Time, len(rows.Servers)),
 	}
 	for _, a := range rows.Allocations {
 		s.bindings = append(s.bindings, types.ClientAllocation{
@@ -54,6 +58,9 @@ func newClientState(rows db.ClientState) *clientState {
 		if d.RelayPort == 0 {
 			continue // It has not said yet where it takes links.
 		}
+		if d.LastSeenAt != nil {
+			s.seen[d.ID] = *d.LastSeenAt
+		}
 		s.servers = append(s.servers, types.ClientServer{
 			ID:          d.ID,
 			Address:     hostPort(d.PublicHost, d.RelayPort),
@@ -64,7 +71,7 @@ func newClientState(rows db.ClientState) *clientState {
 }
 
 func (s *clientState) snapshot(revision types.Revision, issue issueTicket) (any, error) {
-	servers, err := withTickets(s.servers, issue)
+	servers, err := s.withTickets(s.servers, issue)
 	return types.ClientSnapshot{
 		Type:        types.TypeClientSnapshot,
 		Revision:    revision,
@@ -80,7 +87,7 @@ func (s *clientState) change(before desired, revision types.Revision, issue issu
 	if len(bindings)+len(removed)+len(servers)+len(removedServers) == 0 {
 		return nil, nil
 	}
-	servers, err := withTickets(servers, issue)
+	servers, err := s.withTickets(servers, issue)
 	return types.ClientChange{
 		Type:               types.TypeClientChange,
 		Revision:           revision,
@@ -97,7 +104,7 @@ func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, 
 	if len(s.servers) == 0 {
 		return nil, nil
 	}
-	servers, err := withTickets(s.servers, issue)
+	servers, err := s.withTickets(s.servers, issue)
 	return types.ClientChange{
 		Type:               types.TypeClientChange,
 		Revision:           revision,
@@ -112,10 +119,10 @@ func (s *clientState) allocations() map[int64]struct{} {
 	return keySet(s.bindings, func(a types.ClientAllocation) int64 { return a.ID })
 }
 
-func withTickets(servers []types.ClientServer, issue issueTicket) ([]types.ClientServer, error) {
+func (s *clientState) withTickets(servers []types.ClientServer, issue issueTicket) ([]types.ClientServer, error) {
 	out := make([]types.ClientServer, len(servers))
 	for i, server := range servers {
-		ticket, err := issue(server.ID)
+		ticket, err := issue(server.ID, s.seen[server.ID])
 		if err != nil {
 			return nil, fmt.Errorf("issue a ticket to server %s: %w", server.ID, err)
 		}

@@ -41,33 +41,72 @@ func (h *Hub) start(ctx context.Context) error {
 func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 	var backoff channel.Backoff
 	var again <-chan time.Time
+	keys, all := false, false // What is to be read.
 	for {
-		all := false
 		select {
 		case event, ok := <-events:
-			if !ok {
+			switch {
+			case !ok:
 				return
-			}
-			all = event.All
-			if !all {
+			case event.All:
+				keys, all = true, true
+				// Events were missed, and with them perhaps our own disconnects.
+				h.reconcile.Store(true)
+			case event.Keys:
+				keys = true
+			default:
 				h.changed(event.DeviceID)
+				continue
 			}
 		case <-again:
-			all = true
-		}
-		if !all {
-			continue
 		}
 		again = nil
-		// Events were missed, and with them perhaps our own disconnects.
-		h.reconcile.Store(true)
-		if err := h.readAll(ctx); err != nil && ctx.Err() == nil {
-			h.opts.Logger.WarnContext(ctx, "settings and devices not read again yet", slog.Any("error", err))
+		if err := h.catchUp(ctx, &keys, &all); err != nil {
+			if ctx.Err() == nil {
+				h.opts.Logger.WarnContext(ctx, "keys, settings and devices not read again yet", slog.Any("error", err))
+			}
 			again = time.After(backoff.Next())
 			continue
 		}
 		backoff.Reset()
 	}
+}
+
+// catchUp reads keys or all, and takes from them what is done.
+func (h *Hub) catchUp(ctx context.Context, keys, all *bool) error {
+	if *keys {
+		// First, since what is read after it is signed with them.
+		if err := h.readKeys(ctx); err != nil {
+			return err
+		}
+		*keys = false
+	}
+	if *all {
+		if err := h.readAll(ctx); err != nil {
+			return err
+		}
+		*all = false
+	}
+	return nil
+}
+
+// readKeys has tunnel servers told of the signing keys that there are now and,
+// where some were revoked, tunnel clients sent tickets signed by others.
+func (h *Hub) readKeys(ctx context.Context) error {
+	revoked, err := h.opts.ReloadKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("read signing keys: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.current {
+		if s.kind == types.DeviceKindServer {
+			s.want(work{state: true})
+		} else if revoked {
+			s.want(work{tickets: true})
+		}
+	}
+	return nil
 }
 
 // changed has the device's channel, where it is here, look at the database.
@@ -175,7 +214,8 @@ func (h *Hub) renewTickets(ctx context.Context) {
 		}
 		h.mu.Lock()
 		for _, s := range h.current {
-			s.want(work{tickets: true})
+			// The state tells which keys the tunnel servers have heard of.
+			s.want(work{state: s.kind == types.DeviceKindClient, tickets: true})
 		}
 		h.mu.Unlock()
 	}

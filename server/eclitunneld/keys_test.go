@@ -1,0 +1,38 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func TestKeys_AreListedAndRevoked(t *testing.T) {
+	url := dbtest.URL(t)
+	t.Setenv("ECLITUNNEL_DATABASE_URL", url)
+	if _, err := dbtest.Open(t, url).EnsureSigningKey(t.Context(), db.SigningKey{ID: "LEAKED", Seed: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	keys := func(want int, args ...string) string {
+		t.Helper()
+		code, stdout, stderr := call(t, "", append(append([]string{"keys"}, args...), "--log-level", "error")...)
+		if code != want {
+			t.Fatalf("keys %v: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+		return stdout + stderr
+	}
+	list := strings.Fields(keys(exitOK, "list"))
+	if len(list) != 9 || list[5] != "LEAKED" || list[6] != "signs" {
+		t.Errorf("list: %q", list)
+	}
+	if got := keys(exitFailed, "revoke", "MISTYPED"); !strings.Contains(got, "MISTYPED") {
+		t.Errorf("a key that is none: %q", got)
+	}
+	if got := keys(exitOK, "revoke", "--all"); !strings.Contains(got, "Revoked 1 signing keys") {
+		t.Errorf("revoke: %q", got)
+	}
+	if list := keys(exitOK, "list"); strings.Contains(list, "LEAKED") || !strings.Contains(list, "signs") {
+		t.Errorf("list afterwards: %q", list)
+	}
+}
