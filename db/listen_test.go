@@ -83,16 +83,20 @@ func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
 	_, err := d.UpdateAllocation(t.Context(), everything, made.ID, db.AllocationPatch{Name: ptr("x")})
 	check(t, err)
 	wantEvents(t, events, "update allocation", client, server)
+	connect(t, d, client, replica) // no event
+	connect(t, d, client, replica) // no event
+	replica = startReplica(t, d)
 	connect(t, d, client, replica)
-	wantEvents(t, events, "connect client", client)
+	wantEvents(t, events, "connect client to another replica", client)
 
 	hello := db.Hello{TokenVersion: server.TokenVersion, ReplicaID: replica, RelayPort: 8443, Fingerprint: "ab"}
 	_, err = d.Connect(t.Context(), server.ID, hello)
 	check(t, err)
-	wantEvents(t, events, "connect server at a new endpoint", server, client)
+	wantEvents(t, events, "connect server at a new endpoint", client)
+	hello.ReplicaID = startReplica(t, d)
 	_, err = d.Connect(t.Context(), server.ID, hello)
 	check(t, err)
-	wantEvents(t, events, "connect server again", server)
+	wantEvents(t, events, "connect server to another replica", server)
 
 	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("new.example.com")})
 	check(t, err)
@@ -191,7 +195,8 @@ func TestListen_SlowReaderGetsEachDeviceOnce(t *testing.T) {
 		check(t, err)
 	}
 	marker := enroll(t, d, db.KindClient, nil)
-	connect(t, d, marker, startReplica(t, d))
+	_, err := d.RegenerateToken(t.Context(), everything, marker.ID)
+	check(t, err)
 	counts := map[uuid.UUID]int{}
 	for counts[marker.ID] == 0 {
 		select {

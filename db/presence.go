@@ -52,17 +52,20 @@ type Hello struct {
 }
 
 // Connect takes a device online and returns the generation of this connection, which is above that
-// of every earlier one. Its reports on allocations start over. The device is notified, so that an
-// older connection elsewhere ends, and so are the clients of a tunnel server that is now reached
-// differently.
+// of every earlier one. Its reports on allocations start over. Where another replica had it online
+// the device is notified, so that an older connection there ends; and so are the clients of a tunnel
+// server that is now reached differently.
 //
 // It returns [ErrNotFound] where the device is deleted and [ErrConflict] where the token version is
 // not the valid one, or the device not approved. The replica must hold a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
-		var before Device
+		var before struct {
+			Device
+			Replica uuid.NullUUID `db:"replica_id"`
+		}
 		err := tx.GetContext(ctx, &before,
-			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $1 FOR NO KEY UPDATE OF d`, deviceID)
+			`SELECT `+deviceColumns+`, d.replica_id FROM devices d WHERE d.id = $1 FOR NO KEY UPDATE OF d`, deviceID)
 		if err != nil {
 			return err
 		}
@@ -87,6 +90,11 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 			if err := notifyClientsOf(ctx, tx, deviceID); err != nil {
 				return err
 			}
+		}
+		// An older connection on this replica its hub knows of, and most often there is none: with
+		// thousands of devices that come back at once, each would be read again for its own event.
+		if !before.Replica.Valid || before.Replica.UUID == hello.ReplicaID {
+			return nil
 		}
 		return notify(ctx, tx, deviceID)
 	})

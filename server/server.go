@@ -32,10 +32,10 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	routes   atomic.Pointer[http.Handler] // Those in force.
-	memory   *memoryListener // Where the embedded tunnel server dials.
-	tls      *tls.Config     // nil serves HTTP.
-	url      *url.URL        // Where people and agents reach the panel.
-	host     string          // Where players reach tunnel servers.
+	memory   *memoryListener              // Where the embedded tunnel server dials.
+	tls      *tls.Config                  // nil serves HTTP.
+	url      *url.URL                     // Where people and agents reach the panel.
+	host     string                       // Where players reach tunnel servers.
 	db       *db.DB
 	auth     *auth.Auth
 	hub      *control.Hub

@@ -2,10 +2,10 @@
 // of the control channel and of a link use it: one writer, a bounded queue,
 // liveness in both directions, and an end that always has a reason.
 //
-// Liveness: each end sends a ping every [Options.PingInterval] and takes the
-// other for dead once nothing at all has arrived for [Options.Deadline]. Both
-// ends do so, hence a connection that is cut in one direction only is found by
-// both.
+// Liveness: each end sends a ping every [Options.PingInterval], unless it is
+// [Options.Lazy] and the other does, and takes the other for dead once nothing at
+// all has arrived for [Options.Deadline]. Both ends do so, hence a connection that
+// is cut in one direction only is found by both.
 //
 // [Keep] holds such a channel open against a peer that comes and goes.
 package channel
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -49,6 +50,9 @@ type Options struct {
 	WriteTimeout time.Duration // Of one message; 0: Deadline.
 	Queue        int           // Messages waiting to be written; 0: 64.
 	MaxMessage   int64         // Largest message taken, in bytes; 0: 1 MiB.
+	// Lazy leaves a ping out when the peer has sent one since the last was due:
+	// its pings and our answers show both ends that the other lives.
+	Lazy bool
 }
 
 func (o Options) withDefaults() Options {
@@ -77,6 +81,7 @@ type Conn struct {
 	opts Options
 
 	queue   chan []byte
+	pinged  atomic.Bool   // The peer has sent a ping since ours was due.
 	closing chan struct{} // Closed once an end is decided.
 	written chan struct{} // Closed when the writer has ended.
 
@@ -102,6 +107,7 @@ func New(ws *websocket.Conn, opts Options) *Conn {
 	pong := ws.PingHandler()
 	ws.SetPingHandler(func(data string) error {
 		c.extend()
+		c.pinged.Store(true)
 		return pong(data)
 	})
 	ws.SetPongHandler(func(string) error {
@@ -174,6 +180,10 @@ func (c *Conn) Close(code int, reason string) {
 // Closing is closed once an end is decided, by either side.
 func (c *Conn) Closing() <-chan struct{} { return c.closing }
 
+// Resume gives the peer another deadline, for a reading goroutine that has been
+// busy elsewhere: what the peer has sent meanwhile is there to be read.
+func (c *Conn) Resume() { c.extend() }
+
 // Wait reads until the channel has ended, closes the socket and waits for the
 // writer. Without a Close before it, it waits for the peer. Only the reading
 // goroutine may call it.
@@ -234,6 +244,9 @@ func (c *Conn) write() {
 		case data := <-c.queue:
 			err = c.writeMessage(data)
 		case <-ping.C:
+			if c.pinged.Swap(false) && c.opts.Lazy {
+				continue
+			}
 			err = c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.opts.WriteTimeout))
 		case <-c.closing:
 			c.writeClose()

@@ -271,3 +271,48 @@ func TestKeep_EndsWithItsContextAndTellsThePeer(t *testing.T) {
 		t.Fatalf("the peer saw %v", err)
 	}
 }
+
+func TestConn_LazyEndPingsOnlyAPeerThatDoesNot(t *testing.T) {
+	const interval = 100 * time.Millisecond
+	for name, test := range map[string]struct {
+		peerPings bool
+		want      func(pings int) bool
+	}{
+		"a peer that pings":        {true, func(pings int) bool { return pings <= 1 }},
+		"a peer that only listens": {false, func(pings int) bool { return pings >= 2 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pings := make(chan int, 1)
+			ws := dial(t, func(ws *websocket.Conn) {
+				end := time.Now().Add(4 * interval)
+				count := 0
+				answer := ws.PingHandler()
+				ws.SetPingHandler(func(data string) error {
+					count++
+					return answer(data)
+				})
+				ping := func(string) error {
+					return ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second))
+				}
+				if test.peerPings {
+					ws.SetPongHandler(ping) // One after the other.
+					if err := ping(""); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := ws.SetReadDeadline(end); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := ws.ReadMessage(); err == nil {
+					t.Error("got a message")
+				}
+				pings <- count
+			})
+			c := channel.New(ws, channel.Options{PingInterval: interval, Deadline: 10 * time.Second, Lazy: true})
+			c.Wait()
+			if got := <-pings; !test.want(got) {
+				t.Errorf("it sent %d pings in four intervals", got)
+			}
+		})
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,14 @@ const (
 	// maxReads bounds the states read at once: after a lost listener every
 	// channel reads, and the rest of the panel needs connections too.
 	maxReads = 8
+	// maxConnects bounds the devices noted as connected at once. Together with
+	// maxReads it is less than the pool of connections has.
+	maxConnects = 4
+	// handOverStep channels are closed at a time, or more so that there are no more
+	// than handOverSteps, with a pause between.
+	handOverStep  = 200
+	handOverSteps = 25
+	handOverPause = 100 * time.Millisecond
 	// batch bounds the devices looked up in one query.
 	batch = 1000
 	// lease is how long a replica that is gone still counts; it is renewed
@@ -96,6 +106,7 @@ type Hub struct {
 	replica  uuid.UUID
 	upgrader websocket.Upgrader
 	reads    chan struct{} // A slot for each state being read.
+	connects chan struct{} // A slot for each device being connected.
 
 	// reconcile is set when presence may differ from what the database says.
 	reconcile atomic.Bool
@@ -122,6 +133,8 @@ func New(opts Options) (*Hub, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
+	// Devices ping; that is half of what keeps thousands of idle channels alive.
+	opts.Channel.Lazy = true
 	if opts.HelloTimeout == 0 {
 		opts.HelloTimeout = defaultHelloTimeout
 	}
@@ -136,6 +149,7 @@ func New(opts Options) (*Hub, error) {
 		replica:  uuid.New(),
 		upgrader: websocket.Upgrader{HandshakeTimeout: opts.HelloTimeout, Error: refuse},
 		reads:    make(chan struct{}, maxReads),
+		connects: make(chan struct{}, maxConnects),
 		open:     map[*session]struct{}{},
 		current:  map[uuid.UUID]*session{},
 		online:   map[uuid.UUID]int{},
@@ -161,10 +175,9 @@ func (h *Hub) Start(ctx context.Context) error {
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.stopping = true
-	for s := range h.open {
-		s.close(channel.CloseRestarting, restarting)
-	}
+	sessions := slices.Collect(maps.Keys(h.open))
 	h.mu.Unlock()
+	handOver(ctx, sessions)
 	if err := wait(ctx, &h.handlers); err != nil {
 		return err
 	}
@@ -175,6 +188,20 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		return err
 	}
 	return h.opts.Store.ReleaseReplica(ctx, h.replica)
+}
+
+// handOver closes channels in steps where there are many: their devices are at
+// the other replicas' doors within a quarter of a second.
+func handOver(ctx context.Context, sessions []*session) {
+	size := max(handOverStep, (len(sessions)+handOverSteps-1)/handOverSteps)
+	for i, part := range slices.Collect(slices.Chunk(sessions, size)) {
+		if i > 0 {
+			pause(ctx, handOverPause) // Where ctx has ended, the rest follow at once.
+		}
+		for _, s := range part {
+			s.close(channel.CloseRestarting, restarting)
+		}
+	}
 }
 
 // wait is Wait with an end.

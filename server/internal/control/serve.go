@@ -163,10 +163,19 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint
 	}
+	// A crowd that comes back at once waits here, and leaves the rest of the panel
+	// connections to the database.
+	release, err := slot(ctx, h.connects)
+	if err != nil {
+		s.close(channel.CloseRestarting, restarting)
+		return false
+	}
+	defer release()
 	// Counted before the database says that it is online: a reconciliation
 	// between the two would declare it gone.
 	h.arrive(s.device, 1)
 	generation, err := h.opts.Store.Connect(ctx, s.device, row)
+	s.conn.Resume()
 	if err != nil {
 		h.arrive(s.device, -1)
 	}

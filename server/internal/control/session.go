@@ -42,7 +42,7 @@ type session struct {
 	version    int64
 	key        string // That signed its token.
 	generation int64  // Set by Connect, before anyone else sees the session.
-	gone       error // What reading came to; of the goroutine in serve alone.
+	gone       error  // What reading came to; of the goroutine in serve alone.
 
 	reports *reports
 	wake    chan struct{} // One slot: todo holds something.
@@ -167,18 +167,23 @@ func (s *session) sync(ctx context.Context) {
 // do does todo and takes from it what is done. A wait of more than 0 means that
 // it is too early for the rest.
 func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err error) {
-	if todo.row {
-		rows, err := s.hub.opts.Store.Channels(ctx, []uuid.UUID{s.device})
+	if err := s.checkRow(ctx, todo); err != nil {
+		return 0, err
+	}
+	var failed error
+	if todo.state || todo.snapshot {
+		release, err := slot(ctx, s.hub.reads)
 		if err != nil {
 			return 0, err
 		}
-		if !s.judge(rows) {
-			return 0, channel.ErrClosed
+		defer release()
+		// What has been asked for while this waited is done by the same reading, as
+		// when thousands of devices come back at once.
+		*todo = todo.or(s.take())
+		if err := s.checkRow(ctx, todo); err != nil {
+			return 0, err
 		}
-		todo.row = false
-	}
-	if todo.state || todo.snapshot {
-		wait, err = s.refresh(ctx, todo)
+		wait, failed = s.refresh(ctx, todo)
 	}
 	// Whatever became of the state: tickets outlive the database's absence.
 	if todo.tickets {
@@ -187,7 +192,23 @@ func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err e
 		}
 		todo.tickets = false
 	}
-	return wait, err
+	return wait, failed
+}
+
+// checkRow does what of todo takes reading the device's row.
+func (s *session) checkRow(ctx context.Context, todo *work) error {
+	if !todo.row {
+		return nil
+	}
+	rows, err := s.hub.opts.Store.Channels(ctx, []uuid.UUID{s.device})
+	if err != nil {
+		return err
+	}
+	if !s.judge(rows) {
+		return channel.ErrClosed
+	}
+	todo.row = false
+	return nil
 }
 
 // refresh does what of todo takes reading the desired state.

@@ -221,14 +221,18 @@ func (h *Hub) renewTickets(ctx context.Context) {
 	}
 }
 
-// read reads a device's desired state, a bounded number at once.
-func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind) (desired, error) {
+// slot waits for one of the bounded number of slots, and returns what frees it.
+func slot(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
-	case h.reads <- struct{}{}:
-		defer func() { <-h.reads }()
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// read reads a device's desired state.
+func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind) (desired, error) {
 	if kind == types.DeviceKindClient {
 		rows, err := h.opts.Store.ClientState(ctx, device)
 		if err != nil {
