@@ -15,6 +15,7 @@ OAPI_CODEGEN := go tool -modfile=tools/go.mod oapi-codegen
 GOLANGCI_LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
 FUZZTIME ?= 100000x
+LOAD_DEVICES ?= 5000
 
 # The version comes from LDFLAGS; asking git besides fails where the checkout belongs to another user.
 export GOFLAGS += -buildvcs=false
@@ -61,11 +62,11 @@ test: ## Set up what is missing and run every test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
 # Those that measure have the machine to themselves: test-e2e runs them one after another.
-MEASURING := ./test/e2e ./test/bench
+MEASURING := ./test/e2e ./test/bench ./test/load
 
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench)$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench|load)$$')
 
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig
@@ -76,6 +77,11 @@ bench: build ## Measure the tunnel from the player's side; flags in BENCH, as in
 	@scripts/setup demo
 	@go build -o bin/bench ./test/bench
 	@bin/bench -bin bin $(BENCH)
+
+.PHONY: load
+load: build ## Measure panels with LOAD_DEVICES (5000) devices, and replace them under load
+	@scripts/setup demo
+	ECLITUNNEL_BIN=$(CURDIR)/bin ECLITUNNEL_LOAD_DEVICES=$(LOAD_DEVICES) go test -count=1 -v -timeout 30m ./test/load
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (100000x, executions) each
