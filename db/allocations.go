@@ -36,12 +36,20 @@ type Allocation struct {
 	ServerReason string `db:"server_reason"`
 	ClientState  string `db:"client_state"`
 	ClientReason string `db:"client_reason"`
+	// Draining means that its port takes no new players, until DrainUntil, when the last are cut off;
+	// Drained that none is left.
+	Draining   bool       `db:"draining"`
+	Drained    bool       `db:"drained"`
+	DrainUntil *time.Time `db:"drain_until"` // nil where it does not drain.
+	// Retires is the allocation whose former port this row keeps for the players who are still on it;
+	// nil for an allocation. Such a row is part of a [ServerState], and of nothing else.
+	Retires *int64 `db:"retires"`
 }
 
 // allocationQuery reads Allocations; d is the tunnel client, as in visible.
 const allocationQuery = `SELECT a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
 	a.name, a.proxy_protocol, a.udp_idle_seconds, a.created_at, a.server_state, a.server_reason,
-	a.client_state, a.client_reason, s.public_host,
+	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, s.public_host,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
 	coalesce(sr.lease_expires_at > now(), false) AS server_online
 	FROM allocations a
@@ -55,7 +63,7 @@ const allocationQuery = `SELECT a.id, a.device_id, a.server_id, a.protocol, a.po
 func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]Allocation, error) {
 	var allocations []Allocation
 	err := d.pool.SelectContext(ctx, &allocations,
-		allocationQuery+` WHERE `+visible+` AND ($4::bigint IS NULL OR a.id < $4)
+		allocationQuery+` WHERE a.retires IS NULL AND `+visible+` AND ($4::bigint IS NULL OR a.id < $4)
 		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`,
 		scope.args(page.After, page.Limit)...)
 	return allocations, wrap(err, "list allocations")
@@ -65,7 +73,7 @@ func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]
 func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation, error) {
 	var allocation Allocation
 	err := d.pool.GetContext(ctx, &allocation,
-		allocationQuery+` WHERE a.id = $4 AND `+visible, scope.args(id)...)
+		allocationQuery+` WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
 	return allocation, wrap(err, "allocation %d", id)
 }
 
@@ -73,13 +81,25 @@ func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation,
 type AllocationPatch struct {
 	Name, LocalHost, ProxyProtocol  *string
 	LocalPort, Port, UDPIdleSeconds *int
+	// Move brings it to another tunnel server, to Port there if that is not nil.
+	Move *Move
 }
 
 // UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
-// [ErrPortTaken] where the new port belongs to another.
+// [ErrPortTaken] where the new port belongs to another, and where it moves the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.contend(ctx, func(tx *sqlx.Tx) error {
+		port := patch.Port
+		if patch.Move != nil {
+			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)
+			if err != nil {
+				return err
+			}
+			if moved {
+				port = nil
+			}
+		}
 		var updated int64
 		// The tunnel server's report was about the old port.
 		err := tx.GetContext(ctx, &updated,
@@ -92,9 +112,9 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				port = coalesce($10, a.port),
 				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
 				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END
-			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND `+visible+` RETURNING a.id`,
+			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+visible+` RETURNING a.id`,
 			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
-				patch.UDPIdleSeconds, patch.Port)...)
+				patch.UDPIdleSeconds, port)...)
 		if err != nil {
 			return err
 		}
@@ -106,21 +126,27 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 	return allocation, wrap(err, "update allocation %d", id)
 }
 
-// DeleteAllocation removes an allocation of a device in scope, which frees its port, and notifies
-// both sides.
+// DeleteAllocation removes an allocation of a device in scope, which frees its port and those that it
+// has moved away from, and notifies all sides.
 func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error {
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		var ends struct {
-			DeviceID uuid.UUID `db:"device_id"`
-			ServerID uuid.UUID `db:"server_id"`
-		}
-		err := tx.GetContext(ctx, &ends,
-			`DELETE FROM allocations a USING devices d WHERE d.id = a.device_id AND a.id = $4 AND `+visible+`
-			RETURNING a.device_id, a.server_id`, scope.args(id)...)
+		// The lock keeps it from being moved meanwhile.
+		var deviceID uuid.UUID
+		err := tx.GetContext(ctx, &deviceID,
+			`SELECT a.device_id FROM allocations a JOIN devices d ON d.id = a.device_id
+			WHERE a.id = $4 AND a.retires IS NULL AND `+visible+` FOR UPDATE OF a`, scope.args(id)...)
 		if err != nil {
 			return err
 		}
-		return notify(ctx, tx, ends.DeviceID, ends.ServerID)
+		var servers []uuid.UUID
+		err = tx.SelectContext(ctx, &servers, `SELECT server_id FROM allocations WHERE id = $1 OR retires = $1`, id)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM allocations WHERE id = $1`, id); err != nil {
+			return err
+		}
+		return notify(ctx, tx, append(servers, deviceID)...)
 	})
 	return wrap(err, "delete allocation %d", id)
 }

@@ -43,6 +43,7 @@ type AllocationCount struct {
 	ServerOnline bool   `db:"server_online"`
 	ServerState  string `db:"server_state"`
 	ClientState  string `db:"client_state"`
+	Draining     bool   `db:"draining"`
 	Count        int    `db:"count"`
 }
 
@@ -59,9 +60,9 @@ func (d *DB) Census(ctx context.Context) (Census, error) {
 			return err
 		}
 		return tx.SelectContext(ctx, &c.Allocations,
-			`SELECT device_online, server_online, server_state, client_state, count(*) AS count
-			FROM (`+allocationQuery+`) AS allocations
-			GROUP BY device_online, server_online, server_state, client_state`)
+			`SELECT device_online, server_online, server_state, client_state, draining, count(*) AS count
+			FROM (`+allocationQuery+` WHERE a.retires IS NULL) AS allocations
+			GROUP BY device_online, server_online, server_state, client_state, draining`)
 	})
 	return c, wrap(err, "count devices and allocations")
 }

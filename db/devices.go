@@ -50,7 +50,23 @@ type Device struct {
 	Region string `db:"region"`
 	// Embedded means that it is part of a panel.
 	Embedded bool `db:"embedded"`
+	// ServerState is what it takes: one of the constants ServerActive to ServerDrained.
+	ServerState string `db:"server_state"`
+	// DrainUntil is when the last players of one that drains are cut off, nil where it does not, and
+	// DrainMove whether its allocations move to others.
+	DrainUntil *time.Time `db:"drain_until"`
+	DrainMove  bool       `db:"drain_move"`
+	// Players is how many it carries, as last reported: nil while it is offline, or has not said.
+	Players *int `db:"players"`
 }
+
+// What a tunnel server takes.
+const (
+	ServerActive   = "active"
+	ServerCordoned = "cordoned" // no new allocations
+	ServerDraining = "draining" // no new players either, while those who play may finish
+	ServerDrained  = "drained"  // nobody is left
+)
 
 // deviceColumns are the columns of Device, of devices d. Presence is read through subqueries, not a
 // join, so that they serve RETURNING too. A device of a replica that died was last seen when that
@@ -58,7 +74,13 @@ type Device struct {
 const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
 	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
 	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
-	d.embedded_name IS NOT NULL AS embedded,
+	d.embedded_name IS NOT NULL AS embedded, d.drain_until, d.drain_move,
+	CASE WHEN ` + deviceOnline + ` THEN d.players END AS players,
+	CASE WHEN NOT d.cordoned THEN 'active'
+		WHEN d.drain_until IS NULL THEN 'cordoned'
+		WHEN EXISTS (SELECT 1 FROM allocations a WHERE a.server_id = d.id AND NOT a.drained) THEN 'draining'
+		WHEN d.players > 0 AND ` + deviceOnline + ` THEN 'draining'
+		ELSE 'drained' END AS server_state,
 	greatest(d.last_seen_at, (SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id)) AS last_seen_at,
 	` + deviceOnline + ` AS online`
 
@@ -104,10 +126,12 @@ type DevicePatch struct {
 	PublicHost          *string
 	PortFirst, PortLast *int // both or neither
 	Region              *string
+	// Cordoned keeps it from new allocations; false also ends its draining.
+	Cordoned *bool
 }
 
 // UpdateDevice changes a device in scope. Clients are notified when the host of their tunnel server
-// changed.
+// changed, and a tunnel server when it drains no more.
 func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -120,11 +144,21 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 		err = tx.GetContext(ctx, &device,
 			`UPDATE devices AS d SET name = coalesce($2, d.name), public_host = coalesce($3, d.public_host),
 				port_first = coalesce($4, d.port_first), port_last = coalesce($5, d.port_last),
-				region = coalesce($6, d.region)
+				region = coalesce($6, d.region), cordoned = coalesce($7, d.cordoned),
+				drain_until = CASE WHEN $7 IS FALSE THEN NULL ELSE d.drain_until END,
+				drain_move = d.drain_move AND $7 IS NOT FALSE
 			WHERE d.id = $1 RETURNING `+deviceColumns,
-			id, patch.Name, patch.PublicHost, patch.PortFirst, patch.PortLast, patch.Region)
-		if err != nil || device.PublicHost == host {
+			id, patch.Name, patch.PublicHost, patch.PortFirst, patch.PortLast, patch.Region, patch.Cordoned)
+		if err != nil {
 			return err
+		}
+		if patch.Cordoned != nil && !*patch.Cordoned {
+			if err := refill(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		if device.PublicHost == host {
+			return nil
 		}
 		return notifyClientsOf(ctx, tx, id)
 	})
@@ -142,20 +176,29 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 		if err != nil {
 			return err
 		}
-		var changed []uuid.UUID
+		var ends []struct {
+			DeviceID uuid.UUID `db:"device_id"`
+			ServerID uuid.UUID `db:"server_id"`
+		}
 		// Rows of allocations are always locked in the order of their ids, so that nobody deadlocks.
-		err = tx.SelectContext(ctx, &changed,
+		// Among them are the ports that the allocations of a tunnel server have on others.
+		err = tx.SelectContext(ctx, &ends,
 			`WITH locked AS (
-				SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1 ORDER BY id FOR UPDATE)
+				SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1
+					OR retires IN (SELECT id FROM allocations WHERE server_id = $1) ORDER BY id FOR UPDATE)
 			DELETE FROM allocations a USING locked WHERE a.id = locked.id
-			RETURNING CASE WHEN a.device_id = $1 THEN a.server_id ELSE a.device_id END`, id)
+			RETURNING a.device_id, a.server_id`, id)
 		if err != nil {
 			return err
+		}
+		changed := []uuid.UUID{id}
+		for _, end := range ends {
+			changed = append(changed, end.DeviceID, end.ServerID)
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
 			return err
 		}
-		return notify(ctx, tx, append(changed, id)...)
+		return notify(ctx, tx, changed...)
 	})
 	return wrap(err, "delete device %s", id)
 }

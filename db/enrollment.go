@@ -22,6 +22,7 @@ type NewDevice struct {
 	PublicHost          string
 	PortFirst, PortLast int
 	Region              string
+	Cordoned            bool
 }
 
 // CreateDevice stores a pending device. It returns [ErrConflict] where another pending device has
@@ -31,11 +32,11 @@ func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error)
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
-			public_host, port_first, port_last, region)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING `+deviceColumns,
+			public_host, port_first, port_last, region, cordoned)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
-		device.PublicHost, device.PortFirst, device.PortLast, device.Region)
+		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned)
 	return created, wrap(err, "create device")
 }
 

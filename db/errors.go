@@ -22,8 +22,13 @@ var (
 	ErrPortTaken = errors.New("port taken")
 	// ErrNoPorts means that no port is left to choose.
 	ErrNoPorts = errors.New("no ports left")
-	// ErrNoServer means that no tunnel server is online.
-	ErrNoServer = errors.New("no tunnel server online")
+	// ErrNoServer means that no tunnel server is online that may be chosen.
+	ErrNoServer = errors.New("no tunnel server to choose")
+	// ErrCordoned means that the tunnel server takes no new allocations, ErrDraining that it takes no
+	// players either, and ErrOffline that it is not connected. Each is an ErrConflict too.
+	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)
+	ErrDraining = fmt.Errorf("tunnel server drains: %w", ErrConflict)
+	ErrOffline  = fmt.Errorf("tunnel server is not online: %w", ErrConflict)
 )
 
 // Names of constraints whose violation has a meaning of its own.

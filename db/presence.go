@@ -76,7 +76,8 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 			`UPDATE devices SET generation = generation + 1, replica_id = $2,
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
-				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END
+				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END,
+				players = NULL
 			WHERE id = $1 RETURNING generation`,
 			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
 			hello.TokenKey)

@@ -12,8 +12,11 @@ import (
 // ClientState is the desired state of a tunnel client.
 type ClientState struct {
 	Allocations []Allocation // by id
-	// Servers are the tunnel servers on which it has allocations.
+	// Servers are the tunnel servers on which it has allocations, or that these are leaving.
 	Servers []Device
+	// Leaving are the tunnel servers that allocations have moved away from and that players may still
+	// be on, by allocation.
+	Leaving map[int64][]uuid.UUID
 }
 
 // ClientState reads the desired state of a tunnel client as it is at one moment. That of a device
@@ -22,9 +25,22 @@ func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, 
 	var state ClientState
 	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
 		err := tx.SelectContext(ctx, &state.Allocations,
-			allocationQuery+` WHERE a.device_id = $1 ORDER BY a.id`, deviceID)
+			allocationQuery+` WHERE a.device_id = $1 AND a.retires IS NULL ORDER BY a.id`, deviceID)
 		if err != nil {
 			return err
+		}
+		var leaving []struct {
+			ID       int64     `db:"retires"`
+			ServerID uuid.UUID `db:"server_id"`
+		}
+		err = tx.SelectContext(ctx, &leaving,
+			`SELECT retires, server_id FROM allocations WHERE device_id = $1 AND retires IS NOT NULL ORDER BY id`, deviceID)
+		if err != nil {
+			return err
+		}
+		state.Leaving = make(map[int64][]uuid.UUID, len(leaving))
+		for _, l := range leaving {
+			state.Leaving[l.ID] = append(state.Leaving[l.ID], l.ServerID)
 		}
 		return tx.SelectContext(ctx, &state.Servers,
 			`SELECT `+deviceColumns+` FROM devices d
@@ -35,8 +51,10 @@ func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, 
 
 // ServerState is the desired state of a tunnel server.
 type ServerState struct {
-	Allocations []Allocation // by id
-	// Clients are those that have allocations on it.
+	// Allocations are what it has a port for, by id, allocations that have moved away included. Those
+	// that have drained are not among them: their ports are closed.
+	Allocations []Allocation
+	// Clients are those that have allocations on it, or had while players may still be on it.
 	Clients []ServerClient
 }
 
@@ -53,7 +71,7 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 	var state ServerState
 	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
 		err := tx.SelectContext(ctx, &state.Allocations,
-			allocationQuery+` WHERE a.server_id = $1 ORDER BY a.id`, deviceID)
+			allocationQuery+` WHERE a.server_id = $1 AND NOT a.drained ORDER BY a.id`, deviceID)
 		if err != nil {
 			return err
 		}
@@ -67,8 +85,11 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 // Report is what a device found true of an allocation.
 type Report struct {
 	AllocationID int64
-	State        string // StatePending, StateReady or StateFailed
-	Reason       string
+	// ServerID is the tunnel server that the allocation was on when a client reported; nil: wherever.
+	// It may have moved since, and what was true there is not of the new place.
+	ServerID *uuid.UUID
+	State    string // StatePending, StateReady or StateFailed
+	Reason   string
 }
 
 // SaveReports stores what a device of the kind reported. Reports on allocations that are not the
@@ -77,14 +98,25 @@ func (d *DB) SaveReports(ctx context.Context, deviceID uuid.UUID, kind string, r
 	ids := make([]int64, len(reports))
 	states := make([]string, len(reports))
 	reasons := make([]string, len(reports))
+	servers := make([]*string, len(reports))
 	for i, report := range reports {
 		ids[i], states[i], reasons[i] = report.AllocationID, report.State, report.Reason
+		if report.ServerID != nil {
+			id := report.ServerID.String()
+			servers[i] = &id
+		}
 	}
-	_, err := d.pool.ExecContext(ctx, reportsOf(kind).save, deviceID, pq.Array(ids), pq.Array(states), pq.Array(reasons))
+	var leaving []int64
+	err := d.pool.SelectContext(ctx, &leaving, reportsOf(kind).save,
+		deviceID, pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers))
+	if err == nil && len(leaving) > 0 {
+		err = d.closeOldPorts(ctx, leaving)
+	}
 	return wrap(err, "save reports of device %s", deviceID)
 }
 
-// reportStatements write one side's reports. Both lock rows in the order of their ids, because the
+// reportStatements write one side's reports; save returns the allocations that have an old port open
+// still. Both lock rows in the order of their ids, because the
 // two sides of many allocations report at the same time.
 type reportStatements struct {
 	save, reset string
@@ -100,10 +132,14 @@ func newReportStatements(device, state, reason string) reportStatements {
 		save: fmt.Sprintf(`WITH reported AS (
 				SELECT a.id, r.state, r.reason
 				FROM allocations a
-				JOIN unnest($2::bigint[], $3::text[], $4::text[]) AS r (id, state, reason) ON r.id = a.id
-				WHERE a.%[1]s = $1 AND (a.%[2]s, a.%[3]s) IS DISTINCT FROM (r.state, r.reason)
-				ORDER BY a.id FOR NO KEY UPDATE OF a)
-			UPDATE allocations a SET %[2]s = r.state, %[3]s = r.reason FROM reported r WHERE a.id = r.id`,
+				JOIN unnest($2::bigint[], $3::text[], $4::text[], $5::uuid[]) AS r (id, state, reason, server) ON r.id = a.id
+				WHERE a.%[1]s = $1 AND a.retires IS NULL AND (r.server IS NULL OR r.server = a.server_id)
+					AND (a.%[2]s, a.%[3]s) IS DISTINCT FROM (r.state, r.reason)
+				ORDER BY a.id FOR NO KEY UPDATE OF a),
+			saved AS (
+				UPDATE allocations a SET %[2]s = r.state, %[3]s = r.reason FROM reported r WHERE a.id = r.id RETURNING a.id)
+			SELECT s.id FROM saved s
+			WHERE EXISTS (SELECT 1 FROM allocations o WHERE o.retires = s.id AND NOT o.draining)`,
 			device, state, reason),
 		reset: fmt.Sprintf(`WITH reported AS (
 				SELECT id FROM allocations WHERE %[1]s = $1 ORDER BY id FOR NO KEY UPDATE)

@@ -100,12 +100,13 @@ func (m metrics) collectCensus(ch chan<- prometheus.Metric) {
 		gauge(ch, devicesDesc, float64(n), kind)
 	}
 	allocations := map[types.AllocationStatus]int{
-		types.AllocationPending: 0, types.AllocationListening: 0, types.AllocationFailed: 0, types.AllocationOffline: 0,
+		types.AllocationPending: 0, types.AllocationListening: 0, types.AllocationDraining: 0,
+		types.AllocationFailed: 0, types.AllocationOffline: 0,
 	}
 	for _, a := range census.Allocations {
 		status, _ := handler.AllocationStatus(db.Allocation{
 			DeviceOnline: a.DeviceOnline, ServerOnline: a.ServerOnline,
-			ServerState: a.ServerState, ClientState: a.ClientState,
+			ServerState: a.ServerState, ClientState: a.ClientState, Draining: a.Draining,
 		})
 		allocations[status] += a.Count
 	}

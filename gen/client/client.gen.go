@@ -168,6 +168,18 @@ type ClientInterface interface {
 	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 	// one port, or neither.
 	//
+	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+	// one of the device's organisation than to a shared one, then to the one with the fewest
+	// allocations for the size of its range. The answer's `serverId` says which. Where there is
+	// none the answer is `503 no_tunnel_server`, where none has a port left
+	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	//
+	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+	// that drains is `409 conflict` for everyone.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
@@ -179,6 +191,18 @@ type ClientInterface interface {
 	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
 	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 	// one port, or neither.
+	//
+	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+	// one of the device's organisation than to a shared one, then to the one with the fewest
+	// allocations for the size of its range. The answer's `serverId` says which. Where there is
+	// none the answer is `503 no_tunnel_server`, where none has a port left
+	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	//
+	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+	// that drains is `409 conflict` for everyone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -202,6 +226,15 @@ type ClientInterface interface {
 	// Only the fields present change. A change of the local target or of options holds for players
 	// who join from then on; a change of the public port ends the connections on the old one.
 	//
+	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+	// passed; moved back within that time the allocation has its old port again, players included.
+	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+	// online (`409 conflict`).
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
@@ -211,6 +244,15 @@ type ClientInterface interface {
 	//
 	// Only the fields present change. A change of the local target or of options holds for players
 	// who join from then on; a change of the public port ends the connections on the old one.
+	//
+	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+	// passed; moved back within that time the allocation has its old port again, players included.
+	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+	// online (`409 conflict`).
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -321,6 +363,44 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 	DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainDeviceWithBody Drain a tunnel server
+	//
+	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+	// where a new allocation of its device would go, and new players join there; one that finds no
+	// place stays, and takes no new players. `server.state` and `server.players` of the device say
+	// how far it is.
+	//
+	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+	// and the tunnel server takes players and allocations again, by a change of the device with
+	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+	// admins.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+	DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainDevice Drain a tunnel server
+	//
+	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+	// where a new allocation of its device would go, and new players join there; one that finds no
+	// place stays, and takes no new players. `server.state` and `server.players` of the device say
+	// how far it is.
+	//
+	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+	// and the tunnel server takes players and allocations again, by a change of the device with
+	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+	// admins.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+	DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RegenerateDeviceToken Regenerate a device's token
 	//
@@ -515,6 +595,18 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 // one port, or neither.
 //
+// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+// one of the device's organisation than to a shared one, then to the one with the fewest
+// allocations for the size of its range. The answer's `serverId` says which. Where there is
+// none the answer is `503 no_tunnel_server`, where none has a port left
+// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+//
+// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+// that drains is `409 conflict` for everyone.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
@@ -536,6 +628,18 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // asked for is chosen from the tunnel server's range. A port asked for is given, or answered
 // with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 // one port, or neither.
+//
+// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+// one of the device's organisation than to a shared one, then to the one with the fewest
+// allocations for the size of its range. The answer's `serverId` says which. Where there is
+// none the answer is `503 no_tunnel_server`, where none has a port left
+// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+//
+// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+// that drains is `409 conflict` for everyone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -589,6 +693,15 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // Only the fields present change. A change of the local target or of options holds for players
 // who join from then on; a change of the public port ends the connections on the old one.
 //
+// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+// passed; moved back within that time the allocation has its old port again, players included.
+// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+// online (`409 conflict`).
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
@@ -608,6 +721,15 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 //
 // Only the fields present change. A change of the local target or of options holds for players
 // who join from then on; a change of the public port ends the connections on the old one.
+//
+// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+// passed; moved back within that time the allocation has its old port again, players included.
+// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+// online (`409 conflict`).
 //
 // Takes a body of the `application/json` content type.
 //
@@ -819,6 +941,64 @@ func (c *Client) UpdateDevice(ctx context.Context, id DeviceID, body UpdateDevic
 // Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteDeviceRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainDeviceWithBody Drain a tunnel server
+//
+// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+// where a new allocation of its device would go, and new players join there; one that finds no
+// place stays, and takes no new players. `server.state` and `server.players` of the device say
+// how far it is.
+//
+// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+// and the tunnel server takes players and allocations again, by a change of the device with
+// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+// admins.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainDevice Drain a tunnel server
+//
+// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+// where a new allocation of its device would go, and new players join there; one that finds no
+// place stays, and takes no new players. `server.state` and `server.players` of the device say
+// how far it is.
+//
+// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+// and the tunnel server takes players and allocations again, by a change of the device with
+// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+// admins.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1614,6 +1794,53 @@ func NewDeleteDeviceRequest(server string, id DeviceID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewDrainDeviceRequest calls the generic DrainDevice builder with application/json body
+func NewDrainDeviceRequest(server string, id DeviceID, body DrainDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDrainDeviceRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewDrainDeviceRequestWithBody constructs an http.Request for the DrainDevice method, with any body, and a specified content type
+func NewDrainDeviceRequestWithBody(server string, id DeviceID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/devices/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewRegenerateDeviceTokenRequest constructs an http.Request for the RegenerateDeviceToken method
 func NewRegenerateDeviceTokenRequest(server string, id DeviceID) (*http.Request, error) {
 	var err error
@@ -1860,6 +2087,18 @@ type ClientWithResponsesInterface interface {
 	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 	// one port, or neither.
 	//
+	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+	// one of the device's organisation than to a shared one, then to the one with the fewest
+	// allocations for the size of its range. The answer's `serverId` says which. Where there is
+	// none the answer is `503 no_tunnel_server`, where none has a port left
+	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	//
+	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+	// that drains is `409 conflict` for everyone.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
@@ -1871,6 +2110,18 @@ type ClientWithResponsesInterface interface {
 	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
 	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 	// one port, or neither.
+	//
+	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+	// one of the device's organisation than to a shared one, then to the one with the fewest
+	// allocations for the size of its range. The answer's `serverId` says which. Where there is
+	// none the answer is `503 no_tunnel_server`, where none has a port left
+	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	//
+	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+	// that drains is `409 conflict` for everyone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1898,6 +2149,15 @@ type ClientWithResponsesInterface interface {
 	// Only the fields present change. A change of the local target or of options holds for players
 	// who join from then on; a change of the public port ends the connections on the old one.
 	//
+	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+	// passed; moved back within that time the allocation has its old port again, players included.
+	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+	// online (`409 conflict`).
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
@@ -1907,6 +2167,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Only the fields present change. A change of the local target or of options holds for players
 	// who join from then on; a change of the public port ends the connections on the old one.
+	//
+	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+	// passed; moved back within that time the allocation has its old port again, players included.
+	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+	// online (`409 conflict`).
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2025,6 +2294,44 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 	DeleteDeviceWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*DeleteDeviceResponse, error)
+
+	// DrainDeviceWithBodyWithResponse Drain a tunnel server
+	//
+	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+	// where a new allocation of its device would go, and new players join there; one that finds no
+	// place stays, and takes no new players. `server.state` and `server.players` of the device say
+	// how far it is.
+	//
+	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+	// and the tunnel server takes players and allocations again, by a change of the device with
+	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+	// admins.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+	DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
+
+	// DrainDeviceWithResponse Drain a tunnel server
+	//
+	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+	// where a new allocation of its device would go, and new players join there; one that finds no
+	// place stays, and takes no new players. `server.state` and `server.players` of the device say
+	// how far it is.
+	//
+	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+	// and the tunnel server takes players and allocations again, by a change of the device with
+	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+	// admins.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+	DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
 
 	// RegenerateDeviceTokenWithResponse Regenerate a device's token
 	//
@@ -3554,6 +3861,96 @@ func (r DeleteDeviceResponse) ContentType() string {
 	return ""
 }
 
+// DrainDeviceResponse503Headers the declared response headers of an HTTP 503 response for DrainDevice
+type DrainDeviceResponse503Headers struct {
+	RetryAfter *int
+}
+
+type DrainDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Device
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *BadRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *NotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *Conflict
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DrainDeviceResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DrainDeviceResponse) GetJSON200() *Device {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r DrainDeviceResponse) GetJSON400() *BadRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r DrainDeviceResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DrainDeviceResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r DrainDeviceResponse) GetJSON404() *NotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r DrainDeviceResponse) GetJSON409() *Conflict {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r DrainDeviceResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetBody returns the raw response body bytes
+func (r DrainDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DrainDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DrainDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DrainDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RegenerateDeviceTokenResponse503Headers the declared response headers of an HTTP 503 response for RegenerateDeviceToken
 type RegenerateDeviceTokenResponse503Headers struct {
 	RetryAfter *int
@@ -3943,6 +4340,18 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 // one port, or neither.
 //
+// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+// one of the device's organisation than to a shared one, then to the one with the fewest
+// allocations for the size of its range. The answer's `serverId` says which. Where there is
+// none the answer is `503 no_tunnel_server`, where none has a port left
+// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+//
+// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+// that drains is `409 conflict` for everyone.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
@@ -3960,6 +4369,18 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // asked for is chosen from the tunnel server's range. A port asked for is given, or answered
 // with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
 // one port, or neither.
+//
+// A tunnel server that belongs to an organisation serves devices of that organisation only; one
+// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
+// online, takes new allocations and has the port, or any port, free in all protocols: rather to
+// one of the device's organisation than to a shared one, then to the one with the fewest
+// allocations for the size of its range. The answer's `serverId` says which. Where there is
+// none the answer is `503 no_tunnel_server`, where none has a port left
+// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+//
+// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
+// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
+// that drains is `409 conflict` for everyone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4005,6 +4426,15 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // Only the fields present change. A change of the local target or of options holds for players
 // who join from then on; a change of the public port ends the connections on the old one.
 //
+// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+// passed; moved back within that time the allocation has its old port again, players included.
+// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+// online (`409 conflict`).
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
@@ -4020,6 +4450,15 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 //
 // Only the fields present change. A change of the local target or of options holds for players
 // who join from then on; a change of the public port ends the connections on the old one.
+//
+// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
+// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
+// there, and otherwise gets one of the range, unless `port` names one. New players join at the
+// new address once the agent is linked there; until then, and for 15 seconds at most, the old
+// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
+// passed; moved back within that time the allocation has its old port again, players included.
+// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
+// online (`409 conflict`).
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4203,6 +4642,56 @@ func (c *ClientWithResponses) DeleteDeviceWithResponse(ctx context.Context, id D
 		return nil, err
 	}
 	return ParseDeleteDeviceResponse(rsp)
+}
+
+// DrainDeviceWithBodyWithResponse Drain a tunnel server
+//
+// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+// where a new allocation of its device would go, and new players join there; one that finds no
+// place stays, and takes no new players. `server.state` and `server.players` of the device say
+// how far it is.
+//
+// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+// and the tunnel server takes players and allocations again, by a change of the device with
+// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+// admins.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDeviceWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrainDeviceResponse(rsp)
+}
+
+// DrainDeviceWithResponse Drain a tunnel server
+//
+// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
+// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
+// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
+// where a new allocation of its device would go, and new players join there; one that finds no
+// place stays, and takes no new players. `server.state` and `server.players` of the device say
+// how far it is.
+//
+// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
+// and the tunnel server takes players and allocations again, by a change of the device with
+// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
+// admins.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
+func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDevice(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrainDeviceResponse(rsp)
 }
 
 // RegenerateDeviceTokenWithResponse Regenerate a device's token
@@ -5608,6 +6097,87 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 	switch {
 	case rsp.StatusCode == 503:
 		var headers DeleteDeviceResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDrainDeviceResponse parses an HTTP response from a DrainDeviceWithResponse call
+func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DrainDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Device
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers DrainDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -73,6 +73,9 @@ type ServerInterface interface {
 	// DeleteDevice Delete a device
 	// (DELETE /api/tunnel/devices/{id}/delete)
 	DeleteDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
+	// DrainDevice Drain a tunnel server
+	// (POST /api/tunnel/devices/{id}/drain)
+	DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID)
@@ -503,6 +506,32 @@ func (siw *ServerInterfaceWrapper) DeleteDevice(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// DrainDevice operation middleware
+func (siw *ServerInterfaceWrapper) DrainDevice(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id DeviceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DrainDevice(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RegenerateDeviceToken operation middleware
 func (siw *ServerInterfaceWrapper) RegenerateDeviceToken(w http.ResponseWriter, r *http.Request) {
 
@@ -699,6 +728,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices", wrapper.ListDevices)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.GetDevice)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.UpdateDevice)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/drain", wrapper.DrainDevice)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/devices/{id}/delete", wrapper.DeleteDevice)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/regenerate-token", wrapper.RegenerateDeviceToken)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/start", wrapper.StartEnrollment)
@@ -2397,6 +2427,116 @@ func (response DeleteDevice503JSONResponse) VisitDeleteDeviceResponse(w http.Res
 	return err
 }
 
+type DrainDeviceRequestObject struct {
+	ID   DeviceID `json:"id"`
+	Body *DrainDeviceJSONRequestBody
+}
+
+type DrainDeviceResponseObject interface {
+	VisitDrainDeviceResponse(w http.ResponseWriter) error
+}
+
+type DrainDevice200JSONResponse Device
+
+func (response DrainDevice200JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice400JSONResponse struct{ BadRequestJSONResponse }
+
+func (response DrainDevice400JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response DrainDevice401JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice403JSONResponse struct{ ForbiddenJSONResponse }
+
+func (response DrainDevice403JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice404JSONResponse struct{ NotFoundJSONResponse }
+
+func (response DrainDevice404JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice409JSONResponse struct{ ConflictJSONResponse }
+
+func (response DrainDevice409JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainDevice503JSONResponse struct{ UnavailableJSONResponse }
+
+func (response DrainDevice503JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RegenerateDeviceTokenRequestObject struct {
 	ID DeviceID `json:"id"`
 }
@@ -2684,6 +2824,9 @@ type StrictServerInterface interface {
 	// DeleteDevice Delete a device
 	// (DELETE /api/tunnel/devices/{id}/delete)
 	DeleteDevice(ctx context.Context, request DeleteDeviceRequestObject) (DeleteDeviceResponseObject, error)
+	// DrainDevice Drain a tunnel server
+	// (POST /api/tunnel/devices/{id}/drain)
+	DrainDevice(ctx context.Context, request DrainDeviceRequestObject) (DrainDeviceResponseObject, error)
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(ctx context.Context, request RegenerateDeviceTokenRequestObject) (RegenerateDeviceTokenResponseObject, error)
@@ -3229,6 +3372,39 @@ func (sh *strictHandler) DeleteDevice(w http.ResponseWriter, r *http.Request, id
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DeleteDeviceResponseObject); ok {
 		if err := validResponse.VisitDeleteDeviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DrainDevice operation middleware
+func (sh *strictHandler) DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID) {
+	var request DrainDeviceRequestObject
+
+	request.ID = id
+
+	var body DrainDeviceJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DrainDevice(ctx, request.(DrainDeviceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DrainDevice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DrainDeviceResponseObject); ok {
+		if err := validResponse.VisitDrainDeviceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -54,6 +54,7 @@ func (e AllocationReportState) Valid() bool {
 
 // Defines values for AllocationStatus.
 const (
+	AllocationDraining  AllocationStatus = "draining"
 	AllocationFailed    AllocationStatus = "failed"
 	AllocationListening AllocationStatus = "listening"
 	AllocationOffline   AllocationStatus = "offline"
@@ -63,6 +64,8 @@ const (
 // Valid indicates whether the value is a known member of the AllocationStatus enum.
 func (e AllocationStatus) Valid() bool {
 	switch e {
+	case AllocationDraining:
+		return true
 	case AllocationFailed:
 		return true
 	case AllocationListening:
@@ -322,6 +325,30 @@ func (e StatusReportType) Valid() bool {
 	}
 }
 
+// Defines values for TunnelServerState.
+const (
+	ServerActive   TunnelServerState = "active"
+	ServerCordoned TunnelServerState = "cordoned"
+	ServerDrained  TunnelServerState = "drained"
+	ServerDraining TunnelServerState = "draining"
+)
+
+// Valid indicates whether the value is a known member of the TunnelServerState enum.
+func (e TunnelServerState) Valid() bool {
+	switch e {
+	case ServerActive:
+		return true
+	case ServerCordoned:
+		return true
+	case ServerDrained:
+		return true
+	case ServerDraining:
+		return true
+	default:
+		return false
+	}
+}
+
 // Allocation One public port on one tunnel server, given to one tunnel client.
 type Allocation struct {
 	// CreatedAt ISO 8601 creation timestamp.
@@ -359,11 +386,12 @@ type Allocation struct {
 	ServerID openapi_types.UUID `json:"serverId"`
 
 	// Status What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-	// join), `failed` (`statusReason` says why; it is retried), `offline` (the device or the tunnel
-	// server is not connected).
+	// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
+	// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
+	// connected).
 	Status AllocationStatus `json:"status"`
 
-	// StatusReason Why it is `failed`, `offline` or `pending`; null where nothing is wrong.
+	// StatusReason Why it is `failed`, `offline`, `draining` or `pending`; null where nothing is wrong.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
 }
 
@@ -384,7 +412,7 @@ type AllocationCreate struct {
 	// Protocol `tcp`, `udp`, or `tcp+udp` for both on one port.
 	Protocol AllocationCreateProtocol `json:"protocol"`
 
-	// ServerID The tunnel server; one that is online is chosen where it is left out.
+	// ServerID The tunnel server; the best one is chosen where it is left out.
 	ServerID *openapi_types.UUID `json:"serverId,omitempty"`
 }
 
@@ -431,11 +459,12 @@ type AllocationCreated struct {
 	ServerID openapi_types.UUID `json:"serverId"`
 
 	// Status What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-	// join), `failed` (`statusReason` says why; it is retried), `offline` (the device or the tunnel
-	// server is not connected).
+	// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
+	// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
+	// connected).
 	Status AllocationStatus `json:"status"`
 
-	// StatusReason Why it is `failed`, `offline` or `pending`; null where nothing is wrong.
+	// StatusReason Why it is `failed`, `offline`, `draining` or `pending`; null where nothing is wrong.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
 }
 
@@ -449,6 +478,10 @@ type AllocationOptions struct {
 
 // AllocationPatch defines model for AllocationPatch.
 type AllocationPatch struct {
+	// DrainSeconds With `serverId`: how long players may stay on the tunnel server that the allocation
+	// leaves, in seconds. Default 3600.
+	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
+
 	// LocalHost An IP address or host name as the agent's machine knows it. Default 127.0.0.1.
 	//
 	// Example: 127.0.0.1
@@ -457,11 +490,16 @@ type AllocationPatch struct {
 	Name      *Label             `json:"name,omitempty"`
 	Options   *AllocationOptions `json:"options,omitempty"`
 	Port      *Port              `json:"port,omitempty"`
+
+	// ServerID The tunnel server to move to.
+	ServerID *openapi_types.UUID `json:"serverId,omitempty"`
 }
 
 // AllocationReport defines model for AllocationReport.
 type AllocationReport struct {
-	ID int64 `json:"id"`
+	// Drained From a tunnel server, of an allocation that drains. That no player is left on it.
+	Drained *bool `json:"drained,omitempty"`
+	ID      int64 `json:"id"`
 
 	// Reason Why it failed.
 	Reason *string `json:"reason,omitempty"`
@@ -476,17 +514,22 @@ type AllocationReport struct {
 type AllocationReportState string
 
 // AllocationStatus What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-// join), `failed` (`statusReason` says why; it is retried), `offline` (the device or the tunnel
-// server is not connected).
+// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
+// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
+// connected).
 type AllocationStatus string
 
 // ClientAllocation An allocation as its tunnel client needs to know it.
 type ClientAllocation struct {
-	ID        int64             `json:"id"`
-	LocalHost string            `json:"localHost"`
-	LocalPort Port              `json:"localPort"`
-	Name      string            `json:"name"`
-	Options   AllocationOptions `json:"options"`
+	ID int64 `json:"id"`
+
+	// Leaving Tunnel servers that it has moved away from and that players may still be on. Their links
+	// stay, and players whom they bring are served.
+	Leaving   *[]openapi_types.UUID `json:"leaving,omitempty"`
+	LocalHost string                `json:"localHost"`
+	LocalPort Port                  `json:"localPort"`
+	Name      string                `json:"name"`
+	Options   AllocationOptions     `json:"options"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol      Protocol           `json:"protocol"`
@@ -512,7 +555,7 @@ type ClientChange struct {
 // ClientChangeType defines model for ClientChange.Type.
 type ClientChangeType string
 
-// ClientServer A tunnel server on which the client has allocations.
+// ClientServer A tunnel server on which the client has allocations, or from which some are leaving.
 type ClientServer struct {
 	// Address Host and port of its listener for links and data connections.
 	Address string `json:"address"`
@@ -613,6 +656,15 @@ type DeviceApproved struct {
 	Success bool `json:"success"`
 }
 
+// DeviceDrain defines model for DeviceDrain.
+type DeviceDrain struct {
+	// Move Whether its allocations move to other tunnel servers.
+	Move *bool `json:"move,omitempty"`
+
+	// TimeoutSeconds How long those who play may stay, in seconds.
+	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
+}
+
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
 
@@ -631,6 +683,9 @@ type DevicePatch struct {
 	// Server What an admin decides about a tunnel server.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
+
+// DrainSeconds defines model for DrainSeconds.
+type DrainSeconds = int
 
 // Enrollment defines model for Enrollment.
 type Enrollment struct {
@@ -829,9 +884,13 @@ type Role string
 // ServerAllocation An allocation as its tunnel server needs to know it.
 type ServerAllocation struct {
 	ClientID openapi_types.UUID `json:"clientId"`
-	ID       int64              `json:"id"`
-	Options  AllocationOptions  `json:"options"`
-	Port     Port               `json:"port"`
+
+	// DrainUntil Present where it drains: it takes no new players, and once none is left the tunnel server
+	// reports it as drained. When the time comes the panel takes the allocation away.
+	DrainUntil *time.Time        `json:"drainUntil,omitempty"`
+	ID         int64             `json:"id"`
+	Options    AllocationOptions `json:"options"`
+	Port       Port              `json:"port"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
@@ -906,6 +965,10 @@ type SettingsPatch struct {
 type StatusReport struct {
 	Allocations []AllocationReport `json:"allocations"`
 
+	// Players From a tunnel server: how many players it carries, TCP connections and UDP flows. Said
+	// after every snapshot, and from time to time as it changes; left out where it has not.
+	Players *int `json:"players,omitempty"`
+
 	// Revision Counts the snapshots and changes sent on one control channel, from 1.
 	Revision Revision         `json:"revision"`
 	Type     StatusReportType `json:"type"`
@@ -931,8 +994,15 @@ type TokenRegenerated struct {
 
 // TunnelServer defines model for TunnelServer.
 type TunnelServer struct {
+	// DrainUntil When the last players of a draining tunnel server are cut off; null where it does not drain.
+	DrainUntil nullable.Nullable[time.Time] `json:"drainUntil"`
+
 	// Fingerprint Lower-case hexadecimal SHA-256 of its public key (the DER SubjectPublicKeyInfo); empty until it has reported one.
 	Fingerprint string `json:"fingerprint"`
+
+	// Players How many players it carries, TCP connections and UDP flows, as it last reported; null while
+	// that is not known, as while it is not connected.
+	Players nullable.Nullable[int] `json:"players"`
 
 	// PortRange The ports given to allocations that ask for none, both ends included.
 	PortRange PortRange `json:"portRange"`
@@ -947,10 +1017,19 @@ type TunnelServer struct {
 
 	// RelayPort The TCP port on which it takes agents' links and data connections; 0 until it has reported one.
 	RelayPort int `json:"relayPort"`
+
+	// State What it takes, by what is true: `active`; `cordoned`, no new allocations; `draining`, no new
+	// players either, while those who play may finish; `drained`, nobody is left. Whether it runs
+	// is another matter: see `online`.
+	State TunnelServerState `json:"state"`
 }
 
 // TunnelServerSettings What an admin decides about a tunnel server.
 type TunnelServerSettings struct {
+	// Cordoned Whether it is kept from new allocations. False also ends draining: it takes players and
+	// allocations again.
+	Cordoned *bool `json:"cordoned,omitempty"`
+
 	// PortRange The ports given to allocations that ask for none, both ends included.
 	PortRange *PortRange `json:"portRange,omitempty"`
 
@@ -964,6 +1043,11 @@ type TunnelServerSettings struct {
 	// Example: eu-central
 	Region *Region `json:"region,omitempty"`
 }
+
+// TunnelServerState What it takes, by what is true: `active`; `cordoned`, no new allocations; `draining`, no new
+// players either, while those who play may finish; `drained`, nobody is left. Whether it runs
+// is another matter: see `online`.
+type TunnelServerState string
 
 // User defines model for User.
 type User struct {
@@ -1060,6 +1144,9 @@ type StartEnrollmentJSONRequestBody = EnrollmentStart
 
 // UpdateDeviceJSONRequestBody defines body for UpdateDevice for application/json ContentType.
 type UpdateDeviceJSONRequestBody = DevicePatch
+
+// DrainDeviceJSONRequestBody defines body for DrainDevice for application/json ContentType.
+type DrainDeviceJSONRequestBody = DeviceDrain
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -18,6 +19,7 @@ const (
 	maxReports = 1000
 	maxReason  = 500
 	maxPort    = 65535
+	maxPlayers = math.MaxInt32 // As many as the database can hold.
 )
 
 var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -86,6 +88,9 @@ func checkHello(hello types.Hello) error {
 func checkReport(report types.StatusReport) error {
 	if len(report.Allocations) > maxReports {
 		return unacceptable("allocations: at most %d", maxReports)
+	}
+	if n := report.Players; n != nil && (*n < 0 || *n > maxPlayers) {
+		return unacceptable("players: 0 to %d", maxPlayers)
 	}
 	for _, a := range report.Allocations {
 		if !a.State.Valid() {

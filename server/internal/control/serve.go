@@ -264,9 +264,7 @@ func (s *session) run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { s.sync(ctx) })
 	group.Go(func() {
-		s.reports.store(ctx, s.log, func(ctx context.Context, rows []db.Report) error {
-			return s.hub.opts.Store.SaveReports(ctx, s.device, string(s.kind), rows)
-		})
+		s.reports.store(ctx, s.log, s.save)
 	})
 	// The row too: the token may have died between Connect and register, when
 	// no event could reach this channel.

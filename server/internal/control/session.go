@@ -262,10 +262,11 @@ func (s *session) send(state desired, whole bool) error {
 	}
 	if message == nil {
 		s.sent = state // The same, but for when its tunnel servers were last seen.
+		s.reports.expect(s.revision, state.allocations())
 		return nil
 	}
 	// Before the device can answer: it may report as soon as it has the message.
-	s.reports.expect(state.allocations())
+	s.reports.expect(s.revision+1, state.allocations())
 	if err := s.conn.Send(message); err != nil {
 		return err
 	}

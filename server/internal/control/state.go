@@ -21,7 +21,7 @@ type desired interface {
 	// the same concrete type; nil where nothing does.
 	change(before desired, _ types.Revision, _ issueTicket) (any, error)
 	// allocations are those that its device may report on.
-	allocations() map[int64]struct{}
+	allocations() map[int64]binding
 }
 
 // issueTicket signs a ticket for the session's client to a tunnel server that was
@@ -34,6 +34,7 @@ type clientState struct {
 	bindings []types.ClientAllocation
 	servers  []types.ClientServer
 	seen     map[uuid.UUID]time.Time // When each server was last connected.
+	pending  map[int64]bool // Allocations that the database has no report of.
 }
 
 func newClientState(rows db.ClientState) *clientState {
@@ -41,8 +42,16 @@ func newClientState(rows db.ClientState) *clientState {
 		bindings: make([]types.ClientAllocation, 0, len(rows.Allocations)),
 		servers:  make([]types.ClientServer, 0, len(rows.Servers)),
 		seen:     make(map[uuid.UUID]time.Time, len(rows.Servers)),
+		pending:  map[int64]bool{},
 	}
 	for _, a := range rows.Allocations {
+		var leaving *[]uuid.UUID
+		if servers := rows.Leaving[a.ID]; len(servers) > 0 {
+			leaving = &servers
+		}
+		if a.ClientState == db.StatePending {
+			s.pending[a.ID] = true
+		}
 		s.bindings = append(s.bindings, types.ClientAllocation{
 			ID:            a.ID,
 			Protocol:      types.Protocol(a.Protocol),
@@ -52,6 +61,7 @@ func newClientState(rows db.ClientState) *clientState {
 			LocalPort:     a.LocalPort,
 			Name:          a.Name,
 			Options:       options(a),
+			Leaving:       leaving,
 		})
 	}
 	for _, d := range rows.Servers {
@@ -115,8 +125,12 @@ func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, 
 	}, err
 }
 
-func (s *clientState) allocations() map[int64]struct{} {
-	return keySet(s.bindings, func(a types.ClientAllocation) int64 { return a.ID })
+func (s *clientState) allocations() map[int64]binding {
+	bindings := make(map[int64]binding, len(s.bindings))
+	for _, a := range s.bindings {
+		bindings[a.ID] = binding{about: about{server: a.ServerID}, pending: s.pending[a.ID]}
+	}
+	return bindings
 }
 
 func (s *clientState) withTickets(servers []types.ClientServer, issue issueTicket) ([]types.ClientServer, error) {
@@ -137,6 +151,7 @@ type serverState struct {
 	bindings []types.ServerAllocation
 	clients  []types.ServerClient
 	keys     types.JWKS
+	pending  map[int64]bool // Allocations that the database has no report of.
 }
 
 func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
@@ -144,15 +159,25 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 		bindings: make([]types.ServerAllocation, 0, len(rows.Allocations)),
 		clients:  make([]types.ServerClient, 0, len(rows.Clients)),
 		keys:     keys,
+		pending:  map[int64]bool{},
 	}
 	for _, a := range rows.Allocations {
-		s.bindings = append(s.bindings, types.ServerAllocation{
+		bound := types.ServerAllocation{
 			ID:       a.ID,
 			Protocol: types.Protocol(a.Protocol),
 			Port:     a.Port,
 			ClientID: a.DeviceID,
 			Options:  options(a),
-		})
+		}
+		if a.Retires != nil { // It goes on under the allocation's id: the players are the same.
+			bound.ID = *a.Retires
+		} else if a.ServerState == db.StatePending {
+			s.pending[a.ID] = true
+		}
+		if a.Draining {
+			bound.DrainUntil = a.DrainUntil
+		}
+		s.bindings = append(s.bindings, bound)
 	}
 	for _, c := range rows.Clients {
 		s.clients = append(s.clients, types.ServerClient{ID: c.ID, TokenVersion: c.TokenVersion})
@@ -192,8 +217,16 @@ func (s *serverState) change(before desired, revision types.Revision, _ issueTic
 	}, nil
 }
 
-func (s *serverState) allocations() map[int64]struct{} {
-	return keySet(s.bindings, func(a types.ServerAllocation) int64 { return a.ID })
+func (s *serverState) allocations() map[int64]binding {
+	bindings := make(map[int64]binding, len(s.bindings))
+	for _, a := range s.bindings {
+		b := binding{about: about{protocol: a.Protocol, port: a.Port, client: a.ClientID}, pending: s.pending[a.ID]}
+		if a.DrainUntil != nil {
+			b.drainUntil = *a.DrainUntil
+		}
+		bindings[a.ID] = b
+	}
+	return bindings
 }
 
 // diff returns the items of after that are new or differ from before, and the

@@ -34,6 +34,7 @@ func (h *Hub) start(ctx context.Context) error {
 	h.background.Go(func() { h.watch(ctx, events) })
 	h.background.Go(func() { h.keepLease(ctx) })
 	h.background.Go(func() { h.renewTickets(ctx) })
+	h.background.Go(func() { h.tendDrains(ctx) })
 	return nil
 }
 

@@ -33,6 +33,7 @@ type ServerSettings struct {
 	// PortFirst and PortLast are by default those of Options.
 	PortFirst, PortLast int
 	Region              string
+	Cordoned            bool
 }
 
 // Started is an enrollment just begun.
@@ -74,7 +75,7 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 // while the machine itself is calling; the other defaults are the approval's.
 func setUp(ctx context.Context, device *db.NewDevice, asked *ServerSettings) {
 	if asked != nil {
-		device.PublicHost, device.Region = asked.PublicHost, asked.Region
+		device.PublicHost, device.Region, device.Cordoned = asked.PublicHost, asked.Region, asked.Cordoned
 		device.PortFirst, device.PortLast = asked.PortFirst, asked.PortLast
 	}
 	if from := auth.Address(ctx); device.PublicHost == "" && from.IsValid() && !from.IsLoopback() {

@@ -3,6 +3,7 @@ package handler
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -17,13 +18,17 @@ import (
 const (
 	defaultLocalHost      = "127.0.0.1"
 	defaultUDPIdleSeconds = 60
+	defaultDrainSeconds   = 3600
 )
 
 // firstFreePort is the lowest port that may be asked for without being an admin:
 // those below it belong to the tunnel server's own system.
 const firstFreePort = 1024
 
-var errNoAllocation = problem.NotFound("There is no such allocation.")
+var (
+	errNoAllocation = problem.NotFound("There is no such allocation.")
+	errNoServer     = problem.NotFound("There is no such tunnel server for this device, or the device is gone.")
+)
 
 // ListAllocations lists the allocations of devices the caller can manage.
 func (a *api) ListAllocations(ctx context.Context, request server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
@@ -51,6 +56,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	allocation := db.NewAllocation{
 		DeviceID:       deviceID,
 		ServerID:       create.ServerID,
+		OnCordoned:     auth.FromContext(ctx).IsAdmin(),
 		Protocols:      []string{string(create.Protocol)},
 		LocalHost:      valueOr(create.LocalHost, defaultLocalHost),
 		LocalPort:      create.LocalPort,
@@ -74,7 +80,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	}
 	rows, err := a.db.CreateAllocations(ctx, allocation)
 	if err != nil {
-		return nil, absent(err, problem.NotFound("There is no such tunnel server, or the device is gone."))
+		return nil, absent(err, errNoServer)
 	}
 	return server.CreateAllocation201JSONResponse(toCreated(rows)), nil
 }
@@ -126,6 +132,9 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 		LocalPort: request.Body.LocalPort,
 		Port:      request.Body.Port,
 	}
+	if patch.Move, err = move(ctx, *request.Body); err != nil {
+		return nil, err
+	}
 	if options := request.Body.Options; options != nil {
 		patch.UDPIdleSeconds = options.UDPIdleSeconds
 		if options.ProxyProtocol != nil {
@@ -143,7 +152,10 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 		}
 	}
 	row, err = a.db.UpdateAllocation(ctx, scope, request.ID, patch)
-	if err != nil {
+	switch {
+	case err != nil && patch.Move != nil:
+		return nil, absent(err, errNoServer)
+	case err != nil:
 		return nil, absent(err, errNoAllocation)
 	}
 	return server.UpdateAllocation200JSONResponse(toAllocation(row)), nil
@@ -155,6 +167,27 @@ func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocat
 		return nil, absent(err, errNoAllocation)
 	}
 	return server.DeleteAllocation200JSONResponse(types.Success{Success: true}), nil
+}
+
+// move reads where an allocation is to move; nil: nowhere.
+func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
+	switch {
+	case patch.ServerID != nil:
+		admin := auth.FromContext(ctx).IsAdmin()
+		m := db.Move{
+			ServerID:   *patch.ServerID,
+			OnCordoned: admin,
+			KeepAbove:  firstFreePort,
+			Linger:     time.Duration(valueOr(patch.DrainSeconds, defaultDrainSeconds)) * time.Second,
+		}
+		if admin {
+			m.KeepAbove = 1
+		}
+		return &m, nil
+	case patch.DrainSeconds != nil:
+		return nil, problem.Invalid(problem.Field("drainSeconds", "comes with serverId, to move the allocation there"))
+	}
+	return nil, nil
 }
 
 func mayTake(ctx context.Context, port *int) error {

@@ -76,6 +76,8 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 // cannot join. What an end reported counts for as long as it is connected.
 func AllocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
 	switch {
+	case row.ServerOnline && row.DeviceOnline && row.Draining:
+		return types.AllocationDraining, "the tunnel server is being drained"
 	case row.ServerOnline && row.ServerState == db.StateFailed:
 		return types.AllocationFailed, row.ServerReason
 	case row.DeviceOnline && row.ClientState == db.StateFailed:

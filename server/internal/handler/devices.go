@@ -58,7 +58,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 		if err := a.mayConfigure(ctx, caller, request.ID, *settings); err != nil {
 			return nil, err
 		}
-		patch.PublicHost, patch.Region = settings.PublicHost, settings.Region
+		patch.PublicHost, patch.Region, patch.Cordoned = settings.PublicHost, settings.Region, settings.Cordoned
 		if ports := settings.PortRange; ports != nil {
 			patch.PortFirst, patch.PortLast = &ports.First, &ports.Last
 		}
@@ -97,6 +97,27 @@ func checkServerSettings(settings types.TunnelServerSettings) error {
 		return problem.Invalid(problem.Field("server.portRange", "begins above its end"))
 	}
 	return nil
+}
+
+// DrainDevice empties a tunnel server of its players.
+func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
+	caller := auth.FromContext(ctx)
+	device, err := a.db.Device(ctx, caller.Scope(), request.ID)
+	switch {
+	case err != nil:
+		return nil, absent(err, errNoDevice)
+	case !caller.IsAdmin():
+		return nil, problem.Forbidden("Draining a tunnel server needs an admin.")
+	}
+	limit := time.Duration(valueOr(request.Body.TimeoutSeconds, defaultDrainSeconds)) * time.Second
+	device, err = a.db.DrainServer(ctx, caller.Scope(), request.ID, limit, valueOr(request.Body.Move, false))
+	switch {
+	case errors.Is(err, db.ErrConflict):
+		return nil, problem.Conflict("Only a tunnel server that has been approved can be drained.")
+	case err != nil:
+		return nil, absent(err, errNoDevice)
+	}
+	return server.DrainDevice200JSONResponse(toDevice(device)), nil
 }
 
 // DeleteDevice removes a device with its allocations.
@@ -159,6 +180,9 @@ func toDevice(row db.Device) types.Device {
 			PortRange:   types.PortRange{First: row.PortFirst, Last: row.PortLast},
 			Region:      row.Region,
 			Fingerprint: row.Fingerprint,
+			State:       types.TunnelServerState(row.ServerState),
+			Players:     orNull(row.Players),
+			DrainUntil:  orNull(row.DrainUntil),
 		})
 	}
 	return device

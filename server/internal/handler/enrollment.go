@@ -26,6 +26,7 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 		start.Server = &enroll.ServerSettings{
 			PublicHost: valueOr(settings.PublicHost, ""),
 			Region:     valueOr(settings.Region, ""),
+			Cordoned:   valueOr(settings.Cordoned, false),
 		}
 		if ports := settings.PortRange; ports != nil {
 			start.Server.PortFirst, start.Server.PortLast = ports.First, ports.Last

@@ -39,9 +39,15 @@ func From(err error) *Error {
 		return &Error{
 			Status:     http.StatusServiceUnavailable,
 			Code:       types.CodeNoTunnelServer,
-			Message:    "No tunnel server is connected.",
+			Message:    "No tunnel server is connected that takes new allocations of this device.",
 			RetryAfter: retryUnavailable,
 		}
+	case errors.Is(err, db.ErrCordoned):
+		return Conflict("That tunnel server takes no new allocations: it is cordoned.")
+	case errors.Is(err, db.ErrDraining):
+		return Conflict("That tunnel server takes no players: it is being drained.")
+	case errors.Is(err, db.ErrOffline):
+		return Conflict("That tunnel server is not connected.")
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request does not fit the state things are in.")
 	case db.Unavailable(err):

@@ -1,0 +1,160 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Move brings an allocation to another tunnel server, and one of the other protocol on the same port
+// with it. The port it leaves stays open until both sides are ready at the new place ([HoldOpen] at
+// most), and after that for the players who are on it, until they leave or Linger has passed.
+//
+// Errors: as of [DB.CreateAllocations] about the tunnel server and the port, and [ErrOffline] where
+// the server is not online.
+type Move struct {
+	ServerID uuid.UUID
+	// OnCordoned allows the server to be cordoned.
+	OnCordoned bool
+	// KeepAbove is the port from which on the allocation keeps the one it has, where that is free at
+	// the new place. It gets one of the range otherwise, unless a port is asked for.
+	KeepAbove int
+	// Linger is how long players may stay at the old place, if that does not drain sooner.
+	Linger time.Duration
+}
+
+// HoldOpen is how long at most the old port of an allocation that moves takes new players, while the
+// new one is being opened and linked.
+const HoldOpen = 15 * time.Second
+
+// moveInScope moves an allocation, and reports whether it was elsewhere.
+func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move Move, port *int) (bool, error) {
+	var seen bool
+	err := tx.GetContext(ctx, &seen,
+		`SELECT true FROM allocations a JOIN devices d ON d.id = a.device_id
+		WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
+	if err != nil {
+		return false, err
+	}
+	group, err := readGroup(ctx, tx, id)
+	if err != nil || group.ServerID == move.ServerID {
+		return false, err
+	}
+	wish := placeWish{
+		device: group.DeviceID, server: &move.ServerID, onCordoned: move.OnCordoned, online: true,
+		protocols: group.Protocols,
+	}
+	if port != nil {
+		wish.port = *port
+	} else if group.Port >= move.KeepAbove {
+		wish.rather = group.Port
+	}
+	return true, group.move(ctx, tx, wish, move.Linger)
+}
+
+// group is the allocations of a device on one port of a tunnel server: one, or one for each protocol.
+type group struct {
+	DeviceID  uuid.UUID      `db:"device_id"`
+	ServerID  uuid.UUID      `db:"server_id"`
+	Port      int            `db:"port"`
+	IDs       pq.Int64Array  `db:"ids"`
+	Protocols pq.StringArray `db:"protocols"`
+	Draining  bool           `db:"draining"`
+	Drained   bool           `db:"drained"`
+}
+
+const groupQuery = `SELECT a.device_id, a.server_id, a.port,
+	array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.protocol ORDER BY a.id) AS protocols,
+	bool_and(a.draining) AS draining, bool_and(a.drained) AS drained
+	FROM allocations a WHERE a.retires IS NULL AND `
+
+const groupKey = ` GROUP BY a.device_id, a.server_id, a.port`
+
+// readGroup reads the group of an allocation.
+func readGroup(ctx context.Context, tx *sqlx.Tx, id int64) (group, error) {
+	var g group
+	err := tx.GetContext(ctx, &g,
+		groupQuery+`(a.device_id, a.server_id, a.port) = (
+			SELECT b.device_id, b.server_id, b.port FROM allocations b WHERE b.id = $1 AND b.retires IS NULL)`+groupKey, id)
+	return g, err
+}
+
+// move moves the group to where the wish may be granted. Devices are locked before allocations, here
+// as everywhere, and those in the order of their ids.
+func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placeWish, linger time.Duration) error {
+	if err := requireClient(ctx, tx, g.DeviceID); err != nil {
+		return err
+	}
+	server, err := settleServer(ctx, tx, wish)
+	if err != nil {
+		return err
+	}
+	if err := g.lock(ctx, tx); err != nil {
+		return err
+	}
+	// Back where players still are on its port, it has that again, and they stay.
+	var former []int
+	err = tx.SelectContext(ctx, &former,
+		`DELETE FROM allocations WHERE server_id = $1 AND retires = ANY ($2) RETURNING port`, server, g.IDs)
+	if err != nil {
+		return err
+	}
+	if len(former) > 0 {
+		wish.rather = former[0]
+	}
+	port, err := choosePort(ctx, tx, server, wish)
+	if err != nil {
+		return err
+	}
+	at := place{server: server, port: port, asked: wish.server != nil && wish.port != 0}
+	_, err = tx.ExecContext(ctx,
+		`UPDATE allocations SET server_id = $1, port = $2, draining = false, drained = false, drain_until = NULL,
+			server_state = 'pending', server_reason = '', client_state = 'pending', client_reason = ''
+		WHERE id = ANY ($3)`, server, port, g.IDs)
+	if err != nil {
+		return at.lost(err)
+	}
+	if err := g.retire(ctx, tx, linger); err != nil {
+		return err
+	}
+	return notify(ctx, tx, g.DeviceID, g.ServerID, server)
+}
+
+// lock keeps the rows of the group from being changed, and reports errCollided where they have been
+// since the group was read.
+func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
+	var locked []int64
+	err := tx.SelectContext(ctx, &locked,
+		`SELECT id FROM allocations WHERE id = ANY ($1) OR retires = ANY ($1) ORDER BY id FOR UPDATE`, g.IDs)
+	if err != nil {
+		return err
+	}
+	now, err := readGroup(ctx, tx, g.IDs[0])
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !reflect.DeepEqual(now, g) {
+		return errCollided
+	}
+	return err
+}
+
+// retire keeps the port that the group has left for the players who are on it. One that had none left
+// is free at once.
+func (g group) retire(ctx context.Context, tx *sqlx.Tx, linger time.Duration) error {
+	if g.Drained {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name,
+			proxy_protocol, udp_idle_seconds, retires, drain_until, draining)
+		SELECT a.device_id, $2, a.protocol, $3, a.local_host, a.local_port, a.name,
+			a.proxy_protocol, a.udp_idle_seconds, a.id,
+			least(now() + $4 * interval '1 second', (SELECT d.drain_until FROM devices d WHERE d.id = $2)), $5
+		FROM allocations a WHERE a.id = ANY ($1) ORDER BY a.id`,
+		g.IDs, g.ServerID, g.Port, linger.Seconds(), g.Draining)
+	return err
+}
