@@ -34,10 +34,12 @@ type control struct {
 
 	mu sync.Mutex
 	// conn is the channel on which a snapshot was applied; nil while there is
-	// none. Revision and reported belong to it.
-	conn     *channel.Conn
-	revision int64
-	reported map[int64]portState
+	// none. The rest belongs to it.
+	conn      *channel.Conn
+	revision  int64
+	reported  map[int64]portState
+	players   int // As last told, -1 where it was not.
+	playersAt time.Time
 }
 
 func newControl(s *Server) *control { return &control{server: s} }
@@ -195,7 +197,7 @@ func (c *control) apply(conn *channel.Conn, state desiredState, named []types.Se
 
 	c.mu.Lock()
 	if named == nil {
-		c.reported = map[int64]portState{}
+		c.reported, c.players = map[int64]portState{}, -1
 	}
 	for _, a := range named {
 		delete(c.reported, a.ID)
@@ -203,6 +205,7 @@ func (c *control) apply(conn *channel.Conn, state desiredState, named []types.Se
 	c.conn, c.revision = conn, state.revision
 	c.mu.Unlock()
 	c.report()
+	c.reportPlayers(time.Now())
 }
 
 // enact makes a desired state real.

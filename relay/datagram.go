@@ -28,6 +28,7 @@ type datagramPort struct {
 
 	mu         sync.Mutex
 	closed     bool
+	draining   bool
 	allocation types.ServerAllocation
 	flows      map[flowKey]*flow
 	sources    map[netip.Addr]int // How many flows each has.
@@ -197,6 +198,10 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 // open opens a flow and queues its first datagram, for the caller to flush. It
 // returns nil where it may not. It is called with mu held.
 func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
+	if p.draining {
+		p.server.counters.drop(dropDraining)
+		return nil
+	}
 	limits := p.server.limits
 	if len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
 		p.server.counters.drop(dropFlowLimit)

@@ -21,7 +21,7 @@ var (
 	reconnectsDesc = describe("control_channel_reconnects_total",
 		"Control channels after the first.")
 	portsDesc = describe("ports",
-		"Allocations the panel wants here, by protocol and whether their public port is open or could not be opened.", "protocol", "state")
+		"Allocations the panel wants here, by protocol and whether their public port is open, drains, or could not be opened.", "protocol", "state")
 	linksDesc = describe("links",
 		"Tunnel clients linked.")
 	connectionsDesc = describe("data_connections",
@@ -63,8 +63,9 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(controlUpDesc, up)
 	counter(reconnectsDesc, max(s.ControlChannels, 1)-1)
 	for _, protocol := range []types.Protocol{types.ProtocolTCP, types.ProtocolUDP} {
-		gauge(portsDesc, int64(s.Ports[PortState{protocol, true}]), string(protocol), "open")
-		gauge(portsDesc, int64(s.Ports[PortState{protocol, false}]), string(protocol), "failed")
+		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol, Open: true}]), string(protocol), "open")
+		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol, Draining: true}]), string(protocol), "draining")
+		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol}]), string(protocol), "failed")
 	}
 	gauge(linksDesc, s.Links)
 	gauge(connectionsDesc, s.IdleDataConnections, "idle")

@@ -19,6 +19,11 @@ import (
 type publicPort interface {
 	// configure gives it the options that new players get.
 	configure(types.ServerAllocation)
+	// drain has it take no new players, and resume has it take them again.
+	drain()
+	resume() error
+	// remaining is how many players a port that drains has.
+	remaining() int
 	// close frees the port before it returns, and cuts its players off.
 	close()
 	// tend does what has become due.
@@ -41,16 +46,28 @@ type ports struct {
 // slot is an allocation and what has become of it.
 type slot struct {
 	allocation types.ServerAllocation
-	port       publicPort // nil: it could not be opened,
-	reason     string     // for this reason,
-	retry      time.Time  // and is tried again then.
+	port       publicPort // nil: it could not be opened, or drains since before it was.
+	reason     string     // Why it takes no players, though it should;
+	retry      time.Time  // then it is tried again.
 	backoff    channel.Backoff
+	empty      bool // It drains, and had no player left when last looked at.
 }
 
-// portState is what is reported of an allocation: a reason where it failed.
-type portState struct{ reason string }
+func (s *slot) drained() bool {
+	return draining(s.allocation) && (s.port == nil || s.port.remaining() == 0)
+}
+
+// portState is what is reported of an allocation: a reason where it failed, and
+// whether it has drained.
+type portState struct {
+	reason  string
+	drained bool
+}
 
 func (p portState) report(id int64) types.AllocationReport {
+	if p.drained {
+		return types.AllocationReport{ID: id, State: types.ReportReady, Drained: &p.drained}
+	}
 	if p.reason == "" {
 		return types.AllocationReport{ID: id, State: types.ReportReady}
 	}
@@ -88,19 +105,37 @@ func (p *ports) apply(wanted map[int64]types.ServerAllocation) {
 			s = &slot{backoff: channel.Backoff{Min: time.Second, Max: 10 * time.Second}}
 			p.slots[id] = s
 		}
-		s.allocation = a
+		closed := !ok || draining(s.allocation)
+		s.allocation, s.empty = a, false
 		if s.port != nil {
 			s.port.configure(a)
-		} else if !ok {
+		}
+		switch {
+		case draining(a):
+			p.drain(s)
+		case closed:
 			p.try(s, time.Now())
 		}
 	}
 }
 
-// try opens a slot's port.
+// drain has a slot take no new players.
+func (p *ports) drain(s *slot) {
+	s.reason = "" // What could not be opened is not wanted any more.
+	if s.port != nil {
+		s.port.drain()
+	}
+}
+
+// try has a slot take players.
 func (p *ports) try(s *slot, now time.Time) {
-	a := s.allocation
-	port, err := p.open(a)
+	a, port := s.allocation, s.port
+	var err error
+	if port != nil {
+		err = port.resume()
+	} else {
+		port, err = p.open(a)
+	}
 	if err != nil {
 		reason := bindReason(a, err)
 		s.retry = now.Add(s.backoff.Next())
@@ -114,7 +149,8 @@ func (p *ports) try(s *slot, now time.Time) {
 	p.log.Info("public port open", slog.Int64("allocationId", a.ID), slog.String("deviceId", a.ClientID.String()), slog.String("protocol", string(a.Protocol)), slog.Int("port", a.Port))
 }
 
-// tend tries failed ports again whose time has come, and tends the open ones.
+// tend tries failed ports again whose time has come, tends the open ones, and
+// notices which have drained.
 func (p *ports) tend(now time.Time) {
 	p.mu.Lock()
 	changed := false
@@ -123,10 +159,13 @@ func (p *ports) tend(now time.Time) {
 		if p.closed {
 			break
 		}
-		if s.port == nil && !now.Before(s.retry) {
+		if s.reason != "" && !now.Before(s.retry) {
 			before := s.reason
 			p.try(s, now)
 			changed = changed || s.reason != before
+		}
+		if empty := s.drained(); empty != s.empty {
+			s.empty, changed = empty, true
 		}
 		if s.port != nil {
 			open = append(open, s.port)
@@ -147,7 +186,7 @@ func (p *ports) states() map[int64]portState {
 	defer p.mu.Unlock()
 	states := make(map[int64]portState, len(p.slots))
 	for id, s := range p.slots {
-		states[id] = portState{reason: s.reason}
+		states[id] = portState{reason: s.reason, drained: s.drained()}
 	}
 	return states
 }
@@ -158,7 +197,8 @@ func (p *ports) count() map[PortState]int {
 	defer p.mu.Unlock()
 	counts := map[PortState]int{}
 	for _, s := range p.slots {
-		counts[PortState{Protocol: s.allocation.Protocol, Open: s.port != nil}]++
+		drains := draining(s.allocation)
+		counts[PortState{Protocol: s.allocation.Protocol, Open: s.reason == "" && !drains, Draining: drains}]++
 	}
 	return counts
 }

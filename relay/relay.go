@@ -235,6 +235,7 @@ func (s *Server) tend(ctx context.Context) {
 			return
 		case now := <-ticker.C:
 			s.ports.tend(now)
+			s.control.reportPlayers(now)
 			for _, l := range s.allLinks() {
 				l.tend(now)
 			}

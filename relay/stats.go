@@ -32,10 +32,12 @@ type Stats struct {
 	Dropped          map[string]uint64 // and by reason.
 }
 
-// PortState is the protocol of an allocation and whether its public port is open.
+// PortState is the protocol of an allocation and whether its public port is open
+// to new players. One that drains is not, because it shall not be.
 type PortState struct {
 	Protocol types.Protocol
 	Open     bool
+	Draining bool
 }
 
 // Traffic is what has ever passed between players and data connections, in bytes
@@ -65,9 +67,10 @@ const (
 	dropUnsendable               // The system would not send it to the player.
 	dropNoConnection             // Its data connection was being closed.
 	dropNoFlow                   // It came for a player whose flow has ended.
+	dropDraining                 // The port takes no new players.
 )
 
-var dropNames = [...]string{"too_long", "no_link", "flow_limit", "unsendable", "no_data_connection", "no_flow"}
+var dropNames = [...]string{"too_long", "no_link", "flow_limit", "unsendable", "no_data_connection", "no_flow", "draining"}
 
 // counters are what a tunnel server counts where it happens. Nothing on the way
 // of a player's bytes takes more than an atomic addition.

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -19,29 +18,23 @@ import (
 type streamPort struct {
 	server     *Server
 	allocation types.ServerAllocation
-	listener   *net.TCPListener
+	listener   *net.TCPListener // nil while it drains. Of whoever holds ports.mu.
 	closing    context.Context
 	cancel     context.CancelFunc
 
-	mu      sync.Mutex
-	closed  bool
-	players map[*net.TCPConn]struct{}
+	mu        sync.Mutex
+	closed    bool
+	accepting int // Listeners being accepted on: one that is closed may still bring a player.
+	players   map[*net.TCPConn]struct{}
 }
 
 func (s *Server) openStreamPort(a types.ServerAllocation) (publicPort, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(context.Background(), "tcp", s.bindAddress(a.Port))
-	if err != nil {
+	p := &streamPort{server: s, allocation: a, players: map[*net.TCPConn]struct{}{}}
+	p.closing, p.cancel = context.WithCancel(context.Background())
+	if err := p.resume(); err != nil {
+		p.cancel()
 		return nil, err
 	}
-	tcp, ok := l.(*net.TCPListener)
-	if !ok {
-		_ = l.Close()
-		return nil, fmt.Errorf("listen: got a %T", l)
-	}
-	p := &streamPort{server: s, allocation: a, listener: tcp, players: map[*net.TCPConn]struct{}{}}
-	p.closing, p.cancel = context.WithCancel(context.Background())
-	s.work.Go(p.accept)
 	return p, nil
 }
 
@@ -51,19 +44,19 @@ func (p *streamPort) configure(types.ServerAllocation) {}
 func (p *streamPort) tend(time.Time) {}
 
 func (p *streamPort) close() {
+	p.drain()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
 	p.cancel()
-	_ = p.listener.Close()
 	for player := range p.players {
 		forward.Reset(player) // Its stream ends by it.
 	}
 }
 
-func (p *streamPort) accept() {
+func (p *streamPort) accept(l *net.TCPListener) {
 	for {
-		player, err := p.listener.AcceptTCP()
+		player, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -45,6 +45,7 @@ type Panel struct {
 	hello       types.Hello
 	hellos      int
 	resyncs     int
+	players     *int
 	changed     chan struct{} // Closed and replaced when any of these changes.
 }
 
@@ -144,6 +145,9 @@ func (p *Panel) take(c *channel.Conn, message any) {
 	case types.StatusReport:
 		for _, r := range m.Allocations {
 			p.reports[r.ID] = r
+		}
+		if m.Players != nil {
+			p.players = m.Players
 		}
 	default:
 		p.t.Errorf("unexpected control message %T", m)
@@ -255,6 +259,33 @@ func (p *Panel) AwaitReport(id int64, state types.AllocationReportState) types.A
 		return report.State == state
 	})
 	return report
+}
+
+// AwaitDrained returns once an allocation that drains has been reported to have no
+// player left.
+func (p *Panel) AwaitDrained(id int64) {
+	p.t.Helper()
+	p.await("the report of a drained port", func() bool { return p.drained(id) })
+}
+
+// drained reports whether an allocation was last reported to be. It is called with
+// mu held.
+func (p *Panel) drained(id int64) bool {
+	d := p.reports[id].Drained
+	return d != nil && *d
+}
+
+// Drained reports whether an allocation was last reported to have drained.
+func (p *Panel) Drained(id int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.drained(id)
+}
+
+// AwaitPlayers returns once the tunnel server has said that it has n players.
+func (p *Panel) AwaitPlayers(n int) {
+	p.t.Helper()
+	p.await("the number of players", func() bool { return p.players != nil && *p.players == n })
 }
 
 // AwaitHellos returns once the tunnel server has connected n times, with its

@@ -34,7 +34,7 @@ type clientState struct {
 	bindings []types.ClientAllocation
 	servers  []types.ClientServer
 	seen     map[uuid.UUID]time.Time // When each server was last connected.
-	pending  map[int64]bool // Allocations that the database has no report of.
+	pending  map[int64]bool          // Allocations that the database has no report of.
 }
 
 func newClientState(rows db.ClientState) *clientState {
