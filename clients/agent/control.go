@@ -159,6 +159,11 @@ func (a *Agent) apply(c *channel.Conn, state desired) {
 		a.conn, a.sent = c, nil
 		a.connects++
 	}
+	for id, allocation := range state.allocations {
+		if before, ok := a.desired.allocations[id]; ok && before.ServerID != allocation.ServerID {
+			delete(a.sent, id) // What was told of it was about the other tunnel server.
+		}
+	}
 	a.desired = state
 	a.links.Apply(a.desired.serverList(), a.desired.allocationList())
 	a.state.save(a.desired.snapshot())

@@ -63,7 +63,7 @@ func (l linkLimits) withDefaults() linkLimits {
 }
 
 // links keeps one link to each tunnel server on which the client has
-// allocations.
+// allocations, or has players of allocations that have moved away.
 type links struct {
 	opts    linkOptions
 	log     *slog.Logger
@@ -112,6 +112,10 @@ func (l *links) Apply(servers []types.ClientServer, allocations []types.ClientAl
 	needed := map[uuid.UUID]bool{}
 	for _, a := range allocations {
 		needed[a.ServerID] = true
+		// Players are still there: the link stays until the panel says that none is.
+		for _, server := range leaving(a) {
+			needed[server] = true
+		}
 	}
 	l.servers = map[uuid.UUID]types.ClientServer{}
 	for _, s := range servers {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -61,12 +62,22 @@ func (t *targets) set(allocations []types.ClientAllocation) {
 	}
 }
 
-// find returns an allocation that a tunnel server may bring players to.
+// leaving are the tunnel servers that an allocation has moved away from and that
+// players may still be on.
+func leaving(a types.ClientAllocation) []uuid.UUID {
+	if a.Leaving == nil {
+		return nil
+	}
+	return *a.Leaving
+}
+
+// find returns an allocation that a tunnel server may bring players to: the one it
+// is on, or one it has left, which may have taken a player before it heard of that.
 func (t *targets) find(server uuid.UUID, id int64, protocol types.Protocol) (types.ClientAllocation, error) {
 	t.mu.Lock()
 	a, ok := t.allocations[id]
 	t.mu.Unlock()
-	if !ok || a.ServerID != server || a.Protocol != protocol {
+	if !ok || a.Protocol != protocol || a.ServerID != server && !slices.Contains(leaving(a), server) {
 		return a, errNotServed
 	}
 	return a, t.allow(a.LocalHost)

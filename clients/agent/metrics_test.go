@@ -76,8 +76,10 @@ func TestMetrics_BothEndsCountWhatPasses(t *testing.T) {
 		eclitunnel_relay_control_channel_reconnects_total 0
 		# TYPE eclitunnel_relay_ports gauge
 		eclitunnel_relay_ports{protocol="tcp",state="open"} 1
+		eclitunnel_relay_ports{protocol="tcp",state="draining"} 0
 		eclitunnel_relay_ports{protocol="tcp",state="failed"} 0
 		eclitunnel_relay_ports{protocol="udp",state="open"} 1
+		eclitunnel_relay_ports{protocol="udp",state="draining"} 0
 		eclitunnel_relay_ports{protocol="udp",state="failed"} 0
 		# TYPE eclitunnel_relay_links gauge
 		eclitunnel_relay_links 1
@@ -163,6 +165,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 		eclitunnel_relay_players_refused_total{reason="no_link"} 1
 		eclitunnel_relay_players_refused_total{reason="waiting_limit"} 0
 		# TYPE eclitunnel_relay_datagrams_dropped_total counter
+		eclitunnel_relay_datagrams_dropped_total{reason="draining"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="flow_limit"} 1
 		eclitunnel_relay_datagrams_dropped_total{reason="no_data_connection"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="no_flow"} 0
