@@ -102,15 +102,14 @@ func checkServerSettings(settings types.TunnelServerSettings) error {
 // DrainDevice empties a tunnel server of its players.
 func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)
-	device, err := a.db.Device(ctx, caller.Scope(), request.ID)
-	switch {
-	case err != nil:
+	if _, err := a.db.Device(ctx, caller.Scope(), request.ID); err != nil {
 		return nil, absent(err, errNoDevice)
-	case !caller.IsAdmin():
+	}
+	if !caller.IsAdmin() {
 		return nil, problem.Forbidden("Draining a tunnel server needs an admin.")
 	}
 	limit := time.Duration(valueOr(request.Body.TimeoutSeconds, defaultDrainSeconds)) * time.Second
-	device, err = a.db.DrainServer(ctx, caller.Scope(), request.ID, limit, valueOr(request.Body.Move, false))
+	device, err := a.db.DrainServer(ctx, caller.Scope(), request.ID, limit, valueOr(request.Body.Move, false))
 	switch {
 	case errors.Is(err, db.ErrConflict):
 		return nil, problem.Conflict("Only a tunnel server that has been approved can be drained.")
