@@ -23,6 +23,8 @@ type Agent struct {
 	// Env are settings of its commands besides those of this process, as
 	// NAME=value.
 	Env []string
+	// StartWith starts the process of Start; nil is StartProcess.
+	StartWith Starter
 
 	bin    string
 	config string
@@ -76,7 +78,11 @@ func (a *Agent) Run(ctx context.Context, args ...string) (string, error) {
 
 // Start starts `eclitunnel run`; see Panel.AwaitOnline.
 func (a *Agent) Start() (*Process, error) {
-	return StartProcess(a.Name, a.Command(context.Background(), "run"), a.log)
+	start := a.StartWith
+	if start == nil {
+		start = StartProcess
+	}
+	return start(a.Name, a.Command(context.Background(), "run"), a.log)
 }
 
 // userCode is how a user code looks to the people who are shown one.

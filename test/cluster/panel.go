@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,8 +39,23 @@ type PanelOptions struct {
 	Listen, Relay int
 	// PortFirst and PortLast bound the public ports it chooses from.
 	PortFirst, PortLast int
+	// Host is the address that it listens on; empty is 127.0.0.1.
+	Host string
+	// PublicURL is where it is reached, if not where it listens.
+	PublicURL string
+	// Env are settings besides those of this process and the above, as NAME=value.
+	Env []string
 	// Log is given what the panel prints; nil keeps only its end.
 	Log io.Writer
+	// Start starts its process; nil is StartProcess.
+	Start Starter
+}
+
+func (o PanelOptions) address(port int) string {
+	if o.Host == "" {
+		return loopback(port)
+	}
+	return net.JoinHostPort(o.Host, strconv.Itoa(port))
 }
 
 // Panel is a running panel and its admin's account.
@@ -59,11 +75,16 @@ type Panel struct {
 // StartPanel starts a panel on a directory, new or used before, waits until it
 // is ready and logs its admin in.
 func StartPanel(ctx context.Context, o PanelOptions) (*Panel, error) {
-	p := &Panel{URL: "http://" + loopback(o.Listen), Password: rand.Text(), options: o}
+	p := NewPanel(o)
 	if err := p.start(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// NewPanel returns a panel that does not run yet; see Launch.
+func NewPanel(o PanelOptions) *Panel {
+	return &Panel{URL: "http://" + o.address(o.Listen), Password: rand.Text(), options: o}
 }
 
 // Restart starts the panel again, once its process has ended, on the same
@@ -71,21 +92,29 @@ func StartPanel(ctx context.Context, o PanelOptions) (*Panel, error) {
 func (p *Panel) Restart(ctx context.Context) error { return p.start(ctx) }
 
 func (p *Panel) start(ctx context.Context) error {
-	if err := p.launch(); err != nil {
+	if err := p.Launch(); err != nil {
 		return err
 	}
-	if err := p.logIn(ctx); err != nil {
+	if err := p.LogIn(ctx); err != nil {
 		return fmt.Errorf("%w\n%s", errors.Join(err, p.Stop()), p.LastLines(30))
 	}
 	return nil
 }
 
-func (p *Panel) launch() error {
+// Launch starts the panel's process and waits for nothing.
+func (p *Panel) Launch() error {
 	o := p.options
+	url, start := o.PublicURL, o.Start
+	if url == "" {
+		url = p.URL
+	}
+	if start == nil {
+		start = StartProcess
+	}
 	args := []string{
 		"serve",
-		"--listen", loopback(o.Listen),
-		"--public-url", p.URL,
+		"--listen", o.address(o.Listen),
+		"--public-url", url,
 		"--public-host", "127.0.0.1",
 		"--port-range", fmt.Sprintf("%d-%d", o.PortFirst, o.PortLast),
 		"--data-dir", p.dataDir(),
@@ -93,7 +122,7 @@ func (p *Panel) launch() error {
 	if o.Relay == 0 {
 		args = append(args, "--no-tunnel-server")
 	} else {
-		args = append(args, "--relay-listen", loopback(o.Relay))
+		args = append(args, "--relay-listen", o.address(o.Relay))
 	}
 	//nolint:noctx // it outlives the call that starts it, and is ended by Stop
 	cmd := exec.Command(filepath.Join(o.Bin, "eclitunneld"), args...)
@@ -101,7 +130,8 @@ func (p *Panel) launch() error {
 		"ECLITUNNEL_ADMIN_EMAIL="+AdminEmail,
 		"ECLITUNNEL_ADMIN_PASSWORD="+p.Password,
 	)
-	process, err := StartProcess("eclitunneld", cmd, o.Log)
+	cmd.Env = append(cmd.Env, o.Env...)
+	process, err := start("eclitunneld", cmd, o.Log)
 	if err != nil {
 		return err
 	}
@@ -130,14 +160,15 @@ func (p *Panel) KillPostgres() error {
 	return process.Kill()
 }
 
-func (p *Panel) logIn(ctx context.Context) error {
+// AwaitReady waits until the panel serves. It is an error if its process ends.
+func (p *Panel) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	api, err := client.NewClientWithResponses(p.URL)
 	if err != nil {
 		return err
 	}
-	if err := Until(ctx, "the panel is ready", func(ctx context.Context) (bool, error) {
+	return Until(ctx, "the panel is ready", func(ctx context.Context) (bool, error) {
 		select {
 		case <-p.Done():
 			return false, fmt.Errorf("it ended with exit code %d", p.ExitCode())
@@ -145,7 +176,18 @@ func (p *Panel) logIn(ctx context.Context) error {
 		}
 		ready, err := api.GetReadinessWithResponse(ctx)
 		return err == nil && ready.StatusCode() == http.StatusOK, nil
-	}); err != nil {
+	})
+}
+
+// LogIn waits until the panel is ready and logs its admin in.
+func (p *Panel) LogIn(ctx context.Context) error {
+	if err := p.AwaitReady(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	api, err := client.NewClientWithResponses(p.URL)
+	if err != nil {
 		return err
 	}
 	login, err := api.LoginWithResponse(ctx, types.LoginRequest{Email: AdminEmail, Password: p.Password})
@@ -156,12 +198,17 @@ func (p *Panel) logIn(ctx context.Context) error {
 		return fmt.Errorf("log in: %s: %s", login.Status(), login.Body)
 	}
 	p.Token = login.JSON200.Token
-	p.API, err = client.NewClientWithResponses(p.URL, client.WithRequestEditorFn(
+	p.API, err = NewClient(p.URL, p.Token)
+	return err
+}
+
+// NewClient returns a client of the panel at url that sends a token.
+func NewClient(url, token string) (*client.ClientWithResponses, error) {
+	return client.NewClientWithResponses(url, client.WithRequestEditorFn(
 		func(_ context.Context, r *http.Request) error {
-			r.Header.Set("Authorization", "Bearer "+p.Token)
+			r.Header.Set("Authorization", "Bearer "+token)
 			return nil
 		}))
-	return err
 }
 
 // Approve approves the device whose user code it is.

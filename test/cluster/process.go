@@ -25,6 +25,9 @@ type Process struct {
 	done chan struct{}
 }
 
+// Starter starts a program, as StartProcess does, which is one.
+type Starter func(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error)
+
 // StartProcess starts a program in its own process group, so that a Ctrl-C
 // meant for the caller reaches it only when the caller says so.
 // What it prints is kept, and copied to copyTo unless that is nil.

@@ -7,6 +7,7 @@ package pattern
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -17,6 +18,9 @@ const (
 	// MaxSlice is the most that Slice gives at a time.
 	MaxSlice = 64 << 10
 )
+
+// ErrWrong is in every error about content that is not the pattern's.
+var ErrWrong = errors.New("wrong content")
 
 // table holds a period and enough of the next one that no slice has to wrap.
 var table = func() []byte {
@@ -47,7 +51,7 @@ func Check(data []byte, position uint64) error {
 		if !bytes.Equal(data[:len(want)], want) {
 			for i := range want {
 				if data[i] != want[i] {
-					return fmt.Errorf("wrong byte at position %d of the stream", position+uint64(i))
+					return fmt.Errorf("%w: byte at position %d of the stream", ErrWrong, position+uint64(i))
 				}
 			}
 		}
@@ -71,10 +75,10 @@ func FillDatagram(b []byte, flow, number uint64) {
 // returns its number.
 func CheckDatagram(b []byte, size int, flow uint64) (number uint64, err error) {
 	if len(b) != size {
-		return 0, fmt.Errorf("datagram of %d bytes, not %d", len(b), size)
+		return 0, fmt.Errorf("%w: datagram of %d bytes, not %d", ErrWrong, len(b), size)
 	}
 	if got := binary.LittleEndian.Uint64(b); got != flow {
-		return 0, fmt.Errorf("datagram of flow %d on flow %d", got, flow)
+		return 0, fmt.Errorf("%w: datagram of flow %d on flow %d", ErrWrong, got, flow)
 	}
 	number = binary.LittleEndian.Uint64(b[8:])
 	if err := Check(b[HeaderSize:], datagramPosition(flow, number)); err != nil {
