@@ -88,8 +88,9 @@ func (s *Server) admitsLocked(t ticket) error {
 	return nil
 }
 
-// enlist makes l the link of its tunnel client and ends the one before.
-func (s *Server) enlist(l *link, secret secretHash) error {
+// enlist welcomes l, makes it the link of its tunnel client and ends the one
+// before.
+func (s *Server) enlist(l *link, secret string, hash secretHash) error {
 	s.mu.Lock()
 	// Again: the desired state may have changed since the ticket was looked at.
 	if err := s.admitsLocked(ticket{client: l.client, version: l.version}); err != nil {
@@ -97,9 +98,13 @@ func (s *Server) enlist(l *link, secret secretHash) error {
 		return err
 	}
 	before := s.linked[l.client]
-	l.secret = secret
+	// Before anybody finds the link: a player who waits would have it ask for a
+	// data connection, and a client that is asked before it is welcomed has no
+	// secret to open one with. An error ends the link where it is served.
+	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret})
+	l.secret = hash
 	s.linked[l.client] = l
-	s.secrets[secret] = l
+	s.secrets[hash] = l
 	s.mu.Unlock()
 	if before != nil {
 		before.end(channel.CloseTakenOver, "a newer link of this tunnel client took over")
@@ -123,7 +128,7 @@ func (l *link) serve(from string) {
 	log := s.log.With(slog.String("deviceId", l.client.String()), slog.String("from", from))
 	defer l.channel.Wait()
 	secret, hash := newSecret()
-	if err := s.enlist(l, hash); err != nil {
+	if err := s.enlist(l, secret, hash); err != nil {
 		code := channel.CloseTokenDead
 		switch {
 		case errors.Is(err, errClosing):
@@ -137,7 +142,7 @@ func (l *link) serve(from string) {
 		return
 	}
 	log.Info("tunnel client linked")
-	err := l.channel.Send(wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret})
+	var err error
 	for err == nil {
 		var data []byte
 		if data, err = l.channel.Receive(); err == nil {

@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
@@ -74,6 +77,46 @@ func TestLink_OnlyAGoodTicketOpensOne(t *testing.T) {
 		}
 	}
 	openLink(t, p, s, client, 1)
+}
+
+// onLog calls itself with every message that is logged.
+type onLog func(message string)
+
+func (onLog) Enabled(context.Context, slog.Level) bool { return true }
+func (f onLog) Handle(_ context.Context, r slog.Record) error {
+	f(r.Message)
+	return nil
+}
+func (f onLog) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f onLog) WithGroup(string) slog.Handler      { return f }
+
+func TestLink_IsWelcomedBeforePlayersWhoWaitAskAnythingOfIt(t *testing.T) {
+	port := relaytest.FreePort(t)
+	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer player.Close()
+	running := make(chan *relaytest.Server, 1)
+	p, s, client, _ := start(t, func(o *relay.Options) {
+		o.Logger = slog.New(onLog(func(message string) {
+			if message != "tunnel client linked" {
+				return
+			}
+			// In this very moment a datagram comes for the tunnel client.
+			if _, err := player.Write([]byte("x")); err != nil {
+				t.Error(err)
+			}
+			(<-running).AwaitStats(t, "a flow", func(s relay.Stats) bool { return s.FlowsOpened == 1 })
+		}))
+	})
+	running <- s
+	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
+	p.AwaitReport(2, types.ReportReady)
+	l := openLink(t, p, s, client, 1)
+	if m := l.next(wire.LinkDial); m.Kind != wire.KindDatagram {
+		t.Errorf("asked for %q", m.Kind)
+	}
 }
 
 func TestLink_TicketAheadOfTheNewsWaitsForThem(t *testing.T) {
