@@ -23,6 +23,11 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
+// connectTimeout bounds the connecting to a tunnel server. While the network is
+// away the system asks again at ever longer intervals; a try of its own begins
+// anew, and is answered soon after the network is back.
+const connectTimeout = 4 * time.Second
+
 // errOtherKey means that whoever answers is not the tunnel server the panel
 // told of.
 var errOtherKey = errors.New("it shows another key than the panel announced")
@@ -50,7 +55,7 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 	d := &relayDialler{address: address}
 	d.websocket = websocket.Dialer{
 		Proxy:            proxy,
-		NetDialContext:   p.dialContext((&net.Dialer{Timeout: timeout, Control: chooseCongestion}).DialContext),
+		NetDialContext:   p.dialContext((&net.Dialer{Timeout: min(timeout, connectTimeout), Control: chooseCongestion}).DialContext),
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   forward.ReadBufferSize,

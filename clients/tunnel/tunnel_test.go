@@ -297,6 +297,24 @@ func TestControlChannel_OpensWithToken(t *testing.T) {
 	}
 }
 
+func TestControlChannel_DoesNotWaitForANetworkThatIsAway(t *testing.T) {
+	// However long the system itself would go on asking, ever more seldom.
+	var given time.Duration
+	c := newClient(t, tunnel.Options{
+		PanelURL: "http://panel.test",
+		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			deadline, _ := ctx.Deadline()
+			given = time.Until(deadline)
+			return nil, context.DeadlineExceeded
+		}}},
+	})
+	_, err := c.ControlChannel(t.Context())
+	assertUnreachable(t, err, "in time")
+	if given <= 0 || given > 5*time.Second {
+		t.Errorf("a try to connect may take %v", given)
+	}
+}
+
 func TestControlChannel_RefusalIsThePanelsError(t *testing.T) {
 	for status, code := range map[int]types.ErrorCode{401: types.CodeUnauthorized, 503: types.CodeFeatureDisabled} {
 		s := serve(t, problem(status, code))

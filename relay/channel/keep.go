@@ -34,7 +34,7 @@ func IsFeatureOff(err error) bool {
 // Backoff is exponential back-off with full jitter: the n-th wait is uniform
 // between 0 and Min doubled n times, at most Max.
 type Backoff struct {
-	Min, Max time.Duration  // 0: 250 ms and 5 s.
+	Min, Max time.Duration  // 0: 250 ms and 4 s.
 	Rand     func() float64 // Uniform in [0,1); nil: math/rand/v2.
 
 	failures int
@@ -47,7 +47,9 @@ func (b *Backoff) Next() time.Duration {
 		lo = 250 * time.Millisecond
 	}
 	if hi == 0 {
-		hi = 5 * time.Second
+		// With the time that a try takes to begin and fail, whoever is away is
+		// back within 5 s of the return of what was missing.
+		hi = 4 * time.Second
 	}
 	if random == nil {
 		random = rand.Float64
