@@ -62,14 +62,14 @@ test: ## Set up what is missing and run every test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
 # Those that measure have the machine to themselves: test-e2e runs them one after another.
-MEASURING := ./test/e2e ./test/bench ./test/load
+MEASURING := ./test/e2e ./test/bench ./test/load ./test/soak
 
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench|load)$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench|load|soak)$$')
 
 .PHONY: test-e2e
-test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig
+test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and break a fleet
 	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $(MEASURING)
 
 .PHONY: bench
@@ -82,6 +82,14 @@ bench: build ## Measure the tunnel from the player's side; flags in BENCH, as in
 load: build ## Measure panels with LOAD_DEVICES (5000) devices, and replace them under load
 	@scripts/setup demo
 	ECLITUNNEL_BIN=$(CURDIR)/bin ECLITUNNEL_LOAD_DEVICES=$(LOAD_DEVICES) go test -count=1 -v -timeout 30m ./test/load
+
+DURATION ?= 2h
+
+.PHONY: soak
+soak: build ## Break a whole fleet in every way for DURATION (2h); further flags in SOAK, as in SOAK='--seed 1'
+	@scripts/setup demo soak
+	@go build -o bin/soak ./test/soak
+	@bin/soak -bin bin -duration $(DURATION) $(SOAK)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (100000x, executions) each
