@@ -20,19 +20,16 @@ func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Dur
 	return wrap(err, "renew lease")
 }
 
-// ReleaseReplica forgets a replica that stops: its devices are offline from now on.
+// handOverLease is how long the devices of a replica that stops are given to be back on another.
+const handOverLease = 3 * time.Second
+
+// ReleaseReplica ends the lease of a replica that stops, but for a moment: until then its devices
+// are online still, so that a tunnel server that moves to another replica is not found missing. One
+// that does not come back was last seen now.
 func (d *DB) ReleaseReplica(ctx context.Context, replicaID uuid.UUID) error {
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx,
-			`WITH locked AS (SELECT id FROM devices WHERE replica_id = $1 ORDER BY id FOR NO KEY UPDATE)
-			UPDATE devices d SET replica_id = NULL, last_seen_at = now() FROM locked WHERE d.id = locked.id`,
-			replicaID)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM replicas WHERE id = $1`, replicaID)
-		return err
-	})
+	_, err := d.pool.ExecContext(ctx,
+		`UPDATE replicas SET renewed_at = now(), lease_expires_at = now() + $2 * interval '1 second' WHERE id = $1`,
+		replicaID, handOverLease.Seconds())
 	return wrap(err, "release replica")
 }
 

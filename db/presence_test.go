@@ -122,15 +122,20 @@ func TestMaintain_ForgetsReplicasLongDead(t *testing.T) {
 	}
 }
 
-func TestReleaseReplica_TakesItsDevicesOffline(t *testing.T) {
+func TestReleaseReplica_LeavesItsDevicesAMomentToMove(t *testing.T) {
 	d := dbtest.New(t)
 	device, other := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)
 	stopping, running := startReplica(t, d), startReplica(t, d)
 	connect(t, d, device, stopping)
 	connect(t, d, other, running)
 	check(t, d.ReleaseReplica(t.Context(), stopping))
+	if !readDevice(t, d, device.ID).Online {
+		t.Error("offline before it can be back elsewhere")
+	}
+	_, err := dbtest.SQL(t, d).ExecContext(t.Context(), `UPDATE replicas SET lease_expires_at = lease_expires_at - interval '5 seconds'`)
+	check(t, err)
 	if readDevice(t, d, device.ID).Online {
-		t.Error("online on a replica that stopped")
+		t.Error("online on a replica that stopped five seconds ago")
 	}
 	if !readDevice(t, d, other.ID).Online {
 		t.Error("a device of another replica went offline")

@@ -304,9 +304,7 @@ func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
 			t.Errorf("closed with %d", code)
 		}
 	}
-	if device(t, d, clientRow).Online {
-		t.Error("its device is still online")
-	}
+	controltest.Eventually(t, "its device is offline", func() bool { return !device(t, d, clientRow).Online })
 	if !device(t, d, serverRow).Online {
 		t.Error("another replica's device is offline")
 	}
