@@ -75,13 +75,18 @@ func ask(t testing.TB, c *net.UDPConn, payload []byte) []byte {
 
 func answer(t testing.TB, c *net.UDPConn) []byte {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(relaytest.Patience))
-	b := make([]byte, 64<<10)
-	n, err := c.Read(b)
+	b, err := nextAnswer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b[:n]
+	return b
+}
+
+func nextAnswer(c *net.UDPConn) ([]byte, error) {
+	_ = c.SetReadDeadline(time.Now().Add(relaytest.Patience))
+	b := make([]byte, 64<<10)
+	n, err := c.Read(b)
+	return b[:n], err
 }
 
 // silent reports whether nothing comes for a while.
