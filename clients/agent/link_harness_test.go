@@ -29,7 +29,8 @@ type dataPlaneTest struct {
 	server *relaytest.Server
 	client uuid.UUID
 	agent  *links
-	stop   func() error // Ends the agent's links and returns what Run returned.
+	stop   func() error    // Ends the agent's links and returns what Run returned.
+	ended  <-chan struct{} // Closed when Run has returned, whoever ended it.
 
 	mu          sync.Mutex
 	servers     []types.ClientServer
@@ -80,6 +81,7 @@ func (d *dataPlaneTest) startAgent(change func(*linkOptions)) (l *links, stop fu
 	l = newLinks(options)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	d.ended = done
 	var err error
 	go func() {
 		defer close(done)

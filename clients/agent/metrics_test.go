@@ -136,7 +136,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 	player := d.join(tcp)
 	say(t, player, "x")
 	hear(t, player, "x")
-	if err := howItEnds(d.join(tcp)); err == nil {
+	if err := refusal(t, tcp); err == nil {
 		t.Error("a second player was served")
 	}
 	ask(t, playDatagrams(t, "127.0.0.1", udp), []byte("x"))
