@@ -1,0 +1,306 @@
+package seal_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+)
+
+// handshake returns the keys of both ends of a new TLS connection.
+func handshake(t testing.TB, change func(client *tls.Config)) (client, server seal.Keys, err error) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	config := &tls.Config{InsecureSkipVerify: true}
+	if change != nil {
+		change(config)
+	}
+	c := tls.Client(near, config)
+	s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	done := make(chan error, 1)
+	go func() {
+		// A session ticket follows the handshake: somebody must read it.
+		if err := c.Handshake(); err != nil {
+			done <- err
+			return
+		}
+		done <- nil
+		_, _ = c.Read(make([]byte, 1))
+	}()
+	if err := errors.Join(s.Handshake(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := c.ConnectionState(), s.ConnectionState()
+	client, err = seal.Export(&ours)
+	if err != nil {
+		return client, server, err
+	}
+	server, err = seal.Export(&theirs)
+	return client, server, err
+}
+
+func keys(t testing.TB) (client, server seal.Keys) {
+	t.Helper()
+	client, server, err := handshake(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+// sealed makes a packet of some records.
+func sealed(t testing.TB, s *seal.Sealer, records string) []byte {
+	t.Helper()
+	b := make([]byte, seal.HeaderSize, 2048)
+	packet, err := s.Seal(append(b, records...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packet
+}
+
+func open(t testing.TB, o *seal.Opener, packet []byte) (string, bool, error) {
+	t.Helper()
+	records, newest, err := o.Open(bytes.Clone(packet))
+	return string(records), newest, err
+}
+
+func TestPackets_OpenAtTheOtherEndAlone(t *testing.T) {
+	suites := []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
+	ours, theirs := keys(t)
+	stranger, _ := keys(t)
+	for _, suite := range suites {
+		t.Run(tls.CipherSuiteName(suite), func(t *testing.T) {
+			clientSeals, clientOpens := seal.WithSuite(ours, suite).Client()
+			serverSeals, serverOpens := seal.WithSuite(theirs, suite).Server()
+			strangerSeals, strangerOpens := seal.WithSuite(stranger, suite).Server()
+			for _, records := range []string{"a", "hello", string(make([]byte, 1400))} {
+				up, down := sealed(t, clientSeals, records), sealed(t, serverSeals, records)
+				if len(up) != len(records)+seal.Overhead || bytes.Contains(up, []byte("hello")) {
+					t.Errorf("a packet of %d bytes for %d, %x", len(up), len(records), up)
+				}
+				if id, ok := seal.ID(up); !ok || id != theirs.ID {
+					t.Errorf("id %x, want %x", id, theirs.ID)
+				}
+				// Reflected: to whoever has sealed it.
+				if _, _, err := open(t, clientOpens, up); !errors.Is(err, seal.ErrForged) {
+					t.Errorf("the client opens its own packet: %v", err)
+				}
+				if _, _, err := open(t, serverOpens, down); !errors.Is(err, seal.ErrForged) {
+					t.Errorf("the server opens its own packet: %v", err)
+				}
+				if _, _, err := open(t, strangerOpens, up); !errors.Is(err, seal.ErrForged) {
+					t.Errorf("another connection opens it: %v", err)
+				}
+				alien := sealed(t, strangerSeals, records)
+				binary.BigEndian.PutUint64(alien, ours.ID)
+				if _, _, err := open(t, clientOpens, alien); !errors.Is(err, seal.ErrForged) {
+					t.Errorf("another connection's packet opens: %v", err)
+				}
+				for o, packet := range map[*seal.Opener][]byte{serverOpens: up, clientOpens: down} {
+					if got, newest, err := open(t, o, packet); err != nil || got != records || !newest {
+						t.Errorf("opened %q, %t, %v", got, newest, err)
+					}
+					if _, _, err := open(t, o, packet); !errors.Is(err, seal.ErrReplayed) {
+						t.Errorf("a second time: %v", err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestPackets_EveryChangedBitAndEveryCutIsFound(t *testing.T) {
+	ours, theirs := keys(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	packet := sealed(t, s, "some records")
+	for bit := range len(packet) * 8 {
+		changed := bytes.Clone(packet)
+		changed[bit/8] ^= 1 << (bit % 8)
+		if _, _, err := o.Open(changed); !errors.Is(err, seal.ErrForged) {
+			t.Fatalf("bit %d changed: %v", bit, err)
+		}
+	}
+	for n := range packet {
+		if _, _, err := o.Open(bytes.Clone(packet[:n])); !errors.Is(err, seal.ErrForged) {
+			t.Fatalf("cut to %d bytes: %v", n, err)
+		}
+	}
+	if _, _, err := o.Open(append(bytes.Clone(packet), 0)); !errors.Is(err, seal.ErrForged) {
+		t.Errorf("a byte more: %v", err)
+	}
+	// None of it was taken for the packet's coming.
+	if got, newest, err := open(t, o, packet); err != nil || got != "some records" || !newest {
+		t.Errorf("the packet itself: %q, %t, %v", got, newest, err)
+	}
+}
+
+func TestPackets_OutOfOrderOpenOnceWithinTheWindow(t *testing.T) {
+	ours, theirs := keys(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	const n = 10_000
+	packets := make([][]byte, n)
+	for i := range packets {
+		packets[i] = sealed(t, s, "x")
+	}
+	opened := make([]int, n)
+	try := func(i int) error {
+		_, _, err := open(t, o, packets[i])
+		if err == nil {
+			opened[i]++
+		}
+		return err
+	}
+	// Far ahead, then back by steps that reuse every word of the window.
+	for _, i := range []int{0, 1, 64, 63, 4096, 2, 4095, 9000, 8999, 4904, 9999, 5904, 5903} {
+		_ = try(i)
+		if err := try(i); !errors.Is(err, seal.ErrReplayed) {
+			t.Errorf("packet %d a second time: %v", i, err)
+		}
+	}
+	for i := range packets {
+		_ = try(i)
+	}
+	for i, times := range opened {
+		if times > 1 || (times == 0 && i >= n-4096) {
+			t.Errorf("packet %d opened %d times", i, times)
+		}
+	}
+	if opened[3] != 0 || opened[5903] != 0 || opened[5904] != 1 {
+		t.Errorf("packets behind the window: %d, %d, at its end: %d", opened[3], opened[5903], opened[5904])
+	}
+}
+
+func TestPackets_KeysChangeWithTheEpoch(t *testing.T) {
+	const epoch = 1 << 24
+	ours, theirs := keys(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	var last []byte
+	for _, step := range []struct {
+		number uint64
+		opens  bool
+	}{
+		{0, true}, {2 * epoch, false}, {epoch - 2, true}, {epoch + 1, true}, {epoch - 1, true}, {epoch, true},
+		{4 * epoch, false}, {1<<64 - 1, false}, {2*epoch + 5, true}, {3 * epoch, true},
+	} {
+		s.Skip(step.number)
+		packet := sealed(t, s, "x")
+		if last != nil && bytes.Equal(packet[seal.HeaderSize:], last[seal.HeaderSize:]) {
+			t.Errorf("packet %d is encrypted like the one before", step.number)
+		}
+		last = packet
+		if _, _, err := open(t, o, packet); (err == nil) != step.opens {
+			t.Errorf("packet %d: %v", step.number, err)
+		}
+	}
+}
+
+func TestExport_NeedsTLS13AndDiffersByConnection(t *testing.T) {
+	if _, _, err := handshake(t, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err == nil {
+		t.Error("keys of TLS 1.2")
+	}
+	one, other := keys(t)
+	another, _ := keys(t)
+	if one != other || one == another || one.ID == another.ID {
+		t.Errorf("ids %x, %x at the other end, %x of another connection", one.ID, other.ID, another.ID)
+	}
+}
+
+func TestPackets_TakeNoMemory(t *testing.T) {
+	ours, theirs := keys(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	b := make([]byte, 2048)
+	if n := testing.AllocsPerRun(1000, func() {
+		packet, err := s.Seal(b[:seal.HeaderSize+200])
+		if err == nil {
+			_, _, err = o.Open(packet)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for a packet", n)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	ours, theirs := keys(f)
+	s, _ := ours.Client()
+	f.Add(sealed(f, s, "some records"), uint64(0))
+	f.Add([]byte{}, uint64(1))
+	f.Fuzz(func(t *testing.T, packet []byte, skip uint64) {
+		s, _ := ours.Client()
+		_, o := theirs.Server()
+		for _, p := range [][]byte{packet, append(binary.BigEndian.AppendUint64(nil, ours.ID), packet...)} {
+			if records, _, err := o.Open(bytes.Clone(p)); err == nil {
+				// Only what the other end has sealed opens: the seed.
+				if s.Skip(0); !bytes.Equal(sealed(t, s, string(records)), p) {
+					t.Fatalf("%x opens to %x", p, records)
+				}
+			}
+		}
+		// And nothing that was tried keeps out what is genuine.
+		s.Skip(skip % (2 << 24))
+		genuine := sealed(t, s, "x")
+		if bytes.Equal(genuine[:seal.HeaderSize], packet[:min(len(packet), seal.HeaderSize)]) {
+			return // The seed's own number.
+		}
+		if _, _, err := o.Open(genuine); err != nil {
+			t.Fatalf("packet %d: %v", skip, err)
+		}
+	})
+}
+
+func BenchmarkSeal(b *testing.B) {
+	ours, _ := keys(b)
+	s, _ := ours.Client()
+	packet := make([]byte, 2048)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Seal(packet[:seal.HeaderSize+1200]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	ours, theirs := keys(b)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	packet := make([]byte, 2048)
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := s.Seal(packet[:seal.HeaderSize+1200])
+		if err == nil {
+			_, _, err = o.Open(p)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
