@@ -2,67 +2,18 @@ package seal_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
-	"math/big"
-	"net"
 	"testing"
-	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/seal/sealtest"
 )
-
-// handshake returns the keys of both ends of a new TLS connection.
-func handshake(t testing.TB, change func(client *tls.Config)) (client, server seal.Keys, err error) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	config := &tls.Config{InsecureSkipVerify: true}
-	if change != nil {
-		change(config)
-	}
-	c := tls.Client(near, config)
-	s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
-	done := make(chan error, 1)
-	go func() {
-		// A session ticket follows the handshake: somebody must read it.
-		if err := c.Handshake(); err != nil {
-			done <- err
-			return
-		}
-		done <- nil
-		_, _ = c.Read(make([]byte, 1))
-	}()
-	if err := errors.Join(s.Handshake(), <-done); err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := c.ConnectionState(), s.ConnectionState()
-	client, err = seal.Export(&ours)
-	if err != nil {
-		return client, server, err
-	}
-	server, err = seal.Export(&theirs)
-	return client, server, err
-}
 
 func keys(t testing.TB) (client, server seal.Keys) {
 	t.Helper()
-	client, server, err := handshake(t, nil)
+	client, server, err := sealtest.Handshake(t, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +171,7 @@ func TestPackets_KeysChangeWithTheEpoch(t *testing.T) {
 }
 
 func TestExport_NeedsTLS13AndDiffersByConnection(t *testing.T) {
-	if _, _, err := handshake(t, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err == nil {
+	if _, _, err := sealtest.Handshake(t, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err == nil {
 		t.Error("keys of TLS 1.2")
 	}
 	one, other := keys(t)

@@ -4,34 +4,42 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/bits"
 	"net/netip"
 )
 
 // RecordKind tells the records of a batch apart.
 type RecordKind byte
 
-// The records of a batch.
+// The records of batches and sealed packets.
 const (
 	RecordOpen     RecordKind = 1
 	RecordDatagram RecordKind = 2
 	RecordClose    RecordKind = 3
+	RecordOpened   RecordKind = 4
+	RecordProbe    RecordKind = 5
+	RecordAnswer   RecordKind = 6
 )
+
+// Sealed reports whether records of the kind are for sealed packets alone.
+func (k RecordKind) Sealed() bool { return k == RecordProbe || k == RecordAnswer }
 
 // maxRecordOverhead is what an open record, the longest beside a datagram's
 // payload, takes: kind, three varints and two addresses.
 const maxRecordOverhead = 1 + 3*binary.MaxVarintLen64 + 2*(1+16+2)
 
-// Record is one record of a batch.
+// Record is one record of a batch or a sealed packet.
 type Record struct {
 	Kind RecordKind
+	// Flow is the flow's number, of RecordProbe and RecordAnswer the probe's.
 	Flow uint64
 	// Of RecordOpen: the allocation, the player's address, the public address
 	// the player reached, and the silence in seconds that ends the flow.
 	Allocation          int64
 	IdleSeconds         int
 	Source, Destination netip.AddrPort
-	// Payload of RecordDatagram, within the batch decoded: valid as long as that
-	// is.
+	// Payload of RecordDatagram, or the padding of RecordProbe, within the batch
+	// decoded: valid as long as that is.
 	Payload []byte
 }
 
@@ -47,7 +55,7 @@ func AppendRecord(b []byte, r Record) []byte {
 		b = binary.AppendUvarint(b, uint64(r.IdleSeconds))
 		b = appendAddress(b, r.Source)
 		b = appendAddress(b, r.Destination)
-	case RecordDatagram:
+	case RecordDatagram, RecordProbe:
 		if len(r.Payload) > MaxDatagram {
 			panic(fmt.Sprintf("wire: datagram of %d bytes", len(r.Payload)))
 		}
@@ -60,6 +68,27 @@ func AppendRecord(b []byte, r Record) []byte {
 // RecordSize is an upper bound of what AppendRecord appends for a record with
 // the given payload.
 func RecordSize(payload int) int { return maxRecordOverhead + payload }
+
+// EncodedSize is exactly what AppendRecord appends for r.
+func EncodedSize(r *Record) int {
+	n := 1 + uvarintSize(r.Flow)
+	switch r.Kind {
+	case RecordOpen:
+		n += uvarintSize(uint64(r.Allocation)) + uvarintSize(uint64(r.IdleSeconds)) + addressSize(r.Source) + addressSize(r.Destination)
+	case RecordDatagram, RecordProbe:
+		n += uvarintSize(uint64(len(r.Payload))) + len(r.Payload)
+	}
+	return n
+}
+
+func uvarintSize(v uint64) int { return max(1, (bits.Len64(v)+6)/7) }
+
+func addressSize(a netip.AddrPort) int {
+	if a.Addr().Unmap().Is4() {
+		return 1 + 4 + 2
+	}
+	return 1 + 16 + 2
+}
 
 // NextRecord decodes the first record of a batch and returns what follows it.
 // It allocates nothing unless it fails, and never reads past MaxDatagram bytes
@@ -77,9 +106,9 @@ func NextRecord(batch []byte) (r Record, rest []byte, err error) {
 		if r.Allocation == 0 || r.IdleSeconds == 0 {
 			d.bad = true
 		}
-	case RecordDatagram:
+	case RecordDatagram, RecordProbe:
 		r.Payload = d.bytes(int(d.uvarint(MaxDatagram)))
-	case RecordClose:
+	case RecordClose, RecordOpened, RecordAnswer:
 	default:
 		d.bad = true
 	}

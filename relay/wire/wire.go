@@ -7,9 +7,10 @@
 // WebSocket (RFC 6455). Every upgrade names [Subprotocol], whose number is the
 // protocol's version; a tunnel server that does not speak it answers 400.
 //
-//	GET /v1/link                Authorization: Bearer <ticket>
-//	GET /v1/data?kind=stream    Authorization: Bearer <secret of the link>
-//	GET /v1/data?kind=datagram  Authorization: Bearer <secret of the link>
+//	GET /v1/link                             Authorization: Bearer <ticket>
+//	GET /v1/link?carrier=C                   the same, to go on with carrier C
+//	GET /v1/data?kind=stream                 Authorization: Bearer <secret of the link>
+//	GET /v1/data?kind=datagram&carrier=C     Authorization: Bearer <secret of the link>
 //
 // A wrong ticket or secret is answered 401. Neither end ever dials the other
 // way round, and there is no message that needs an answer before bytes flow.
@@ -22,8 +23,15 @@
 // to the link whose secret it was dialled with and ends with it.
 //
 //	server -> client
-//	  {"type":"welcome","secret":"..."}            first, once
+//	  {"type":"welcome","secret":"...",
+//	   "carrier":"..."}                            first, once
 //	  {"type":"dial","kind":"stream","count":4}    open that many data connections
+//	  {"type":"dial","kind":"datagram","count":1,
+//	   "carrier":"...","udp":7443}                 open the carrier's
+//
+// The carrier of welcome is the one that the client asked to go on with, and is
+// left out where the server does not hold it. The udp of dial is the port at
+// which the server takes sealed packets, and is left out where it takes none.
 //
 // A message of another type is ignored, so that a later version can add one.
 //
@@ -58,15 +66,34 @@
 // reset. Anything else (bytes while idle, open before idle, a second fin) is a
 // protocol error and ends the data connection.
 //
-// # Datagram data connections
+// # Carriers
 //
-// A binary message is a batch: records one after another, at least one, of at
-// most [MaxBatch] bytes together. Text messages are not allowed. Numbers are
-// unsigned LEB128 varints in their shortest form; idle is in seconds.
+// A carrier is the flows of a tunnel client: who talks UDP to it through this
+// tunnel server. The server names it, with at most [MaxCarrier] characters of
+// A-Z and 0-9, and there is at most one for each client. Its records travel
+// over a datagram data connection and, where that gets through, in sealed
+// packets, which no lost packet holds up. It outlives both:
+//
+//   - Losing its data connection ends no flow. The server asks for another one
+//     with the same name. While there is none, records that find no other way
+//     are dropped.
+//   - Losing the link ends no flow either. Both ends keep the carrier for
+//     [CarrierGrace]. The next link of this client goes on with it if it was
+//     dialled with its name, and ends it otherwise.
+//   - It ends when either end closes its data connection with close code 1000 or
+//     after a protocol error, and when the client may not be linked any more.
+//
+// # Records
+//
+// Numbers are unsigned LEB128 varints in their shortest form; idle is in
+// seconds.
 //
 //	0x01 open      flow allocation idle source destination   server -> client
 //	0x02 datagram  flow length payload                       both ways
 //	0x03 close     flow                                      both ways
+//	0x04 opened    flow                                      client -> server
+//	0x05 probe     number length padding                     both ways, sealed
+//	0x06 answer    number                                    both ways, sealed
 //
 //	source, destination:
 //	  1 byte      4 or 16, the length of the IP address
@@ -74,27 +101,107 @@
 //	  2 bytes     port, big-endian
 //
 // A flow is one player's address talking to one allocation. The server numbers
-// it; a number is never used again on the same data connection, hence a record
-// for an unknown flow is of one that has ended and is dropped. A payload is one
-// UDP datagram of at most [MaxDatagram] bytes, never cut and never joined.
-// Either end closes a flow; close is not answered.
+// it; a number is never used again on the same carrier. A payload is one UDP
+// datagram of at most [MaxDatagram] bytes, never cut and never joined.
+//
+// No record is sure to arrive, nor to arrive in order:
+//
+//   - The server puts open before every datagram of a flow, in the same batch or
+//     packet, until it has heard any record of that flow. The client answers
+//     each with opened, and takes one of a flow it knows for nothing new.
+//   - Either end closes a flow. A close is not answered. A datagram of a flow that
+//     its receiver does not know, or not any more, is dropped and answered with
+//     close, and so is an open of one that the client has ended lately.
+//   - A silent flow ends at both ends, see idle.
+//
+// # Datagram data connections
+//
+// A binary message is a batch: records one after another, at least one, of at
+// most [MaxBatch] bytes together. Text messages are not allowed, nor are records
+// that are for sealed packets.
+//
+// # Sealed packets
+//
+// UDP packets between a port of the client's choice and the server's UDP port,
+// at the IP address that the client reached the server at by TCP. One holds
+// records, at least one, encrypted:
+//
+//	8 bytes   id of the carrier's path
+//	8 bytes   sequence number, big-endian: 0, 1, 2, ... in each direction
+//	n bytes   records, encrypted
+//	16 bytes  tag
+//
+// The keys come from the TLS connection below the carrier's first datagram data
+// connection (RFC 8446 section 7.5), and stay those of the carrier when another
+// one takes its place:
+//
+//	TLS-Exporter("EXPORTER-EcliTunnel-datagrams", "", 72) =
+//	    id (8) || secret of the client (32) || secret of the server (32)
+//
+//	epoch = sequence number >> 24
+//	key   = HKDF-Expand(SHA-256, sender's secret, "key" || epoch, key length)
+//	iv    = HKDF-Expand(SHA-256, sender's secret, "iv" || epoch, 12)
+//
+// with the epoch as 8 bytes, big-endian. The AEAD is that of the TLS connection's
+// cipher suite: AES-128-GCM, AES-256-GCM or ChaCha20-Poly1305. The nonce is iv
+// XOR the sequence number padded to 12 bytes on the left (RFC 8446 section 5.3);
+// the first 16 bytes of the packet are the additional data. So one key protects at
+// most 2^24 packets, of less than 2^11 bytes each: RFC 9001 appendix B.1 allows
+// 2^28.
+//
+// A receiver drops, and does not answer, what is shorter than [MinPacket], has an
+// id or an epoch it does not know, does not decrypt, or has come before (a
+// window over sequence numbers, RFC 4303 section 3.4.3). The epochs it knows are
+// that of the highest sequence number that has come, the one before and the one
+// after. Nothing of a packet counts before it has decrypted, not even where it
+// came from. The server answers to where the packet with the highest sequence
+// number has come from: the client's address may change at any time.
+//
+// # Paths
+//
+// Each end sends in sealed packets only while it knows that they arrive, which
+// their being answered shows:
+//
+//   - A probe is answered at once with its number, in a sealed packet. Of several
+//     that come together the last is enough.
+//   - Whatever is sent on a path has a probe sent beside it where the last one is
+//     [ProbeInterval] old, or has not been answered and is 200 ms old.
+//   - The path is up when a probe has been answered. It is down when one has not
+//     been answered for [PathTimeout], nor any that was sent after it; records
+//     then go over the data connection.
+//   - While it is down the client goes on sending probes, and the server sends one
+//     with each answer. While it is up and nothing else is sent, the client sends
+//     one every [Keepalive], which keeps NATs from forgetting it, and twice a second
+//     until a flow has been silent for a while.
+//
+// Packets are sent with the don't-fragment bit where the system has one for
+// sockets. No packet is longer, as a UDP payload, than has been shown to arrive:
+// [PacketSize] at first, which fits every IPv6 path, and more once a probe padded
+// to that has been answered. All probes on a path are padded to what its packets may
+// have, so that one that has shrunk is noticed and the end goes back to the least.
+// A datagram that does not fit goes over the data connection.
 //
 // # Versions
 //
 //	1  The first.
 package wire
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Subprotocol names this protocol and its version in a WebSocket upgrade.
 const Subprotocol = "eclitunnel.v1"
 
-// Paths of the tunnel server, and the query parameter of PathData that holds a
-// [Kind].
+// Paths of the tunnel server, and the query parameters: the [Kind] of PathData,
+// and the carrier of both.
 const (
 	PathLink  = "/v1/link"
 	PathData  = "/v1/data"
 	KindParam = "kind"
+	// CarrierParam names a carrier.
+	CarrierParam = "carrier"
 )
 
 // Limits of the protocol, in bytes.
@@ -108,6 +215,25 @@ const (
 	BatchTarget = 64 << 10
 	// MaxBatch is a batch one byte short of its target and a largest datagram.
 	MaxBatch = BatchTarget + MaxDatagram + maxRecordOverhead
+	// MaxCarrier is the longest name of a carrier.
+	MaxCarrier = 32
+	// MinPacket is a sealed packet with one byte of records.
+	MinPacket = 8 + 8 + 1 + 16
+	// PacketSize is a UDP payload that fits the least MTU of IPv6, 1280 bytes.
+	PacketSize = 1232
+)
+
+// Times of the protocol.
+const (
+	// CarrierGrace is how long a carrier is kept without a link.
+	CarrierGrace = 30 * time.Second
+	// ProbeInterval is the pause after an answered probe while the path is used,
+	// PathTimeout how long a probe may be unanswered.
+	ProbeInterval = time.Second
+	PathTimeout   = 1500 * time.Millisecond
+	// Keepalive is the longest pause on a path that is up: less than the 30 s
+	// after which common NATs forget a UDP flow.
+	Keepalive = 15 * time.Second
 )
 
 // ErrMalformed is what every decoder returns for bytes that are not of this

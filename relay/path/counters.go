@@ -1,0 +1,39 @@
+package path
+
+import "sync/atomic"
+
+// Counters count what happens on paths. Any number of them share one; the zero
+// value is ready.
+type Counters struct {
+	Up             atomic.Int64  // Paths that are up now.
+	Sent, Received atomic.Uint64 // Packets sent, and come and opened.
+	Moved          atomic.Uint64 // Changes of a tunnel client's address.
+
+	Forged     atomic.Uint64 // Packets dropped that the other end has not sealed,
+	Replayed   atomic.Uint64 // that had come before,
+	Unknown    atomic.Uint64 // that belong to no path.
+	Unsendable atomic.Uint64 // Packets that the system would not send.
+}
+
+// Stats are the counts at one time.
+type Stats struct {
+	Up                                    int64
+	Sent, Received                        uint64
+	Moved                                 uint64
+	Forged, Replayed, Unknown, Unsendable uint64
+}
+
+// Stats reads the counts. It may be called at any time.
+func (c *Counters) Stats() Stats {
+	return Stats{
+		Up: c.Up.Load(), Sent: c.Sent.Load(), Received: c.Received.Load(), Moved: c.Moved.Load(),
+		Forged: c.Forged.Load(), Replayed: c.Replayed.Load(), Unknown: c.Unknown.Load(), Unsendable: c.Unsendable.Load(),
+	}
+}
+
+// Dropped is how many packets were dropped, by reason.
+func (s Stats) Dropped() map[string]uint64 {
+	return map[string]uint64{
+		"forged": s.Forged, "replayed": s.Replayed, "unknown": s.Unknown, "unsendable": s.Unsendable,
+	}
+}

@@ -1,0 +1,56 @@
+// Package sealtest makes keys for packets in tests.
+package sealtest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+)
+
+// Handshake returns the keys of both ends of a new TLS connection, or why there
+// are none. The client's configuration may be changed; change may be nil.
+func Handshake(t testing.TB, change func(client *tls.Config)) (client, server seal.Keys, err error) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	config := &tls.Config{InsecureSkipVerify: true}
+	if change != nil {
+		change(config)
+	}
+	c := tls.Client(near, config)
+	s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	done := make(chan error, 1)
+	go func() {
+		done <- c.HandshakeContext(t.Context())
+		// A session ticket follows: somebody must read it.
+		_, _ = c.Read(make([]byte, 1))
+	}()
+	if err := errors.Join(s.HandshakeContext(t.Context()), <-done); err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := c.ConnectionState(), s.ConnectionState()
+	if client, err = seal.Export(&ours); err != nil {
+		return client, server, err
+	}
+	server, err = seal.Export(&theirs)
+	return client, server, err
+}
