@@ -1,24 +1,40 @@
 package relay
 
 import (
+	"crypto/rand"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// carrier is a link's datagram data connection and the flows on it. It exists
-// before its WebSocket does: the first datagrams wait in its queue.
+// refusalsPerTick is how many records of unknown flows are answered in a tick. A
+// tunnel client that does not listen must not fill the queue.
+const refusalsPerTick = 256
+
+// carrier is a tunnel client's flows and the ways to it: a path, and a data
+// connection, which exists before its WebSocket does: the first datagrams wait in
+// its queue. It outlives both, and its link.
 type carrier struct {
-	server *Server
-	conn   *forward.DatagramConn
-	made   time.Time
+	server  *Server
+	name    string
+	ways    *path.Ways
+	refused atomic.Int32
 
 	mu       sync.RWMutex
-	attached bool
+	conn     *forward.DatagramConn // The one in use or to come.
+	attached bool                  // It has its WebSocket.
+	used     bool                  // There was one before.
+	asked    time.Time             // When it was asked for.
+	lost     time.Time             // When the one before was lost.
+	path     *path.Path            // nil until the first WebSocket, or where packets are not taken.
 	ended    bool
 	last     uint64 // The number given last.
 	flows    map[uint64]*flow
@@ -26,29 +42,110 @@ type carrier struct {
 }
 
 func newCarrier(s *Server, now time.Time) *carrier {
-	return &carrier{
+	c := &carrier{
 		server: s,
-		conn:   forward.NewDatagramConn(s.limits.DatagramQueue, &s.counters.datagrams),
-		made:   now,
+		name:   rand.Text(),
+		ways:   path.NewWays(&s.counters.datagrams),
+		asked:  now,
 		flows:  map[uint64]*flow{},
 	}
+	c.conn = c.newConn()
+	c.ways.Use(c.conn)
+	return c
 }
 
-// attach reports whether the caller may serve the carrier: only the first may.
-func (c *carrier) attach() bool {
+func (c *carrier) newConn() *forward.DatagramConn {
+	return forward.NewDatagramConn(c.server.limits.DatagramQueue, &c.server.counters.datagrams)
+}
+
+// openPath makes a path of a TLS connection's keys, if the carrier has none yet. The
+// first packet may arrive as soon as the client knows that it is connected.
+func (c *carrier) openPath(keys seal.Keys) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path != nil || c.ended || c.attached {
+		return
+	}
+	var out outgoing
+	p, err := c.server.packets.NewPath(path.Options{
+		Keys:      keys,
+		Handle:    func(records []wire.Record) error { return c.handle(records, &out) },
+		Fail:      func(error) { c.server.work.Go(c.end) }, // Its caller may hold what end waits for.
+		Queue:     c.server.limits.DatagramQueue,
+		Datagrams: &c.server.counters.datagrams,
+	})
+	if err != nil {
+		return // By a chance of one in 2^64 per path: the data connection is enough.
+	}
+	c.path = p
+	c.ways.UsePath(p)
+}
+
+// attach returns the data connection for its WebSocket, or nil if it has one.
+func (c *carrier) attach() *forward.DatagramConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.attached || c.ended {
-		return false
+		return nil
 	}
 	c.attached = true
+	c.ways.Use(c.conn)
+	return c.conn
+}
+
+// fate is what the end of a data connection means to its carrier.
+type fate int
+
+const (
+	over     fate = iota // The carrier has ended too.
+	missing              // It goes on, and needs another data connection.
+	replaced             // It has another one already, or will ask for one.
+)
+
+// serve runs a data connection until it ends, and says what follows and why it
+// ended.
+func (c *carrier) serve(conn *forward.DatagramConn, ws *websocket.Conn) (fate, error) {
+	var out outgoing
+	err := conn.Serve(ws, func(records []wire.Record) error {
+		for i := range records {
+			if records[i].Kind.Sealed() {
+				return wire.ErrMalformed
+			}
+		}
+		return c.handle(records, &out)
+	})
+	if errors.Is(err, wire.ErrMalformed) || websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseProtocolError) {
+		return over, err
+	}
+	if c.renew(conn, time.Now()) {
+		return missing, err
+	}
+	return replaced, err
+}
+
+// renew puts another data connection in the place of one that was lost, for a
+// WebSocket to come, and reports whether it did: it may have been replaced
+// already. Until that comes, what finds no other way is dropped: it would only
+// arrive old.
+func (c *carrier) renew(lost *forward.DatagramConn, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || c.conn != lost {
+		return false
+	}
+	c.ways.Leave(lost)
+	lost.Close()
+	c.conn, c.attached, c.used = c.newConn(), false, true
+	c.asked, c.lost = now, now
 	return true
 }
 
-// serve runs the data connection until it ends.
-func (c *carrier) serve(ws *websocket.Conn) error {
-	var out outgoing
-	return c.conn.Serve(ws, func(records []wire.Record) error { return c.handle(records, &out) })
+// adopt has a carrier go on under a new link.
+func (c *carrier) adopt(now time.Time) {
+	c.mu.RLock()
+	conn := c.conn
+	c.mu.RUnlock()
+	c.renew(conn, now)
 }
 
 // outgoing are datagrams that came together, and the flows that they belong to;
@@ -58,31 +155,34 @@ type outgoing struct {
 	packets []forward.Outgoing
 }
 
-// handle acts on records that came together. The datagrams among them that leave
-// by one port leave together.
+// handle acts on records that came together, by either way: each has an outgoing
+// of its own. The datagrams among them that leave by one port leave together.
 func (c *carrier) handle(records []wire.Record, out *outgoing) error {
 	out.flows = out.flows[:0]
 	c.mu.RLock()
 	for i := range records {
-		f := c.flows[records[i].Flow]
-		if f == nil && records[i].Kind == wire.RecordDatagram {
-			c.server.counters.drop(dropNoFlow)
-		}
-		out.flows = append(out.flows, f)
+		out.flows = append(out.flows, c.flows[records[i].Flow])
 	}
 	c.mu.RUnlock()
+	for i, f := range out.flows {
+		if f != nil {
+			f.known.Store(true)
+		} else if records[i].Kind == wire.RecordDatagram {
+			c.refuse(records[i].Flow)
+		}
+	}
 	now := time.Now().UnixNano()
 	for i, f := range out.flows {
-		switch {
+		switch kind := records[i].Kind; {
+		case kind == wire.RecordOpen:
+			return wire.ErrMalformed // Only tunnel servers open flows.
 		case f == nil:
-		case records[i].Kind == wire.RecordDatagram:
+		case kind == wire.RecordDatagram:
 			out.gather(f.port, i, records, now)
 			f.port.deliver(out.packets)
 			clear(out.packets) // The records' memory is borrowed.
-		case records[i].Kind == wire.RecordClose:
+		case kind == wire.RecordClose:
 			f.port.remove(f)
-		default:
-			return wire.ErrMalformed // Only tunnel servers open flows.
 		}
 	}
 	clear(out.flows) // Not to keep alive what ends meanwhile.
@@ -104,6 +204,14 @@ func (o *outgoing) gather(port *datagramPort, first int, records []wire.Record, 
 	}
 }
 
+// refuse drops a datagram of a flow that has ended, and says that it has.
+func (c *carrier) refuse(flow uint64) {
+	c.server.counters.drop(dropNoFlow)
+	if c.refused.Add(1) <= refusalsPerTick {
+		c.ways.Send(wire.Record{Kind: wire.RecordClose, Flow: flow})
+	}
+}
+
 // open gives a flow its number and queues its first datagram, for the caller to
 // flush. It reports whether there was room for it, and counts the datagram
 // otherwise.
@@ -116,10 +224,10 @@ func (c *carrier) open(f *flow, open wire.Record, payload []byte) bool {
 	}
 	number := c.last + 1
 	open.Flow = number
-	if !c.conn.Queue(open, wire.Record{Kind: wire.RecordDatagram, Flow: number, Payload: payload}) {
+	if !c.ways.Queue(open, wire.Record{Kind: wire.RecordDatagram, Flow: number, Payload: payload}) {
 		return false
 	}
-	f.number = number
+	f.number, f.open = number, open
 	c.last = number
 	c.flows[number] = f
 	return true
@@ -133,21 +241,60 @@ func (c *carrier) close(f *flow) {
 		c.empty = time.Now()
 	}
 	c.mu.Unlock()
-	c.conn.Send(wire.Record{Kind: wire.RecordClose, Flow: f.number})
+	c.ways.Send(wire.Record{Kind: wire.RecordClose, Flow: f.number})
 }
 
-// useless reports whether the carrier should be dropped: its data connection
-// has not come, or has had no flow for a while.
-func (c *carrier) useless(now time.Time) bool {
+// carrierState is what should be done about a carrier.
+type carrierState int
+
+const (
+	carrierFine    carrierState = iota
+	carrierMissing              // Its data connection is to be asked for again.
+	carrierIdle                 // It has had no flow for a while.
+	carrierLost                 // Its data connection has not come.
+)
+
+// tend does what is due with time, and says what its link should do.
+func (c *carrier) tend(now time.Time) carrierState {
+	c.refused.Store(0)
+	c.mu.Lock()
+	p := c.path
+	c.mu.Unlock()
+	if p != nil {
+		p.Tick(now)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.attached && len(c.flows) == 0 && now.Sub(c.empty) > c.server.limits.WarmIdle:
+		return carrierIdle
+	case c.attached || now.Sub(c.asked) <= askExpiry:
+		return carrierFine
+	case !c.used, now.Sub(c.lost) > wire.CarrierGrace && (c.path == nil || !c.path.Up()):
+		return carrierLost
+	default:
+		c.asked = now
+		return carrierMissing
+	}
+}
+
+// reachable reports whether packets arrive at the tunnel client.
+func (c *carrier) reachable() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if !c.attached {
-		return now.Sub(c.made) > askExpiry
-	}
-	return len(c.flows) == 0 && now.Sub(c.empty) > c.server.limits.WarmIdle
+	return c.path != nil && c.path.Up()
 }
 
-// end closes the data connection and its flows. It does not wait.
+// retire closes the data connection with a close frame, which says that the
+// carrier is over.
+func (c *carrier) retire() {
+	c.mu.RLock()
+	conn := c.conn
+	c.mu.RUnlock()
+	conn.Retire()
+}
+
+// end closes the ways and the flows. It does not wait.
 func (c *carrier) end() {
 	c.mu.Lock()
 	if c.ended {
@@ -159,8 +306,12 @@ func (c *carrier) end() {
 	for _, f := range c.flows {
 		flows = append(flows, f)
 	}
+	conn, p := c.conn, c.path
 	c.mu.Unlock()
-	c.conn.Close()
+	conn.Close()
+	if p != nil {
+		p.Close()
+	}
 	for _, f := range flows {
 		f.port.remove(f)
 	}

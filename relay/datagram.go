@@ -46,6 +46,8 @@ type flow struct {
 	port    *datagramPort
 	carrier *carrier
 	number  uint64
+	open    wire.Record // What tells the tunnel client of it,
+	known   atomic.Bool // which has arrived.
 	key     flowKey
 	to      forward.Endpoint // The player, answered from the address reached.
 	idle    time.Duration
@@ -173,8 +175,14 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 			continue
 		}
 		f.used.Store(now)
+		datagram := wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload}
+		if !f.known.Load() { // What told of it may have been lost.
+			f.carrier.ways.Queue(f.open, datagram)
+			opened = f.carrier
+			continue
+		}
 		in.flows = append(in.flows, f)
-		in.records = append(in.records, wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
+		in.records = append(in.records, datagram)
 	}
 	p.mu.Unlock()
 	// All have one carrier, unless the tunnel client has just linked again.
@@ -182,14 +190,14 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 		first, c := i, in.flows[i].carrier
 		for i++; i < len(in.flows) && in.flows[i].carrier == c; i++ {
 		}
-		c.conn.QueueAll(in.records[first:i])
-		c.conn.Flush()
+		c.ways.QueueAll(in.records[first:i])
+		c.ways.Flush()
 		if c == opened {
 			opened = nil
 		}
 	}
 	if opened != nil {
-		opened.conn.Flush()
+		opened.ways.Flush()
 	}
 	clear(in.flows)   // Not to keep alive what ends meanwhile,
 	clear(in.records) // nor memory that was borrowed.
@@ -208,8 +216,8 @@ func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
 		return nil
 	}
 	var c *carrier
-	if link := p.server.link(p.allocation.ClientID); link != nil && !p.closed {
-		c = link.datagrams()
+	if !p.closed {
+		c = p.server.carrier(p.allocation.ClientID)
 	}
 	if c == nil {
 		p.server.counters.drop(dropNoLink)

@@ -29,14 +29,16 @@ var (
 const newsGrace = 2 * time.Second
 
 // link is a tunnel client that is connected. Its data connections live and die
-// with it, and players with those: the link is what notices that a tunnel
+// with it, and TCP players with those: the link is what notices that a tunnel
 // client is gone, and a data connection to one that is gone would keep a player
-// hanging until the kernel gives up on it.
+// hanging until the kernel gives up on it. Its carrier may outlive it: see
+// Server.orphans.
 type link struct {
 	server  *Server
 	client  uuid.UUID
 	version int64
 	channel *channel.Conn
+	resumes string // The name of the carrier to go on with, or "".
 	secret  secretHash
 	pool    *pool
 
@@ -45,8 +47,8 @@ type link struct {
 	carrier *carrier
 }
 
-func newLink(s *Server, t ticket, c *channel.Conn) *link {
-	l := &link{server: s, client: t.client, version: t.version, channel: c}
+func newLink(s *Server, t ticket, resumes string, c *channel.Conn) *link {
+	l := &link{server: s, client: t.client, version: t.version, channel: c, resumes: resumes}
 	l.pool = newPool(s.limits, func(n int) { l.dial(wire.KindStream, n) })
 	return l
 }
@@ -98,28 +100,64 @@ func (s *Server) enlist(l *link, secret string, hash secretHash) error {
 		return err
 	}
 	before := s.linked[l.client]
+	// The carrier of before, in one step with taking its place: were it left an
+	// orphan in between, nobody would go on with it.
+	kept := s.takeOrphanLocked(l.client)
+	if before != nil {
+		kept = before.takeCarrier()
+	}
+	welcome := wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret}
+	goesOn := kept != nil && kept.name == l.resumes
+	if goesOn {
+		l.carrier = kept
+		welcome.Carrier = kept.name
+	}
 	// Before anybody finds the link: a player who waits would have it ask for a
 	// data connection, and a client that is asked before it is welcomed has no
 	// secret to open one with. An error ends the link where it is served.
-	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret})
+	_ = l.channel.Send(welcome)
 	l.secret = hash
 	s.linked[l.client] = l
 	s.secrets[hash] = l
 	s.mu.Unlock()
+	switch {
+	case goesOn:
+		kept.adopt(time.Now())
+		l.dialDatagrams(kept)
+	case kept != nil:
+		kept.end() // The tunnel client has started anew: its old flows lead nowhere.
+	}
 	if before != nil {
 		before.end(channel.CloseTakenOver, "a newer link of this tunnel client took over")
 	}
 	return nil
 }
 
-// delist forgets l, which may have been replaced long ago.
-func (s *Server) delist(l *link) {
+// delist forgets l, which may have been replaced long ago. With keep its carrier
+// is kept for the tunnel client's next link.
+func (s *Server) delist(l *link, keep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.secrets, l.secret)
-	if s.linked[l.client] == l {
-		delete(s.linked, l.client)
+	if s.linked[l.client] != l {
+		return
 	}
+	delete(s.linked, l.client)
+	if keep && s.admitsLocked(ticket{client: l.client, version: l.version}) == nil {
+		if c := l.takeCarrier(); c != nil {
+			s.orphans[l.client] = orphan{carrier: c, version: l.version, since: time.Now()}
+		}
+	}
+}
+
+// takeCarrier ends the link's part in its carrier, and returns it or nil.
+func (l *link) takeCarrier() *carrier {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	c := l.carrier
+	l.carrier = nil
+	return c
 }
 
 // serve speaks the link until it ends.
@@ -151,20 +189,24 @@ func (l *link) serve(from string) {
 		}
 	}
 	log.Info("tunnel client gone", slog.Any("reason", err))
-	l.end(websocket.CloseNormalClosure, "")
+	// One that says goodbye, or does not keep to the protocol, is not coming back
+	// with its flows. One that has only been lost may, from another address.
+	var goodbye *websocket.CloseError
+	lost := !errors.Is(err, wire.ErrMalformed) && (!errors.As(err, &goodbye) || goodbye.Code == websocket.CloseAbnormalClosure)
+	l.close(websocket.CloseNormalClosure, "", lost)
 }
 
-// end closes the link, its data connections and its players. It does not wait,
-// and only the first reason counts.
-func (l *link) end(code int, reason string) {
+// end closes the link, its data connections, its players and its flows. It does
+// not wait, and only the first reason counts.
+func (l *link) end(code int, reason string) { l.close(code, reason, false) }
+
+// close closes the link, its data connections and its players. With keep its flows
+// wait for the next link.
+func (l *link) close(code int, reason string, keep bool) {
 	l.channel.Close(code, reason)
 	// Before the data connections: no further one may come.
-	l.server.delist(l)
-	l.mu.Lock()
-	l.ended = true
-	c := l.carrier
-	l.carrier = nil
-	l.mu.Unlock()
+	l.server.delist(l, keep)
+	c := l.takeCarrier()
 	for _, conn := range l.pool.close() {
 		conn.Close()
 	}
@@ -179,6 +221,15 @@ func (l *link) dial(kind wire.Kind, count int) {
 	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkDial, Kind: kind, Count: count})
 }
 
+// dialDatagrams asks the tunnel client for a carrier's data connection.
+func (l *link) dialDatagrams(c *carrier) {
+	m := wire.LinkMessage{Type: wire.LinkDial, Kind: wire.KindDatagram, Count: 1, Carrier: c.name}
+	if l.server.packets != nil {
+		m.UDP = uint16(l.server.opts.AdvertisedPort)
+	}
+	_ = l.channel.Send(m) // As in dial.
+}
+
 // serveStreams serves a stream data connection.
 func (l *link) serveStreams(ws *websocket.Conn) {
 	conn := forward.NewServerStream(ws, &l.server.counters.streams)
@@ -190,19 +241,35 @@ func (l *link) serveStreams(ws *websocket.Conn) {
 	l.server.log.Debug("data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
 }
 
-// serveDatagrams serves a datagram data connection. One that nobody waits for,
-// its carrier having been given up, is closed.
-func (l *link) serveDatagrams(ws *websocket.Conn) {
+// carrierNamed returns the link's carrier if it has that name.
+func (l *link) carrierNamed(name string) *carrier {
 	l.mu.Lock()
-	c := l.carrier
-	l.mu.Unlock()
-	if c == nil || !c.attach() {
+	defer l.mu.Unlock()
+	if l.carrier == nil || l.carrier.name != name {
+		return nil
+	}
+	return l.carrier
+}
+
+// serveDatagrams serves a carrier's data connection. One that nobody waits for,
+// its carrier having been given up, is closed.
+func (l *link) serveDatagrams(ws *websocket.Conn, c *carrier) {
+	conn := c.attach()
+	if conn == nil {
 		_ = ws.Close()
 		return
 	}
-	err := c.serve(ws)
-	l.dropCarrier(c)
+	fate, err := c.serve(conn, ws)
 	l.server.log.Debug("datagram data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
+	switch fate {
+	case over:
+		l.dropCarrier(c)
+	case missing:
+		if l.carrierNamed(c.name) != nil { // Otherwise its next link asks.
+			l.dialDatagrams(c)
+		}
+	case replaced:
+	}
 }
 
 // datagrams returns the link's carrier, and asks for its data connection if it
@@ -215,7 +282,7 @@ func (l *link) datagrams() *carrier {
 	}
 	if l.carrier == nil {
 		l.carrier = newCarrier(l.server, time.Now())
-		l.dial(wire.KindDatagram, 1)
+		l.dialDatagrams(l.carrier)
 	}
 	return l.carrier
 }
@@ -238,8 +305,17 @@ func (l *link) tend(now time.Time) {
 	l.mu.Lock()
 	c := l.carrier
 	l.mu.Unlock()
-	if c != nil && c.useless(now) {
-		c.conn.Retire()
+	if c == nil {
+		return
+	}
+	switch c.tend(now) {
+	case carrierMissing:
+		l.dialDatagrams(c)
+	case carrierIdle:
+		c.retire()
 		l.dropCarrier(c)
+	case carrierLost:
+		l.dropCarrier(c)
+	case carrierFine:
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -133,11 +134,11 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
-	from := r.RemoteAddr
+	from, resumes := r.RemoteAddr, r.URL.Query().Get(wire.CarrierParam)
 	l.upgrade(&l.links, w, r, func() { s.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := s.opts.Channel
 		options.MaxMessage = wire.MaxLinkMessage
-		newLink(s, t, channel.New(ws, options)).serve(from)
+		newLink(s, t, resumes, channel.New(ws, options)).serve(from)
 	})
 }
 
@@ -179,6 +180,14 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "kind is stream or datagram", http.StatusBadRequest)
 		return
 	}
+	var c *carrier
+	if kind == wire.KindDatagram {
+		if c = link.carrierNamed(r.URL.Query().Get(wire.CarrierParam)); c == nil {
+			http.Error(w, "the carrier is not known", http.StatusNotFound)
+			return
+		}
+		s.preparePath(c, r.TLS)
+	}
 	if !link.pool.reserve() {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
 		return
@@ -187,12 +196,26 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		s.counters.handshakes.Add(1)
 		s.counters.dataConnections.Add(1)
 		defer s.counters.dataConnections.Add(-1)
-		if kind == wire.KindDatagram {
-			link.serveDatagrams(ws)
+		if c != nil {
+			link.serveDatagrams(ws, c)
 		} else {
 			link.serveStreams(ws)
 		}
 	})
+}
+
+// preparePath has packets of a carrier's path taken, before the tunnel client can
+// send any.
+func (s *Server) preparePath(c *carrier, state *tls.ConnectionState) {
+	if s.packets == nil || state == nil {
+		return
+	}
+	keys, err := seal.Export(state)
+	if err != nil {
+		s.log.Warn("no keys for packets", slog.Any("error", err))
+		return
+	}
+	c.openPath(keys)
 }
 
 // speaks answers who does not speak this version of the protocol.

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -359,15 +360,32 @@ func TestLink_BadMessagesEndItAlone(t *testing.T) {
 
 func TestData_BadFramesEndThatConnectionAlone(t *testing.T) {
 	p, s, client, port := start(t, nil)
+	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
+	p.AwaitReport(2, types.ReportReady)
 	l := openLink(t, p, s, client, 1)
+	if _, status, _ := l.data(wire.KindDatagram); status != http.StatusNotFound {
+		t.Errorf("a data connection of no carrier is answered %d", status)
+	}
+	player, err := net.Dial("udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer player.Close()
+	if _, err := player.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	carrier := l.next(wire.LinkDial).Carrier
 	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
-		ws, _, err := l.data(kind)
+		ws, _, err := l.carrierData(kind, carrier)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = ws.WriteMessage(websocket.BinaryMessage, make([]byte, 1<<20))
 		_ = ws.SetReadDeadline(time.Now().Add(relaytest.Patience))
-		if _, _, err := ws.ReadMessage(); err == nil || isTimeout(err) {
+		for err == nil {
+			_, _, err = ws.ReadMessage() // What waited for it comes first.
+		}
+		if isTimeout(err) {
 			t.Errorf("%s: %v after an oversized message", kind, err)
 		}
 	}

@@ -40,6 +40,14 @@ var (
 		"UDP flows ever opened.")
 	bytesDesc = describe("player_bytes_total",
 		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
+	pathsDesc = describe("paths_up",
+		"Tunnel clients whose datagrams travel in sealed packets.")
+	packetsDesc = describe("packets_total",
+		"Sealed packets, by direction.", "direction")
+	movesDesc = describe("path_moves_total",
+		"Changes of a tunnel client's address that its flows have outlived.")
+	packetsDroppedDesc = describe("packets_dropped_total",
+		"Sealed packets dropped, by reason.", "reason")
 	droppedDesc = describe("datagrams_dropped_total",
 		"Datagrams dropped, by reason.", "reason")
 )
@@ -81,6 +89,13 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for protocol, traffic := range map[types.Protocol]Traffic{types.ProtocolTCP: s.Streams, types.ProtocolUDP: s.Datagrams} {
 		counter(bytesDesc, traffic.FromPlayers, string(protocol), "from_players")
 		counter(bytesDesc, traffic.ToPlayers, string(protocol), "to_players")
+	}
+	gauge(pathsDesc, s.Paths.Up)
+	counter(packetsDesc, s.Paths.Received, "from_clients")
+	counter(packetsDesc, s.Paths.Sent, "to_clients")
+	counter(movesDesc, s.Paths.Moved)
+	for reason, n := range s.Paths.Dropped() {
+		counter(packetsDroppedDesc, n, reason)
 	}
 	for reason, n := range s.Dropped {
 		counter(droppedDesc, n, reason)

@@ -11,6 +11,7 @@
 //	ports.go     desired state -> open ports; stream.go and datagram.go are those
 //	listener.go  takes links and data connections
 //	link.go      a tunnel client: its pool (TCP) and its carrier (UDP)
+//	orphan.go    carriers between two links of their tunnel client
 package relay
 
 import (
@@ -29,6 +30,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/path"
 )
 
 // tick is how often what has become due is looked for: idle flows, idle data
@@ -44,10 +46,11 @@ type Options struct {
 	// Run, any other is retried and changes nothing. Required.
 	Dial func(ctx context.Context) (*websocket.Conn, error)
 	// Listener takes links and data connections; TLS is added to it. Run closes
-	// it. Required.
+	// it. Required. Run also takes sealed packets on the UDP port of the same
+	// address and number; where it cannot have that, it logs so and does without.
 	Listener net.Listener
-	// AdvertisedPort is the port at which tunnel clients reach the Listener; 0:
-	// its own.
+	// AdvertisedPort is the port at which tunnel clients reach the Listener, and
+	// for UDP too; 0: its own.
 	AdvertisedPort int
 	// Certificate is served on the Listener until Renew; nil: a key made by New.
 	Certificate *tls.Certificate
@@ -93,6 +96,10 @@ type Server struct {
 	ports    *ports
 	control  *control
 
+	// packets takes sealed packets; nil where its port could not be had. It is set
+	// before anything else runs.
+	packets *path.Socket
+
 	work sync.WaitGroup // Every goroutine of ports, links and data connections.
 
 	counters counters
@@ -104,6 +111,7 @@ type Server struct {
 	news    chan struct{}       // Closed, and replaced, when clients is.
 	linked  map[uuid.UUID]*link
 	secrets map[secretHash]*link
+	orphans map[uuid.UUID]orphan
 }
 
 // New makes a tunnel server.
@@ -137,6 +145,7 @@ func New(o Options) (*Server, error) {
 		news:    make(chan struct{}),
 		linked:  map[uuid.UUID]*link{},
 		secrets: map[secretHash]*link{},
+		orphans: map[uuid.UUID]orphan{},
 	}
 	if o.Certificate == nil {
 		made, err := SelfSigned()
@@ -186,6 +195,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.listenPackets(ctx)
 	// Before the listener: a tunnel client that comes at once is not refused.
 	s.control.resume(s.opts.Last)
 	listener := s.newListener()
@@ -213,9 +223,13 @@ func (s *Server) Run(ctx context.Context) error {
 	s.closing = true // No further link.
 	s.mu.Unlock()
 	s.closeLinks(channel.CloseRestarting, "the tunnel server restarts")
+	s.endOrphans(func(uuid.UUID, orphan) bool { return true })
 	listener.close()
 	<-served
 	listener.wait()
+	if s.packets != nil {
+		s.packets.Close() // It is read by one of those waited for.
+	}
 	s.work.Wait()
 	if err == nil {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
@@ -239,6 +253,7 @@ func (s *Server) tend(ctx context.Context) {
 			for _, l := range s.allLinks() {
 				l.tend(now)
 			}
+			s.tendOrphans(now)
 		}
 	}
 }
@@ -266,6 +281,10 @@ func (s *Server) applyClients(clients map[uuid.UUID]int64) {
 	for _, l := range deleted {
 		l.end(channel.CloseDeleted, "the device is not served here any more")
 	}
+	s.endOrphans(func(id uuid.UUID, o orphan) bool {
+		version, ok := clients[id]
+		return !ok || version != o.version
+	})
 }
 
 // suspend closes all ports and links because tunnels are switched off. The next
@@ -282,6 +301,7 @@ func (s *Server) suspend() {
 	s.opts.Keep(nil) // First: a crash in between must not bring them back.
 	s.ports.apply(map[int64]types.ServerAllocation{})
 	s.closeLinks(channel.CloseFeatureOff, "tunnels are switched off")
+	s.endOrphans(func(uuid.UUID, orphan) bool { return true })
 }
 
 // closeLinks ends every link.

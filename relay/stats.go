@@ -5,6 +5,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/path"
 )
 
 // Stats are counts of a tunnel server, now or since it was made.
@@ -27,6 +28,7 @@ type Stats struct {
 	Flows       int64  // UDP flows now.
 	FlowsOpened uint64 // UDP flows ever opened.
 	Datagrams   Traffic
+	Paths       path.Stats // Their sealed packets.
 
 	DroppedDatagrams uint64            // Datagrams ever dropped, for whatever reason,
 	Dropped          map[string]uint64 // and by reason.
@@ -82,6 +84,7 @@ type counters struct {
 	dropped                                [len(dropNames)]atomic.Uint64
 	streams                                forward.StreamCounters
 	datagrams                              forward.DatagramCounters
+	paths                                  path.Counters
 }
 
 func (c *counters) refuse(why refusal) { c.refused[why].Add(1) }
@@ -103,6 +106,7 @@ func (s *Server) Stats() Stats {
 		Flows:           c.flows.Load(),
 		FlowsOpened:     c.flowsOpened.Load(),
 		Datagrams:       Traffic{FromPlayers: c.datagrams.SentBytes.Load(), ToPlayers: c.datagrams.ReceivedBytes.Load()},
+		Paths:           c.paths.Stats(),
 		Dropped: map[string]uint64{
 			"queue_full":         c.datagrams.Overflowed.Load(),
 			"no_data_connection": c.datagrams.Late.Load(),

@@ -7,7 +7,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// ears hear what local targets send to the flows of one data connection, all of
+// ears hear what local targets send to the flows of one carrier, all of
 // them with one goroutine: a silent flow costs none, and what comes to many at
 // once leaves together.
 type ears struct{ poller *forward.Poller }
@@ -33,8 +33,8 @@ func (e *ears) listen(f *flows) {
 		var err error
 		if numbers, err = e.poller.Wait(numbers[:0]); err != nil {
 			if f.ctx.Err() == nil {
-				f.session.link.log.Error("wait for local targets", slog.Any("error", err))
-				f.conn.Close()
+				f.link.log.Error("wait for local targets", slog.Any("error", err))
+				f.end()
 			}
 			return
 		}
@@ -55,7 +55,7 @@ func (e *ears) listen(f *flows) {
 				flow.hear(packets, records)
 			}
 		}
-		f.conn.Flush()
+		f.ways.Flush()
 		clear(flows) // Not to keep alive what ends meanwhile.
 	}
 }

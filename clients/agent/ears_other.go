@@ -4,7 +4,7 @@ package agent
 
 import "github.com/eclitunnel/eclitunnel/relay/wire"
 
-// ears hear what local targets send to the flows of one data connection, with a
+// ears hear what local targets send to the flows of one carrier, with a
 // goroutine for each.
 type ears struct{}
 
@@ -19,7 +19,7 @@ func (*ears) add(f *flow) error {
 			packets, err := f.packets.Read()
 			if err == nil {
 				f.hear(packets, records)
-				f.flows.conn.Flush()
+				f.flows.ways.Flush()
 			} else if !f.unheard(err) {
 				f.end()
 				return

@@ -44,6 +44,9 @@ type link struct {
 	ticket      string
 	fingerprint string
 	dialler     *relayDialler // Of that fingerprint.
+	carrier     *flows        // nil: none.
+
+	carriers sync.WaitGroup // Those that have ended, and their flows, too.
 }
 
 func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
@@ -85,6 +88,10 @@ func (l *link) renew(s types.ClientServer) {
 func (l *link) run(ctx context.Context) error {
 	options := l.links.opts.Channel
 	options.MaxMessage = wire.MaxLinkMessage
+	ctx, cancel := context.WithCancel(ctx)
+	// Of the flows that have outlived every link.
+	defer l.carriers.Wait()
+	defer cancel()
 	return channel.Keep(ctx, channel.KeepOptions{
 		Dial: func(ctx context.Context) (*websocket.Conn, error) {
 			select { // The ticket that it tells of is the one used now.
@@ -92,7 +99,7 @@ func (l *link) run(ctx context.Context) error {
 			default:
 			}
 			dialler, ticket := l.credentials()
-			return dialler.link(ctx, ticket)
+			return dialler.link(ctx, ticket, l.carrierName())
 		},
 		Serve:   l.serve,
 		Ended:   l.ended,
@@ -118,9 +125,9 @@ func (l *link) ended(err error, wait time.Duration) {
 
 // serve speaks the link until it ends.
 func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
+	s := &session{link: l, life: ctx, dials: make(chan struct{}, l.links.opts.Limits.Dials)}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{link: l, dials: make(chan struct{}, l.links.opts.Limits.Dials)}
-	// The session ends with the link, all its players with it: a tunnel server
+	// The session ends with the link, all its TCP players with it: a tunnel server
 	// that is gone could not tell them.
 	defer s.connections.Wait()
 	defer cancel()
@@ -136,11 +143,12 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 		switch m.Type {
 		case wire.LinkWelcome:
 			s.secret = m.Secret
+			l.dropCarrierBut(m.Carrier) // The tunnel server knows of no other.
 			ready()
 			l.log.Info("linked to the tunnel server")
 			l.links.setState(l, linkUp, "")
 		case wire.LinkDial:
-			s.dial(ctx, m.Kind, m.Count)
+			s.dial(ctx, m)
 		}
 	}
 }
@@ -158,6 +166,7 @@ func notFinal(err error) error {
 // session is one link while it is up: its data connections.
 type session struct {
 	link        *link
+	life        context.Context // Of the link, sessions after this one included: carriers are the link's.
 	secret      string
 	dials       chan struct{} // Holds one token for each dial in progress.
 	connections sync.WaitGroup
@@ -166,16 +175,16 @@ type session struct {
 	open int
 }
 
-// dial opens data connections, as far as the limit goes.
-func (s *session) dial(ctx context.Context, kind wire.Kind, count int) {
+// dial opens the data connections that are asked for, as far as the limit goes.
+func (s *session) dial(ctx context.Context, ask wire.LinkMessage) {
 	s.mu.Lock()
-	count = min(count, s.link.links.opts.Limits.DataConnections-s.open)
+	count := min(ask.Count, s.link.links.opts.Limits.DataConnections-s.open)
 	s.open += max(0, count)
 	s.mu.Unlock()
 	for range count {
 		s.connections.Go(func() {
-			err := s.connect(ctx, kind)
-			s.link.log.Debug("data connection ended", slog.String("kind", string(kind)), slog.Any("reason", err))
+			err := s.connect(ctx, ask)
+			s.link.log.Debug("data connection ended", slog.String("kind", string(ask.Kind)), slog.Any("reason", err))
 			s.mu.Lock()
 			s.open--
 			s.mu.Unlock()
@@ -184,23 +193,27 @@ func (s *session) dial(ctx context.Context, kind wire.Kind, count int) {
 }
 
 // connect opens one data connection and serves it until it or ctx ends.
-func (s *session) connect(ctx context.Context, kind wire.Kind) error {
+func (s *session) connect(ctx context.Context, ask wire.LinkMessage) error {
 	select {
 	case s.dials <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	dialler, _ := s.link.credentials()
-	ws, err := dialler.data(ctx, kind, s.secret)
+	ws, err := dialler.data(ctx, ask, s.secret)
 	<-s.dials
 	if err != nil {
 		return err
 	}
 	counters := &s.link.links.counters
-	counters.connections(kind).Add(1)
-	defer counters.connections(kind).Add(-1)
-	if kind == wire.KindDatagram {
-		return s.serveDatagrams(ctx, ws)
+	counters.connections(ask.Kind).Add(1)
+	defer counters.connections(ask.Kind).Add(-1)
+	if ask.Kind == wire.KindDatagram {
+		port := ask.UDP
+		if dialler.proxied() {
+			port = 0
+		}
+		return s.serveDatagrams(ctx, ws, ask.Carrier, port)
 	}
 	conn := forward.NewClientStream(ws, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
 		return s.link.links.targets.dial(ctx, s.link.server, open)

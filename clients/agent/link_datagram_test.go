@@ -117,6 +117,8 @@ func TestTunnel_DatagramsKeepTheirOrder(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
 	player := playDatagrams(t, "127.0.0.1", port)
+	ask(t, player, []byte("hello"))
+	d.awaitPath() // Where they begin to take another way, they may overtake each other once.
 	payload := make([]byte, 200)
 	for sent, received := uint32(0), uint32(0); received < 5000; received++ {
 		for ; sent < 5000 && sent < received+64; sent++ {

@@ -94,14 +94,32 @@ func pin(fingerprint string) func(tls.ConnectionState) error {
 	}
 }
 
-// link opens a link with a ticket.
-func (d *relayDialler) link(ctx context.Context, ticket string) (*websocket.Conn, error) {
-	return d.dial(ctx, wire.PathLink, nil, ticket)
+// link opens a link with a ticket, to go on with a carrier where there is one.
+func (d *relayDialler) link(ctx context.Context, ticket, carrier string) (*websocket.Conn, error) {
+	query := url.Values{}
+	if carrier != "" {
+		query.Set(wire.CarrierParam, carrier)
+	}
+	return d.dial(ctx, wire.PathLink, query, ticket)
 }
 
-// data opens a data connection with a link's secret.
-func (d *relayDialler) data(ctx context.Context, kind wire.Kind, secret string) (*websocket.Conn, error) {
-	return d.dial(ctx, wire.PathData, url.Values{wire.KindParam: {string(kind)}}, secret)
+// data opens a data connection with a link's secret, as a message of it asks to.
+func (d *relayDialler) data(ctx context.Context, ask wire.LinkMessage, secret string) (*websocket.Conn, error) {
+	query := url.Values{wire.KindParam: {string(ask.Kind)}}
+	if ask.Kind == wire.KindDatagram {
+		query.Set(wire.CarrierParam, ask.Carrier)
+	}
+	return d.dial(ctx, wire.PathData, query, secret)
+}
+
+// proxied reports whether a proxy is to be used. UDP does not pass one, and going
+// past it is not what whoever has set it wants.
+func (d *relayDialler) proxied() bool {
+	if d.websocket.Proxy == nil {
+		return false
+	}
+	proxy, err := d.websocket.Proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: d.address}})
+	return proxy != nil || err != nil
 }
 
 func (d *relayDialler) dial(ctx context.Context, path string, query url.Values, credential string) (*websocket.Conn, error) {

@@ -301,8 +301,10 @@ func TestLinks_SilentTunnelServerIsLeft(t *testing.T) {
 	hear(t, player, "x")
 }
 
-func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
-	var tunnelled atomic.Int64
+// connectProxy runs an HTTP proxy, and counts what goes through it.
+func connectProxy(t *testing.T) (at *url.URL, tunnelled *atomic.Int64) {
+	t.Helper()
+	tunnelled = new(atomic.Int64)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect {
 			http.Error(w, "CONNECT only", http.StatusMethodNotAllowed)
@@ -311,17 +313,31 @@ func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
 		tunnelled.Add(1)
 		connect(w, r.Host)
 	}))
-	defer proxy.Close()
-	proxyURL, _ := url.Parse(proxy.URL)
+	t.Cleanup(proxy.Close)
+	at, _ = url.Parse(proxy.URL)
+	return at, tunnelled
+}
+
+func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
+	proxy, tunnelled := connectProxy(t)
 	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
-		o.Proxy = func(r *http.Request) (*url.URL, error) { return proxyURL, nil }
+		o.Proxy = func(r *http.Request) (*url.URL, error) { return proxy, nil }
 	}})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
 	player := d.join(port)
 	say(t, player, "x")
 	hear(t, player, "x")
-	if n := tunnelled.Load(); n < 2 {
-		t.Errorf("%d connections went through the proxy, want the link and a data connection", n)
+	// Datagrams too, packets of which would go past it.
+	port = d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
+	datagrams := playDatagrams(t, "127.0.0.1", port)
+	for range 3 {
+		ask(t, datagrams, []byte("x"))
+	}
+	if n := tunnelled.Load(); n < 3 {
+		t.Errorf("%d connections went through the proxy, want the link and two data connections", n)
+	}
+	if s := d.server.Stats(); s.Paths.Received+s.Paths.Unknown != 0 {
+		t.Errorf("packets past the proxy: %+v", s.Paths)
 	}
 	_ = d.stop()
 }

@@ -12,6 +12,9 @@ import (
 type cutWire struct {
 	address string
 	cut     atomic.Bool
+
+	mu   sync.Mutex
+	open []net.Conn
 }
 
 func newCutWire(t *testing.T, target string) *cutWire {
@@ -22,8 +25,6 @@ func newCutWire(t *testing.T, target string) *cutWire {
 	}
 	w := &cutWire{address: l.Addr().String()}
 	var work sync.WaitGroup
-	var mu sync.Mutex
-	var open []net.Conn
 	work.Go(func() {
 		for {
 			near, err := l.Accept()
@@ -35,9 +36,9 @@ func newCutWire(t *testing.T, target string) *cutWire {
 				_ = near.Close()
 				continue
 			}
-			mu.Lock()
-			open = append(open, near, far)
-			mu.Unlock()
+			w.mu.Lock()
+			w.open = append(w.open, near, far)
+			w.mu.Unlock()
 			// A connection that was there when the wire was cut is lost for good.
 			var lost atomic.Bool
 			work.Go(func() { w.pass(near, far, &lost) })
@@ -46,14 +47,20 @@ func newCutWire(t *testing.T, target string) *cutWire {
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
-		mu.Lock()
-		for _, c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
+		w.sever()
 		work.Wait()
 	})
 	return w
+}
+
+// sever ends every connection, which both ends learn of.
+func (w *cutWire) sever() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.open {
+		_ = c.Close()
+	}
+	w.open = nil
 }
 
 func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {

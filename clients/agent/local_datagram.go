@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/forward"
@@ -32,20 +28,6 @@ const (
 	// one at most.
 	deafErrors = 8
 )
-
-// flows are the UDP flows of one datagram data connection.
-type flows struct {
-	session  *session
-	conn     *forward.DatagramConn
-	ctx      context.Context // Of the data connection: it is the flows' owner.
-	work     sync.WaitGroup
-	ears     ears
-	gathered gathered // Of handle's goroutine.
-
-	mu     sync.Mutex
-	open   map[uint64]*flow
-	counts map[int64]int // Flows of each allocation.
-}
 
 // flow is one player talking to one local target, on a socket of its own: the
 // target tells players apart by their source ports.
@@ -77,117 +59,6 @@ type hearing struct {
 	sent      uint64
 }
 
-// serveDatagrams serves a datagram data connection until it or ctx ends.
-func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn) error {
-	ctx, cancel := context.WithCancel(ctx)
-	l := s.link.links
-	f := &flows{
-		session: s,
-		conn:    forward.NewDatagramConn(l.opts.Limits.DatagramQueue, &l.counters.datagrams),
-		ctx:     ctx,
-		open:    map[uint64]*flow{},
-		counts:  map[int64]int{},
-	}
-	stop := context.AfterFunc(ctx, f.conn.Close)
-	defer stop()
-	if err := f.ears.open(f); err != nil {
-		cancel()
-		_ = ws.Close()
-		return err
-	}
-	f.work.Go(f.sweep)
-	err := f.conn.Serve(ws, f.handle)
-	cancel()
-	f.ears.close()
-	f.work.Wait()
-	return err
-}
-
-// start opens a flow. One that may not be opened is closed again.
-func (f *flows) start(r *wire.Record) error {
-	targets := f.session.link.links.targets
-	a, err := targets.find(f.session.link.server, r.Allocation, types.ProtocolUDP)
-	var header []byte
-	if err == nil {
-		header, err = proxyHeader(a, r.Source, r.Destination)
-	}
-	if err != nil {
-		f.session.link.log.Debug("flow refused", slog.Int64("allocationId", r.Allocation), slog.Any("reason", err))
-		f.conn.Send(wire.Record{Kind: wire.RecordClose, Flow: r.Flow})
-		return nil
-	}
-	flow := &flow{
-		flows: f, number: r.Flow, allocation: a, header: header,
-		idle: time.Duration(r.IdleSeconds)*time.Second + idleMargin,
-	}
-	flow.ended, flow.end = context.WithCancel(f.ctx)
-	flow.touch()
-	f.mu.Lock()
-	if f.open[r.Flow] != nil {
-		f.mu.Unlock()
-		flow.end()
-		return wire.ErrMalformed // A number is used once.
-	}
-	if f.counts[a.ID] >= f.session.link.links.opts.Limits.Flows {
-		f.mu.Unlock()
-		flow.end()
-		f.conn.Send(wire.Record{Kind: wire.RecordClose, Flow: r.Flow})
-		return nil
-	}
-	f.open[r.Flow] = flow
-	f.counts[a.ID]++
-	f.counters().flows.Add(1)
-	f.mu.Unlock()
-	// Owned by work until it has been removed.
-	f.work.Add(1)
-	context.AfterFunc(flow.ended, func() {
-		defer f.work.Done()
-		flow.close()
-		f.remove(flow)
-	})
-	if _, err := netip.ParseAddr(a.LocalHost); err == nil {
-		flow.run() // It takes no time, and no datagram has to wait.
-	} else {
-		f.work.Go(flow.run)
-	}
-	return nil
-}
-
-func (f *flows) counters() *counters { return &f.session.link.links.counters }
-
-func (f *flows) remove(flow *flow) {
-	f.mu.Lock()
-	delete(f.open, flow.number)
-	f.counters().flows.Add(-1)
-	if f.counts[flow.allocation.ID]--; f.counts[flow.allocation.ID] == 0 {
-		delete(f.counts, flow.allocation.ID)
-	}
-	f.mu.Unlock()
-	if !flow.told.Load() {
-		f.conn.Send(wire.Record{Kind: wire.RecordClose, Flow: flow.number})
-	}
-}
-
-// sweep ends the flows on which both directions have been silent.
-func (f *flows) sweep() {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-f.ctx.Done():
-			return
-		case now := <-ticker.C:
-			f.mu.Lock()
-			for _, flow := range f.open {
-				if now.UnixNano()-flow.used.Load() > int64(flow.idle) {
-					flow.end()
-				}
-			}
-			f.mu.Unlock()
-		}
-	}
-}
-
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
 
 // run opens the flow's socket and has what the target sends passed on until the
@@ -204,7 +75,7 @@ func (f *flow) run() {
 
 // connect opens the flow's socket and sends what has waited for it.
 func (f *flow) connect() error {
-	conn, err := f.flows.session.link.links.targets.connect(f.ended, f.allocation)
+	conn, err := f.flows.link.links.targets.connect(f.ended, f.allocation)
 	if err != nil {
 		return err
 	}
@@ -246,7 +117,7 @@ func (f *flow) close() {
 // hear queues what the target has sent.
 func (f *flow) hear(packets *forward.Packets, records []wire.Record) {
 	if !f.hearing.answering {
-		f.flows.session.link.links.targets.reached(f.allocation, nil)
+		f.flows.link.links.targets.reached(f.allocation, nil)
 		f.hearing.answering = true
 	}
 	f.touch()
@@ -258,7 +129,7 @@ func (f *flow) hear(packets *forward.Packets, records []wire.Record) {
 		}
 		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload})
 	}
-	f.flows.conn.QueueAll(records)
+	f.flows.ways.QueueAll(records)
 	clear(records) // Their memory is borrowed.
 	packets.Release()
 }
@@ -270,7 +141,7 @@ func (f *flow) unheard(err error) (again bool) {
 	if errors.Is(err, net.ErrClosed) {
 		return false
 	}
-	f.flows.session.link.links.targets.reached(f.allocation, err)
+	f.flows.link.links.targets.reached(f.allocation, err)
 	h := &f.hearing
 	h.answering = false
 	if now := f.sent.Load(); now != h.sent {

@@ -12,10 +12,9 @@ type gathered struct {
 	out   []forward.Outgoing
 }
 
-// handle acts on records that came together. The datagrams among them that are
-// of one flow leave together.
-func (f *flows) handle(records []wire.Record) error {
-	g := &f.gathered
+// handle acts on records that came together, by either way: each has a gathered
+// of its own. The datagrams among them that are of one flow leave together.
+func (f *flows) handle(records []wire.Record, g *gathered) error {
 	g.flows = g.flows[:0]
 	defer func() { clear(g.flows) }() // Not to keep alive what ends meanwhile.
 	var err error
@@ -23,17 +22,20 @@ func (f *flows) handle(records []wire.Record) error {
 	for i := range records {
 		r := &records[i]
 		if r.Kind == wire.RecordOpen {
-			if err = f.start(r); err != nil {
-				break // Those before it are handled, as if they had come alone.
-			}
+			f.start(r)
 			g.flows = append(g.flows, nil)
 			continue
+		}
+		if r.Kind == wire.RecordOpened {
+			err = wire.ErrMalformed // It is for tunnel servers.
+			break                   // Those before it are handled, as if they had come alone.
 		}
 		if last == nil || last.number != r.Flow {
 			last = f.find(r.Flow)
 		}
 		if last == nil && r.Kind == wire.RecordDatagram {
 			f.counters().drop(dropNoFlow)
+			f.refuseLate(r.Flow)
 		}
 		g.flows = append(g.flows, last)
 	}

@@ -34,6 +34,12 @@ var (
 		"UDP flows: players talking to a local target.")
 	bytesDesc = metricDesc("player_bytes_total",
 		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
+	pathsDesc = metricDesc("paths_up",
+		"Tunnel servers to which datagrams travel in sealed packets.")
+	packetsDesc = metricDesc("packets_total",
+		"Sealed packets, by direction.", "direction")
+	packetsDroppedDesc = metricDesc("packets_dropped_total",
+		"Sealed packets dropped, by reason.", "reason")
 	droppedDesc = metricDesc("datagrams_dropped_total",
 		"Datagrams dropped, by reason.", "reason")
 	failuresDesc = metricDesc("target_dial_failures_total",
@@ -71,6 +77,13 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(bytesDesc, c.streams.Sent.Load(), string(types.ProtocolTCP), "to_players")
 	counter(bytesDesc, c.datagrams.ReceivedBytes.Load(), string(types.ProtocolUDP), "from_players")
 	counter(bytesDesc, c.datagrams.SentBytes.Load(), string(types.ProtocolUDP), "to_players")
+	paths := c.paths.Stats()
+	gauge(pathsDesc, paths.Up)
+	counter(packetsDesc, paths.Received, "from_servers")
+	counter(packetsDesc, paths.Sent, "to_servers")
+	for reason, n := range paths.Dropped() {
+		counter(packetsDroppedDesc, n, reason)
+	}
 	for reason, n := range c.drops() {
 		counter(droppedDesc, n, reason)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/forward"
+	relaypath "github.com/eclitunnel/eclitunnel/relay/path"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -29,6 +30,7 @@ type counters struct {
 	dropped                                       [len(dropNames)]atomic.Uint64
 	streams                                       forward.StreamCounters
 	datagrams                                     forward.DatagramCounters
+	paths                                         relaypath.Counters
 }
 
 func (c *counters) drop(why drop) { c.dropped[why].Add(1) }

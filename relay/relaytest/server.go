@@ -28,11 +28,7 @@ type Server struct {
 // changed before it is made; change may be nil. It ends with the test.
 func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
 	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	options := relay.Options{
 		ID: p.Server, Dial: p.Dial, Listener: l, Version: "test", Platform: "test",
 		Backoff: channel.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
@@ -52,6 +48,26 @@ func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
 	}()
 	t.Cleanup(func() { _ = s.Stop() })
 	return s
+}
+
+// listen opens a TCP port whose number is free for UDP at the time.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	var config net.ListenConfig
+	for range 100 {
+		l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := config.ListenPacket(t.Context(), "udp", l.Addr().String())
+		if err == nil {
+			_ = u.Close()
+			return l
+		}
+		_ = l.Close()
+	}
+	t.Fatal("no port is free for TCP and UDP")
+	return nil
 }
 
 // Stop ends the tunnel server and returns what Run returned.

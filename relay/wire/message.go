@@ -23,6 +23,20 @@ type LinkMessage struct {
 	// Kind and Count say which data connections to open. Of LinkDial.
 	Kind  Kind `json:"kind,omitempty"`
 	Count int  `json:"count,omitempty"`
+	// Carrier is the one whose data connection to open, or, of LinkWelcome, that
+	// the server holds still. UDP is where it takes sealed packets; 0: nowhere.
+	Carrier string `json:"carrier,omitempty"`
+	UDP     uint16 `json:"udp,omitempty"`
+}
+
+// ValidCarrier reports whether name can be a carrier's.
+func ValidCarrier(name string) bool {
+	for _, c := range []byte(name) {
+		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= MaxCarrier
 }
 
 // DecodeLink reads a message of a link. A message of an unknown type is
@@ -37,6 +51,9 @@ func DecodeLink(data []byte) (LinkMessage, error) {
 		return LinkMessage{}, fmt.Errorf("%w: welcome without a secret", ErrMalformed)
 	case m.Type == LinkDial && (!m.Kind.Valid() || m.Count < 1):
 		return LinkMessage{}, fmt.Errorf("%w: dial of %d %q", ErrMalformed, m.Count, m.Kind)
+	case m.Type == LinkDial && m.Kind == KindDatagram && !ValidCarrier(m.Carrier),
+		m.Type == LinkWelcome && m.Carrier != "" && !ValidCarrier(m.Carrier):
+		return LinkMessage{}, fmt.Errorf("%w: carrier %q", ErrMalformed, m.Carrier)
 	}
 	return m, nil
 }

@@ -24,6 +24,9 @@ var records = []wire.Record{
 	{Kind: wire.RecordDatagram, Flow: 300, Payload: []byte{}},
 	{Kind: wire.RecordDatagram, Flow: 300, Payload: bytes.Repeat([]byte{7}, wire.MaxDatagram)},
 	{Kind: wire.RecordClose, Flow: 1},
+	{Kind: wire.RecordOpened, Flow: 300},
+	{Kind: wire.RecordProbe, Flow: 7, Payload: make([]byte, 1000)},
+	{Kind: wire.RecordAnswer, Flow: 7},
 }
 
 func TestBatch_CarriesEveryRecord(t *testing.T) {
@@ -31,8 +34,8 @@ func TestBatch_CarriesEveryRecord(t *testing.T) {
 	for _, r := range records {
 		before := len(batch)
 		batch = wire.AppendRecord(batch, r)
-		if grown := len(batch) - before; grown > wire.RecordSize(len(r.Payload)) {
-			t.Errorf("record %+v took %d bytes, more than RecordSize says", r.Kind, grown)
+		if grown := len(batch) - before; grown > wire.RecordSize(len(r.Payload)) || grown != wire.EncodedSize(&r) {
+			t.Errorf("record %+v took %d bytes, not %d, or more than RecordSize says", r.Kind, grown, wire.EncodedSize(&r))
 		}
 	}
 	for i, want := range records {
@@ -119,7 +122,12 @@ func TestControl_RefusesWhatIsMalformed(t *testing.T) {
 }
 
 func TestLink_RefusesWhatIsMalformed(t *testing.T) {
-	for _, text := range []string{``, `{"type":"welcome"}`, `{"type":"dial","kind":"carrier pigeon","count":1}`, `{"type":"dial","kind":"stream"}`} {
+	for _, text := range []string{``, `{"type":"welcome"}`, `{"type":"dial","kind":"carrier pigeon","count":1}`, `{"type":"dial","kind":"stream"}`,
+		`{"type":"dial","kind":"datagram","count":1}`, `{"type":"dial","kind":"datagram","count":1,"carrier":"a b"}`,
+		`{"type":"dial","kind":"datagram","count":1,"carrier":"` + strings.Repeat("A", wire.MaxCarrier+1) + `"}`,
+		`{"type":"dial","kind":"datagram","count":1,"carrier":"A","udp":65536}`,
+		`{"type":"welcome","secret":"x","carrier":"&"}`,
+	} {
 		if _, err := wire.DecodeLink([]byte(text)); !errors.Is(err, wire.ErrMalformed) {
 			t.Errorf("%s: error %v, want ErrMalformed", text, err)
 		}
