@@ -232,7 +232,7 @@ func (l *link) dialDatagrams(c *carrier) {
 
 // serveStreams serves a stream data connection.
 func (l *link) serveStreams(ws *websocket.Conn) {
-	conn := forward.NewServerStream(ws, &l.server.counters.streams)
+	conn := forward.NewServerStream(ws.NetConn(), &l.server.counters.streams)
 	if !l.pool.add(conn) {
 		conn.Close()
 	}

@@ -83,7 +83,7 @@ func (s *Server) newListener() *listener {
 }
 
 func (l *listener) serve() error {
-	err := l.http.ServeTLS(l.server.opts.Listener, "", "")
+	err := l.http.ServeTLS(forward.NewListener(l.server.opts.Listener), "", "")
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

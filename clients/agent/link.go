@@ -199,26 +199,45 @@ func (s *session) connect(ctx context.Context, ask wire.LinkMessage) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	opened := func() { <-s.dials }
+	if ask.Kind == wire.KindDatagram {
+		return s.connectDatagrams(ctx, ask, opened)
+	}
+	return s.connectStream(ctx, opened)
+}
+
+func (s *session) connectDatagrams(ctx context.Context, ask wire.LinkMessage, opened func()) error {
 	dialler, _ := s.link.credentials()
-	ws, err := dialler.data(ctx, ask, s.secret)
-	<-s.dials
+	ws, err := dialler.datagrams(ctx, ask.Carrier, s.secret)
+	opened()
+	if err != nil {
+		return err
+	}
+	connections := s.link.links.counters.connections(wire.KindDatagram)
+	connections.Add(1)
+	defer connections.Add(-1)
+	port := ask.UDP
+	if dialler.proxied() {
+		port = 0
+	}
+	return s.serveDatagrams(ctx, ws, ask.Carrier, port)
+}
+
+func (s *session) connectStream(ctx context.Context, opened func()) error {
+	dialler, _ := s.link.credentials()
+	data, err := dialler.stream(ctx, s.secret)
+	opened()
 	if err != nil {
 		return err
 	}
 	counters := &s.link.links.counters
-	counters.connections(ask.Kind).Add(1)
-	defer counters.connections(ask.Kind).Add(-1)
-	if ask.Kind == wire.KindDatagram {
-		port := ask.UDP
-		if dialler.proxied() {
-			port = 0
-		}
-		return s.serveDatagrams(ctx, ws, ask.Carrier, port)
-	}
-	conn := forward.NewClientStream(ws, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
+	connections := counters.connections(wire.KindStream)
+	connections.Add(1)
+	defer connections.Add(-1)
+	conn := forward.NewClientStream(data, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
 		return s.link.links.targets.dial(ctx, s.link.server, open)
 	})
-	// A WebSocket read knows no context.
+	// A read knows no context.
 	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
 	return conn.Serve()

@@ -48,14 +48,18 @@ func (e *refusedError) Error() string {
 // relayDialler opens links and data connections to one tunnel server.
 type relayDialler struct {
 	address   string
+	timeout   time.Duration
+	open      func(ctx context.Context, network, address string) (net.Conn, error)
 	websocket websocket.Dialer
+	http      *http.Transport // For the upgrade of stream data connections.
 }
 
 func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration, p *pacer) *relayDialler {
-	d := &relayDialler{address: address}
+	d := &relayDialler{address: address, timeout: timeout}
+	d.open = p.dialContext((&net.Dialer{Timeout: min(timeout, connectTimeout), Control: chooseCongestion}).DialContext)
 	d.websocket = websocket.Dialer{
 		Proxy:            proxy,
-		NetDialContext:   p.dialContext((&net.Dialer{Timeout: min(timeout, connectTimeout), Control: chooseCongestion}).DialContext),
+		NetDialContext:   d.connect,
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   forward.ReadBufferSize,
@@ -75,7 +79,26 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 		d.websocket.TLSClientConfig.InsecureSkipVerify = true
 		d.websocket.TLSClientConfig.VerifyConnection = pin(fingerprint)
 	}
+	d.http = &http.Transport{
+		Proxy:             proxy,
+		DialContext:       d.connect,
+		TLSClientConfig:   d.websocket.TLSClientConfig,
+		DisableKeepAlives: true, // What is not upgraded is closed.
+	}
 	return d
+}
+
+// connect opens the socket of a link or data connection.
+func (d *relayDialler) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.open(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn, nil
+	}
+	return forward.NewSocket(tcp)
 }
 
 // pin accepts only the key with this fingerprint: the hexadecimal SHA-256 of
@@ -103,12 +126,10 @@ func (d *relayDialler) link(ctx context.Context, ticket, carrier string) (*webso
 	return d.dial(ctx, wire.PathLink, query, ticket)
 }
 
-// data opens a data connection with a link's secret, as a message of it asks to.
-func (d *relayDialler) data(ctx context.Context, ask wire.LinkMessage, secret string) (*websocket.Conn, error) {
-	query := url.Values{wire.KindParam: {string(ask.Kind)}}
-	if ask.Kind == wire.KindDatagram {
-		query.Set(wire.CarrierParam, ask.Carrier)
-	}
+// datagrams opens the data connection of a carrier with a link's secret.
+func (d *relayDialler) datagrams(ctx context.Context, carrier, secret string) (*websocket.Conn, error) {
+	query := dataQuery(wire.KindDatagram)
+	query.Set(wire.CarrierParam, carrier)
 	return d.dial(ctx, wire.PathData, query, secret)
 }
 
@@ -122,6 +143,8 @@ func (d *relayDialler) proxied() bool {
 	return proxy != nil || err != nil
 }
 
+func dataQuery(kind wire.Kind) url.Values { return url.Values{wire.KindParam: {string(kind)}} }
+
 func (d *relayDialler) dial(ctx context.Context, path string, query url.Values, credential string) (*websocket.Conn, error) {
 	u := url.URL{Scheme: "wss", Host: d.address, Path: path, RawQuery: query.Encode()}
 	ws, response, err := d.websocket.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
@@ -129,8 +152,7 @@ func (d *relayDialler) dial(ctx context.Context, path string, query url.Values, 
 		defer func() { _ = response.Body.Close() }()
 	}
 	if errors.Is(err, websocket.ErrBadHandshake) && response != nil {
-		message, _ := io.ReadAll(io.LimitReader(response.Body, 200))
-		return nil, &refusedError{status: response.StatusCode, message: strings.TrimSpace(string(message))}
+		return nil, refusedBy(response)
 	}
 	if err != nil {
 		return nil, err
@@ -140,6 +162,12 @@ func (d *relayDialler) dial(ctx context.Context, path string, query url.Values, 
 		return nil, fmt.Errorf("it does not speak %s", wire.Subprotocol)
 	}
 	return ws, nil
+}
+
+// refusedBy reads an answer other than an upgrade.
+func refusedBy(response *http.Response) error {
+	message, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+	return &refusedError{status: response.StatusCode, message: strings.TrimSpace(string(message))}
 }
 
 // relayReason says for people why there is no link.

@@ -19,10 +19,18 @@ import (
 )
 
 const (
-	// chunk is how many bytes of a stream make one message: with the longest
-	// header of a WebSocket frame (14 bytes) it fills two TLS records and does
-	// not spill into a third.
-	chunk = 32<<10 - 14
+	// A message of a stream is what one read of its TCP connection yields, at most
+	// largeChunk once smallChunk was filled: who says little at a time shall not
+	// have memory for much. With the longest header of a WebSocket frame either
+	// fills whole TLS records and does not spill into another.
+	smallChunk = 16<<10 - wire.MaxFrameHeader
+	largeChunk = 128<<10 - wire.MaxFrameHeader
+	// receiveChunk is how much of a stream's messages is read at once.
+	receiveChunk = 64 << 10
+	// gatherChunk is how much of a message leaves in one system call: TLS makes
+	// one for each record of 16 kB.
+	gatherChunk = 64 << 10
+
 	// datagramChunk takes any datagram, and shows which ones are too long.
 	datagramChunk = 64 << 10
 
@@ -31,7 +39,7 @@ const (
 	SocketBuffer = 4 << 20
 
 	// WriteBufferSize is the size in bytes that WebSockets of data connections
-	// should be given for writing, so that a chunk takes one write.
+	// should be given for writing, so that most batches take one write.
 	WriteBufferSize = 32 << 10
 
 	// ReadBufferSize is the size in bytes that WebSockets of data connections
@@ -44,15 +52,19 @@ const (
 var WriteBuffers sync.Pool
 
 var (
-	streamBuffers = bufferPool(chunk)
-	batchBuffers  = bufferPool(wire.MaxBatch)
+	smallBuffers   = bufferPool(wire.MaxFrameHeader, smallChunk)
+	largeBuffers   = bufferPool(wire.MaxFrameHeader, largeChunk)
+	receiveBuffers = bufferPool(0, receiveChunk)
+	gatherBuffers  = bufferPool(0, gatherChunk)
+	batchBuffers   = bufferPool(0, wire.MaxBatch)
 )
 
 // Buffer is borrowed memory. Its holder releases it when done with Data.
 type Buffer struct {
 	Data []byte // What was read.
 
-	whole []byte
+	whole []byte // All of it,
+	room  []byte // and without what precedes what is read.
 	pool  *sync.Pool
 }
 
@@ -62,9 +74,14 @@ func (b *Buffer) Release() {
 	b.pool.Put(b)
 }
 
-func bufferPool(size int) *sync.Pool {
+// bufferPool makes a pool of buffers with room for size bytes, and for some more
+// in front of them.
+func bufferPool(front, size int) *sync.Pool {
 	pool := new(sync.Pool)
-	pool.New = func() any { return &Buffer{whole: make([]byte, size), pool: pool} }
+	pool.New = func() any {
+		whole := make([]byte, front+size)
+		return &Buffer{whole: whole, room: whole[front:], pool: pool}
+	}
 	return pool
 }
 
@@ -96,4 +113,20 @@ func readMessage(r io.Reader, b []byte) ([]byte, error) {
 type socket interface {
 	io.Reader
 	syscall.Conn
+}
+
+// pools are where a Reader borrows from.
+type pools struct{ small, large, next *sync.Pool }
+
+func newPools(small, large *sync.Pool) pools { return pools{small: small, large: large, next: small} }
+
+// learn chooses where to borrow next: who fills a buffer has more to say, who
+// would not have filled the small one has less.
+func (p *pools) learn(b *Buffer) {
+	switch n := len(b.Data); {
+	case n == len(b.room):
+		p.next = p.large
+	case n < smallChunk:
+		p.next = p.small
+	}
 }

@@ -1,6 +1,7 @@
 package forward_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -21,21 +22,36 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second
 
-// webSockets returns the two ends of a WebSocket over TCP.
+// webSockets returns the two ends of a WebSocket over TLS, as they are between
+// tunnel server and client.
 func webSockets(t testing.TB) (server, client *websocket.Conn) {
 	t.Helper()
 	upgraded := make(chan *websocket.Conn, 1)
 	upgrader := websocket.Upgrader{WriteBufferSize: forward.WriteBufferSize, WriteBufferPool: &forward.WriteBuffers}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ws, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			t.Error(err)
 		}
 		upgraded <- ws
 	}))
+	s.Listener = forward.NewListener(s.Listener)
+	s.StartTLS()
 	defer s.Close()
-	dialer := websocket.Dialer{WriteBufferSize: forward.WriteBufferSize, WriteBufferPool: &forward.WriteBuffers}
-	client, response, err := dialer.Dial("ws"+s.URL[len("http"):], nil)
+	dialer := websocket.Dialer{
+		WriteBufferSize: forward.WriteBufferSize,
+		WriteBufferPool: &forward.WriteBuffers,
+		TLSClientConfig: s.Client().Transport.(*http.Transport).TLSClientConfig.Clone(),
+		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return forward.NewSocket(conn.(*net.TCPConn))
+		},
+	}
+	dialer.TLSClientConfig.NextProtos = nil
+	client, response, err := dialer.Dial("wss"+s.URL[len("https"):], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,9 +99,15 @@ type pair struct {
 func newPair(t testing.TB) *pair {
 	t.Helper()
 	s, c := webSockets(t)
+	return newPairOver(t, s.NetConn(), c.NetConn())
+}
+
+// newPairOver is a pair over any connection.
+func newPairOver(t testing.TB, server, client net.Conn) *pair {
+	t.Helper()
 	p := &pair{games: make(chan *net.TCPConn, 64), opened: make(chan wire.Control, 64)}
-	p.server = forward.NewServerStream(s, &p.counted)
-	p.client = forward.NewClientStream(c, new(forward.StreamCounters), func(open wire.Control) (*net.TCPConn, error) {
+	p.server = forward.NewServerStream(server, &p.counted)
+	p.client = forward.NewClientStream(client, new(forward.StreamCounters), func(open wire.Control) (*net.TCPConn, error) {
 		p.opened <- open
 		if game := <-p.games; game != nil {
 			return game, nil

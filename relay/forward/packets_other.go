@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-var datagramBuffers = bufferPool(datagramChunk)
+var datagramBuffers = bufferPool(0, datagramChunk)
 
 // Endpoint is where datagrams are sent, in the form that the system takes.
 type Endpoint struct {

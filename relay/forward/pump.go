@@ -48,7 +48,7 @@ func (c *StreamConn) begin(local *net.TCPConn) (*stream, error) {
 	s := &stream{conn: c, local: local, pumped: make(chan struct{}), done: make(chan struct{})}
 	if local != nil {
 		var err error
-		if s.reader, err = newReader(local, streamBuffers); err != nil {
+		if s.reader, err = newReader(local, smallBuffers, largeBuffers); err != nil {
 			return nil, err
 		}
 	}
@@ -128,7 +128,7 @@ func (s *stream) pump() {
 		}
 		s.touch()
 		n := len(b.Data)
-		err = s.conn.ws.WriteMessage(websocket.BinaryMessage, b.Data)
+		err = s.conn.frames.writeBytes(b)
 		b.Release()
 		if err != nil {
 			s.conn.Close() // Serve notes the end.

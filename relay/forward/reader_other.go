@@ -12,22 +12,23 @@ import (
 // has no way to be asked whether a socket is readable. One goroutine may use it.
 type Reader struct {
 	socket io.Reader
-	pool   *sync.Pool
+	pools  pools
 }
 
-func newReader(s socket, pool *sync.Pool) (*Reader, error) {
-	return &Reader{socket: s, pool: pool}, nil
+func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
+	return &Reader{socket: s, pools: newPools(small, large)}, nil
 }
 
 // Next waits for data and returns it, at the end of a stream (and for an empty
 // datagram) with no bytes. A read deadline set on the socket holds.
 func (r *Reader) Next() (*Buffer, error) {
-	b := borrow(r.pool)
-	n, err := r.socket.Read(b.whole)
+	b := borrow(r.pools.next)
+	n, err := r.socket.Read(b.room)
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.Release()
 		return nil, err
 	}
-	b.Data = b.whole[:n]
+	b.Data = b.room[:n]
+	r.pools.learn(b)
 	return b, nil
 }

@@ -13,18 +13,18 @@ import (
 // read: thousands of silent players cost no buffers. One goroutine may use it.
 type Reader struct {
 	raw    syscall.RawConn
-	pool   *sync.Pool
+	pools  pools
 	buffer *Buffer
 	err    error
 	try    func(fd uintptr) bool // Made once: a closure for each read would be garbage.
 }
 
-func newReader(s socket, pool *sync.Pool) (*Reader, error) {
+func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("reach the socket: %w", err)
 	}
-	r := &Reader{raw: raw, pool: pool}
+	r := &Reader{raw: raw, pools: newPools(small, large)}
 	r.try = r.read
 	return r, nil
 }
@@ -43,12 +43,13 @@ func (r *Reader) Next() (*Buffer, error) {
 // read is called when the socket may be readable; false means that it was not,
 // and has the runtime wait until it is.
 func (r *Reader) read(fd uintptr) bool {
-	b := borrow(r.pool)
+	b := borrow(r.pools.next)
 	for {
-		n, err := syscall.Read(int(fd), b.whole)
+		n, err := syscall.Read(int(fd), b.room)
 		switch err {
 		case nil:
-			b.Data = b.whole[:n]
+			b.Data = b.room[:n]
+			r.pools.learn(b)
 			r.buffer, r.err = b, nil
 			return true
 		case syscall.EINTR:

@@ -3,7 +3,6 @@ package forward
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -33,7 +32,7 @@ const abortGrace = 5 * time.Second
 // One goroutine writes to the WebSocket at any time: while a stream's pump runs
 // it is the pump, otherwise it is Serve.
 type StreamConn struct {
-	ws       *websocket.Conn
+	frames   *frames
 	counters *StreamCounters
 	accept   func(open wire.Control) (*net.TCPConn, error)
 
@@ -71,21 +70,20 @@ type stream struct {
 
 // NewServerStream makes the tunnel server's end of a data connection, which
 // opens streams. What it moves is counted in counters.
-func NewServerStream(ws *websocket.Conn, counters *StreamCounters) *StreamConn {
-	return newStreamConn(ws, counters, nil)
+func NewServerStream(conn net.Conn, counters *StreamCounters) *StreamConn {
+	return newStreamConn(newFrames(conn, false), counters, nil)
 }
 
 // NewClientStream makes the tunnel client's end of a data connection. Accept is
 // called for every stream opened by the peer and returns the connection to the
 // game; an error resets the player. Calls do not overlap. What the data
 // connection moves is counted in counters.
-func NewClientStream(ws *websocket.Conn, counters *StreamCounters, accept func(open wire.Control) (*net.TCPConn, error)) *StreamConn {
-	return newStreamConn(ws, counters, accept)
+func NewClientStream(conn net.Conn, counters *StreamCounters, accept func(open wire.Control) (*net.TCPConn, error)) *StreamConn {
+	return newStreamConn(newFrames(conn, true), counters, accept)
 }
 
-func newStreamConn(ws *websocket.Conn, counters *StreamCounters, accept func(wire.Control) (*net.TCPConn, error)) *StreamConn {
-	ws.SetReadLimit(wire.MaxStreamMessage)
-	return &StreamConn{ws: ws, counters: counters, accept: accept}
+func newStreamConn(f *frames, counters *StreamCounters, accept func(wire.Control) (*net.TCPConn, error)) *StreamConn {
+	return &StreamConn{frames: f, counters: counters, accept: accept}
 }
 
 // Close ends the data connection, and the stream it carries with a reset. It
@@ -99,12 +97,12 @@ func (c *StreamConn) Close() {
 		s.abortLocked()
 	}
 	c.mu.Unlock()
-	closeNow(c.ws)
+	c.frames.close()
 }
 
 // Retire closes an idle data connection with a close frame.
 func (c *StreamConn) Retire() {
-	sayClose(c.ws, websocket.CloseNormalClosure, "")
+	c.sayClose(websocket.CloseNormalClosure, "")
 	c.Close()
 }
 
@@ -113,8 +111,9 @@ func (c *StreamConn) Retire() {
 // CloseNormalClosure where the peer retired it.
 func (c *StreamConn) Serve() error {
 	err := c.read()
+	c.frames.giveBack()
 	if errors.Is(err, wire.ErrMalformed) {
-		sayClose(c.ws, websocket.CloseProtocolError, "protocol error")
+		c.sayClose(websocket.CloseProtocolError, "protocol error")
 	}
 	c.Close()
 	c.mu.Lock()
@@ -135,14 +134,14 @@ func (c *StreamConn) Serve() error {
 
 func (c *StreamConn) read() error {
 	for {
-		kind, r, err := c.ws.NextReader()
+		kind, data, err := c.frames.next()
 		if err != nil {
 			return err
 		}
-		if kind == websocket.BinaryMessage {
-			err = c.deliver(r)
+		if kind == wire.OpBinary {
+			err = c.deliver(data)
 		} else {
-			err = c.control(r)
+			err = c.control(data)
 		}
 		if err != nil {
 			return err
@@ -151,7 +150,7 @@ func (c *StreamConn) read() error {
 }
 
 // deliver writes a message's bytes to the stream's local connection.
-func (c *StreamConn) deliver(r io.Reader) error {
+func (c *StreamConn) deliver(data []byte) error {
 	c.mu.Lock()
 	s := c.stream
 	if s == nil || s.got != open {
@@ -161,39 +160,18 @@ func (c *StreamConn) deliver(r io.Reader) error {
 	s.moved = true
 	discard := s.aborted
 	c.mu.Unlock()
-
-	b := borrow(streamBuffers)
-	defer b.Release()
-	for {
-		n, err := r.Read(b.whole)
-		c.counters.Received.Add(uint64(n))
-		if n > 0 && !discard {
-			// Not io.Copy: it would find the TCPConn's ReadFrom, which brings a
-			// new buffer for every message.
-			if _, writeErr := s.local.Write(b.whole[:n]); writeErr != nil {
-				discard = true
-				if err := s.breakOff(); err != nil {
-					return err
-				}
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	c.counters.Received.Add(uint64(len(data)))
+	if discard {
+		return nil
 	}
+	if _, err := s.local.Write(data); err != nil {
+		return s.breakOff()
+	}
+	return nil
 }
 
 // control acts on a text message.
-func (c *StreamConn) control(r io.Reader) error {
-	b := borrow(streamBuffers)
-	defer b.Release()
-	data, err := readMessage(r, b.whole[:wire.MaxControl])
-	if err != nil {
-		return err
-	}
+func (c *StreamConn) control(data []byte) error {
 	m, err := wire.DecodeControl(data)
 	if err != nil {
 		return err
@@ -253,5 +231,10 @@ func (c *StreamConn) writeControl(m wire.Control) error {
 	if err != nil {
 		return err
 	}
-	return c.ws.WriteMessage(websocket.TextMessage, data)
+	return c.frames.write(wire.OpText, data)
+}
+
+func (c *StreamConn) sayClose(code int, text string) {
+	_ = c.frames.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.frames.write(wire.OpClose, websocket.FormatCloseMessage(code, text))
 }

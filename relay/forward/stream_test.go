@@ -229,7 +229,7 @@ func TestStream_PeerThatBreaksTheProtocolIsCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, c := webSockets(t)
 			served := make(chan error, 1)
-			go func() { served <- forward.NewServerStream(s, new(forward.StreamCounters)).Serve() }()
+			go func() { served <- forward.NewServerStream(s.NetConn(), new(forward.StreamCounters)).Serve() }()
 			misbehave(c)
 			if err := await(t, served); err == nil {
 				t.Error("served without an error")

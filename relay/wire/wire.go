@@ -15,6 +15,13 @@
 // A wrong ticket or secret is answered 401. Neither end ever dials the other
 // way round, and there is no message that needs an answer before bytes flow.
 //
+// The key with which a client masks its frames ([Mask]) may be zero, which
+// changes nothing, and for stream data connections of this implementation it is.
+// RFC 6455 section 5.3 wants one that cannot be foreseen, so that no page can
+// have a browser send what a cache on the way takes for a request of its own: a
+// tunnel client is no browser. A server undoes any key, since something on the
+// way may take a connection apart and mask anew.
+//
 // # The link
 //
 // One for each pair of tunnel client and tunnel server. Every message is a text
@@ -39,7 +46,8 @@
 //
 // A stream data connection is idle or carries one player's TCP connection, the
 // stream. Binary messages are the stream's bytes, cut anywhere, of at most
-// [MaxStreamMessage] bytes each. Text messages of at most [MaxControl] bytes are
+// [MaxStreamMessage] bytes each; their bytes are passed on as they come, not when
+// the message is whole. Text messages of at most [MaxControl] bytes are
 // one [Control] as JSON:
 //
 //	server -> client

@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// answering dials a data connection to a server whose answer to the upgrade
+// answer says, and returns what comes of it.
+func answering(t *testing.T, answer func(key string) string) (io.ReadCloser, error) {
+	t.Helper()
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		accept := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + acceptGUID))
+		_, _ = io.WriteString(conn, strings.ReplaceAll(answer(base64.StdEncoding.EncodeToString(accept[:])), "\n", "\r\n"))
+	}))
+	t.Cleanup(s.Close)
+	d := newRelayDialler(s.Listener.Addr().String(), "", nil, relaytest.Patience, newPacer())
+	d.http.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	d.http.TLSClientConfig.NextProtos = nil
+	return d.stream(context.Background(), "secret")
+}
+
+const switching = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n"
+
+func TestUpgrade_KeepsWhatComesInTheSameBreath(t *testing.T) {
+	conn, err := answering(t, func(accept string) string {
+		return switching + "Sec-WebSocket-Accept: " + accept + "\nSec-WebSocket-Protocol: " + wire.Subprotocol + "\n\nthe first frames"
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	b, err := io.ReadAll(conn)
+	if string(b) != "the first frames" {
+		t.Errorf("read %q, %v", b, err)
+	}
+}
+
+func TestUpgrade_RefusesAnyOtherAnswer(t *testing.T) {
+	protocol := "Sec-WebSocket-Protocol: " + wire.Subprotocol + "\n\n"
+	for name, answer := range map[string]func(accept string) string{
+		"another key": func(string) string { return switching + "Sec-WebSocket-Accept: AAAA\n" + protocol },
+		"another protocol": func(a string) string {
+			return switching + "Sec-WebSocket-Accept: " + a + "\nSec-WebSocket-Protocol: mqtt\n\n"
+		},
+		"no protocol": func(a string) string { return switching + "Sec-WebSocket-Accept: " + a + "\n\n" },
+		"an extension": func(a string) string {
+			return switching + "Sec-WebSocket-Accept: " + a + "\nSec-WebSocket-Extensions: permessage-deflate\n" + protocol
+		},
+		"no upgrade": func(string) string { return "HTTP/1.1 200 OK\nContent-Length: 2\n\nhi" },
+		"nothing":    func(string) string { return "" },
+	} {
+		if conn, err := answering(t, answer); err == nil {
+			_ = conn.Close()
+			t.Errorf("%s: taken for an upgrade", name)
+		}
+	}
+	_, err := answering(t, func(string) string {
+		return fmt.Sprintf("HTTP/1.1 %d Unauthorized\nContent-Length: 9\n\nnot today", http.StatusUnauthorized)
+	})
+	if refused := new(refusedError); !errors.As(err, &refused) || refused.status != http.StatusUnauthorized || refused.message != "not today" {
+		t.Errorf("refused with %v", err)
+	}
+}
