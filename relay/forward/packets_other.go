@@ -31,7 +31,7 @@ func NewPacketConn(conn *net.UDPConn) (*PacketConn, error) {
 		return c, nil
 	}
 	var err error
-	c.reader, err = newReader(conn, datagramBuffers)
+	c.reader, err = newReader(conn, datagramBuffers, datagramBuffers)
 	return c, err
 }
 
