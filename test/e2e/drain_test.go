@@ -129,8 +129,18 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	if err := w.serving.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	until(t, patience, "the tunnel server is offline", func(ctx context.Context) (bool, error) {
+		answer, err := w.panel.API.GetDeviceWithResponse(ctx, w.server.Device.ID)
+		if err != nil || answer.JSON200 == nil {
+			return false, err
+		}
+		return !answer.JSON200.Online, nil
+	})
 	var err error
 	if w.serving, err = w.server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.panel.AwaitOnline(within(t, patience), w.server.Device.ID, w.serving); err != nil {
 		t.Fatal(err)
 	}
 	idle := 5
