@@ -114,7 +114,9 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 	}), nil)
 	for range 3 {
 		player := d.join(port)
+		said := make(chan struct{})
 		go func() {
+			defer close(said)
 			// In pieces of every size, below and above what is worth splicing.
 			source, buffer := io.LimitReader(rand.NewChaCha8(seed), size), make([]byte, 300<<10)
 			for n := 1; ; n = n*3%len(buffer) + 1 {
@@ -128,6 +130,7 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 		if got := sum(player); got != want {
 			t.Fatal("the player got something else than the game sent")
 		}
+		<-said // Either direction may be the slower one.
 		_ = player.Close()
 	}
 	eventually(t, "the game's verdict", func() bool {
