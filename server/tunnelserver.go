@@ -151,11 +151,9 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 		Listener: t.listener,
 		BindHost: t.panel.opts.TunnelServer.BindHost,
 		Version:  t.panel.opts.Version,
-
-		PlainStreams: t.panel.opts.TunnelServer.PlainStreams,
-		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
-		Logger:       t.log,
-		Metrics:      t.panel.opts.Metrics,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Logger:   t.log,
+		Metrics:  t.panel.opts.Metrics,
 	})
 	if err != nil {
 		return errors.Join(err, t.listener.Close())

@@ -173,7 +173,7 @@ func numbers(text string) ([]int, error) {
 // choose sorts the names of --only into subjects and measures. Of a kind of which
 // none is named, all are wanted.
 func (o *options) choose(names []string) error {
-	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours, subject.OursPlain}
+	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours}
 	for _, p := range o.Peers {
 		subjects = append(subjects, p.Name)
 	}

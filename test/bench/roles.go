@@ -76,8 +76,6 @@ func startSubject(ctx context.Context, name, bin, game string) ([]subject.Subjec
 		return one(subject.StartHopTLS(ctx, game))
 	case subject.Ours:
 		return one(subject.StartOurs(ctx, bin, game))
-	case subject.OursPlain:
-		return one(subject.StartOursPlain(ctx, bin, game))
 	default:
 		return nil, nil // a peer, which runs already
 	}

@@ -17,25 +17,15 @@ import (
 // StartOurs starts the built binaries in bin: a panel with its tunnel server, an
 // agent, and an allocation that leads to the game.
 func StartOurs(ctx context.Context, bin, game string) (Subject, error) {
-	return startOurs(ctx, bin, game, &ours{name: Ours})
-}
-
-// StartOursPlain starts the same with --plain-streams at both ends.
-func StartOursPlain(ctx context.Context, bin, game string) (Subject, error) {
-	return startOurs(ctx, bin, game, &ours{name: OursPlain, plain: true})
-}
-
-func startOurs(ctx context.Context, bin, game string, o *ours) (Subject, error) {
+	o := new(ours)
 	s, err := o.start(ctx, bin, game)
 	if err != nil {
-		return Subject{}, fmt.Errorf("start %s: %w", o.name, errors.Join(err, o.close()))
+		return Subject{}, fmt.Errorf("start ours: %w", errors.Join(err, o.close()))
 	}
 	return s, nil
 }
 
 type ours struct {
-	name    string
-	plain   bool
 	dir     string
 	panel   *cluster.Panel
 	running *cluster.Process
@@ -58,15 +48,11 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 	relay := first + 1
 	o.panel, err = cluster.StartPanel(ctx, cluster.PanelOptions{
 		Bin: bin, Dir: o.dir, Listen: first, Relay: relay, PortFirst: first + 2, PortLast: first + ports - 1,
-		PlainStreams: o.plain,
 	})
 	if err != nil {
 		return Subject{}, err
 	}
 	agent := cluster.NewAgent(bin, o.dir, "bench", nil)
-	if o.plain {
-		agent.Env = append(agent.Env, "ECLITUNNEL_PLAIN_STREAMS=true")
-	}
 	if err := agent.Enroll(ctx, o.panel); err != nil {
 		return Subject{}, err
 	}
@@ -81,7 +67,7 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 		return Subject{}, fmt.Errorf("%w\n%s", err, o.running.LastLines(20))
 	}
 	s := Subject{
-		Name:   o.name,
+		Name:   Ours,
 		PIDs:   []int{o.panel.PID(), o.running.PID()},
 		Uplink: []machine.Port{{Direction: machine.To, Number: relay}},
 		close:  o.close,
@@ -89,7 +75,7 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 	for _, a := range opened {
 		if a.Protocol == types.ProtocolTCP {
 			s.TCP = a.PublicAddress
-		} else if !o.plain { // Datagrams are encrypted in either.
+		} else {
 			s.UDP = a.PublicAddress
 		}
 	}

@@ -17,15 +17,13 @@ import (
 )
 
 // The names of the subjects that every run can have. HopCopy is Hop2 with its
-// streams copied through a 32 kB buffer in place of splice, OursPlain is Ours
-// without the encryption of streams.
+// streams copied through a 32 kB buffer in place of splice.
 const (
-	Direct    = "direct"
-	Hop2      = "hop2"
-	HopCopy   = "hop2-copy"
-	HopTLS    = "hop2-tls"
-	Ours      = "ours"
-	OursPlain = "ours-plain"
+	Direct  = "direct"
+	Hop2    = "hop2"
+	HopCopy = "hop2-copy"
+	HopTLS  = "hop2-tls"
+	Ours    = "ours"
 )
 
 // Subject is a tunnel as the player sees it.
