@@ -1,11 +1,13 @@
 package forward_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +45,15 @@ func TestFrames_AreTakenHoweverTheyAreCut(t *testing.T) {
 	over := make(chan error, 1)
 	go func() { over <- conn.Carry(accepted, openMessage) }()
 	_, _ = io.ReadFull(far, make([]byte, 2)) // The open: its carrier is up.
-	go func() { _, _ = io.Copy(io.Discard, far) }()
+	fin := make(chan struct{})
+	go func() {
+		defer close(fin)
+		for said := bufio.NewReader(far); ; {
+			if text, err := said.ReadString('}'); err != nil || strings.HasSuffix(text, `{"type":"fin"}`) {
+				return
+			}
+		}
+	}()
 	long := string(bytes.Repeat([]byte("long "), 20_000))
 	var message []byte
 	for _, frame := range [][]byte{
@@ -71,6 +81,7 @@ func TestFrames_AreTakenHoweverTheyAreCut(t *testing.T) {
 		t.Errorf("the fin arrives as %v", err)
 	}
 	_ = player.Close()
+	<-fin
 	_, _ = far.Write(masked(wire.OpText, true, `{"type":"idle"}`))
 	if err := await(t, over); err != nil {
 		t.Error(err)
