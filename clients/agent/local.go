@@ -40,7 +40,7 @@ type targets struct {
 func newTargets(allow func(string) error, timeout time.Duration, log *slog.Logger, failed *atomic.Uint64) *targets {
 	return &targets{
 		allow:       allow,
-		dialer:      net.Dialer{Timeout: timeout},
+		dialer:      net.Dialer{Timeout: timeout, Control: boundWindow},
 		log:         log,
 		failed:      failed,
 		allocations: map[int64]types.ClientAllocation{},

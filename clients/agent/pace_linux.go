@@ -32,6 +32,7 @@ func (s linuxSocket) read() (reading, error) {
 		waiting: info.Notsent_bytes > 0,
 		blocked: time.Duration(info.Rwnd_limited) * time.Microsecond,
 		trip:    time.Duration(info.Rtt) * time.Microsecond,
+		packet:  int(info.Snd_mss),
 	}
 	if info.Min_rtt != math.MaxUint32 { // None measured yet.
 		r.least = time.Duration(info.Min_rtt) * time.Microsecond

@@ -30,6 +30,7 @@ type flowAtHome struct {
 	wants   float64 // Bytes per second; 0: all it can get.
 	blocked bool    // The other end takes no more than wants.
 	closed  bool
+	packet  int // Bytes.
 	limited float64
 	arrived float64
 	stopped time.Duration
@@ -46,6 +47,7 @@ func (f *flowAtHome) read() (reading, error) {
 		blocked: f.stopped,
 		trip:    f.home.base + f.home.foreign + wait,
 		least:   f.home.base,
+		packet:  f.packet,
 	}, nil
 }
 
@@ -187,6 +189,30 @@ func TestPacer_FollowsALinkThatGetsSlowerAndFaster(t *testing.T) {
 	h.pass(p, 5*time.Second)
 	h.pass(p, 5*time.Second)
 	h.expect(t, 0.95, ms, 6*ms)
+}
+
+func TestPacer_LeavesEveryTransferSomePackets(t *testing.T) {
+	const packet, transfers = 1448, 50
+	h, p := newHome(100, 20*ms)
+	for range transfers {
+		h.flow(p, flowAtHome{packet: packet})
+	}
+	h.pass(p, 5*time.Second)
+	h.carries = transfers * packet / 2 // All of them stall.
+	h.pass(p, 20*time.Second)
+	h.flow(p, flowAtHome{packet: packet})
+	least := h.carries
+	for _, f := range h.flows {
+		if f.limited > 0 {
+			least = min(least, f.limited)
+		}
+	}
+	if least != packetsLeast*packet {
+		t.Errorf("a transfer is limited to %.0f B/s, want %d", least, packetsLeast*packet)
+	}
+	if f := h.flows[transfers]; f.limited == 0 {
+		t.Error("a new transfer is not limited")
+	}
 }
 
 func TestPacer_DoesNotYieldToAQueueThatIsNotItsOwn(t *testing.T) {

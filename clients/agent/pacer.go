@@ -23,6 +23,7 @@ type reading struct {
 	blocked time.Duration // How long, of all its life, the other end took nothing.
 	trip    time.Duration // The round trip now, smoothed,
 	least   time.Duration // and at best; 0: none known.
+	packet  int           // The most bytes in one packet.
 }
 
 // pacer keeps the agent's transfers from filling the queue of a home's uplink,
@@ -140,6 +141,11 @@ const (
 	quietReadings = 256
 	// busyBytes makes a connection one that is read every time.
 	busyBytes = 16 << 10
+	// packetsLeast is how many packets a second a connection may send whatever its
+	// share is. The kernel sets the time of the next packet when one leaves, and a
+	// higher limit later does not move it: with a share of next to nothing, for
+	// which a stall of all transfers is enough, that time would be minutes away.
+	packetsLeast = 10
 	// leastValid is how long the best round trip of a path is believed: routes
 	// change.
 	leastValid = 5 * time.Minute
@@ -147,6 +153,9 @@ const (
 
 func (p *path) add(socket pacedSocket) {
 	c := &pacedConnection{socket: socket}
+	if r, err := socket.read(); err == nil {
+		c.last.packet = r.packet
+	}
 	// What was learnt before holds for new connections from their first byte.
 	p.limit(c, p.governor.allowed())
 	p.connections = append(p.connections, c)
@@ -226,6 +235,9 @@ func (p *path) read(c *pacedConnection, d *digest) bool {
 // limit sets a connection's limit, unless it has that already or nearly so.
 func (p *path) limit(c *pacedConnection, to float64) {
 	const near = 0.002
+	if to > 0 {
+		to = max(to, float64(packetsLeast*c.last.packet))
+	}
 	if to == c.limited || to > c.limited*(1-near) && to < c.limited*(1+near) {
 		return
 	}
