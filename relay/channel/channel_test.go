@@ -24,7 +24,7 @@ type note struct {
 }
 
 // listen serves one WebSocket after another to serve, and returns how to dial.
-func listen(t *testing.T, serve func(*websocket.Conn)) func(context.Context) (*websocket.Conn, error) {
+func listen(t testing.TB, serve func(*websocket.Conn)) func(context.Context) (*websocket.Conn, error) {
 	t.Helper()
 	upgrader := websocket.Upgrader{}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,7 +47,7 @@ func listen(t *testing.T, serve func(*websocket.Conn)) func(context.Context) (*w
 	}
 }
 
-func dial(t *testing.T, serve func(*websocket.Conn)) *websocket.Conn {
+func dial(t testing.TB, serve func(*websocket.Conn)) *websocket.Conn {
 	t.Helper()
 	ws, err := listen(t, serve)(t.Context())
 	if err != nil {
@@ -315,4 +315,34 @@ func TestConn_LazyEndPingsOnlyAPeerThatDoesNot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// BenchmarkConn_RoundTrip sends a message and has it back.
+func BenchmarkConn_RoundTrip(b *testing.B) {
+	ws := dial(b, func(ws *websocket.Conn) {
+		c := channel.New(ws, channel.Options{})
+		defer c.Wait()
+		for {
+			data, err := c.Receive()
+			if err != nil {
+				return
+			}
+			if err := c.Send(json.RawMessage(data)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	c := channel.New(ws, channel.Options{})
+	defer c.Wait()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Send(note{N: 1}); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.Receive(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c.Close(websocket.CloseNormalClosure, "")
 }
