@@ -7,16 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
@@ -40,14 +37,11 @@ func ownNetwork(t *testing.T) bool {
 	if os.Getenv(inOwnNetwork) != "" {
 		return true
 	}
-	for _, missing := range []string{notRoot(), notFound("ip"), notFound("nft")} {
-		if missing == "" {
-			continue
-		}
+	if err := cluster.CanPlace(); err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
+			t.Fatal(err)
 		}
-		t.Skip(missing)
+		t.Skip(err)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -67,70 +61,39 @@ func ownNetwork(t *testing.T) bool {
 	return false
 }
 
-func notRoot() string {
-	if os.Geteuid() != 0 {
-		return "network namespaces take root"
-	}
-	return ""
-}
-
-func notFound(program string) string {
-	if _, err := exec.LookPath(program); err != nil {
-		return program + " is missing"
-	}
-	return ""
-}
-
-// home is a machine behind a cable: a network namespace of its own.
+// home is a machine behind a cable.
 type home struct {
-	t    *testing.T
-	jobs chan func()
+	*cluster.Place
+	t *testing.T
 }
 
 // newHome lays the cable.
 func newHome(t *testing.T) *home {
 	t.Helper()
-	h := &home{t: t, jobs: make(chan func())}
-	var working sync.WaitGroup
-	ready := make(chan error)
-	working.Go(func() {
-		// Never unlocked: the thread ends with the goroutine, and nothing else ever
-		// runs on one that is somewhere else.
-		runtime.LockOSThread()
-		ready <- unix.Unshare(unix.CLONE_NEWNET)
-		for job := range h.jobs {
-			job()
-		}
-	})
-	t.Cleanup(func() {
-		close(h.jobs)
-		working.Wait()
-	})
-	if err := <-ready; err != nil {
+	p, err := cluster.NewPlace(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	thread := 0
-	h.do(func() error { thread = unix.Gettid(); return nil })
-	runLine(t, "ip link set lo up")
-	runLine(t, fmt.Sprintf("ip link add public0 type veth peer name home0 netns /proc/%d/task/%d/ns/net", os.Getpid(), thread))
-	runLine(t, "ip addr add "+publicSide+"/24 dev public0")
-	runLine(t, "ip link set public0 up")
-	h.do(func() error {
-		runLine(t, "ip link set lo up")
-		runLine(t, "ip addr add "+homeSide+"/24 dev home0")
-		runLine(t, "ip link set home0 up")
-		return nil
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	return h
+	for _, err := range []error{
+		cluster.Feed(t.Context(), "ip", "link set lo up\n", "-batch", "-"),
+		p.Cable(t.Context(), "public0", netip.MustParseAddr(publicSide), netip.MustParseAddr(homeSide)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &home{p, t}
 }
 
-// do calls f on a thread at home: sockets that f opens and processes that it
-// starts are there.
+// do is Do, or the test's end.
 func (h *home) do(f func() error) {
 	h.t.Helper()
-	done := make(chan error, 1)
-	h.jobs <- func() { done <- f() }
-	if err := <-done; err != nil {
+	if err := h.Do(f); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -139,30 +102,21 @@ func (h *home) do(f func() error) {
 func (h *home) rules(rules ...string) {
 	h.t.Helper()
 	script := "table ip cable {}\ndelete table ip cable\ntable ip cable {\n"
-	for _, hook := range []string{"input", "output"} {
+	for hook, device := range map[string]string{"input": "iifname", "output": "oifname"} {
 		script += fmt.Sprintf("chain %s { type filter hook %s priority 0;\n", hook, hook)
 		for _, rule := range rules {
-			script += map[string]string{"input": "iifname", "output": "oifname"}[hook] + " home0 " + rule + ";\n"
+			script += fmt.Sprintf("%s %s %s;\n", device, cluster.PlaceDevice, rule)
 		}
 		script += "}\n"
 	}
-	h.do(func() error {
-		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(script + "}\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("nft: %w: %s\n%s", err, out, script)
-		}
-		return nil
-	})
+	h.do(func() error { return cluster.Feed(h.t.Context(), "nft", script+"}\n", "-f", "-") })
 }
 
-// runLine runs a command line whose words have no spaces.
-func runLine(t *testing.T, line string) {
-	t.Helper()
-	words := strings.Fields(line)
-	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-		t.Errorf("%s: %v: %s", line, err, out)
-	}
+// move gives home another address.
+func (h *home) move(addr string) {
+	h.t.Helper()
+	lines := fmt.Sprintf("addr flush dev %s\naddr add %s/24 dev %[1]s\n", cluster.PlaceDevice, addr)
+	h.do(func() error { return cluster.Feed(h.t.Context(), "ip", lines, "-batch", "-") })
 }
 
 // apart is a world whose tunnel server and agent are on machines of their own,

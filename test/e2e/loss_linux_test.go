@@ -114,11 +114,7 @@ func TestLoss_NewAddressOfAHomeEndsNoFlow(t *testing.T) {
 	a.play(t) // Until packets travel.
 	askPacket(t, player, "before")
 	port := a.at()
-	a.home.do(func() error {
-		runLine(t, "ip addr flush dev home0")
-		runLine(t, "ip addr add "+movedTo+"/24 dev home0")
-		return nil
-	})
+	a.home.move(movedTo)
 	moved := time.Now()
 	askPacket(t, player, "after")
 	t.Logf("a player is answered %v after the move", time.Since(moved))

@@ -150,7 +150,7 @@ func (h *house) openPanels(ctx context.Context) error {
 				"ECLITUNNEL_METRICS_LISTEN=" + at.on(metricsPort),
 				"ECLITUNNEL_TRUSTED_PROXIES=10.77.0.0/16,127.77.0.0/16",
 			},
-			Log: h.log(at.name), Start: at.start,
+			Log: h.log(at.name), Start: at.Start,
 		}))
 	}
 	for i, p := range h.panels {
@@ -223,7 +223,7 @@ func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKin
 	d := &device{place: at}
 	d.channel.copyTo = h.log(name)
 	d.Agent = cluster.NewAgent(h.options.Bin, h.dir, name, &d.channel)
-	d.StartWith = at.start
+	d.StartWith = at.Start
 	d.Env = []string{
 		"ECLITUNNEL_PANEL=http://" + netip.AddrPortFrom(h.world.router(), panelPort).String(),
 		"ECLITUNNEL_JSON=true",
@@ -232,7 +232,7 @@ func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKin
 	}
 	if kind == types.DeviceKindServer {
 		d.Env = append(d.Env, "ECLITUNNEL_RELAY_LISTEN="+at.on(relayPort), "ECLITUNNEL_BIND_HOST="+at.addr.String())
-	} else if err := at.do(func() (err error) {
+	} else if err := at.Do(func() (err error) {
 		d.game, err = target.Listen(ctx, netip.AddrPortFrom(netip.MustParseAddr(at.inside()), gamePort).String())
 		return err
 	}); err != nil {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/test/bench/role"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 // houseRole is the soak itself, in a network namespace that has nothing but lo.
@@ -128,7 +129,7 @@ func (o *options) place(here bool) {
 		o.NotApart = "--loopback"
 		return
 	}
-	if err := needed(); err != nil {
+	if err := cluster.CanPlace(); err != nil {
 		o.NotApart = err.Error()
 		return
 	}

@@ -113,7 +113,7 @@ func (p *postgres) run(ctx context.Context, name string, args ...string) error {
 	cmd := p.command(name, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := p.place.do(cmd.Start); err != nil {
+	if err := p.place.Do(cmd.Start); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {
@@ -132,7 +132,7 @@ func (p *postgres) psql(ctx context.Context, port int, statement string) error {
 
 // launch starts the server of a data directory.
 func (p *postgres) launch(data string, port int) (*cluster.Process, error) {
-	return p.place.start("postgres", p.command("postgres", "-D", data,
+	return p.place.Start("postgres", p.command("postgres", "-D", data,
 		"-c", "listen_addresses="+p.place.addr.String(),
 		"-c", "port="+strconv.Itoa(port),
 		"-c", "unix_socket_directories=",
