@@ -20,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/bench/report"
 	"github.com/eclitunnel/eclitunnel/test/bench/role"
 	"github.com/eclitunnel/eclitunnel/test/bench/subject"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 // Where the home uplink is made.
@@ -38,34 +39,43 @@ type options struct {
 	Idle               int
 	Flows              []int
 	Foreign            float64
+	Brief              bool
 	Subjects, Measures []string
+	Procs              []int
 	Peers              []subject.Peer
+	// Networks are what the measures take that are taken in this process.
+	Networks []measure.Network
 }
 
 // benchmark measures everything and returns what it found, which may be worth
 // having where it returns an error as well.
 func benchmark(ctx context.Context, o options, progress io.Writer) (report.Report, error) {
+	o.Networks = []measure.Network{measure.Anywhere}
+	if o.Uplink == uplinkHere {
+		o.Networks = append(o.Networks, measure.HomeUplink, measure.LossyLink)
+	}
 	b := bench{options: o, progress: progress, awake: stayAwake}
 	started := time.Now()
 	r, err := b.measureHere(ctx)
-	if err == nil {
-		err = b.measureUplink(ctx, &r)
+	for _, network := range []measure.Network{measure.HomeUplink, measure.LossyLink} {
+		if err == nil && o.Uplink == uplinkOwn {
+			err = b.measureOver(ctx, network, &r)
+		}
 	}
 	r.Started, r.Seconds = started, time.Since(started).Seconds()
 	return r, errors.Join(err, describeHost(&r.Host))
 }
 
-// measureUplink measures what takes the home uplink, where that is not here.
-func (b *bench) measureUplink(ctx context.Context, r *report.Report) error {
-	uplink := slices.DeleteFunc(b.measures(true), func(m measure.Measure) bool { return !m.Uplink })
-	if b.Uplink != uplinkOwn || len(uplink) == 0 {
+// measureOver measures what takes a network that is not here.
+func (b *bench) measureOver(ctx context.Context, network measure.Network, r *report.Report) error {
+	if len(b.measures(network)) == 0 {
 		return nil
 	}
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(b.progress, "the home uplink is not measured: its network namespace takes root")
+	if err := cluster.CanPlace(); err != nil {
+		fmt.Fprintf(b.progress, "what takes a %s is not measured: %v\n", network, err)
 		return nil
 	}
-	there, err := measureElsewhere(ctx, b.options, uplink)
+	there, err := measureElsewhere(ctx, b.options, network)
 	r.Merge(there)
 	return err
 }
@@ -76,13 +86,14 @@ type bench struct {
 	progress io.Writer
 	awake    func(context.Context) (func() error, error)
 	uplink   *machine.Uplink
+	cable    *machine.Cable
 }
 
-// measures are those that are wanted, with those of the uplink or without.
-func (b *bench) measures(uplink bool) []measure.Measure {
+// measures are those that are wanted and take one of these networks.
+func (b *bench) measures(networks ...measure.Network) []measure.Measure {
 	var wanted []measure.Measure
 	for _, m := range measure.All {
-		if slices.Contains(b.Measures, m.Name) && (uplink || !m.Uplink) {
+		if slices.Contains(b.Measures, m.Name) && slices.Contains(networks, m.Network) {
 			wanted = append(wanted, m)
 		}
 	}
@@ -92,20 +103,27 @@ func (b *bench) measures(uplink bool) []measure.Measure {
 // measureHere starts all subjects in this network namespace, measures and stops them.
 func (b *bench) measureHere(ctx context.Context) (r report.Report, err error) {
 	r = report.Report{Rounds: b.Rounds}
-	measures := b.measures(b.Uplink == uplinkHere)
+	measures := b.measures(b.Networks...)
 	if len(measures) == 0 {
 		return r, nil
 	}
-	if b.Uplink == uplinkHere {
+	if slices.Contains(b.Networks, measure.HomeUplink) {
 		if b.uplink, err = machine.NewUplink(ctx); err != nil {
 			return r, err
 		}
 		r.Host.UplinkCongestion = b.uplink.Congestion
 		defer func() { err = errors.Join(err, b.uplink.Close()) }()
 	}
+	b.cable = machine.LoopbackCable()
+	if slices.Contains(b.Networks, measure.LossyLink) && b.Uplink != uplinkHere {
+		if b.cable, err = machine.NewCable(ctx); err != nil {
+			return r, err
+		}
+		defer func() { err = errors.Join(err, b.cable.Close()) }()
+	}
 	f := new(field)
 	defer func() { err = errors.Join(err, f.close()) }()
-	if err := f.start(ctx, b.options); err != nil {
+	if err := f.start(ctx, b.options, b.cable); err != nil {
 		return r, err
 	}
 	err = b.rounds(ctx, measures, f.subjects, &r)
@@ -155,7 +173,7 @@ func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, 
 	if m.Latency {
 		tolerated /= latencyStrictness
 	}
-	settings := measure.Settings{Duration: b.Duration, Idle: b.Idle, Flows: b.Flows, Awake: b.awake, Uplink: b.uplink}
+	settings := measure.Settings{Duration: b.Duration, Idle: b.Idle, Flows: b.Flows, Brief: b.Brief, Awake: b.awake, Uplink: b.uplink, Cable: b.cable}
 	for range attempts {
 		limited, cancel := context.WithTimeout(ctx, sampleLimit)
 		values, foreign, err := m.Take(limited, s, settings)
@@ -203,9 +221,9 @@ func describe(values measure.Values) string {
 
 // The roles that the bench plays in processes of their own.
 const (
-	gameRole   = "game"
-	awakeRole  = "awake"
-	uplinkRole = "uplink"
+	gameRole    = "game"
+	awakeRole   = "awake"
+	networkRole = "network"
 )
 
 var roles map[string]role.Role
@@ -216,7 +234,7 @@ func init() {
 		gameRole:        playGame,
 		subject.HopRole: playHop,
 		awakeRole:       playAwake,
-		uplinkRole:      playUplink,
+		networkRole:     playNetwork,
 	}
 }
 

@@ -19,11 +19,22 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/bench/hop"
 	"github.com/eclitunnel/eclitunnel/test/bench/measure"
 	"github.com/eclitunnel/eclitunnel/test/bench/report"
+	"github.com/eclitunnel/eclitunnel/test/bench/role"
 	"github.com/eclitunnel/eclitunnel/test/bench/subject"
 	"github.com/eclitunnel/eclitunnel/test/bench/target"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// What a run starts as processes of their own is this binary.
+	if len(os.Args) == 3 {
+		if r, ok := roles[os.Args[1]]; ok {
+			exitOn(role.Play(r, os.Args[2]))
+			return
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // inProcess is what a run starts as processes of their own, in this one.
 func inProcess(t *testing.T) []subject.Subject {
@@ -81,7 +92,7 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	var progress bytes.Buffer
 	b := bench{options: o, progress: &progress}
 	var r report.Report
-	if err := b.rounds(t.Context(), b.measures(false), subjects, &r); err != nil {
+	if err := b.rounds(t.Context(), b.measures(measure.Anywhere), subjects, &r); err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
 	}
 	for _, f := range r.Failures {
@@ -90,7 +101,7 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 		}
 		t.Errorf("%s of %s: %s", f.Measure, f.Subject, f.Reason)
 	}
-	for _, m := range b.measures(false) {
+	for _, m := range b.measures(measure.Anywhere) {
 		for _, s := range subjects {
 			taken := strings.Contains(progress.String(), progressLine(1, 1, m.Name, s.Name))
 			if taken != m.Applies(s) {
@@ -103,17 +114,83 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	hasValue(t, r, report.Stalled, subject.Hop2, 0)
 }
 
+// TestBench_MeasuresOverNetworksOfItsOwn takes root. It measures the plain
+// proxies, and ours where binaries have been built.
+func TestBench_MeasuresOverNetworksOfItsOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes networks")
+	}
+	if err := cluster.CanPlace(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no network can be made: %v", err)
+		}
+		t.Skipf("no network can be made: %v", err)
+	}
+	o := options{Bin: os.Getenv("ECLITUNNEL_BIN"), Uplink: uplinkOwn, Procs: []int{1}}
+	subjects := []string{subject.Direct, subject.Hop2}
+	if o.Bin != "" {
+		subjects = append(subjects, subject.OursProcs(1))
+	}
+	if err := o.choose(append([]string{"loss", "uplink"}, subjects...)); err != nil {
+		t.Fatal(err)
+	}
+	o.Rounds, o.Duration, o.Brief, o.Foreign = 1, 700*time.Millisecond, true, anyShare
+	r, err := benchmark(t.Context(), o, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Failures {
+		if f.Fatal {
+			t.Errorf("%s of %s: %s", f.Measure, f.Subject, f.Reason)
+		}
+	}
+	for _, name := range subjects {
+		for _, id := range []report.MetricID{report.UplinkTCPP99, report.UplinkUDPP50, report.UplinkRate} {
+			if value(t, r, id, name) <= 0 {
+				t.Errorf("%s of %s is nothing", id, name)
+			}
+		}
+		if name != subject.Direct { // Its game is out of reach from the other end of the cable.
+			checkLoss(t, r, name)
+		}
+	}
+}
+
+// checkLoss checks what can be said of how a subject stands packets that get lost.
+func checkLoss(t *testing.T, r report.Report, name string) {
+	t.Helper()
+	for _, percent := range report.Losses {
+		m := report.Loss(percent)
+		p50, p99, answered := value(t, r, m.P50, name), value(t, r, m.P99, name), value(t, r, m.Answered, name)
+		if p50 <= 0 || p99 < p50 || answered < 50 || answered > 100 {
+			t.Errorf("%s at %d %% lost: p50 %v µs, p99 %v µs, %v %% answered", name, percent, p50, p99, answered)
+		}
+		if percent > 0 && value(t, r, m.Ratio, name) <= 0 {
+			t.Errorf("%s at %d %% lost is not compared", name, percent)
+		}
+		// By chance it happens once in ten million times.
+		if percent == 3 && answered == 100 {
+			t.Errorf("%s: nothing is lost", name)
+		}
+	}
+}
+
 func hasValue(t *testing.T, r report.Report, id report.MetricID, subject string, want float64) {
+	t.Helper()
+	if got := value(t, r, id, subject); got != want {
+		t.Errorf("%s of %s is %v, want %v", id, subject, got, want)
+	}
+}
+
+func value(t *testing.T, r report.Report, id report.MetricID, subject string) float64 {
 	t.Helper()
 	for _, result := range r.Results {
 		if result.Metric == id && result.Subject == subject {
-			if result.Median != want {
-				t.Errorf("%s of %s is %v, want %v", id, subject, result.Median, want)
-			}
-			return
+			return result.Median
 		}
 	}
 	t.Errorf("%s of %s was not measured", id, subject)
+	return 0
 }
 
 func TestParse_ChoosesSubjectsAndMeasuresByName(t *testing.T) {

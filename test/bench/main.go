@@ -118,11 +118,11 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	set.StringVar(&f.Game, "game", "127.0.0.1:0", "`address` of the game that the bench runs; port 0 is any")
 	set.IntVar(&f.Idle, "idle", 2000, "connections with which memory is measured")
 	set.Float64Var(&f.Foreign, "foreign", 0.05, "leave a sample out where other processes used more than this `share` of the CPUs, or a fifth of it for latencies")
-	set.StringVar(&f.Uplink, "uplink", uplinkOwn, "where the home uplink is made: `own`, a network namespace of its own (as root), here, in this one that has only lo, or off")
+	set.StringVar(&f.Uplink, "uplink", uplinkOwn, "where the home uplink and the link that loses packets are made: `own`, network namespaces of their own (as root), here, in this one that has only lo, or off")
 	set.StringVar(&f.jsonFile, "json", "", "write the results to this `file`")
 	set.BoolVar(&f.markdown, "markdown", false, "print a section of docs/benchmarks.md, not a table")
 	set.StringVar(&f.from, "from", "", "measure nothing; print the results in this JSON `file`")
-	short := set.Bool("short", false, "a few samples of everything but the uplink, to see that the bench works")
+	short := set.Bool("short", false, "a short sample of everything, to see that the bench works")
 	var only []string
 	set.Func("only", "measure only these subjects and measures: `names`, with commas between; udp is all that begin with udp-", func(text string) error {
 		only = strings.Split(text, ",")
@@ -130,6 +130,10 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	})
 	set.Func("flows", "`numbers` of UDP flows to open at once, with commas between (default 300)", func(text string) (err error) {
 		f.Flows, err = numbers(text)
+		return err
+	})
+	set.Func("gomaxprocs", "run ours with these GOMAXPROCS at both ends as well, as subjects of their own: `numbers`, with commas between", func(text string) (err error) {
+		f.Procs, err = numbers(text)
 		return err
 	})
 	set.Func("peer", "a tunnel that is running already, `name=frp,tcp=HOST:PORT,udp=HOST:PORT,target=HOST:PORT,pids=1,2,uplink=PORT`; may be given several times", func(text string) error {
@@ -141,7 +145,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 		return flags{}, err
 	}
 	if *short {
-		f.Rounds, f.Duration, f.Idle, f.Foreign, f.Uplink = 1, 200*time.Millisecond, 100, anyShare, uplinkOff
+		f.Rounds, f.Duration, f.Idle, f.Foreign, f.Brief = 1, 200*time.Millisecond, 100, anyShare, true
 	}
 	return f, errors.Join(f.check(set.Args()), f.choose(only))
 }
@@ -152,6 +156,8 @@ func (f flags) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case f.Rounds < 1, f.Duration < 10*time.Millisecond, f.Idle < 1:
 		return errors.New("--rounds, --duration and --idle must be positive, and a sample no shorter than 10ms")
+	case slices.ContainsFunc(append(f.Flows, f.Procs...), func(n int) bool { return n < 1 }):
+		return errors.New("--flows and --gomaxprocs are positive numbers")
 	case !slices.Contains([]string{uplinkOwn, uplinkHere, uplinkOff}, f.Uplink):
 		return fmt.Errorf("--uplink is own, here or off, not %q", f.Uplink)
 	}
@@ -174,6 +180,9 @@ func numbers(text string) ([]int, error) {
 // none is named, all are wanted.
 func (o *options) choose(names []string) error {
 	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours}
+	for _, n := range o.Procs {
+		subjects = append(subjects, subject.OursProcs(n))
+	}
 	for _, p := range o.Peers {
 		subjects = append(subjects, p.Name)
 	}

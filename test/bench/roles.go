@@ -17,6 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/bench/role"
 	"github.com/eclitunnel/eclitunnel/test/bench/subject"
 	"github.com/eclitunnel/eclitunnel/test/bench/target"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 // field is the games and the subjects that lead to them.
@@ -27,13 +28,13 @@ type field struct {
 
 // start starts a game, the subjects that are wanted, and a game for every peer
 // that leads to another address.
-func (f *field) start(ctx context.Context, o options) error {
-	game, err := f.startGame(ctx, o.Game)
+func (f *field) start(ctx context.Context, o options, cable *machine.Cable) error {
+	game, err := f.startGame(ctx, o.Game, cable.Home)
 	if err != nil {
 		return err
 	}
 	for _, name := range o.Subjects {
-		started, err := startSubject(ctx, name, o.Bin, game)
+		started, err := startSubject(ctx, name, o, game, cable)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -45,7 +46,7 @@ func (f *field) start(ctx context.Context, o options) error {
 			continue
 		}
 		if !served[p.Target] {
-			if _, err := f.startGame(ctx, p.Target); err != nil {
+			if _, err := f.startGame(ctx, p.Target, cable.Home); err != nil {
 				return err
 			}
 			served[p.Target] = true
@@ -55,30 +56,35 @@ func (f *field) start(ctx context.Context, o options) error {
 	return nil
 }
 
-func (f *field) startGame(ctx context.Context, addr string) (string, error) {
-	var listening string
-	process, err := role.Start(ctx, gameRole, addr, &listening, false)
-	if err != nil {
-		return "", err
-	}
-	f.games = append(f.games, process)
-	return listening, nil
+func (f *field) startGame(ctx context.Context, addr string, at *cluster.Place) (listening string, err error) {
+	err = at.Do(func() error {
+		process, err := role.Start(ctx, gameRole, addr, &listening, false)
+		if err == nil {
+			f.games = append(f.games, process)
+		}
+		return err
+	})
+	return listening, err
 }
 
-func startSubject(ctx context.Context, name, bin, game string) ([]subject.Subject, error) {
+func startSubject(ctx context.Context, name string, o options, game string, cable *machine.Cable) ([]subject.Subject, error) {
 	one := func(s subject.Subject, err error) ([]subject.Subject, error) { return []subject.Subject{s}, err }
 	switch name {
 	case subject.Direct:
 		return one(subject.NewDirect(game))
 	case subject.Hop2:
-		return subject.StartHop2(ctx, game)
+		return subject.StartHop2(ctx, game, cable)
 	case subject.HopTLS:
-		return one(subject.StartHopTLS(ctx, game))
+		return one(subject.StartHopTLS(ctx, game, cable))
 	case subject.Ours:
-		return one(subject.StartOurs(ctx, bin, game))
-	default:
-		return nil, nil // a peer, which runs already
+		return one(subject.StartOurs(ctx, o.Bin, game, subject.Variant{Name: name, Cable: cable}))
 	}
+	for _, n := range o.Procs {
+		if name == subject.OursProcs(n) {
+			return one(subject.StartOurs(ctx, o.Bin, game, subject.WithProcs(n, cable)))
+		}
+	}
+	return nil, nil // a peer, which runs already
 }
 
 // close ends everything, the games last.
@@ -144,26 +150,26 @@ func stayAwake(ctx context.Context) (func() error, error) {
 	return process.Stop, nil
 }
 
-// measureElsewhere measures what takes the home uplink, in a network namespace
-// of its own. Peers cannot be reached from there.
-func measureElsewhere(ctx context.Context, o options, uplinkMeasures []measure.Measure) (report.Report, error) {
-	o.Uplink = uplinkHere
+// measureElsewhere measures what takes a network, in a network namespace of its
+// own. Peers cannot be reached from there, nor the game from the other end of a
+// cable but through a tunnel.
+func measureElsewhere(ctx context.Context, o options, network measure.Network) (report.Report, error) {
+	o.Networks = []measure.Network{network}
 	o.Game = "127.0.0.1:0"
 	o.Peers = nil
-	o.Measures = nil
-	for _, m := range uplinkMeasures {
-		o.Measures = append(o.Measures, m.Name)
+	if network == measure.LossyLink {
+		o.Subjects = slices.DeleteFunc(slices.Clone(o.Subjects), func(name string) bool { return name == subject.Direct })
 	}
 	var r report.Report
-	process, err := role.Start(ctx, uplinkRole, o, &r, true)
+	process, err := role.Start(ctx, networkRole, o, &r, true)
 	if err != nil {
 		return report.Report{}, err
 	}
 	return r, process.Stop()
 }
 
-// playUplink is the bench in a network namespace that has nothing but lo.
-func playUplink(ctx context.Context, encoded []byte, ready func(any) error) error {
+// playNetwork is the bench in a network namespace that has nothing but lo.
+func playNetwork(ctx context.Context, encoded []byte, ready func(any) error) error {
 	var o options
 	if err := json.Unmarshal(encoded, &o); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -39,7 +40,8 @@ type PanelOptions struct {
 	Listen, Relay int
 	// PortFirst and PortLast bound the public ports it chooses from.
 	PortFirst, PortLast int
-	// Host is the address that it listens on; empty is 127.0.0.1.
+	// Host is the address that it listens on, and that players enter where it has
+	// a tunnel server inside; empty is 127.0.0.1.
 	Host string
 	// PublicURL is where it is reached, if not where it listens.
 	PublicURL string
@@ -52,10 +54,7 @@ type PanelOptions struct {
 }
 
 func (o PanelOptions) address(port int) string {
-	if o.Host == "" {
-		return loopback(port)
-	}
-	return net.JoinHostPort(o.Host, strconv.Itoa(port))
+	return net.JoinHostPort(cmp.Or(o.Host, "127.0.0.1"), strconv.Itoa(port))
 }
 
 // Panel is a running panel and its admin's account.
@@ -115,7 +114,7 @@ func (p *Panel) Launch() error {
 		"serve",
 		"--listen", o.address(o.Listen),
 		"--public-url", url,
-		"--public-host", "127.0.0.1",
+		"--public-host", cmp.Or(o.Host, "127.0.0.1"),
 		"--port-range", fmt.Sprintf("%d-%d", o.PortFirst, o.PortLast),
 		"--data-dir", p.dataDir(),
 	}

@@ -31,14 +31,15 @@ type relay struct {
 	mu     sync.Mutex
 	closed bool
 	flows  map[netip.AddrPort]*net.UDPConn
+	opened int // Ever.
 }
 
-func newRelay(ctx context.Context, next string) (*relay, error) {
+func newRelay(ctx context.Context, addr, next string) (*relay, error) {
 	to, err := net.ResolveUDPAddr("udp", next)
 	if err != nil {
 		return nil, fmt.Errorf("next hop: %w", err)
 	}
-	conn, err := new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:0")
+	conn, err := new(net.ListenConfig).ListenPacket(ctx, "udp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -88,13 +89,28 @@ func (r *relay) flow(player netip.AddrPort) *net.UDPConn {
 	if game := r.flows[player]; game != nil || r.closed {
 		return game
 	}
-	game, err := net.DialUDP("udp", nil, r.next)
+	r.opened++
+	game, err := net.DialUDP("udp", sourceOf(r.opened, r.next.IP), r.next)
 	if err != nil {
 		return nil
 	}
 	r.flows[player] = game
 	r.done.Go(func() { r.answer(game, player) })
 	return game
+}
+
+// sources is how many addresses flows leave a hop from on loopback.
+const sources = 60_000
+
+// sourceOf is the address that the n-th flow leaves from. On loopback each has
+// another: from one address there are 28,000 ports, and a flow holds its own for
+// minutes after its player has left.
+func sourceOf(n int, next net.IP) *net.UDPAddr {
+	if !next.IsLoopback() {
+		return nil
+	}
+	n %= sources
+	return &net.UDPAddr{IP: net.IPv4(127, 2, byte(n/250), byte(1+n%250))}
 }
 
 // answer passes the game's datagrams back to a player until the flow is idle.

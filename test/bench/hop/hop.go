@@ -4,6 +4,7 @@
 package hop
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,6 +27,8 @@ type Endpoints struct {
 
 // Options say what a hop does.
 type Options struct {
+	// Host is the address it listens on; empty is 127.0.0.1.
+	Host string `json:"host,omitempty"`
 	// Next is where it leads: another hop, or the game at all three addresses.
 	Next Endpoints `json:"next"`
 	// AcceptTLS makes it speak TLS to whoever connects, with a certificate of
@@ -46,7 +49,7 @@ type Hop struct {
 	done      sync.WaitGroup
 }
 
-// Listen starts a proxy on free ports of 127.0.0.1.
+// Listen starts a proxy on free ports.
 func Listen(ctx context.Context, o Options) (*Hop, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &Hop{cancel: cancel}
@@ -57,6 +60,7 @@ func Listen(ctx context.Context, o Options) (*Hop, error) {
 }
 
 func (h *Hop) listen(ctx context.Context, o Options) error {
+	free := net.JoinHostPort(cmp.Or(o.Host, "127.0.0.1"), "0")
 	var accept *tls.Config
 	if o.AcceptTLS {
 		certificate, err := newCertificate()
@@ -81,7 +85,7 @@ func (h *Hop) listen(ctx context.Context, o Options) error {
 		{&h.endpoints.Splice, o.Next.Splice, copySpliced},
 		{&h.endpoints.Copy, o.Next.Copy, copyBuffered},
 	} {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", free)
 		if err != nil {
 			return err
 		}
@@ -95,7 +99,7 @@ func (h *Hop) listen(ctx context.Context, o Options) error {
 	if o.AcceptTLS || o.DialTLS {
 		return nil
 	}
-	udp, err := newRelay(ctx, o.Next.UDP)
+	udp, err := newRelay(ctx, free, o.Next.UDP)
 	if err != nil {
 		return err
 	}

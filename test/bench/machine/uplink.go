@@ -6,10 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"strings"
+
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 // A home's uplink.
@@ -37,9 +37,6 @@ type Port struct {
 	Number    int
 }
 
-// errNotAlone is returned by NewUplink where the network is not the bench's own.
-var errNotAlone = errors.New("this network namespace has interfaces beside lo: the bench shapes only one of its own")
-
 // Uplink is a slow link from a home to the rest of the world, within a network
 // namespace that nobody else uses. What passes it arrives on loopback like
 // everything else and is sent on a detour there, to an intermediate functional
@@ -54,14 +51,11 @@ type Uplink struct {
 // NewUplink prepares the calling process's network namespace, which must have
 // no interface but loopback, until Close.
 func NewUplink(ctx context.Context) (*Uplink, error) {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return nil, err
-	}
-	if len(interfaces) != 1 || interfaces[0].Flags&net.FlagLoopback == 0 {
-		return nil, errNotAlone
+	if err := cluster.Alone(); err != nil {
+		return nil, fmt.Errorf("shape an uplink: %w", err)
 	}
 	u := new(Uplink)
+	var err error
 	if u.Congestion, err = lossBased(); err != nil {
 		return nil, err
 	}
@@ -123,13 +117,5 @@ func (*Uplink) Close() error {
 // command runs a command line whose words have no spaces.
 func command(ctx context.Context, line string) error {
 	words := strings.Fields(line)
-	name := words[0]
-	if _, err := exec.LookPath(name); err != nil {
-		// Debian keeps these out of an unprivileged user's path.
-		name = "/usr/sbin/" + name
-	}
-	if out, err := exec.CommandContext(ctx, name, words[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", line, err, out)
-	}
-	return nil
+	return cluster.Feed(ctx, words[0], "", words[1:]...)
 }

@@ -24,12 +24,30 @@ type Settings struct {
 	Flows []int
 	// Awake keeps the CPUs from idling until stop is called; nil does not.
 	Awake func(context.Context) (stop func() error, err error)
-	// Uplink is the slow link that some measures take.
+	// Brief keeps to Duration where a measure would take longer, for a sample that
+	// only shows that it can be taken.
+	Brief bool
+	// Uplink is the slow link and Cable the link that loses packets that some
+	// measures take.
 	Uplink *machine.Uplink
+	Cable  *machine.Cable
 }
 
 // Values are a sample's, by metric.
 type Values map[report.MetricID]float64
+
+// Network is what a measure takes that is not everywhere.
+type Network string
+
+// The networks.
+const (
+	// Anywhere is no more than there is.
+	Anywhere Network = ""
+	// HomeUplink is a slow link between the two ends of a tunnel.
+	HomeUplink Network = "home uplink"
+	// LossyLink is one that loses packets.
+	LossyLink Network = "link that loses packets"
+)
 
 // Measure is one thing to measure.
 type Measure struct {
@@ -41,8 +59,8 @@ type Measure struct {
 	UDP bool
 	// Streams: it shows how fast streams are.
 	Streams bool
-	// Uplink: it takes a slow link.
-	Uplink bool
+	// Network is what it takes.
+	Network Network
 	// Latency: of what it measures, a hundredth matters.
 	Latency bool
 
@@ -65,13 +83,14 @@ var All = []Measure{
 	{Name: "udp-load", UDP: true, run: udpLoad},
 	{Name: "udp-flows", UDP: true, run: udpFlows},
 	{Name: "udp-offered", UDP: true, Latency: true, run: udpOffered},
-	{Name: "uplink-tcp", Uplink: true, Latency: true, run: uplinkTCP},
-	{Name: "uplink-udp", Uplink: true, UDP: true, Latency: true, run: uplinkUDP},
+	{Name: "uplink-tcp", Network: HomeUplink, Latency: true, run: uplinkTCP},
+	{Name: "uplink-udp", Network: HomeUplink, UDP: true, Latency: true, run: uplinkUDP},
+	{Name: "loss-udp", Network: LossyLink, UDP: true, Latency: true, run: lossUDP},
 }
 
 // Applies reports whether a subject can be measured so.
 func (m Measure) Applies(s subject.Subject) bool {
-	return (!m.UDP || s.UDP != "") && (!s.StreamsOnly || m.Streams) && (!m.Uplink || len(s.Uplink) > 0)
+	return (!m.UDP || s.UDP != "") && (!s.StreamsOnly || m.Streams) && (m.Network == Anywhere || len(s.Uplink) > 0)
 }
 
 // Take takes one sample of a subject. Foreign is the share of the CPUs that went
@@ -103,7 +122,7 @@ func (s *sample) measured(f func() error) (machine.Usage, error) {
 		return machine.Usage{}, err
 	}
 	usage, err := s.meter.Since(mark)
-	s.foreign = usage.Foreign
+	s.foreign = max(s.foreign, usage.Foreign)
 	return usage, err
 }
 
@@ -166,6 +185,14 @@ func (s *sample) awake(ctx context.Context, f func() error) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 	_, err = s.measured(f)
 	return err
+}
+
+// atLeast is the sample's duration, and no less than least.
+func (s *sample) atLeast(least time.Duration) time.Duration {
+	if s.Brief {
+		return s.Duration
+	}
+	return max(s.Duration, least)
 }
 
 func pause(ctx context.Context, d time.Duration) error { return pauseUnless(ctx, nil, d) }

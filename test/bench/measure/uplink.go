@@ -44,13 +44,13 @@ func (s *sample) besideTransfer(ctx context.Context, p50, p99 report.MetricID, e
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, uplinkFill); err != nil {
+	if err := pause(ctx, s.atLeast(uplinkFill)); err != nil {
 		return errors.Join(err, t.Close())
 	}
 	before, started := t.Count(), time.Now()
 	var times []time.Duration
 	err = s.awake(ctx, func() (err error) {
-		times, err = echo(max(s.Duration, uplinkLeast))
+		times, err = echo(s.atLeast(uplinkLeast))
 		return err
 	})
 	moved := float64(t.Count()-before) * 8 / 1e6 / time.Since(started).Seconds()

@@ -29,55 +29,66 @@ type Offered struct {
 	Times []time.Duration
 }
 
+// Offer is flows on which datagrams are sent at a fixed rate, whether or not any
+// comes back.
+type Offer struct{ flows []*offerFlow }
+
 type offerFlow struct {
 	*flow
-	// sent is when each datagram was, by number modulo its length, since base.
-	sent  []atomic.Int64
-	base  time.Time
-	times []time.Duration
+	base time.Time
+	// Of a run: the number of the datagram before its first, when each was sent,
+	// by number modulo the length, and the round trips.
+	before uint64
+	sent   []atomic.Int64
+	times  []time.Duration
 }
 
-// Offer sends so many datagrams a second for d, whether or not any comes back,
-// evenly over so many flows.
-func Offer(ctx context.Context, addr string, flows, rate int, d time.Duration) (Offered, error) {
-	var (
-		receiving sync.WaitGroup
-		all       []*offerFlow
-		failed    = make([]error, flows)
-		base      = time.Now()
-	)
-	// Closing wakes the receivers where sending failed.
-	defer receiving.Wait()
-	for i := range flows {
+// OpenOffer opens so many flows.
+func OpenOffer(ctx context.Context, addr string, flows int) (*Offer, error) {
+	o, base := new(Offer), time.Now()
+	for range flows {
 		f, err := openFlow(ctx, addr, LoadSize)
 		if err != nil {
+			return nil, errors.Join(err, o.Close())
+		}
+		o.flows = append(o.flows, &offerFlow{flow: f, base: base})
+	}
+	return o, nil
+}
+
+// Close ends the flows.
+func (o *Offer) Close() error {
+	var errs []error
+	for _, f := range o.flows {
+		errs = append(errs, f.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run sends so many datagrams a second for d, evenly over the flows. What comes
+// back later than half a second after the last was sent is lost.
+func (o *Offer) Run(ctx context.Context, rate int, d time.Duration) (Offered, error) {
+	var receiving sync.WaitGroup
+	failed := make([]error, len(o.flows))
+	for i, f := range o.flows {
+		expected := int(d.Seconds()*float64(rate))/len(o.flows) + 2
+		f.before, f.sent, f.times = f.next, make([]atomic.Int64, expected), make([]time.Duration, 0, expected)
+		if err := f.conn.SetReadDeadline(time.Time{}); err != nil {
 			return Offered{}, err
 		}
-		defer f.conn.Close()
-		expected := int(d.Seconds()*float64(rate))/flows + 2
-		of := &offerFlow{
-			flow: f, base: base, sent: make([]atomic.Int64, expected),
-			times: make([]time.Duration, 0, expected),
-		}
-		all = append(all, of)
-		receiving.Go(func() { failed[i] = of.collect() })
+		receiving.Go(func() { failed[i] = f.collect() })
 	}
-	sent, err := offer(ctx, all, rate, d)
-	if err != nil {
-		return Offered{}, err
-	}
-	for _, f := range all {
-		if err := f.conn.SetReadDeadline(time.Now().Add(drain)); err != nil {
-			return Offered{}, err
-		}
+	sent, err := offer(ctx, o.flows, rate, d)
+	for _, f := range o.flows {
+		err = errors.Join(err, f.conn.SetReadDeadline(time.Now().Add(drain)))
 	}
 	receiving.Wait()
 	result := Offered{Sent: sent, Lost: sent}
-	for _, f := range all {
+	for _, f := range o.flows {
 		result.Times = append(result.Times, f.times...)
 		result.Lost -= len(f.times)
 	}
-	return result, errors.Join(failed...)
+	return result, errors.Join(append(failed, err)...)
 }
 
 // offer sends the datagrams that are due at every tick. The runtime's timers are
@@ -114,6 +125,9 @@ func (f *offerFlow) collect() error {
 		}
 		if err != nil {
 			return fmt.Errorf("offer: %w", err)
+		}
+		if number <= f.before {
+			continue // it was lost in an earlier run
 		}
 		slot := int(number) % len(f.sent)
 		if seen[slot] {

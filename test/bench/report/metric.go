@@ -4,6 +4,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,6 +43,42 @@ const (
 	HalfClose      MetricID = "half-close"
 	Stalled        MetricID = "stalled-reader"
 )
+
+// Losses are the shares of packets, in percent, that a link loses while LossMetrics
+// are taken.
+var Losses = []int{0, 1, 3}
+
+// LossMetrics are what is measured at one of them.
+type LossMetrics struct {
+	P50, P99, Answered MetricID
+	// Ratio is that of P99 to the one at no loss; none there.
+	Ratio MetricID
+}
+
+// Loss is the metrics at a loss of so many percent.
+func Loss(percent int) LossMetrics {
+	id := func(what string) MetricID { return MetricID(fmt.Sprintf("loss-udp-%d-%s", percent, what)) }
+	return LossMetrics{P50: id("p50"), P99: id("p99"), Answered: id("answered"), Ratio: id("ratio")}
+}
+
+// lossRows are the rows of Losses.
+func lossRows() []metric {
+	var rows []metric
+	for _, percent := range Losses {
+		m, link := Loss(percent), fmt.Sprintf("%d %% lost", percent)
+		if percent == 0 {
+			link = "no loss"
+		}
+		rows = append(rows,
+			metric{id: m.P50, title: fmt.Sprintf("UDP game flows, 50/s each, %s: round trip, p50", link), unit: "µs", less: true},
+			metric{id: m.P99, title: "the same, p99", unit: "µs", less: true})
+		if percent > 0 {
+			rows = append(rows, metric{id: m.Ratio, title: "that to the p99 without loss", unit: "ratio", less: true, goals: []goal{{bound: 1.5}}})
+		}
+		rows = append(rows, metric{id: m.Answered, title: "answered of them", unit: "%"})
+	}
+	return rows
+}
 
 const udpFlowsPrefix = "udp-flows-"
 
@@ -98,7 +135,7 @@ func (m metric) wording(g goal) string {
 }
 
 // metrics are the rows in their order; those of flows come behind udp-load.
-var metrics = []metric{
+var metrics = slices.Concat([]metric{
 	{id: Download, title: "download, one stream", unit: "MB/s", goals: []goal{{1, "hop2-tls"}, {1.4, "frp"}}},
 	{id: DownloadCPU, title: "its CPU", unit: "s/GB", less: true, faster: Download, goals: []goal{{bound: 1.6}}},
 	{id: Upload, title: "upload, one stream", unit: "MB/s"},
@@ -126,9 +163,10 @@ var metrics = []metric{
 	{id: UplinkUDPP50, title: "home uplink, UDP round trip beside a transfer, p50", unit: "ms", less: true, goals: []goal{{bound: 3}}},
 	{id: UplinkUDPP99, title: "the same, p99", unit: "ms", less: true, goals: []goal{{bound: 6}}},
 	{id: UplinkRate, title: "the transfer beside them", unit: "Mbit/s"},
+}, lossRows(), []metric{
 	{id: HalfClose, title: "half-close passed on", unit: yesNo, goals: []goal{{bound: 1}}},
 	{id: Stalled, title: "blocked by a stalled reader", unit: yesNo, less: true, goals: []goal{{bound: 0}}},
-}
+})
 
 // describe returns how a metric reads.
 func describe(id MetricID) (metric, bool) {

@@ -14,10 +14,29 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
+// Variant is a way to run ours.
+type Variant struct {
+	// Name is the subject's.
+	Name string
+	// Env are settings of both ends besides those of this process, as NAME=value.
+	Env []string
+	// Cable is what is between the two ends.
+	Cable *machine.Cable
+}
+
+// WithProcs is ours where no more than so many threads of each of its processes
+// run Go at a time.
+func WithProcs(n int, cable *machine.Cable) Variant {
+	return Variant{Name: OursProcs(n), Env: []string{fmt.Sprintf("GOMAXPROCS=%d", n)}, Cable: cable}
+}
+
+// OursProcs is the name of the subject of WithProcs.
+func OursProcs(n int) string { return fmt.Sprintf("%s-procs%d", Ours, n) }
+
 // StartOurs starts the built binaries in bin: a panel with its tunnel server, an
 // agent, and an allocation that leads to the game.
-func StartOurs(ctx context.Context, bin, game string) (Subject, error) {
-	o := new(ours)
+func StartOurs(ctx context.Context, bin, game string, v Variant) (Subject, error) {
+	o := &ours{Variant: v}
 	s, err := o.start(ctx, bin, game)
 	if err != nil {
 		return Subject{}, fmt.Errorf("start ours: %w", errors.Join(err, o.close()))
@@ -26,6 +45,7 @@ func StartOurs(ctx context.Context, bin, game string) (Subject, error) {
 }
 
 type ours struct {
+	Variant
 	dir     string
 	panel   *cluster.Panel
 	running *cluster.Process
@@ -48,11 +68,13 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 	relay := first + 1
 	o.panel, err = cluster.StartPanel(ctx, cluster.PanelOptions{
 		Bin: bin, Dir: o.dir, Listen: first, Relay: relay, PortFirst: first + 2, PortLast: first + ports - 1,
+		Host: o.Cable.Public, Env: o.Env,
 	})
 	if err != nil {
 		return Subject{}, err
 	}
 	agent := cluster.NewAgent(bin, o.dir, "bench", nil)
+	agent.Env, agent.StartWith = o.Env, o.Cable.Home.Start
 	if err := agent.Enroll(ctx, o.panel); err != nil {
 		return Subject{}, err
 	}
@@ -67,7 +89,7 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 		return Subject{}, fmt.Errorf("%w\n%s", err, o.running.LastLines(20))
 	}
 	s := Subject{
-		Name:   Ours,
+		Name:   o.Name,
 		PIDs:   []int{o.panel.PID(), o.running.PID()},
 		Uplink: []machine.Port{{Direction: machine.To, Number: relay}},
 		close:  o.close,

@@ -56,9 +56,10 @@ func NewDirect(game string) (Subject, error) {
 	return Subject{Name: Direct, TCP: game, UDP: game, Uplink: uplink}, err
 }
 
-// StartHop2 starts two proxies in a row and returns both ways through them.
-func StartHop2(ctx context.Context, game string) ([]Subject, error) {
-	p, err := startPair(ctx, hop.Endpoints{Splice: game, Copy: game, UDP: game}, false)
+// StartHop2 starts two proxies in a row, at the two ends of a cable, and returns
+// both ways through them.
+func StartHop2(ctx context.Context, game string, cable *machine.Cable) ([]Subject, error) {
+	p, err := startPair(ctx, hop.Endpoints{Splice: game, Copy: game, UDP: game}, false, cable)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +71,8 @@ func StartHop2(ctx context.Context, game string) ([]Subject, error) {
 
 // StartHopTLS starts two proxies that speak TLS with each other, over a
 // connection and with a handshake for each player.
-func StartHopTLS(ctx context.Context, game string) (Subject, error) {
-	p, err := startPair(ctx, hop.Endpoints{Splice: game, Copy: game}, true)
+func StartHopTLS(ctx context.Context, game string, cable *machine.Cable) (Subject, error) {
+	p, err := startPair(ctx, hop.Endpoints{Splice: game, Copy: game}, true, cable)
 	if err != nil {
 		return Subject{}, err
 	}
@@ -89,9 +90,13 @@ type pair struct {
 	both   []*role.Process
 }
 
-func startPair(ctx context.Context, game hop.Endpoints, tls bool) (*pair, error) {
+func startPair(ctx context.Context, game hop.Endpoints, tls bool, cable *machine.Cable) (*pair, error) {
 	p := new(pair)
-	home, err := p.start(ctx, hop.Options{Next: game, AcceptTLS: tls})
+	var home hop.Endpoints
+	err := cable.Home.Do(func() (err error) {
+		home, err = p.start(ctx, hop.Options{Host: cable.HomeHost, Next: game, AcceptTLS: tls})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
