@@ -109,7 +109,7 @@ func (f flags) write(r report.Report, out io.Writer) error {
 }
 
 func parse(args []string, usage io.Writer) (flags, error) {
-	f := flags{options: options{Flows: []int{300}}}
+	f := flags{options: options{Flows: []int{300, 5000}}}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(usage)
 	set.IntVar(&f.Rounds, "rounds", 3, "how often everything is measured")
@@ -128,7 +128,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 		only = strings.Split(text, ",")
 		return nil
 	})
-	set.Func("flows", "`numbers` of UDP flows to open at once, with commas between (default 300)", func(text string) (err error) {
+	set.Func("flows", "`numbers` of UDP flows to open at once, with commas between (default 300,5000)", func(text string) (err error) {
 		f.Flows, err = numbers(text)
 		return err
 	})

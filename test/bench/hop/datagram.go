@@ -89,8 +89,7 @@ func (r *relay) flow(player netip.AddrPort) *net.UDPConn {
 	if game := r.flows[player]; game != nil || r.closed {
 		return game
 	}
-	r.opened++
-	game, err := net.DialUDP("udp", sourceOf(r.opened, r.next.IP), r.next)
+	game, err := net.DialUDP("udp", r.source(), r.next)
 	if err != nil {
 		return nil
 	}
@@ -102,15 +101,17 @@ func (r *relay) flow(player netip.AddrPort) *net.UDPConn {
 // sources is how many addresses flows leave a hop from on loopback.
 const sources = 60_000
 
-// sourceOf is the address that the n-th flow leaves from. On loopback each has
-// another: from one address there are 28,000 ports, and a flow holds its own for
-// minutes after its player has left.
-func sourceOf(n int, next net.IP) *net.UDPAddr {
-	if !next.IsLoopback() {
+// source is where the next flow leaves from, on loopback: the port that the hop
+// listens on, of another address each time. The kernel has 28,000 ports to give,
+// a flow would hold one for minutes after its player has left, and what another
+// tunnel's flows hold is none of theirs.
+func (r *relay) source() *net.UDPAddr {
+	if !r.next.IP.IsLoopback() {
 		return nil
 	}
-	n %= sources
-	return &net.UDPAddr{IP: net.IPv4(127, 2, byte(n/250), byte(1+n%250))}
+	r.opened++
+	n := r.opened % sources
+	return &net.UDPAddr{IP: net.IPv4(127, 2, byte(n/250), byte(1+n%250)), Port: r.conn.LocalAddr().(*net.UDPAddr).Port}
 }
 
 // answer passes the game's datagrams back to a player until the flow is idle.
