@@ -36,15 +36,24 @@ func TestWriteTable_ComparesOursWithTheGoals(t *testing.T) {
 	sample(r, report.Joins, "hop2", 1000, 1010, 990)
 	sample(r, report.Joins, "frp", 500)
 	sample(r, report.Joins, "ours", 720)
+	sample(r, report.JoinsCPU, "hop2", 200)
 	sample(r, report.JoinsCPU, "ours", 300)
+	sample(r, report.Loss(3).Ratio, "ours", 1.6)
+	sample(r, report.UDPLoadCPU, "ours", 9)
 	sample(r, report.RTTBusyP99, "hop2", 200)
 	sample(r, report.RTTBusyP99, "ours", 250)
 	sample(r, report.HalfClose, "ours", 1)
 	sample(r, report.UDPFlows(5000), "ours", 4999)
+	// Two rows begin alike.
+	var out bytes.Buffer
+	if err := r.WriteMarkdown(&out); err != nil || !strings.Contains(out.String(), "| at most 10 met; at most 0.83 hop2 |") {
+		t.Errorf("a goal against what was not measured is missing (%v) in\n%s", err, out.String())
+	}
 	for title, want := range map[string]string{
 		"new connections":         "new connections, 1/s 1000 500 720 at least 0.7 hop2: 0.72 met; at least 1.5 frp: 1.44 missed",
-		"CPU of each":             "CPU of each, µs 300 at most 260 missed",
+		"CPU of each":             "CPU of each, µs 200 300 at most 260 missed; at most 1.54 hop2: 1.5 met",
 		"the same":                "the same, p99, µs 200 250 at most 1.2 hop2: 1.25 missed",
+		"that to the p99":         "that to the p99 without loss, ratio 1.6 at most 1.5 missed",
 		"half-close":              "half-close passed on yes yes met",
 		"5000 UDP flows at once:": "5000 UDP flows at once: answered, flows 4999 at least 5000 missed",
 	} {
@@ -111,7 +120,7 @@ func TestWriteMarkdown_IsATableWithItsCommand(t *testing.T) {
 	for _, want := range []string{
 		"`bench --rounds 3`",
 		"| measure | direct | ours | goal |\n|---|---|---|---|\n",
-		"| download, one stream, MB/s | 3000 | 800 | at least 1 hop2-tls |",
+		"| download, one stream, MB/s | 3000 | 800 | at least 1 hop2-tls; at least 1.4 frp |",
 		"upload of ours, round 2: it broke",
 		"1 samples were left out",
 	} {

@@ -118,9 +118,7 @@ func (r *Report) goals(m metric) string {
 		text := m.wording(g)
 		other := r.chosen(m, g.against)
 		if mine == nil || (g.against != "" && other == nil) {
-			if mine == nil || g.against != "frp" {
-				texts = append(texts, text)
-			}
+			texts = append(texts, text)
 			continue
 		}
 		verdict := "missed"
