@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	// What a run starts as processes of their own is this binary.
 	if len(os.Args) == 3 {
 		if r, ok := roles[os.Args[1]]; ok {
-			exitOn(role.Play(r, os.Args[2]))
+			role.ExitOn("bench", role.Play(r, os.Args[2]))
 			return
 		}
 	}
@@ -87,7 +87,7 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	if err := o.choose(nil); err != nil {
 		t.Fatal(err)
 	}
-	o.Rounds, o.Duration, o.Idle, o.Flows, o.Foreign = 1, 40*time.Millisecond, 20, []int{50}, anyShare
+	o.Rounds, o.Duration, o.Brief, o.Idle, o.Flows, o.Foreign = 1, 40*time.Millisecond, true, 20, []int{50}, anyShare
 	subjects := inProcess(t)
 	var progress bytes.Buffer
 	b := bench{options: o, progress: &progress}

@@ -30,23 +30,13 @@ import (
 func main() {
 	if len(os.Args) == 3 {
 		if r, ok := roles[os.Args[1]]; ok {
-			exitOn(role.Play(r, os.Args[2]))
+			role.ExitOn("bench", role.Play(r, os.Args[2]))
 			return
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	exitOn(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-func exitOn(err error) {
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(1)
-	}
+	role.ExitOn("bench", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // flags are the command line.

@@ -14,8 +14,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -38,28 +36,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("skipped: these tests run whole systems")
 		return
 	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	if binaries = os.Getenv("ECLITUNNEL_BIN"); binaries == "" {
-		if binaries, err = os.MkdirTemp("", "eclitunnel-bin-"); err != nil {
-			return 1, err
-		}
-		defer os.RemoveAll(binaries) //nolint:errcheck // a temporary directory
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", binaries, "./server/eclitunneld", "./clients/eclitunnel")
-		cmd.Dir = filepath.Join("..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("build: %w\n%s", err, out)
-		}
-	}
-	return m.Run(), nil
+	os.Exit(cluster.RunWithBinaries(func(bin string) (int, error) {
+		binaries = bin
+		return m.Run(), nil
+	}))
 }
 
 // devices is how many devices there shall be.

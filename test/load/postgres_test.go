@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 // postgres is a Postgres server of the test's own, that counts what it is asked.
@@ -29,20 +30,21 @@ type postgres struct {
 // the test.
 func startPostgres(t *testing.T) *postgres {
 	t.Helper()
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/psql")
-	check(t, err)
-	if path, err := exec.LookPath("pg_ctl"); err == nil {
-		found = append([]string{path}, found...)
-	}
-	if len(found) == 0 {
+	bin, err := cluster.PostgresBin()
+	if err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("there is no postgres")
+			t.Fatal(err)
 		}
-		t.Skip("there is no postgres")
+		t.Skip(err)
 	}
-	p := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), dir: filepath.Join(newDir(t), "postgres")}
+	p := &postgres{t: t, bin: bin, dir: filepath.Join(newDir(t), "postgres")}
 	check(t, os.Mkdir(p.dir, 0o700))
-	p.beUnprivileged()
+	account, err := cluster.PostgresAccount()
+	check(t, err)
+	if account != nil {
+		check(t, os.Chown(p.dir, int(account.Uid), int(account.Gid)))
+	}
+	p.as = &syscall.SysProcAttr{Credential: account}
 	if out, err := p.command("initdb", "-D", p.dir+"/data", "-U", "postgres", "-A", "trust", "--no-sync").CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
@@ -65,25 +67,6 @@ func startPostgres(t *testing.T) *postgres {
 		return err == nil, nil
 	})
 	return p
-}
-
-// beUnprivileged chooses an account, since Postgres does not run as root.
-func (p *postgres) beUnprivileged() {
-	p.t.Helper()
-	if os.Geteuid() != 0 {
-		return
-	}
-	account, err := user.Lookup("postgres")
-	if err != nil {
-		account, err = user.Lookup("nobody")
-	}
-	check(p.t, err)
-	uid, err := strconv.Atoi(account.Uid)
-	check(p.t, err)
-	gid, err := strconv.Atoi(account.Gid)
-	check(p.t, err)
-	check(p.t, os.Chown(p.dir, uid, gid))
-	p.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
 func (p *postgres) command(name string, args ...string) *exec.Cmd {

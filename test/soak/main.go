@@ -33,22 +33,12 @@ const houseRole = "house"
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == houseRole {
-		exitOn(role.Play(playHouse, os.Args[2]))
+		role.ExitOn("soak", role.Play(playHouse, os.Args[2]))
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	exitOn(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-func exitOn(err error) {
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "soak: %v\n", err)
-		os.Exit(1)
-	}
+	role.ExitOn("soak", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -42,16 +41,16 @@ type postgres struct {
 func newPostgres(ctx context.Context, at *place, dir string) (*postgres, error) {
 	p := &postgres{place: at, dir: filepath.Join(dir, "postgres")}
 	var err error
-	if p.bin, err = postgresBin(); err != nil {
+	if p.bin, err = cluster.PostgresBin(); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if os.Geteuid() == 0 {
-		if p.account, err = postgresAccount(); err != nil {
-			return nil, err
-		}
+	if p.account, err = cluster.PostgresAccount(); err != nil {
+		return nil, err
+	}
+	if p.account != nil {
 		if err := os.Chown(p.dir, int(p.account.Uid), int(p.account.Gid)); err != nil {
 			return nil, err
 		}
@@ -61,35 +60,6 @@ func newPostgres(ctx context.Context, at *place, dir string) (*postgres, error) 
 	}
 	hba := "local all all trust\nhost all all 0.0.0.0/0 trust\nhost replication all 0.0.0.0/0 trust\n"
 	return p, os.WriteFile(filepath.Join(p.data(), "pg_hba.conf"), []byte(hba), 0o600)
-}
-
-func postgresBin() (string, error) {
-	if path, err := exec.LookPath("initdb"); err == nil {
-		// Its neighbours are where it is, and not where links to it are.
-		path, err = filepath.EvalSymlinks(path)
-		return filepath.Dir(path), err
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil || len(found) == 0 {
-		return "", errors.Join(errors.New("PostgreSQL is not installed; make setup installs it"), err)
-	}
-	return found[len(found)-1], nil
-}
-
-// postgresAccount is whom Postgres runs as where we are root, as whom it does not run.
-func postgresAccount() (*syscall.Credential, error) {
-	found, err := user.Lookup("postgres")
-	if err != nil {
-		if found, err = user.Lookup("nobody"); err != nil {
-			return nil, err
-		}
-	}
-	uid, err := strconv.ParseUint(found.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(found.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
 // url is where panels find it.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/test/bench/player"
 )
@@ -104,15 +105,22 @@ func regenerate(ctx context.Context, h *house, r *rand.Rand) error {
 
 // dismiss deletes the guest, whose revocation is another fault's to measure.
 func (h *house) dismiss(ctx context.Context) error {
-	answer, err := h.api.DeleteDeviceWithResponse(ctx, h.guest.id())
+	if err := h.deleteGuest(ctx, h.api); err != nil {
+		return err
+	}
+	_, err := h.guest.process.Wait(ctx)
+	return err
+}
+
+func (h *house) deleteGuest(ctx context.Context, through *client.ClientWithResponses) error {
+	answer, err := through.DeleteDeviceWithResponse(ctx, h.guest.id())
 	if err != nil {
 		return err
 	}
 	if answer.JSON200 == nil {
 		return fmt.Errorf("delete: %s: %s", answer.Status(), answer.Body)
 	}
-	_, err = h.guest.process.Wait(ctx)
-	return err
+	return nil
 }
 
 // remove deletes the guest through one replica while its channel is on another.
@@ -124,12 +132,8 @@ func remove(ctx context.Context, h *house, r *rand.Rand) error {
 	defer v.end()
 	excuse(v.ports)
 	at := time.Now()
-	answer, err := h.apis[h.elsewhere(r)].DeleteDeviceWithResponse(ctx, h.guest.id())
-	if err != nil {
+	if err := h.deleteGuest(ctx, h.apis[h.elsewhere(r)]); err != nil {
 		return err
-	}
-	if answer.JSON200 == nil {
-		return fmt.Errorf("delete: %s: %s", answer.Status(), answer.Body)
 	}
 	h.revoked(ctx, "device deleted", v, at, "delete")
 	for _, p := range v.ports {

@@ -7,8 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +14,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/eclitunnel/eclitunnel/test/bench/role"
+	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
 func TestMain(m *testing.M) {
 	// The soak runs in a process of its own, which is this binary.
 	if len(os.Args) == 3 && os.Args[1] == houseRole {
-		exitOn(role.Play(playHouse, os.Args[2]))
+		role.ExitOn("soak", role.Play(playHouse, os.Args[2]))
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -60,11 +59,8 @@ func binaries(t *testing.T) string {
 		return dir
 	}
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "./server/eclitunneld", "./clients/eclitunnel")
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if err := cluster.Build(dir); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +35,18 @@ func Play(r Role, options string) error {
 		io.Copy(io.Discard, os.Stdin)
 	}()
 	return r(ctx, []byte(options), func(v any) error { return json.NewEncoder(os.Stdout).Encode(v) })
+}
+
+// ExitOn is how a program's main ends: with an exit status of 2 where its usage
+// was asked for, and 1 after an error.
+func ExitOn(program string, err error) {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		os.Exit(1)
+	}
 }
 
 // stopPatience is how long a role may take to end before it is killed. One that

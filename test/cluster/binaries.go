@@ -1,0 +1,47 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// RunWithBinaries calls run, which runs a package's tests, with a directory of the
+// built binaries, and returns the exit status for TestMain. ECLITUNNEL_BIN names
+// the directory; without it they are built first, by Build.
+func RunWithBinaries(run func(bin string) (code int, err error)) int {
+	code, err := func() (code int, err error) {
+		if bin := os.Getenv("ECLITUNNEL_BIN"); bin != "" {
+			return run(bin)
+		}
+		bin, err := os.MkdirTemp("", "eclitunnel-bin-")
+		if err != nil {
+			return 1, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
+		if err := Build(bin); err != nil {
+			return 1, err
+		}
+		return run(bin)
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// Build builds both binaries into a directory. It is for tests of a package in
+// test/, whose working directory lies two below the module's.
+func Build(dir string) error {
+	//nolint:noctx // tests have a time limit of their own, and TestMain no context
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "./server/eclitunneld", "./clients/eclitunnel")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
