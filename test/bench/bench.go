@@ -11,8 +11,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/eclitunnel/eclitunnel/test/bench/machine"
@@ -85,6 +87,7 @@ type bench struct {
 	options
 	progress io.Writer
 	awake    func(context.Context) (func() error, error)
+	noting   sync.Mutex // Of the report and progress.
 	uplink   *machine.Uplink
 	cable    *machine.Cable
 }
@@ -142,14 +145,21 @@ func (b *bench) rounds(ctx context.Context, measures []measure.Measure, subjects
 			if m.Once && round > 1 {
 				continue
 			}
+			var order []subject.Subject
 			for i := range subjects {
-				s := subjects[(i+round-1)%len(subjects)]
-				if !m.Applies(s) {
-					continue
+				if s := subjects[(i+round-1)%len(subjects)]; m.Applies(s) {
+					order = append(order, s)
 				}
-				if err := b.take(ctx, m, s, round, r); err != nil {
-					return err
-				}
+			}
+			at := new(errgroup.Group)
+			if !m.Together {
+				at.SetLimit(1)
+			}
+			for _, s := range order {
+				at.Go(func() error { return b.take(ctx, m, s, round, r) })
+			}
+			if err := at.Wait(); err != nil {
+				return err
 			}
 		}
 	}
@@ -164,7 +174,7 @@ const (
 	// hundred round trips.
 	latencyStrictness = 5
 	// sampleLimit is how long any sample may take.
-	sampleLimit = 3 * time.Minute
+	sampleLimit = 6 * time.Minute
 )
 
 // take takes one sample, again where something else used the machine.
@@ -181,28 +191,37 @@ func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		failure := report.Failure{Measure: m.Name, Subject: s.Name, Round: round}
-		switch {
-		case errors.Is(err, measure.ErrUnfit):
-			failure.Reason = err.Error()
-		case err != nil:
-			failure.Reason, failure.Fatal = err.Error(), true
-		case foreign > tolerated:
-			failure.Reason = fmt.Sprintf("other processes used %.1f %% of the CPUs", 100*foreign)
-		default:
-			for id, value := range values {
-				r.Add(id, s.Name, value)
-			}
-			fmt.Fprintln(b.progress, progressLine(round, b.Rounds, m.Name, s.Name)+describe(values))
-			return nil
+		if err == nil && foreign > tolerated {
+			err = fmt.Errorf("%w: other processes used %.1f %% of the CPUs", measure.ErrUnfit, 100*foreign)
 		}
-		r.Failures = append(r.Failures, failure)
-		fmt.Fprintln(b.progress, progressLine(round, b.Rounds, m.Name, s.Name)+"left out: "+failure.Reason)
-		if failure.Fatal {
-			return nil // what else there is to measure is worth having
+		if again := b.note(report.Failure{Measure: m.Name, Subject: s.Name, Round: round}, values, err, r); !again {
+			return nil // after a failure, what else there is to measure is worth having
 		}
 	}
 	return nil
+}
+
+// note adds a sample to the report, or why there is none, and reports whether it
+// should be taken again.
+func (b *bench) note(f report.Failure, values measure.Values, err error, r *report.Report) (again bool) {
+	b.noting.Lock()
+	defer b.noting.Unlock()
+	line := progressLine(f.Round, b.Rounds, f.Measure, f.Subject)
+	switch {
+	case errors.Is(err, measure.ErrUnfit):
+		f.Reason = err.Error()
+	case err != nil:
+		f.Reason, f.Fatal = err.Error(), true
+	default:
+		for id, value := range values {
+			r.Add(id, f.Subject, value)
+		}
+		fmt.Fprintln(b.progress, line+describe(values))
+		return false
+	}
+	r.Failures = append(r.Failures, f)
+	fmt.Fprintln(b.progress, line+"left out: "+f.Reason)
+	return !f.Fatal
 }
 
 // progressLine is how the line of a sample begins.

@@ -18,7 +18,7 @@ import (
 type Settings struct {
 	// Duration is that of what is measured by the clock, in one sample.
 	Duration time.Duration
-	// Idle is how many connections memory is measured with, Flows how many flows
+	// Idle is how many connections memory is measured with at most, Flows how many flows
 	// of UDP are opened at once.
 	Idle  int
 	Flows []int
@@ -55,6 +55,9 @@ type Measure struct {
 	Name string
 	// Once: more rounds would say nothing new, or, as with memory, something else.
 	Once bool
+	// Together: it is taken of all subjects at once. It takes long, and what others
+	// do meanwhile makes no difference.
+	Together bool
 	// UDP: it takes a tunnel that carries datagrams.
 	UDP bool
 	// Streams: it shows how fast streams are.
@@ -70,7 +73,7 @@ type Measure struct {
 // All is every measure, in the order in which they should be taken: memory
 // first, while a tunnel's processes have not yet grown by anything else.
 var All = []Measure{
-	{Name: "idle-memory", Once: true, run: idleMemory},
+	{Name: "idle-memory", Once: true, Together: true, run: idleMemory},
 	{Name: "half-close", Once: true, run: halfClose},
 	{Name: "stalled-reader", Once: true, run: stalledReader},
 	{Name: "download", Streams: true, run: download},

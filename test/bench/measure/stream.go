@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/bench/machine"
 	"github.com/eclitunnel/eclitunnel/test/bench/player"
 	"github.com/eclitunnel/eclitunnel/test/bench/report"
 )
@@ -123,43 +122,6 @@ func joins(ctx context.Context, s *sample) error {
 	s.values[report.Joins] = float64(count) / usage.Elapsed.Seconds()
 	s.cost(report.JoinsCPU, float64(usage.CPU.Microseconds()), float64(count))
 	return nil
-}
-
-// idleMemory measures by how much the tunnel's processes grow with players who
-// are connected and silent.
-func idleMemory(ctx context.Context, s *sample) (err error) {
-	if len(s.subject.PIDs) == 0 {
-		return nil
-	}
-	// What the first players bring into being is no price of each.
-	first, err := player.Gather(ctx, s.subject.TCP, 20)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, first.Close()) }()
-	before, err := s.settledMemory(ctx)
-	if err != nil {
-		return err
-	}
-	crowd, err := player.Gather(ctx, s.subject.TCP, s.Idle)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, crowd.Close()) }()
-	after, err := s.settledMemory(ctx)
-	if err != nil {
-		return err
-	}
-	s.values[report.IdleMemory] = float64(after-before) / 1e3 / float64(s.Idle)
-	return crowd.Verify()
-}
-
-// settledMemory waits a while first: what was in use a moment ago may be idle.
-func (s *sample) settledMemory(ctx context.Context) (int64, error) {
-	if err := pause(ctx, s.Duration); err != nil {
-		return 0, err
-	}
-	return machine.Memory(s.subject.PIDs)
 }
 
 // answerPatience is how long a tunnel may take to show that it is not blocked,
