@@ -226,7 +226,7 @@ func (b *bench) note(f report.Failure, values measure.Values, err error, r *repo
 
 // progressLine is how the line of a sample begins.
 func progressLine(round, rounds int, measure, subject string) string {
-	return fmt.Sprintf("%d/%d  %-14s  %-10s  ", round, rounds, measure, subject)
+	return fmt.Sprintf("%d/%d  %-14s  %-11s  ", round, rounds, measure, subject)
 }
 
 func describe(values measure.Values) string {
