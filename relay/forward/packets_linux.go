@@ -27,12 +27,6 @@ type Endpoint struct {
 	control []byte
 }
 
-// mmsghdr is the kernel's struct of that name, see recvmmsg(2).
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32
-}
-
 // PacketConn is a UDP socket whose datagrams are read and written many at a
 // time. One goroutine may read, any may write.
 type PacketConn struct {
@@ -41,6 +35,7 @@ type PacketConn struct {
 	family    uint16
 	segments  atomic.Bool // The kernel cuts one long message into datagrams.
 
+	reads   Reads
 	packets *Packets // What was read last.
 	err     error
 	try     func(fd uintptr) bool // Made once: a closure for each read would be garbage.
@@ -80,7 +75,7 @@ func NewPacketConn(conn *net.UDPConn) (*PacketConn, error) {
 type Packets struct {
 	n        int
 	memory   []byte
-	headers  [packetsAtOnce]mmsghdr
+	headers  [packetsAtOnce]Message
 	vectors  [packetsAtOnce]unix.Iovec
 	names    [packetsAtOnce]unix.RawSockaddrInet6
 	controls [packetsAtOnce][ControlSpace]byte
@@ -92,8 +87,8 @@ var packetBuffers = sync.Pool{New: func() any {
 	for i := range p.headers {
 		p.vectors[i].Base = &p.memory[i*packetSlot]
 		p.vectors[i].SetLen(datagramChunk)
-		p.headers[i].header.Iov = &p.vectors[i]
-		p.headers[i].header.SetIovlen(1)
+		p.headers[i].Header.Iov = &p.vectors[i]
+		p.headers[i].Header.SetIovlen(1)
 	}
 	return p
 }}
@@ -104,7 +99,7 @@ func (p *Packets) Len() int { return p.n }
 // Data is what the i-th carries. One that is longer than wire.MaxDatagram may be
 // cut, and is the caller's to drop.
 func (p *Packets) Data(i int) []byte {
-	return p.memory[i*packetSlot:][:p.headers[i].length]
+	return p.memory[i*packetSlot:][:p.headers[i].Length]
 }
 
 // Source is where the i-th came from. It is not valid on a connected socket.
@@ -126,7 +121,7 @@ func (p *Packets) Source(i int) netip.AddrPort {
 
 // Control is the i-th's control messages.
 func (p *Packets) Control(i int) []byte {
-	return p.controls[i][:p.headers[i].header.Controllen]
+	return p.controls[i][:p.headers[i].Header.Controllen]
 }
 
 // Release gives the memory back. Nothing of p may be used after it.
@@ -159,32 +154,25 @@ func (c *PacketConn) TryRead() (*Packets, error) {
 func (c *PacketConn) read(fd uintptr) bool {
 	p := packetBuffers.Get().(*Packets)
 	p.prepare(!c.connected)
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
-			uintptr(unsafe.Pointer(&p.headers[0])), packetsAtOnce, unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			p.n = int(n)
-			c.packets, c.err = p, nil
-			return true
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			p.Release()
-			return false
-		default:
-			p.Release()
-			c.err = os.NewSyscallError("recvmmsg", errno)
-			return true
-		}
+	n, errno := c.reads.Receive(fd, p.headers[:])
+	if errno == 0 {
+		p.n = n
+		c.packets, c.err = p, nil
+		return true
 	}
+	p.Release()
+	if errno == unix.EAGAIN {
+		return false
+	}
+	c.err = os.NewSyscallError("recvmmsg", errno)
+	return true
 }
 
 // prepare offers the kernel room for names and control messages, which it cuts
 // to what it used.
 func (p *Packets) prepare(addressed bool) {
 	for i := range p.headers {
-		h := &p.headers[i].header
+		h := &p.headers[i].Header
 		h.Name, h.Namelen, h.Control = nil, 0, nil
 		h.SetControllen(0)
 		if addressed {

@@ -21,7 +21,7 @@ const (
 
 // sending is the kernel's view of datagrams to be sent.
 type sending struct {
-	headers  [packetsAtOnce]mmsghdr
+	headers  [packetsAtOnce]Message
 	controls [packetsAtOnce][ControlSpace + 24]byte
 	first    [packetsAtOnce + 1]int // The first datagram of each message.
 	vectors  [vectorsAtOnce]unix.Iovec
@@ -90,7 +90,7 @@ func (c *PacketConn) write(out []Outgoing, segments bool) (refused int, open boo
 func (s *sending) release() {
 	clear(s.vectors[:s.used])
 	for i := range s.headers[:s.to] {
-		s.headers[i].header = unix.Msghdr{}
+		s.headers[i].Header = unix.Msghdr{}
 	}
 	sendings.Put(s)
 }
@@ -98,22 +98,16 @@ func (s *sending) release() {
 // write is called when the socket may have room; false has the runtime wait
 // until it has.
 func (s *sending) write(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&s.headers[s.from])), uintptr(s.to-s.from), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			s.from += int(n)
-			return true
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return false
-		default:
-			s.errno = errno
-			return true
-		}
+	n, errno := SendMessages(fd, s.headers[s.from:s.to])
+	switch errno {
+	case 0:
+		s.from += n
+	case unix.EAGAIN:
+		return false
+	default:
+		s.errno = errno
 	}
+	return true
 }
 
 // pack makes messages of as many datagrams as fit, and returns how many. With
@@ -161,7 +155,7 @@ func (s *sending) gather(o *Outgoing, at int) int {
 
 // address completes the message s.to.
 func (s *sending) address(to *Endpoint, vectors []unix.Iovec, size int, segmented bool) {
-	h := &s.headers[s.to].header
+	h := &s.headers[s.to].Header
 	*h = unix.Msghdr{}
 	if len(vectors) > 0 {
 		h.Iov = &vectors[0]

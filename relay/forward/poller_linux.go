@@ -15,6 +15,7 @@ type Poller struct {
 	fd     int // An epoll instance, which the runtime watches as it does a socket.
 	file   *os.File
 	raw    syscall.RawConn
+	reads  Reads
 	events [64]unix.EpollEvent
 	found  int
 	err    error
@@ -79,12 +80,10 @@ func (p *Poller) Wait(numbers []uint64) ([]uint64, error) {
 }
 
 func (p *Poller) poll(fd uintptr) bool {
-	for {
-		n, err := unix.EpollWait(int(fd), p.events[:], 0)
-		if err == unix.EINTR {
-			continue
-		}
-		p.found, p.err = n, err
-		return n != 0 || err != nil
+	n, errno := p.reads.poll(fd, p.events[:])
+	p.found, p.err = n, nil
+	if errno != 0 {
+		p.found, p.err = 0, os.NewSyscallError("epoll_pwait", errno)
 	}
+	return n != 0 || errno != 0
 }

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eclitunnel/eclitunnel/relay/forward"
 )
 
 const (
@@ -34,12 +36,6 @@ type address struct {
 	length uint32
 	local  [16]byte // Which of this machine's addresses; IPv4 in the last four bytes.
 	v6     bool     // Of local.
-}
-
-// mmsghdr is the kernel's struct of that name.
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32
 }
 
 // system is what Linux has beyond the portable.
@@ -108,7 +104,7 @@ func (s *system) resolve(to netip.AddrPort) address {
 
 // incoming is memory to read messages into.
 type incoming struct {
-	headers  [readBatch]mmsghdr
+	headers  [readBatch]forward.Message
 	vectors  [readBatch]unix.Iovec
 	names    [readBatch]unix.RawSockaddrInet6
 	controls [readBatch][128]byte
@@ -122,7 +118,7 @@ var incomings = sync.Pool{New: func() any {
 	for i := range m.headers {
 		m.vectors[i].Base = &m.data[i][0]
 		m.vectors[i].SetLen(messageRoom)
-		h := &m.headers[i].header
+		h := &m.headers[i].Header
 		h.Name = (*byte)(unsafe.Pointer(&m.names[i]))
 		h.Iov = &m.vectors[i]
 		h.SetIovlen(1)
@@ -133,6 +129,7 @@ var incomings = sync.Pool{New: func() any {
 
 // reading is what a receiver needs to read.
 type reading struct {
+	calls  forward.Reads
 	memory *incoming // nil between reads.
 	n      int
 	err    error
@@ -146,7 +143,7 @@ func (s *system) read(_ *net.UDPConn, r *receiver) error {
 	if g.try == nil {
 		g.try = func(fd uintptr) bool {
 			g.memory = incomings.Get().(*incoming)
-			if g.n, g.err = g.memory.receive(fd); errors.Is(g.err, syscall.EAGAIN) {
+			if g.n, g.err = g.memory.receive(fd, &g.calls); errors.Is(g.err, syscall.EAGAIN) {
 				incomings.Put(g.memory)
 				g.memory = nil
 				return false
@@ -170,31 +167,26 @@ func (s *system) read(_ *net.UDPConn, r *receiver) error {
 	return nil
 }
 
-func (m *incoming) receive(fd uintptr) (int, error) {
+func (m *incoming) receive(fd uintptr, calls *forward.Reads) (int, error) {
 	for i := range m.headers {
-		h := &m.headers[i].header
+		h := &m.headers[i].Header
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(len(m.controls[i]))
 	}
-	for {
-		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.headers[0])), readBatch, 0, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
+	n, errno := calls.Receive(fd, m.headers[:])
+	if errno != 0 {
+		return 0, errno
 	}
+	return n, nil
 }
 
 // split has the packets of a message taken.
 func (m *incoming) split(i int, r *receiver) {
 	h := &m.headers[i]
-	data := m.data[i][:h.length]
-	from := address{name: m.names[i], length: h.header.Namelen}
+	data := m.data[i][:h.Length]
+	from := address{name: m.names[i], length: h.Header.Namelen}
 	size := len(data)
-	for control := m.controls[i][:h.header.Controllen]; len(control) >= unix.SizeofCmsghdr; {
+	for control := m.controls[i][:h.Header.Controllen]; len(control) >= unix.SizeofCmsghdr; {
 		c, content, rest, err := unix.ParseOneSocketControlMessage(control)
 		if err != nil {
 			break
@@ -220,7 +212,7 @@ func (m *incoming) split(i int, r *receiver) {
 
 // outgoing is memory to write messages from.
 type outgoing struct {
-	headers  [writeBatch]mmsghdr
+	headers  [writeBatch]forward.Message
 	vectors  [writeBatch]unix.Iovec
 	controls [writeBatch][96]byte
 	name     unix.RawSockaddrInet6
@@ -274,7 +266,7 @@ func (s *system) write(_ *net.UDPConn, all []*packet, to *address) (unsent int, 
 // count is how many packets the messages from one to another have.
 func (m *outgoing) count(from, to int) (packets int) {
 	for i := from; i < to; i++ {
-		packets += int(m.headers[i].header.Iovlen)
+		packets += int(m.headers[i].Header.Iovlen)
 	}
 	return packets
 }
@@ -296,7 +288,7 @@ func (m *outgoing) fill(all []*packet, to *address, joined bool) (messages, take
 				break
 			}
 		}
-		h := &m.headers[messages].header
+		h := &m.headers[messages].Header
 		*h = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&m.name)), Namelen: to.length, Iov: &m.vectors[first]}
 		h.SetIovlen(taken - first)
 		n := putSource(m.controls[messages][:], to)
@@ -323,18 +315,13 @@ func (m *outgoing) send(raw syscall.RawConn, from, to int) (int, error) {
 }
 
 func (m *outgoing) sendmmsg(fd uintptr) {
-	// It says why one failed when that is the first.
-	for m.err == nil && m.from+m.sent < m.to {
-		first := m.from + m.sent
-		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&m.headers[first])), uintptr(m.to-first), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			m.sent += int(n)
-		case syscall.EINTR:
-		default:
+	for m.from+m.sent < m.to {
+		n, errno := forward.SendMessages(fd, m.headers[m.from+m.sent:m.to])
+		if errno != 0 {
 			m.err = errno
+			return
 		}
+		m.sent += n
 	}
 }
 
