@@ -40,6 +40,8 @@ var (
 		"UDP flows ever opened.")
 	bytesDesc = describe("player_bytes_total",
 		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
+	datagramsDesc = describe("datagrams_total",
+		"Datagrams carried, by direction and by what took them: sealed packets (packet) or a data connection.", "direction", "way")
 	pathsDesc = describe("paths_up",
 		"Tunnel clients whose datagrams travel in sealed packets.")
 	packetsDesc = describe("packets_total",
@@ -90,6 +92,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(bytesDesc, traffic.FromPlayers, string(protocol), "from_players")
 		counter(bytesDesc, traffic.ToPlayers, string(protocol), "to_players")
 	}
+	counter(datagramsDesc, s.Paths.SentDatagrams, "from_players", "packet")
+	counter(datagramsDesc, s.Paths.ReceivedDatagrams, "to_players", "packet")
+	counter(datagramsDesc, s.OnDataConnections.FromPlayers, "from_players", "data_connection")
+	counter(datagramsDesc, s.OnDataConnections.ToPlayers, "to_players", "data_connection")
 	gauge(pathsDesc, s.Paths.Up)
 	counter(packetsDesc, s.Paths.Received, "from_clients")
 	counter(packetsDesc, s.Paths.Sent, "to_clients")

@@ -29,6 +29,8 @@ type Stats struct {
 	FlowsOpened uint64 // UDP flows ever opened.
 	Datagrams   Traffic
 	Paths       path.Stats // Their sealed packets.
+	// OnDataConnections is how many datagrams took data connections, not packets.
+	OnDataConnections Count
 
 	DroppedDatagrams uint64            // Datagrams ever dropped, for whatever reason,
 	Dropped          map[string]uint64 // and by reason.
@@ -45,6 +47,9 @@ type PortState struct {
 // Traffic is what has ever passed between players and data connections, in bytes
 // of payload.
 type Traffic struct{ FromPlayers, ToPlayers uint64 }
+
+// Count is how many have ever passed between players and tunnel clients.
+type Count struct{ FromPlayers, ToPlayers uint64 }
 
 // refusal is why a player was not served.
 type refusal int
@@ -111,6 +116,11 @@ func (s *Server) Stats() Stats {
 			"queue_full":         c.datagrams.Overflowed.Load(),
 			"no_data_connection": c.datagrams.Late.Load(),
 		},
+	}
+	// All are counted before those in packets, which have been read by now.
+	stats.OnDataConnections = Count{
+		FromPlayers: c.datagrams.Sent.Load() - stats.Paths.SentDatagrams,
+		ToPlayers:   c.datagrams.Received.Load() - stats.Paths.ReceivedDatagrams,
 	}
 	for why, name := range refusalNames {
 		stats.PlayersRefused[name] = c.refused[why].Load()

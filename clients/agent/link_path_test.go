@@ -22,10 +22,11 @@ func (d *dataPlaneTest) awaitPath() {
 
 // onPath reports whether only packets have carried what f does.
 func (d *dataPlaneTest) onPath(f func()) bool {
-	before := d.server.Stats().Paths
+	before := d.server.Stats()
 	f()
-	after := d.server.Stats().Paths
-	return after.Received > before.Received && after.Sent > before.Sent
+	after := d.server.Stats()
+	return after.Paths.SentDatagrams > before.Paths.SentDatagrams && after.Paths.ReceivedDatagrams > before.Paths.ReceivedDatagrams &&
+		after.OnDataConnections == before.OnDataConnections
 }
 
 // pathTest is a player at a game, whose datagrams take packets through a NAT, and
@@ -93,11 +94,15 @@ func TestPath_DatagramsTravelInPacketsAndLongOnesDoNot(t *testing.T) {
 		ask(t, p.player, make([]byte, 1350))
 		return p.server.Stats().Paths.Received > before
 	})
+	before := p.server.Stats().OnDataConnections
 	payload := make([]byte, 1500)
 	if got := ask(t, p.player, payload); len(got) < len(payload) {
 		t.Errorf("%d bytes come back as %d", len(payload), len(got))
 	}
 	s := p.server.Stats()
+	if got := s.OnDataConnections; got.FromPlayers != before.FromPlayers+1 || got.ToPlayers != before.ToPlayers+1 {
+		t.Errorf("%+v datagrams took the data connection after %+v, want one more", got, before)
+	}
 	if s.Handshakes != 1 || s.Flows != 1 || s.DroppedDatagrams != 0 || s.Paths.Forged+s.Paths.Replayed+s.Paths.Unknown != 0 {
 		t.Errorf("%+v", s)
 	}

@@ -9,6 +9,8 @@ type Counters struct {
 	Sent, Received atomic.Uint64 // Packets sent, and come and opened.
 	Moved          atomic.Uint64 // Changes of a tunnel client's address.
 
+	SentDatagrams, ReceivedDatagrams atomic.Uint64 // Players' and games' datagrams in the packets.
+
 	Forged     atomic.Uint64 // Packets dropped that the other end has not sealed,
 	Replayed   atomic.Uint64 // that had come before,
 	Unknown    atomic.Uint64 // that belong to no path.
@@ -20,6 +22,7 @@ type Stats struct {
 	Up                                    int64
 	Sent, Received                        uint64
 	Moved                                 uint64
+	SentDatagrams, ReceivedDatagrams      uint64
 	Forged, Replayed, Unknown, Unsendable uint64
 }
 
@@ -27,6 +30,7 @@ type Stats struct {
 func (c *Counters) Stats() Stats {
 	return Stats{
 		Up: c.Up.Load(), Sent: c.Sent.Load(), Received: c.Received.Load(), Moved: c.Moved.Load(),
+		SentDatagrams: c.SentDatagrams.Load(), ReceivedDatagrams: c.ReceivedDatagrams.Load(),
 		Forged: c.Forged.Load(), Replayed: c.Replayed.Load(), Unknown: c.Unknown.Load(), Unsendable: c.Unsendable.Load(),
 	}
 }

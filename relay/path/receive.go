@@ -81,6 +81,7 @@ func (p *Path) hand(held *inbox) {
 	}
 	p.o.Datagrams.Received.Add(uint64(datagrams))
 	p.o.Datagrams.ReceivedBytes.Add(uint64(payload))
+	p.counters.ReceivedDatagrams.Add(uint64(datagrams))
 	p.mu.Lock()
 	p.state.used = held.now
 	p.mu.Unlock()

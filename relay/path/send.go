@@ -39,6 +39,7 @@ func (p *Path) put(records []wire.Record) outcome {
 	case taken:
 		p.o.Datagrams.Sent.Add(uint64(datagrams))
 		p.o.Datagrams.SentBytes.Add(uint64(payload))
+		p.counters.SentDatagrams.Add(uint64(datagrams))
 	case dropped:
 		p.o.Datagrams.Overflowed.Add(uint64(datagrams))
 	}
@@ -68,6 +69,7 @@ func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 	p.queueMu.Unlock()
 	p.o.Datagrams.Sent.Add(uint64(sent))
 	p.o.Datagrams.SentBytes.Add(uint64(payload))
+	p.counters.SentDatagrams.Add(uint64(sent))
 	p.o.Datagrams.Overflowed.Add(uint64(overflowed))
 	if sent+overflowed == len(datagrams) {
 		return
