@@ -121,6 +121,9 @@
 //     its receiver does not know, or not any more, is dropped and answered with
 //     close, and so is an open of one that the client has ended lately.
 //   - A silent flow ends at both ends, see idle.
+//   - Datagrams of a flow are sent in their order on each way and passed on in the
+//     order in which they come. Those that take different ways, as when a path
+//     comes up, may overtake each other.
 //
 // # Datagram data connections
 //
