@@ -232,7 +232,16 @@ func (l *link) dialDatagrams(c *carrier) {
 
 // serveStreams serves a stream data connection.
 func (l *link) serveStreams(ws *websocket.Conn) {
-	conn := forward.NewServerStream(ws.NetConn(), &l.server.counters.streams)
+	data := ws.NetConn()
+	if ws.Subprotocol() == wire.SubprotocolPlain {
+		var err error
+		if data, err = forward.LeaveTLS(data); err != nil {
+			l.server.log.Warn("data connection dropped", slog.String("deviceId", l.client.String()), slog.Any("error", err))
+			_ = ws.Close()
+			return
+		}
+	}
+	conn := forward.NewServerStream(data, &l.server.counters.streams)
 	if !l.pool.add(conn) {
 		conn.Close()
 	}

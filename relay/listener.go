@@ -38,8 +38,8 @@ func newSecret() (string, secretHash) {
 type listener struct {
 	server *Server
 	http   *http.Server
-	links  websocket.Upgrader
-	data   websocket.Upgrader
+
+	links, streams, datagrams websocket.Upgrader
 
 	unauthenticated atomic.Int64
 	pending         sync.WaitGroup // Connections that are net/http's.
@@ -50,12 +50,16 @@ func (s *Server) newListener() *listener {
 	// Agents are no browsers: a request that comes from a page is refused, which
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
-	l.data = websocket.Upgrader{
+	l.datagrams = websocket.Upgrader{
 		Subprotocols: []string{wire.Subprotocol},
 		// One of its own: that of net/http would keep the rest of it in memory.
 		ReadBufferSize:  forward.ReadBufferSize,
 		WriteBufferSize: forward.WriteBufferSize,
 		WriteBufferPool: &forward.WriteBuffers,
+	}
+	l.streams = l.datagrams
+	if s.opts.PlainStreams {
+		l.streams.Subprotocols = []string{wire.SubprotocolPlain, wire.Subprotocol}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathLink, l.serveLink)
@@ -192,7 +196,11 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
 		return
 	}
-	l.upgrade(&l.data, w, r, link.pool.release, func(ws *websocket.Conn) {
+	upgrader := &l.streams
+	if kind == wire.KindDatagram {
+		upgrader = &l.datagrams
+	}
+	l.upgrade(upgrader, w, r, link.pool.release, func(ws *websocket.Conn) {
 		s.counters.handshakes.Add(1)
 		s.counters.dataConnections.Add(1)
 		defer s.counters.dataConnections.Add(-1)

@@ -62,6 +62,9 @@ type Options struct {
 	// Last is what Keep was last handed, by a process before this one. It is
 	// served until the panel says more; nil: nothing.
 	Last *types.ServerSnapshot
+	// PlainStreams lets tunnel clients that are told the same do without the
+	// encryption of their players' TCP bytes. Links and datagrams keep theirs.
+	PlainStreams bool
 	// BindHost is the address to which public ports are bound; "": all, IPv4
 	// and IPv6.
 	BindHost string

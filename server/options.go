@@ -117,6 +117,9 @@ type TunnelServer struct {
 	// BindHost is the address that public ports are bound on; empty is all of
 	// this machine's, IPv4 and IPv6.
 	BindHost string
+	// PlainStreams lets agents that are told the same do without the encryption
+	// of players' TCP bytes.
+	PlainStreams bool
 }
 
 // PortRange is a range of ports, both ends included.

@@ -151,9 +151,11 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 		Listener: t.listener,
 		BindHost: t.panel.opts.TunnelServer.BindHost,
 		Version:  t.panel.opts.Version,
-		Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Logger:   t.log,
-		Metrics:  t.panel.opts.Metrics,
+
+		PlainStreams: t.panel.opts.TunnelServer.PlainStreams,
+		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
+		Logger:       t.log,
+		Metrics:      t.panel.opts.Metrics,
 	})
 	if err != nil {
 		return errors.Join(err, t.listener.Close())

@@ -46,6 +46,9 @@ type Options struct {
 	// OnEvent hears of one event at a time, in order. It must not block for
 	// long. May be nil.
 	OnEvent func(Event)
+	// PlainStreams lets tunnel servers that are told the same do without the
+	// encryption of players' TCP bytes.
+	PlainStreams bool
 	// Metrics is given the agent's metrics for as long as it runs. It may hold
 	// those of one agent at a time. nil: none.
 	Metrics prometheus.Registerer
@@ -98,7 +101,7 @@ func New(o Options) (*Agent, error) {
 		o.Channel.MaxMessage = maxControlMessage
 	}
 	a := newAgent(o)
-	links := newLinks(linkOptions{Allow: allow.Check, Logger: o.Logger, OnChange: a.signal})
+	links := newLinks(linkOptions{Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams})
 	a.links, a.metrics = links, metrics{links: links, agent: a}
 	return a, nil
 }

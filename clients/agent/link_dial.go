@@ -50,6 +50,7 @@ type relayDialler struct {
 	address   string
 	timeout   time.Duration
 	open      func(ctx context.Context, network, address string) (net.Conn, error)
+	plain     bool // Stream data connections may do without encryption.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of stream data connections.
 }
@@ -81,7 +82,7 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 	}
 	d.http = &http.Transport{
 		Proxy:             proxy,
-		DialContext:       d.connect,
+		DialContext:       d.connectStream,
 		TLSClientConfig:   d.websocket.TLSClientConfig,
 		DisableKeepAlives: true, // What is not upgraded is closed.
 	}

@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 
+	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -45,6 +46,13 @@ func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, err
 		"Sec-Websocket-Key":      {base64.StdEncoding.EncodeToString(key)},
 		"Sec-Websocket-Protocol": {wire.Subprotocol},
 	}
+	plain, err := d.mayBePlain(request)
+	if err != nil {
+		return nil, err
+	}
+	if plain {
+		request.Header.Set("Sec-Websocket-Protocol", wire.SubprotocolPlain+", "+wire.Subprotocol)
+	}
 	response, err := d.http.RoundTrip(request)
 	if err != nil {
 		return nil, err
@@ -58,24 +66,57 @@ func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, err
 		_ = response.Body.Close()
 		return nil, errors.New("it answers with an upgrade that cannot be used")
 	}
-	if err := checkUpgrade(request.Header, response.Header); err != nil {
-		_ = conn.Close()
-		return nil, err
+	protocol, err := checkUpgrade(request.Header, response.Header)
+	if err != nil || protocol == wire.Subprotocol {
+		forward.StayWithTLS(conn)
 	}
-	return conn, nil
+	switch {
+	case err == nil && protocol == wire.Subprotocol:
+		return conn, nil
+	case err == nil && plain:
+		var data net.Conn
+		if data, err = forward.LeaveTLS(conn.Conn); err == nil {
+			return data, nil
+		}
+	case err == nil:
+		err = errors.New("it leaves encryption without having been asked")
+	}
+	_ = conn.Close()
+	return nil, err
 }
 
-// checkUpgrade checks a server's half of the upgrade (RFC 6455 section 4.1).
-func checkUpgrade(request, response http.Header) error {
-	if response.Get("Sec-WebSocket-Protocol") != wire.Subprotocol {
-		return fmt.Errorf("it does not speak %s", wire.Subprotocol)
+// mayBePlain reports whether a stream data connection may leave TLS: where there
+// is a proxy, that may have a TLS of its own below.
+func (d *relayDialler) mayBePlain(request *http.Request) (bool, error) {
+	if !d.plain || d.http.Proxy == nil {
+		return d.plain, nil
+	}
+	proxy, err := d.http.Proxy(request)
+	return proxy == nil, err
+}
+
+// connectStream opens the socket of a stream data connection.
+func (d *relayDialler) connectStream(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.connect(ctx, network, address)
+	if s, ok := conn.(*forward.Socket); ok && d.plain {
+		s.KeepRecords()
+	}
+	return conn, err
+}
+
+// checkUpgrade checks a server's half of the upgrade (RFC 6455 section 4.1),
+// and returns the subprotocol that it has chosen.
+func checkUpgrade(request, response http.Header) (string, error) {
+	protocol := response.Get("Sec-WebSocket-Protocol")
+	if protocol != wire.Subprotocol && protocol != wire.SubprotocolPlain {
+		return "", fmt.Errorf("it does not speak %s", wire.Subprotocol)
 	}
 	accept := sha1.Sum([]byte(request.Get("Sec-WebSocket-Key") + acceptGUID))
 	if response.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(accept[:]) ||
 		response.Get("Sec-WebSocket-Extensions") != "" {
-		return errors.New("it answers with an upgrade of something else")
+		return "", errors.New("it answers with an upgrade of something else")
 	}
-	return nil
+	return protocol, nil
 }
 
 // upgraded is a connection after its upgrade. What the server said in the same

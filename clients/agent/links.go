@@ -31,6 +31,9 @@ type linkOptions struct {
 	// Channel and Backoff tune links; the zero values are for use.
 	Channel channel.Options
 	Backoff channel.Backoff
+	// PlainStreams lets tunnel servers that are told the same do without the
+	// encryption of players' TCP bytes.
+	PlainStreams bool
 	// Proxy is asked for the HTTP proxy to reach a tunnel server through; nil:
 	// http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -210,7 +213,9 @@ func (l *links) reconcile(ctx context.Context, running *sync.WaitGroup) {
 }
 
 func (l *links) dialler(s types.ClientServer) *relayDialler {
-	return newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout, l.pacer)
+	d := newRelayDialler(s.Address, s.Fingerprint, l.opts.Proxy, l.opts.Limits.DialTimeout, l.pacer)
+	d.plain = l.opts.PlainStreams
+	return d
 }
 
 // setState notes what has become of a link.

@@ -37,6 +37,9 @@ type TunnelServerOptions struct {
 	// BindHost is the address that public ports are bound to; "" is all of this
 	// machine's, IPv4 and IPv6.
 	BindHost string
+	// PlainStreams lets tunnel clients that are told the same do without the
+	// encryption of players' TCP bytes.
+	PlainStreams bool
 	// Certificate is the operator's. Its zero value has one made, whose key is
 	// kept in KeyFile (required then) and so stays the same over restarts.
 	Certificate CertificateFiles
@@ -106,6 +109,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		AdvertisedPort: o.AdvertisedPort,
 		Certificate:    &certificate,
 		BindHost:       o.BindHost,
+		PlainStreams:   o.PlainStreams,
 		Keep:           s.state.save,
 		Last:           s.state.load(),
 		OnChannel:      s.heard,

@@ -21,6 +21,8 @@ type runCmd struct {
 	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
 	StateDir string   `placeholder:"DIR" help:"Where the panel's last word is kept, for a start while the panel is away, and a tunnel server's own key (default: beside the enrollment)."`
 
+	PlainStreams bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server where the other end is told the same: only for a network that is encrypted as it is, or trusted (default: false)."`
+
 	tunnelServerFlags `embed:""`
 
 	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
@@ -71,6 +73,8 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 			Version:   version,
 			OnEvent:   onEvent,
 			Metrics:   endpoint.Metrics(),
+
+			PlainStreams: cmd.PlainStreams,
 		}
 		return cmd.serveTunnels(ctx, a, s, options)
 	}
@@ -82,6 +86,8 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		Version:   version,
 		OnEvent:   onEvent,
 		Metrics:   endpoint.Metrics(),
+
+		PlainStreams: cmd.PlainStreams,
 	})
 	if err != nil {
 		return &usageError{err}

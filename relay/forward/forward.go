@@ -130,3 +130,6 @@ func (p *pools) learn(b *Buffer) {
 		p.next = p.small
 	}
 }
+
+// busy reports whether the last read filled its buffer, or nearly so.
+func (p *pools) busy() bool { return p.next == p.large }

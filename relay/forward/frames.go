@@ -23,6 +23,7 @@ const headSize = 512
 type frames struct {
 	conn   net.Conn
 	socket *Socket // Below conn; nil if there is none.
+	plain  bool    // conn is that socket.
 	client bool
 
 	writing sync.Mutex // Held for one frame.
@@ -34,6 +35,8 @@ type frames struct {
 	frame  wire.Frame
 	offset int64 // How much of the frame's payload is taken.
 
+	spliced bool // The last frame was: the next is likely to be, but its header.
+
 	message wire.Opcode // OpText or OpBinary, or OpContinuation between messages.
 	size    int64       // Bytes of the message, as far as its frames have come.
 	text    []byte      // Of a text message.
@@ -41,6 +44,7 @@ type frames struct {
 
 func newFrames(conn net.Conn, client bool) *frames {
 	f := &frames{conn: conn, socket: socketBelow(conn), client: client}
+	f.plain = f.socket != nil && conn == net.Conn(f.socket)
 	// As if a frame had just been taken.
 	f.frame = wire.Frame{Opcode: wire.OpPong, Final: true}
 	return f
@@ -91,7 +95,7 @@ func (f *frames) nextFrame() error {
 			return err
 		}
 		if n > 0 {
-			f.frame, f.offset, f.rest = frame, 0, f.rest[n:]
+			f.frame, f.offset, f.rest, f.spliced = frame, 0, f.rest[n:], false
 			return f.checkFrame()
 		}
 		if err := f.fill(); err != nil {
@@ -166,8 +170,21 @@ func (f *frames) control() error {
 	}
 }
 
+// pending is how much of a binary message's frame can be moved to a socket
+// within the kernel: nothing, unless all that is read of it is taken.
+func (f *frames) pending() int64 {
+	left := f.frame.Length - f.offset
+	if !f.plain || !splices || len(f.rest) > 0 || left < spliceFrom || f.frame.Key != 0 || f.message != wire.OpBinary {
+		return 0
+	}
+	return left
+}
+
 // fill reads more, as much as there is, and waits if there is nothing.
 func (f *frames) fill() error {
+	if f.borrowed == nil && f.plain && f.offset < f.frame.Length {
+		f.borrowed = borrow(receiveBuffers)
+	}
 	if b := f.borrowed; b != nil {
 		have := copy(b.room, f.rest)
 		n, err := f.readNow(b.room[have:])
@@ -179,17 +196,23 @@ func (f *frames) fill() error {
 		f.rest = f.head[:copy(f.head[:], b.room[:have])]
 		f.giveBack()
 	}
-	have := copy(f.head[:], f.rest)
-	n, err := f.conn.Read(f.head[have:])
+	head := f.head[:]
+	if f.spliced {
+		head = head[:wire.MaxFrameHeader]
+	}
+	have := copy(head, f.rest)
+	n, err := f.conn.Read(head[have:])
 	have += n
-	f.rest = f.head[:have]
+	f.rest = head[:have]
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF // Without a close frame.
 		}
 		return err
 	}
-	if have < len(f.head) {
+	// The kernel may move the rest of a frame without showing it, once its header
+	// has told how long it is.
+	if have < len(f.head) || f.plain {
 		return nil
 	}
 	f.borrowed = borrow(receiveBuffers)

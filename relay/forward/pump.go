@@ -116,6 +116,15 @@ func (c *StreamConn) idle() error {
 // either ends, and says how.
 func (s *stream) pump() {
 	for {
+		if n := s.spliceable(); n > 0 {
+			s.touch()
+			if err := s.conn.frames.splice(s.local, n); err != nil {
+				s.conn.Close() // Serve notes the end.
+				return
+			}
+			s.conn.counters.Sent.Add(uint64(n))
+			continue
+		}
 		b, err := s.reader.Next()
 		if err != nil {
 			s.pumpFailed()

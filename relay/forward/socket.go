@@ -34,6 +34,10 @@ type Socket struct {
 	// drained means that the last read took all there was. What has come since
 	// is the business of the next read that waits.
 	drained bool
+	// records makes reads end where TLS records do.
+	records bool
+	header  []byte // Of the current record, as far as it has been read.
+	payload int    // How much of the current record's payload has not been read.
 
 	mu        sync.Mutex
 	gathering bool
@@ -88,6 +92,9 @@ func socketBelow(conn net.Conn) *Socket {
 
 // Read implements net.Conn.
 func (s *Socket) Read(p []byte) (n int, err error) {
+	if s.records {
+		return s.readRecords(p)
+	}
 	switch {
 	case !s.noWait:
 		n, err = s.TCPConn.Read(p)

@@ -167,7 +167,12 @@ func (c *StreamConn) deliver(data []byte) error {
 	if _, err := s.local.Write(data); err != nil {
 		return s.breakOff()
 	}
-	return nil
+	if c.frames.pending() == 0 {
+		return nil
+	}
+	n, err := c.frames.spliceOut(s.local)
+	c.counters.Received.Add(uint64(n))
+	return err
 }
 
 // control acts on a text message.

@@ -74,6 +74,18 @@
 // reset. Anything else (bytes while idle, open before idle, a second fin) is a
 // protocol error and ends the data connection.
 //
+// # Streams without encryption
+//
+// Where the network between them is encrypted or trusted as it is, both ends can
+// be told to do without encryption of the players' bytes. A client that may
+// names [SubprotocolPlain] in front of Subprotocol when it upgrades a stream data
+// connection; a server that may selects it. The upgrade itself, with the link's
+// secret in it, is made under TLS as ever. Its answer is the last that the
+// server says under TLS, and the request the last that the client does: from
+// then on each end's frames follow on the TCP connection as they are, without so
+// much as a close_notify. The client sends nothing before the answer. Links and
+// datagram data connections stay encrypted.
+//
 // # Carriers
 //
 // A carrier is the flows of a tunnel client: who talks UDP to it through this
@@ -203,7 +215,12 @@ import (
 )
 
 // Subprotocol names this protocol and its version in a WebSocket upgrade.
-const Subprotocol = "eclitunnel.v1"
+// SubprotocolPlain names the same protocol for a stream data connection that
+// leaves TLS after its upgrade.
+const (
+	Subprotocol      = "eclitunnel.v1"
+	SubprotocolPlain = "eclitunnel.v1.plain"
+)
 
 // Paths of the tunnel server, and the query parameters: the [Kind] of PathData,
 // and the carrier of both.

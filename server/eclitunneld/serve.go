@@ -26,6 +26,7 @@ type serveCommand struct {
 	TunnelServerName string    `placeholder:"NAME" help:"Tells the tunnel servers of several panels on one database apart; one keeps its ports by its name (default: the host's name)."`
 	RelayListen      string    `default:":7443" placeholder:"HOST:PORT" help:"Where the tunnel server takes agents (default: :7443)."`
 	BindHost         string    `placeholder:"ADDRESS" help:"Address to open public ports on (default: all of this machine, IPv4 and IPv6)."`
+	PlainStreams     bool      `help:"Do not encrypt players' TCP bytes between the tunnel server and agents that are told the same: only for a network that is encrypted as it is, or trusted (default: false)."`
 	PortRange        portRange `default:"20000-29999" placeholder:"FIRST-LAST" help:"Public ports for allocations that ask for none, on every tunnel server approved here (default: 20000-29999)."`
 
 	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
@@ -89,6 +90,8 @@ func (c *serveCommand) options() (server.Options, error) {
 			Name:     c.TunnelServerName,
 			Listen:   c.RelayListen,
 			BindHost: c.BindHost,
+
+			PlainStreams: c.PlainStreams,
 		},
 		Ports:         server.PortRange(c.PortRange),
 		KeyRotation:   neverIfZero(c.KeyRotation),

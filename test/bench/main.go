@@ -169,7 +169,7 @@ func numbers(text string) ([]int, error) {
 // choose sorts the names of --only into subjects and measures. Of a kind of which
 // none is named, all are wanted.
 func (o *options) choose(names []string) error {
-	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours}
+	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours, subject.OursPlain}
 	for _, n := range o.Procs {
 		subjects = append(subjects, subject.OursProcs(n))
 	}

@@ -78,6 +78,8 @@ func startSubject(ctx context.Context, name string, o options, game string, cabl
 		return one(subject.StartHopTLS(ctx, game, cable))
 	case subject.Ours:
 		return one(subject.StartOurs(ctx, o.Bin, game, subject.Variant{Name: name, Cable: cable}))
+	case subject.OursPlain:
+		return one(subject.StartOurs(ctx, o.Bin, game, subject.Plain(cable)))
 	}
 	for _, n := range o.Procs {
 		if name == subject.OursProcs(n) {

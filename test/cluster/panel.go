@@ -38,6 +38,8 @@ type PanelOptions struct {
 	// Listen and Relay are its ports on 127.0.0.1. A Relay of 0 runs no tunnel
 	// server inside the panel.
 	Listen, Relay int
+	// PlainStreams has its tunnel server do without the encryption of streams.
+	PlainStreams bool
 	// PortFirst and PortLast bound the public ports it chooses from.
 	PortFirst, PortLast int
 	// Host is the address that it listens on, and that players enter where it has
@@ -122,6 +124,9 @@ func (p *Panel) Launch() error {
 		args = append(args, "--no-tunnel-server")
 	} else {
 		args = append(args, "--relay-listen", o.address(o.Relay))
+	}
+	if o.PlainStreams {
+		args = append(args, "--plain-streams")
 	}
 	//nolint:noctx // it outlives the call that starts it, and is ended by Stop
 	cmd := exec.Command(filepath.Join(o.Bin, "eclitunneld"), args...)

@@ -89,6 +89,21 @@ func TestWriteTable_ShowsASpreadThatMatters(t *testing.T) {
 	}
 }
 
+func TestWriteTable_ComparesOursWithoutEncryptionWithItsOwnGoals(t *testing.T) {
+	r := &report.Report{Subjects: []string{"hop2", "ours", "ours-plain"}}
+	sample(r, report.IdleMemory, "ours", 45)
+	sample(r, report.IdleMemory, "ours-plain", 45)
+	want := "memory of an idle player connection, both ends, kB 45 45 at most 50 met; ours-plain at most 40 missed"
+	if got := line(t, r, "memory"); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	sample(r, report.Download8, "hop2", 1000)
+	sample(r, report.Download8, "ours-plain", 900)
+	if got := line(t, r, "download, eight"); !strings.HasSuffix(got, "ours-plain at least 0.85 hop2: 0.9 met") {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestMerge_KeepsWhatBothMeasured(t *testing.T) {
 	r := &report.Report{Subjects: []string{"direct"}}
 	other := report.Report{Subjects: []string{"direct", "hop2"}, Host: report.Host{UplinkCongestion: "reno"}}

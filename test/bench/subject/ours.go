@@ -22,6 +22,13 @@ type Variant struct {
 	Env []string
 	// Cable is what is between the two ends.
 	Cable *machine.Cable
+	// Streams says that its datagrams are those of ours, not to be measured again.
+	Streams bool
+}
+
+// Plain is ours where both ends agree to do without the encryption of streams.
+func Plain(cable *machine.Cable) Variant {
+	return Variant{Name: OursPlain, Env: []string{"ECLITUNNEL_PLAIN_STREAMS=true"}, Cable: cable, Streams: true}
 }
 
 // WithProcs is ours where no more than so many threads of each of its processes
@@ -39,7 +46,7 @@ func StartOurs(ctx context.Context, bin, game string, v Variant) (Subject, error
 	o := &ours{Variant: v}
 	s, err := o.start(ctx, bin, game)
 	if err != nil {
-		return Subject{}, fmt.Errorf("start ours: %w", errors.Join(err, o.close()))
+		return Subject{}, fmt.Errorf("start %s: %w", o.Name, errors.Join(err, o.close()))
 	}
 	return s, nil
 }
@@ -97,7 +104,7 @@ func (o *ours) start(ctx context.Context, bin, game string) (Subject, error) {
 	for _, a := range opened {
 		if a.Protocol == types.ProtocolTCP {
 			s.TCP = a.PublicAddress
-		} else {
+		} else if !o.Streams {
 			s.UDP = a.PublicAddress
 		}
 	}

@@ -17,13 +17,15 @@ import (
 )
 
 // The names of the subjects that every run can have. HopCopy is Hop2 with its
-// streams copied through a 32 kB buffer in place of splice.
+// streams copied through a 32 kB buffer in place of splice, OursPlain is Ours
+// without the encryption of streams.
 const (
-	Direct  = "direct"
-	Hop2    = "hop2"
-	HopCopy = "hop2-copy"
-	HopTLS  = "hop2-tls"
-	Ours    = "ours"
+	Direct    = "direct"
+	Hop2      = "hop2"
+	HopCopy   = "hop2-copy"
+	HopTLS    = "hop2-tls"
+	Ours      = "ours"
+	OursPlain = "ours-plain"
 )
 
 // Subject is a tunnel as the player sees it.
