@@ -102,6 +102,28 @@ func newPair(t testing.TB) *pair {
 	return newPairOver(t, s.NetConn(), c.NetConn())
 }
 
+// newPlainPair is a pair whose data connection has no encryption.
+func newPlainPair(t testing.TB) *pair {
+	t.Helper()
+	far, near := tcp(t)
+	server, err := forward.NewSocket(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := forward.NewSocket(far)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPairOver(t, server, client)
+}
+
+// eachWay tests what holds with encryption and without.
+func eachWay(t *testing.T, test func(t *testing.T, p *pair)) {
+	t.Helper()
+	t.Run("encrypted", func(t *testing.T) { test(t, newPair(t)) })
+	t.Run("plain", func(t *testing.T) { test(t, newPlainPair(t)) })
+}
+
 // newPairOver is a pair over any connection.
 func newPairOver(t testing.TB, server, client net.Conn) *pair {
 	t.Helper()

@@ -26,7 +26,8 @@ type frames struct {
 	plain  bool    // conn is that socket.
 	client bool
 
-	writing sync.Mutex // Held for one frame.
+	writing sync.Mutex                // Held for one frame.
+	space   [wire.MaxFrameHeader]byte // For the header of one, of the writer.
 
 	head     [headSize]byte
 	borrowed *Buffer // nil unless there was much to read.
@@ -35,7 +36,7 @@ type frames struct {
 	frame  wire.Frame
 	offset int64 // How much of the frame's payload is taken.
 
-	spliced bool // The last frame was: the next is likely to be, but its header.
+	spliced bool // The frame was, in part or whole, and the next is likely to be.
 
 	message wire.Opcode // OpText or OpBinary, or OpContinuation between messages.
 	size    int64       // Bytes of the message, as far as its frames have come.
@@ -51,8 +52,9 @@ func newFrames(conn net.Conn, client bool) *frames {
 }
 
 // next returns either bytes of a binary message, as many as have come, or a
-// whole text message. They are valid until the next call. It answers pings, and
-// returns a *websocket.CloseError when the peer closes.
+// whole text message. They are valid until the next call. With nil in place of
+// bytes some are pending: they can be moved without being read, or be taken. It
+// answers pings, and returns a *websocket.CloseError when the peer closes.
 func (f *frames) next() (wire.Opcode, []byte, error) {
 	for {
 		if f.offset == f.frame.Length {
@@ -66,17 +68,20 @@ func (f *frames) next() (wire.Opcode, []byte, error) {
 			}
 			continue
 		}
+		if f.pending() > 0 {
+			return wire.OpBinary, nil, nil
+		}
+		kind := f.message
 		data, err := f.take()
 		if err != nil {
 			return 0, nil, err
 		}
-		whole := f.offset == f.frame.Length && f.frame.Final
-		kind := f.message
-		if whole {
-			f.message = wire.OpContinuation
+		whole := f.message == wire.OpContinuation
+		if kind == wire.OpBinary && len(data) > 0 {
+			return kind, data, nil
 		}
 		if kind == wire.OpBinary {
-			return kind, data, nil
+			continue
 		}
 		f.text = append(f.text, data...)
 		if whole {
@@ -119,6 +124,9 @@ func (f *frames) checkFrame() error {
 		f.message, f.size = f.frame.Opcode, 0
 	}
 	limit := int64(wire.MaxStreamMessage)
+	if f.plain {
+		limit = wire.MaxPlainMessage
+	}
 	if f.message == wire.OpText {
 		limit = wire.MaxControl
 	}
@@ -139,11 +147,19 @@ func (f *frames) take() ([]byte, error) {
 		}
 	}
 	n := min(int64(len(f.rest)), left)
-	data := f.rest[:n]
+	data := f.rest[:n:n]
 	wire.Mask(f.frame.Key, f.offset, data)
 	f.rest = f.rest[n:]
-	f.offset += n
+	f.passed(n)
 	return data, nil
+}
+
+// passed notes that n bytes of the frame's payload have been taken.
+func (f *frames) passed(n int64) {
+	f.offset += n
+	if f.offset == f.frame.Length && f.frame.Final && !f.frame.Opcode.Control() {
+		f.message = wire.OpContinuation
+	}
 }
 
 // control reads the rest of a control frame and acts on it.
@@ -171,13 +187,17 @@ func (f *frames) control() error {
 }
 
 // pending is how much of a binary message's frame can be moved to a socket
-// within the kernel: nothing, unless all that is read of it is taken.
-func (f *frames) pending() int64 {
-	left := f.frame.Length - f.offset
-	if !f.plain || !splices || len(f.rest) > 0 || left < spliceFrom || f.frame.Key != 0 || f.message != wire.OpBinary {
+// within the kernel, behind what little of it has been read: nothing, if that is
+// not worth it.
+func (f *frames) pending() int {
+	left := int(f.frame.Length-f.offset) - len(f.rest)
+	if !f.plain || !splices || f.message != wire.OpBinary || f.frame.Key != 0 || (f.borrowed != nil && len(f.rest) > 0) {
 		return 0
 	}
-	return left
+	if left < spliceFrom && !f.spliced {
+		return 0
+	}
+	return max(left, 0)
 }
 
 // fill reads more, as much as there is, and waits if there is nothing.
@@ -198,7 +218,7 @@ func (f *frames) fill() error {
 	}
 	head := f.head[:]
 	if f.spliced {
-		head = head[:wire.MaxFrameHeader]
+		head = head[:f.longHeader()]
 	}
 	have := copy(head, f.rest)
 	n, err := f.conn.Read(head[have:])
@@ -219,6 +239,14 @@ func (f *frames) fill() error {
 	n, err = f.readNow(f.borrowed.room[copy(f.borrowed.room, f.rest):])
 	f.rest = f.borrowed.room[:have+n]
 	return err
+}
+
+// longHeader is the length of the header of a long frame to come.
+func (f *frames) longHeader() int {
+	if f.client {
+		return wire.MaxFrameHeader - 4 // There is no key.
+	}
+	return wire.MaxFrameHeader
 }
 
 // giveBack returns what was borrowed.

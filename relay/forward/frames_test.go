@@ -140,21 +140,8 @@ func TestFrames_RefuseWhatIsNoMessage(t *testing.T) {
 
 func TestStream_MovesEveryByteOverAnyConnection(t *testing.T) {
 	far, near := tcp(t)
-	a, b := tcp(t)
-	socketA, err := forward.NewSocket(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	socketB, err := forward.NewSocket(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, ends := range map[string][2]net.Conn{
-		"sockets":    {socketA, socketB},
-		"no sockets": {far, near},
-	} {
+	for name, p := range map[string]*pair{"sockets": newPlainPair(t), "no sockets": newPairOver(t, far, near)} {
 		t.Run(name, func(t *testing.T) {
-			p := newPairOver(t, ends[0], ends[1])
 			for _, size := range []int{1, 511, 512, 513, 16 << 10, 3<<20 + 7} {
 				moves(t, p, size)
 			}

@@ -116,35 +116,40 @@ func (c *StreamConn) idle() error {
 // either ends, and says how.
 func (s *stream) pump() {
 	for {
-		if n := s.spliceable(); n > 0 {
-			s.touch()
-			if err := s.conn.frames.splice(s.local, n); err != nil {
-				s.conn.Close() // Serve notes the end.
-				return
-			}
-			s.conn.counters.Sent.Add(uint64(n))
-			continue
-		}
-		b, err := s.reader.Next()
-		if err != nil {
+		b, much, err := s.next()
+		switch {
+		case err != nil:
 			s.pumpFailed()
 			return
-		}
-		if len(b.Data) == 0 {
+		case b != nil && len(b.Data) == 0:
 			b.Release()
 			s.say(finished)
 			return
 		}
 		s.touch()
-		n := len(b.Data)
-		err = s.conn.frames.writeBytes(b)
-		b.Release()
+		if b == nil {
+			err = s.splice(much)
+		} else {
+			err = s.conn.frames.writeBytes(b)
+			s.conn.counters.Sent.Add(uint64(len(b.Data)))
+			b.Release()
+		}
 		if err != nil {
 			s.conn.Close() // Serve notes the end.
 			return
 		}
-		s.conn.counters.Sent.Add(uint64(n))
 	}
+}
+
+// next waits for what the local connection says, and returns it, or how much of it
+// there is to be spliced.
+func (s *stream) next() (*Buffer, int, error) {
+	if s.conn.frames.plain && !s.copies {
+		return s.reader.nextOrMuch()
+	}
+	s.copies = false
+	b, err := s.reader.Next()
+	return b, 0, err
 }
 
 func (s *stream) touch() {

@@ -2,10 +2,7 @@
 
 package forward
 
-import (
-	"errors"
-	"net"
-)
+import "errors"
 
 // splices reports whether the kernel can move bytes from one socket to another.
 const splices = false
@@ -13,8 +10,12 @@ const splices = false
 // spliceFrom is of no meaning here.
 const spliceFrom = 0
 
-func (s *stream) spliceable() int { return 0 }
+var errNoPipe = errors.ErrUnsupported
 
-func (f *frames) splice(*net.TCPConn, int) error { return errors.ErrUnsupported }
+type splicer struct{}
 
-func (f *frames) spliceOut(*net.TCPConn) (int, error) { return 0, errors.ErrUnsupported }
+func available(uintptr) int { return 0 }
+
+func (s *stream) splice(int) error { return errNoPipe }
+
+func (s *stream) spliceOut() (int, error) { return 0, errNoPipe }

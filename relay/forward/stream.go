@@ -57,6 +57,10 @@ type stream struct {
 	local  *net.TCPConn // nil at a client that could not reach the game.
 	reader *Reader
 
+	// Of the pump and of Serve, nil until there is much to move.
+	in, out *splicer
+	copies  bool // What the local connection says next cannot be spliced.
+
 	pumped chan struct{} // Closed when nothing more will be pumped.
 	done   chan struct{} // Closed when the stream is over or its connection dead.
 
@@ -149,7 +153,8 @@ func (c *StreamConn) read() error {
 	}
 }
 
-// deliver writes a message's bytes to the stream's local connection.
+// deliver writes a message's bytes to the stream's local connection: data, or with
+// none what is pending.
 func (c *StreamConn) deliver(data []byte) error {
 	c.mu.Lock()
 	s := c.stream
@@ -160,6 +165,22 @@ func (c *StreamConn) deliver(data []byte) error {
 	s.moved = true
 	discard := s.aborted
 	c.mu.Unlock()
+	if data == nil && !discard {
+		n, err := s.spliceOut()
+		c.counters.Received.Add(uint64(n))
+		switch {
+		case n > 0 && err != nil:
+			return s.breakOff()
+		case !errors.Is(err, errNoPipe):
+			return err
+		}
+	}
+	if data == nil {
+		var err error
+		if data, err = c.frames.take(); err != nil {
+			return err
+		}
+	}
 	c.counters.Received.Add(uint64(len(data)))
 	if discard {
 		return nil
@@ -167,12 +188,7 @@ func (c *StreamConn) deliver(data []byte) error {
 	if _, err := s.local.Write(data); err != nil {
 		return s.breakOff()
 	}
-	if c.frames.pending() == 0 {
-		return nil
-	}
-	n, err := c.frames.spliceOut(s.local)
-	c.counters.Received.Add(uint64(n))
-	return err
+	return nil
 }
 
 // control acts on a text message.

@@ -16,175 +16,183 @@ import (
 )
 
 func TestStream_ServerSpeaksFirst(t *testing.T) {
-	p := newPair(t)
-	player, game, over := p.join(t)
-	send(t, game, "SSH-2.0-game\r\n")
-	expect(t, player, "SSH-2.0-game\r\n")
-	_ = game.Close()
-	_ = player.Close()
-	if err := await(t, over); err != nil {
-		t.Error(err)
-	}
+	eachWay(t, func(t *testing.T, p *pair) {
+		player, game, over := p.join(t)
+		send(t, game, "SSH-2.0-game\r\n")
+		expect(t, player, "SSH-2.0-game\r\n")
+		_ = game.Close()
+		_ = player.Close()
+		if err := await(t, over); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestStream_HalfCloseLeavesTheOtherHalf(t *testing.T) {
-	p := newPair(t)
-	for _, first := range []string{"player", "game"} {
-		player, game, over := p.join(t)
-		a, b := player, game
-		if first == "game" {
-			a, b = game, player
+	eachWay(t, func(t *testing.T, p *pair) {
+		for _, first := range []string{"player", "game"} {
+			player, game, over := p.join(t)
+			a, b := player, game
+			if first == "game" {
+				a, b = game, player
+			}
+			send(t, a, "all I have to say")
+			_ = a.CloseWrite()
+			expect(t, b, "all I have to say")
+			if err := ending(b); err != nil {
+				t.Fatalf("%s closed its half: %v at the other end, want EOF", first, err)
+			}
+			send(t, b, "and a late answer")
+			expect(t, a, "and a late answer")
+			_ = b.Close()
+			if err := ending(a); err != nil {
+				t.Fatalf("%s closed its half first, the other later: %v, want EOF", first, err)
+			}
+			if err := await(t, over); err != nil {
+				t.Fatal(err)
+			}
 		}
-		send(t, a, "all I have to say")
-		_ = a.CloseWrite()
-		expect(t, b, "all I have to say")
-		if err := ending(b); err != nil {
-			t.Fatalf("%s closed its half: %v at the other end, want EOF", first, err)
-		}
-		send(t, b, "and a late answer")
-		expect(t, a, "and a late answer")
-		_ = b.Close()
-		if err := ending(a); err != nil {
-			t.Fatalf("%s closed its half first, the other later: %v, want EOF", first, err)
-		}
-		if err := await(t, over); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 func TestStream_ResetReachesTheOtherEndAndFreesTheConnection(t *testing.T) {
-	p := newPair(t)
-	for _, from := range []string{"player", "game"} {
-		player, game, over := p.join(t)
-		send(t, player, "x")
-		expect(t, game, "x")
-		a, b := player, game
-		if from == "game" {
-			a, b = game, player
+	eachWay(t, func(t *testing.T, p *pair) {
+		for _, from := range []string{"player", "game"} {
+			player, game, over := p.join(t)
+			send(t, player, "x")
+			expect(t, game, "x")
+			a, b := player, game
+			if from == "game" {
+				a, b = game, player
+			}
+			forward.Reset(a)
+			if err := ending(b); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s reset: the other end sees %v", from, err)
+			}
+			if err := await(t, over); err != nil {
+				t.Errorf("%s reset: %v, want the data connection idle again", from, err)
+			}
 		}
-		forward.Reset(a)
-		if err := ending(b); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s reset: the other end sees %v", from, err)
-		}
-		if err := await(t, over); err != nil {
-			t.Errorf("%s reset: %v, want the data connection idle again", from, err)
-		}
-	}
+	})
 }
 
 func TestStream_GameGoneAfterItsEndDoesNotHurtTheNextPlayer(t *testing.T) {
-	p := newPair(t)
-	for range 50 {
-		player, game, over := p.join(t)
-		// The game says goodbye and is gone; what the player still sends meets a
-		// closed socket, after the game's fin has passed.
-		send(t, game, "kicked")
-		_ = game.Close()
-		expect(t, player, "kicked")
-		if err := ending(player); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatal(err)
-		}
-		for range 20 {
-			if _, err := io.WriteString(player, "still talking"); err != nil {
-				break
+	eachWay(t, func(t *testing.T, p *pair) {
+		for range 50 {
+			player, game, over := p.join(t)
+			// The game says goodbye and is gone; what the player still sends meets a
+			// closed socket, after the game's fin has passed.
+			send(t, game, "kicked")
+			_ = game.Close()
+			expect(t, player, "kicked")
+			if err := ending(player); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatal(err)
+			}
+			for range 20 {
+				if _, err := io.WriteString(player, "still talking"); err != nil {
+					break
+				}
+			}
+			_ = player.Close()
+			if err := await(t, over); err != nil {
+				t.Fatal(err)
 			}
 		}
-		_ = player.Close()
-		if err := await(t, over); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 func TestStream_RefusedGameResetsThePlayerAtOnce(t *testing.T) {
-	p := newPair(t)
-	for range 3 {
-		player, accepted := tcp(t)
-		p.games <- nil
-		over := p.carry(accepted)
-		if err := ending(player); !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatalf("the player sees %v, want a reset", err)
+	eachWay(t, func(t *testing.T, p *pair) {
+		for range 3 {
+			player, accepted := tcp(t)
+			p.games <- nil
+			over := p.carry(accepted)
+			if err := ending(player); !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("the player sees %v, want a reset", err)
+			}
+			if err := await(t, over); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := await(t, over); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 func TestStream_CarriesManyPlayersOneAfterAnother(t *testing.T) {
-	p := newPair(t)
-	for i := range 200 {
-		player, game, over := p.join(t)
-		if got := <-p.opened; got != openMessage {
-			t.Fatalf("opened with %+v", got)
+	eachWay(t, func(t *testing.T, p *pair) {
+		for i := range 200 {
+			player, game, over := p.join(t)
+			if got := <-p.opened; got != openMessage {
+				t.Fatalf("opened with %+v", got)
+			}
+			text := string(rune('a' + i%26))
+			send(t, player, text)
+			_ = player.CloseWrite()
+			expect(t, game, text)
+			if i%2 == 0 {
+				_ = game.Close() // May overtake the player's end, or not.
+			} else {
+				_ = ending(game)
+				_ = game.Close()
+			}
+			if err := ending(player); err != nil {
+				t.Fatal(err)
+			}
+			if err := await(t, over); err != nil {
+				t.Fatal(err)
+			}
 		}
-		text := string(rune('a' + i%26))
-		send(t, player, text)
-		_ = player.CloseWrite()
-		expect(t, game, text)
-		if i%2 == 0 {
-			_ = game.Close() // May overtake the player's end, or not.
-		} else {
-			_ = ending(game)
-			_ = game.Close()
-		}
-		if err := ending(player); err != nil {
-			t.Fatal(err)
-		}
-		if err := await(t, over); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 func TestStream_MovesEveryByteBothWays(t *testing.T) {
-	p := newPair(t)
-	player, game, over := p.join(t)
-	const size = 16 << 20
-	data := make([]byte, size)
-	_, _ = rand.Read(data)
-	for _, c := range []*net.TCPConn{player, game} {
-		go func() {
-			_, _ = c.Write(data)
-			_ = c.CloseWrite()
-		}()
-	}
-	received := make(chan []byte, 2)
-	for _, c := range []*net.TCPConn{player, game} {
-		go func() {
-			b, _ := io.ReadAll(c)
-			received <- b
-		}()
-	}
-	for range 2 {
-		if b := <-received; !bytes.Equal(b, data) {
-			t.Errorf("%d bytes arrived, not the %d sent", len(b), size)
+	eachWay(t, func(t *testing.T, p *pair) {
+		player, game, over := p.join(t)
+		const size = 16 << 20
+		data := make([]byte, size)
+		_, _ = rand.Read(data)
+		for _, c := range []*net.TCPConn{player, game} {
+			go func() {
+				_, _ = c.Write(data)
+				_ = c.CloseWrite()
+			}()
 		}
-	}
-	if err := await(t, over); err != nil {
-		t.Error(err)
-	}
-	if sent, got := p.counted.Sent.Load(), p.counted.Received.Load(); sent != size || got != size {
-		t.Errorf("counted %d and %d bytes, want %d each way", sent, got, size)
-	}
+		received := make(chan []byte, 2)
+		for _, c := range []*net.TCPConn{player, game} {
+			go func() {
+				b, _ := io.ReadAll(c)
+				received <- b
+			}()
+		}
+		for range 2 {
+			if b := <-received; !bytes.Equal(b, data) {
+				t.Errorf("%d bytes arrived, not the %d sent", len(b), size)
+			}
+		}
+		if err := await(t, over); err != nil {
+			t.Error(err)
+		}
+		if sent, got := p.counted.Sent.Load(), p.counted.Received.Load(); sent != size || got != size {
+			t.Errorf("counted %d and %d bytes, want %d each way", sent, got, size)
+		}
+	})
 }
 
 func TestStream_StalledPlayerIsCutWithItsDataConnection(t *testing.T) {
-	p := newPair(t)
-	_, game, over := p.join(t)
-	stalled := make(chan struct{})
-	go func() {
-		defer close(stalled)
-		_, _ = game.Write(make([]byte, 64<<20))
-	}()
-	<-p.opened
-	p.server.Close()
-	if err := await(t, over); !errors.Is(err, forward.ErrBroken) && !errors.Is(err, forward.ErrUnused) {
-		t.Errorf("outcome %v", err)
-	}
-	_ = game.Close()
-	<-stalled
+	eachWay(t, func(t *testing.T, p *pair) {
+		_, game, over := p.join(t)
+		stalled := make(chan struct{})
+		go func() {
+			defer close(stalled)
+			_, _ = game.Write(make([]byte, 64<<20))
+		}()
+		<-p.opened
+		p.server.Close()
+		if err := await(t, over); !errors.Is(err, forward.ErrBroken) && !errors.Is(err, forward.ErrUnused) {
+			t.Errorf("outcome %v", err)
+		}
+		_ = game.Close()
+		<-stalled
+	})
 }
 
 func TestStream_DeadConnectionLeavesThePlayerForAnother(t *testing.T) {

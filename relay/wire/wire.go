@@ -83,8 +83,10 @@
 // secret in it, is made under TLS as ever. Its answer is the last that the
 // server says under TLS, and the request the last that the client does: from
 // then on each end's frames follow on the TCP connection as they are, without so
-// much as a close_notify. The client sends nothing before the answer. Links and
-// datagram data connections stay encrypted.
+// much as a close_notify. The client sends nothing before the answer. Nothing else
+// changes, but that a binary message may have [MaxPlainMessage] bytes: its bytes
+// are there to be sent when its length is said, and pass from socket to socket.
+// Links and datagram data connections stay encrypted.
 //
 // # Carriers
 //
@@ -237,6 +239,8 @@ const (
 	MaxLinkMessage   = 64 << 10
 	MaxControl       = 4 << 10
 	MaxStreamMessage = 256 << 10
+	// MaxPlainMessage is a binary message of a stream without encryption.
+	MaxPlainMessage = 1 << 20
 	// MaxDatagram is the largest payload of a UDP datagram over IPv4.
 	MaxDatagram = 65507
 	// BatchTarget is the size from which a sender starts another batch.

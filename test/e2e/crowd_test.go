@@ -30,7 +30,18 @@ const (
 )
 
 func TestCrowd_NothingLostNothingMixedNothingKept(t *testing.T) {
-	w, game := ownWorld(t), startEcho(t)
+	crowds(t, ownWorld(t), 10<<20, 2<<20)
+}
+
+func TestCrowd_NothingLostWithoutEncryptionEither(t *testing.T) {
+	crowds(t, makeWorld(t, plain), 4<<20, 2<<20)
+}
+
+// crowds has one crowd after another play, each player moving so many bytes both
+// ways, and looks at what they leave behind.
+func crowds(t *testing.T, w *world, sizes ...int64) {
+	t.Helper()
+	game := startEcho(t)
 	public := w.expose(t, types.CreateTCP, game.port, nil)
 	processes := map[string]*cluster.Process{"panel": w.panel.Process, "agent": w.running}
 	if err := plays(t.Context(), public); err != nil {
@@ -43,7 +54,7 @@ func TestCrowd_NothingLostNothingMixedNothingKept(t *testing.T) {
 
 	// The second crowd must find room in what the first one left.
 	resident := make(map[string][]int)
-	for round, size := range []int64{10 << 20, 2 << 20} {
+	for round, size := range sizes {
 		started := time.Now()
 		crowd(t, public, size)
 		took := time.Since(started)

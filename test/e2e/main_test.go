@@ -77,6 +77,7 @@ type tunnelServer int
 const (
 	embedded   tunnelServer = iota // In the panel.
 	standAlone                     // In a process of its own.
+	plain                          // In the panel, with streams that are not encrypted.
 )
 
 func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
@@ -98,6 +99,7 @@ func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
 		Bin: binaries, Dir: w.dir,
 		Listen: ports, Relay: ports + 1,
 		PortFirst: ports + 2, PortLast: ports + 1 + publicPorts,
+		PlainStreams: where == plain,
 	}
 	if where == standAlone {
 		options.Relay = 0
@@ -118,6 +120,9 @@ func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
 		}
 	}
 	w.agent = cluster.NewAgent(binaries, w.dir, "home-server", nil)
+	if where == plain {
+		w.agent.Env = append(w.agent.Env, "ECLITUNNEL_PLAIN_STREAMS=true")
+	}
 	if err := w.agent.Enroll(ctx, w.panel); err != nil {
 		return nil, err
 	}
