@@ -127,9 +127,12 @@ func (p *pools) learn(b *Buffer) {
 	case n == len(b.room):
 		p.next = p.large
 	case n < smallChunk:
-		p.next = p.small
+		p.calm()
 	}
 }
+
+// calm chooses the small one.
+func (p *pools) calm() { p.next = p.small }
 
 // busy reports whether the last read filled its buffer, or nearly so.
 func (p *pools) busy() bool { return p.next == p.large }

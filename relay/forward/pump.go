@@ -2,6 +2,7 @@ package forward
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -116,40 +117,45 @@ func (c *StreamConn) idle() error {
 // either ends, and says how.
 func (s *stream) pump() {
 	for {
-		b, much, err := s.next()
-		switch {
-		case err != nil:
+		if s.busy() {
+			n, err := s.splice()
+			s.conn.counters.Sent.Add(uint64(n))
+			switch {
+			case n > 0 && err != nil:
+				s.conn.Close() // Serve notes the end.
+				return
+			case n > 0:
+				continue
+			case !errors.Is(err, errUnspliced):
+				s.pumpFailed()
+				return
+			}
+		}
+		b, err := s.reader.Next()
+		if err != nil {
 			s.pumpFailed()
 			return
-		case b != nil && len(b.Data) == 0:
+		}
+		if len(b.Data) == 0 {
 			b.Release()
 			s.say(finished)
 			return
 		}
 		s.touch()
-		if b == nil {
-			err = s.splice(much)
-		} else {
-			err = s.conn.frames.writeBytes(b)
-			s.conn.counters.Sent.Add(uint64(len(b.Data)))
-			b.Release()
-		}
+		n := len(b.Data)
+		err = s.conn.frames.writeBytes(b)
+		b.Release()
 		if err != nil {
 			s.conn.Close() // Serve notes the end.
 			return
 		}
+		s.conn.counters.Sent.Add(uint64(n))
 	}
 }
 
-// next waits for what the local connection says, and returns it, or how much of it
-// there is to be spliced.
-func (s *stream) next() (*Buffer, int, error) {
-	if s.conn.frames.plain && !s.copies {
-		return s.reader.nextOrMuch()
-	}
-	s.copies = false
-	b, err := s.reader.Next()
-	return b, 0, err
+// busy reports whether the kernel should move what the local connection says next.
+func (s *stream) busy() bool {
+	return splices && s.conn.frames.plain && s.reader.pools.busy()
 }
 
 func (s *stream) touch() {

@@ -32,9 +32,3 @@ func (r *Reader) Next() (*Buffer, error) {
 	r.pools.learn(b)
 	return b, nil
 }
-
-// nextOrMuch is Next: there is nothing to splice with.
-func (r *Reader) nextOrMuch() (*Buffer, int, error) {
-	b, err := r.Next()
-	return b, 0, err
-}

@@ -14,8 +14,6 @@ import (
 type Reader struct {
 	raw    syscall.RawConn
 	pools  pools
-	leaves bool // Next leaves much where it is, for splice,
-	left   int  // and how much that is.
 	buffer *Buffer
 	err    error
 	try    func(fd uintptr) bool // Made once: a closure for each read would be garbage.
@@ -34,19 +32,6 @@ func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
 // Next waits for data and returns it, at the end of a stream (and for an empty
 // datagram) with no bytes. A read deadline set on the socket holds.
 func (r *Reader) Next() (*Buffer, error) {
-	r.leaves = false
-	return r.next()
-}
-
-// nextOrMuch is Next, but where the reads before have shown a stream to be busy and
-// there is as much again, it returns no buffer, and how much can be spliced.
-func (r *Reader) nextOrMuch() (*Buffer, int, error) {
-	r.leaves, r.left = true, 0
-	b, err := r.next()
-	return b, r.left, err
-}
-
-func (r *Reader) next() (*Buffer, error) {
 	if err := r.raw.Read(r.try); err != nil {
 		return nil, err
 	}
@@ -58,12 +43,6 @@ func (r *Reader) next() (*Buffer, error) {
 // read is called when the socket may be readable; false means that it was not,
 // and has the runtime wait until it is.
 func (r *Reader) read(fd uintptr) bool {
-	if r.leaves && r.pools.busy() {
-		if n := available(fd); n >= spliceFrom {
-			r.left, r.err = n, nil
-			return true
-		}
-	}
 	b := borrow(r.pools.next)
 	for {
 		n, err := syscall.Read(int(fd), b.room)

@@ -17,15 +17,16 @@ import (
 const splices = true
 
 // A message is spliced if it has at least spliceFrom bytes; fewer are not worth the
-// kernel's while. It has at most spliceMost, so that it fits a pipe with its
-// header, which takes a page.
+// kernel's while. It has at most spliceMost, which leaves room in the receiver's
+// pipe, of as many pages, for those that are cut on the way: it is moved at once.
 const (
 	spliceFrom = 16 << 10
-	spliceMost = pipeSize - 8<<10
+	spliceMost = pipeSize * 7 / 8
 )
 
-// errNoPipe means that all pipes there may be are in use. Nothing has been moved.
-var errNoPipe = errors.New("forward: no pipe left")
+// errUnspliced means that nothing has been moved, for want of a pipe or since a
+// socket is not made for it: what there is has to be read.
+var errUnspliced = errors.New("forward: not to be spliced")
 
 // splicer moves bytes from one socket to another within the kernel, through a
 // pipe that it borrows once there is something to move and returns when that is
@@ -33,9 +34,9 @@ var errNoPipe = errors.New("forward: no pipe left")
 type splicer struct {
 	from, to syscall.RawConn
 	pipe     *pipe
-	want     int  // How much to take, at most,
-	taken    int  // and how much it was.
-	more     bool // More will follow at once: what is sent does not leave alone.
+	want     int    // How much to take, at most,
+	taken    int    // and how much it was.
+	header   []byte // What precedes that where it goes, as far as it is left.
 	err      error
 
 	fill, drain func(fd uintptr) bool // Made once: closures would be garbage.
@@ -55,14 +56,14 @@ func newSplicer(from syscall.RawConn, to *net.TCPConn) (*splicer, error) {
 func (s *splicer) borrow() error {
 	if s.pipe == nil {
 		if s.pipe = pipes.borrow(); s.pipe == nil {
-			return errNoPipe
+			return errUnspliced
 		}
 	}
 	return nil
 }
 
-// begin has a few bytes go in front of what is taken next, and reports whether
-// there is a pipe for that.
+// begin puts a few bytes in front of what is taken next, and reports whether there
+// is a pipe for that.
 func (s *splicer) begin(b []byte) bool {
 	if s.borrow() != nil {
 		return false
@@ -78,7 +79,7 @@ func (s *splicer) begin(b []byte) bool {
 
 // take waits for bytes, takes some of them, at most want, and returns how many.
 // That is none if there is nothing yet to follow what begin was given. It fails
-// with io.ErrUnexpectedEOF if no more will come, and with errNoPipe.
+// with io.ErrUnexpectedEOF if no more will come, and with errUnspliced.
 func (s *splicer) take(want int) (int, error) {
 	s.want, s.taken, s.err = want, 0, nil
 	if err := s.from.Read(s.fill); err != nil {
@@ -107,6 +108,8 @@ func (s *splicer) tryFill(fd uintptr) bool {
 			}
 			s.giveBack()
 			return false
+		case errors.Is(err, unix.EINVAL):
+			s.err = errUnspliced
 		case err != nil:
 			s.err = os.NewSyscallError("splice", err)
 		case n == 0:
@@ -119,27 +122,36 @@ func (s *splicer) tryFill(fd uintptr) bool {
 	}
 }
 
-// give passes on what was taken. After an error the rest of that is lost.
-func (s *splicer) give(more bool) error {
-	s.more, s.err = more, nil
+// give passes on a header and what was taken. After an error the rest of that is
+// lost.
+func (s *splicer) give(header []byte) error {
+	s.header, s.err = header, nil
 	if err := s.to.Write(s.drain); err != nil {
 		s.err = err
 	}
-	if s.err != nil {
-		s.giveBack()
-	}
+	s.giveBack()
 	return s.err
 }
 
 // tryDrain is called when there may be room for more; false has the runtime wait
 // for some.
 func (s *splicer) tryDrain(fd uintptr) bool {
-	flags := unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
-	if s.more {
-		flags |= unix.SPLICE_F_MORE
+	for len(s.header) > 0 {
+		// It does not leave alone.
+		n, err := unix.SendmsgN(int(fd), s.header, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return false
+		case err != nil:
+			s.err = os.NewSyscallError("sendmsg", err)
+			return true
+		default:
+			s.header = s.header[n:]
+		}
 	}
 	for s.pipe.holds > 0 {
-		n, err := unix.Splice(s.pipe.out, nil, int(fd), nil, s.pipe.holds, flags)
+		n, err := unix.Splice(s.pipe.out, nil, int(fd), nil, s.pipe.holds, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
@@ -162,55 +174,36 @@ func (s *splicer) giveBack() {
 	}
 }
 
-// available is how many bytes can be read from a socket now.
-func available(fd uintptr) int {
-	n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-	if err != nil {
-		return 0 // Reading says why.
-	}
-	return n
-}
-
-// splice writes a binary message of at most n bytes, which are there to be read
-// from the stream's local connection. It leaves them to be copied where that is not
-// possible. After an error the data connection is of no use any more: the peer
-// waits for the rest of a message.
-func (s *stream) splice(n int) error {
+// splice waits for what the local connection says, writes it as one binary message,
+// and returns how much it was. The length of the message is said when the bytes are
+// in the pipe: nothing that happens to the local connection leaves it half said.
+// An error with some bytes is one of the data connection, and one without is one of
+// the local connection, or errUnspliced.
+func (s *stream) splice() (int, error) {
 	f := s.conn.frames
 	if s.in == nil {
 		var err error
 		if s.in, err = newSplicer(s.reader.raw, f.socket.TCPConn); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	defer s.in.giveBack()
+	n, err := s.in.take(spliceMost)
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return 0, errUnspliced // It is there to be read again, unlike an error.
+	case err != nil:
+		return 0, err
+	case n < spliceFrom:
+		s.reader.pools.calm()
+	}
+	s.touch()
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	n = min(n, spliceMost)
-	if !s.in.begin(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n))) {
-		s.copies = true
-		return nil
-	}
-	for begun := false; n > 0; begun = true {
-		taken, err := s.in.take(n)
-		if err != nil && !begun {
-			s.copies = true // Reading tells what it is, if it is more than that.
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		n -= taken
-		if err := s.in.give(n > 0); err != nil {
-			return err
-		}
-		s.conn.counters.Sent.Add(uint64(taken))
-	}
-	return nil
+	return n, s.in.give(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n)))
 }
 
 // spliceOut moves some of the pending payload to the stream's local connection,
-// and returns how much. With errNoPipe that is nothing. Any other error with some
+// and returns how much. With errUnspliced that is nothing. Any other error with some
 // moved is one of the local connection, and one with none of the data connection.
 func (s *stream) spliceOut() (int, error) {
 	f := s.conn.frames
@@ -222,17 +215,16 @@ func (s *stream) spliceOut() (int, error) {
 	}
 	n, want := len(f.rest), f.pending()
 	if n > 0 && !s.out.begin(f.rest) {
-		return 0, errNoPipe
+		return 0, errUnspliced
 	}
-	f.rest = nil
-	f.giveBack()
 	taken, err := s.out.take(want)
 	if err != nil {
 		return 0, err
 	}
-	defer s.out.giveBack()
+	f.rest = nil
+	f.giveBack()
 	n += taken
 	f.spliced = true
 	f.passed(int64(n))
-	return n, s.out.give(false)
+	return n, s.out.give(nil)
 }

@@ -10,12 +10,10 @@ const splices = false
 // spliceFrom is of no meaning here.
 const spliceFrom = 0
 
-var errNoPipe = errors.ErrUnsupported
+var errUnspliced = errors.ErrUnsupported
 
 type splicer struct{}
 
-func available(uintptr) int { return 0 }
+func (s *stream) splice() (int, error) { return 0, errUnspliced }
 
-func (s *stream) splice(int) error { return errNoPipe }
-
-func (s *stream) spliceOut() (int, error) { return 0, errNoPipe }
+func (s *stream) spliceOut() (int, error) { return 0, errUnspliced }

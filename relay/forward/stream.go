@@ -59,7 +59,6 @@ type stream struct {
 
 	// Of the pump and of Serve, nil until there is much to move.
 	in, out *splicer
-	copies  bool // What the local connection says next cannot be spliced.
 
 	pumped chan struct{} // Closed when nothing more will be pumped.
 	done   chan struct{} // Closed when the stream is over or its connection dead.
@@ -171,7 +170,7 @@ func (c *StreamConn) deliver(data []byte) error {
 		switch {
 		case n > 0 && err != nil:
 			return s.breakOff()
-		case !errors.Is(err, errNoPipe):
+		case !errors.Is(err, errUnspliced):
 			return err
 		}
 	}
