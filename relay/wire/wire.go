@@ -84,8 +84,8 @@
 // server says under TLS, and the request the last that the client does: from
 // then on each end's frames follow on the TCP connection as they are, without so
 // much as a close_notify. The client sends nothing before the answer. Nothing else
-// changes, but that a binary message may have [MaxPlainMessage] bytes: its bytes
-// are there to be sent when its length is said, and pass from socket to socket.
+// changes, but that a binary message may have [MaxPlainMessage] bytes, which an end
+// may move from socket to socket without reading them.
 // Links and datagram data connections stay encrypted.
 //
 // # Carriers
