@@ -8,7 +8,8 @@ import (
 )
 
 // gameWindow is how many bytes a game may send ahead of what the agent has
-// passed on: enough for any local network.
+// passed on: enough for any local network. The kernel allows up to twice as many,
+// the most that can be announced in the unit it chooses for them.
 const gameWindow = 1 << 20
 
 // boundWindow bounds the receive window of a socket to a local program. Besides
