@@ -3,8 +3,11 @@ package agent
 import (
 	"cmp"
 	"math"
+	"os"
+	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,15 +20,37 @@ type linuxSocket struct{ raw syscall.RawConn }
 
 func newPacedSocket(raw syscall.RawConn) pacedSocket { return linuxSocket{raw} }
 
-func (s linuxSocket) read() (reading, error) {
-	var info *unix.TCPInfo
-	var infoErr error
-	// A closed socket says so here, which is how the pacer lets go of it.
-	if err := s.raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	}); err != nil || infoErr != nil {
-		return reading{}, cmp.Or(err, infoErr)
+// inquiry asks the kernel for a socket's TCP_INFO. The pacer asks thousands of
+// idle sockets again and again, which must make no garbage.
+type inquiry struct {
+	info unix.TCPInfo
+	err  error
+	ask  func(fd uintptr) // Made once.
+}
+
+var inquiries = sync.Pool{New: func() any {
+	q := new(inquiry)
+	q.ask = func(fd uintptr) {
+		q.info = unix.TCPInfo{} // Of which an old kernel fills less.
+		size := uint32(unsafe.Sizeof(q.info))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
+			uintptr(unsafe.Pointer(&q.info)), uintptr(unsafe.Pointer(&size)), 0)
+		q.err = nil
+		if errno != 0 {
+			q.err = os.NewSyscallError("getsockopt", errno)
+		}
 	}
+	return q
+}}
+
+func (s linuxSocket) read() (reading, error) {
+	q := inquiries.Get().(*inquiry)
+	defer inquiries.Put(q)
+	// A closed socket says so here, which is how the pacer lets go of it.
+	if err := s.raw.Control(q.ask); err != nil || q.err != nil {
+		return reading{}, cmp.Or(err, q.err)
+	}
+	info := &q.info
 	r := reading{
 		// What came behind a loss is not acknowledged before that is repaired.
 		arrived: info.Bytes_acked + uint64(info.Sacked)*uint64(info.Snd_mss),

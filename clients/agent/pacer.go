@@ -124,7 +124,10 @@ type path struct {
 	cursor      int // The first of the quiet connections to read next.
 	least       time.Duration
 	leastAt     time.Time
-	rates       []float64 // Of the last reading.
+
+	// Of the last reading, kept for the memory.
+	turn  []*pacedConnection
+	rates []float64
 }
 
 // pacedConnection is one connection on a path.
@@ -165,8 +168,7 @@ func (p *path) add(socket pacedSocket) {
 // has read.
 func (p *path) tick(now time.Time) (busy bool) {
 	d := digest{at: now}
-	p.rates = p.rates[:0]
-	var read []*pacedConnection
+	p.turn, p.rates = p.turn[:0], p.rates[:0]
 	quiet := 0
 	kept := p.connections[:0]
 	for i, c := range p.connections {
@@ -182,7 +184,7 @@ func (p *path) tick(now time.Time) (busy bool) {
 			continue // Closed.
 		}
 		kept = append(kept, c)
-		read = append(read, c)
+		p.turn = append(p.turn, c)
 		busy = busy || c.busy
 	}
 	if p.cursor += quietReadings; p.cursor >= len(kept) {
@@ -193,9 +195,10 @@ func (p *path) tick(now time.Time) (busy bool) {
 	d.least = p.least
 	p.governor.observe(d)
 	each := share(p.governor.allowed(), p.rates)
-	for _, c := range read {
+	for _, c := range p.turn {
 		p.limit(c, each)
 	}
+	clear(p.turn) // A closed connection is not to be held.
 	return busy
 }
 
