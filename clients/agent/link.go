@@ -183,53 +183,54 @@ func (s *session) dial(ctx context.Context, ask wire.LinkMessage) {
 	s.mu.Unlock()
 	for range count {
 		s.connections.Go(func() {
-			err := s.connect(ctx, ask)
-			s.link.log.Debug("data connection ended", slog.String("kind", string(ask.Kind)), slog.Any("reason", err))
-			s.mu.Lock()
-			s.open--
-			s.mu.Unlock()
+			serve, err := s.connect(ctx, ask)
+			if err != nil {
+				s.ended(ask, err)
+				return
+			}
+			// On a stack of its own: the one that opened the connection has grown to
+			// twice what serving takes, and it lasts as long as its goroutine.
+			s.connections.Go(func() { s.ended(ask, serve()) })
 		})
 	}
 }
 
-// connect opens one data connection and serves it until it or ctx ends.
-func (s *session) connect(ctx context.Context, ask wire.LinkMessage) error {
-	select {
-	case s.dials <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	opened := func() { <-s.dials }
-	if ask.Kind == wire.KindDatagram {
-		return s.connectDatagrams(ctx, ask, opened)
-	}
-	return s.connectStream(ctx, opened)
+// ended notes the end of a data connection, or that there is none.
+func (s *session) ended(ask wire.LinkMessage, reason error) {
+	s.link.log.Debug("data connection ended", slog.String("kind", string(ask.Kind)), slog.Any("reason", reason))
+	s.mu.Lock()
+	s.open--
+	s.mu.Unlock()
 }
 
-func (s *session) connectDatagrams(ctx context.Context, ask wire.LinkMessage, opened func()) error {
-	dialler, _ := s.link.credentials()
-	ws, err := dialler.datagrams(ctx, ask.Carrier, s.secret)
-	opened()
-	if err != nil {
-		return err
+// connect opens one data connection, and returns what serves it until it or ctx
+// ends.
+func (s *session) connect(ctx context.Context, ask wire.LinkMessage) (serve func() error, err error) {
+	select {
+	case s.dials <- struct{}{}:
+		defer func() { <-s.dials }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	connections := s.link.links.counters.connections(wire.KindDatagram)
-	connections.Add(1)
-	defer connections.Add(-1)
+	dialler, _ := s.link.credentials()
+	if ask.Kind == wire.KindStream {
+		data, err := dialler.stream(ctx, s.secret)
+		return func() error { return s.serveStreams(ctx, data) }, err
+	}
+	ws, err := dialler.datagrams(ctx, ask.Carrier, s.secret)
 	port := ask.UDP
 	if dialler.proxied() {
 		port = 0
 	}
-	return s.serveDatagrams(ctx, ws, ask.Carrier, port)
+	return func() error {
+		connections := s.link.links.counters.connections(wire.KindDatagram)
+		connections.Add(1)
+		defer connections.Add(-1)
+		return s.serveDatagrams(ctx, ws, ask.Carrier, port)
+	}, err
 }
 
-func (s *session) connectStream(ctx context.Context, opened func()) error {
-	dialler, _ := s.link.credentials()
-	data, err := dialler.stream(ctx, s.secret)
-	opened()
-	if err != nil {
-		return err
-	}
+func (s *session) serveStreams(ctx context.Context, data net.Conn) error {
 	counters := &s.link.links.counters
 	connections := counters.connections(wire.KindStream)
 	connections.Add(1)
