@@ -144,7 +144,7 @@ func (c *StreamConn) read() error {
 		if kind == wire.OpBinary {
 			err = c.deliver(data)
 		} else {
-			err = c.control(data)
+			err = c.controlApart(data)
 		}
 		if err != nil {
 			return err
@@ -188,6 +188,15 @@ func (c *StreamConn) deliver(data []byte) error {
 		return s.breakOff()
 	}
 	return nil
+}
+
+// controlApart is control on a goroutine of its own, whose stack goes with it: to
+// decode a message and to dial a game take one that Serve would keep for as long as
+// the data connection lives.
+func (c *StreamConn) controlApart(data []byte) error {
+	acted := make(chan error)
+	go func() { acted <- c.control(data) }()
+	return <-acted
 }
 
 // control acts on a text message.
