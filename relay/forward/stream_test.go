@@ -2,10 +2,8 @@ package forward_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"io"
-	"net"
 	"syscall"
 	"testing"
 
@@ -146,31 +144,8 @@ func TestStream_CarriesManyPlayersOneAfterAnother(t *testing.T) {
 
 func TestStream_MovesEveryByteBothWays(t *testing.T) {
 	eachWay(t, func(t *testing.T, p *pair) {
-		player, game, over := p.join(t)
 		const size = 16 << 20
-		data := make([]byte, size)
-		_, _ = rand.Read(data)
-		for _, c := range []*net.TCPConn{player, game} {
-			go func() {
-				_, _ = c.Write(data)
-				_ = c.CloseWrite()
-			}()
-		}
-		received := make(chan []byte, 2)
-		for _, c := range []*net.TCPConn{player, game} {
-			go func() {
-				b, _ := io.ReadAll(c)
-				received <- b
-			}()
-		}
-		for range 2 {
-			if b := <-received; !bytes.Equal(b, data) {
-				t.Errorf("%d bytes arrived, not the %d sent", len(b), size)
-			}
-		}
-		if err := await(t, over); err != nil {
-			t.Error(err)
-		}
+		moves(t, p, size)
 		if sent, got := p.counted.Sent.Load(), p.counted.Received.Load(); sent != size || got != size {
 			t.Errorf("counted %d and %d bytes, want %d each way", sent, got, size)
 		}
