@@ -172,6 +172,15 @@ func TestTunnelServer_ComesBackWithTheFeature(t *testing.T) {
 	})
 	setTunnels(t, admin, true)
 	embedded(t, admin)
+	// A panel that has not heard of it yet ends channels.
+	controltest.Eventually(t, "channel stays", func() bool {
+		ws, err := p.Dial(t.Context(), device.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hello := types.Hello{Type: types.TypeHello, AgentVersion: "0.0.0-test", Platform: "test/test"}
+		return ws.WriteJSON(hello) == nil && controltest.NewPeer(t, ws).Stays()
+	})
 	agent := p.Connect(device)
 	ready(agent, controltest.Next[types.ClientSnapshot](agent).Revision, created.ID)
 	listening(t, admin, created.ID)
