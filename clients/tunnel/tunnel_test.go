@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,16 +42,20 @@ func problem(status int, code types.ErrorCode) answer {
 // script serves the answers in order and then repeats the last one.
 type script struct {
 	*httptest.Server
-	requests []*http.Request
-	waits    []time.Duration
+	waits []time.Duration
+
+	mu       sync.Mutex // A cut connection orders nothing between the client and its handler.
+	received []*http.Request
 }
 
 func serve(t *testing.T, answers ...answer) *script {
 	t.Helper()
 	s := &script{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := answers[min(len(s.requests), len(answers)-1)]
-		s.requests = append(s.requests, r)
+		s.mu.Lock()
+		a := answers[min(len(s.received), len(answers)-1)]
+		s.received = append(s.received, r)
+		s.mu.Unlock()
 		if a.cut {
 			panic(http.ErrAbortHandler)
 		}
@@ -70,6 +76,12 @@ func serve(t *testing.T, answers ...answer) *script {
 	}))
 	t.Cleanup(s.Close)
 	return s
+}
+
+func (s *script) requests() []*http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.received)
 }
 
 func (s *script) client(t *testing.T, token string) *tunnel.Client {
@@ -99,7 +111,7 @@ func TestClient_SendsTokenAndUserAgent(t *testing.T) {
 	if _, err := s.client(t, "secret-token").Allocations(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h := s.requests[0].Header
+	h := s.requests()[0].Header
 	if h.Get("Authorization") != "Bearer secret-token" || h.Get("User-Agent") != "eclitunnel" {
 		t.Errorf("headers %v", h)
 	}
@@ -151,16 +163,16 @@ func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, c.answers...)
 			_, err := s.client(t, "").Allocations(t.Context())
-			if len(s.requests) != c.tries || (err == nil) != c.succeed {
-				t.Errorf("%d tries and error %v, want %d and success %v", len(s.requests), err, c.tries, c.succeed)
+			if tries := len(s.requests()); tries != c.tries || (err == nil) != c.succeed {
+				t.Errorf("%d tries and error %v, want %d and success %v", tries, err, c.tries, c.succeed)
 			}
 		})
 	}
 	t.Run("a POST is sent once", func(t *testing.T) {
 		s := serve(t, unavailable)
 		_, err := s.client(t, "").StartEnrollment(t.Context(), types.EnrollmentStart{Name: "x"})
-		if len(s.requests) != 1 || !tunnel.HasCode(err, types.CodeUnavailable) {
-			t.Errorf("%d tries, error %v", len(s.requests), err)
+		if tries := len(s.requests()); tries != 1 || !tunnel.HasCode(err, types.CodeUnavailable) {
+			t.Errorf("%d tries, error %v", tries, err)
 		}
 	})
 	t.Run("Retry-After is the least wait", func(t *testing.T) {
@@ -196,7 +208,7 @@ func TestClient_CollectsAllPages(t *testing.T) {
 	if err != nil || len(all) != 1010 {
 		t.Fatalf("%d allocations, error %v", len(all), err)
 	}
-	if got := s.requests[1].URL.Query().Get("after"); got != "100" {
+	if got := s.requests()[1].URL.Query().Get("after"); got != "100" {
 		t.Errorf("second page after %q", got)
 	}
 }
