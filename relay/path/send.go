@@ -47,14 +47,16 @@ func (p *Path) put(records []wire.Record) outcome {
 }
 
 // putAll queues datagrams that have nothing to do with each other, as far as they
-// fit, and hands those that do not to other.
+// fit, and hands those that do not to other; all of them, if the path has just closed.
 func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 	budget := int(p.budget.Load())
 	sent, payload, overflowed := 0, 0, 0
-	var next int
 	p.queueMu.Lock()
-	for next = range datagrams {
-		d := datagrams[next : next+1]
+	if p.closed {
+		budget = 0
+	}
+	for i := range datagrams {
+		d := datagrams[i : i+1]
 		size := wire.EncodedSize(&d[0])
 		if size > budget {
 			continue
