@@ -148,6 +148,15 @@ func (d *dataPlaneTest) join(port int) *net.TCPConn {
 	return dialTCP(d.t, "127.0.0.1", port)
 }
 
+// greet has a player join whose game echoes, and be answered.
+func (d *dataPlaneTest) greet(port int) *net.TCPConn {
+	d.t.Helper()
+	player := d.join(port)
+	say(d.t, player, "x")
+	hear(d.t, player, "x")
+	return player
+}
+
 func dialTCP(t testing.TB, host string, port int) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))

@@ -204,9 +204,7 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 		if err := <-cut; err == nil {
 			t.Error("the game is not told that the player left")
 		}
-		other := d.join(port)
-		say(t, other, "x")
-		hear(t, other, "x")
+		d.greet(port)
 	}
 	_ = d.stop()
 	select {

@@ -108,9 +108,7 @@ func TestTunnel_ResetPassesBothWays(t *testing.T) {
 	if err := howItEnds(player); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the game reset: the player sees %v", err)
 	}
-	player = d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player = d.greet(port)
 	forward.Reset(player)
 	if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the player reset: the game sees %v", err)
@@ -136,9 +134,7 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.JoinWait = time.Minute }})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
 	// One player first, so that the baseline has what the first one brings.
-	first := d.join(port)
-	say(t, first, "x")
-	hear(t, first, "x")
+	first := d.greet(port)
 	_ = first.Close()
 	goroutines, heap := inUse()
 
@@ -173,9 +169,7 @@ func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.Warm = -1 }})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
 	for i := range 100 {
-		player := d.join(port)
-		say(t, player, "x")
-		hear(t, player, "x")
+		player := d.greet(port)
 		switch i % 3 {
 		case 0:
 			_ = player.CloseWrite()
@@ -230,9 +224,7 @@ func TestTunnel_WarmConnectionsFollowDemand(t *testing.T) {
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
 	var players []*net.TCPConn
 	for range 40 {
-		player := d.join(port)
-		say(t, player, "x")
-		hear(t, player, "x")
+		player := d.greet(port)
 		players = append(players, player)
 	}
 	d.server.AwaitStats(t, "more data connections than players", func(s relay.Stats) bool { return s.DataConnections > 45 })

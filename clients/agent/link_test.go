@@ -24,9 +24,7 @@ import (
 func TestLinks_PlayersStayAndJoinWithThePanelAway(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	before := d.join(port)
-	say(t, before, "x")
-	hear(t, before, "x")
+	before := d.greet(port)
 	d.panel.Disconnect(channel.CloseRestarting, errTest)
 	d.panel.AwaitDisconnected()
 	after := d.join(port)
@@ -45,9 +43,7 @@ func TestLinks_PlayersStayAndJoinWithThePanelAway(t *testing.T) {
 	}
 	d.apply()
 	d.awaitReport(1, types.ReportReady)
-	player := d.join(port)
-	say(t, player, "back again")
-	hear(t, player, "back again")
+	d.greet(port)
 }
 
 func TestLinks_FeatureOffClosesPortsUntilItIsOn(t *testing.T) {
@@ -58,9 +54,7 @@ func TestLinks_FeatureOffClosesPortsUntilItIsOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDataPlane(t, dataPlaneOptions{})
 			port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-			player := d.join(port)
-			say(t, player, "x")
-			hear(t, player, "x")
+			player := d.greet(port)
 			off(d.panel)
 			if err := howItEnds(player); err == nil {
 				t.Error("the player was let go in order, want a reset")
@@ -78,9 +72,7 @@ func TestLinks_FeatureOffClosesPortsUntilItIsOn(t *testing.T) {
 			d.panel.Reconnect()
 			d.panel.AwaitReport(1, types.ReportReady)
 			d.awaitReport(1, types.ReportReady)
-			player = d.join(port)
-			say(t, player, "on again")
-			hear(t, player, "on again")
+			d.greet(port)
 		})
 	}
 }
@@ -88,9 +80,7 @@ func TestLinks_FeatureOffClosesPortsUntilItIsOn(t *testing.T) {
 func TestLinks_NewTokenEndsTheLinkUntilItsTicketComes(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player := d.greet(port)
 	start := time.Now()
 	d.panel.PutClient(d.client, 2)
 	if err := howItEnds(player); err == nil {
@@ -108,9 +98,7 @@ func TestLinks_NewTokenEndsTheLinkUntilItsTicketComes(t *testing.T) {
 	d.mu.Unlock()
 	d.apply()
 	d.awaitReport(1, types.ReportReady)
-	player = d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player = d.greet(port)
 	d.panel.RemoveClient(d.client)
 	if err := howItEnds(player); err == nil {
 		t.Error("the client was deleted: the player was let go in order, want a reset")
@@ -140,17 +128,13 @@ func TestLinks_NewerAgentTakesOver(t *testing.T) {
 		t.Fatalf("the second agent ends with %v, want a takeover", err)
 	}
 	d.awaitReport(1, types.ReportReady)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	d.greet(port)
 }
 
 func TestLinks_TunnelServerRestarts(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player := d.greet(port)
 	if err := d.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -169,17 +153,13 @@ func TestLinks_TunnelServerRestarts(t *testing.T) {
 	d.mu.Unlock()
 	d.apply()
 	d.awaitReport(1, types.ReportReady)
-	player = d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	d.greet(port)
 }
 
 func TestLinks_AnotherKeyKeepsLinkAndPlayers(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player := d.greet(port)
 	before := d.server.Fingerprint()
 	certificate, err := relay.SelfSigned()
 	if err != nil {
@@ -265,9 +245,7 @@ func TestLinks_AllocationOfAnotherServerIsRefused(t *testing.T) {
 func TestLinks_NothingDesiredClosesEverything(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player := d.greet(port)
 	d.agent.Apply(nil, nil)
 	if err := howItEnds(player); err == nil {
 		t.Error("the player was let go in order, want a reset")
@@ -289,16 +267,12 @@ func TestLinks_SilentTunnelServerIsLeft(t *testing.T) {
 	d.servers[0].Address = wire.address
 	d.mu.Unlock()
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	d.greet(port)
 	wire.cut.Store(true) // Open, but nothing passes: no end is told to anybody.
 	d.awaitReport(1, types.ReportFailed)
 	wire.cut.Store(false)
 	d.awaitReport(1, types.ReportReady)
-	player = d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	d.greet(port)
 }
 
 // connectProxy runs an HTTP proxy, and counts what goes through it.
@@ -324,9 +298,7 @@ func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
 		o.Proxy = func(r *http.Request) (*url.URL, error) { return proxy, nil }
 	}})
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	player := d.join(port)
-	say(t, player, "x")
-	hear(t, player, "x")
+	d.greet(port)
 	// Datagrams too, packets of which would go past it.
 	port = d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
 	datagrams := playDatagrams(t, "127.0.0.1", port)

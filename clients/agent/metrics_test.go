@@ -133,9 +133,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 	}})
 	tcp := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) { _, _ = io.Copy(c, c) }), nil)
 	udp := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
-	player := d.join(tcp)
-	say(t, player, "x")
-	hear(t, player, "x")
+	player := d.greet(tcp)
 	if err := refusal(t, tcp); err == nil {
 		t.Error("a second player was served")
 	}
