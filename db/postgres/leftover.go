@@ -25,6 +25,8 @@ type pidFile struct {
 	socketDir string
 }
 
+var errNoPID = errors.New("postmaster.pid names no process")
+
 func readPIDFile(cluster string) (pidFile, error) {
 	content, err := os.ReadFile(filepath.Join(cluster, "postmaster.pid"))
 	if err != nil {
@@ -34,7 +36,7 @@ func readPIDFile(cluster string) (pidFile, error) {
 	lines := append(strings.Split(string(content), "\n"), make([]string, 5)...)
 	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
 	if err != nil || pid <= 0 {
-		return pidFile{}, fmt.Errorf("postmaster.pid names no process: %q", lines[0])
+		return pidFile{}, fmt.Errorf("%w: %q", errNoPID, lines[0])
 	}
 	return pidFile{pid: pid, cluster: lines[1], socketDir: lines[4]}, nil
 }
@@ -43,7 +45,8 @@ func readPIDFile(cluster string) (pidFile, error) {
 // was killed itself left behind. We hold the lock, so no living panel needs it.
 func stopLeftover(ctx context.Context, cluster string, logger *slog.Logger) error {
 	left, err := readPIDFile(cluster)
-	if errors.Is(err, fs.ErrNotExist) {
+	// Who is killed between making the file and writing it leaves it empty. What runs is seen without.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPID) && seesEveryServer {
 		left, err = pidFile{}, nil
 	}
 	if err != nil {

@@ -33,15 +33,33 @@ func serversOn(cluster string) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		// Errors mean that it has ended, is a zombie, or is not ours to look at and so not our server.
-		program, err := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
-		if err != nil || !strings.HasPrefix(filepath.Base(program), "postgres") {
+		cwd, err := os.Stat(filepath.Join("/proc", entry.Name(), "cwd"))
+		// Root in a container may have no right to look at processes of other users (CAP_SYS_PTRACE),
+		// such as a server that it started itself. A command line is everybody's to read.
+		if errors.Is(err, fs.ErrPermission) && isPostmaster(entry.Name(), cluster) {
+			pids = append(pids, pid)
 			continue
 		}
-		cwd, err := os.Stat(filepath.Join("/proc", entry.Name(), "cwd"))
-		if err == nil && os.SameFile(cwd, here) {
+		// Other errors mean that it has ended, is a zombie, or is not our server.
+		if err != nil || !os.SameFile(cwd, here) {
+			continue
+		}
+		// One that is ending has no program any more, but the shared memory until that is unmapped,
+		// and Postgres does not start as long as anybody has it. The directory it loses after that.
+		program, err := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && strings.HasPrefix(filepath.Base(program), "postgres") {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// isPostmaster reports whether a process was started as "postgres -D cluster …".
+func isPostmaster(pid, cluster string) bool {
+	content, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+	if err != nil {
+		return false
+	}
+	args := strings.Split(string(content), "\x00")
+	return len(args) > 2 && strings.HasPrefix(filepath.Base(args[0]), "postgres") && args[1] == "-D" && args[2] == cluster
 }

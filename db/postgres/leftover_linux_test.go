@@ -1,0 +1,86 @@
+//go:build linux
+
+package postgres_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/eclitunnel/eclitunnel/db/postgres"
+)
+
+// Root in a container has no CAP_SYS_PTRACE, as a rule, and may not look at other users' processes.
+func TestStart_EndsAServerThatItMayNotLookAt(t *testing.T) {
+	needRoot(t)
+	dir := sharedDir(t)
+	options := postgres.Options{DataDir: dir, Settings: hasty}
+	stop(t, start(t, options))
+	program, err := exec.LookPath("postgres")
+	check(t, err)
+	program, err = filepath.EvalSymlinks(program)
+	check(t, err)
+	cluster := filepath.Join(dir, "cluster")
+	orphan := exec.CommandContext(t.Context(), program, "-D", cluster,
+		"-c", "listen_addresses=", "-c", "unix_socket_directories="+cluster)
+	orphan.SysProcAttr = &syscall.SysProcAttr{Credential: ownerOf(t, cluster)}
+	orphan.Dir = cluster
+	check(t, orphan.Start())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = orphan.Wait() // It is told to end.
+	}()
+	await(t, "the socket of the orphan", func() bool { return exists(t, filepath.Join(cluster, ".s.PGSQL.5432")) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var server *postgres.Server
+	withoutCapability(t, unix.CAP_SYS_PTRACE, func() { server, err = postgres.Start(ctx, options) })
+	select {
+	case <-ended:
+	default:
+		t.Error("the server of the earlier run still runs")
+		_ = orphan.Process.Signal(syscall.SIGINT)
+		<-ended
+	}
+	check(t, err)
+	stop(t, server)
+}
+
+// withoutCapability calls f on a thread that lacks a capability.
+func withoutCapability(t *testing.T, capability int, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // Never unlocked: the thread ends with the goroutine.
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var sets [2]unix.CapUserData
+		if err := unix.Capget(&header, &sets[0]); err != nil {
+			done <- err
+			return
+		}
+		sets[capability/32].Effective &^= 1 << (capability % 32)
+		if err := unix.Capset(&header, &sets[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	check(t, <-done)
+}
+
+func TestStart_AfterADeathThatLeftAnEmptyPidFile(t *testing.T) {
+	dir := sharedDir(t)
+	s := start(t, postgres.Options{DataDir: dir})
+	stop(t, s)
+	check(t, os.WriteFile(filepath.Join(dir, "cluster", "postmaster.pid"), nil, 0o600))
+	start(t, postgres.Options{DataDir: dir})
+}
