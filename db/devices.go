@@ -210,7 +210,7 @@ func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (De
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
-			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`,
+			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`,
 			scope.args(id)...)
 		if err != nil {
 			return err
@@ -223,12 +223,10 @@ func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (De
 		if err != nil {
 			return err
 		}
-		var servers []uuid.UUID
-		err = tx.SelectContext(ctx, &servers, `SELECT DISTINCT server_id FROM allocations WHERE device_id = $1`, id)
-		if err != nil {
+		if err := notifyServersOf(ctx, tx, id); err != nil {
 			return err
 		}
-		return notify(ctx, tx, append(servers, id)...)
+		return notify(ctx, tx, id)
 	})
 	return device, wrap(err, "regenerate token of device %s", id)
 }
@@ -270,6 +268,18 @@ func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (D
 		return notifyClientsOf(ctx, tx, device.ID)
 	})
 	return device, wrap(err, "ensure embedded server %q", server.Name)
+}
+
+// notifyServersOf notifies the tunnel servers on which clients have ports. Those of allocations that
+// are being made are among them only if the client's row is locked FOR UPDATE, which waits for those.
+func notifyServersOf(ctx context.Context, tx *sqlx.Tx, clients ...uuid.UUID) error {
+	var servers []uuid.UUID
+	err := tx.SelectContext(ctx, &servers,
+		`SELECT DISTINCT server_id FROM allocations WHERE device_id = ANY ($1::uuid[])`, uuidArray(clients))
+	if err != nil {
+		return err
+	}
+	return notify(ctx, tx, servers...)
 }
 
 // notifyClientsOf notifies the clients with allocations on a tunnel server.

@@ -130,20 +130,26 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 }
 
 // NextEnrollmentToken raises the token version of a device that is approved and has never
-// connected, for a token that replaces the last one polled. Otherwise it returns [ErrConflict].
+// connected, for a token that replaces the last one polled, and notifies the tunnel servers on which
+// it has been given ports meanwhile: they know it by the version before. Otherwise it returns
+// [ErrConflict].
 func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int64, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
 		var ready bool
 		err := tx.GetContext(ctx, &ready,
-			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL FROM devices WHERE id = $1 FOR NO KEY UPDATE`, id)
+			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL FROM devices WHERE id = $1 FOR UPDATE`, id)
 		if err != nil {
 			return err
 		}
 		if !ready {
 			return ErrConflict
 		}
-		return tx.GetContext(ctx, &version,
+		err = tx.GetContext(ctx, &version,
 			`UPDATE devices SET token_version = token_version + 1 WHERE id = $1 RETURNING token_version`, id)
+		if err != nil {
+			return err
+		}
+		return notifyServersOf(ctx, tx, id)
 	})
 	return version, wrap(err, "enrollment token of device %s", id)
 }

@@ -232,3 +232,34 @@ func TestMaintain_KeepsApprovedDevices(t *testing.T) {
 	_, err := d.Device(t.Context(), everything, expired.ID)
 	wantErr(t, err, db.ErrNotFound)
 }
+
+// A token that replaces the last is news to the tunnel servers that have been given the client's
+// token version: they refuse tickets of any other.
+func TestNextEnrollmentToken_NotifiesTunnelServers(t *testing.T) {
+	d := dbtest.New(t)
+	server := enroll(t, d, db.KindServer, nil)
+	client := startEnrollment(t, d, db.KindClient)
+	_, err := d.ApproveDevice(t.Context(), client.ID, db.Approval{At: noon})
+	check(t, err)
+	allocate(t, d, client.ID, server.ID)
+	events := listen(t, d)
+	version, err := d.NextEnrollmentToken(t.Context(), client.ID)
+	check(t, err)
+	device := readDevice(t, d, client.ID)
+	connect(t, d, device, startReplica(t, d))
+	for {
+		select {
+		case e := <-events:
+			if e.DeviceID == server.ID {
+				state, err := d.ServerState(t.Context(), server.ID)
+				check(t, err)
+				if len(state.Clients) != 1 || state.Clients[0].TokenVersion != version {
+					t.Errorf("%+v", state.Clients)
+				}
+				return
+			}
+		case <-time.After(eventLimit):
+			t.Fatal("the tunnel server is not told of the new version")
+		}
+	}
+}

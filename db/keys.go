@@ -209,11 +209,8 @@ func endTokens(ctx context.Context, tx *sqlx.Tx, keys []string, revocation *Revo
 	for i, device := range revocation.Devices {
 		changed[i] = device.ID
 	}
-	var servers []uuid.UUID
-	err = tx.SelectContext(ctx, &servers,
-		`SELECT DISTINCT server_id FROM allocations WHERE device_id = ANY ($1::uuid[])`, uuidArray(changed))
-	if err != nil {
+	if err := notifyServersOf(ctx, tx, changed...); err != nil {
 		return err
 	}
-	return notify(ctx, tx, append(changed, servers...)...)
+	return notify(ctx, tx, changed...)
 }
