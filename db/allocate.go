@@ -151,6 +151,9 @@ func choosePlace(ctx context.Context, tx *sqlx.Tx, wish placeWish) (place, error
 		return place{}, err
 	}
 	port, err := choosePort(ctx, tx, server, wish)
+	if errors.Is(err, ErrNoPorts) && wish.server == nil {
+		return place{}, errCollided // Its last one went meanwhile; another may have some.
+	}
 	return place{server: server, port: port, asked: wish.server != nil && wish.port != 0}, err
 }
 

@@ -109,6 +109,9 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placeWish, linger tim
 		wish.rather = former[0]
 	}
 	port, err := choosePort(ctx, tx, server, wish)
+	if errors.Is(err, ErrNoPorts) && wish.server == nil {
+		return errCollided // Its last one went meanwhile; another may have some.
+	}
 	if err != nil {
 		return err
 	}
