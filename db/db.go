@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -63,6 +64,10 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		if errors.As(err, &malformed) {
 			// The parser's error quotes the URL, and with it the password.
 			return nil, errors.New("database URL is malformed (special characters in a password must be percent-encoded)")
+		}
+		if strings.Contains(err.Error(), `missing "="`) {
+			// This one quotes a word, which may be part of a password.
+			return nil, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
 		}
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
