@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // RenewLease keeps the devices connected on a replica online for another lease, by the database's
@@ -108,14 +109,39 @@ func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int6
 }
 
 // ReconcilePresence takes offline every device that the database has on the replica but that is not
-// in connected, as after a Disconnect that failed. A device whose [DB.Connect] is under way must be
-// in connected.
-func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connected []uuid.UUID) error {
-	_, err := d.pool.ExecContext(ctx,
+// among those that connected returns, as after a Disconnect that failed. A device whose [DB.Connect]
+// is under way must be among them. connected is called once the database has been read: a device that
+// connects after that has another generation, and stays.
+func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connected func() []uuid.UUID) error {
+	var rows []struct {
+		ID         uuid.UUID `db:"id"`
+		Generation int64     `db:"generation"`
+	}
+	err := d.pool.SelectContext(ctx, &rows, `SELECT id, generation FROM devices WHERE replica_id = $1`, replicaID)
+	if err != nil {
+		return wrap(err, "read presence")
+	}
+	here := make(map[uuid.UUID]bool)
+	for _, id := range connected() {
+		here[id] = true
+	}
+	var ids []uuid.UUID
+	var generations []int64
+	for _, row := range rows {
+		if !here[row.ID] {
+			ids, generations = append(ids, row.ID), append(generations, row.Generation)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err = d.pool.ExecContext(ctx,
 		`WITH locked AS (
-			SELECT id FROM devices WHERE replica_id = $1 AND NOT (id = ANY ($2::uuid[])) ORDER BY id FOR NO KEY UPDATE)
+			SELECT d.id FROM devices d JOIN unnest($2::uuid[], $3::bigint[]) AS g (id, generation)
+				ON g.id = d.id AND g.generation = d.generation
+			WHERE d.replica_id = $1 ORDER BY d.id FOR NO KEY UPDATE OF d)
 		UPDATE devices d SET replica_id = NULL, last_seen_at = now() FROM locked WHERE d.id = locked.id`,
-		replicaID, uuidArray(connected))
+		replicaID, uuidArray(ids), pq.Array(generations))
 	return wrap(err, "reconcile presence")
 }
 

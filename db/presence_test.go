@@ -65,7 +65,7 @@ func TestDisconnect_LateOneKeepsNewerConnection(t *testing.T) {
 		t.Fatalf("generation %d after %d", newer, older)
 	}
 	check(t, d.Disconnect(t.Context(), device.ID, older))
-	check(t, d.ReconcilePresence(t.Context(), first, nil))
+	check(t, d.ReconcilePresence(t.Context(), first, func() []uuid.UUID { return nil }))
 	check(t, d.ReleaseReplica(t.Context(), first))
 	if !readDevice(t, d, device.ID).Online {
 		t.Error("the end of the older connection took the device offline")
@@ -148,11 +148,11 @@ func TestReconcilePresence_CorrectsMissedDisconnects(t *testing.T) {
 	replica := startReplica(t, d)
 	connect(t, d, gone, replica)
 	connect(t, d, here, replica)
-	check(t, d.ReconcilePresence(t.Context(), replica, []uuid.UUID{here.ID}))
+	check(t, d.ReconcilePresence(t.Context(), replica, func() []uuid.UUID { return []uuid.UUID{here.ID} }))
 	if readDevice(t, d, gone.ID).Online || !readDevice(t, d, here.ID).Online {
 		t.Error("presence does not match the list")
 	}
-	check(t, d.ReconcilePresence(t.Context(), replica, nil))
+	check(t, d.ReconcilePresence(t.Context(), replica, func() []uuid.UUID { return nil }))
 	if readDevice(t, d, here.ID).Online {
 		t.Error("online though nobody is connected")
 	}

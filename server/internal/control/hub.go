@@ -65,7 +65,7 @@ type Store interface {
 
 	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error
 	ReleaseReplica(ctx context.Context, replica uuid.UUID) error
-	ReconcilePresence(ctx context.Context, replica uuid.UUID, connected []uuid.UUID) error
+	ReconcilePresence(ctx context.Context, replica uuid.UUID, connected func() []uuid.UUID) error
 }
 
 // Options say what a Hub works with.
@@ -124,6 +124,7 @@ type Hub struct {
 	open     map[*session]struct{}  // From the upgrade on.
 	current  map[uuid.UUID]*session // The newest of each device, from register on.
 	online   map[uuid.UUID]int      // Channels that the database may call online.
+	arrivals uint64
 	opened   map[types.DeviceKind]uint64
 	closed   map[Ending]uint64
 }

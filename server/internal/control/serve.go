@@ -87,6 +87,8 @@ func (h *Hub) enter(s *session) bool {
 	}
 	h.handlers.Add(1)
 	h.open[s] = struct{}{}
+	h.arrivals++
+	s.arrived = h.arrivals
 	h.opened[s.kind]++
 	return true
 }
@@ -225,13 +227,24 @@ func (h *Hub) register(s *session) bool {
 		s.close(channel.CloseFeatureOff, featureOff)
 		return false
 	case older != nil && older.generation > s.generation:
-		s.close(channel.CloseTakenOver, takenOver)
+		s.yield(older)
 		return false
 	case older != nil:
-		older.close(channel.CloseTakenOver, takenOver)
+		older.yield(s)
 	}
 	h.current[s.device] = s
 	return true
+}
+
+// yield closes a channel in favour of another of its device. One that came first is
+// what a device has left: it must not come back. One that came later, and was
+// stored first because the database took its time, is what the device has: it does.
+func (s *session) yield(to *session) {
+	if s.arrived > to.arrived {
+		s.close(channel.CloseRestarting, restarting)
+		return
+	}
+	s.close(channel.CloseTakenOver, takenOver)
 }
 
 // unregister forgets the channel, unless a newer one has taken its place.

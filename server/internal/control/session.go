@@ -41,6 +41,7 @@ type session struct {
 	kind       types.DeviceKind
 	version    int64
 	key        string // That signed its token.
+	arrived    uint64 // Which of the hub's channels it is, by the order of their upgrades.
 	generation int64  // Set by Connect, before anyone else sees the session.
 	gone       error  // What reading came to; of the goroutine in serve alone.
 

@@ -193,9 +193,11 @@ func (h *Hub) renewLease(ctx context.Context) error {
 	if !h.reconcile.Swap(false) {
 		return nil
 	}
-	h.mu.Lock()
-	connected := slices.Collect(maps.Keys(h.online))
-	h.mu.Unlock()
+	connected := func() []uuid.UUID {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return slices.Collect(maps.Keys(h.online))
+	}
 	if err := h.opts.Store.ReconcilePresence(ctx, h.replica, connected); err != nil {
 		h.reconcile.Store(true)
 		return err

@@ -210,7 +210,7 @@ func TestAllocations_StatusIsWhatBothEndsReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(types.AllocationOffline, "the device is not connected")
-	if err := p.db.ReconcilePresence(t.Context(), p.replica, nil); err != nil {
+	if err := p.db.ReconcilePresence(t.Context(), p.replica, func() []uuid.UUID { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	want(types.AllocationOffline, "the tunnel server is not connected")
