@@ -146,7 +146,9 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 			}
 		}
 	}
-	if patch.Port != nil && *patch.Port != row.Port {
+	// Elsewhere the port that it has is another.
+	moves := patch.Move != nil && patch.Move.ServerID != row.ServerID
+	if patch.Port != nil && (moves || *patch.Port != row.Port) {
 		if err := mayTake(ctx, patch.Port); err != nil {
 			return nil, err
 		}

@@ -215,3 +215,15 @@ func TestAllocations_StatusIsWhatBothEndsReport(t *testing.T) {
 	}
 	want(types.AllocationOffline, "the tunnel server is not connected")
 }
+
+// A port below 1024 that an admin gave on one tunnel server is no right to it on another.
+func TestAllocations_MoveNamesNoPrivilegedPort(t *testing.T) {
+	p := newPanel(t)
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	p.server(t, 20009)
+	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
+	made := decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, wish(client, "port", 443)), 201)
+	edge := p.edge(t)
+	path := fmt.Sprintf("%s/%d", allocations, made.ID)
+	wantError(t, agent.send(t, "PATCH", path, map[string]any{"serverId": edge.ID, "port": 443}), 403, types.CodeForbidden)
+}
