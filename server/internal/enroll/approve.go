@@ -62,6 +62,9 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 // checkHeir holds the new owner to what exists. It comes before the code is
 // tried: a slip here is not a guess.
 func (e *Enroller) checkHeir(ctx context.Context, approval Approval) error {
+	if approval.Name != nil && strings.TrimSpace(*approval.Name) == "" {
+		return problem.Invalid(problem.Field("name", "is blank"))
+	}
 	if approval.OwnerID != nil && approval.OrganisationID != nil {
 		return problem.Invalid(
 			problem.Field("ownerId", "cannot be given together with organisationId"),

@@ -51,12 +51,16 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	if start.Server != nil && start.Kind != types.DeviceKindServer {
 		return Started{}, problem.Invalid(problem.Field("server", "is for a device of kind server only"))
 	}
+	// The contract's pattern knows fewer spaces than there are.
+	if start.Name = strings.TrimSpace(start.Name); start.Name == "" {
+		return Started{}, problem.Invalid(problem.Field("name", "is blank"))
+	}
 	if err := e.mayStart(ctx, caller, start); err != nil {
 		return Started{}, err
 	}
 	now := e.options.Now()
 	device := db.NewDevice{
-		Name:           strings.TrimSpace(start.Name),
+		Name:           start.Name,
 		Kind:           string(start.Kind),
 		OrganisationID: start.OrganisationID,
 		CreatedAt:      now,

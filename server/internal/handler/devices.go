@@ -52,6 +52,9 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 	var patch db.DevicePatch
 	if request.Body.Name != nil {
 		name := strings.TrimSpace(*request.Body.Name)
+		if name == "" {
+			return nil, problem.Invalid(problem.Field("name", "is blank"))
+		}
 		patch.Name = &name
 	}
 	if settings := request.Body.Server; settings != nil {

@@ -207,3 +207,15 @@ func TestDevices_ATunnelServersSettingsAreForAdmins(t *testing.T) {
 	decode[types.Device](t, admin.send(t, "PATCH", embedded, `{"server":{"region":"eu"}}`), 200)
 	wantError(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+uuid.NewString(), settings), 404, types.CodeNotFound)
 }
+
+func TestDevices_ANameOfSpacesAloneIsRefused(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	device, _ := p.device(t, admin, admin, types.DeviceKindClient)
+	pending := decode[types.Enrollment](t, p.anonymous().send(t, "POST", "/api/tunnel/device/start", `{"name":"rig"}`), 200)
+	for _, blank := range []string{"\u00a0", "\v", "\u3000 \u2003"} {
+		wantField(t, p.anonymous().send(t, "POST", "/api/tunnel/device/start", map[string]any{"name": blank}), "name")
+		wantField(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+device.ID.String(), map[string]any{"name": blank}), "name")
+		wantField(t, admin.send(t, "POST", "/api/tunnel/device/approve", map[string]any{"userCode": pending.UserCode, "name": blank}), "name")
+	}
+}
