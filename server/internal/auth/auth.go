@@ -61,6 +61,9 @@ type Auth struct {
 	loads  atomic.Uint64 // How often reading them again has begun.
 	reload sync.Mutex    // Held meanwhile.
 	loaded uint64        // Which of the loads was the last to succeed; guarded by reload.
+	// Whether keys were revoked since ReloadKeys last said so; guarded by reload. The
+	// news may come with a token first.
+	revoked bool
 }
 
 // New loads the panel's signing keys, and makes the first one where there is

@@ -171,25 +171,30 @@ func (k *keyring) lost(later *keyring) bool {
 }
 
 // ReloadKeys reads the signing keys again. It reports whether some were revoked
-// since they were last read: tickets that they signed have to be replaced.
+// since it was last called: tickets that they signed have to be replaced.
 func (a *Auth) ReloadKeys(ctx context.Context) (revoked bool, err error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	return a.reloadLocked(ctx)
+	if err := a.reloadLocked(ctx); err != nil {
+		return false, err
+	}
+	revoked, a.revoked = a.revoked, false
+	return revoked, nil
 }
 
-func (a *Auth) reloadLocked(ctx context.Context) (revoked bool, err error) {
+func (a *Auth) reloadLocked(ctx context.Context) error {
 	number := a.loads.Add(1)
 	rows, err := a.store.SigningKeys(ctx)
 	if err != nil {
-		return false, fmt.Errorf("load signing keys: %w", err)
+		return fmt.Errorf("load signing keys: %w", err)
 	}
 	ring, err := newKeyring(rows)
 	if err != nil {
-		return false, err
+		return err
 	}
 	a.loaded = number
-	return a.keys.Swap(ring).lost(ring), nil
+	a.revoked = a.keys.Swap(ring).lost(ring) || a.revoked
+	return nil
 }
 
 // keysFor returns keys among which the one with the id is, if there is such a
@@ -205,7 +210,7 @@ func (a *Auth) keysFor(ctx context.Context, id string) (*keyring, error) {
 	defer a.reload.Unlock()
 	// One that began since began after the token was signed.
 	if a.loaded <= begun {
-		if _, err := a.reloadLocked(ctx); err != nil {
+		if err := a.reloadLocked(ctx); err != nil {
 			return nil, err
 		}
 	}

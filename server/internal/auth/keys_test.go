@@ -190,3 +190,23 @@ func TestAuthenticate_ReadsTheKeysForOneItHasNotHeardOf(t *testing.T) {
 		t.Errorf("an invented key: %v", err)
 	}
 }
+
+// Keys that are read for a token's sake must not hide a revocation from who replaces tickets.
+func TestReloadKeys_ReportsARevocationThatATokenBroughtFirst(t *testing.T) {
+	p := newPanel(t)
+	now := p.clock.Now()
+	leaked, fresh := newKey(t, "leaked", now.Add(-time.Hour), now.Add(-time.Hour)), newKey(t, "fresh", now, now)
+	a, store := p.withKeys(t, leaked)
+	store.set(nil, fresh)
+	_, stranger := p.key(t)
+	forged := forge(t, jwa.EdDSA, stranger, "invented", map[string]any{"iss": "eclitunnel", "aud": "device"})
+	if _, err := a.Authenticate(bearer(forged)); status(err) != 401 {
+		t.Fatal(err)
+	}
+	if revoked, err := a.ReloadKeys(t.Context()); err != nil || !revoked {
+		t.Errorf("revoked %v, %v", revoked, err)
+	}
+	if revoked, err := a.ReloadKeys(t.Context()); err != nil || revoked {
+		t.Errorf("again: revoked %v, %v", revoked, err)
+	}
+}
