@@ -27,6 +27,7 @@ type carrier struct {
 	name    string
 	ways    *path.Ways
 	refused atomic.Int32
+	heard   atomic.Bool // Records have come from the tunnel client.
 
 	mu       sync.RWMutex
 	conn     *forward.DatagramConn // The one in use or to come.
@@ -58,13 +59,20 @@ func (c *carrier) newConn() *forward.DatagramConn {
 	return forward.NewDatagramConn(c.server.limits.DatagramQueue, &c.server.counters.datagrams)
 }
 
-// openPath makes a path of a TLS connection's keys, if the carrier has none yet. The
-// first packet may arrive as soon as the client knows that it is connected.
+// openPath makes a path of a TLS connection's keys, if the carrier has none yet whose
+// keys the tunnel client has. The first packet may arrive as soon as the client knows
+// that it is connected.
 func (c *carrier) openPath(keys seal.Keys) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.path != nil || c.ended || c.attached {
+	if c.ended || c.attached || c.path != nil && (c.heard.Load() || c.path.Heard()) {
 		return
+	}
+	if c.path != nil {
+		// Nothing has ever come from the tunnel client: it does not have the data
+		// connection that the path's keys are of, which was lost before it knew.
+		c.path.Close()
+		c.path = nil
 	}
 	var out outgoing
 	p, err := c.server.packets.NewPath(path.Options{
@@ -158,6 +166,9 @@ type outgoing struct {
 // handle acts on records that came together, by either way: each has an outgoing
 // of its own. The datagrams among them that leave by one port leave together.
 func (c *carrier) handle(records []wire.Record, out *outgoing) error {
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
 	out.flows = out.flows[:0]
 	c.mu.RLock()
 	for i := range records {

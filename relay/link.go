@@ -308,8 +308,10 @@ func (l *link) dropCarrier(c *carrier) {
 
 // tend closes what has been idle for too long.
 func (l *link) tend(now time.Time) {
+	// Apart: to one whose peer does not read, a close frame takes a second, which
+	// nobody else's links and ports are to wait for.
 	for _, conn := range l.pool.tend(now) {
-		conn.Retire()
+		l.server.work.Go(conn.Retire)
 	}
 	l.mu.Lock()
 	c := l.carrier
@@ -321,8 +323,10 @@ func (l *link) tend(now time.Time) {
 	case carrierMissing:
 		l.dialDatagrams(c)
 	case carrierIdle:
-		c.retire()
-		l.dropCarrier(c)
+		l.server.work.Go(func() {
+			c.retire()
+			l.dropCarrier(c)
+		})
 	case carrierLost:
 		l.dropCarrier(c)
 	case carrierFine:

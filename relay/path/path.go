@@ -116,6 +116,13 @@ func (p *Path) Serve() { p.socket.Serve() }
 // Up reports whether packets arrive.
 func (p *Path) Up() bool { return p.up.Load() }
 
+// Heard reports whether an authentic packet has ever come.
+func (p *Path) Heard() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.state.heardAt.IsZero()
+}
+
 // Close ends the path, and its socket where Dial has made it. It does not wait.
 func (p *Path) Close() {
 	p.queueMu.Lock()

@@ -69,8 +69,12 @@
 // fin can still find its game gone when it delivers more bytes: a reset sent
 // then must not reach the next player.
 //
-// After a reset, sent or received, the data connection carries no further
-// stream; the end that got it closes it. Losing the data connection itself means
+// An end that sends a reset or gets one resets its TCP connection, and discards what
+// still comes of the stream. A server that gets one sends one, unless it has said how
+// its own direction ended. The client says idle once both directions have ended, or
+// when it gets a reset, and the data connection serves the next stream; a reset that
+// reaches it after that was of the stream before. An end whose peer does not let go of
+// a broken stream within seconds closes the data connection, and losing that means
 // reset. Anything else (bytes while idle, open before idle, a second fin) is a
 // protocol error and ends the data connection.
 //
@@ -156,9 +160,10 @@
 //	n bytes   records, encrypted
 //	16 bytes  tag
 //
-// The keys come from the TLS connection below the carrier's first datagram data
-// connection (RFC 8446 section 7.5), and stay those of the carrier when another
-// one takes its place:
+// The keys come from the TLS connection below the first datagram data connection of
+// the carrier that both ends have had (RFC 8446 section 7.5), and stay those of the
+// carrier when another one takes its place. A server that has heard nothing of the
+// carrier yet, neither on the first nor in a packet, takes those of the next:
 //
 //	TLS-Exporter("EXPORTER-EcliTunnel-datagrams", "", 72) =
 //	    id (8) || secret of the client (32) || secret of the server (32)

@@ -1,0 +1,122 @@
+package relay_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+func TestServer_FirstDataConnectionLostUnheardLeavesThePathToTheNext(t *testing.T) {
+	p, s, client, _ := start(t, nil)
+	port := relaytest.FreePort(t)
+	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
+	p.AwaitReport(2, types.ReportReady)
+	l := openLink(t, p, s, client, 1)
+	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer player.Close()
+	_, _ = player.Write([]byte("hello"))
+	ask := l.next(wire.LinkDial)
+	// The tunnel server answers, and the tunnel client does not hear it.
+	first, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Close()
+	ask = l.next(wire.LinkDial)
+	second, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := second.NetConn().(*tls.Conn).ConnectionState()
+	keys, err := seal.Export(&state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counters path.Counters
+	c, err := path.Dial(context.Background(), netip.MustParseAddrPort(s.Address), path.Options{
+		Keys: keys, Handle: func([]wire.Record) error { return nil }, Fail: func(err error) { t.Error(err) },
+		Datagrams: new(forward.DatagramCounters),
+	}, &counters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { defer close(served); c.Serve() }()
+	defer func() { c.Close(); <-served }()
+	for deadline := time.Now().Add(relaytest.Patience); !c.Up(); time.Sleep(20 * time.Millisecond) {
+		c.Tick(time.Now())
+		if time.Now().After(deadline) {
+			t.Fatalf("the path does not come up: %+v", s.Stats().Paths)
+		}
+	}
+}
+
+// A tunnel client that pings and does not read the answers has its data connections
+// full: to retire them is nothing that others have to wait for.
+func TestServer_TendsOthersWhileDataConnectionsThatAreFullRetire(t *testing.T) {
+	const full = 16 // Each would take a second.
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.WarmIdle = 3 * time.Second })
+	port := relaytest.FreePort(t)
+	a := relaytest.Allocation(2, client, types.ProtocolUDP, port)
+	idle := 1
+	a.Options.UDPIdleSeconds = &idle
+	p.Put(a)
+	p.AwaitReport(2, types.ReportReady)
+	l := openLink(t, p, s, client, 1)
+	pings := bytes.Repeat(masked(wire.OpPing, string(make([]byte, wire.MaxControlFrame))), 500)
+	var filling sync.WaitGroup
+	for range full {
+		ws, _, err := l.data(wire.KindStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := ws.NetConn()
+		filling.Go(func() {
+			for {
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				if _, err := c.Write(pings); err != nil {
+					return
+				}
+			}
+		})
+	}
+	filling.Wait()
+	s.AwaitStats(t, "the data connections", func(s relay.Stats) bool { return s.DataConnections == full })
+	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer player.Close()
+	started := time.Now()
+	worst := time.Duration(0)
+	for s.Stats().DataConnections > 0 && time.Since(started) < 3*relaytest.Patience {
+		_, _ = player.Write([]byte("x"))
+		opened := time.Now()
+		s.AwaitStats(t, "the flow", func(s relay.Stats) bool { return s.Flows == 1 })
+		s.AwaitStats(t, "the flow's end", func(s relay.Stats) bool { return s.Flows == 0 })
+		worst = max(worst, time.Since(opened))
+	}
+	if worst > full/2*time.Second {
+		t.Errorf("a flow that ends after a second of silence took %v", worst)
+	}
+}
+
+func masked(kind wire.Opcode, payload string) []byte {
+	return append(wire.AppendFrame(nil, wire.Frame{Opcode: kind, Final: true, Masked: true, Length: int64(len(payload))}), payload...)
+}
