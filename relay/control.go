@@ -87,6 +87,14 @@ func (c *control) reconnect(reason string) {
 	}
 }
 
+// announced notes that the panel knows a fingerprint, and makes the control channel
+// anew if there has been a renewal since hello, which is said once on a channel.
+func (c *control) announced(fingerprint string) {
+	if !c.server.identity.announced(fingerprint) {
+		c.reconnect("the tunnel server has another key")
+	}
+}
+
 // ended hears of every end of the channel that another try follows.
 func (c *control) ended(err error, wait time.Duration) {
 	c.server.log.Info("no control channel to the panel", slog.Any("error", err), slog.Duration("retry", wait))
@@ -125,10 +133,7 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 				ready()
 				c.server.opts.OnChannel(nil, 0)
 			}
-			if !c.server.identity.announced(fingerprint) {
-				// Renewed since hello, which is said once on a channel.
-				c.reconnect("the tunnel server has another key")
-			}
+			c.announced(fingerprint)
 		case types.ServerChange:
 			if awaiting {
 				continue // The snapshot will hold it.
@@ -145,6 +150,7 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 				return err
 			}
 			c.apply(conn, state, m.Allocations)
+			c.announced(fingerprint) // While it was applied, Renew found no channel.
 		default:
 			c.server.log.Warn("the panel sent a message that is not for a tunnel server", slog.Any("type", m))
 		}

@@ -10,9 +10,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"math/big"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -210,6 +212,26 @@ func TestServer_AnotherKeyIsServedOnceThePanelKnowsIt(t *testing.T) {
 		t.Error(err)
 	} else {
 		_ = ws.Close()
+	}
+}
+
+func TestServer_KeyRenewedWhileAChangeIsMadeRealIsAnnounced(t *testing.T) {
+	var s atomic.Pointer[relaytest.Server]
+	next := selfSigned(t)
+	p := relaytest.NewPanel(t)
+	s.Store(relaytest.Start(t, p, func(o *relay.Options) {
+		o.Keep = func(m *types.ServerSnapshot) {
+			if len(m.Clients) == 1 {
+				if err := s.Load().Renew(next); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}))
+	before := p.AwaitHellos(1).Relay.Fingerprint
+	p.PutClient(uuid.New(), 1)
+	if after := p.AwaitHellos(2).Relay.Fingerprint; after == before {
+		t.Error("the key before is announced again")
 	}
 }
 
