@@ -217,8 +217,9 @@ func (f *frames) fill() error {
 		f.giveBack()
 	}
 	head := f.head[:]
-	if f.spliced {
-		head = head[:f.longHeader()]
+	// A header that is longer than the peer's can be is there to be refused.
+	if long := f.longHeader(); f.spliced && len(f.rest) < long {
+		head = head[:long]
 	}
 	have := copy(head, f.rest)
 	n, err := f.conn.Read(head[have:])

@@ -239,3 +239,31 @@ func FuzzPlainStream(f *testing.F) {
 		_, _ = await(t, s.served), await(t, s.carried)
 	})
 }
+
+func TestPlain_FrameMaskedByTheServerBehindASplicedOneIsRefused(t *testing.T) {
+	far, near := tcp(t)
+	dialled, game := tcp(t)
+	socket, err := forward.NewSocket(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := forward.NewClientStream(socket, new(forward.StreamCounters), func(wire.Control) (*net.TCPConn, error) { return dialled, nil })
+	served := make(chan error, 1)
+	go func() { served <- conn.Serve() }()
+	t.Cleanup(conn.Close)
+	open, err := wire.AppendControl(nil, openMessage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := append(wire.AppendFrame(nil, wire.Frame{Opcode: wire.OpText, Final: true, Length: int64(len(open))}), open...)
+	const long = 64 << 10
+	message = wire.AppendFrame(message, wire.Frame{Opcode: wire.OpBinary, Final: true, Length: long})
+	if _, err := far.Write(append(message, pattern(long)...)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, game, string(pattern(long)))
+	_, _ = far.Write(wire.AppendFrame(nil, wire.Frame{Opcode: wire.OpBinary, Final: true, Masked: true, Length: long}))
+	if err := await(t, served); !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("served until %v", err)
+	}
+}

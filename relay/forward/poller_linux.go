@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"syscall"
@@ -48,16 +49,13 @@ func (p *Poller) Close() { _ = p.file.Close() }
 // its number may come once more.
 func (p *Poller) Add(c *PacketConn, number uint64) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(uint32(number)), Pad: int32(uint32(number >> 32))}
-	var addErr error
+	var pollerErr, addErr error
 	err := c.raw.Control(func(socket uintptr) {
-		addErr = p.raw.Control(func(fd uintptr) {
+		pollerErr = p.raw.Control(func(fd uintptr) {
 			addErr = unix.EpollCtl(int(fd), unix.EPOLL_CTL_ADD, int(socket), &event)
 		})
 	})
-	if err == nil {
-		err = addErr
-	}
-	if err != nil {
+	if err := cmp.Or(err, pollerErr, addErr); err != nil {
 		return fmt.Errorf("watch a socket: %w", err)
 	}
 	return nil

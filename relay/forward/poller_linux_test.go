@@ -54,3 +54,20 @@ func TestPoller_TellsOfSocketsUntilTheyAreRead(t *testing.T) {
 		t.Error("waited on after Close")
 	}
 }
+
+func TestPoller_SaysThatItCannotWatchASocket(t *testing.T) {
+	p, err := forward.NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	l, c := sockets(t, "udp4", "127.0.0.1:0")
+	defer c.Close()
+	there := packetConn(t, l)
+	if err := p.Add(there, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Add(there, 2); err == nil { // EEXIST; where there are too many, ENOSPC.
+		t.Error("a socket that is not watched by that number, and no error")
+	}
+}
