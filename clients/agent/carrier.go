@@ -253,16 +253,14 @@ func (f *flows) start(r *wire.Record) {
 	if _, long := f.longGone[r.Flow]; long {
 		ended = true
 	}
-	ended = ended && f.mayRefuseLocked()
 	f.mu.Unlock()
 	if !known && !ended {
 		known = f.begin(r)
-		ended = !known
 	}
 	if known {
 		f.ways.Send(wire.Record{Kind: wire.RecordOpened, Flow: r.Flow})
-	} else if ended {
-		f.refuse(r.Flow)
+	} else {
+		f.refuseLate(r.Flow)
 	}
 }
 

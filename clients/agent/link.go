@@ -142,6 +142,9 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 		}
 		switch m.Type {
 		case wire.LinkWelcome:
+			if s.secret != "" { // It is being read by dials.
+				return fmt.Errorf("%w: a second welcome", wire.ErrMalformed)
+			}
 			s.secret = m.Secret
 			l.dropCarrierBut(m.Carrier) // The tunnel server knows of no other.
 			ready()

@@ -12,6 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -77,5 +82,42 @@ func TestUpgrade_RefusesAnyOtherAnswer(t *testing.T) {
 	})
 	if refused := new(refusedError); !errors.As(err, &refused) || refused.status != http.StatusUnauthorized || refused.message != "not today" {
 		t.Errorf("refused with %v", err)
+	}
+}
+
+func TestLink_SecondWelcomeIsRefused(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := new(websocket.Upgrader).Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer ws.Close()
+		for _, m := range []wire.LinkMessage{
+			{Type: wire.LinkWelcome, Secret: "one"},
+			{Type: wire.LinkDial, Kind: wire.KindStream, Count: 20},
+			{Type: wire.LinkWelcome, Secret: "another"},
+		} {
+			if err := ws.WriteJSON(m); err != nil {
+				return
+			}
+		}
+		_, _, _ = ws.ReadMessage()
+	}))
+	defer s.Close()
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+s.URL[len("http"):], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLinks(linkOptions{Allow: func(string) error { return nil }})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	k := newLink(l, types.ClientServer{ID: uuid.New(), Address: s.Listener.Addr().String()}, cancel)
+	c := channel.New(ws, channel.Options{})
+	err = k.serve(ctx, c, func() {})
+	c.Close(websocket.CloseNormalClosure, "")
+	c.Wait()
+	if !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("served until %v", err)
 	}
 }
