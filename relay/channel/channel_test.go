@@ -102,7 +102,7 @@ func TestConn_SilentPeerIsDeadAfterTheDeadline(t *testing.T) {
 }
 
 func TestConn_QuietButLivePeerStays(t *testing.T) {
-	opts := channel.Options{PingInterval: 20 * time.Millisecond, Deadline: 200 * time.Millisecond}
+	opts := channel.Options{PingInterval: 20 * time.Millisecond, Deadline: time.Second}
 	ws := dial(t, func(ws *websocket.Conn) {
 		c := channel.New(ws, opts)
 		timer := time.AfterFunc(3*opts.Deadline, func() { c.Close(websocket.CloseNormalClosure, "enough") })
@@ -196,8 +196,9 @@ func TestKeep_ComesBackUntilToldNotTo(t *testing.T) {
 	served := 0
 	dial := listen(t, func(ws *websocket.Conn) {
 		c := channel.New(ws, channel.Options{})
-		c.Close(codes[served], "because")
-		served++
+		code := codes[served]
+		served++ // Before the other end can hear the code, and come back.
+		c.Close(code, "because")
 		c.Wait()
 	})
 	var ends []error
