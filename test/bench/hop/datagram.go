@@ -26,6 +26,9 @@ const (
 type relay struct {
 	conn *net.UDPConn
 	next *net.UDPAddr
+	// from holds the port that flows leave from on loopback. It is not that of conn:
+	// what the hop sends on to what is next would be taken for its answers.
+	from *net.UDPConn
 	done sync.WaitGroup
 
 	mu     sync.Mutex
@@ -46,7 +49,11 @@ func newRelay(ctx context.Context, addr, next string) (*relay, error) {
 	udp := conn.(*net.UDPConn)
 	//nolint:errcheck // the kernel's default is less room and no reason to stop
 	udp.SetReadBuffer(socketBuffer)
-	return &relay{conn: udp, next: to, flows: make(map[netip.AddrPort]*net.UDPConn)}, nil
+	from, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return &relay{conn: udp, from: from, next: to, flows: make(map[netip.AddrPort]*net.UDPConn)}, nil
 }
 
 func (r *relay) addr() string { return r.conn.LocalAddr().String() }
@@ -54,7 +61,7 @@ func (r *relay) addr() string { return r.conn.LocalAddr().String() }
 func (r *relay) close() error {
 	r.mu.Lock()
 	r.closed = true
-	err := r.conn.Close()
+	err := errors.Join(r.conn.Close(), r.from.Close())
 	for _, game := range r.flows {
 		game.Close()
 	}
@@ -101,8 +108,8 @@ func (r *relay) flow(player netip.AddrPort) *net.UDPConn {
 // sources is how many addresses flows leave a hop from on loopback.
 const sources = 60_000
 
-// source is where the next flow leaves from, on loopback: the port that the hop
-// listens on, of another address each time. The kernel has 28,000 ports to give,
+// source is where the next flow leaves from, on loopback: one port, of another
+// address each time. The kernel has 28,000 ports to give,
 // a flow would hold one for minutes after its player has left, and what another
 // tunnel's flows hold is none of theirs.
 func (r *relay) source() *net.UDPAddr {
@@ -111,7 +118,7 @@ func (r *relay) source() *net.UDPAddr {
 	}
 	r.opened++
 	n := r.opened % sources
-	return &net.UDPAddr{IP: net.IPv4(127, 2, byte(n/250), byte(1+n%250)), Port: r.conn.LocalAddr().(*net.UDPAddr).Port}
+	return &net.UDPAddr{IP: net.IPv4(127, 2, byte(n/250), byte(1+n%250)), Port: r.from.LocalAddr().(*net.UDPAddr).Port}
 }
 
 // answer passes the game's datagrams back to a player until the flow is idle.

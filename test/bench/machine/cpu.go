@@ -82,8 +82,8 @@ func (m *Meter) Since(then Mark) (Usage, error) {
 	return Usage{
 		Elapsed: elapsed,
 		CPU:     now.tunnel - then.tunnel,
-		// A process that ended meanwhile takes its time with it: below zero
-		// means that nobody else ran.
+		// Both are counted in ticks, so it may be a little below zero where nobody
+		// else ran. What one of ours used that has ended meanwhile counts as foreign.
 		Foreign: max(0, foreign.Seconds()/capacity.Seconds()),
 	}, nil
 }

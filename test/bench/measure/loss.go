@@ -75,7 +75,7 @@ func (s *sample) playWithLoss(ctx context.Context, f *player.Offer, percent int,
 	if err := s.Cable.Lose(ctx, s.subject.Uplink, percent*10); err != nil {
 		return err
 	}
-	o, err := offer(ctx, f, lossFlows*lossRate, s.atLeast(lossLeast)/lossTurns)
+	o, err := s.offer(ctx, f, lossFlows*lossRate, s.atLeast(lossLeast)/lossTurns)
 	if err != nil {
 		return err
 	}

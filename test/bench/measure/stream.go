@@ -149,30 +149,14 @@ func stalledReader(ctx context.Context, s *sample) (err error) {
 	if err := pause(ctx, s.Duration); err != nil { // until every buffer is full
 		return err
 	}
-	slow := 0
-	for _, play := range []func() ([]time.Duration, error){
-		func() ([]time.Duration, error) {
-			return player.Echo(ctx, s.subject.TCP, s.Duration/2, time.Millisecond)
-		},
-		func() ([]time.Duration, error) {
-			if s.subject.UDP == "" {
-				return nil, nil
-			}
-			return player.EchoDatagrams(ctx, s.subject.UDP, s.Duration/2, time.Millisecond)
-		},
-	} {
-		times, err := play()
-		if err != nil {
-			slow++ // nothing came through at all
-			continue
-		}
-		for _, t := range times {
-			if t > answerPatience {
-				slow++
-			}
-		}
+	times, err := player.Echo(ctx, s.subject.TCP, s.Duration/2, time.Millisecond)
+	blocked := err != nil || report.Quantile(times, 1) > answerPatience
+	if s.subject.UDP != "" {
+		// One datagram may get lost; it is given up long before answerPatience.
+		times, err = player.EchoDatagrams(ctx, s.subject.UDP, s.atLeast(3*player.LostAfter), time.Millisecond)
+		blocked = blocked || err != nil || report.Quantile(times, 0.5) >= player.LostAfter
 	}
-	s.values[report.Stalled] = truth(slow > 0)
+	s.values[report.Stalled] = truth(blocked)
 	return ctx.Err()
 }
 

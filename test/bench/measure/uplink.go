@@ -36,10 +36,12 @@ func uplinkUDP(ctx context.Context, s *sample) error {
 	})
 }
 
-func (s *sample) besideTransfer(ctx context.Context, p50, p99 report.MetricID, echo func(time.Duration) ([]time.Duration, error)) error {
+func (s *sample) besideTransfer(ctx context.Context, p50, p99 report.MetricID, echo func(time.Duration) ([]time.Duration, error)) (err error) {
 	if err := s.Uplink.Shape(ctx, s.subject.Uplink); err != nil {
 		return err
 	}
+	// What is measured next on this loopback must not pass the uplink.
+	defer func() { err = errors.Join(err, s.Uplink.Shape(context.WithoutCancel(ctx), nil)) }()
 	t, err := player.StartDownload(ctx, s.subject.TCP, 1, 0)
 	if err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 const (
 	// messageSize is the size in bytes of what is sent to and fro.
 	messageSize = 64
-	// lostAfter is when an answer over UDP is given up.
-	lostAfter = time.Second
+	// LostAfter is when an answer over UDP is given up.
+	LostAfter = time.Second
 )
 
 // Echo measures round trips over TCP, one after another for d, with a pause
@@ -74,7 +74,7 @@ func EchoDatagrams(ctx context.Context, addr string, d, pause time.Duration) ([]
 		if err != nil {
 			return nil, err
 		}
-		if err := f.await(number, sent.Add(lostAfter)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := f.await(number, sent.Add(LostAfter)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 		times = append(times, time.Since(sent))

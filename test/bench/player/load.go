@@ -89,7 +89,7 @@ func (f *loadFlow) play(window int) error {
 		return err
 	}
 	for {
-		if err := f.conn.SetReadDeadline(time.Now().Add(lostAfter)); err != nil {
+		if err := f.conn.SetReadDeadline(time.Now().Add(LostAfter)); err != nil {
 			return err
 		}
 		n, err := f.batch.ReadBatch(f.in, 0)

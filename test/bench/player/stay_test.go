@@ -100,8 +100,12 @@ func TestStay_FindsWhatIsWrong(t *testing.T) {
 		"a changed byte":   func(b []byte) []byte { b[0]++; return b },
 		"a lost remainder": func([]byte) []byte { return nil },
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		err := player.Stay(ctx, spoil(t, spoilt), time.Millisecond, func(time.Time) {})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		wrong := func(b []byte) []byte {
+			cancel() // The player leaves once something is wrong.
+			return spoilt(b)
+		}
+		err := player.Stay(ctx, spoil(t, wrong), time.Millisecond, func(time.Time) {})
 		cancel()
 		if !errors.Is(err, pattern.ErrWrong) {
 			t.Errorf("%s: %v", name, err)

@@ -92,6 +92,8 @@ type metric struct {
 	unit  string
 	// less is better; otherwise more is.
 	less bool
+	// once: it is measured in the first round alone.
+	once bool
 	// faster is the metric by which the faster of two ways through a subject is
 	// chosen, where that is not this one.
 	faster MetricID
@@ -166,15 +168,15 @@ var metrics = slices.Concat([]metric{
 	{id: UDPOfferedLost, title: "UDP, 20,000/s offered: lost", unit: "%", less: true, goals: []goal{{bound: 0}}},
 	{id: UDPOfferedP50, title: "the same, p50", unit: "µs", less: true},
 	{id: UDPOfferedP99, title: "the same, p99", unit: "µs", less: true, goals: []goal{{bound: 1.5, against: "hop2"}}},
-	{id: IdleMemory, title: "memory of an idle player connection, both ends", unit: "kB", less: true, goals: []goal{{bound: 50}, {bound: 40, of: plain}}},
+	{id: IdleMemory, title: "memory of an idle player connection, both ends", unit: "kB", less: true, once: true, goals: []goal{{bound: 50}, {bound: 40, of: plain}}},
 	{id: UplinkTCPP50, title: "home uplink, TCP round trip beside a transfer, p50", unit: "ms", less: true, goals: []goal{{bound: 3}}},
 	{id: UplinkTCPP99, title: "the same, p99", unit: "ms", less: true, goals: []goal{{bound: 6}}},
 	{id: UplinkUDPP50, title: "home uplink, UDP round trip beside a transfer, p50", unit: "ms", less: true, goals: []goal{{bound: 3}}},
 	{id: UplinkUDPP99, title: "the same, p99", unit: "ms", less: true, goals: []goal{{bound: 6}}},
 	{id: UplinkRate, title: "the transfer beside them", unit: "Mbit/s"},
 }, lossRows(), []metric{
-	{id: HalfClose, title: "half-close passed on", unit: yesNo, goals: []goal{{bound: 1}}},
-	{id: Stalled, title: "blocked by a stalled reader", unit: yesNo, less: true, goals: []goal{{bound: 0}}},
+	{id: HalfClose, title: "half-close passed on", unit: yesNo, once: true, goals: []goal{{bound: 1}}},
+	{id: Stalled, title: "blocked by a stalled reader", unit: yesNo, less: true, once: true, goals: []goal{{bound: 0}}},
 })
 
 // describe returns how a metric reads.

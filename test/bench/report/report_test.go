@@ -123,7 +123,7 @@ func TestMerge_KeepsWhatBothMeasured(t *testing.T) {
 func TestWriteMarkdown_IsATableWithItsCommand(t *testing.T) {
 	r := &report.Report{Command: "bench --rounds 3", Rounds: 3, Subjects: []string{"direct", "ours"}}
 	sample(r, report.Download, "direct", 3000)
-	sample(r, report.Download, "ours", 800)
+	sample(r, report.Download, "ours", 800, 800, 800)
 	r.Failures = []report.Failure{
 		{Measure: "upload", Subject: "ours", Round: 2, Reason: "it broke", Fatal: true},
 		{Measure: "upload", Subject: "ours", Round: 1},
@@ -135,7 +135,7 @@ func TestWriteMarkdown_IsATableWithItsCommand(t *testing.T) {
 	for _, want := range []string{
 		"`bench --rounds 3`",
 		"| measure | direct | ours | goal |\n|---|---|---|---|\n",
-		"| download, one stream, MB/s | 3000 | 800 | at least 1 hop2-tls; at least 1.4 frp |",
+		"| download, one stream, MB/s | 3000 [1 of 3] | 800 | at least 1 hop2-tls; at least 1.4 frp |",
 		"upload of ours, round 2: it broke",
 		"1 samples were left out",
 	} {

@@ -66,7 +66,7 @@ func (r *Report) rows() []row {
 			line.title += ", " + m.unit
 		}
 		for _, subject := range r.columns() {
-			line.cells = append(line.cells, cell(m, r.chosen(m, subject)))
+			line.cells = append(line.cells, r.cell(m, r.chosen(m, subject)))
 		}
 		line.goal = r.goals(m)
 		rows = append(rows, line)
@@ -99,14 +99,18 @@ func (r *Report) metricsInOrder() []MetricID {
 	return ids
 }
 
-// cell is the median, with the spread where it is more than a twentieth of it.
-func cell(m metric, result *Result) string {
+// cell is the median, with the spread where it is more than a twentieth of it, and
+// how many rounds it is of where samples of some are missing.
+func (r *Report) cell(m metric, result *Result) string {
 	if result == nil {
 		return ""
 	}
 	text := m.format(result.Median)
 	if m.unit != yesNo && result.Max-result.Min > math.Abs(result.Median)/20 {
 		text += fmt.Sprintf(" (%s-%s)", m.format(result.Min), m.format(result.Max))
+	}
+	if n := len(result.Samples); !m.once && n < r.Rounds {
+		text += fmt.Sprintf(" [%d of %d]", n, r.Rounds)
 	}
 	return text
 }
