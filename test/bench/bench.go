@@ -44,6 +44,7 @@ type options struct {
 	Brief              bool
 	Subjects, Measures []string
 	Procs              []int
+	FRP, Chisel        string
 	Peers              []subject.Peer
 	// Networks are what the measures take that are taken in this process.
 	Networks []measure.Network

@@ -5,9 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -156,6 +158,48 @@ func TestBench_MeasuresOverNetworksOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestRun_ShortFormMeasuresOursAndPrintsIt is the program as somebody runs it, with
+// the binaries that have been built.
+func TestRun_ShortFormMeasuresOursAndPrintsIt(t *testing.T) {
+	bin := os.Getenv("ECLITUNNEL_BIN")
+	if bin == "" {
+		t.Skip("ECLITUNNEL_BIN names no binaries")
+	}
+	file := filepath.Join(t.TempDir(), "run.json")
+	var table bytes.Buffer
+	err := run(t.Context(), []string{
+		"--short", "--bin", bin, "--uplink", "off", "--json", file,
+		"--only", "hop2,ours,ours-plain,download,joins,udp-rtt,half-close",
+	}, &table, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report.Report
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{subject.Hop2, subject.Ours, subject.OursPlain} {
+		if value(t, r, report.Download, name) <= 0 || value(t, r, report.Joins, name) <= 0 {
+			t.Errorf("%s moves nothing", name)
+		}
+		hasValue(t, r, report.HalfClose, name, 1)
+	}
+	if value(t, r, report.UDPIdleP50, subject.Ours) <= 0 {
+		t.Error("no datagram comes back")
+	}
+	var again bytes.Buffer
+	if err := run(t.Context(), []string{"--from", file}, &again, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != table.String() || !strings.Contains(table.String(), "half-close passed on") {
+		t.Errorf("printed first\n%s\nand then\n%s", &table, &again)
+	}
+}
+
 // checkLoss checks what can be said of how a subject stands packets that get lost.
 func checkLoss(t *testing.T, r report.Report, name string) {
 	t.Helper()
@@ -196,13 +240,13 @@ func value(t *testing.T, r report.Report, id report.MetricID, subject string) fl
 func TestParse_ChoosesSubjectsAndMeasuresByName(t *testing.T) {
 	var usage bytes.Buffer
 	f, err := parse([]string{
-		"--only", "frp,hop2,rtt,joins",
+		"--only", "frp,chisel,hop2,rtt,joins", "--chisel", "bin/chisel",
 		"--peer", "name=frp,tcp=127.0.0.1:1,target=127.0.0.1:2,pids=3",
 	}, &usage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(f.Subjects, " "); got != "frp hop2" {
+	if got := strings.Join(f.Subjects, " "); got != "frp chisel hop2" {
 		t.Errorf("subjects: %s", got)
 	}
 	if got := strings.Join(f.Measures, " "); got != "rtt-idle rtt-busy joins" {
@@ -218,6 +262,7 @@ func TestParse_RefusesWhatMakesNoRun(t *testing.T) {
 		{"--uplink", "there"},
 		{"--flows", "many"},
 		{"--peer", "name=frp"},
+		{"--frp", "bin", "--peer", "name=frp,tcp=127.0.0.1:1,target=127.0.0.1:2,pids=3"},
 		{"hop2"},
 	} {
 		if _, err := parse(args, new(bytes.Buffer)); err == nil {

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures reverse tunnels from the player's side: ours, others that
-// somebody has started, and two plain proxies in a row, which are the limit of
+// Bench measures reverse tunnels from the player's side: ours, others, whose
+// binaries are given to it, and two plain proxies in a row, which are the limit of
 // what any can reach. What it measures, and how to read it, is described in
 // docs/benchmarks.md; --help lists its flags.
 package main
@@ -109,7 +109,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	set.IntVar(&f.Idle, "idle", 2000, "connections with which memory is measured")
 	set.Float64Var(&f.Foreign, "foreign", 0.05, "leave a sample out where other processes used more than this `share` of the CPUs, or a fifth of it for latencies")
 	set.StringVar(&f.Uplink, "uplink", uplinkOwn, "where the home uplink and the link that loses packets are made: `own`, network namespaces of their own (as root), here, in this one that has only lo, or off")
-	set.StringVar(&f.jsonFile, "json", "", "write the results to this `file`")
+	set.StringVar(&f.jsonFile, "json", "", "write the results to this `file`; /dev/stdout prints them")
 	set.BoolVar(&f.markdown, "markdown", false, "print a section of docs/benchmarks.md, not a table")
 	set.StringVar(&f.from, "from", "", "measure nothing; print the results in this JSON `file`")
 	short := set.Bool("short", false, "a short sample of everything, to see that the bench works")
@@ -126,6 +126,8 @@ func parse(args []string, usage io.Writer) (flags, error) {
 		f.Procs, err = numbers(text)
 		return err
 	})
+	set.StringVar(&f.FRP, "frp", "", "measure frp too: `directory` of frps and frpc, which the bench starts")
+	set.StringVar(&f.Chisel, "chisel", "", "measure chisel too: the `program`, which the bench starts")
 	set.Func("peer", "a tunnel that is running already, `name=frp,tcp=HOST:PORT,udp=HOST:PORT,target=HOST:PORT,pids=1,2,uplink=PORT`; may be given several times", func(text string) error {
 		p, err := subject.ParsePeer(text)
 		f.Peers = append(f.Peers, p)
@@ -173,7 +175,16 @@ func (o *options) choose(names []string) error {
 	for _, n := range o.Procs {
 		subjects = append(subjects, subject.OursProcs(n))
 	}
+	if o.FRP != "" {
+		subjects = append(subjects, subject.FRP)
+	}
+	if o.Chisel != "" {
+		subjects = append(subjects, subject.Chisel)
+	}
 	for _, p := range o.Peers {
+		if slices.Contains(subjects, p.Name) {
+			return fmt.Errorf("--peer: there is a subject named %q already", p.Name)
+		}
 		subjects = append(subjects, p.Name)
 	}
 	for _, name := range names {

@@ -81,6 +81,12 @@ func startSubject(ctx context.Context, name string, o options, game string, cabl
 	case subject.OursPlain:
 		return one(subject.StartOurs(ctx, o.Bin, game, subject.Plain(cable)))
 	}
+	switch {
+	case name == subject.FRP && o.FRP != "":
+		return one(subject.StartFRP(ctx, o.FRP, game, cable))
+	case name == subject.Chisel && o.Chisel != "":
+		return one(subject.StartChisel(ctx, o.Chisel, game, cable))
+	}
 	for _, n := range o.Procs {
 		if name == subject.OursProcs(n) {
 			return one(subject.StartOurs(ctx, o.Bin, game, subject.WithProcs(n, cable)))
@@ -153,7 +159,7 @@ func stayAwake(ctx context.Context) (func() error, error) {
 }
 
 // measureElsewhere measures what takes a network, in a network namespace of its
-// own. Peers cannot be reached from there, nor the game from the other end of a
+// own. Peers that run already cannot be reached from there, nor the game from the other end of a
 // cable but through a tunnel.
 func measureElsewhere(ctx context.Context, o options, network measure.Network) (report.Report, error) {
 	o.Networks = []measure.Network{network}

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package subject starts what the bench compares: no tunnel at all, two plain
-// proxies in a row, ours, and tunnels that somebody else has started.
+// proxies in a row, ours, and those of others, where they do not run already.
 package subject
 
 import (
