@@ -2,16 +2,28 @@ package cluster
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // RunWithBinaries calls run, which runs a package's tests, with a directory of the
 // built binaries, and returns the exit status for TestMain. ECLITUNNEL_BIN names
 // the directory; without it they are built first, by Build.
+// What has been started is ended shortly before the tests' time limit, upon which
+// nothing is cleaned up.
 func RunWithBinaries(run func(bin string) (code int, err error)) int {
+	if limit := flag.Lookup("test.timeout"); limit != nil {
+		if d, err := time.ParseDuration(limit.Value.String()); err == nil && d > 0 {
+			defer time.AfterFunc(d-min(d/10, 30*time.Second), func() {
+				fmt.Fprintln(os.Stderr, "the time limit is near: what the tests have started is ended")
+				EndAll()
+			}).Stop()
+		}
+	}
 	code, err := func() (code int, err error) {
 		if bin := os.Getenv("ECLITUNNEL_BIN"); bin != "" {
 			return run(bin)

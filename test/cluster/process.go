@@ -38,12 +38,25 @@ func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
+	running.Store(p, nil)
 	go func() {
 		defer close(p.done)
+		defer running.Delete(p)
 		//nolint:errcheck // ProcessState tells how it ended, to whoever asks
 		cmd.Wait()
 	}()
 	return p, nil
+}
+
+// running holds every Process that runs.
+var running sync.Map
+
+// EndAll asks every process that was started and runs to end, and does not wait.
+func EndAll() {
+	running.Range(func(p, _ any) bool {
+		_ = p.(*Process).Signal(syscall.SIGTERM) // One that cannot be asked cannot be helped.
+		return true
+	})
 }
 
 // PID is the process's id.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
@@ -131,7 +132,7 @@ func runningSystem(t *testing.T) map[string]bool {
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("the agent ended: %v", err)
-	case <-t.Context().Done():
+	case <-time.After(30 * time.Second):
 		t.Fatal("the agent does not connect")
 	}
 	names := scrape(t, atPanel)

@@ -50,8 +50,6 @@ func ownNetwork(t *testing.T) bool {
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), inOwnNetwork+"=1", "ECLITUNNEL_BIN="+binaries)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	// Asked to end, so that it ends what it has started.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)

@@ -78,9 +78,6 @@ func listenBoth(ctx context.Context, addr string) (net.Listener, net.PacketConn,
 // Addr is where the server listens, for both protocols.
 func (s *Server) Addr() string { return s.tcp.Addr().String() }
 
-// Port is the port of Addr.
-func (s *Server) Port() int { return s.udp.LocalAddr().(*net.UDPAddr).Port }
-
 // Pings counts the statuses given out, over both protocols.
 func (s *Server) Pings() uint64 { return s.pings.Load() }
 

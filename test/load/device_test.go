@@ -28,7 +28,7 @@ const (
 	pingInterval = 3 * time.Second
 	deadline     = 9 * time.Second
 	backoffMin   = 250 * time.Millisecond
-	backoffMax   = 5 * time.Second
+	backoffMax   = 4 * time.Second
 
 	reportsPerMessage = 1000 // The contract's limit.
 )
@@ -155,11 +155,14 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 	ws.SetPongHandler(func(string) error { extend(); return nil })
 	extend()
 	var pings *time.Timer
+	set := make(chan struct{})
 	pings = time.AfterFunc(time.Duration(rand.Float64()*float64(pingInterval)), func() {
+		<-set
 		if ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(deadline)) == nil {
 			pings.Reset(pingInterval)
 		}
 	})
+	close(set)
 	defer pings.Stop()
 	if err := ws.WriteJSON(types.Hello{Type: types.TypeHello, AgentVersion: "load", Platform: "linux/amd64", Relay: d.relay}); err != nil {
 		return false, err
