@@ -71,7 +71,7 @@ func TestServer_FirstDataConnectionLostUnheardLeavesThePathToTheNext(t *testing.
 // full: to retire them is nothing that others have to wait for.
 func TestServer_TendsOthersWhileDataConnectionsThatAreFullRetire(t *testing.T) {
 	const full = 16 // Each would take a second.
-	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.WarmIdle = 3 * time.Second })
+	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.WarmIdle = 5 * time.Second })
 	port := relaytest.FreePort(t)
 	a := relaytest.Allocation(2, client, types.ProtocolUDP, port)
 	idle := 1
@@ -79,15 +79,28 @@ func TestServer_TendsOthersWhileDataConnectionsThatAreFullRetire(t *testing.T) {
 	p.Put(a)
 	p.AwaitReport(2, types.ReportReady)
 	l := openLink(t, p, s, client, 1)
-	pings := bytes.Repeat(masked(wire.OpPing, string(make([]byte, wire.MaxControlFrame))), 500)
-	var filling sync.WaitGroup
+	var conns []net.Conn
 	for range full {
 		ws, _, err := l.data(wire.KindStream)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := ws.NetConn()
-		filling.Go(func() {
+		conns = append(conns, ws.NetConn())
+	}
+	s.AwaitStats(t, "the data connections", func(s relay.Stats) bool { return s.DataConnections == full })
+	pings := bytes.Repeat(masked(wire.OpPing, string(make([]byte, wire.MaxControlFrame))), 500)
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer l.ws.Close()
+	busy.Go(func() { // The link itself stays alive.
+		for {
+			if _, _, err := l.ws.ReadMessage(); err != nil {
+				return
+			}
+		}
+	})
+	for _, c := range conns {
+		busy.Go(func() {
 			for {
 				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 				if _, err := c.Write(pings); err != nil {
@@ -96,8 +109,6 @@ func TestServer_TendsOthersWhileDataConnectionsThatAreFullRetire(t *testing.T) {
 			}
 		})
 	}
-	filling.Wait()
-	s.AwaitStats(t, "the data connections", func(s relay.Stats) bool { return s.DataConnections == full })
 	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	if err != nil {
 		t.Fatal(err)
