@@ -1,12 +1,16 @@
 package relay
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Limits bound what peers can make a tunnel server hold. The zero value of each
 // means its default.
 type Limits struct {
 	// Unauthenticated is how many connections to the listener may be open that
-	// have not shown a ticket or secret; further ones are closed. Default 1024.
+	// have not shown a ticket or secret; beyond it one is closed for each further
+	// one, of the source that has most. Default 1024.
 	Unauthenticated int
 	// Handshake is how long such a connection may take. Default 10 s.
 	Handshake time.Duration
@@ -29,9 +33,10 @@ type Limits struct {
 	// Players is how many TCP connections one allocation may have. Default
 	// 10,000.
 	Players int
-	// Flows is how many UDP flows one allocation may have, FlowsPerSource how
-	// many of them from one address: source addresses of UDP cost an attacker
-	// nothing. Defaults 16,384 and 8192.
+	// Flows is how many UDP flows one allocation may have: source addresses of UDP
+	// cost an attacker nothing, so that beyond it one that the game has never
+	// answered gives way to the next. FlowsPerSource is how many of them may be
+	// from one address, or of IPv6 from one /64. Defaults 16,384 and 8192.
 	Flows, FlowsPerSource int
 	// DatagramQueue is how many bytes of datagrams may wait for one tunnel
 	// client. Default forward.DefaultQueue.
@@ -57,4 +62,15 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	if *v == 0 {
 		*v = d
 	}
+}
+
+// sourceOf is what counts as one source: an address, or of IPv6 the /64 that
+// everybody has the whole of (RFC 4291 section 2.5.1).
+func sourceOf(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() {
+		return a
+	}
+	network, _ := a.Prefix(64) // It fails for other lengths of address.
+	return network.Addr()
 }

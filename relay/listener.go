@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/gorilla/websocket"
 
@@ -41,12 +40,12 @@ type listener struct {
 
 	links, streams, datagrams websocket.Upgrader
 
-	unauthenticated atomic.Int64
-	pending         sync.WaitGroup // Connections that are net/http's.
+	strangers *strangers
+	pending   sync.WaitGroup // Connections that are net/http's.
 }
 
 func (s *Server) newListener() *listener {
-	l := &listener{server: s}
+	l := &listener{server: s, strangers: newStrangers(s.limits.Unauthenticated)}
 	// Agents are no browsers: a request that comes from a page is refused, which
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
@@ -105,11 +104,9 @@ func (l *listener) count(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		l.pending.Add(1)
-		if l.unauthenticated.Add(1) > int64(l.server.limits.Unauthenticated) {
-			_ = c.Close()
-		}
+		l.strangers.enter(c)
 	case http.StateHijacked, http.StateClosed:
-		l.unauthenticated.Add(-1)
+		l.strangers.leave(c)
 		l.pending.Done()
 	}
 }

@@ -1,0 +1,4 @@
+package relay
+
+// SourceOf is sourceOf, for tests.
+var SourceOf = sourceOf

@@ -1,0 +1,40 @@
+package relay_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+func TestListener_OneSourceOfSilentConnectionsKeepsNobodyElseOut(t *testing.T) {
+	const limit = 8
+	p, s, client, port := start(t, func(o *relay.Options) { o.Limits.Unauthenticated = limit })
+	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 3 * limit {
+		c, err := elsewhere.Dial("tcp", s.Address)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer c.Close()
+	}
+	l := openLink(t, p, s, client, 1)
+	join(t, port)
+	l.next(wire.LinkDial)
+	if _, _, err := l.data(wire.KindStream); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListener_SourceIsAnAddressOrANetworkOfIPv6(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "fe80::1%2": "fe80::",
+	} {
+		if got := relay.SourceOf(netip.MustParseAddr(address)); got.String() != want {
+			t.Errorf("%s is of %s, want %s", address, got, want)
+		}
+	}
+}
