@@ -87,6 +87,11 @@ func (v *ticketVerifier) verify(token string) (ticket, error) {
 		jwt.WithAudience(v.audience),
 		jwt.WithClaimValue("use", ticketUse),
 		jwt.WithRequiredClaim(jwt.ExpirationKey),
+		// Not that it was issued in the past: a clock of ours that is slow would keep
+		// tunnel clients out, and tickets from the future harm nobody.
+		jwt.WithResetValidators(true),
+		jwt.WithValidator(jwt.IsExpirationValid()),
+		jwt.WithValidator(jwt.IsNbfValid()),
 		jwt.WithClock(jwt.ClockFunc(v.now)),
 		jwt.WithAcceptableSkew(clockSkew),
 	)
