@@ -55,6 +55,7 @@ func (p *streamPort) close() {
 }
 
 func (p *streamPort) accept(l *net.TCPListener) {
+	failing := false
 	for {
 		player, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -62,7 +63,10 @@ func (p *streamPort) accept(l *net.TCPListener) {
 		}
 		if err != nil {
 			// Out of files or memory, most likely: what ends will bring them back.
-			p.server.log.Warn("players cannot be accepted", slog.Int64("allocationId", p.allocation.ID), slog.Any("error", err))
+			if !failing {
+				p.server.log.Warn("players cannot be accepted", slog.Int64("allocationId", p.allocation.ID), slog.Any("error", err))
+			}
+			failing = true
 			select {
 			case <-time.After(100 * time.Millisecond):
 				continue
@@ -70,6 +74,7 @@ func (p *streamPort) accept(l *net.TCPListener) {
 				return
 			}
 		}
+		failing = false
 		p.server.counters.joined.Add(1)
 		if !p.enter(player) {
 			forward.Reset(player)
