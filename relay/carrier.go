@@ -178,11 +178,17 @@ func (c *carrier) handle(records []wire.Record, out *outgoing) error {
 	for i, f := range out.flows {
 		if f != nil {
 			f.known.Store(true)
-		} else if records[i].Kind == wire.RecordDatagram {
+			continue
+		}
+		switch records[i].Kind {
+		case wire.RecordDatagram:
+			c.server.counters.drop(dropNoFlow)
+			c.refuse(records[i].Flow)
+		case wire.RecordOpened: // The close has overtaken the open.
 			c.refuse(records[i].Flow)
 		}
 	}
-	now := time.Now().UnixNano()
+	now := forward.Ticks(time.Now())
 	for i, f := range out.flows {
 		switch kind := records[i].Kind; {
 		case kind == wire.RecordOpen:
@@ -210,14 +216,16 @@ func (o *outgoing) gather(port *datagramPort, first int, records []wire.Record, 
 			continue
 		}
 		f.used.Store(now)
+		if !f.back.Load() {
+			f.back.Store(true)
+		}
 		o.packets = append(o.packets, forward.Outgoing{To: &f.to, Data: records[i].Payload})
 		o.flows[i] = nil
 	}
 }
 
-// refuse drops a datagram of a flow that has ended, and says that it has.
+// refuse says that a flow has ended.
 func (c *carrier) refuse(flow uint64) {
-	c.server.counters.drop(dropNoFlow)
 	if c.refused.Add(1) <= refusalsPerTick {
 		c.ways.Send(wire.Record{Kind: wire.RecordClose, Flow: flow})
 	}

@@ -19,6 +19,15 @@ import (
 // defaultIdle is the contract's default of udpIdleSeconds.
 const defaultIdle = 60
 
+const (
+	// roomLooks is how many flows are looked at for one that may give way.
+	roomLooks = 16
+	// roomPerTick is how many flows of a port give way in a tick: each that takes
+	// their place is work for the agent and a packet on a home's line, which a flood
+	// shall not fill.
+	roomPerTick = 1024
+)
+
 // datagramPort is the public port of a UDP allocation.
 type datagramPort struct {
 	server  *Server
@@ -31,7 +40,8 @@ type datagramPort struct {
 	draining   bool
 	allocation types.ServerAllocation
 	flows      map[flowKey]*flow
-	sources    map[netip.Addr]int // How many flows each has.
+	sources    map[netip.Addr]int // How many flows each has, see sourceOf.
+	gaveWay    int                // Flows in this tick.
 }
 
 // flowKey tells flows apart: a player who reaches two addresses of this machine
@@ -51,7 +61,8 @@ type flow struct {
 	key     flowKey
 	to      forward.Endpoint // The player, answered from the address reached.
 	idle    time.Duration
-	used    atomic.Int64 // When a datagram last passed, in Unix nanoseconds.
+	used    atomic.Int64 // When a datagram last passed, in forward.Ticks,
+	back    atomic.Bool  // and whether one ever passed from the game.
 }
 
 func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) {
@@ -106,10 +117,12 @@ func (p *datagramPort) close() {
 
 // tend ends the flows on which both directions have been silent.
 func (p *datagramPort) tend(now time.Time) {
+	ticks := forward.Ticks(now)
 	p.mu.Lock()
+	p.gaveWay = 0
 	var silent []*flow
 	for _, f := range p.flows {
-		if now.UnixNano()-f.used.Load() > int64(f.idle) {
+		if ticks-f.used.Load() > int64(f.idle) {
 			silent = append(silent, f)
 		}
 	}
@@ -151,13 +164,14 @@ func (p *datagramPort) allocationID() int64 {
 type incoming struct {
 	flows   []*flow
 	records []wire.Record
+	ended   []*flow // Those that gave way to others.
 }
 
 // forward passes players' datagrams on, or drops and counts them. Those that
 // their data connection has no room for are counted there.
 func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
-	now := time.Now().UnixNano()
-	in.flows, in.records = in.flows[:0], in.records[:0]
+	now := forward.Ticks(time.Now())
+	in.flows, in.records, in.ended = in.flows[:0], in.records[:0], in.ended[:0]
 	var opened *carrier
 	p.mu.Lock()
 	for i := range packets.Len() {
@@ -169,7 +183,7 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 		key := flowKey{source: packets.Source(i), local: destination(packets.Control(i))}
 		f := p.flows[key]
 		if f == nil {
-			if f = p.open(key, payload, now); f != nil {
+			if f = p.open(key, payload, now, in); f != nil {
 				opened = f.carrier
 			}
 			continue
@@ -185,6 +199,9 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 		in.records = append(in.records, datagram)
 	}
 	p.mu.Unlock()
+	for _, f := range in.ended {
+		f.carrier.close(f)
+	}
 	// All have one carrier, unless the tunnel client has just linked again.
 	for i := 0; i < len(in.flows); {
 		first, c := i, in.flows[i].carrier
@@ -199,20 +216,16 @@ func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
 	if opened != nil {
 		opened.ways.Flush()
 	}
-	clear(in.flows)   // Not to keep alive what ends meanwhile,
+	clear(in.flows) // Not to keep alive what ends meanwhile,
+	clear(in.ended)
 	clear(in.records) // nor memory that was borrowed.
 }
 
 // open opens a flow and queues its first datagram, for the caller to flush. It
 // returns nil where it may not. It is called with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
+func (p *datagramPort) open(key flowKey, payload []byte, now int64, in *incoming) *flow {
 	if p.draining {
 		p.server.counters.drop(dropDraining)
-		return nil
-	}
-	limits := p.server.limits
-	if len(p.flows) >= limits.Flows || p.sources[key.source.Addr()] >= limits.FlowsPerSource {
-		p.server.counters.drop(dropFlowLimit)
 		return nil
 	}
 	var c *carrier
@@ -221,6 +234,12 @@ func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
 	}
 	if c == nil {
 		p.server.counters.drop(dropNoLink)
+		return nil
+	}
+	limits := p.server.limits
+	source := sourceOf(key.source.Addr())
+	if p.sources[source] >= limits.FlowsPerSource || len(p.flows) >= limits.Flows && !p.makeRoom(in) {
+		p.server.counters.drop(dropFlowLimit)
 		return nil
 	}
 	idle := defaultIdle
@@ -240,10 +259,32 @@ func (p *datagramPort) open(key flowKey, payload []byte, now int64) *flow {
 		return nil
 	}
 	p.flows[key] = f
-	p.sources[key.source.Addr()]++
+	p.sources[source]++
 	p.server.counters.flows.Add(1)
 	p.server.counters.flowsOpened.Add(1)
 	return f
+}
+
+// makeRoom ends a flow that the game has never answered, and reports whether it has
+// found one: those are all there is to a flood with forged senders, as long as the
+// game does not take it for players. It is called with mu held.
+func (p *datagramPort) makeRoom(in *incoming) bool {
+	if p.gaveWay >= roomPerTick {
+		return false
+	}
+	looks := roomLooks
+	for _, f := range p.flows { // In no order.
+		if !f.back.Load() {
+			p.gaveWay++
+			p.forget(f)
+			in.ended = append(in.ended, f)
+			return true
+		}
+		if looks--; looks == 0 {
+			break
+		}
+	}
+	return false
 }
 
 // reached is the public address that a player reached, as far as the system
@@ -270,14 +311,19 @@ func (p *datagramPort) remove(f *flow) {
 		p.mu.Unlock()
 		return
 	}
+	p.forget(f)
+	p.mu.Unlock()
+	f.carrier.close(f)
+}
+
+// forget is called with mu held.
+func (p *datagramPort) forget(f *flow) {
 	delete(p.flows, f.key)
-	source := f.key.source.Addr()
+	source := sourceOf(f.key.source.Addr())
 	if p.sources[source]--; p.sources[source] == 0 {
 		delete(p.sources, source)
 	}
 	p.server.counters.flows.Add(-1)
-	p.mu.Unlock()
-	f.carrier.close(f)
 }
 
 // deliver sends datagrams to players of the port.

@@ -345,9 +345,10 @@ func (f *flows) sweep() {
 // tend ends the flows on which both directions have been silent, and the carrier
 // once it has had no way for too long.
 func (f *flows) tend(now time.Time, forget bool) {
+	ticks := forward.Ticks(now)
 	f.mu.Lock()
 	for _, flow := range f.open {
-		if now.UnixNano()-flow.used.Load() > int64(flow.idle) {
+		if ticks-flow.used.Load() > int64(flow.idle) {
 			flow.end()
 		}
 	}

@@ -44,7 +44,7 @@ type linkOptions struct {
 type linkLimits struct {
 	DataConnections int           // Of one link; 0: 16,448, what a tunnel server allows and keeps warm.
 	Dials           int           // Data connections of one link being opened at once; 0: 64.
-	Flows           int           // UDP flows of one allocation; 0: 16,384.
+	Flows           int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
 	DatagramQueue   int           // Bytes of datagrams waiting for one data connection; 0: forward.DefaultQueue.
 	DialTimeout     time.Duration // Of tunnel servers and local targets; 0: 10 s.
 }
@@ -57,7 +57,7 @@ func (l linkLimits) withDefaults() linkLimits {
 		l.Dials = 64
 	}
 	if l.Flows == 0 {
-		l.Flows = 16_384
+		l.Flows = 17_408
 	}
 	if l.DialTimeout == 0 {
 		l.DialTimeout = 10 * time.Second

@@ -37,7 +37,7 @@ type flow struct {
 	allocation types.ClientAllocation
 	header     []byte // Put before every datagram.
 	idle       time.Duration
-	used       atomic.Int64  // When a datagram last passed, in Unix nanoseconds.
+	used       atomic.Int64  // When a datagram last passed, in forward.Ticks.
 	sent       atomic.Uint64 // Datagrams sent to the target.
 	told       atomic.Bool   // The tunnel server closed it.
 	ended      context.Context
@@ -59,7 +59,7 @@ type hearing struct {
 	sent      uint64
 }
 
-func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
+func (f *flow) touch() { f.used.Store(forward.Ticks(time.Now())) }
 
 // run opens the flow's socket and has what the target sends passed on until the
 // flow ends.

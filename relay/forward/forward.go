@@ -14,6 +14,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -58,6 +59,14 @@ var (
 	gatherBuffers  = bufferPool(0, gatherChunk)
 	batchBuffers   = bufferPool(0, wire.MaxBatch)
 )
+
+// began is when Ticks count from.
+var began = time.Now()
+
+// Ticks is a time of this process as a number, in nanoseconds from an arbitrary
+// moment on. Unlike t.UnixNano it makes no jump where somebody sets the clock, by
+// which every silence would seem over, or none.
+func Ticks(t time.Time) int64 { return int64(t.Sub(began)) }
 
 // Buffer is borrowed memory. Its holder releases it when done with Data.
 type Buffer struct {

@@ -137,7 +137,8 @@
 //     each with opened, and takes one of a flow it knows for nothing new.
 //   - Either end closes a flow. A close is not answered. A datagram of a flow that
 //     its receiver does not know, or not any more, is dropped and answered with
-//     close, and so is an open of one that the client has ended lately.
+//     close, and so are an open of one that the client has ended lately and an
+//     opened of one that the server has ended.
 //   - A silent flow ends at both ends, see idle.
 //   - Datagrams of a flow are sent in their order on each way and passed on in the
 //     order in which they come. Those that take different ways, as when a path
