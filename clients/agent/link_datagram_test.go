@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
@@ -209,6 +211,87 @@ func TestTunnel_FlowsAreCapped(t *testing.T) {
 	ask(t, from("127.0.0.3"), []byte("in"))
 	_, _ = from("127.0.0.4").Write([]byte("out"))
 	d.server.AwaitStats(t, "the second drop", func(s relay.Stats) bool { return s.DroppedDatagrams == 2 && s.Flows == 5 })
+}
+
+func TestTunnel_FlowsThatTheGameNeverAnswersGiveWay(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.Flows = 3 }})
+	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, func(payload []byte, from netip.AddrPort) []byte {
+		if string(payload) != "hello" {
+			return nil
+		}
+		return fmt.Appendf(nil, "you are %d", from.Port())
+	}), nil)
+	// As if each had forged another address.
+	flood := func() {
+		opened := d.server.Stats().FlowsOpened
+		for range 10 {
+			_, _ = playDatagrams(t, "127.0.0.1", port).Write([]byte("junk"))
+		}
+		d.server.AwaitStats(t, "the flood's flows", func(s relay.Stats) bool { return s.FlowsOpened == opened+10 && s.Flows == 3 })
+	}
+	flood()
+	player := playDatagrams(t, "127.0.0.1", port)
+	before := ask(t, player, []byte("hello"))
+	flood()
+	if after := ask(t, player, []byte("hello")); !bytes.Equal(before, after) {
+		t.Errorf("a player's flow ended in a flood: %q, then %q", before, after)
+	}
+	eventually(t, "the end of those that gave way", func() bool { return d.agent.counters.flows.Load() == 3 })
+}
+
+// nameServer is a resolver for which every name is both loopback addresses.
+func nameServer(t *testing.T) *net.Resolver {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 512)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+			m.Response, m.Additionals = true, nil
+			switch q.Type {
+			case dnsmessage.TypeA:
+				m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}}}}
+			case dnsmessage.TypeAAAA:
+				m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AAAAResource{AAAA: [16]byte{15: 1}}}}
+			}
+			if data, err := m.Pack(); err == nil {
+				_, _ = c.WriteTo(data, from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = c.Close()
+		<-done
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", c.LocalAddr().String())
+	}}
+}
+
+func TestTunnel_DatagramsReachAGameOnIPv4ByAName(t *testing.T) {
+	playDatagrams(t, "::1", 1) // Skips where there is no IPv6.
+	resolver := nameServer(t)
+	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) { o.Allow = func(string) error { return nil } }})
+	d.agent.targets.dialer.Resolver = resolver
+	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), func(a *types.ClientAllocation) { a.LocalHost = "game.test" })
+	player := playDatagrams(t, "127.0.0.1", port)
+	if got := ask(t, player, []byte("hello")); string(got) != "hello" {
+		t.Errorf("answered %q", got)
+	}
 }
 
 func TestTunnel_ClosedLocalPortEndsNoFlow(t *testing.T) {

@@ -117,7 +117,7 @@ func (t *targets) dial(ctx context.Context, server uuid.UUID, open wire.Control)
 
 // connect opens a socket to an allocation's local target.
 func (t *targets) connect(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
-	conn, err := t.dialer.DialContext(ctx, string(a.Protocol), localAddress(a))
+	conn, err := t.open(ctx, a)
 	if err != nil && ctx.Err() == nil {
 		t.failed.Add(1)
 	}
@@ -126,6 +126,19 @@ func (t *targets) connect(ctx context.Context, a types.ClientAllocation) (net.Co
 		t.reached(a, err)
 	}
 	return conn, err
+}
+
+// open dials. Of a name with addresses of both families TCP finds out which one
+// answers; UDP cannot, and would take IPv6, as localhost has it on most systems,
+// where a game that takes IPv4 alone would never hear of its players. One that takes
+// both does so at the IPv4 address too.
+func (t *targets) open(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
+	if a.Protocol == types.ProtocolUDP {
+		if conn, err := t.dialer.DialContext(ctx, "udp4", localAddress(a)); err == nil {
+			return conn, nil
+		}
+	}
+	return t.dialer.DialContext(ctx, string(a.Protocol), localAddress(a))
 }
 
 // reached notes whether a local target could be reached, and says so when that
