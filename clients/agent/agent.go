@@ -101,7 +101,9 @@ func New(o Options) (*Agent, error) {
 		o.Channel.MaxMessage = maxControlMessage
 	}
 	a := newAgent(o)
-	links := newLinks(linkOptions{Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams})
+	links := newLinks(linkOptions{
+		Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams, Supervised: a.attached,
+	})
 	a.links, a.metrics = links, metrics{links: links, agent: a}
 	return a, nil
 }

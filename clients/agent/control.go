@@ -177,6 +177,13 @@ func (a *Agent) detach() {
 	a.conn = nil
 }
 
+// attached reports whether there is a channel that has sent a snapshot.
+func (a *Agent) attached() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.conn != nil
+}
+
 // ended hears of every end of a channel that another try follows.
 func (a *Agent) ended(err error, wait time.Duration) {
 	if channel.IsFeatureOff(err) {

@@ -27,6 +27,10 @@ const (
 	linkDown // It is tried again.
 )
 
+// takeoverMemory is how soon after the first a second take-over of a link shows
+// that there is another agent.
+const takeoverMemory = time.Minute
+
 // link keeps the link to one tunnel server, at one address.
 type link struct {
 	links   *links
@@ -35,6 +39,8 @@ type link struct {
 	address string
 	cancel  context.CancelFunc
 	wake    chan struct{} // Holds one signal: there is another ticket or key.
+
+	taken time.Time // When another link last took over. Of whoever serves.
 
 	// Guarded by links.mu.
 	state  linkState
@@ -119,8 +125,11 @@ func (l *link) credentials() (*relayDialler, string) {
 // ended hears of every end that another try follows.
 func (l *link) ended(err error, wait time.Duration) {
 	reason := fmt.Sprintf("tunnel server %s: %s", l.address, relayReason(err))
-	l.log.Warn("no link to the tunnel server", slog.String("reason", reason), slog.Duration("retry", wait))
-	l.links.setState(l, linkDown, reason)
+	log := l.log.Debug // It tries every few seconds, for as long as it takes.
+	if l.links.setState(l, linkDown, reason) {
+		log = l.log.Warn
+	}
+	log("no link to the tunnel server", slog.String("reason", reason), slog.Duration("retry", wait))
 }
 
 // serve speaks the link until it ends.
@@ -134,7 +143,7 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 	for {
 		data, err := c.Receive()
 		if err != nil {
-			return notFinal(err)
+			return l.notFinal(err, time.Now())
 		}
 		m, err := wire.DecodeLink(data)
 		if err != nil {
@@ -158,12 +167,24 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 
 // notFinal hides from Keep what is not a tunnel server's to decide: whether the
 // device or its token is dead the panel says, and this may be a tunnel server
-// that has not heard of the newest ticket.
-func notFinal(err error) error {
-	if websocket.IsCloseError(err, channel.CloseTokenDead, channel.CloseDeleted) {
-		return errors.New(relayReason(err))
+// that has not heard of the newest ticket. Whether another agent took over the panel
+// says too, while it is there. While it is not, the first word of that is not
+// believed: it may have been a dial that this agent gave up, which the system had
+// still to send and the tunnel server took for the newest. Who comes back has the
+// link again, unless there is somebody who comes back as well.
+func (l *link) notFinal(err error, now time.Time) error {
+	switch {
+	case websocket.IsCloseError(err, channel.CloseTokenDead, channel.CloseDeleted):
+	case websocket.IsCloseError(err, channel.CloseTakenOver):
+		again := !l.taken.IsZero() && now.Sub(l.taken) < takeoverMemory
+		l.taken = now
+		if again && !l.links.opts.Supervised() {
+			return err
+		}
+	default:
+		return err
 	}
-	return err
+	return errors.New(relayReason(err))
 }
 
 // session is one link while it is up: its data connections.
@@ -186,7 +207,7 @@ func (s *session) dial(ctx context.Context, ask wire.LinkMessage) {
 	s.mu.Unlock()
 	for range count {
 		s.connections.Go(func() {
-			serve, err := s.connect(ctx, ask)
+			serve, err := s.reach(ctx, ask)
 			if err != nil {
 				s.ended(ask, err)
 				return
@@ -204,6 +225,27 @@ func (s *session) ended(ask wire.LinkMessage, reason error) {
 	s.mu.Lock()
 	s.open--
 	s.mu.Unlock()
+}
+
+// reach is connect, tried for as long as a tunnel server waits for what it has asked
+// for: it does not hear of a dial that has failed, and asks for no other meanwhile.
+func (s *session) reach(ctx context.Context, ask wire.LinkMessage) (serve func() error, err error) {
+	backoff := channel.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
+	for end := time.Now().Add(s.link.links.opts.Limits.DialTimeout); ; {
+		var refused *refusedError
+		serve, err = s.connect(ctx, ask)
+		pause := backoff.Next()
+		if err == nil || errors.As(err, &refused) || time.Now().Add(pause).After(end) {
+			return serve, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // connect opens one data connection, and returns what serves it until it or ctx

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -130,6 +131,39 @@ func TestLinks_NewerAgentTakesOver(t *testing.T) {
 	d.awaitReport(1, types.ReportReady)
 	d.greet(port)
 }
+
+func TestLinks_OutageIsLoggedOnce(t *testing.T) {
+	var warnings, tries atomic.Int64
+	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
+		o.Logger = slog.New(onLog(func(r slog.Record) {
+			if r.Message != "no link to the tunnel server" {
+				return
+			}
+			tries.Add(1)
+			if r.Level >= slog.LevelWarn {
+				warnings.Add(1)
+			}
+		}))
+	}})
+	d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	_ = d.server.Stop()
+	eventually(t, "another try", func() bool { return tries.Load() > 20 })
+	// That it restarts, and that it is not there.
+	if n := warnings.Load(); n > 3 {
+		t.Errorf("%d warnings of one outage", n)
+	}
+}
+
+// onLog calls itself with every record that is logged.
+type onLog func(slog.Record)
+
+func (onLog) Enabled(context.Context, slog.Level) bool { return true }
+func (f onLog) Handle(_ context.Context, r slog.Record) error {
+	f(r)
+	return nil
+}
+func (f onLog) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f onLog) WithGroup(string) slog.Handler      { return f }
 
 func TestLinks_TunnelServerRestarts(t *testing.T) {
 	d := newDataPlane(t, dataPlaneOptions{})

@@ -1,10 +1,16 @@
 package agent
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // cutWire passes TCP connections on to a target, until it is cut: then they
@@ -12,6 +18,7 @@ import (
 type cutWire struct {
 	address string
 	cut     atomic.Bool
+	refuse  atomic.Int64 // How many of the next connections are ended at once.
 
 	mu   sync.Mutex
 	open []net.Conn
@@ -30,6 +37,10 @@ func newCutWire(t *testing.T, target string) *cutWire {
 			near, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if w.refuse.Add(-1) >= 0 {
+				_ = near.Close()
+				continue
 			}
 			far, err := net.Dial("tcp", target)
 			if err != nil {
@@ -82,5 +93,63 @@ func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
 				return
 			}
 		}
+	}
+}
+
+// slow makes who has lost a link stay away for long enough to be seen.
+func slow(o *linkOptions) {
+	o.Backoff = channel.Backoff{Min: 200 * time.Millisecond, Max: 200 * time.Millisecond, Rand: func() float64 { return 1 }}
+}
+
+// requestLate sends what the system had still to send of a link that an agent has
+// given up dialling, and nothing more.
+func (d *dataPlaneTest) requestLate() {
+	d.t.Helper()
+	c, err := tls.Dial("tcp", d.server.Address, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	say(d.t, c, "GET "+wire.PathLink+" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"+
+		"Sec-WebSocket-Protocol: "+wire.Subprotocol+"\r\nAuthorization: Bearer "+d.servers[0].Ticket+"\r\n\r\n")
+	_ = c.NetConn().(*net.TCPConn).CloseWrite()
+	d.t.Cleanup(func() { _ = c.Close() })
+}
+
+func TestLinks_DialThatWasGivenUpAndArrivesLateDoesNotEndTheAgent(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{agent: slow})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	d.requestLate()
+	d.awaitReport(1, types.ReportFailed)
+	d.awaitReport(1, types.ReportReady)
+	d.greet(port)
+}
+
+func TestLinks_NoTunnelServerEndsTheAgentWhileThePanelIsThere(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
+		slow(o)
+		o.Supervised = func() bool { return true }
+	}})
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	for range 3 {
+		d.requestLate()
+		d.awaitReport(1, types.ReportFailed)
+		d.awaitReport(1, types.ReportReady)
+	}
+	d.greet(port)
+}
+
+func TestLinks_DataConnectionThatFailsIsDialledAgain(t *testing.T) {
+	d := newDataPlane(t, dataPlaneOptions{})
+	w := newCutWire(t, d.server.Address)
+	d.mu.Lock()
+	d.servers[0].Address = w.address
+	d.mu.Unlock()
+	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	w.refuse.Store(8) // More than are asked for when a player comes.
+	start := time.Now()
+	d.greet(port)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the player was served after %v", took)
 	}
 }

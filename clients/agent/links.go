@@ -34,6 +34,9 @@ type linkOptions struct {
 	// PlainStreams lets tunnel servers that are told the same do without the
 	// encryption of players' TCP bytes.
 	PlainStreams bool
+	// Supervised reports whether the panel is there to say that another agent of
+	// this device has taken over; nil: it never is.
+	Supervised func() bool
 	// Proxy is asked for the HTTP proxy to reach a tunnel server through; nil:
 	// http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -89,6 +92,9 @@ func newLinks(o linkOptions) *links {
 	}
 	if o.OnChange == nil {
 		o.OnChange = func() {}
+	}
+	if o.Supervised == nil {
+		o.Supervised = func() bool { return false }
 	}
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
@@ -158,9 +164,9 @@ func (l *links) Reports() []types.AllocationReport {
 }
 
 // Run keeps the links until ctx ends, when it returns nil, or until a tunnel
-// server says that a newer agent of this device took over, when it returns a
-// *channel.FinalError. Every link and data connection has ended when it
-// returns. It may be called once.
+// server says twice that a newer agent of this device took over, with no panel there
+// to say so, when it returns a *channel.FinalError. Every link and data connection
+// has ended when it returns. It may be called once.
 func (l *links) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -218,13 +224,14 @@ func (l *links) dialler(s types.ClientServer) *relayDialler {
 	return d
 }
 
-// setState notes what has become of a link.
-func (l *links) setState(link *link, state linkState, reason string) {
+// setState notes what has become of a link, and reports whether that is news.
+func (l *links) setState(link *link, state linkState, reason string) (changed bool) {
 	l.mu.Lock()
-	changed := link.state != state || link.reason != reason
+	changed = link.state != state || link.reason != reason
 	link.state, link.reason = state, reason
 	l.mu.Unlock()
 	if changed {
 		l.opts.OnChange()
 	}
+	return changed
 }
