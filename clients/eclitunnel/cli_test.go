@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -323,6 +325,45 @@ func TestRun_StopsCleanlyWhenTold(t *testing.T) {
 	cancel()
 	if got := <-code; got != 0 || stderr.b.Len() > 0 || !strings.Contains(stdout.b.String(), "stopped") {
 		t.Errorf("exit code %d\nstdout: %s\nstderr: %s", got, stdout.b.String(), stderr.b.String())
+	}
+}
+
+func TestRun_OutlivesWhoeverReadsItsEvents(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no signals")
+	}
+	p := newPanel(t)
+	p.closeCode = channel.CloseRestarting // An event each time.
+	m := enrolledAt(t, p)
+	for _, args := range [][]string{{"run", "--json"}, {"run"}} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+		cmd.Env = append(os.Environ(), asProgram+"=1", "ECLITUNNEL_CONFIG="+m.env["ECLITUNNEL_CONFIG"])
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stdout.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		_ = stdout.Close()
+		p.mu.Lock()
+		enough := p.hellos + 3
+		p.mu.Unlock()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			p.mu.Lock()
+			met := p.hellos >= enough
+			p.mu.Unlock()
+			if met || time.Now().After(deadline) {
+				break
+			}
+		}
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
 	}
 }
 

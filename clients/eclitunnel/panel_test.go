@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,7 +21,15 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/channel"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main() // It exits.
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// asProgram has the test's binary be the agent's.
+const asProgram = "ECLITUNNEL_TEST_AS_PROGRAM"
 
 const sampleCode = "device-code-secret"
 
@@ -49,6 +58,7 @@ type panel struct {
 	settle      types.AllocationStatus // What a pending allocation becomes.
 	closeCode   int                    // Ends a control channel after its snapshot.
 	relay       *types.RelayEndpoint   // Of the last hello.
+	hellos      int
 	unserved    sync.WaitGroup
 }
 
@@ -227,6 +237,7 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	}
 	p.mu.Lock()
 	p.relay = hello.Relay
+	p.hellos++
 	code := p.closeCode
 	p.mu.Unlock()
 	if code != 0 {

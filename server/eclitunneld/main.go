@@ -24,6 +24,9 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	// Go ends a program that writes to a standard output which nobody reads any more:
+	// everybody would go with whatever reads the log.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // Not Ignore, which programs that are started inherit.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal begins an orderly stop; from then on signals do what they do
 	// by default, so that a second one ends the process at once.
