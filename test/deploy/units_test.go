@@ -2,8 +2,11 @@ package deploy
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -56,6 +59,34 @@ func TestUnits_AreConfined(t *testing.T) {
 		// Ten times the exposure level, of which systemd calls 5 medium and 2 well
 		// confined.
 		run(t, ".", "systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=20", install(t, unit))
+	}
+}
+
+// crash makes this test's program end as ours do when a goroutine panics.
+const crash = "ECLITUNNEL_TEST_CRASH"
+
+func TestUnits_StartAgainAfterACrash(t *testing.T) {
+	if os.Getenv(crash) != "" {
+		go panic("as by a mistake in a program")
+		select {}
+	}
+	for _, unit := range units {
+		text := read(t, "deploy", "systemd", unit)
+		// A crash may not leave memory on a disk.
+		child := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -c 0 && exec "$0" -test.run "$1"`, os.Args[0], "^"+t.Name()+"$")
+		child.Env = []string{crash + "=1"}
+		for _, line := range regexp.MustCompile(`(?m)^Environment=(.*)$`).FindAllStringSubmatch(text, -1) {
+			child.Env = append(child.Env, strings.Fields(line[1])...)
+		}
+		_ = child.Run()
+		code := child.ProcessState.ExitCode() // -1 of a signal.
+		never := regexp.MustCompile(`(?m)^RestartPreventExitStatus=(.*)$`).FindStringSubmatch(text)
+		if never == nil || slices.Contains(strings.Fields(never[1]), strconv.Itoa(code)) || code == 0 {
+			t.Errorf("%s is not started again after a crash, which exits with %d", unit, code)
+		}
+		if !strings.Contains(text, "\nLimitCORE=0\n") {
+			t.Errorf("%s writes its secrets to a core dump", unit)
+		}
 	}
 }
 
