@@ -172,6 +172,14 @@ func TestKubernetes_PanelIsProbedAndReachedWhereItListens(t *testing.T) {
 	}
 }
 
+func TestCompose_KeepsItsSecretsOutOfImagesAndTheRepository(t *testing.T) {
+	for _, file := range []string{".dockerignore", ".gitignore"} {
+		if !regexp.MustCompile(`(?m)^/?deploy/secrets/?$`).MatchString(read(t, file)) {
+			t.Errorf("%s lets deploy/secrets in", file)
+		}
+	}
+}
+
 func TestCompose_NamesWhatThereIs(t *testing.T) {
 	var compose struct {
 		Services map[string]struct {
