@@ -72,10 +72,15 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := inner.Connect(ctx)
 	connected.Store(true)
 	if err != nil {
-		return nil, err
+		return nil, connectError{err}
 	}
 	return &pooledConn{pqConn: conn.(pqConn), socket: *socket.Load()}, nil
 }
+
+// connectError is why there is no connection: it is not about a statement.
+type connectError struct{ error }
+
+func (e connectError) Unwrap() error { return e.error }
 
 func (connector) Driver() driver.Driver { return &pq.Driver{} }
 

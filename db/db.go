@@ -58,18 +58,14 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	if options.URL == "" {
 		return nil, errors.New("database URL is empty")
 	}
-	config, err := pq.NewConfig(options.URL)
+	config, err := parseURL(options.URL)
 	if err != nil {
-		var malformed *url.Error
-		if errors.As(err, &malformed) {
-			// The parser's error quotes the URL, and with it the password.
-			return nil, errors.New("database URL is malformed (special characters in a password must be percent-encoded)")
-		}
-		if strings.Contains(err.Error(), `missing "="`) {
-			// This one quotes a word, which may be part of a password.
-			return nil, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
-		}
-		return nil, fmt.Errorf("database URL: %w", err)
+		return nil, err
+	}
+	if config.TargetSessionAttrs == "" {
+		// While a failover is under way the name may lead to a standby still, which answers and takes
+		// no writes: a pool that has connections to it would keep them.
+		config.TargetSessionAttrs = pq.TargetSessionAttrsReadWrite
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
@@ -98,6 +94,29 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// CheckURL says what is wrong with an [Options].URL, as far as that shows without connecting.
+func CheckURL(text string) error {
+	_, err := parseURL(text)
+	return err
+}
+
+func parseURL(text string) (pq.Config, error) {
+	config, err := pq.NewConfig(text)
+	var malformed *url.Error
+	switch {
+	case err == nil:
+		return config, nil
+	case errors.As(err, &malformed):
+		// The parser's error quotes the URL, and with it the password.
+		return config, errors.New("database URL is malformed (special characters in a password must be percent-encoded)")
+	case strings.Contains(err.Error(), `missing "="`):
+		// This one quotes a word, which may be part of a password.
+		return config, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
+	default:
+		return config, fmt.Errorf("database URL: %w", err)
+	}
 }
 
 // Close ends the pool's connections. Listeners end with the context of their [DB.Listen].

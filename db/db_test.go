@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"net"
 	"path/filepath"
@@ -103,7 +104,7 @@ func TestUnavailable(t *testing.T) {
 		}
 	})
 	t.Run("session ended by the server", func(t *testing.T) {
-		for _, code := range []pqerror.Code{pqerror.AdminShutdown, pqerror.ConnectionFailure, pqerror.TooManyConnections} {
+		for _, code := range []pqerror.Code{pqerror.AdminShutdown, pqerror.ConnectionFailure, pqerror.TooManyConnections, pqerror.ReadOnlySQLTransaction} {
 			if !db.Unavailable(&pq.Error{Code: code}) {
 				t.Errorf("Unavailable(%s) = false", code)
 			}
@@ -116,6 +117,40 @@ func TestUnavailable(t *testing.T) {
 			}
 		}
 	})
+}
+
+// While a failover is under way the address may lead to a standby still.
+func TestDB_StaysWithNoServerThatTakesNoWrites(t *testing.T) {
+	url := dbtest.URL(t)
+	d := dbtest.Open(t, url)
+	config, err := pq.NewConfig(url)
+	check(t, err)
+	config.Runtime = map[string]string{"default_transaction_read_only": "off"}
+	connector, err := pq.NewConnectorConfig(config)
+	check(t, err)
+	admin := sql.OpenDB(connector)
+	defer admin.Close()
+	alter := func(what string) {
+		t.Helper()
+		_, err := admin.ExecContext(t.Context(), `ALTER DATABASE `+pq.QuoteIdentifier(config.Database)+` `+what)
+		check(t, err)
+	}
+	write := func() error {
+		_, err := d.Hit(t.Context(), "key", 1, time.Minute, noon)
+		return err
+	}
+
+	alter("SET default_transaction_read_only = on")
+	terminateOthers(t, d, "") // As the former primary's end does.
+	if err := d.Ping(t.Context()); !db.Unavailable(err) {
+		t.Errorf("ping: %v", err)
+	}
+	if err := write(); !db.Unavailable(err) {
+		t.Errorf("write: %v", err)
+	}
+	alter("RESET default_transaction_read_only")
+	check(t, d.Ping(t.Context()))
+	check(t, write())
 }
 
 // The pool must come back by itself after the server ended all its connections.

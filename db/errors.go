@@ -77,10 +77,12 @@ func Unavailable(err error) bool {
 		case pqerror.ClassConnectionException, pqerror.ClassInsufficientResources, pqerror.ClassOperatorIntervention:
 			return true
 		}
-		return false
+		// A standby, or a server whose disk is full.
+		return pgErr.Code == pqerror.ReadOnlySQLTransaction
 	}
 	var netErr net.Error
-	return errors.As(err, &netErr) ||
+	var unconnected connectError
+	return errors.As(err, &netErr) || errors.As(err, &unconnected) ||
 		errors.Is(err, driver.ErrBadConn) ||
 		errors.Is(err, sql.ErrConnDone) ||
 		errors.Is(err, context.DeadlineExceeded) ||
