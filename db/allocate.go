@@ -136,9 +136,10 @@ func (p place) lost(err error) error {
 const mayServe = `d.kind = 'server' AND d.approved_at IS NOT NULL AND (d.organisation_id IS NULL
 	OR d.organisation_id = (SELECT c.organisation_id FROM devices c WHERE c.id = $1))`
 
-// portFree holds where the port in %s is free on tunnel server d in all protocols of $2.
-const portFree = `NOT EXISTS (SELECT 1 FROM allocations a
-	WHERE a.server_id = d.id AND a.port = %s AND a.protocol = ANY ($2::text[]))`
+// portFree holds where the port in %s is free on tunnel server d in all protocols of $2. The one on
+// which that takes agents, in TCP and UDP, never is.
+const portFree = `d.relay_port <> %[1]s AND NOT EXISTS (SELECT 1 FROM allocations a
+	WHERE a.server_id = d.id AND a.port = %[1]s AND a.protocol = ANY ($2::text[]))`
 
 // freePorts are the ports of the range of tunnel server d that are free in all protocols of $2.
 var freePorts = `FROM generate_series(d.port_first, d.port_last) AS p WHERE p > 0 AND ` + fmt.Sprintf(portFree, "p")
@@ -201,10 +202,12 @@ func lockServer(ctx context.Context, tx *sqlx.Tx, wish placeWish, id uuid.UUID) 
 		Cordoned bool `db:"cordoned"`
 		Draining bool `db:"draining"`
 		Online   bool `db:"online"`
+		Own      bool `db:"own"` // The port asked for is its own.
 	}
 	err := tx.GetContext(ctx, &server,
-		`SELECT d.cordoned, d.drain_until IS NOT NULL AS draining, `+deviceOnline+` AS online
-		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, wish.device, id)
+		`SELECT d.cordoned, d.drain_until IS NOT NULL AS draining, `+deviceOnline+` AS online,
+			$3 > 0 AND d.relay_port = $3 AS own
+		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, wish.device, id, wish.port)
 	switch {
 	case err != nil:
 		return err
@@ -214,6 +217,8 @@ func lockServer(ctx context.Context, tx *sqlx.Tx, wish placeWish, id uuid.UUID) 
 		return ErrCordoned
 	case wish.online && !server.Online:
 		return ErrOffline
+	case server.Own:
+		return ErrPortTaken
 	}
 	return nil
 }

@@ -121,9 +121,25 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 		if err := tx.GetContext(ctx, &allocation, allocationQuery+` WHERE a.id = $1`, id); err != nil {
 			return err
 		}
+		if port != nil {
+			if err := checkOwnPort(ctx, tx, allocation); err != nil {
+				return err
+			}
+		}
 		return notify(ctx, tx, allocation.DeviceID, allocation.ServerID)
 	})
 	return allocation, wrap(err, "update allocation %d", id)
+}
+
+// checkOwnPort returns ErrPortTaken where an allocation has the port on which its tunnel server takes
+// agents.
+func checkOwnPort(ctx context.Context, tx *sqlx.Tx, a Allocation) error {
+	var own bool
+	err := tx.GetContext(ctx, &own, `SELECT relay_port = $2 FROM devices WHERE id = $1`, a.ServerID, a.Port)
+	if err == nil && own {
+		return ErrPortTaken
+	}
+	return err
 }
 
 // DeleteAllocation removes an allocation of a device in scope, which frees its port and those that it

@@ -88,6 +88,35 @@ func TestCreateAllocations_ConcurrentCreatorsFillTheRangeExactly(t *testing.T) {
 	}
 }
 
+func TestAllocations_LeaveATunnelServerThePortForAgents(t *testing.T) {
+	d := dbtest.New(t)
+	server, client := enroll(t, d, db.KindServer, nil), enroll(t, d, db.KindClient, nil)
+	_, err := d.Connect(t.Context(), server.ID, db.Hello{
+		TokenVersion: server.TokenVersion, ReplicaID: startReplica(t, d), RelayPort: 20005, Fingerprint: "f",
+	})
+	check(t, err)
+	ask := wish(client.ID, nil, "udp")
+	ask.Port = 20005
+	_, err = d.CreateAllocations(t.Context(), ask)
+	wantErr(t, err, db.ErrPortTaken)
+	ask.ServerID = &server.ID
+	_, err = d.CreateAllocations(t.Context(), ask)
+	wantErr(t, err, db.ErrPortTaken)
+	for range 9 {
+		if a := allocate(t, d, client.ID, server.ID); a.Port == 20005 {
+			t.Fatal("it was given away")
+		}
+	}
+	_, err = d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	wantErr(t, err, db.ErrNoPorts)
+	a, err := d.Allocations(t.Context(), everything, db.Page[int64]{Limit: 1})
+	check(t, err)
+	_, err = d.UpdateAllocation(t.Context(), everything, a[0].ID, db.AllocationPatch{Port: ptr(20005)})
+	wantErr(t, err, db.ErrPortTaken)
+	_, err = d.UpdateAllocation(t.Context(), everything, a[0].ID, db.AllocationPatch{Port: ptr(30005)})
+	check(t, err)
+}
+
 func TestCreateAllocations_BothProtocolsOrNeither(t *testing.T) {
 	d := dbtest.New(t)
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
