@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/mail"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -16,8 +17,13 @@ import (
 // ErrExists means that an account with the email exists already.
 var ErrExists = errors.New("an account with this email exists already")
 
-// minPassword is the least length of an account's password, in characters.
-const minPassword = 12
+const (
+	// minPassword is the least length of an account's password, in characters, and
+	// maxPassword the most that a login takes.
+	minPassword, maxPassword = 12, 1024
+	// maxEmail is the longest email that a login takes, in characters.
+	maxEmail = 254
+)
 
 // Check says what is wrong with the account.
 func (a Account) Check() error {
@@ -28,8 +34,16 @@ func (a Account) Check() error {
 	if err != nil || address.Address != a.Email {
 		return fmt.Errorf("admin: %q is not an email address", a.Email)
 	}
-	if n := utf8.RuneCountInString(a.Password); n < minPassword {
+	if n := utf8.RuneCountInString(a.Email); n > maxEmail {
+		return fmt.Errorf("admin: the email has %d characters; at most %d can log in", n, maxEmail)
+	}
+	switch n := utf8.RuneCountInString(a.Password); {
+	case n < minPassword:
 		return fmt.Errorf("admin: the password has %d characters; it needs at least %d", n, minPassword)
+	case n > maxPassword:
+		return fmt.Errorf("admin: the password has %d characters; at most %d can log in", n, maxPassword)
+	case !utf8.ValidString(a.Password) || strings.ContainsRune(a.Password, 0):
+		return errors.New("admin: the password is not text (UTF-8 without NUL), and nobody could log in with it")
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func Migrate(ctx context.Context, database Database, logger *slog.Logger) error 
 // open opens and migrates the database for a moment's work. An embedded one that
 // a running panel holds is shared with it, and otherwise started.
 func open(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
-	if err := database.check(); err != nil {
+	if err := database.Check(); err != nil {
 		return nil, nil, err
 	}
 	url := database.URL
@@ -106,13 +106,35 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 		url = server.URL()
 		s.background(life, "database", func(ctx context.Context) error { return s.keepPostgres(ctx, server) })
 	}
-	d, err := openDB(ctx, url, s.logger)
+	d, err := s.awaitDB(ctx, url)
 	if err != nil {
 		return err
 	}
 	s.db = d
 	s.started("database connections", func(context.Context) error { return d.Close() })
 	return nil
+}
+
+// awaitDB opens the database, and tries for as long as it is out of reach. Supervisors
+// would try too, but some of them wait minutes between.
+func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
+	backoff := channel.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	for waiting := false; ; waiting = true {
+		d, err := openDB(ctx, url, s.logger)
+		if err == nil || !db.Unavailable(err) || ctx.Err() != nil {
+			return d, err
+		}
+		if !waiting {
+			s.logger.WarnContext(ctx, "waiting for the database", slog.Any("error", err))
+		}
+		timer := time.NewTimer(backoff.Next())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func openDB(ctx context.Context, url string, logger *slog.Logger) (*db.DB, error) {

@@ -21,7 +21,13 @@ import (
 const (
 	// A caller who does not even send its headers holds a connection this long.
 	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
+	// readTimeout bounds the body, too, of a request whose body nobody wants: net/http
+	// reads what is left of it before it answers. Who wants it has a bound of its own.
+	readTimeout = 20 * time.Second
+	// writeTimeout bounds a request and its answer, which a caller may not read.
+	// Neither holds for control channels: an upgrade takes them off.
+	writeTimeout = time.Minute
+	idleTimeout  = 2 * time.Minute
 	// maxHeaderBytes is for a token, a cookie and what proxies add.
 	maxHeaderBytes = 32 << 10
 )
@@ -68,16 +74,7 @@ func localURL(address net.Addr, secure bool) *url.URL {
 // routesSoFar does until there are the panel's own. Channels are hijacked
 // connections, which the HTTP server forgets: the hub ends those.
 func (s *Server) accept(life context.Context) {
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.dispatch),
-		TLSConfig:         s.tls,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return life },
-		// What it says is about callers' mistakes: a broken TLS handshake, a reset.
-		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
-	}
+	s.http = s.newHTTP(life)
 	starting := routesSoFar(s.logger)
 	s.routes.Store(&starting)
 	var group sync.WaitGroup
@@ -101,6 +98,21 @@ func (s *Server) accept(life context.Context) {
 		group.Wait()
 		return err
 	})
+}
+
+func (s *Server) newHTTP(life context.Context) *http.Server {
+	return &http.Server{
+		Handler:           http.HandlerFunc(s.dispatch),
+		TLSConfig:         s.tls,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return life },
+		// What it says is about callers' mistakes: a broken TLS handshake, a reset.
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}
 }
 
 // routesSoFar answers while the panel starts, which may take as long as the
@@ -134,8 +146,10 @@ func (s *Server) serve(routes http.Handler) {
 		ctx, cancel := context.WithTimeout(ctx, s.opts.ShutdownTimeout/2)
 		defer cancel()
 		err := s.http.Shutdown(ctx)
-		if err != nil {
-			err = errors.Join(err, s.http.Close())
+		if errors.Is(err, context.DeadlineExceeded) {
+			// The fault of a caller who is slow, and no reason to say that the stop failed.
+			s.logger.WarnContext(ctx, "requests cut off that did not end in time")
+			return s.http.Close()
 		}
 		return err
 	})

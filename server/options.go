@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,11 +92,16 @@ type Database struct {
 	PostgresBinDir string
 }
 
-func (d Database) check() error {
-	if d.URL == "" && d.DataDir == "" {
+// Check says what is wrong with it, as far as that shows without connecting.
+func (d Database) Check() error {
+	switch {
+	case d.URL != "":
+		return db.CheckURL(d.URL)
+	case d.DataDir == "":
 		return errors.New("database: neither a URL nor a data directory is given")
+	default:
+		return nil
 	}
-	return nil
 }
 
 // Account is a person who logs in by email and password.
@@ -157,7 +163,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.ShutdownTimeout = 10 * time.Second
 	}
 	return o, errors.Join(
-		o.Database.check(),
+		o.Database.Check(),
 		o.checkAddresses(),
 		o.checkPublic(),
 		o.checkTLS(),
@@ -199,8 +205,8 @@ func (o Options) checkAddresses() error {
 		if err != nil || port < 0 || port > 65535 {
 			return fmt.Errorf("%s: %q is not a port", name, text)
 		}
-		// It would be given to an allocation, which then could not be bound.
-		if o.Ports.contains(port) {
+		// It would be given to an allocation here, which then could not be bound.
+		if !o.TunnelServer.Disabled && o.Ports.contains(port) {
 			return fmt.Errorf("%s: port %d lies in the port range %d-%d of allocations", name, port, first, last)
 		}
 	}
@@ -218,6 +224,9 @@ func (o Options) checkPublic() error {
 	}
 	if _, _, err := net.SplitHostPort(o.PublicHost); err == nil {
 		return fmt.Errorf("public host: %q has a port", o.PublicHost)
+	}
+	if _, err := netip.ParseAddr(o.PublicHost); err != nil && strings.ContainsAny(o.PublicHost, ":[]/ ") {
+		return fmt.Errorf("public host: %q is not a host name or an IP address alone", o.PublicHost)
 	}
 	return nil
 }

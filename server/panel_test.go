@@ -236,6 +236,12 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 	if _, err := server.New(good); err != nil {
 		t.Fatal(err)
 	}
+	// Nobody is given ports of this machine then.
+	elsewhere := good
+	elsewhere.TunnelServer.Disabled, elsewhere.Ports = true, server.PortRange{First: 1024, Last: 65535}
+	if _, err := server.New(elsewhere); err != nil {
+		t.Error(err)
+	}
 	for name, change := range map[string]func(*server.Options){
 		"no database":                 func(o *server.Options) { o.Database = server.Database{} },
 		"range backwards":             func(o *server.Options) { o.Ports = server.PortRange{First: 2, Last: 1} },
@@ -244,10 +250,21 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		"listen without a port":       func(o *server.Options) { o.Listen = "127.0.0.1" },
 		"bind host is a name":         func(o *server.Options) { o.TunnelServer.BindHost = "example.com" },
 		"public host with a port":     func(o *server.Options) { o.PublicHost = "play.example.com:1" },
+		"public host in brackets":     func(o *server.Options) { o.PublicHost = "[2001:db8::1]" },
+		"malformed database URL":      func(o *server.Options) { o.Database.URL = "postgres://panel:pa/ss:word@localhost/x" },
 		"certificate without a key":   func(o *server.Options) { o.TLSCertFile = "cert.pem" },
 		"email without a password":    func(o *server.Options) { o.FirstAdmin.Email = "admin@example.com" },
 		"short password":              func(o *server.Options) { o.FirstAdmin = server.Account{Email: "admin@example.com", Password: "short"} },
 		"no email":                    func(o *server.Options) { o.FirstAdmin = server.Account{Email: "admin", Password: "correct horse"} },
+		"long password": func(o *server.Options) {
+			o.FirstAdmin = server.Account{Email: "admin@example.com", Password: strings.Repeat("a", 1025)}
+		},
+		"password that is no text": func(o *server.Options) {
+			o.FirstAdmin = server.Account{Email: "admin@example.com", Password: "correct horse \xff"}
+		},
+		"long email": func(o *server.Options) {
+			o.FirstAdmin = server.Account{Email: "admin@" + strings.Repeat("a", 250) + ".com", Password: "correct horse"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts := good

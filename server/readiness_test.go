@@ -1,9 +1,11 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -82,6 +84,52 @@ func TestPanel_IsAliveAndNotReadyUntilTheDatabaseIsMigrated(t *testing.T) {
 	controltest.Eventually(t, "ready", func() bool { return statusOf(t, "http://"+address+"/readyz") == http.StatusOK })
 }
 
+func TestPanel_WaitsForADatabaseThatIsAway(t *testing.T) {
+	url := dbtest.URL(t)
+	// It stays as it is, whatever new ones find.
+	admin, err := dbtest.SQL(t, dbtest.Open(t, url)).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	var name string
+	if err := admin.QueryRowContext(t.Context(), `SELECT current_database()`).Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	alter := func(what string) {
+		t.Helper()
+		if _, err := admin.ExecContext(t.Context(), fmt.Sprintf(`ALTER DATABASE %q %s`, name, what)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// As while a failover is under way: it answers, and takes no writes.
+	alter("SET default_transaction_read_only = on")
+	var log lockedBuffer
+	address := freeAddress(t)
+	panel, err := server.New(server.Options{
+		Database: server.Database{URL: url}, Listen: address, TunnelServer: server.TunnelServer{Disabled: true},
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- panel.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	controltest.Eventually(t, "it waits", func() bool { return strings.Contains(log.String(), "waiting for the database") })
+	if got := statusOf(t, "http://"+address+"/healthz"); got != http.StatusOK {
+		t.Errorf("alive meanwhile: %d", got)
+	}
+	alter("RESET default_transaction_read_only")
+	controltest.Eventually(t, "ready", func() bool { return statusOf(t, "http://"+address+"/readyz") == http.StatusOK })
+}
+
 func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // Accepts, and never says a word.
 	if err != nil {
@@ -107,6 +155,24 @@ func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
 	if got := statusOf(t, "http://"+address+"/healthz"); got != 0 {
 		t.Errorf("answers %d once it has ended", got)
 	}
+}
+
+func TestPanel_ACallerWhoIsSlowMakesNoFailureOfItsStop(t *testing.T) {
+	p := servertest.Start(t, func(o *server.Options) { o.ShutdownTimeout = 2 * time.Second })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	request := "POST /api/auth/login HTTP/1.1\r\nHost: panel\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+	if _, err := conn.Write([]byte(request)); err != nil {
+		t.Fatal(err)
+	}
+	// The panel asks for the body: it is busy with the request.
+	if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || answer != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	p.Stop() // It fails the test where the panel does not end in good order.
 }
 
 func TestPanel_ServesOnForTheGraceWhileItIsNotReady(t *testing.T) {

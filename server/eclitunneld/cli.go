@@ -127,7 +127,11 @@ func (f databaseFlags) database() (server.Database, error) {
 	if err != nil {
 		return server.Database{}, err
 	}
-	return server.Database{URL: url, DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}, nil
+	database := server.Database{URL: url, DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}
+	if err := database.Check(); err != nil {
+		return server.Database{}, usageError{err}
+	}
+	return database, nil
 }
 
 // defaultDataDir is the system's place for root and the user's own for others;

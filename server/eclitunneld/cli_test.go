@@ -79,6 +79,16 @@ func TestRun_VersionAndHelp(t *testing.T) {
 	}
 }
 
+func TestRun_TakesAMalformedDatabaseURLForWrongUse(t *testing.T) {
+	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://panel:hush/hush:hush@127.0.0.1:1/x")
+	for _, args := range [][]string{{"serve"}, {"migrate"}, {"keys", "list"}} {
+		code, _, stderr := call(t, "", args...)
+		if code != exitUsage || !strings.Contains(stderr, "malformed") || strings.Contains(stderr, "hush") {
+			t.Errorf("%v: exit code %d, %q", args, code, stderr)
+		}
+	}
+}
+
 func TestRun_FailsWithoutTheDatabaseAndKeepsItsPassword(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://panel:hush-hush@127.0.0.1:1/x")
 	code, _, stderr := call(t, "", "migrate")
