@@ -50,13 +50,23 @@ func (a *Auth) address(r *http.Request) netip.Addr {
 	address := hop.Addr().Unmap().WithZone("")
 	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(forwarded) - 1; i >= 0 && a.trusts(address); i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(forwarded[i]))
+		next, err := parseHop(strings.TrimSpace(forwarded[i]))
 		if err != nil {
 			break
 		}
 		address = next.Unmap().WithZone("")
 	}
 	return address
+}
+
+// parseHop reads an entry of X-Forwarded-For. Some proxies add the caller's port, as
+// Azure's Application Gateway does: taken for unreadable, all callers behind such a
+// one would share a limit.
+func parseHop(text string) (netip.Addr, error) {
+	if hop, err := netip.ParseAddrPort(text); err == nil {
+		return hop.Addr(), nil
+	}
+	return netip.ParseAddr(text)
 }
 
 func (a *Auth) trusts(address netip.Addr) bool {

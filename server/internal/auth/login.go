@@ -17,8 +17,11 @@ import (
 const (
 	sessionLifetime = 30 * 24 * time.Hour
 
-	// emailFailures in a row may happen within loginWindow for one email.
-	emailFailures = 10
+	// pairFailures in a row may happen within loginWindow for one email from one
+	// address, and emailFailures from all addresses together. Were the two the same,
+	// anybody could keep somebody else from logging in, from a single address.
+	pairFailures  = 10
+	emailFailures = 50
 	// addressFailures may happen within loginWindow from one address. A success is
 	// not counted, but clears nothing: somebody who has one account must not go on
 	// guessing at others by logging in to it now and then.
@@ -39,7 +42,11 @@ type Login struct {
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
 	emailKey := "login:email:" + strings.ToLower(email)
 	addressKey := "login:address:" + AddressKey(ctx)
+	pairKey := emailKey + ":" + addressKey
 	if err := a.hit(ctx, addressKey, addressFailures); err != nil {
+		return Login{}, err
+	}
+	if err := a.hit(ctx, pairKey, pairFailures); err != nil {
 		return Login{}, err
 	}
 	if err := a.hit(ctx, emailKey, emailFailures); err != nil {
@@ -59,8 +66,10 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	if err := a.store.TakeBack(ctx, addressKey); err != nil {
 		return Login{}, err
 	}
-	if err := a.store.Forgive(ctx, emailKey); err != nil {
-		return Login{}, err
+	for _, key := range []string{pairKey, emailKey} {
+		if err := a.store.Forgive(ctx, key); err != nil {
+			return Login{}, err
+		}
 	}
 	return a.begin(ctx, user)
 }

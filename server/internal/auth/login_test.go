@@ -3,6 +3,7 @@ package auth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -131,6 +132,31 @@ func TestLogin_LimitsAddressesWhichASuccessDoesNotForgive(t *testing.T) {
 	}
 }
 
+func TestLogin_AnAddressThatGuessesLocksNobodyElseOut(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	for range 40 {
+		_, _ = p.auth.Login(from(t, p.auth, "192.0.2.1:1000"), email, "wrong")
+	}
+	if _, err := p.auth.Login(from(t, p.auth, "192.0.2.2:1000"), email, password); err != nil {
+		t.Errorf("the owner of the account: %v", err)
+	}
+}
+
+func TestLogin_LimitsFailuresPerEmailFromAllAddressesTogether(t *testing.T) {
+	p := newPanel(t)
+	p.user(t)
+	for i := range 50 {
+		here := from(t, p.auth, fmt.Sprintf("192.0.2.%d:1000", i/10))
+		if _, err := p.auth.Login(here, email, "wrong"); status(err) != 401 {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.auth.Login(from(t, p.auth, "198.51.100.1:1000"), email, password); status(err) != 429 {
+		t.Errorf("the fifty-first: %v", err)
+	}
+}
+
 func TestLogin_GivesUpWithItsContext(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
@@ -155,6 +181,8 @@ func TestAddressKey_BelievesTrustedProxiesOnly(t *testing.T) {
 		{"10.0.0.1:80", "198.51.100.7", []string{"203.0.113.9", "198.51.100.7, 10.1.1.1"}},
 		{"10.0.0.1:80", "10.0.0.1", nil},
 		{"10.0.0.1:80", "10.0.0.1", []string{"unknown"}},
+		{"10.0.0.1:80", "198.51.100.7", []string{"203.0.113.9:99, 198.51.100.7:51234"}},
+		{"10.0.0.1:80", "2001:db8:1:2::/64", []string{"[2001:db8:1:2:3::4]:51234"}},
 		{"[::ffff:10.0.0.1]:80", "198.51.100.7", []string{"::ffff:198.51.100.7"}},
 		{"[2001:db8:1:2:3::4]:80", "2001:db8:1:2::/64", nil},
 		{"pipe", "invalid IP", nil},
