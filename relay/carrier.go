@@ -36,6 +36,7 @@ type carrier struct {
 	asked    time.Time             // When it was asked for.
 	lost     time.Time             // When the one before was lost.
 	path     *path.Path            // nil until the first WebSocket, or where packets are not taken.
+	former   *path.Path            // Of keys that the tunnel client may have in place of path's; nil otherwise.
 	ended    bool
 	last     uint64 // The number given last.
 	flows    map[uint64]*flow
@@ -60,19 +61,14 @@ func (c *carrier) newConn() *forward.DatagramConn {
 }
 
 // openPath makes a path of a TLS connection's keys, if the carrier has none yet whose
-// keys the tunnel client has. The first packet may arrive as soon as the client knows
-// that it is connected.
+// keys the tunnel client is known to have. The first packet may arrive as soon as the
+// client knows that it is connected.
 func (c *carrier) openPath(keys seal.Keys) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settlePath()
 	if c.ended || c.attached || c.path != nil && (c.heard.Load() || c.path.Heard()) {
 		return
-	}
-	if c.path != nil {
-		// Nothing has ever come from the tunnel client: it does not have the data
-		// connection that the path's keys are of, which was lost before it knew.
-		c.path.Close()
-		c.path = nil
 	}
 	var out outgoing
 	p, err := c.server.packets.NewPath(path.Options{
@@ -85,8 +81,29 @@ func (c *carrier) openPath(keys seal.Keys) {
 	if err != nil {
 		return // By a chance of one in 2^64 per path: the data connection is enough.
 	}
-	c.path = p
+	if c.former != nil {
+		c.former.Close()
+	}
+	// Nothing has ever come from the tunnel client: the data connection that the
+	// former keys are of was lost before it knew, or before it was heard.
+	c.former, c.path = c.path, p
 	c.ways.UsePath(p)
+}
+
+// settlePath keeps of two paths the one whose keys the tunnel client has, once it has
+// been heard on it. It is called with mu held.
+func (c *carrier) settlePath() {
+	switch {
+	case c.former == nil || c.ended:
+		return
+	case c.former.Heard():
+		c.path, c.former = c.former, c.path
+		c.ways.UsePath(c.path)
+	case !c.path.Heard():
+		return
+	}
+	c.former.Close()
+	c.former = nil
 }
 
 // attach returns the data connection for its WebSocket, or nil if it has one.
@@ -277,6 +294,7 @@ const (
 func (c *carrier) tend(now time.Time) carrierState {
 	c.refused.Store(0)
 	c.mu.Lock()
+	c.settlePath()
 	p := c.path
 	c.mu.Unlock()
 	if p != nil {
@@ -325,11 +343,13 @@ func (c *carrier) end() {
 	for _, f := range c.flows {
 		flows = append(flows, f)
 	}
-	conn, p := c.conn, c.path
+	conn, paths := c.conn, []*path.Path{c.path, c.former}
 	c.mu.Unlock()
 	conn.Close()
-	if p != nil {
-		p.Close()
+	for _, p := range paths {
+		if p != nil {
+			p.Close()
+		}
 	}
 	for _, f := range flows {
 		f.port.remove(f)

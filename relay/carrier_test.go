@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,18 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-func TestServer_FirstDataConnectionLostUnheardLeavesThePathToTheNext(t *testing.T) {
+// Of a data connection that is lost before the tunnel server has heard anything, the
+// tunnel client may have had the answer or not: its path is that of the first it has had.
+func TestServer_FirstDataConnectionLostUnheardLeavesAPath(t *testing.T) {
+	t.Run("of the next", func(t *testing.T) {
+		lostUnheard(t, func(_, second tls.ConnectionState) tls.ConnectionState { return second })
+	})
+	t.Run("of the first", func(t *testing.T) {
+		lostUnheard(t, func(first, _ tls.ConnectionState) tls.ConnectionState { return first })
+	})
+}
+
+func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.ConnectionState) {
 	p, s, client, _ := start(t, nil)
 	port := relaytest.FreePort(t)
 	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
@@ -32,25 +44,30 @@ func TestServer_FirstDataConnectionLostUnheardLeavesThePathToTheNext(t *testing.
 	defer player.Close()
 	_, _ = player.Write([]byte("hello"))
 	ask := l.next(wire.LinkDial)
-	// The tunnel server answers, and the tunnel client does not hear it.
 	first, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := first.NetConn().(*tls.Conn).ConnectionState()
 	_ = first.Close()
 	ask = l.next(wire.LinkDial)
 	second, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := second.NetConn().(*tls.Conn).ConnectionState()
+	state := had(before, second.NetConn().(*tls.Conn).ConnectionState())
 	keys, err := seal.Export(&state)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var counters path.Counters
+	var heard atomic.Bool
+	handle := func(records []wire.Record) error {
+		heard.Store(heard.Load() || records[0].Kind == wire.RecordOpen)
+		return nil
+	}
 	c, err := path.Dial(context.Background(), netip.MustParseAddrPort(s.Address), path.Options{
-		Keys: keys, Handle: func([]wire.Record) error { return nil }, Fail: func(err error) { t.Error(err) },
+		Keys: keys, Handle: handle, Fail: func(err error) { t.Error(err) },
 		Datagrams: new(forward.DatagramCounters),
 	}, &counters)
 	if err != nil {
@@ -59,8 +76,9 @@ func TestServer_FirstDataConnectionLostUnheardLeavesThePathToTheNext(t *testing.
 	served := make(chan struct{})
 	go func() { defer close(served); c.Serve() }()
 	defer func() { c.Close(); <-served }()
-	for deadline := time.Now().Add(relaytest.Patience); !c.Up(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(relaytest.Patience); !c.Up() || !heard.Load(); time.Sleep(20 * time.Millisecond) {
 		c.Tick(time.Now())
+		_, _ = player.Write([]byte("hello"))
 		if time.Now().After(deadline) {
 			t.Fatalf("the path does not come up: %+v", s.Stats().Paths)
 		}

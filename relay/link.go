@@ -298,12 +298,16 @@ func (l *link) datagrams() *carrier {
 
 // dropCarrier ends a carrier; the next flow makes another.
 func (l *link) dropCarrier(c *carrier) {
+	l.forgetCarrier(c)
+	c.end()
+}
+
+func (l *link) forgetCarrier(c *carrier) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.carrier == c {
 		l.carrier = nil
 	}
-	l.mu.Unlock()
-	c.end()
 }
 
 // tend closes what has been idle for too long.
@@ -323,9 +327,10 @@ func (l *link) tend(now time.Time) {
 	case carrierMissing:
 		l.dialDatagrams(c)
 	case carrierIdle:
+		l.forgetCarrier(c) // First: a flow that opens meanwhile would end with it.
 		l.server.work.Go(func() {
 			c.retire()
-			l.dropCarrier(c)
+			c.end()
 		})
 	case carrierLost:
 		l.dropCarrier(c)

@@ -162,9 +162,10 @@
 //	16 bytes  tag
 //
 // The keys come from the TLS connection below the first datagram data connection of
-// the carrier that both ends have had (RFC 8446 section 7.5), and stay those of the
+// the carrier that the client has had (RFC 8446 section 7.5), and stay those of the
 // carrier when another one takes its place. A server that has heard nothing of the
-// carrier yet, neither on the first nor in a packet, takes those of the next:
+// carrier yet when the next comes, neither on the first nor in a packet, cannot tell
+// whether the client has had the first: it takes packets under the keys of either.
 //
 //	TLS-Exporter("EXPORTER-EcliTunnel-datagrams", "", 72) =
 //	    id (8) || secret of the client (32) || secret of the server (32)
