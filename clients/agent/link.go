@@ -231,38 +231,40 @@ func (s *session) ended(ask wire.LinkMessage, reason error) {
 // for: it does not hear of a dial that has failed, and asks for no other meanwhile.
 func (s *session) reach(ctx context.Context, ask wire.LinkMessage) (serve func() error, err error) {
 	backoff := channel.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
-	for end := time.Now().Add(s.link.links.opts.Limits.DialTimeout); ; {
+	// The last try included: what comes later the tunnel server has asked for again.
+	waited, cancel := context.WithTimeout(ctx, s.link.links.opts.Limits.DialTimeout)
+	defer cancel()
+	for dialling := ctx; ; dialling = waited {
 		var refused *refusedError
-		serve, err = s.connect(ctx, ask)
-		pause := backoff.Next()
-		if err == nil || errors.As(err, &refused) || time.Now().Add(pause).After(end) {
+		serve, err = s.connect(ctx, dialling, ask)
+		if err == nil || errors.As(err, &refused) {
 			return serve, err
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(backoff.Next())
 		select {
 		case <-timer.C:
-		case <-ctx.Done():
+		case <-waited.Done():
 			timer.Stop()
-			return nil, ctx.Err()
+			return nil, err
 		}
 	}
 }
 
-// connect opens one data connection, and returns what serves it until it or ctx
-// ends.
-func (s *session) connect(ctx context.Context, ask wire.LinkMessage) (serve func() error, err error) {
+// connect opens one data connection while dialling has not ended, and returns what
+// serves it until it or ctx ends.
+func (s *session) connect(ctx, dialling context.Context, ask wire.LinkMessage) (serve func() error, err error) {
 	select {
 	case s.dials <- struct{}{}:
 		defer func() { <-s.dials }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-dialling.Done():
+		return nil, dialling.Err()
 	}
 	dialler, _ := s.link.credentials()
 	if ask.Kind == wire.KindStream {
-		data, err := dialler.stream(ctx, s.secret)
+		data, err := dialler.stream(dialling, s.secret)
 		return func() error { return s.serveStreams(ctx, data) }, err
 	}
-	ws, err := dialler.datagrams(ctx, ask.Carrier, s.secret)
+	ws, err := dialler.datagrams(dialling, ask.Carrier, s.secret)
 	port := ask.UDP
 	if dialler.proxied() {
 		port = 0

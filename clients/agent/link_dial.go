@@ -81,10 +81,13 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 		d.websocket.TLSClientConfig.VerifyConnection = pin(fingerprint)
 	}
 	d.http = &http.Transport{
-		Proxy:             proxy,
-		DialContext:       d.connectStream,
-		TLSClientConfig:   d.websocket.TLSClientConfig,
-		DisableKeepAlives: true, // What is not upgraded is closed.
+		Proxy:           proxy,
+		DialContext:     d.connectStream,
+		TLSClientConfig: d.websocket.TLSClientConfig,
+		// A request that is given up leaves its handshake to go on, for ever where
+		// nobody answers.
+		TLSHandshakeTimeout: timeout,
+		DisableKeepAlives:   true, // What is not upgraded is closed.
 	}
 	return d
 }

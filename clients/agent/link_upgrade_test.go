@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
@@ -119,5 +122,31 @@ func TestLink_SecondWelcomeIsRefused(t *testing.T) {
 	c.Wait()
 	if !errors.Is(err, wire.ErrMalformed) {
 		t.Errorf("served until %v", err)
+	}
+}
+
+// A request that is given up must not leave a handshake behind, which would outlive the agent.
+func TestUpgrade_HandshakeThatNobodyAnswersEnds(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ended := make(chan error, 1)
+	go func() {
+		c, err := silent.Accept()
+		if err == nil {
+			_ = c.SetReadDeadline(time.Now().Add(relaytest.Patience))
+			_, err = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+		ended <- err
+	}()
+	d := newRelayDialler(silent.Addr().String(), "", nil, 100*time.Millisecond, newPacer())
+	if _, err := d.stream(t.Context(), "secret"); err == nil {
+		t.Error("opened")
+	}
+	if err := <-ended; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the handshake goes on")
 	}
 }

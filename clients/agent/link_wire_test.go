@@ -98,7 +98,7 @@ func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
 
 // slow makes who has lost a link stay away for long enough to be seen.
 func slow(o *linkOptions) {
-	o.Backoff = channel.Backoff{Min: 200 * time.Millisecond, Max: 200 * time.Millisecond, Rand: func() float64 { return 1 }}
+	o.Backoff = channel.Backoff{Min: time.Second, Max: time.Second, Rand: func() float64 { return 1 }}
 }
 
 // requestLate sends what the system had still to send of a link that an agent has
