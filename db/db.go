@@ -48,7 +48,7 @@ type Options struct {
 // DB is a pool of connections to one database.
 type DB struct {
 	pool   *sqlx.DB
-	url    string
+	url    string // Of the listener.
 	logger *slog.Logger
 	listen listenTiming
 }
@@ -62,10 +62,13 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	listenURL := options.URL
 	if config.TargetSessionAttrs == "" {
 		// While a failover is under way the name may lead to a standby still, which answers and takes
-		// no writes: a pool that has connections to it would keep them.
+		// no writes: a pool that has connections to it would keep them. The listener, which hears
+		// nothing there, has to look where the pool does.
 		config.TargetSessionAttrs = pq.TargetSessionAttrsReadWrite
+		listenURL = withSetting(listenURL, "target_session_attrs="+string(pq.TargetSessionAttrsReadWrite))
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
@@ -82,7 +85,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	}
 	d := &DB{
 		pool:   sqlx.NewDb(sql.OpenDB(connector{config}), "postgres"),
-		url:    options.URL,
+		url:    listenURL,
 		logger: options.Logger,
 		listen: defaultListenTiming,
 	}
@@ -116,6 +119,18 @@ func parseURL(text string) (pq.Config, error) {
 		return config, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
 	default:
 		return config, fmt.Errorf("database URL: %w", err)
+	}
+}
+
+// withSetting adds a setting to a well-formed [Options].URL, which does not have it.
+func withSetting(text, setting string) string {
+	switch {
+	case !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://"):
+		return text + " " + setting
+	case strings.Contains(text, "?"):
+		return text + "&" + setting
+	default:
+		return text + "?" + setting
 	}
 }
 

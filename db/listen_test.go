@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -305,3 +306,19 @@ func pass(to, from net.Conn, frozen <-chan struct{}) {
 type writerFunc func([]byte) (int, error)
 
 func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
+
+// The listener has to look where the pool does: nothing is notified on a standby.
+func TestListen_WaitsForAServerThatTakesWrites(t *testing.T) {
+	url := dbtest.URL(t)
+	d := dbtest.Open(t, url)
+	config, err := pq.NewConfig(url)
+	check(t, err)
+	_, err = dbtest.SQL(t, d).ExecContext(t.Context(),
+		`ALTER DATABASE `+pq.QuoteIdentifier(config.Database)+` SET default_transaction_read_only = on`)
+	check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := d.Listen(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it listens where no writes are taken: %v", err)
+	}
+}
