@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // seesEveryServer says whether serversOn finds all there are, children of a dead postmaster
@@ -36,7 +37,8 @@ func serversOn(cluster string) ([]int, error) {
 		cwd, err := os.Stat(filepath.Join("/proc", entry.Name(), "cwd"))
 		// Root in a container may have no right to look at processes of other users (CAP_SYS_PTRACE),
 		// such as a server that it started itself. A command line is everybody's to read.
-		if errors.Is(err, fs.ErrPermission) && isPostmaster(entry.Name(), cluster) {
+		// Nor is it proof, where anybody may write one: the server runs as the owner of the directory.
+		if errors.Is(err, fs.ErrPermission) && isPostmaster(entry.Name(), cluster) && sameOwner(entry, here) {
 			pids = append(pids, pid)
 			continue
 		}
@@ -52,6 +54,17 @@ func serversOn(cluster string) ([]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// sameOwner reports whether a process runs as the owner of a directory.
+func sameOwner(process fs.DirEntry, dir fs.FileInfo) bool {
+	info, err := process.Info()
+	if err != nil {
+		return false
+	}
+	its, ok := info.Sys().(*syscall.Stat_t)
+	owner, known := dir.Sys().(*syscall.Stat_t)
+	return ok && known && its.Uid == owner.Uid
 }
 
 // isPostmaster reports whether a process was started as "postgres -D cluster …".
