@@ -119,12 +119,14 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 // would try too, but some of them wait minutes between.
 func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 	backoff := channel.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
-	for waiting := false; ; waiting = true {
+	for said := ""; ; {
 		d, err := openDB(ctx, url, s.logger)
 		if err == nil || !db.Unavailable(err) || ctx.Err() != nil {
 			return d, err
 		}
-		if !waiting {
+		// Once for each reason: of a wrong setting this is all that tells.
+		if reason := err.Error(); reason != said {
+			said = reason
 			s.logger.WarnContext(ctx, "waiting for the database", slog.Any("error", err))
 		}
 		timer := time.NewTimer(backoff.Next())

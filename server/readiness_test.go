@@ -158,7 +158,7 @@ func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
 }
 
 func TestPanel_ACallerWhoIsSlowMakesNoFailureOfItsStop(t *testing.T) {
-	p := servertest.Start(t, func(o *server.Options) { o.ShutdownTimeout = 2 * time.Second })
+	p := servertest.Start(t, func(o *server.Options) { o.ShutdownTimeout = 8 * time.Second })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
