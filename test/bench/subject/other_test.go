@@ -133,10 +133,10 @@ func TestStart_OthersUntilPlayersReachTheGame(t *testing.T) {
 		if s.Name != name || len(s.PIDs) != 2 || len(s.Uplink) != 1 || s.Uplink[0].Direction != machine.To {
 			t.Errorf("%+v", s)
 		}
-		if times, err := player.Echo(t.Context(), s.TCP, time.Millisecond, 0); err != nil || len(times) == 0 {
+		if times, err := player.Echo(t.Context(), s.TCP, 100*time.Millisecond, 0); err != nil || len(times) == 0 {
 			t.Errorf("%s: %v, %v", name, times, err)
 		}
-		if times, err := player.EchoDatagrams(t.Context(), s.UDP, time.Millisecond, 0); err != nil || len(times) == 0 || times[0] >= player.LostAfter {
+		if times, err := player.EchoDatagrams(t.Context(), s.UDP, 100*time.Millisecond, 0); err != nil || len(times) == 0 || times[0] >= player.LostAfter {
 			t.Errorf("%s: %v, %v", name, times, err)
 		}
 		if err := s.Close(); err != nil {
