@@ -9,7 +9,7 @@
 //
 //	control.go   the control channel: desired state in, status out
 //	ports.go     desired state -> open ports; stream.go and datagram.go are those
-//	listener.go  takes links and data connections
+//	listener.go  takes links and data connections; strangers.go bounds who has shown nothing
 //	link.go      a tunnel client: its pool (TCP) and its carrier (UDP)
 //	orphan.go    carriers between two links of their tunnel client
 package relay
