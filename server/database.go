@@ -129,12 +129,8 @@ func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 			said = reason
 			s.logger.WarnContext(ctx, "waiting for the database", slog.Any("error", err))
 		}
-		timer := time.NewTimer(backoff.Next())
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
+		if err := backoff.Wait(ctx); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -190,12 +186,8 @@ func (s *Server) restartPostgres(ctx context.Context) (*postgres.Server, error) 
 			return nil, ctx.Err()
 		}
 		s.logger.ErrorContext(ctx, "database not started", slog.Any("error", err))
-		timer := time.NewTimer(backoff.Next())
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
+		if err := backoff.Wait(ctx); err != nil {
+			return nil, err
 		}
 	}
 }

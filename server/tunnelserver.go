@@ -123,12 +123,8 @@ func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
 // only one.
 func (t *tunnelServer) again(ctx context.Context, backoff *channel.Backoff) (uuid.UUID, error) {
 	for {
-		timer := time.NewTimer(backoff.Next())
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return uuid.Nil, ctx.Err()
+		if err := backoff.Wait(ctx); err != nil {
+			return uuid.Nil, err
 		}
 		device, err := t.enroll(ctx)
 		if err == nil {

@@ -240,11 +240,7 @@ func (s *session) reach(ctx context.Context, ask wire.LinkMessage) (serve func()
 		if err == nil || errors.As(err, &refused) {
 			return serve, err
 		}
-		timer := time.NewTimer(backoff.Next())
-		select {
-		case <-timer.C:
-		case <-waited.Done():
-			timer.Stop()
+		if backoff.Wait(waited) != nil {
 			return nil, err
 		}
 	}

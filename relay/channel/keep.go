@@ -62,6 +62,19 @@ func (b *Backoff) Next() time.Duration {
 	return time.Duration(random() * float64(ceiling))
 }
 
+// Wait waits before the next try and counts it. Its only error is that of ctx, when
+// that ends first.
+func (b *Backoff) Wait(ctx context.Context) error {
+	timer := time.NewTimer(b.Next())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Reset starts over, after a success.
 func (b *Backoff) Reset() { b.failures = 0 }
 

@@ -200,7 +200,10 @@ func handOver(ctx context.Context, sessions []*session) {
 	size := max(handOverStep, (len(sessions)+handOverSteps-1)/handOverSteps)
 	for i, part := range slices.Collect(slices.Chunk(sessions, size)) {
 		if i > 0 {
-			pause(ctx, handOverPause) // Where ctx has ended, the rest follow at once.
+			select {
+			case <-time.After(handOverPause):
+			case <-ctx.Done(): // The rest follow at once.
+			}
 		}
 		for _, s := range part {
 			s.close(channel.CloseRestarting, restarting)

@@ -190,7 +190,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 			log.WarnContext(ctx, "status reports wait for the database", slog.Any("error", err))
 		}
 		r.giveBack(b)
-		if !pause(ctx, backoff.Next()) {
+		if backoff.Wait(ctx) != nil {
 			return
 		}
 	}
@@ -201,17 +201,5 @@ func signal(wake chan<- struct{}) {
 	select {
 	case wake <- struct{}{}:
 	default:
-	}
-}
-
-// pause waits, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
