@@ -33,6 +33,27 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
+// launch runs a panel, ready or not, until the test has ended, and returns its
+// address.
+func launch(t *testing.T, o server.Options) (address string) {
+	t.Helper()
+	o.Listen = freeAddress(t)
+	panel, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- panel.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return o.Listen
+}
+
 // statusOf is the status of an answer, 0 where there is none.
 func statusOf(t *testing.T, url string) int {
 	t.Helper()
@@ -55,22 +76,7 @@ func TestPanel_IsAliveAndNotReadyUntilTheDatabaseIsMigrated(t *testing.T) {
 	if _, err := migrating.ExecContext(t.Context(), `LOCK TABLE goose_db_version`); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
-	panel, err := server.New(server.Options{
-		Database: server.Database{URL: url}, Listen: address, TunnelServer: server.TunnelServer{Disabled: true},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- panel.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	address := launch(t, server.Options{Database: server.Database{URL: url}, TunnelServer: server.TunnelServer{Disabled: true}})
 
 	controltest.Eventually(t, "alive", func() bool { return statusOf(t, "http://"+address+"/healthz") == http.StatusOK })
 	for _, path := range []string{"/readyz", "/api/tunnel/devices", "/api/tunnel/ws"} {
@@ -105,23 +111,10 @@ func TestPanel_WaitsForADatabaseThatIsAway(t *testing.T) {
 	// As while a failover is under way: it answers, and takes no writes.
 	alter("SET default_transaction_read_only = on")
 	var log lockedBuffer
-	address := freeAddress(t)
-	panel, err := server.New(server.Options{
-		Database: server.Database{URL: url}, Listen: address, TunnelServer: server.TunnelServer{Disabled: true},
+	address := launch(t, server.Options{
+		Database: server.Database{URL: url}, TunnelServer: server.TunnelServer{Disabled: true},
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- panel.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
 	controltest.Eventually(t, "it waits", func() bool { return strings.Contains(log.String(), "waiting for the database") })
 	if got := statusOf(t, "http://"+address+"/healthz"); got != http.StatusOK {
 		t.Errorf("alive meanwhile: %d", got)

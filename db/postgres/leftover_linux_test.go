@@ -27,28 +27,18 @@ func TestStart_EndsAServerThatItMayNotLookAt(t *testing.T) {
 	check(t, err)
 	program, err = filepath.EvalSymlinks(program)
 	check(t, err)
-	cluster := filepath.Join(dir, "cluster")
-	orphan := exec.CommandContext(t.Context(), program, "-D", cluster,
-		"-c", "listen_addresses=", "-c", "unix_socket_directories="+cluster)
-	orphan.SysProcAttr = &syscall.SysProcAttr{Credential: ownerOf(t, cluster)}
-	orphan.Dir = cluster
-	check(t, orphan.Start())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = orphan.Wait() // It is told to end.
-	}()
-	await(t, "the socket of the orphan", func() bool { return exists(t, filepath.Join(cluster, ".s.PGSQL.5432")) })
+	orphan, ended := startOrphan(t, program, filepath.Join(dir, "cluster"))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var server *postgres.Server
 	withoutCapability(t, unix.CAP_SYS_PTRACE, func() { server, err = postgres.Start(ctx, options) })
 	select {
-	case <-ended:
+	case end := <-ended:
+		check(t, end)
 	default:
 		t.Error("the server of the earlier run still runs")
-		_ = orphan.Process.Signal(syscall.SIGINT)
-		<-ended
+		check(t, orphan.Signal(syscall.SIGINT))
+		check(t, <-ended)
 	}
 	check(t, err)
 	stop(t, server)

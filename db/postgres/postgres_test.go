@@ -84,6 +84,20 @@ func TestStart_AfterThePanelWasKilled(t *testing.T) {
 	}
 }
 
+// startOrphan starts a server that no panel runs, and returns what its end says.
+func startOrphan(t *testing.T, program, cluster string) (orphan *os.Process, ended <-chan error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, "-D", cluster,
+		"-c", "listen_addresses=", "-c", "unix_socket_directories="+cluster)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: ownerOf(t, cluster)}
+	cmd.Dir = cluster
+	check(t, cmd.Start())
+	end := make(chan error, 1)
+	go func() { end <- cmd.Wait() }()
+	await(t, "the socket of the orphan", func() bool { return exists(t, filepath.Join(cluster, ".s.PGSQL.5432")) })
+	return cmd.Process, end
+}
+
 // Where the system does not end a server with its panel, it is still there at the next start.
 func TestStart_EndsTheServerOfAnEarlierRun(t *testing.T) {
 	dir := sharedDir(t)
@@ -96,15 +110,7 @@ func TestStart_EndsTheServerOfAnEarlierRun(t *testing.T) {
 	}
 	stop(t, first)
 
-	cluster := filepath.Join(dir, "cluster")
-	orphan := exec.CommandContext(t.Context(), program, "-D", cluster,
-		"-c", "listen_addresses=", "-c", "unix_socket_directories="+cluster)
-	orphan.SysProcAttr = &syscall.SysProcAttr{Credential: ownerOf(t, cluster)}
-	orphan.Dir = cluster
-	check(t, orphan.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- orphan.Wait() }()
-	await(t, "the socket of the orphan", func() bool { return exists(t, filepath.Join(cluster, ".s.PGSQL.5432")) })
+	_, ended := startOrphan(t, program, filepath.Join(dir, "cluster"))
 	second := start(t, options)
 	check(t, <-ended)
 	if got := query(t, second.URL(), `SELECT x FROM kept`); got != "data" {
