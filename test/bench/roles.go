@@ -159,8 +159,8 @@ func stayAwake(ctx context.Context) (func() error, error) {
 }
 
 // measureElsewhere measures what takes a network, in a network namespace of its
-// own. Peers that run already cannot be reached from there, nor the game from the other end of a
-// cable but through a tunnel.
+// own. Peers that run already cannot be reached from there, nor the game from the
+// other end of a cable but through a tunnel.
 func measureElsewhere(ctx context.Context, o options, network measure.Network) (report.Report, error) {
 	o.Networks = []measure.Network{network}
 	o.Game = "127.0.0.1:0"
