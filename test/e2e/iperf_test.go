@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -10,7 +12,8 @@ import (
 
 // iperfReport is what is read here of iperf3's JSON.
 type iperfReport struct {
-	End struct {
+	Error string `json:"error"`
+	End   struct {
 		SumReceived struct {
 			Bytes         float64 `json:"bytes"`
 			BitsPerSecond float64 `json:"bits_per_second"`
@@ -33,9 +36,16 @@ func TestIperf3_BothProtocolsBothWays(t *testing.T) {
 	run := func(t *testing.T, args ...string) (report iperfReport) {
 		t.Helper()
 		args = append([]string{"-c", "127.0.0.1", "-p", public, "-t", "2", "-J"}, args...)
-		out := command(t, patience, "iperf3", args...)
-		if err := json.Unmarshal([]byte(out), &report); err != nil {
-			t.Fatalf("%v in %s", err, out)
+		// A server serves one at a time, and may hear of the end of the one before a
+		// moment later than that has ended.
+		until(t, patience, "the iperf3 server is free", func(context.Context) (bool, error) {
+			out := command(t, patience, "iperf3", args...)
+			report = iperfReport{}
+			err := json.Unmarshal([]byte(out), &report)
+			return !strings.Contains(report.Error, "busy"), err
+		})
+		if report.Error != "" {
+			t.Fatal(report.Error)
 		}
 		return report
 	}
