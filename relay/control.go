@@ -16,7 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 const (

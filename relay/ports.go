@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
 // publicPort is an open public port.
@@ -49,7 +49,7 @@ type slot struct {
 	port       publicPort // nil: it could not be opened, or drains since before it was.
 	reason     string     // Why it takes no players, though it should;
 	retry      time.Time  // then it is tried again.
-	backoff    channel.Backoff
+	backoff    backoff.Exponential
 	empty      bool // It drains, and had no player left when last looked at.
 }
 
@@ -102,7 +102,7 @@ func (p *ports) apply(wanted map[int64]types.ServerAllocation) {
 	for id, a := range wanted {
 		s, ok := p.slots[id]
 		if !ok {
-			s = &slot{backoff: channel.Backoff{Min: time.Second, Max: 10 * time.Second}}
+			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}}
 			p.slots[id] = s
 		}
 		closed := !ok || draining(s.allocation)

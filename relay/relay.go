@@ -29,7 +29,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/path"
 )
 
@@ -79,7 +80,7 @@ type Options struct {
 	// Channel tunes the control channel and links, Backoff the control
 	// channel's reconnects; the zero values are for use.
 	Channel channel.Options
-	Backoff channel.Backoff
+	Backoff backoff.Exponential
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// Metrics is given the tunnel server's metrics for as long as it runs. It may

@@ -11,7 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/postgres"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
 // stopPostgres bounds a clean stop of the embedded Postgres. Cut short it
@@ -118,7 +118,7 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 // awaitDB opens the database, and tries for as long as it is out of reach. Supervisors
 // would try too, but some of them wait minutes between.
 func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
-	backoff := channel.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	retry := backoff.Exponential{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 	for said := ""; ; {
 		d, err := openDB(ctx, url, s.logger)
 		if err == nil || !db.Unavailable(err) || ctx.Err() != nil {
@@ -129,7 +129,7 @@ func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 			said = reason
 			s.logger.WarnContext(ctx, "waiting for the database", slog.Any("error", err))
 		}
-		if err := backoff.Wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +176,7 @@ func (s *Server) keepPostgres(ctx context.Context, server *postgres.Server) erro
 
 // restartPostgres tries until ctx ends, whose error is its only one.
 func (s *Server) restartPostgres(ctx context.Context) (*postgres.Server, error) {
-	backoff := channel.Backoff{Min: time.Second, Max: 30 * time.Second}
+	retry := backoff.Exponential{Min: time.Second, Max: 30 * time.Second}
 	for {
 		server, err := startPostgres(ctx, s.opts.Database, s.logger)
 		if err == nil {
@@ -186,7 +186,7 @@ func (s *Server) restartPostgres(ctx context.Context) (*postgres.Server, error) 
 			return nil, ctx.Err()
 		}
 		s.logger.ErrorContext(ctx, "database not started", slog.Any("error", err))
-		if err := backoff.Wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 	"github.com/eclitunnel/eclitunnel/server/servertest"

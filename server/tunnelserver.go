@@ -17,8 +17,9 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
 )
 
 const (
@@ -96,7 +97,7 @@ func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
 // to stop for good does not stop this one, whose operator is the panel's: it goes
 // on with a new token, or as a new device.
 func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
-	var backoff channel.Backoff
+	var retry backoff.Exponential
 	for {
 		err := t.run(ctx, id)
 		var final *channel.FinalError
@@ -113,7 +114,7 @@ func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
 		default:
 			t.log.ErrorContext(ctx, "tunnel server ended; it starts again", slog.Any("error", err))
 		}
-		if id, err = t.again(ctx, &backoff); err != nil {
+		if id, err = t.again(ctx, &retry); err != nil {
 			return nil // ctx has ended.
 		}
 	}
@@ -121,9 +122,9 @@ func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
 
 // again gets what run has used up, and tries until ctx ends, whose error is its
 // only one.
-func (t *tunnelServer) again(ctx context.Context, backoff *channel.Backoff) (uuid.UUID, error) {
+func (t *tunnelServer) again(ctx context.Context, retry *backoff.Exponential) (uuid.UUID, error) {
 	for {
-		if err := backoff.Wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return uuid.Nil, err
 		}
 		device, err := t.enroll(ctx)

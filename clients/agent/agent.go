@@ -21,7 +21,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // maxControlMessage bounds one message of the panel. A snapshot spends about
@@ -54,7 +55,7 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
-	Backoff channel.Backoff
+	Backoff backoff.Exponential
 }
 
 // dataPlane is what the agent needs of its links.

@@ -17,7 +17,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // timeout bounds every wait for a signal: no test waits that long unless it
@@ -181,7 +182,7 @@ func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 		Metrics: r.metrics,
 		OnEvent: func(e Event) { r.events <- e },
 		Channel: channel.Options{PingInterval: 50 * time.Millisecond, Deadline: 2 * time.Second},
-		Backoff: channel.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 10 * time.Millisecond},
 	}
 	if change != nil {
 		change(&options)

@@ -13,7 +13,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -230,7 +231,7 @@ func (s *session) ended(ask wire.LinkMessage, reason error) {
 // reach is connect, tried for as long as a tunnel server waits for what it has asked
 // for: it does not hear of a dial that has failed, and asks for no other meanwhile.
 func (s *session) reach(ctx context.Context, ask wire.LinkMessage) (serve func() error, err error) {
-	backoff := channel.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
+	retry := backoff.Exponential{Min: 50 * time.Millisecond, Max: time.Second}
 	// The last try included: what comes later the tunnel server has asked for again.
 	waited, cancel := context.WithTimeout(ctx, s.link.links.opts.Limits.DialTimeout)
 	defer cancel()
@@ -240,7 +241,7 @@ func (s *session) reach(ctx context.Context, ask wire.LinkMessage) (serve func()
 		if err == nil || errors.As(err, &refused) {
 			return serve, err
 		}
-		if backoff.Wait(waited) != nil {
+		if retry.Wait(waited) != nil {
 			return nil, err
 		}
 	}

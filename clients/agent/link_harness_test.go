@@ -16,8 +16,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 
@@ -72,7 +72,7 @@ func (d *dataPlaneTest) startAgent(change func(*linkOptions)) (l *links, stop fu
 			default:
 			}
 		},
-		Backoff: channel.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
+		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 20 * time.Millisecond},
 		Logger:  slog.New(slog.DiscardHandler),
 	}
 	if change != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -98,7 +98,7 @@ func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
 
 // slow makes who has lost a link stay away for long enough to be seen.
 func slow(o *linkOptions) {
-	o.Backoff = channel.Backoff{Min: time.Second, Max: time.Second, Rand: func() float64 { return 1 }}
+	o.Backoff = backoff.Exponential{Min: time.Second, Max: time.Second, Rand: func() float64 { return 1 }}
 }
 
 // requestLate sends what the system had still to send of a link that an agent has

@@ -13,7 +13,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // linkOptions say how links are made.
@@ -30,7 +31,7 @@ type linkOptions struct {
 	Limits linkLimits
 	// Channel and Backoff tune links; the zero values are for use.
 	Channel channel.Options
-	Backoff channel.Backoff
+	Backoff backoff.Exponential
 	// PlainStreams lets tunnel servers that are told the same do without the
 	// encryption of players' TCP bytes.
 	PlainStreams bool

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 

@@ -16,8 +16,9 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
 )
 
 // DefaultRelayListen is where a tunnel server takes links and data connections.
@@ -59,7 +60,7 @@ type TunnelServerOptions struct {
 	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
-	Backoff channel.Backoff
+	Backoff backoff.Exponential
 }
 
 // TunnelServer is a tunnel server on a machine of its own.

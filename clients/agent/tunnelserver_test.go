@@ -16,7 +16,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 
@@ -41,7 +42,7 @@ func (p *panel) options(t *testing.T, dir string) TunnelServerOptions {
 		Client: client, Device: uuid.New(), Listen: "127.0.0.1:0", BindHost: "127.0.0.1",
 		KeyFile: filepath.Join(dir, "key.pem"), StateFile: filepath.Join(dir, "state.json"),
 		Version: "1.2.3", Platform: "test/arch",
-		Backoff: channel.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 10 * time.Millisecond},
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 func pending() answer { return answer{200, types.EnrollmentStatus{}} }

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 func TestMain(m *testing.M) {

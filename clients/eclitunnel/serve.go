@@ -14,7 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/observe"
+	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
 )
 
 type runCmd struct {
@@ -55,7 +55,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
 	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
-	endpoint, err := observe.Start(ctx, observe.Options{
+	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
 		Listen: cmd.MetricsListen, Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
 	})
 	if err != nil {

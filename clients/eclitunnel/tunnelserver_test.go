@@ -8,7 +8,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // tunnelServerAt is a machine that has enrolled with p as a tunnel server.

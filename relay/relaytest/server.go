@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
 )
 
 // Server is a running tunnel server.
@@ -31,7 +31,7 @@ func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
 	l := listen(t)
 	options := relay.Options{
 		ID: p.Server, Dial: p.Dial, Listener: l, Version: "test", Platform: "test",
-		Backoff: channel.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
+		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 20 * time.Millisecond},
 	}
 	if change != nil {
 		change(&options)

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/observe"
+	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -47,7 +47,7 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
-	endpoint, err := observe.Start(ctx, observe.Options{
+	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
 		Listen: c.MetricsListen, Program: "eclitunneld", Version: version, Commit: commit, Logger: options.Logger,
 	})
 	if err != nil {

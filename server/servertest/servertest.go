@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/contracttest"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/contracttest"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )

@@ -19,7 +19,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
-	"github.com/eclitunnel/eclitunnel/observe"
+	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
@@ -51,9 +51,9 @@ func certify(t *testing.T) (certFile, keyFile string) {
 	return write("tls.crt", "CERTIFICATE", certificate.Certificate[0]), write("tls.key", "PRIVATE KEY", key)
 }
 
-func endpoint(t *testing.T, program string) *observe.Endpoint {
+func endpoint(t *testing.T, program string) *diagnostics.Endpoint {
 	t.Helper()
-	e, err := observe.Start(t.Context(), observe.Options{Listen: "127.0.0.1:0", Program: program, Version: "test", Commit: "test"})
+	e, err := diagnostics.Start(t.Context(), diagnostics.Options{Listen: "127.0.0.1:0", Program: program, Version: "test", Commit: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func endpoint(t *testing.T, program string) *observe.Endpoint {
 }
 
 // scrape returns the names of the series that an endpoint shows.
-func scrape(t *testing.T, e *observe.Endpoint) map[string]bool {
+func scrape(t *testing.T, e *diagnostics.Endpoint) map[string]bool {
 	t.Helper()
 	resp, err := http.Get("http://" + e.Addr().String() + "/metrics")
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// The agent's own times; see relay/channel.
+// The agent's own times; see internal/channel.
 const (
 	pingInterval = 3 * time.Second
 	deadline     = 9 * time.Second

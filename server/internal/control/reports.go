@@ -10,7 +10,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
 // about is what a report is about: once it is another, an earlier report says
@@ -164,7 +164,7 @@ func (r *reports) giveBack(b unsaved) {
 // store writes reports until ctx ends. Those that wait then are dropped: the
 // device is offline, and says everything again when it is back.
 func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context.Context, unsaved) error) {
-	var backoff channel.Backoff
+	var retry backoff.Exponential
 	failing := false
 	for {
 		select {
@@ -178,7 +178,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 		}
 		err := save(ctx, b)
 		if err == nil {
-			backoff.Reset()
+			retry.Reset()
 			failing = false
 			continue
 		}
@@ -190,7 +190,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 			log.WarnContext(ctx, "status reports wait for the database", slog.Any("error", err))
 		}
 		r.giveBack(b)
-		if backoff.Wait(ctx) != nil {
+		if retry.Wait(ctx) != nil {
 			return
 		}
 	}

@@ -11,7 +11,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // resyncInterval is the least time between two snapshots on one channel: each
@@ -133,7 +134,7 @@ func (s *session) violated(err error) error {
 func (s *session) sync(ctx context.Context) {
 	var todo work
 	var again <-chan time.Time
-	var backoff channel.Backoff
+	var retry backoff.Exponential
 	failing := false
 	for {
 		// Work that is asked for does not wait for the end of a back-off: it may
@@ -155,11 +156,11 @@ func (s *session) sync(ctx context.Context) {
 				failing = true
 				s.log.WarnContext(ctx, "desired state not sent yet", slog.Any("error", err))
 			}
-			again = time.After(backoff.Next())
+			again = time.After(retry.Next())
 		case wait > 0:
 			again = time.After(wait)
 		default:
-			backoff.Reset()
+			retry.Reset()
 			failing = false
 		}
 	}

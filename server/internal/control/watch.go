@@ -12,7 +12,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 // start does the part of Start that can fail, in an order that leaves no gap:
@@ -40,7 +41,7 @@ func (h *Hub) start(ctx context.Context) error {
 
 // watch wakes the channels that events concern until events ends.
 func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
-	var backoff channel.Backoff
+	var retry backoff.Exponential
 	var again <-chan time.Time
 	keys, all := false, false // What is to be read.
 	for {
@@ -66,10 +67,10 @@ func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 			if ctx.Err() == nil {
 				h.opts.Logger.WarnContext(ctx, "keys, settings and devices not read again yet", slog.Any("error", err))
 			}
-			again = time.After(backoff.Next())
+			again = time.After(retry.Next())
 			continue
 		}
-		backoff.Reset()
+		retry.Reset()
 	}
 }
 

@@ -1,4 +1,4 @@
-package observe_test
+package diagnostics_test
 
 import (
 	"io"
@@ -9,14 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"github.com/eclitunnel/eclitunnel/observe"
+	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func start(t *testing.T) *observe.Endpoint {
+func start(t *testing.T) *diagnostics.Endpoint {
 	t.Helper()
-	e, err := observe.Start(t.Context(), observe.Options{Listen: "127.0.0.1:0", Program: "test", Version: "1.2.3", Commit: "abc"})
+	e, err := diagnostics.Start(t.Context(), diagnostics.Options{Listen: "127.0.0.1:0", Program: "test", Version: "1.2.3", Commit: "abc"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func start(t *testing.T) *observe.Endpoint {
 	return e
 }
 
-func get(t *testing.T, e *observe.Endpoint, path string) (status int, body string) {
+func get(t *testing.T, e *diagnostics.Endpoint, path string) (status int, body string) {
 	t.Helper()
 	resp, err := http.Get("http://" + e.Addr().String() + path)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestEndpoint_ServesProfilesAndNothingElse(t *testing.T) {
 }
 
 func TestEndpoint_WithoutAnAddressIsNone(t *testing.T) {
-	e, err := observe.Start(t.Context(), observe.Options{})
+	e, err := diagnostics.Start(t.Context(), diagnostics.Options{})
 	if err != nil || e != nil {
 		t.Fatalf("%v, %v", e, err)
 	}
@@ -95,7 +95,7 @@ func TestEndpoint_WithoutAnAddressIsNone(t *testing.T) {
 
 func TestStart_SaysWhereItCannotListen(t *testing.T) {
 	taken := start(t)
-	_, err := observe.Start(t.Context(), observe.Options{Listen: taken.Addr().String()})
+	_, err := diagnostics.Start(t.Context(), diagnostics.Options{Listen: taken.Addr().String()})
 	if err == nil || !strings.Contains(err.Error(), "listen for metrics") {
 		t.Errorf("%v", err)
 	}

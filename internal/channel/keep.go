@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
 // FinalError is an end after which a device must not come back by itself. A
@@ -31,53 +32,6 @@ func IsFeatureOff(err error) bool {
 	return errors.Is(err, ErrFeatureOff) || websocket.IsCloseError(err, CloseFeatureOff)
 }
 
-// Backoff is exponential back-off with full jitter: the n-th wait is uniform
-// between 0 and Min doubled n times, at most Max.
-type Backoff struct {
-	Min, Max time.Duration  // 0: 250 ms and 4 s.
-	Rand     func() float64 // Uniform in [0,1); nil: math/rand/v2.
-
-	failures int
-}
-
-// Next returns the wait before the next try and counts it.
-func (b *Backoff) Next() time.Duration {
-	lo, hi, random := b.Min, b.Max, b.Rand
-	if lo == 0 {
-		lo = 250 * time.Millisecond
-	}
-	if hi == 0 {
-		// With the time that a try takes to begin and fail, whoever is away is
-		// back within 5 s of the return of what was missing.
-		hi = 4 * time.Second
-	}
-	if random == nil {
-		random = rand.Float64
-	}
-	ceiling := hi
-	if shift := b.failures; shift < 32 && lo<<shift < hi && lo<<shift > 0 {
-		ceiling = lo << shift
-	}
-	b.failures++
-	return time.Duration(random() * float64(ceiling))
-}
-
-// Wait waits before the next try and counts it. Its only error is that of ctx, when
-// that ends first.
-func (b *Backoff) Wait(ctx context.Context) error {
-	timer := time.NewTimer(b.Next())
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Reset starts over, after a success.
-func (b *Backoff) Reset() { b.failures = 0 }
-
 // KeepOptions say what to keep open.
 type KeepOptions struct {
 	// Dial opens the WebSocket. A *FinalError ends Keep.
@@ -92,7 +46,7 @@ type KeepOptions struct {
 	// Wake cuts a wait short and resets the back-off: what made the last tries
 	// fail may have changed. May be nil.
 	Wake    <-chan struct{}
-	Backoff Backoff
+	Backoff backoff.Exponential
 	Channel Options
 }
 
@@ -100,16 +54,16 @@ type KeepOptions struct {
 // peer ends it for good, when it returns a *FinalError. When ctx ends the peer
 // is told with a close frame of code 1001.
 func Keep(ctx context.Context, o KeepOptions) error {
-	backoff := o.Backoff
+	retry := o.Backoff
 	for {
-		err := o.once(ctx, &backoff)
+		err := o.once(ctx, &retry)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if final := final(err); final != nil {
 			return final
 		}
-		wait := backoff.Next()
+		wait := retry.Next()
 		if o.Ended != nil {
 			o.Ended(err, wait)
 		}
@@ -117,7 +71,7 @@ func Keep(ctx context.Context, o KeepOptions) error {
 		select {
 		case <-timer.C:
 		case <-o.Wake:
-			backoff.Reset()
+			retry.Reset()
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -127,7 +81,7 @@ func Keep(ctx context.Context, o KeepOptions) error {
 	}
 }
 
-func (o *KeepOptions) once(ctx context.Context, backoff *Backoff) error {
+func (o *KeepOptions) once(ctx context.Context, retry *backoff.Exponential) error {
 	ws, err := o.Dial(ctx)
 	if err != nil {
 		return err
@@ -136,7 +90,7 @@ func (o *KeepOptions) once(ctx context.Context, backoff *Backoff) error {
 	// A WebSocket read knows no context.
 	stop := context.AfterFunc(ctx, func() { c.Close(websocket.CloseGoingAway, "stopping") })
 	defer stop()
-	err = o.Serve(ctx, c, backoff.Reset)
+	err = o.Serve(ctx, c, retry.Reset)
 	c.Close(websocket.CloseNormalClosure, "")
 	c.Wait()
 	return err

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/eclitunnel/eclitunnel/contracttest"
+	"github.com/eclitunnel/eclitunnel/internal/contracttest"
 )
 
 // recorder is a testing.TB that remembers what was reported.

@@ -1,9 +1,9 @@
-// Package observe shows a program to those who operate it: metrics for
+// Package diagnostics shows a program to those who operate it: metrics for
 // Prometheus and profiles for `go tool pprof`, on a listener of their own.
 //
 // That listener is meant for the operator's network alone. Whoever reaches it can
 // read the program's memory, secrets included, by /debug/pprof/heap.
-package observe
+package diagnostics
 
 import (
 	"context"

@@ -14,7 +14,8 @@ import (
 	"github.com/gorilla/websocket"
 	"go.uber.org/goleak"
 
-	"github.com/eclitunnel/eclitunnel/relay/channel"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -164,24 +165,6 @@ func TestConn_RefusesBinaryAndOversizedMessages(t *testing.T) {
 	}
 }
 
-func TestBackoff_GrowsWithFullJitterAndResets(t *testing.T) {
-	b := channel.Backoff{Min: time.Second, Max: 5 * time.Second, Rand: func() float64 { return 0.5 }}
-	for i, want := range []time.Duration{500, 1000, 2000, 2500, 2500} {
-		if got := b.Next(); got != want*time.Millisecond {
-			t.Fatalf("wait %d is %v, want %v", i, got, want*time.Millisecond)
-		}
-	}
-	b.Reset()
-	if got := b.Next(); got != 500*time.Millisecond {
-		t.Fatalf("after a reset %v", got)
-	}
-	for range 100 { // Must not overflow.
-		if got := b.Next(); got < 0 || got > 5*time.Second {
-			t.Fatalf("wait %v", got)
-		}
-	}
-}
-
 func receiveAll(_ context.Context, c *channel.Conn, ready func()) error {
 	for {
 		if _, err := c.Receive(); err != nil {
@@ -206,7 +189,7 @@ func TestKeep_ComesBackUntilToldNotTo(t *testing.T) {
 		Dial:    dial,
 		Serve:   receiveAll,
 		Ended:   func(err error, _ time.Duration) { ends = append(ends, err) },
-		Backoff: channel.Backoff{Min: time.Millisecond},
+		Backoff: backoff.Exponential{Min: time.Millisecond},
 	})
 	var final *channel.FinalError
 	if !errors.As(err, &final) || final.Code != channel.CloseTakenOver || final.Reason != "because" {
@@ -243,7 +226,7 @@ func TestKeep_WakeCutsTheWaitShort(t *testing.T) {
 		Serve:   receiveAll,
 		Wake:    wake,
 		Ended:   func(error, time.Duration) { go func() { wake <- struct{}{} }() },
-		Backoff: channel.Backoff{Min: time.Hour, Max: time.Hour, Rand: func() float64 { return 1 }},
+		Backoff: backoff.Exponential{Min: time.Hour, Max: time.Hour, Rand: func() float64 { return 1 }},
 	})
 	if err == nil || tries != 2 {
 		t.Fatalf("%d tries, %v", tries, err)
