@@ -9,9 +9,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/eclitunnel/eclitunnel/relay/forward"
-	"github.com/eclitunnel/eclitunnel/relay/path"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -25,18 +25,18 @@ const refusalsPerTick = 256
 type carrier struct {
 	server  *Server
 	name    string
-	ways    *path.Ways
+	ways    *udptunnel.Selector
 	refused atomic.Int32
 	heard   atomic.Bool // Records have come from the tunnel client.
 
 	mu       sync.RWMutex
-	conn     *forward.DatagramConn // The one in use or to come.
-	attached bool                  // It has its WebSocket.
-	used     bool                  // There was one before.
-	asked    time.Time             // When it was asked for.
-	lost     time.Time             // When the one before was lost.
-	path     *path.Path            // nil until the first WebSocket, or where packets are not taken.
-	former   *path.Path            // Of keys that the tunnel client may have in place of path's; nil otherwise.
+	conn     *udptunnel.DataConn // The one in use or to come.
+	attached bool                // It has its WebSocket.
+	used     bool                // There was one before.
+	asked    time.Time           // When it was asked for.
+	lost     time.Time           // When the one before was lost.
+	path     *udptunnel.Path     // nil until the first WebSocket, or where packets are not taken.
+	former   *udptunnel.Path     // Of keys that the tunnel client may have in place of path's; nil otherwise.
 	ended    bool
 	last     uint64 // The number given last.
 	flows    map[uint64]*flow
@@ -47,7 +47,7 @@ func newCarrier(s *Server, now time.Time) *carrier {
 	c := &carrier{
 		server: s,
 		name:   rand.Text(),
-		ways:   path.NewWays(&s.counters.datagrams),
+		ways:   udptunnel.NewSelector(&s.counters.datagrams),
 		asked:  now,
 		flows:  map[uint64]*flow{},
 	}
@@ -56,8 +56,8 @@ func newCarrier(s *Server, now time.Time) *carrier {
 	return c
 }
 
-func (c *carrier) newConn() *forward.DatagramConn {
-	return forward.NewDatagramConn(c.server.limits.DatagramQueue, &c.server.counters.datagrams)
+func (c *carrier) newConn() *udptunnel.DataConn {
+	return udptunnel.NewDataConn(c.server.limits.DatagramQueue, &c.server.counters.datagrams)
 }
 
 // openPath makes a path of a TLS connection's keys, if the carrier has none yet whose
@@ -71,7 +71,7 @@ func (c *carrier) openPath(keys seal.Keys) {
 		return
 	}
 	var out outgoing
-	p, err := c.server.packets.NewPath(path.Options{
+	p, err := c.server.packets.NewPath(udptunnel.PathOptions{
 		Keys:      keys,
 		Handle:    func(records []wire.Record) error { return c.handle(records, &out) },
 		Fail:      func(error) { c.server.work.Go(c.end) }, // Its caller may hold what end waits for.
@@ -107,7 +107,7 @@ func (c *carrier) settlePath() {
 }
 
 // attach returns the data connection for its WebSocket, or nil if it has one.
-func (c *carrier) attach() *forward.DatagramConn {
+func (c *carrier) attach() *udptunnel.DataConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.attached || c.ended {
@@ -129,7 +129,7 @@ const (
 
 // serve runs a data connection until it ends, and says what follows and why it
 // ended.
-func (c *carrier) serve(conn *forward.DatagramConn, ws *websocket.Conn) (fate, error) {
+func (c *carrier) serve(conn *udptunnel.DataConn, ws *websocket.Conn) (fate, error) {
 	var out outgoing
 	err := conn.Serve(ws, func(records []wire.Record) error {
 		for i := range records {
@@ -152,7 +152,7 @@ func (c *carrier) serve(conn *forward.DatagramConn, ws *websocket.Conn) (fate, e
 // WebSocket to come, and reports whether it did: it may have been replaced
 // already. Until that comes, what finds no other way is dropped: it would only
 // arrive old.
-func (c *carrier) renew(lost *forward.DatagramConn, now time.Time) bool {
+func (c *carrier) renew(lost *udptunnel.DataConn, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended || c.conn != lost {
@@ -177,7 +177,7 @@ func (c *carrier) adopt(now time.Time) {
 // memory that is used again for the next ones.
 type outgoing struct {
 	flows   []*flow // One for each record, nil where it has ended or is done with.
-	packets []forward.Outgoing
+	packets []udpsock.Outgoing
 }
 
 // handle acts on records that came together, by either way: each has an outgoing
@@ -205,7 +205,7 @@ func (c *carrier) handle(records []wire.Record, out *outgoing) error {
 			c.refuse(records[i].Flow)
 		}
 	}
-	now := forward.Ticks(time.Now())
+	now := udptunnel.Ticks(time.Now())
 	for i, f := range out.flows {
 		switch kind := records[i].Kind; {
 		case kind == wire.RecordOpen:
@@ -236,7 +236,7 @@ func (o *outgoing) gather(port *datagramPort, first int, records []wire.Record, 
 		if !f.back.Load() {
 			f.back.Store(true)
 		}
-		o.packets = append(o.packets, forward.Outgoing{To: &f.to, Data: records[i].Payload})
+		o.packets = append(o.packets, udpsock.Outgoing{To: &f.to, Data: records[i].Payload})
 		o.flows[i] = nil
 	}
 }
@@ -343,7 +343,7 @@ func (c *carrier) end() {
 	for _, f := range c.flows {
 		flows = append(flows, f)
 	}
-	conn, paths := c.conn, []*path.Path{c.path, c.former}
+	conn, paths := c.conn, []*udptunnel.Path{c.path, c.former}
 	c.mu.Unlock()
 	conn.Close()
 	for _, p := range paths {

@@ -13,10 +13,9 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
-	"github.com/eclitunnel/eclitunnel/relay/path"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -60,15 +59,15 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	var counters path.Counters
+	var counters udptunnel.PathCounters
 	var heard atomic.Bool
 	handle := func(records []wire.Record) error {
 		heard.Store(heard.Load() || records[0].Kind == wire.RecordOpen)
 		return nil
 	}
-	c, err := path.Dial(context.Background(), netip.MustParseAddrPort(s.Address), path.Options{
+	c, err := udptunnel.DialPath(context.Background(), netip.MustParseAddrPort(s.Address), udptunnel.PathOptions{
 		Keys: keys, Handle: handle, Fail: func(err error) { t.Error(err) },
-		Datagrams: new(forward.DatagramCounters),
+		Datagrams: new(udptunnel.DatagramCounters),
 	}, &counters)
 	if err != nil {
 		t.Fatal(err)

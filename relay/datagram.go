@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -32,7 +33,7 @@ const (
 type datagramPort struct {
 	server  *Server
 	conn    *net.UDPConn
-	packets *forward.PacketConn
+	packets *udpsock.Conn
 	done    chan struct{} // Closed when the port is.
 
 	mu         sync.Mutex
@@ -59,9 +60,9 @@ type flow struct {
 	open    wire.Record // What tells the tunnel client of it,
 	known   atomic.Bool // which has arrived.
 	key     flowKey
-	to      forward.Endpoint // The player, answered from the address reached.
+	to      udpsock.Endpoint // The player, answered from the address reached.
 	idle    time.Duration
-	used    atomic.Int64 // When a datagram last passed, in forward.Ticks,
+	used    atomic.Int64 // When a datagram last passed, in udptunnel.Ticks,
 	back    atomic.Bool  // and whether one ever passed from the game.
 }
 
@@ -76,12 +77,12 @@ func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) 
 		_ = l.Close()
 		return nil, fmt.Errorf("listen: got a %T", l)
 	}
-	_ = udp.SetReadBuffer(forward.SocketBuffer)
+	_ = udp.SetReadBuffer(udpsock.SocketBuffer)
 	if err := askForDestination(udp); err != nil {
 		_ = l.Close()
 		return nil, err
 	}
-	packets, err := forward.NewPacketConn(udp)
+	packets, err := udpsock.New(udp)
 	if err != nil {
 		_ = l.Close()
 		return nil, err
@@ -117,7 +118,7 @@ func (p *datagramPort) close() {
 
 // tend ends the flows on which both directions have been silent.
 func (p *datagramPort) tend(now time.Time) {
-	ticks := forward.Ticks(now)
+	ticks := udptunnel.Ticks(now)
 	p.mu.Lock()
 	p.gaveWay = 0
 	var silent []*flow
@@ -169,8 +170,8 @@ type incoming struct {
 
 // forward passes players' datagrams on, or drops and counts them. Those that
 // their data connection has no room for are counted there.
-func (p *datagramPort) forward(packets *forward.Packets, in *incoming) {
-	now := forward.Ticks(time.Now())
+func (p *datagramPort) forward(packets *udpsock.Batch, in *incoming) {
+	now := udptunnel.Ticks(time.Now())
 	in.flows, in.records, in.ended = in.flows[:0], in.records[:0], in.ended[:0]
 	var opened *carrier
 	p.mu.Lock()
@@ -327,7 +328,7 @@ func (p *datagramPort) forget(f *flow) {
 }
 
 // deliver sends datagrams to players of the port.
-func (p *datagramPort) deliver(out []forward.Outgoing) {
+func (p *datagramPort) deliver(out []udpsock.Outgoing) {
 	if refused := p.packets.Write(out); refused > 0 {
 		p.server.counters.dropped[dropUnsendable].Add(uint64(refused))
 	}

@@ -39,7 +39,7 @@ type Limits struct {
 	// from one address, or of IPv6 from one /64. Defaults 16,384 and 8192.
 	Flows, FlowsPerSource int
 	// DatagramQueue is how many bytes of datagrams may wait for one tunnel
-	// client. Default forward.DefaultQueue.
+	// client. Default udptunnel.DefaultQueue.
 	DatagramQueue int
 }
 

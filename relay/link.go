@@ -11,7 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -235,13 +235,13 @@ func (l *link) serveStreams(ws *websocket.Conn) {
 	data := ws.NetConn()
 	if ws.Subprotocol() == wire.SubprotocolPlain {
 		var err error
-		if data, err = forward.LeaveTLS(data); err != nil {
+		if data, err = tcpstream.LeaveTLS(data); err != nil {
 			l.server.log.Warn("data connection dropped", slog.String("deviceId", l.client.String()), slog.Any("error", err))
 			_ = ws.Close()
 			return
 		}
 	}
-	conn := forward.NewServerStream(data, &l.server.counters.streams)
+	conn := tcpstream.NewServer(data, &l.server.counters.streams)
 	if !l.pool.add(conn) {
 		conn.Close()
 	}

@@ -16,8 +16,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -52,9 +53,9 @@ func (s *Server) newListener() *listener {
 	l.datagrams = websocket.Upgrader{
 		Subprotocols: []string{wire.Subprotocol},
 		// One of its own: that of net/http would keep the rest of it in memory.
-		ReadBufferSize:  forward.ReadBufferSize,
-		WriteBufferSize: forward.WriteBufferSize,
-		WriteBufferPool: &forward.WriteBuffers,
+		ReadBufferSize:  udptunnel.ReadBufferSize,
+		WriteBufferSize: udptunnel.WriteBufferSize,
+		WriteBufferPool: &udptunnel.WriteBuffers,
 	}
 	l.streams = l.datagrams
 	if s.opts.PlainStreams {
@@ -86,7 +87,7 @@ func (s *Server) newListener() *listener {
 }
 
 func (l *listener) serve() error {
-	err := l.http.ServeTLS(forward.NewListener(l.server.opts.Listener), "", "")
+	err := l.http.ServeTLS(tcpstream.NewListener(l.server.opts.Listener), "", "")
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

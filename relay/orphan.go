@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -75,7 +75,7 @@ func (s *Server) carrier(client uuid.UUID) *carrier {
 // listenPackets opens the UDP port of the listener's address.
 func (s *Server) listenPackets(ctx context.Context) {
 	address := s.opts.Listener.Addr().String()
-	socket, err := path.Listen(ctx, address, &s.counters.paths)
+	socket, err := udptunnel.ListenPackets(ctx, address, &s.counters.paths)
 	if err != nil {
 		s.log.Warn("no UDP port for packets of agents: datagrams take their data connections",
 			slog.String("address", address), slog.Any("error", err))

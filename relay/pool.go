@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
 var (
@@ -42,10 +42,10 @@ type pool struct {
 
 	mu      sync.Mutex
 	closed  bool
-	all     map[*forward.StreamConn]struct{}
+	all     map[*tcpstream.Conn]struct{}
 	open    int        // Data connections of either kind, reserved ones included.
 	idle    []idleConn // The one used last is last, and is used next.
-	waiting []chan *forward.StreamConn
+	waiting []chan *tcpstream.Conn
 
 	asked   int // Asked for and not yet come,
 	askedAt time.Time
@@ -56,16 +56,16 @@ type pool struct {
 }
 
 type idleConn struct {
-	conn  *forward.StreamConn
+	conn  *tcpstream.Conn
 	since time.Time
 }
 
 func newPool(limits Limits, ask func(count int)) *pool {
-	return &pool{limits: limits, ask: ask, all: map[*forward.StreamConn]struct{}{}}
+	return &pool{limits: limits, ask: ask, all: map[*tcpstream.Conn]struct{}{}}
 }
 
 // acquire returns an idle data connection, waiting for one if it must.
-func (p *pool) acquire(ctx context.Context) (*forward.StreamConn, error) {
+func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -84,7 +84,7 @@ func (p *pool) acquire(ctx context.Context) (*forward.StreamConn, error) {
 		p.mu.Unlock()
 		return nil, errTooMany
 	}
-	wait := make(chan *forward.StreamConn, 1)
+	wait := make(chan *tcpstream.Conn, 1)
 	p.waiting = append(p.waiting, wait)
 	p.request(p.lastJoin)
 	p.mu.Unlock()
@@ -101,7 +101,7 @@ func (p *pool) acquire(ctx context.Context) (*forward.StreamConn, error) {
 }
 
 // giveUp stops waiting. A data connection that came just now goes to the next.
-func (p *pool) giveUp(wait chan *forward.StreamConn) error {
+func (p *pool) giveUp(wait chan *tcpstream.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.waiting, wait); i >= 0 {
@@ -134,7 +134,7 @@ func (p *pool) release() {
 
 // add takes a data connection that has just been opened, and reports whether it
 // did.
-func (p *pool) add(conn *forward.StreamConn) bool {
+func (p *pool) add(conn *tcpstream.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -147,7 +147,7 @@ func (p *pool) add(conn *forward.StreamConn) bool {
 }
 
 // finished takes back a data connection whose player is done.
-func (p *pool) finished(conn *forward.StreamConn) {
+func (p *pool) finished(conn *tcpstream.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.demand = max(0, p.demand-1)
@@ -157,7 +157,7 @@ func (p *pool) finished(conn *forward.StreamConn) {
 }
 
 // offer gives a data connection to whoever has waited longest.
-func (p *pool) offer(conn *forward.StreamConn) {
+func (p *pool) offer(conn *tcpstream.Conn) {
 	if len(p.waiting) > 0 {
 		p.waiting[0] <- conn
 		p.waiting = slices.Delete(p.waiting, 0, 1)
@@ -174,7 +174,7 @@ func (p *pool) ready() int64 {
 }
 
 // remove forgets a data connection that has ended.
-func (p *pool) remove(conn *forward.StreamConn) {
+func (p *pool) remove(conn *tcpstream.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.all, conn)
@@ -183,7 +183,7 @@ func (p *pool) remove(conn *forward.StreamConn) {
 
 // close refuses players from now on, those who wait too, and returns the data
 // connections to close.
-func (p *pool) close() []*forward.StreamConn {
+func (p *pool) close() []*tcpstream.Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -194,7 +194,7 @@ func (p *pool) close() []*forward.StreamConn {
 		close(wait)
 	}
 	p.waiting, p.idle = nil, nil
-	all := make([]*forward.StreamConn, 0, len(p.all))
+	all := make([]*tcpstream.Conn, 0, len(p.all))
 	for conn := range p.all {
 		all = append(all, conn)
 	}
@@ -236,7 +236,7 @@ func (p *pool) request(now time.Time) {
 
 // tend lets the demand fade, gives up data connections that were asked for and
 // did not come, and returns idle ones to retire.
-func (p *pool) tend(now time.Time) []*forward.StreamConn {
+func (p *pool) tend(now time.Time) []*tcpstream.Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.demand *= warmDecay
@@ -244,7 +244,7 @@ func (p *pool) tend(now time.Time) []*forward.StreamConn {
 		p.asked = 0
 	}
 	p.request(now)
-	var surplus []*forward.StreamConn
+	var surplus []*tcpstream.Conn
 	for n := len(p.idle) - p.target(now); n > 0 && now.Sub(p.idle[0].since) > p.limits.WarmIdle; n-- {
 		surplus = append(surplus, p.idle[0].conn)
 		p.idle = slices.Delete(p.idle, 0, 1)

@@ -31,7 +31,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
 // tick is how often what has become due is looked for: idle flows, idle data
@@ -102,7 +102,7 @@ type Server struct {
 
 	// packets takes sealed packets; nil where its port could not be had. It is set
 	// before anything else runs.
-	packets *path.Socket
+	packets *udptunnel.PacketSocket
 
 	work sync.WaitGroup // Every goroutine of ports, links and data connections.
 

@@ -4,8 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
-	"github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
 // Stats are counts of a tunnel server, now or since it was made.
@@ -28,7 +28,7 @@ type Stats struct {
 	Flows       int64  // UDP flows now.
 	FlowsOpened uint64 // UDP flows ever opened.
 	Datagrams   Traffic
-	Paths       path.Stats // Their sealed packets.
+	Paths       udptunnel.PathStats // Their sealed packets.
 	// OnDataConnections is how many datagrams took data connections, not packets.
 	OnDataConnections Count
 
@@ -64,7 +64,7 @@ const (
 var refusalNames = [...]string{"limit", "no_link", "waiting_limit", "no_data_connection"}
 
 // drop is why a datagram was dropped. What data connections drop themselves is
-// counted by forward.DatagramCounters.
+// counted by udptunnel.DatagramCounters.
 type drop int
 
 const (
@@ -87,9 +87,9 @@ type counters struct {
 	handshakes, joined, flowsOpened        atomic.Uint64
 	refused                                [len(refusalNames)]atomic.Uint64
 	dropped                                [len(dropNames)]atomic.Uint64
-	streams                                forward.StreamCounters
-	datagrams                              forward.DatagramCounters
-	paths                                  path.Counters
+	streams                                tcpstream.Counters
+	datagrams                              udptunnel.DatagramCounters
+	paths                                  udptunnel.PathCounters
 }
 
 func (c *counters) refuse(why refusal) { c.refused[why].Add(1) }

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -50,7 +50,7 @@ func (p *streamPort) close() {
 	p.closed = true
 	p.cancel()
 	for player := range p.players {
-		forward.Reset(player) // Its stream ends by it.
+		tcpstream.Reset(player) // Its stream ends by it.
 	}
 }
 
@@ -77,7 +77,7 @@ func (p *streamPort) accept(l *net.TCPListener) {
 		failing = false
 		p.server.counters.joined.Add(1)
 		if !p.enter(player) {
-			forward.Reset(player)
+			tcpstream.Reset(player)
 			continue
 		}
 		p.server.work.Go(func() {
@@ -115,7 +115,7 @@ func (p *streamPort) serve(player *net.TCPConn) {
 	link := p.server.link(p.allocation.ClientID)
 	if link == nil {
 		p.server.counters.refuse(refusedNoLink)
-		forward.Reset(player)
+		tcpstream.Reset(player)
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.closing, p.server.limits.JoinWait)
@@ -131,11 +131,11 @@ func (p *streamPort) serve(player *net.TCPConn) {
 		if err != nil {
 			p.server.counters.refuse(refusalOf(err))
 			p.server.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.Any("reason", err))
-			forward.Reset(player)
+			tcpstream.Reset(player)
 			return
 		}
 		err = conn.Carry(player, open)
-		if errors.Is(err, forward.ErrUnused) {
+		if errors.Is(err, tcpstream.ErrUnused) {
 			continue // It had died while idle.
 		}
 		if err == nil {

@@ -12,9 +12,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
-	relaypath "github.com/eclitunnel/eclitunnel/relay/path"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -33,7 +32,7 @@ const (
 type flows struct {
 	link *link
 	name string
-	ways *relaypath.Ways
+	ways *udptunnel.Selector
 	ctx  context.Context // It is the flows' owner.
 	end  context.CancelFunc
 	work sync.WaitGroup
@@ -41,9 +40,9 @@ type flows struct {
 
 	mu       sync.Mutex
 	over     bool // No further work.
-	conn     *forward.DatagramConn
+	conn     *udptunnel.DataConn
 	lost     time.Time // When the last data connection was; while there is none.
-	path     *relaypath.Path
+	path     *udptunnel.Path
 	open     map[uint64]*flow
 	counts   map[int64]int       // Flows of each allocation.
 	gone     map[uint64]struct{} // Numbers of flows that have ended of late,
@@ -89,7 +88,7 @@ func newFlows(ctx context.Context, l *link, name string) *flows {
 	f := &flows{
 		link:   l,
 		name:   name,
-		ways:   relaypath.NewWays(&l.links.counters.datagrams),
+		ways:   udptunnel.NewSelector(&l.links.counters.datagrams),
 		lost:   time.Now(),
 		open:   map[uint64]*flow{},
 		counts: map[int64]int{},
@@ -127,7 +126,7 @@ func newFlows(ctx context.Context, l *link, name string) *flows {
 func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn, carrier string, port uint16) error {
 	f := s.link.carrierNamed(s.life, carrier)
 	l := s.link.links
-	conn := forward.NewDatagramConn(l.opts.Limits.DatagramQueue, &l.counters.datagrams)
+	conn := udptunnel.NewDataConn(l.opts.Limits.DatagramQueue, &l.counters.datagrams)
 	if !f.attach(conn) {
 		return ws.Close()
 	}
@@ -155,7 +154,7 @@ func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn, carrie
 
 // attach has a data connection used in place of the one before, and reports
 // whether it did. It counts as work until the caller says that it is done.
-func (f *flows) attach(conn *forward.DatagramConn) bool {
+func (f *flows) attach(conn *udptunnel.DataConn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.over {
@@ -170,7 +169,7 @@ func (f *flows) attach(conn *forward.DatagramConn) bool {
 	return true
 }
 
-func (f *flows) detach(conn *forward.DatagramConn) {
+func (f *flows) detach(conn *udptunnel.DataConn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ways.Leave(conn)
@@ -198,9 +197,9 @@ func (f *flows) openPath(ws *websocket.Conn, port uint16) {
 	p.Tick(time.Now())
 }
 
-func (f *flows) dialPath(ws *websocket.Conn, port uint16) (*relaypath.Path, error) {
+func (f *flows) dialPath(ws *websocket.Conn, port uint16) (*udptunnel.Path, error) {
 	encrypted, ok := ws.NetConn().(interface{ ConnectionState() tls.ConnectionState })
-	server, tcp := relaypath.ServerAddress(ws.RemoteAddr(), port)
+	server, tcp := udptunnel.ServerAddress(ws.RemoteAddr(), port)
 	if !ok || !tcp {
 		return nil, errors.New("the data connection is not TLS over TCP")
 	}
@@ -211,7 +210,7 @@ func (f *flows) dialPath(ws *websocket.Conn, port uint16) (*relaypath.Path, erro
 	}
 	l := f.link.links
 	var g gathered
-	return relaypath.Dial(f.ctx, server, relaypath.Options{
+	return udptunnel.DialPath(f.ctx, server, udptunnel.PathOptions{
 		Keys:   keys,
 		Handle: func(records []wire.Record) error { return f.handle(records, &g) },
 		Fail: func(err error) {
@@ -345,7 +344,7 @@ func (f *flows) sweep() {
 // tend ends the flows on which both directions have been silent, and the carrier
 // once it has had no way for too long.
 func (f *flows) tend(now time.Time, forget bool) {
-	ticks := forward.Ticks(now)
+	ticks := udptunnel.Ticks(now)
 	f.mu.Lock()
 	for _, flow := range f.open {
 		if ticks-flow.used.Load() > int64(flow.idle) {

@@ -8,13 +8,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // newTestFlows is a carrier of a client that has allocation 1, UDP, at a local
 // port, and its data connection, which nobody takes anything from.
-func newTestFlows(t *testing.T, local int) (*flows, *forward.DatagramConn) {
+func newTestFlows(t *testing.T, local int) (*flows, *udptunnel.DataConn) {
 	t.Helper()
 	server := types.ClientServer{ID: uuid.New()}
 	l := newLinks(linkOptions{Allow: func(string) error { return nil }})
@@ -28,7 +28,7 @@ func newTestFlows(t *testing.T, local int) (*flows, *forward.DatagramConn) {
 		cancel()
 		k.carriers.Wait()
 	})
-	conn := forward.NewDatagramConn(0, &l.counters.datagrams)
+	conn := udptunnel.NewDataConn(0, &l.counters.datagrams)
 	if !f.attach(conn) {
 		t.Fatal("not attached")
 	}

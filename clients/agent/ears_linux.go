@@ -3,18 +3,18 @@ package agent
 import (
 	"log/slog"
 
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // ears hear what local targets send to the flows of one carrier, all of
 // them with one goroutine: a silent flow costs none, and what comes to many at
 // once leaves together.
-type ears struct{ poller *forward.Poller }
+type ears struct{ poller *udpsock.Poller }
 
 func (e *ears) open(f *flows) error {
 	var err error
-	if e.poller, err = forward.NewPoller(); err != nil {
+	if e.poller, err = udpsock.NewPoller(); err != nil {
 		return err
 	}
 	f.work.Go(func() { e.listen(f) })

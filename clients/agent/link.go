@@ -15,7 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -279,7 +279,7 @@ func (s *session) serveStreams(ctx context.Context, data net.Conn) error {
 	connections := counters.connections(wire.KindStream)
 	connections.Add(1)
 	defer connections.Add(-1)
-	conn := forward.NewClientStream(data, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
+	conn := tcpstream.NewClient(data, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
 		return s.link.links.targets.dial(ctx, s.link.server, open)
 	})
 	// A read knows no context.

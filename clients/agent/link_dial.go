@@ -19,7 +19,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -63,9 +64,9 @@ func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*ur
 		NetDialContext:   d.connect,
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
-		ReadBufferSize:   forward.ReadBufferSize,
-		WriteBufferSize:  forward.WriteBufferSize,
-		WriteBufferPool:  &forward.WriteBuffers,
+		ReadBufferSize:   udptunnel.ReadBufferSize,
+		WriteBufferSize:  udptunnel.WriteBufferSize,
+		WriteBufferPool:  &udptunnel.WriteBuffers,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13,
 			// A data connection resumes the link's session, which spares both
@@ -102,7 +103,7 @@ func (d *relayDialler) connect(ctx context.Context, network, address string) (ne
 	if !ok {
 		return conn, nil
 	}
-	return forward.NewSocket(tcp)
+	return tcpstream.NewSocket(tcp)
 }
 
 // pin accepts only the key with this fingerprint: the hexadecimal SHA-256 of

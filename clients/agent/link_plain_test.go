@@ -14,8 +14,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
 // plainAt are options of which ends may do without encryption.
@@ -170,7 +170,7 @@ func TestPlain_HalfCloseAndResetPass(t *testing.T) {
 	// In the midst of a transfer.
 	player = d.join(port)
 	_, _ = player.Write(make([]byte, size))
-	forward.Reset(player)
+	tcpstream.Reset(player)
 	if err := <-ended; err == nil {
 		t.Error("the game takes a reset for an end in order")
 	}
@@ -200,7 +200,7 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 		if _, err := io.ReadFull(leaving, make([]byte, 4<<20)); err != nil {
 			t.Fatal(err)
 		}
-		forward.Reset(leaving)
+		tcpstream.Reset(leaving)
 		if err := <-cut; err == nil {
 			t.Error("the game is not told that the player left")
 		}

@@ -18,8 +18,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
 func TestTunnel_ServerSpeaksFirst(t *testing.T) {
@@ -96,7 +96,7 @@ func TestTunnel_ResetPassesBothWays(t *testing.T) {
 		b := make([]byte, 1)
 		_, _ = io.ReadFull(c, b)
 		if b[0] == 'r' {
-			forward.Reset(c)
+			tcpstream.Reset(c)
 			return
 		}
 		_, _ = c.Write(b)
@@ -109,7 +109,7 @@ func TestTunnel_ResetPassesBothWays(t *testing.T) {
 		t.Errorf("the game reset: the player sees %v", err)
 	}
 	player = d.greet(port)
-	forward.Reset(player)
+	tcpstream.Reset(player)
 	if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the player reset: the game sees %v", err)
 	}
@@ -179,7 +179,7 @@ func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
 		case 1:
 			_ = player.Close()
 		case 2:
-			forward.Reset(player)
+			tcpstream.Reset(player)
 		}
 		d.server.AwaitStats(t, "the player's end", func(s relay.Stats) bool { return s.Players == 0 })
 	}

@@ -13,7 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -68,14 +68,14 @@ func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, err
 	}
 	protocol, err := checkUpgrade(request.Header, response.Header)
 	if err != nil || protocol == wire.Subprotocol {
-		forward.StayWithTLS(conn)
+		tcpstream.StayWithTLS(conn)
 	}
 	switch {
 	case err == nil && protocol == wire.Subprotocol:
 		return conn, nil
 	case err == nil && plain:
 		var data net.Conn
-		if data, err = forward.LeaveTLS(conn.Conn); err == nil {
+		if data, err = tcpstream.LeaveTLS(conn.Conn); err == nil {
 			return data, nil
 		}
 	case err == nil:
@@ -98,7 +98,7 @@ func (d *relayDialler) mayBePlain(request *http.Request) (bool, error) {
 // connectStream opens the socket of a stream data connection.
 func (d *relayDialler) connectStream(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.connect(ctx, network, address)
-	if s, ok := conn.(*forward.Socket); ok && d.plain {
+	if s, ok := conn.(*tcpstream.Socket); ok && d.plain {
 		s.KeepRecords()
 	}
 	return conn, err

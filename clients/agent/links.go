@@ -49,7 +49,7 @@ type linkLimits struct {
 	DataConnections int           // Of one link; 0: 16,448, what a tunnel server allows and keeps warm.
 	Dials           int           // Data connections of one link being opened at once; 0: 64.
 	Flows           int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
-	DatagramQueue   int           // Bytes of datagrams waiting for one data connection; 0: forward.DefaultQueue.
+	DatagramQueue   int           // Bytes of datagrams waiting for one data connection; 0: udptunnel.DefaultQueue.
 	DialTimeout     time.Duration // Of tunnel servers and local targets; 0: 10 s.
 }
 

@@ -17,7 +17,7 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -108,7 +108,7 @@ func (t *targets) dial(ctx context.Context, server uuid.UUID, open wire.Control)
 	if len(header) > 0 {
 		// It fits any new connection's buffer: this does not wait for the game.
 		if _, err := tcp.Write(header); err != nil {
-			forward.Reset(tcp)
+			tcpstream.Reset(tcp)
 			return nil, err
 		}
 	}

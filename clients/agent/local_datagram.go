@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -37,17 +38,17 @@ type flow struct {
 	allocation types.ClientAllocation
 	header     []byte // Put before every datagram.
 	idle       time.Duration
-	used       atomic.Int64  // When a datagram last passed, in forward.Ticks.
+	used       atomic.Int64  // When a datagram last passed, in udptunnel.Ticks.
 	sent       atomic.Uint64 // Datagrams sent to the target.
 	told       atomic.Bool   // The tunnel server closed it.
 	ended      context.Context
 	end        context.CancelFunc
 
 	mu      sync.Mutex
-	socket  *net.UDPConn        // nil while it is being opened.
-	packets *forward.PacketConn // Of socket.
-	early   [][]byte            // Datagrams that came before that,
-	waits   int                 // and their bytes.
+	socket  *net.UDPConn  // nil while it is being opened.
+	packets *udpsock.Conn // Of socket.
+	early   [][]byte      // Datagrams that came before that,
+	waits   int           // and their bytes.
 
 	hearing hearing
 }
@@ -59,7 +60,7 @@ type hearing struct {
 	sent      uint64
 }
 
-func (f *flow) touch() { f.used.Store(forward.Ticks(time.Now())) }
+func (f *flow) touch() { f.used.Store(udptunnel.Ticks(time.Now())) }
 
 // run opens the flow's socket and has what the target sends passed on until the
 // flow ends.
@@ -85,8 +86,8 @@ func (f *flow) connect() error {
 		return fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
 	}
 	// As much as the system gives: a game may answer in bursts.
-	_ = socket.SetReadBuffer(forward.SocketBuffer)
-	packets, err := forward.NewPacketConn(socket)
+	_ = socket.SetReadBuffer(udpsock.SocketBuffer)
+	packets, err := udpsock.New(socket)
 	if err != nil {
 		_ = socket.Close()
 		return err
@@ -99,7 +100,7 @@ func (f *flow) connect() error {
 	}
 	f.socket, f.packets = socket, packets
 	for _, payload := range f.early {
-		f.write([]forward.Outgoing{{Head: f.header, Data: payload}})
+		f.write([]udpsock.Outgoing{{Head: f.header, Data: payload}})
 	}
 	f.early = nil
 	return nil
@@ -115,7 +116,7 @@ func (f *flow) close() {
 }
 
 // hear queues what the target has sent.
-func (f *flow) hear(packets *forward.Packets, records []wire.Record) {
+func (f *flow) hear(packets *udpsock.Batch, records []wire.Record) {
 	if !f.hearing.answering {
 		f.flows.link.links.targets.reached(f.allocation, nil)
 		f.hearing.answering = true
@@ -154,7 +155,7 @@ func (f *flow) unheard(err error) (again bool) {
 func (f *flow) drop(why drop) { f.flows.counters().drop(why) }
 
 // send passes a player's datagrams to the target.
-func (f *flow) send(out []forward.Outgoing) {
+func (f *flow) send(out []udpsock.Outgoing) {
 	f.touch()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -173,7 +174,7 @@ func (f *flow) send(out []forward.Outgoing) {
 	}
 }
 
-func (f *flow) write(out []forward.Outgoing) {
+func (f *flow) write(out []udpsock.Outgoing) {
 	f.sent.Add(uint64(len(out)))
 	if refused := f.packets.Write(out); refused > 0 {
 		f.flows.counters().dropped[dropUnsendable].Add(uint64(refused))

@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"github.com/eclitunnel/eclitunnel/relay/forward"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -9,7 +9,7 @@ import (
 // memory that is used again for the next ones.
 type gathered struct {
 	flows []*flow // One for each record, nil where there is none or it is done with.
-	out   []forward.Outgoing
+	out   []udpsock.Outgoing
 }
 
 // handle acts on records that came together, by either way: each has a gathered
@@ -77,6 +77,6 @@ func (g *gathered) gather(first int, records []wire.Record) {
 			flow.drop(dropTooLong)
 			continue
 		}
-		g.out = append(g.out, forward.Outgoing{Head: flow.header, Data: payload})
+		g.out = append(g.out, udpsock.Outgoing{Head: flow.header, Data: payload})
 	}
 }

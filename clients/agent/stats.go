@@ -4,13 +4,13 @@ import (
 	"sync/atomic"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/relay/forward"
-	relaypath "github.com/eclitunnel/eclitunnel/relay/path"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // drop is why the agent dropped a datagram. What data connections drop
-// themselves is counted by forward.DatagramCounters.
+// themselves is counted by udptunnel.DatagramCounters.
 type drop int
 
 const (
@@ -28,9 +28,9 @@ type counters struct {
 	streamConnections, datagramConnections, flows atomic.Int64
 	targetFailures                                atomic.Uint64 // Local targets that could not be dialled.
 	dropped                                       [len(dropNames)]atomic.Uint64
-	streams                                       forward.StreamCounters
-	datagrams                                     forward.DatagramCounters
-	paths                                         relaypath.Counters
+	streams                                       tcpstream.Counters
+	datagrams                                     udptunnel.DatagramCounters
+	paths                                         udptunnel.PathCounters
 }
 
 func (c *counters) drop(why drop) { c.dropped[why].Add(1) }

@@ -1,0 +1,66 @@
+//go:build unix
+
+package tcpstream
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Reader reads a socket, borrowing a buffer only when there is something to
+// read: thousands of silent players cost no buffers. One goroutine may use it.
+type Reader struct {
+	raw    syscall.RawConn
+	pools  pools
+	buffer *Buffer
+	err    error
+	try    func(fd uintptr) bool // Made once: a closure for each read would be garbage.
+}
+
+func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("reach the socket: %w", err)
+	}
+	r := &Reader{raw: raw, pools: newPools(small, large)}
+	r.try = r.read
+	return r, nil
+}
+
+// Next waits for data and returns it, at the end of a stream (and for an empty
+// datagram) with no bytes. A read deadline set on the socket holds.
+func (r *Reader) Next() (*Buffer, error) {
+	if err := r.raw.Read(r.try); err != nil {
+		return nil, err
+	}
+	buffer := r.buffer
+	r.buffer = nil
+	return buffer, r.err
+}
+
+// read is called when the socket may be readable; false means that it was not,
+// and has the runtime wait until it is.
+func (r *Reader) read(fd uintptr) bool {
+	b := borrow(r.pools.next)
+	for {
+		n, err := syscall.Read(int(fd), b.room)
+		switch err {
+		case nil:
+			b.Data = b.room[:n]
+			r.pools.learn(b)
+			r.buffer, r.err = b, nil
+			return true
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			b.Release()
+			return false
+		default:
+			b.Release()
+			r.err = os.NewSyscallError("read", err)
+			return true
+		}
+	}
+}

@@ -1,0 +1,281 @@
+// Package tcpstream carries one player's TCP bytes at a time over a data
+// connection. Both ends of the tunnel use it: the tunnel server opens streams, the
+// tunnel client accepts them.
+//
+// In come a data connection that has been upgraded to a WebSocket and, at each
+// end, a TCP connection; out go their bytes, half-closes and resets. Whoever calls
+// [Conn.Serve] owns the data connection and its goroutines: Serve returns when all
+// of them have ended.
+//
+// Nothing is held for a connection on which nothing happens but goroutine stacks
+// and what TLS keeps. Buffers are borrowed when there is something to read and
+// returned once it is written.
+package tcpstream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// ErrUnused is returned by Carry when the data connection turned out to be dead
+// before anything passed: the player is untouched and can be given another.
+var ErrUnused = errors.New("tcpstream: the data connection was dead")
+
+// ErrBroken is returned by Carry when the data connection ended under the
+// stream. The player has been reset.
+var ErrBroken = errors.New("tcpstream: the data connection broke")
+
+// abortGrace is how long the peer may take to agree that a broken stream is
+// over. A peer whose own player or game does not read may never get to it.
+const abortGrace = 5 * time.Second
+
+// Conn is one end of a stream data connection. It carries one stream at a
+// time. [Conn.Serve] reads it as long as it lives; the bytes in the other
+// direction are moved by Carry at the tunnel server, and by a goroutine for
+// each stream at the tunnel client.
+//
+// One goroutine writes to the WebSocket at any time: while a stream's pump runs
+// it is the pump, otherwise it is Serve.
+type Conn struct {
+	frames   *frames
+	counters *Counters
+	accept   func(open wire.Control) (*net.TCPConn, error)
+
+	pumps sync.WaitGroup // Of the tunnel client; never more than one.
+
+	mu     sync.Mutex
+	dead   bool
+	stream *stream // nil while idle.
+}
+
+// end is how one direction of a stream ended.
+type end int
+
+const (
+	open end = iota
+	finished
+	broken
+)
+
+type stream struct {
+	conn   *Conn
+	local  *net.TCPConn // nil at a client that could not reach the game.
+	reader *Reader
+
+	// Of the pump and of Serve, nil until there is much to move.
+	in, out *splicer
+
+	pumped chan struct{} // Closed when nothing more will be pumped.
+	done   chan struct{} // Closed when the stream is over or its connection dead.
+
+	// Guarded by conn.mu.
+	sent, got end
+	moved     bool // Something passed: the player cannot be given to another.
+	aborted   bool // The local connection was reset; what still comes is discarded.
+	over      bool // The tunnel client is done with it.
+	grace     *time.Timer
+}
+
+// NewServer makes the tunnel server's end of a data connection, which
+// opens streams. What it moves is counted in counters.
+func NewServer(conn net.Conn, counters *Counters) *Conn {
+	return newConn(newFrames(conn, false), counters, nil)
+}
+
+// NewClient makes the tunnel client's end of a data connection. Accept is
+// called for every stream opened by the peer and returns the connection to the
+// game; an error resets the player. Calls do not overlap. What the data
+// connection moves is counted in counters.
+func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (*net.TCPConn, error)) *Conn {
+	return newConn(newFrames(conn, true), counters, accept)
+}
+
+func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPConn, error)) *Conn {
+	return &Conn{frames: f, counters: counters, accept: accept}
+}
+
+// Close ends the data connection, and the stream it carries with a reset. It
+// does not wait: Serve does.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	c.dead = true
+	// The local connection too: Serve may be waiting for a player who does not
+	// read, and no end of the WebSocket would wake it.
+	if s := c.stream; s != nil && (s.moved || c.accept != nil) {
+		s.abortLocked()
+	}
+	c.mu.Unlock()
+	c.frames.close()
+}
+
+// Retire closes an idle data connection with a close frame.
+func (c *Conn) Retire() {
+	c.sayClose(websocket.CloseNormalClosure, "")
+	c.Close()
+}
+
+// Serve reads the data connection until it ends, waits for the stream's end at
+// this side, and returns why it ended: a *websocket.CloseError with
+// CloseNormalClosure where the peer retired it.
+func (c *Conn) Serve() error {
+	err := c.read()
+	c.frames.giveBack()
+	if errors.Is(err, wire.ErrMalformed) {
+		c.sayClose(websocket.CloseProtocolError, "protocol error")
+	}
+	c.Close()
+	c.mu.Lock()
+	s := c.stream
+	c.mu.Unlock()
+	if s != nil {
+		if s.local != nil {
+			// Wakes the pump of a player who stays.
+			_ = s.local.SetReadDeadline(time.Unix(1, 0))
+		}
+		<-s.pumped
+		s.stopGrace()
+		close(s.done)
+	}
+	c.pumps.Wait()
+	return err
+}
+
+func (c *Conn) read() error {
+	for {
+		kind, data, err := c.frames.next()
+		if err != nil {
+			return err
+		}
+		if kind == wire.OpBinary {
+			err = c.deliver(data)
+		} else {
+			err = c.controlApart(data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// deliver writes a message's bytes to the stream's local connection: data, or with
+// none what is pending.
+func (c *Conn) deliver(data []byte) error {
+	c.mu.Lock()
+	s := c.stream
+	if s == nil || s.got != open {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: bytes outside a stream", wire.ErrMalformed)
+	}
+	s.moved = true
+	discard := s.aborted
+	c.mu.Unlock()
+	if data == nil && !discard {
+		n, err := s.spliceOut()
+		c.counters.Received.Add(uint64(n))
+		switch {
+		case n > 0 && err != nil:
+			return s.breakOff()
+		case !errors.Is(err, errUnspliced):
+			return err
+		}
+	}
+	if data == nil {
+		var err error
+		if data, err = c.frames.take(); err != nil {
+			return err
+		}
+	}
+	c.counters.Received.Add(uint64(len(data)))
+	if discard {
+		return nil
+	}
+	if _, err := s.local.Write(data); err != nil {
+		return s.breakOff()
+	}
+	return nil
+}
+
+// controlApart is control on a goroutine of its own, whose stack goes with it: to
+// decode a message and to dial a game take one that Serve would keep for as long as
+// the data connection lives.
+func (c *Conn) controlApart(data []byte) error {
+	acted := make(chan error)
+	go func() { acted <- c.control(data) }()
+	return <-acted
+}
+
+// control acts on a text message.
+func (c *Conn) control(data []byte) error {
+	m, err := wire.DecodeControl(data)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Type == wire.ControlOpen && c.accept != nil:
+		return c.opened(m)
+	case m.Type == wire.ControlFin:
+		return c.ended(finished)
+	case m.Type == wire.ControlReset:
+		return c.ended(broken)
+	case m.Type == wire.ControlIdle && c.accept == nil:
+		return c.idle()
+	}
+	return fmt.Errorf("%w: %s from the wrong end", wire.ErrMalformed, m.Type)
+}
+
+// ended notes that the peer sends no more of the stream.
+func (c *Conn) ended(how end) error {
+	c.mu.Lock()
+	s := c.stream
+	if s == nil {
+		c.mu.Unlock()
+		if how == broken && c.accept != nil {
+			return nil // Of the stream before, crossed with our idle.
+		}
+		return fmt.Errorf("%w: the end of no stream", wire.ErrMalformed)
+	}
+	if s.got == broken || s.got == how {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: a second end of a stream", wire.ErrMalformed)
+	}
+	s.moved = true
+	s.got = how
+	if how == broken {
+		s.abortLocked()
+	} else if !s.aborted {
+		// It fails if the local peer has reset the connection, which the pump
+		// finds as well.
+		_ = s.local.CloseWrite()
+	}
+	last := s.sent != open && c.accept != nil
+	c.mu.Unlock()
+	if last {
+		<-s.pumped
+		return s.leave()
+	}
+	return nil
+}
+
+func (c *Conn) write(t wire.ControlType) error {
+	return c.writeControl(wire.Control{Type: t})
+}
+
+func (c *Conn) writeControl(m wire.Control) error {
+	data, err := wire.AppendControl(nil, m)
+	if err != nil {
+		return err
+	}
+	return c.frames.write(wire.OpText, data)
+}
+
+func (c *Conn) sayClose(code int, text string) {
+	_ = c.frames.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.frames.write(wire.OpClose, websocket.FormatCloseMessage(code, text))
+}

@@ -1,0 +1,25 @@
+package udptunnel
+
+import (
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// Put is what Selector does with records; it reports whether they were queued.
+func (p *Path) Put(records ...wire.Record) bool { return p.put(records) == taken }
+
+// Take has the path take a packet as its socket does, from an address that leads
+// nowhere.
+func (p *Path) Take(data []byte) {
+	r := &receiver{socket: p.socket}
+	from := p.socket.system.resolve(p.socket.Address())
+	r.take(data, &from)
+	r.flush()
+}
+
+// Age has the path see times that are so much later.
+func (p *Path) Age(by time.Duration) { p.Tick(time.Now().Add(by)) }
+
+// PacketRoom is how many bytes of records a packet has room for now.
+func (p *Path) PacketRoom() int { return int(p.budget.Load()) }

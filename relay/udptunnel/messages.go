@@ -1,0 +1,48 @@
+package udptunnel
+
+import (
+	"net"
+	"syscall"
+
+	"github.com/gorilla/websocket"
+)
+
+// messages is the transport that sends each batch as a WebSocket message.
+type messages struct {
+	ws     *websocket.Conn
+	socket syscall.RawConn // nil where there is none to ask.
+	room   bool
+	ask    func(fd uintptr) // Made once: a closure for each batch would be garbage.
+}
+
+func newMessages(ws *websocket.Conn) *messages {
+	m := &messages{ws: ws}
+	m.ask = func(fd uintptr) { m.room = writable(fd) }
+	conn := ws.NetConn()
+	for {
+		under, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = under.NetConn() // TLS adds no waiting of its own.
+	}
+	if s, ok := conn.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			m.socket = raw
+		}
+	}
+	return m
+}
+
+func (m *messages) write(batch []byte) error {
+	return m.ws.WriteMessage(websocket.BinaryMessage, batch)
+}
+
+// ready is called by the goroutine that is about to write.
+func (m *messages) ready() bool {
+	if m.socket == nil {
+		return false
+	}
+	m.room = false
+	return m.socket.Control(m.ask) == nil && m.room
+}

@@ -1,0 +1,152 @@
+// Package udptunnel carries players' datagrams between the two ends of a tunnel:
+// over a data connection ([DataConn]) and, where such packets arrive, in sealed
+// UDP packets ([Path]), on which no datagram waits behind a lost one as it does on
+// TCP. [Selector] sends each record the better of the two ways. Both ends of the
+// tunnel use it.
+//
+// How records, packets and paths work is specified in the documentation of package
+// wire.
+package udptunnel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// PathOptions say what a path carries.
+type PathOptions struct {
+	Keys seal.Keys
+	// Handle is given the records that come, of which it has those in packets to
+	// itself, until it returns. One goroutine calls it, that of the socket. An
+	// error, or a packet that holds what is no record, is given to Fail, once.
+	Handle func([]wire.Record) error
+	Fail   func(error)
+	// Queue is how many bytes of packets wait at most for Flush; 0:
+	// DefaultQueue.
+	Queue int
+	// Datagrams counts the datagrams that take this way.
+	Datagrams *DatagramCounters
+}
+
+// Path is one end of a path. Its methods may be called from any goroutine.
+type Path struct {
+	o        PathOptions
+	id       uint64
+	client   bool
+	socket   *PacketSocket
+	owned    bool // The socket is this path's alone.
+	counters *PathCounters
+
+	up     atomic.Bool
+	eager  atomic.Bool  // Probes should be sent whenever there is a chance.
+	budget atomic.Int64 // Bytes of records that a packet has room for.
+	failed atomic.Bool
+
+	queueMu sync.Mutex
+	queue   []*packet
+	closed  bool
+
+	sendMu sync.Mutex // Held while packets are sealed and written, in their order.
+	sealer *seal.Sealer
+	list   []*packet // The queue's other memory.
+
+	mu     sync.Mutex
+	opener *seal.Opener
+	state  state
+}
+
+// NewPath makes the tunnel server's end of a path. Where it may send, the first
+// packet says.
+func (s *PacketSocket) NewPath(o PathOptions) (*Path, error) {
+	p := newPath(o, s, false)
+	p.sealer, p.opener = o.Keys.Server()
+	if !s.add(p) {
+		return nil, fmt.Errorf("there is a path with the id %x already", p.id)
+	}
+	return p, nil
+}
+
+// DialPath makes the tunnel client's end of a path, to where the tunnel server takes
+// packets, on a socket of its own that Serve reads. What happens on it is counted
+// in counters.
+func DialPath(ctx context.Context, server netip.AddrPort, o PathOptions, counters *PathCounters) (*Path, error) {
+	network := "udp6"
+	if server.Addr().Unmap().Is4() {
+		network = "udp4"
+	}
+	// Bound to no address: each packet leaves from the one that the route has then.
+	s, err := newSocket(ctx, network, ":0", counters)
+	if err != nil {
+		return nil, err
+	}
+	p := newPath(o, s, true)
+	p.owned = true
+	p.sealer, p.opener = o.Keys.Client()
+	p.state.peer, p.state.known = s.system.resolve(server), true
+	p.eager.Store(true)
+	s.add(p)
+	return p, nil
+}
+
+func newPath(o PathOptions, s *PacketSocket, client bool) *Path {
+	if o.Queue == 0 {
+		o.Queue = DefaultQueue
+	}
+	p := &Path{o: o, id: o.Keys.ID, client: client, socket: s, counters: s.counters}
+	p.resize(0)
+	return p
+}
+
+// Serve reads the socket of a path that DialPath has made, until Close.
+func (p *Path) Serve() { p.socket.Serve() }
+
+// Up reports whether packets arrive.
+func (p *Path) Up() bool { return p.up.Load() }
+
+// Heard reports whether an authentic packet has ever come.
+func (p *Path) Heard() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.state.heardAt.IsZero()
+}
+
+// Close ends the path, and its socket where DialPath has made it. It does not wait.
+func (p *Path) Close() {
+	p.queueMu.Lock()
+	p.closed = true
+	release(p.queue)
+	p.queue = nil
+	p.queueMu.Unlock()
+	p.socket.remove(p)
+	p.mu.Lock()
+	p.state.known, p.state.ended = false, true
+	p.setUp(false)
+	p.mu.Unlock()
+	if p.owned {
+		p.socket.Close()
+	}
+}
+
+// fail tells the owner that the other end does not keep to the protocol.
+func (p *Path) fail(err error) {
+	if !p.failed.Swap(true) {
+		p.o.Fail(err)
+	}
+}
+
+// ServerAddress is where a tunnel server takes packets on a port, that was reached
+// at an address by TCP.
+func ServerAddress(reached net.Addr, port uint16) (netip.AddrPort, bool) {
+	tcp, ok := reached.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(tcp.AddrPort().Addr(), port), true
+}

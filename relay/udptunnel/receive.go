@@ -1,0 +1,91 @@
+package udptunnel
+
+import (
+	"errors"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// inbox is what has come and is not handed on yet.
+type inbox struct {
+	records [64]wire.Record
+	n       int
+	now     time.Time
+	probe   uint64 // To be answered,
+	probed  bool   // if there is one.
+}
+
+// receive opens a packet and puts its records into held.
+func (p *Path) receive(data []byte, from *address, now time.Time, held *inbox) {
+	p.mu.Lock()
+	records, newest, err := p.opener.Open(data)
+	if err == nil {
+		p.heard(from, newest, now)
+	}
+	p.mu.Unlock()
+	switch {
+	case errors.Is(err, seal.ErrReplayed):
+		p.counters.Replayed.Add(1)
+		return
+	case err != nil:
+		p.counters.Forged.Add(1)
+		return
+	}
+	p.counters.Received.Add(1)
+	held.now = now
+	for len(records) > 0 {
+		r := &held.records[held.n]
+		if *r, records, err = wire.NextRecord(records); err != nil {
+			p.fail(err)
+			return
+		}
+		switch r.Kind {
+		case wire.RecordProbe:
+			held.probe, held.probed = r.Flow, true
+		case wire.RecordAnswer:
+			p.mu.Lock()
+			p.answered(r.Flow, now)
+			p.mu.Unlock()
+		default:
+			if held.n++; held.n == len(held.records) {
+				p.hand(held)
+			}
+		}
+	}
+}
+
+// deliver hands on what is held, and answers the last probe.
+func (p *Path) deliver(held *inbox) {
+	p.hand(held)
+	if held.probed {
+		held.probed = false
+		p.answer(held.probe, held.now)
+	}
+}
+
+// hand hands on the records that are held.
+func (p *Path) hand(held *inbox) {
+	records := held.records[:held.n]
+	held.n = 0
+	if len(records) == 0 {
+		return
+	}
+	datagrams, payload := 0, 0
+	for i := range records {
+		if records[i].Kind == wire.RecordDatagram {
+			datagrams++
+			payload += len(records[i].Payload)
+		}
+	}
+	p.o.Datagrams.Received.Add(uint64(datagrams))
+	p.o.Datagrams.ReceivedBytes.Add(uint64(payload))
+	p.counters.ReceivedDatagrams.Add(uint64(datagrams))
+	p.mu.Lock()
+	p.state.used = held.now
+	p.mu.Unlock()
+	if err := p.o.Handle(records); err != nil {
+		p.fail(err)
+	}
+}

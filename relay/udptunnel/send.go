@@ -1,0 +1,186 @@
+package udptunnel
+
+import (
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// outcome is what has become of records.
+type outcome int
+
+const (
+	elsewhere outcome = iota // They do not fit, or the path is down: another way is theirs.
+	taken
+	dropped
+)
+
+// put queues records that belong together.
+func (p *Path) put(records []wire.Record) outcome {
+	if !p.up.Load() {
+		return elsewhere
+	}
+	size, payload, datagrams := 0, 0, 0
+	for i := range records {
+		size += wire.EncodedSize(&records[i])
+		if records[i].Kind == wire.RecordDatagram {
+			payload += len(records[i].Payload)
+			datagrams++
+		}
+	}
+	if size > int(p.budget.Load()) {
+		return elsewhere
+	}
+	p.queueMu.Lock()
+	done := p.putLocked(records, size)
+	p.queueMu.Unlock()
+	switch done {
+	case taken:
+		p.o.Datagrams.Sent.Add(uint64(datagrams))
+		p.o.Datagrams.SentBytes.Add(uint64(payload))
+		p.counters.SentDatagrams.Add(uint64(datagrams))
+	case dropped:
+		p.o.Datagrams.Overflowed.Add(uint64(datagrams))
+	}
+	return done
+}
+
+// putAll queues datagrams that have nothing to do with each other, as far as they
+// fit, and hands those that do not to other; all of them, if the path has just closed.
+func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
+	budget := int(p.budget.Load())
+	sent, payload, overflowed := 0, 0, 0
+	p.queueMu.Lock()
+	if p.closed {
+		budget = 0
+	}
+	for i := range datagrams {
+		d := datagrams[i : i+1]
+		size := wire.EncodedSize(&d[0])
+		if size > budget {
+			continue
+		}
+		if p.putLocked(d, size) == taken {
+			sent++
+			payload += len(d[0].Payload)
+		} else {
+			overflowed++
+		}
+	}
+	p.queueMu.Unlock()
+	p.o.Datagrams.Sent.Add(uint64(sent))
+	p.o.Datagrams.SentBytes.Add(uint64(payload))
+	p.counters.SentDatagrams.Add(uint64(sent))
+	p.o.Datagrams.Overflowed.Add(uint64(overflowed))
+	if sent+overflowed == len(datagrams) {
+		return
+	}
+	for i := range datagrams {
+		if wire.EncodedSize(&datagrams[i]) > budget {
+			other(&datagrams[i])
+		}
+	}
+}
+
+func (p *Path) putLocked(records []wire.Record, size int) outcome {
+	if p.closed {
+		return elsewhere
+	}
+	var last *packet
+	if n := len(p.queue); n > 0 {
+		last = p.queue[n-1]
+	}
+	if last == nil || last.n-seal.HeaderSize+size > int(p.budget.Load()) {
+		if len(p.queue)*packetRoom >= p.o.Queue {
+			return dropped
+		}
+		last = newPacket()
+		p.queue = append(p.queue, last)
+	}
+	for i := range records {
+		last.append(&records[i])
+	}
+	return taken
+}
+
+func (p *packet) append(r *wire.Record) { p.n = len(wire.AppendRecord(p.data[:p.n], *r)) }
+
+// Flush writes what is queued.
+func (p *Path) Flush() {
+	p.queueMu.Lock()
+	empty := len(p.queue) == 0
+	p.queueMu.Unlock()
+	if empty && !p.eager.Load() {
+		return
+	}
+	p.sendMu.Lock()
+	defer p.sendMu.Unlock()
+	p.queueMu.Lock()
+	p.queue, p.list = p.list[:0], p.queue
+	p.queueMu.Unlock()
+	p.transmit(time.Now(), len(p.list) > 0)
+}
+
+// transmit seals and sends the packets of list, and with them what probes are due.
+// It is called with sendMu held. Used says that there are players' among them.
+func (p *Path) transmit(now time.Time, used bool) {
+	p.mu.Lock()
+	probes, to, known := p.due(now, used)
+	p.mu.Unlock()
+	if known {
+		for _, probe := range probes {
+			if probe.number != 0 {
+				p.list = append(p.list, newProbe(probe))
+			}
+		}
+	}
+	if !known || len(p.list) == 0 {
+		release(p.list)
+		return
+	}
+	for _, packet := range p.list {
+		sealed, err := p.sealer.Seal(packet.data[:packet.n])
+		if err != nil {
+			release(p.list)
+			p.fail(err)
+			return
+		}
+		packet.n = len(sealed)
+	}
+	unsent, why := p.socket.system.write(p.socket.conn, p.list, &to)
+	p.counters.Sent.Add(uint64(len(p.list) - unsent))
+	release(p.list)
+	if unsent == 0 {
+		return
+	}
+	p.counters.Unsendable.Add(uint64(unsent))
+	if tooLong(why) {
+		p.mu.Lock()
+		p.shrink(now)
+		p.mu.Unlock()
+	}
+}
+
+// newProbe makes the packet of a probe.
+func newProbe(of probe) *packet {
+	packet := newPacket()
+	r := wire.Record{Kind: wire.RecordProbe, Flow: of.number}
+	empty := wire.EncodedSize(&r)
+	// The length of the padding takes two bytes, one more than that of none.
+	r.Payload = padding[:of.size-seal.Overhead-empty-1]
+	packet.append(&r)
+	return packet
+}
+
+var padding [packetRoom]byte
+
+// answer answers a probe.
+func (p *Path) answer(number uint64, now time.Time) {
+	p.sendMu.Lock()
+	defer p.sendMu.Unlock()
+	packet := newPacket()
+	packet.append(&wire.Record{Kind: wire.RecordAnswer, Flow: number})
+	p.list = append(p.list[:0], packet)
+	p.transmit(now, false)
+}
