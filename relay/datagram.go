@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -21,12 +20,12 @@ import (
 const defaultIdle = 60
 
 const (
-	// roomLooks is how many flows are looked at for one that may give way.
-	roomLooks = 16
-	// roomPerTick is how many flows of a port give way in a tick: each that takes
-	// their place is work for the agent and a packet on a home's line, which a flood
-	// shall not fill.
-	roomPerTick = 1024
+	// evictionScanLimit is how many flows are examined for one to evict.
+	evictionScanLimit = 16
+	// evictionsPerTick bounds the flows of a port that are evicted in a tick: each
+	// flow that takes their place is work for the agent and a packet on a home's
+	// line, which a flood must not fill.
+	evictionsPerTick = 1024
 )
 
 // datagramPort is the public port of a UDP allocation.
@@ -40,9 +39,9 @@ type datagramPort struct {
 	closed     bool
 	draining   bool
 	allocation types.ServerAllocation
-	flows      map[flowKey]*flow
+	flows      map[flowKey]*udptunnel.ServerFlow
 	sources    map[netip.Addr]int // How many flows each has, see sourceOf.
-	gaveWay    int                // Flows in this tick.
+	evicted    int                // Flows in this tick.
 }
 
 // flowKey tells flows apart: a player who reaches two addresses of this machine
@@ -52,19 +51,7 @@ type flowKey struct {
 	local  netip.Addr
 }
 
-// flow is one player's address.
-type flow struct {
-	port    *datagramPort
-	carrier *carrier
-	number  uint64
-	open    wire.Record // What tells the tunnel client of it,
-	known   atomic.Bool // which has arrived.
-	key     flowKey
-	to      udpsock.Endpoint // The player, answered from the address reached.
-	idle    time.Duration
-	used    atomic.Int64 // When a datagram last passed, in udptunnel.Ticks,
-	back    atomic.Bool  // and whether one ever passed from the game.
-}
+func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
 func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) {
 	var config net.ListenConfig
@@ -89,7 +76,7 @@ func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) 
 	}
 	p := &datagramPort{
 		server: s, conn: udp, packets: packets, allocation: a, done: make(chan struct{}),
-		flows: map[flowKey]*flow{}, sources: map[netip.Addr]int{},
+		flows: map[flowKey]*udptunnel.ServerFlow{}, sources: map[netip.Addr]int{},
 	}
 	s.work.Go(p.read)
 	return p, nil
@@ -106,13 +93,13 @@ func (p *datagramPort) close() {
 	p.closed = true
 	close(p.done)
 	_ = p.conn.Close()
-	flows := make([]*flow, 0, len(p.flows))
+	flows := make([]*udptunnel.ServerFlow, 0, len(p.flows))
 	for _, f := range p.flows {
 		flows = append(flows, f)
 	}
 	p.mu.Unlock()
 	for _, f := range flows {
-		p.remove(f)
+		p.FlowEnded(f)
 	}
 }
 
@@ -120,16 +107,16 @@ func (p *datagramPort) close() {
 func (p *datagramPort) tend(now time.Time) {
 	ticks := udptunnel.Ticks(now)
 	p.mu.Lock()
-	p.gaveWay = 0
-	var silent []*flow
+	p.evicted = 0
+	var idle []*udptunnel.ServerFlow
 	for _, f := range p.flows {
-		if ticks-f.used.Load() > int64(f.idle) {
-			silent = append(silent, f)
+		if f.IdleAt(ticks) {
+			idle = append(idle, f)
 		}
 	}
 	p.mu.Unlock()
-	for _, f := range silent {
-		p.remove(f)
+	for _, f := range idle {
+		p.FlowEnded(f)
 	}
 }
 
@@ -160,128 +147,97 @@ func (p *datagramPort) allocationID() int64 {
 	return p.allocation.ID
 }
 
-// incoming are players' datagrams that were read together, and the flows that
-// they belong to; memory that is used again for the next ones.
+// incoming are players' datagrams that were read together; memory that is reused
+// for the next ones.
 type incoming struct {
-	flows   []*flow
-	records []wire.Record
-	ended   []*flow // Those that gave way to others.
+	datagrams udptunnel.PlayerDatagrams
+	evicted   []*udptunnel.ServerFlow
 }
 
-// forward passes players' datagrams on, or drops and counts them. Those that
-// their data connection has no room for are counted there.
-func (p *datagramPort) forward(packets *udpsock.Batch, in *incoming) {
+// forward passes players' datagrams on, or drops and counts them.
+func (p *datagramPort) forward(batch *udpsock.Batch, in *incoming) {
 	now := udptunnel.Ticks(time.Now())
-	in.flows, in.records, in.ended = in.flows[:0], in.records[:0], in.ended[:0]
-	var opened *carrier
 	p.mu.Lock()
-	for i := range packets.Len() {
-		payload := packets.Data(i)
+	for i := range batch.Len() {
+		payload := batch.Data(i)
 		if len(payload) > wire.MaxDatagram {
 			p.server.counters.drop(dropTooLong)
 			continue
 		}
-		key := flowKey{source: packets.Source(i), local: destination(packets.Control(i))}
+		key := flowKey{source: batch.Source(i), local: destination(batch.Control(i))}
 		f := p.flows[key]
 		if f == nil {
-			if f = p.open(key, payload, now, in); f != nil {
-				opened = f.carrier
-			}
+			p.open(key, payload, now, in)
 			continue
 		}
-		f.used.Store(now)
-		datagram := wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload}
-		if !f.known.Load() { // What told of it may have been lost.
-			f.carrier.ways.Queue(f.open, datagram)
-			opened = f.carrier
-			continue
-		}
-		in.flows = append(in.flows, f)
-		in.records = append(in.records, datagram)
+		f.Touch(now)
+		in.datagrams.Add(f, payload)
 	}
 	p.mu.Unlock()
-	for _, f := range in.ended {
-		f.carrier.close(f)
+	for _, f := range in.evicted {
+		f.Close()
 	}
-	// All have one carrier, unless the tunnel client has just linked again.
-	for i := 0; i < len(in.flows); {
-		first, c := i, in.flows[i].carrier
-		for i++; i < len(in.flows) && in.flows[i].carrier == c; i++ {
-		}
-		c.ways.QueueAll(in.records[first:i])
-		c.ways.Flush()
-		if c == opened {
-			opened = nil
-		}
-	}
-	if opened != nil {
-		opened.ways.Flush()
-	}
-	clear(in.flows) // Not to keep alive what ends meanwhile,
-	clear(in.ended)
-	clear(in.records) // nor memory that was borrowed.
+	clear(in.evicted) // Not to keep them alive.
+	in.evicted = in.evicted[:0]
+	in.datagrams.Send()
 }
 
-// open opens a flow and queues its first datagram, for the caller to flush. It
-// returns nil where it may not. It is called with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte, now int64, in *incoming) *flow {
+// open opens a flow with its first datagram, or drops and counts that. It is called
+// with mu held.
+func (p *datagramPort) open(key flowKey, payload []byte, now int64, in *incoming) {
 	if p.draining {
 		p.server.counters.drop(dropDraining)
-		return nil
+		return
 	}
-	var c *carrier
+	var session *udptunnel.ServerSession
 	if !p.closed {
-		c = p.server.carrier(p.allocation.ClientID)
+		session = p.server.udpSession(p.allocation.ClientID)
 	}
-	if c == nil {
+	if session == nil {
 		p.server.counters.drop(dropNoLink)
-		return nil
+		return
 	}
 	limits := p.server.limits
 	source := sourceOf(key.source.Addr())
-	if p.sources[source] >= limits.FlowsPerSource || len(p.flows) >= limits.Flows && !p.makeRoom(in) {
+	if p.sources[source] >= limits.FlowsPerSource || len(p.flows) >= limits.Flows && !p.evict(in) {
 		p.server.counters.drop(dropFlowLimit)
-		return nil
+		return
 	}
 	idle := defaultIdle
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
 		idle = *o
 	}
-	f := &flow{port: p, carrier: c, key: key, to: p.packets.Endpoint(key.source, answerFrom(key.local)), idle: time.Duration(idle) * time.Second}
-	f.used.Store(now)
-	open := wire.Record{
-		Kind:        wire.RecordOpen,
-		Allocation:  p.allocation.ID,
-		IdleSeconds: idle,
-		Source:      key.source,
-		Destination: p.reached(key),
+	f := &udptunnel.ServerFlow{
+		Port:   p,
+		Source: key.source,
+		Local:  key.local,
+		To:     p.packets.Endpoint(key.source, answerFrom(key.local)),
+		Idle:   time.Duration(idle) * time.Second,
 	}
-	if !c.open(f, open, payload) {
-		return nil
+	f.Touch(now)
+	if !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
+		return
 	}
 	p.flows[key] = f
 	p.sources[source]++
-	p.server.counters.flows.Add(1)
-	p.server.counters.flowsOpened.Add(1)
-	return f
 }
 
-// makeRoom ends a flow that the game has never answered, and reports whether it has
-// found one: those are all there is to a flood with forged senders, as long as the
+// evict removes a flow that the game has never answered, and reports whether it
+// found one: a flood with forged source addresses consists of those, as long as the
 // game does not take it for players. It is called with mu held.
-func (p *datagramPort) makeRoom(in *incoming) bool {
-	if p.gaveWay >= roomPerTick {
+func (p *datagramPort) evict(in *incoming) bool {
+	if p.evicted >= evictionsPerTick {
 		return false
 	}
-	looks := roomLooks
+	left := evictionScanLimit
 	for _, f := range p.flows { // In no order.
-		if !f.back.Load() {
-			p.gaveWay++
+		if !f.Answered() {
+			p.evicted++
 			p.forget(f)
-			in.ended = append(in.ended, f)
+			in.evicted = append(in.evicted, f)
 			return true
 		}
-		if looks--; looks == 0 {
+		if left--; left == 0 {
 			break
 		}
 	}
@@ -305,31 +261,30 @@ func (p *datagramPort) reached(key flowKey) netip.AddrPort {
 	}
 }
 
-// remove ends a flow, if it has not ended yet.
-func (p *datagramPort) remove(f *flow) {
+// FlowEnded implements [udptunnel.PublicPort].
+func (p *datagramPort) FlowEnded(f *udptunnel.ServerFlow) {
 	p.mu.Lock()
-	if p.flows[f.key] != f {
+	if p.flows[keyOf(f)] != f {
 		p.mu.Unlock()
 		return
 	}
 	p.forget(f)
 	p.mu.Unlock()
-	f.carrier.close(f)
+	f.Close()
 }
 
 // forget is called with mu held.
-func (p *datagramPort) forget(f *flow) {
-	delete(p.flows, f.key)
-	source := sourceOf(f.key.source.Addr())
+func (p *datagramPort) forget(f *udptunnel.ServerFlow) {
+	delete(p.flows, keyOf(f))
+	source := sourceOf(f.Source.Addr())
 	if p.sources[source]--; p.sources[source] == 0 {
 		delete(p.sources, source)
 	}
-	p.server.counters.flows.Add(-1)
 }
 
-// deliver sends datagrams to players of the port.
-func (p *datagramPort) deliver(out []udpsock.Outgoing) {
-	if refused := p.packets.Write(out); refused > 0 {
+// Deliver implements [udptunnel.PublicPort].
+func (p *datagramPort) Deliver(datagrams []udpsock.Outgoing) {
+	if refused := p.packets.Write(datagrams); refused > 0 {
 		p.server.counters.dropped[dropUnsendable].Add(uint64(refused))
 	}
 }

@@ -89,7 +89,7 @@ func (c *control) reportPlayers(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counters := &c.server.counters
-	players := int(counters.players.Load() + counters.flows.Load())
+	players := int(counters.players.Load() + counters.udp.Flows.Load())
 	if c.conn == nil || players == c.players || players > 0 && now.Sub(c.playersAt) < playersInterval {
 		return
 	}

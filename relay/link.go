@@ -12,6 +12,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -31,20 +32,20 @@ const newsGrace = 2 * time.Second
 // link is a tunnel client that is connected. Its data connections live and die
 // with it, and TCP players with those: the link is what notices that a tunnel
 // client is gone, and a data connection to one that is gone would keep a player
-// hanging until the kernel gives up on it. Its carrier may outlive it: see
-// Server.orphans.
+// hanging until the kernel gives up on it. Its UDP session may outlive it: see
+// detached.
 type link struct {
 	server  *Server
 	client  uuid.UUID
 	version int64
 	channel *channel.Conn
-	resumes string // The name of the carrier to go on with, or "".
+	resumes string // The name of the UDP session to resume, or "".
 	secret  secretHash
 	pool    *pool
 
-	mu      sync.Mutex
-	ended   bool
-	carrier *carrier
+	mu    sync.Mutex
+	ended bool
+	udp   *udptunnel.ServerSession
 }
 
 func newLink(s *Server, t ticket, resumes string, c *channel.Conn) *link {
@@ -100,17 +101,17 @@ func (s *Server) enlist(l *link, secret string, hash secretHash) error {
 		return err
 	}
 	before := s.linked[l.client]
-	// The carrier of before, in one step with taking its place: were it left an
-	// orphan in between, nobody would go on with it.
-	kept := s.takeOrphanLocked(l.client)
+	// The UDP session of the link before, in one step with taking its place: were it
+	// detached in between, nobody would resume it.
+	kept := s.takeDetachedLocked(l.client)
 	if before != nil {
-		kept = before.takeCarrier()
+		kept = before.takeUDPSession()
 	}
 	welcome := wire.LinkMessage{Type: wire.LinkWelcome, Secret: secret}
-	goesOn := kept != nil && kept.name == l.resumes
-	if goesOn {
-		l.carrier = kept
-		welcome.Carrier = kept.name
+	resumed := kept != nil && kept.Name() == l.resumes
+	if resumed {
+		l.udp = kept
+		welcome.Carrier = kept.Name()
 	}
 	// Before anybody finds the link: a player who waits would have it ask for a
 	// data connection, and a client that is asked before it is welcomed has no
@@ -121,11 +122,11 @@ func (s *Server) enlist(l *link, secret string, hash secretHash) error {
 	s.secrets[hash] = l
 	s.mu.Unlock()
 	switch {
-	case goesOn:
-		kept.adopt(time.Now())
+	case resumed:
+		kept.Resume(time.Now())
 		l.dialDatagrams(kept)
 	case kept != nil:
-		kept.end() // The tunnel client has started anew: its old flows lead nowhere.
+		kept.End() // The tunnel client has started anew: its old flows lead nowhere.
 	}
 	if before != nil {
 		before.end(channel.CloseTakenOver, "a newer link of this tunnel client took over")
@@ -133,8 +134,8 @@ func (s *Server) enlist(l *link, secret string, hash secretHash) error {
 	return nil
 }
 
-// delist forgets l, which may have been replaced long ago. With keep its carrier
-// is kept for the tunnel client's next link.
+// delist forgets l, which may have been replaced long ago. With keep its UDP
+// session is kept for the tunnel client's next link.
 func (s *Server) delist(l *link, keep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,20 +145,21 @@ func (s *Server) delist(l *link, keep bool) {
 	}
 	delete(s.linked, l.client)
 	if keep && s.admitsLocked(ticket{client: l.client, version: l.version}) == nil {
-		if c := l.takeCarrier(); c != nil {
-			s.orphans[l.client] = orphan{carrier: c, version: l.version, since: time.Now()}
+		if udp := l.takeUDPSession(); udp != nil {
+			s.detached[l.client] = detached{session: udp, version: l.version, since: time.Now()}
 		}
 	}
 }
 
-// takeCarrier ends the link's part in its carrier, and returns it or nil.
-func (l *link) takeCarrier() *carrier {
+// takeUDPSession takes the link's UDP session from it, and returns it or nil. The
+// link makes no other.
+func (l *link) takeUDPSession() *udptunnel.ServerSession {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
-	c := l.carrier
-	l.carrier = nil
-	return c
+	udp := l.udp
+	l.udp = nil
+	return udp
 }
 
 // serve speaks the link until it ends.
@@ -206,12 +208,12 @@ func (l *link) close(code int, reason string, keep bool) {
 	l.channel.Close(code, reason)
 	// Before the data connections: no further one may come.
 	l.server.delist(l, keep)
-	c := l.takeCarrier()
+	udp := l.takeUDPSession()
 	for _, conn := range l.pool.close() {
 		conn.Close()
 	}
-	if c != nil {
-		c.end()
+	if udp != nil {
+		udp.End()
 	}
 }
 
@@ -221,9 +223,9 @@ func (l *link) dial(kind wire.Kind, count int) {
 	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkDial, Kind: kind, Count: count})
 }
 
-// dialDatagrams asks the tunnel client for a carrier's data connection.
-func (l *link) dialDatagrams(c *carrier) {
-	m := wire.LinkMessage{Type: wire.LinkDial, Kind: wire.KindDatagram, Count: 1, Carrier: c.name}
+// dialDatagrams asks the tunnel client for a UDP session's data connection.
+func (l *link) dialDatagrams(udp *udptunnel.ServerSession) {
+	m := wire.LinkMessage{Type: wire.LinkDial, Kind: wire.KindDatagram, Count: 1, Carrier: udp.Name()}
 	if l.server.packets != nil {
 		m.UDP = uint16(l.server.opts.AdvertisedPort)
 	}
@@ -250,63 +252,63 @@ func (l *link) serveStreams(ws *websocket.Conn) {
 	l.server.log.Debug("data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
 }
 
-// carrierNamed returns the link's carrier if it has that name.
-func (l *link) carrierNamed(name string) *carrier {
+// udpSessionNamed returns the link's UDP session if it has that name, or nil.
+func (l *link) udpSessionNamed(name string) *udptunnel.ServerSession {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.carrier == nil || l.carrier.name != name {
+	if l.udp == nil || l.udp.Name() != name {
 		return nil
 	}
-	return l.carrier
+	return l.udp
 }
 
-// serveDatagrams serves a carrier's data connection. One that nobody waits for,
-// its carrier having been given up, is closed.
-func (l *link) serveDatagrams(ws *websocket.Conn, c *carrier) {
-	conn := c.attach()
-	if conn == nil {
-		_ = ws.Close()
-		return
-	}
-	fate, err := c.serve(conn, ws)
+// serveDatagrams serves a data connection of a UDP session.
+func (l *link) serveDatagrams(ws *websocket.Conn, udp *udptunnel.ServerSession) {
+	next, err := udp.ServeData(ws)
 	l.server.log.Debug("datagram data connection ended", slog.String("deviceId", l.client.String()), slog.Any("reason", err))
-	switch fate {
-	case over:
-		l.dropCarrier(c)
-	case missing:
-		if l.carrierNamed(c.name) != nil { // Otherwise its next link asks.
-			l.dialDatagrams(c)
+	switch next {
+	case udptunnel.SessionOver:
+		l.dropUDPSession(udp)
+	case udptunnel.AskAgain:
+		if l.udpSessionNamed(udp.Name()) != nil { // Otherwise its next link asks.
+			l.dialDatagrams(udp)
 		}
-	case replaced:
 	}
 }
 
-// datagrams returns the link's carrier, and asks for its data connection if it
+// udpSession returns the link's UDP session, and asks for its data connection if it
 // is new. It is nil if the link has ended.
-func (l *link) datagrams() *carrier {
+func (l *link) udpSession() *udptunnel.ServerSession {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
 		return nil
 	}
-	if l.carrier == nil {
-		l.carrier = newCarrier(l.server, time.Now())
-		l.dialDatagrams(l.carrier)
+	if l.udp == nil {
+		l.udp = udptunnel.NewServerSession(udptunnel.ServerOptions{
+			Packets:   l.server.packets,
+			Queue:     l.server.limits.DatagramQueue,
+			WarmIdle:  l.server.limits.WarmIdle,
+			AskExpiry: askExpiry,
+			Counters:  &l.server.counters.udp,
+			Go:        l.server.work.Go,
+		}, time.Now())
+		l.dialDatagrams(l.udp)
 	}
-	return l.carrier
+	return l.udp
 }
 
-// dropCarrier ends a carrier; the next flow makes another.
-func (l *link) dropCarrier(c *carrier) {
-	l.forgetCarrier(c)
-	c.end()
+// dropUDPSession ends a UDP session; the next flow makes another.
+func (l *link) dropUDPSession(udp *udptunnel.ServerSession) {
+	l.forgetUDPSession(udp)
+	udp.End()
 }
 
-func (l *link) forgetCarrier(c *carrier) {
+func (l *link) forgetUDPSession(udp *udptunnel.ServerSession) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.carrier == c {
-		l.carrier = nil
+	if l.udp == udp {
+		l.udp = nil
 	}
 }
 
@@ -318,22 +320,19 @@ func (l *link) tend(now time.Time) {
 		l.server.work.Go(conn.Retire)
 	}
 	l.mu.Lock()
-	c := l.carrier
+	udp := l.udp
 	l.mu.Unlock()
-	if c == nil {
+	if udp == nil {
 		return
 	}
-	switch c.tend(now) {
-	case carrierMissing:
-		l.dialDatagrams(c)
-	case carrierIdle:
-		l.forgetCarrier(c) // First: a flow that opens meanwhile would end with it.
-		l.server.work.Go(func() {
-			c.retire()
-			c.end()
-		})
-	case carrierLost:
-		l.dropCarrier(c)
-	case carrierFine:
+	switch udp.Tick(now) {
+	case udptunnel.NeedsDataConn:
+		l.dialDatagrams(udp)
+	case udptunnel.IdleTooLong:
+		l.forgetUDPSession(udp) // First: a flow that opens meanwhile would end with it.
+		l.server.work.Go(udp.Retire)
+	case udptunnel.TransportsLost:
+		l.dropUDPSession(udp)
+	case udptunnel.Fine:
 	}
 }

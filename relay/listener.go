@@ -182,13 +182,13 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "kind is stream or datagram", http.StatusBadRequest)
 		return
 	}
-	var c *carrier
+	var udp *udptunnel.ServerSession
 	if kind == wire.KindDatagram {
-		if c = link.carrierNamed(r.URL.Query().Get(wire.CarrierParam)); c == nil {
-			http.Error(w, "the carrier is not known", http.StatusNotFound)
+		if udp = link.udpSessionNamed(r.URL.Query().Get(wire.CarrierParam)); udp == nil {
+			http.Error(w, "the UDP session is not known", http.StatusNotFound)
 			return
 		}
-		s.preparePath(c, r.TLS)
+		s.openPath(udp, r.TLS)
 	}
 	if !link.pool.reserve() {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
@@ -202,26 +202,25 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		s.counters.handshakes.Add(1)
 		s.counters.dataConnections.Add(1)
 		defer s.counters.dataConnections.Add(-1)
-		if c != nil {
-			link.serveDatagrams(ws, c)
+		if udp != nil {
+			link.serveDatagrams(ws, udp)
 		} else {
 			link.serveStreams(ws)
 		}
 	})
 }
 
-// preparePath has packets of a carrier's path taken, before the tunnel client can
-// send any.
-func (s *Server) preparePath(c *carrier, state *tls.ConnectionState) {
-	if s.packets == nil || state == nil {
+// openPath opens a UDP session's sealed path with the keys of a data connection.
+func (s *Server) openPath(udp *udptunnel.ServerSession, state *tls.ConnectionState) {
+	if state == nil {
 		return
 	}
 	keys, err := seal.Export(state)
 	if err != nil {
-		s.log.Warn("no keys for packets", slog.Any("error", err))
+		s.log.Warn("no keys for sealed packets", slog.Any("error", err))
 		return
 	}
-	c.openPath(keys)
+	udp.OpenPath(keys)
 }
 
 // speaks answers who does not speak this version of the protocol.

@@ -10,8 +10,8 @@
 //	control.go   the control channel: desired state in, status out
 //	ports.go     desired state -> open ports; stream.go and datagram.go are those
 //	listener.go  takes links and data connections; strangers.go bounds who has shown nothing
-//	link.go      a tunnel client: its pool (TCP) and its carrier (UDP)
-//	orphan.go    carriers between two links of their tunnel client
+//	link.go      a tunnel client: its pool (TCP) and its UDP session
+//	detached.go  UDP sessions between two links of their tunnel client
 package relay
 
 import (
@@ -108,14 +108,14 @@ type Server struct {
 
 	counters counters
 
-	mu      sync.Mutex
-	closing bool
-	off     bool                // The feature is off, as far as is known.
-	clients map[uuid.UUID]int64 // Token versions, by the desired state.
-	news    chan struct{}       // Closed, and replaced, when clients is.
-	linked  map[uuid.UUID]*link
-	secrets map[secretHash]*link
-	orphans map[uuid.UUID]orphan
+	mu       sync.Mutex
+	closing  bool
+	off      bool                // The feature is off, as far as is known.
+	clients  map[uuid.UUID]int64 // Token versions, by the desired state.
+	news     chan struct{}       // Closed, and replaced, when clients is.
+	linked   map[uuid.UUID]*link
+	secrets  map[secretHash]*link
+	detached map[uuid.UUID]detached
 }
 
 // New makes a tunnel server.
@@ -141,15 +141,15 @@ func New(o Options) (*Server, error) {
 		}
 	}
 	s := &Server{
-		opts:    o,
-		log:     o.Logger.With(slog.String("serverId", o.ID.String())),
-		limits:  o.Limits.withDefaults(),
-		tickets: newTicketVerifier(o.ID, o.Now),
-		clients: map[uuid.UUID]int64{},
-		news:    make(chan struct{}),
-		linked:  map[uuid.UUID]*link{},
-		secrets: map[secretHash]*link{},
-		orphans: map[uuid.UUID]orphan{},
+		opts:     o,
+		log:      o.Logger.With(slog.String("serverId", o.ID.String())),
+		limits:   o.Limits.withDefaults(),
+		tickets:  newTicketVerifier(o.ID, o.Now),
+		clients:  map[uuid.UUID]int64{},
+		news:     make(chan struct{}),
+		linked:   map[uuid.UUID]*link{},
+		secrets:  map[secretHash]*link{},
+		detached: map[uuid.UUID]detached{},
 	}
 	if o.Certificate == nil {
 		made, err := SelfSigned()
@@ -227,7 +227,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.closing = true // No further link.
 	s.mu.Unlock()
 	s.closeLinks(channel.CloseRestarting, "the tunnel server restarts")
-	s.endOrphans(func(uuid.UUID, orphan) bool { return true })
+	s.endDetached(func(uuid.UUID, detached) bool { return true })
 	listener.close()
 	<-served
 	listener.wait()
@@ -257,7 +257,7 @@ func (s *Server) tend(ctx context.Context) {
 			for _, l := range s.allLinks() {
 				l.tend(now)
 			}
-			s.tendOrphans(now)
+			s.tickDetached(now)
 		}
 	}
 }
@@ -285,7 +285,7 @@ func (s *Server) applyClients(clients map[uuid.UUID]int64) {
 	for _, l := range deleted {
 		l.end(channel.CloseDeleted, "the device is not served here any more")
 	}
-	s.endOrphans(func(id uuid.UUID, o orphan) bool {
+	s.endDetached(func(id uuid.UUID, o detached) bool {
 		version, ok := clients[id]
 		return !ok || version != o.version
 	})
@@ -305,7 +305,7 @@ func (s *Server) suspend() {
 	s.opts.Keep(nil) // First: a crash in between must not bring them back.
 	s.ports.apply(map[int64]types.ServerAllocation{})
 	s.closeLinks(channel.CloseFeatureOff, "tunnels are switched off")
-	s.endOrphans(func(uuid.UUID, orphan) bool { return true })
+	s.endDetached(func(uuid.UUID, detached) bool { return true })
 }
 
 // closeLinks ends every link.

@@ -68,28 +68,25 @@ var refusalNames = [...]string{"limit", "no_link", "waiting_limit", "no_data_con
 type drop int
 
 const (
-	dropTooLong      drop = iota // Longer than a data connection carries.
-	dropNoLink                   // The allocation's tunnel client is not linked.
-	dropFlowLimit                // The allocation, or the sender, has as many flows as it may.
-	dropUnsendable               // The system would not send it to the player.
-	dropNoConnection             // Its data connection was being closed.
-	dropNoFlow                   // It came for a player whose flow has ended.
-	dropDraining                 // The port takes no new players.
+	dropTooLong    drop = iota // Longer than a data connection carries.
+	dropNoLink                 // The allocation's tunnel client is not linked.
+	dropFlowLimit              // The allocation, or the sender, has as many flows as it may.
+	dropUnsendable             // The system would not send it to the player.
+	dropDraining               // The port takes no new players.
 )
 
-var dropNames = [...]string{"too_long", "no_link", "flow_limit", "unsendable", "no_data_connection", "no_flow", "draining"}
+var dropNames = [...]string{"too_long", "no_link", "flow_limit", "unsendable", "draining"}
 
 // counters are what a tunnel server counts where it happens. Nothing on the way
 // of a player's bytes takes more than an atomic addition.
 type counters struct {
-	controlChannels                        atomic.Uint64
-	links, dataConnections, players, flows atomic.Int64
-	handshakes, joined, flowsOpened        atomic.Uint64
-	refused                                [len(refusalNames)]atomic.Uint64
-	dropped                                [len(dropNames)]atomic.Uint64
-	streams                                tcpstream.Counters
-	datagrams                              udptunnel.DatagramCounters
-	paths                                  udptunnel.PathCounters
+	controlChannels                 atomic.Uint64
+	links, dataConnections, players atomic.Int64
+	handshakes, joined              atomic.Uint64
+	refused                         [len(refusalNames)]atomic.Uint64
+	dropped                         [len(dropNames)]atomic.Uint64
+	streams                         tcpstream.Counters
+	udp                             udptunnel.Counters
 }
 
 func (c *counters) refuse(why refusal) { c.refused[why].Add(1) }
@@ -108,19 +105,20 @@ func (s *Server) Stats() Stats {
 		PlayersJoined:   c.joined.Load(),
 		PlayersRefused:  make(map[string]uint64, len(refusalNames)),
 		Streams:         Traffic{FromPlayers: c.streams.Sent.Load(), ToPlayers: c.streams.Received.Load()},
-		Flows:           c.flows.Load(),
-		FlowsOpened:     c.flowsOpened.Load(),
-		Datagrams:       Traffic{FromPlayers: c.datagrams.SentBytes.Load(), ToPlayers: c.datagrams.ReceivedBytes.Load()},
-		Paths:           c.paths.Stats(),
+		Flows:           c.udp.Flows.Load(),
+		FlowsOpened:     c.udp.FlowsOpened.Load(),
+		Datagrams:       Traffic{FromPlayers: c.udp.Datagrams.SentBytes.Load(), ToPlayers: c.udp.Datagrams.ReceivedBytes.Load()},
+		Paths:           c.udp.Paths.Stats(),
 		Dropped: map[string]uint64{
-			"queue_full":         c.datagrams.Overflowed.Load(),
-			"no_data_connection": c.datagrams.Late.Load(),
+			"queue_full":         c.udp.Datagrams.Overflowed.Load(),
+			"no_data_connection": c.udp.Datagrams.Late.Load(),
+			"no_flow":            c.udp.NoFlow.Load(),
 		},
 	}
 	// All are counted before those in packets, which have been read by now.
 	stats.OnDataConnections = Count{
-		FromPlayers: c.datagrams.Sent.Load() - stats.Paths.SentDatagrams,
-		ToPlayers:   c.datagrams.Received.Load() - stats.Paths.ReceivedDatagrams,
+		FromPlayers: c.udp.Datagrams.Sent.Load() - stats.Paths.SentDatagrams,
+		ToPlayers:   c.udp.Datagrams.Received.Load() - stats.Paths.ReceivedDatagrams,
 	}
 	for why, name := range refusalNames {
 		stats.PlayersRefused[name] = c.refused[why].Load()

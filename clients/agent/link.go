@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -50,10 +51,10 @@ type link struct {
 	mu          sync.Mutex
 	ticket      string
 	fingerprint string
-	dialler     *relayDialler // Of that fingerprint.
-	carrier     *flows        // nil: none.
+	dialler     *relayDialler            // Of that fingerprint.
+	udp         *udptunnel.ClientSession // nil: none.
 
-	carriers sync.WaitGroup // Those that have ended, and their flows, too.
+	udpSessions sync.WaitGroup // Those that have ended too.
 }
 
 func newLink(l *links, s types.ClientServer, cancel context.CancelFunc) *link {
@@ -97,7 +98,7 @@ func (l *link) run(ctx context.Context) error {
 	options.MaxMessage = wire.MaxLinkMessage
 	ctx, cancel := context.WithCancel(ctx)
 	// Of the flows that have outlived every link.
-	defer l.carriers.Wait()
+	defer l.udpSessions.Wait()
 	defer cancel()
 	return channel.Keep(ctx, channel.KeepOptions{
 		Dial: func(ctx context.Context) (*websocket.Conn, error) {
@@ -106,7 +107,7 @@ func (l *link) run(ctx context.Context) error {
 			default:
 			}
 			dialler, ticket := l.credentials()
-			return dialler.link(ctx, ticket, l.carrierName())
+			return dialler.link(ctx, ticket, l.udpSessionName())
 		},
 		Serve:   l.serve,
 		Ended:   l.ended,
@@ -156,7 +157,7 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 				return fmt.Errorf("%w: a second welcome", wire.ErrMalformed)
 			}
 			s.secret = m.Secret
-			l.dropCarrierBut(m.Carrier) // The tunnel server knows of no other.
+			l.endOtherUDPSession(m.Carrier) // The tunnel server knows of no other.
 			ready()
 			l.log.Info("linked to the tunnel server")
 			l.links.setState(l, linkUp, "")
@@ -191,7 +192,7 @@ func (l *link) notFinal(err error, now time.Time) error {
 // session is one link while it is up: its data connections.
 type session struct {
 	link        *link
-	life        context.Context // Of the link, sessions after this one included: carriers are the link's.
+	life        context.Context // Of the link, sessions after this one included: UDP sessions are the link's.
 	secret      string
 	dials       chan struct{} // Holds one token for each dial in progress.
 	connections sync.WaitGroup

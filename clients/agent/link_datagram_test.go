@@ -236,7 +236,7 @@ func TestTunnel_FlowsThatTheGameNeverAnswersGiveWay(t *testing.T) {
 	if after := ask(t, player, []byte("hello")); !bytes.Equal(before, after) {
 		t.Errorf("a player's flow ended in a flood: %q, then %q", before, after)
 	}
-	eventually(t, "the end of those that gave way", func() bool { return d.agent.counters.flows.Load() == 3 })
+	eventually(t, "the end of those that gave way", func() bool { return d.agent.counters.udp.Flows.Load() == 3 })
 }
 
 // nameServer is a resolver for which every name is both loopback addresses.

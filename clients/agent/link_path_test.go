@@ -17,7 +17,7 @@ import (
 func (d *dataPlaneTest) awaitPath() {
 	d.t.Helper()
 	d.server.AwaitStats(d.t, "the path", func(s relay.Stats) bool { return s.Paths.Up == 1 })
-	eventually(d.t, "the agent's path", func() bool { return d.agent.counters.paths.Up.Load() == 1 })
+	eventually(d.t, "the agent's path", func() bool { return d.agent.counters.udp.Paths.Up.Load() == 1 })
 }
 
 // onPath reports whether only packets have carried what f does.
@@ -204,10 +204,10 @@ func TestPath_ForgedReplayedAndReflectedPacketsChangeNothing(t *testing.T) {
 		return s.Paths.Forged >= 200 && s.Paths.Replayed >= 200
 	})
 	eventually(t, "the count of packets at the agent", func() bool {
-		s := p.agent.counters.paths.Stats()
+		s := p.agent.counters.udp.Paths.Stats()
 		return s.Forged+s.Replayed >= 400
 	})
-	server, agent := p.server.Stats().Paths, p.agent.counters.paths.Stats()
+	server, agent := p.server.Stats().Paths, p.agent.counters.udp.Paths.Stats()
 	if server.Moved != 0 || server.Up != 1 || agent.Up != 1 {
 		t.Errorf("they changed something: %+v, %+v", server, agent)
 	}

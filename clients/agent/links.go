@@ -110,7 +110,7 @@ func newLinks(o linkOptions) *links {
 		running: map[uuid.UUID]*link{},
 		pacer:   newPacer(),
 	}
-	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters.targetFailures)
+	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters)
 	return l
 }
 

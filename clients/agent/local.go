@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,22 +26,22 @@ var errNotServed = errors.New("no such allocation on this tunnel server")
 
 // targets are the local programs that players are brought to.
 type targets struct {
-	allow  func(host string) error
-	dialer net.Dialer
-	log    *slog.Logger
-	failed *atomic.Uint64 // Counts the dials that failed.
+	allow    func(host string) error
+	dialer   net.Dialer
+	log      *slog.Logger
+	counters *counters
 
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
 	down        map[int64]bool // Those that could not be reached when last tried.
 }
 
-func newTargets(allow func(string) error, timeout time.Duration, log *slog.Logger, failed *atomic.Uint64) *targets {
+func newTargets(allow func(string) error, timeout time.Duration, log *slog.Logger, counters *counters) *targets {
 	return &targets{
 		allow:       allow,
 		dialer:      net.Dialer{Timeout: timeout, Control: boundWindow},
 		log:         log,
-		failed:      failed,
+		counters:    counters,
 		allocations: map[int64]types.ClientAllocation{},
 		down:        map[int64]bool{},
 	}
@@ -119,7 +118,7 @@ func (t *targets) dial(ctx context.Context, server uuid.UUID, open wire.Control)
 func (t *targets) connect(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
 	conn, err := t.open(ctx, a)
 	if err != nil && ctx.Err() == nil {
-		t.failed.Add(1)
+		t.counters.targetFailures.Add(1)
 	}
 	if ctx.Err() == nil && (err != nil || a.Protocol == types.ProtocolTCP) {
 		// That a UDP socket could be opened says nothing of the target.

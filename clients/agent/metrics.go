@@ -72,12 +72,12 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
 		gauge(connectionsDesc, c.connections(kind).Load(), string(kind))
 	}
-	gauge(flowsDesc, c.flows.Load())
+	gauge(flowsDesc, c.udp.Flows.Load())
 	counter(bytesDesc, c.streams.Received.Load(), string(types.ProtocolTCP), "from_players")
 	counter(bytesDesc, c.streams.Sent.Load(), string(types.ProtocolTCP), "to_players")
-	counter(bytesDesc, c.datagrams.ReceivedBytes.Load(), string(types.ProtocolUDP), "from_players")
-	counter(bytesDesc, c.datagrams.SentBytes.Load(), string(types.ProtocolUDP), "to_players")
-	paths := c.paths.Stats()
+	counter(bytesDesc, c.udp.Datagrams.ReceivedBytes.Load(), string(types.ProtocolUDP), "from_players")
+	counter(bytesDesc, c.udp.Datagrams.SentBytes.Load(), string(types.ProtocolUDP), "to_players")
+	paths := c.udp.Paths.Stats()
 	gauge(pathsDesc, paths.Up)
 	counter(packetsDesc, paths.Received, "from_servers")
 	counter(packetsDesc, paths.Sent, "to_servers")

@@ -14,23 +14,21 @@ import (
 type drop int
 
 const (
-	dropTooLong    drop = iota // Longer than a data connection, or a header before it, leaves room for.
+	dropTooLong    drop = iota // The local target sent more than a data connection carries.
 	dropWaiting                // Too much waits for the flow's socket to open.
 	dropUnsendable             // The system would not send it to the local target.
-	dropNoFlow                 // Its flow has ended, or was refused.
 )
 
-var dropNames = [...]string{"too_long", "waiting_limit", "unsendable", "no_flow"}
+var dropNames = [...]string{"too_long", "waiting_limit", "unsendable"}
 
 // counters are what an agent counts where it happens. Nothing on the way of a
 // player's bytes takes more than an atomic addition.
 type counters struct {
-	streamConnections, datagramConnections, flows atomic.Int64
-	targetFailures                                atomic.Uint64 // Local targets that could not be dialled.
-	dropped                                       [len(dropNames)]atomic.Uint64
-	streams                                       tcpstream.Counters
-	datagrams                                     udptunnel.DatagramCounters
-	paths                                         udptunnel.PathCounters
+	streamConnections, datagramConnections atomic.Int64
+	targetFailures                         atomic.Uint64 // Local targets that could not be dialled.
+	dropped                                [len(dropNames)]atomic.Uint64
+	streams                                tcpstream.Counters
+	udp                                    udptunnel.Counters
 }
 
 func (c *counters) drop(why drop) { c.dropped[why].Add(1) }
@@ -46,11 +44,13 @@ func (c *counters) connections(kind wire.Kind) *atomic.Int64 {
 // drops is how many datagrams were dropped, by reason.
 func (c *counters) drops() map[string]uint64 {
 	drops := map[string]uint64{
-		"queue_full":         c.datagrams.Overflowed.Load(),
-		"no_data_connection": c.datagrams.Late.Load(),
+		"queue_full":         c.udp.Datagrams.Overflowed.Load(),
+		"no_data_connection": c.udp.Datagrams.Late.Load(),
+		"no_flow":            c.udp.NoFlow.Load(),
+		"too_long":           c.udp.TooLong.Load(),
 	}
 	for why, name := range dropNames {
-		drops[name] = c.dropped[why].Load()
+		drops[name] += c.dropped[why].Load()
 	}
 	return drops
 }

@@ -2,15 +2,27 @@ package udptunnel
 
 import "sync/atomic"
 
-// DatagramCounters count what datagram data connections have moved and dropped.
-// Any number of them share one; the zero value is ready, and may be read at any
-// time.
+// Counters count what happens in UDP sessions. Any number of sessions share one.
+// The zero value is ready to use and may be read at any time.
+type Counters struct {
+	Datagrams DatagramCounters
+	Paths     PathCounters
+
+	Flows       atomic.Int64  // Flows open now.
+	FlowsOpened atomic.Uint64 // Flows ever opened.
+
+	NoFlow  atomic.Uint64 // Datagrams dropped because their flow had ended or was refused.
+	TooLong atomic.Uint64 // Datagrams dropped because they exceed wire.MaxDatagram.
+}
+
+// DatagramCounters count the datagrams of both transports. The zero value is ready
+// to use and may be read at any time.
 type DatagramCounters struct {
-	Sent, Received           atomic.Uint64 // Datagrams queued for the peer and come from it,
-	SentBytes, ReceivedBytes atomic.Uint64 // and their payloads' bytes.
+	Sent, Received           atomic.Uint64 // Datagrams queued for the peer and received from it,
+	SentBytes, ReceivedBytes atomic.Uint64 // and the bytes of their payloads.
 
 	Overflowed atomic.Uint64 // Datagrams dropped because the queue was full.
-	Late       atomic.Uint64 // Datagrams dropped because the data connection had ended.
+	Late       atomic.Uint64 // Datagrams dropped because there was no transport.
 }
 
 // Dropped is how many datagrams were dropped, for whatever reason.

@@ -11,7 +11,6 @@ package udptunnel
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -110,8 +109,8 @@ func (p *Path) Serve() { p.socket.Serve() }
 // Up reports whether packets arrive.
 func (p *Path) Up() bool { return p.up.Load() }
 
-// Heard reports whether an authentic packet has ever come.
-func (p *Path) Heard() bool {
+// Received reports whether an authentic packet has ever come.
+func (p *Path) Received() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.state.heardAt.IsZero()
@@ -139,14 +138,4 @@ func (p *Path) fail(err error) {
 	if !p.failed.Swap(true) {
 		p.o.Fail(err)
 	}
-}
-
-// ServerAddress is where a tunnel server takes packets on a port, that was reached
-// at an address by TCP.
-func ServerAddress(reached net.Addr, port uint16) (netip.AddrPort, bool) {
-	tcp, ok := reached.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(tcp.AddrPort().Addr(), port), true
 }

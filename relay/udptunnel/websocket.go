@@ -1,8 +1,10 @@
 package udptunnel
 
 import (
+	"crypto/tls"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -45,4 +47,18 @@ func (m *messages) ready() bool {
 	}
 	m.room = false
 	return m.socket.Control(m.ask) == nil && m.room
+}
+
+func sayClose(ws *websocket.Conn, code int, text string) {
+	_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, text), time.Now().Add(time.Second))
+}
+
+// closeNow closes a WebSocket's socket. Closing the TLS connection would first
+// try to say so, for up to 5 s if the peer does not read.
+func closeNow(ws *websocket.Conn) {
+	if t, ok := ws.NetConn().(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+		return
+	}
+	_ = ws.Close()
 }

@@ -1,0 +1,271 @@
+package udptunnel
+
+import (
+	"crypto/rand"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// ServerOptions say how the tunnel server's end of a session works.
+type ServerOptions struct {
+	// Packets is where sealed packets are sent and received; nil: the session has
+	// none and uses data connections alone.
+	Packets *PacketSocket
+	// Queue is how many bytes wait for each transport; 0: [DefaultQueue].
+	Queue int
+	// WarmIdle is how long a session without flows lives on.
+	WarmIdle time.Duration
+	// AskExpiry is how long the tunnel client may take to open a data connection it
+	// was asked for.
+	AskExpiry time.Duration
+	// Counters count what happens. Required.
+	Counters *Counters
+	// Go runs a function on a goroutine that the session's owner waits for.
+	// Required.
+	Go func(func())
+}
+
+// ServerSession is the tunnel server's end of a UDP session: the flows of one
+// tunnel client and the transports that carry them. A data connection exists
+// before its WebSocket does, so that the first datagrams wait in its queue. The
+// session outlives data connections, and may outlive the link. Its methods may be
+// called from any goroutine.
+type ServerSession struct {
+	session
+	o        ServerOptions
+	name     string
+	received atomic.Bool // Records have come from the tunnel client.
+
+	mu        sync.RWMutex
+	conn      *DataConn // The one in use or expected.
+	attached  bool      // conn has its WebSocket.
+	replaced  bool      // conn is not the first.
+	askedAt   time.Time // When the tunnel client was asked for conn.
+	lostAt    time.Time // When the one before was lost.
+	path      *Path     // nil until the first WebSocket, or without Packets.
+	candidate *Path     // An earlier path whose keys the tunnel client may have instead; nil: none.
+	ended     bool
+	last      uint64 // The number of the newest flow.
+	flows     map[uint64]*ServerFlow
+	emptyAt   time.Time // Since when there are no flows.
+}
+
+// NewServerSession makes a session, of whose data connection the tunnel client
+// must be told by its name.
+func NewServerSession(o ServerOptions, now time.Time) *ServerSession {
+	s := &ServerSession{
+		session: newSession(o.Queue, o.Counters),
+		o:       o,
+		name:    rand.Text(),
+		askedAt: now,
+		flows:   map[uint64]*ServerFlow{},
+	}
+	s.conn = s.newDataConn()
+	s.selector.Use(s.conn)
+	return s
+}
+
+// Name identifies the session to the tunnel client.
+func (s *ServerSession) Name() string { return s.name }
+
+// OpenPath opens the sealed path with the keys of a data connection's TLS session,
+// unless the session has one whose keys the tunnel client is known to have. It must
+// be called before the upgrade is answered: the first packet may arrive right after.
+func (s *ServerSession) OpenPath(keys seal.Keys) {
+	if s.o.Packets == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.choosePath()
+	if s.ended || s.attached || s.path != nil && (s.received.Load() || s.path.Received()) {
+		return
+	}
+	var out deliveries
+	p, err := s.o.Packets.NewPath(PathOptions{
+		Keys:      keys,
+		Handle:    func(records []wire.Record) error { return s.handle(records, &out) },
+		Fail:      func(error) { s.o.Go(s.End) }, // Its caller may hold a lock that End takes.
+		Queue:     s.queue,
+		Datagrams: &s.counters.Datagrams,
+	})
+	if err != nil {
+		return // A path with the same random id exists: the data connection is enough.
+	}
+	if s.candidate != nil {
+		s.candidate.Close()
+	}
+	// Nothing has ever come from the tunnel client: the data connection of the
+	// earlier keys was lost before the client knew of it, or before it sent anything.
+	s.candidate, s.path = s.path, p
+	s.selector.UsePath(p)
+}
+
+// choosePath keeps of two paths the one whose keys the tunnel client has, once a
+// packet has arrived on it. It is called with mu held.
+func (s *ServerSession) choosePath() {
+	switch {
+	case s.candidate == nil || s.ended:
+		return
+	case s.candidate.Received():
+		s.path, s.candidate = s.candidate, s.path
+		s.selector.UsePath(s.path)
+	case !s.path.Received():
+		return
+	}
+	s.candidate.Close()
+	s.candidate = nil
+}
+
+// Next is what the end of a data connection means for its session.
+type Next int
+
+// What may follow the end of a data connection.
+const (
+	SessionOver Next = iota // The session is over: the owner forgets it and calls End.
+	AskAgain                // The session goes on, and the tunnel client must be asked for another data connection.
+	Nothing                 // The session has another one, or has asked for it.
+)
+
+// ServeData serves a data connection until it ends, and returns what follows and
+// why it ended. A WebSocket that no data connection waits for is closed.
+func (s *ServerSession) ServeData(ws *websocket.Conn) (Next, error) {
+	conn := s.attach()
+	if conn == nil {
+		return Nothing, ws.Close()
+	}
+	var out deliveries
+	over, err := s.serveData(conn, ws, func(records []wire.Record) error { return s.handle(records, &out) })
+	switch {
+	case over:
+		return SessionOver, err
+	case s.replace(conn, time.Now()):
+		return AskAgain, err
+	default:
+		return Nothing, err
+	}
+}
+
+// attach returns the data connection that waits for its WebSocket, or nil.
+func (s *ServerSession) attach() *DataConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached || s.ended {
+		return nil
+	}
+	s.attached = true
+	s.selector.Use(s.conn)
+	return s.conn
+}
+
+// replace makes a new data connection in place of one that was lost, and reports
+// whether it did: that may have happened already. Until its WebSocket comes,
+// datagrams that cannot take the path are dropped: they would only arrive late.
+func (s *ServerSession) replace(lost *DataConn, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.conn != lost {
+		return false
+	}
+	s.selector.Leave(lost)
+	lost.Close()
+	s.conn, s.attached, s.replaced = s.newDataConn(), false, true
+	s.askedAt, s.lostAt = now, now
+	return true
+}
+
+// Resume lets the session go on under a new link of its tunnel client, which must
+// be asked for a data connection.
+func (s *ServerSession) Resume(now time.Time) {
+	s.mu.RLock()
+	conn := s.conn
+	s.mu.RUnlock()
+	s.replace(conn, now)
+}
+
+// State is what a session needs from its owner.
+type State int
+
+// The states of a session.
+const (
+	Fine           State = iota
+	NeedsDataConn        // The tunnel client must be asked for a data connection again.
+	IdleTooLong          // There has been no flow for WarmIdle.
+	TransportsLost       // No data connection came in time, and no packets arrive.
+)
+
+// Tick does what is due at a time and returns what the session needs. The owner
+// calls it every second.
+func (s *ServerSession) Tick(now time.Time) State {
+	s.refusals.Store(0)
+	s.mu.Lock()
+	s.choosePath()
+	p := s.path
+	s.mu.Unlock()
+	if p != nil {
+		p.Tick(now)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.attached && len(s.flows) == 0 && now.Sub(s.emptyAt) > s.o.WarmIdle:
+		return IdleTooLong
+	case s.attached || now.Sub(s.askedAt) <= s.o.AskExpiry:
+		return Fine
+	case !s.replaced, now.Sub(s.lostAt) > wire.CarrierGrace && (s.path == nil || !s.path.Up()):
+		return TransportsLost
+	default:
+		s.askedAt = now
+		return NeedsDataConn
+	}
+}
+
+// Reachable reports whether sealed packets reach the tunnel client.
+func (s *ServerSession) Reachable() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.path != nil && s.path.Up()
+}
+
+// Retire ends the session with a close frame on its data connection, which tells
+// the tunnel client that the session is over. It waits for up to a second for a
+// peer that does not read.
+func (s *ServerSession) Retire() {
+	s.mu.RLock()
+	conn := s.conn
+	s.mu.RUnlock()
+	conn.Retire()
+	s.End()
+}
+
+// End closes the transports and ends the flows. It does not wait and may be called
+// again.
+func (s *ServerSession) End() {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = true
+	flows := make([]*ServerFlow, 0, len(s.flows))
+	for _, f := range s.flows {
+		flows = append(flows, f)
+	}
+	conn, paths := s.conn, []*Path{s.path, s.candidate}
+	s.mu.Unlock()
+	conn.Close()
+	for _, p := range paths {
+		if p != nil {
+			p.Close()
+		}
+	}
+	for _, f := range flows {
+		f.Port.FlowEnded(f)
+	}
+}
