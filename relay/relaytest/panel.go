@@ -250,6 +250,12 @@ func (p *Panel) Reconnect() {
 	clear(p.reports)
 }
 
+func (p *Panel) forgetReports() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.reports)
+}
+
 // AwaitReport returns once an allocation has been reported in a state.
 func (p *Panel) AwaitReport(id int64, state types.AllocationReportState) types.AllocationReport {
 	p.t.Helper()

@@ -40,6 +40,8 @@ func Start(t testing.TB, p *Panel, change func(*relay.Options)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Reports of an earlier tunnel server say nothing about this one.
+	p.forgetReports()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{Server: server, Address: l.Addr().String(), cancel: cancel, done: make(chan struct{})}
 	go func() {
