@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,14 +32,15 @@ const (
 
 // control is the tunnel server's end of its control channel.
 type control struct {
-	server *Server
+	server   *Server
+	channels atomic.Uint64 // Those that have ever brought a desired state.
 
 	mu sync.Mutex
 	// conn is the channel on which a snapshot was applied; nil while there is
 	// none. The rest belongs to it.
 	conn      *channel.Conn
 	revision  int64
-	reported  map[int64]portState
+	reported  map[int64]report
 	players   int // As last told, -1 where it was not.
 	playersAt time.Time
 }
@@ -75,7 +78,7 @@ func (c *control) resume(last *types.ServerSnapshot) {
 		return
 	}
 	c.server.log.Info("serving the last desired state until the panel says more", slog.Int("allocations", len(state.allocations)))
-	c.server.enact(state)
+	c.server.apply(state)
 }
 
 // reconnect makes the control channel anew.
@@ -90,7 +93,7 @@ func (c *control) reconnect(reason string) {
 // announced notes that the panel knows a fingerprint, and makes the control channel
 // anew if there has been a renewal since hello, which is said once on a channel.
 func (c *control) announced(fingerprint string) {
-	if !c.server.identity.announced(fingerprint) {
+	if !c.server.clients.Identity.Announced(fingerprint) {
 		c.reconnect("the tunnel server has another key")
 	}
 }
@@ -107,7 +110,7 @@ func (c *control) ended(err error, wait time.Duration) {
 // serve speaks one control channel.
 func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) error {
 	defer c.detach()
-	fingerprint := c.server.identity.toAnnounce()
+	fingerprint := c.server.clients.Identity.ToAnnounce()
 	if err := conn.Send(c.hello(fingerprint)); err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (c *control) serve(_ context.Context, conn *channel.Conn, ready func()) err
 		switch m := message.(type) {
 		case types.ServerSnapshot:
 			if state.revision == 0 { // The first on this channel.
-				c.server.counters.controlChannels.Add(1)
+				c.channels.Add(1)
 			}
 			if state, err = fromSnapshot(m); err != nil {
 				return err
@@ -198,12 +201,12 @@ func receive(conn *channel.Conn) (any, error) {
 // status the panel may have forgotten.
 func (c *control) apply(conn *channel.Conn, state desiredState, named []types.ServerAllocation) {
 	c.detach() // No report may name this revision before it is applied.
-	c.server.enact(state)
+	c.server.apply(state)
 	c.server.opts.Keep(state.snapshot())
 
 	c.mu.Lock()
 	if named == nil {
-		c.reported, c.players = map[int64]portState{}, -1
+		c.reported, c.players = map[int64]report{}, -1
 	}
 	for _, a := range named {
 		delete(c.reported, a.ID)
@@ -212,16 +215,6 @@ func (c *control) apply(conn *channel.Conn, state desiredState, named []types.Se
 	c.mu.Unlock()
 	c.report()
 	c.reportPlayers(time.Now())
-}
-
-// enact makes a desired state real.
-func (s *Server) enact(state desiredState) {
-	if err := s.tickets.setKeys(state.keys); err != nil {
-		// The old keys go on; refusing the rest would close ports for nothing.
-		s.log.Error("keys of the panel refused", slog.Any("error", err))
-	}
-	s.applyClients(maps.Clone(state.clients))
-	s.ports.apply(state.allocations)
 }
 
 // detach stops reporting.
@@ -246,14 +239,18 @@ func (c *control) report() {
 	if c.conn == nil {
 		return
 	}
-	now := c.server.ports.states()
+	now := map[int64]report{}
 	var reports []types.AllocationReport
-	for _, id := range slices.Sorted(maps.Keys(now)) {
-		state := now[id]
-		if told, ok := c.reported[id]; ok && told == state {
-			continue
+	for _, r := range c.server.ports.Reports() {
+		if r.Reason != nil && len(*r.Reason) > maxReason {
+			cut := strings.ToValidUTF8((*r.Reason)[:maxReason], "")
+			r.Reason = &cut
 		}
-		reports = append(reports, state.report(id))
+		is := reportOf(r)
+		now[r.ID] = is
+		if was, ok := c.reported[r.ID]; !ok || was != is {
+			reports = append(reports, r)
+		}
 	}
 	c.reported = now
 	for part := range slices.Chunk(reports, reportsPerMessage) {
@@ -261,6 +258,44 @@ func (c *control) report() {
 			return
 		}
 	}
+}
+
+// report is an AllocationReport in a form that can be compared.
+type report struct {
+	state   types.AllocationReportState
+	reason  string
+	drained bool
+}
+
+func reportOf(r types.AllocationReport) report {
+	is := report{state: r.State}
+	if r.Reason != nil {
+		is.reason = *r.Reason
+	}
+	if r.Drained != nil {
+		is.drained = *r.Drained
+	}
+	return is
+}
+
+// playersInterval is the least time between two reports of how many players there
+// are. That there are none is reported at once.
+const playersInterval = 5 * time.Second
+
+// reportPlayers tells the panel how many players there are, where that differs from
+// the last report.
+func (c *control) reportPlayers(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	players := int(c.server.ports.Players() + c.server.clients.Flows())
+	if c.conn == nil || players == c.players || players > 0 && now.Sub(c.playersAt) < playersInterval {
+		return
+	}
+	c.players, c.playersAt = players, now
+	// An error means that the channel has ended; the next one is told.
+	_ = c.conn.Send(types.StatusReport{
+		Type: types.TypeStatus, Revision: c.revision, Allocations: []types.AllocationReport{}, Players: &players,
+	})
 }
 
 // desiredState is what the panel wants of this tunnel server.

@@ -11,6 +11,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/publicport"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 
@@ -82,7 +83,7 @@ func TestDrain_OneThatWasNeverOpenHasDrained(t *testing.T) {
 	p.Put(draining(2, client, types.ProtocolTCP, port), draining(3, client, types.ProtocolUDP, port))
 	p.AwaitDrained(2)
 	p.AwaitDrained(3)
-	if n := s.Stats().Ports[relay.PortState{Protocol: types.ProtocolUDP, Draining: true}]; n != 1 {
+	if n := s.Stats().Ports[publicport.State{Protocol: types.ProtocolUDP, Draining: true}]; n != 1 {
 		t.Errorf("%d UDP ports drain", n)
 	}
 	p.Put(relaytest.Allocation(2, client, types.ProtocolTCP, port))

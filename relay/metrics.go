@@ -4,6 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/publicport"
+	"github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // metrics shows a tunnel server's Stats to Prometheus. They are read when they
@@ -21,19 +23,19 @@ var (
 	reconnectsDesc = describe("control_channel_reconnects_total",
 		"Control channels after the first.")
 	portsDesc = describe("ports",
-		"Allocations the panel wants here, by protocol and whether their public port is open, drains, or could not be opened.", "protocol", "state")
+		"Allocations the panel wants here, by protocol and whether their public port is open, draining, or failed to open.", "protocol", "state")
 	linksDesc = describe("links",
 		"Tunnel clients linked.")
 	connectionsDesc = describe("data_connections",
 		"Open data connections, by whether they are ready for a player (idle) or in use.", "state")
 	handshakesDesc = describe("data_connection_handshakes_total",
-		"Data connections ever taken.")
+		"Data connections ever accepted.")
 	playersDesc = describe("players",
 		"TCP connections on public ports.")
 	joinedDesc = describe("players_joined_total",
-		"TCP connections taken on public ports.")
+		"TCP connections accepted on public ports.")
 	refusedDesc = describe("players_refused_total",
-		"TCP connections on public ports that were reset unserved, by reason.", "reason")
+		"TCP connections on public ports that were refused, by reason.", "reason")
 	flowsDesc = describe("flows",
 		"UDP flows: player addresses talking to an allocation.")
 	flowsOpenedDesc = describe("flows_opened_total",
@@ -41,7 +43,7 @@ var (
 	bytesDesc = describe("player_bytes_total",
 		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
 	datagramsDesc = describe("datagrams_total",
-		"Datagrams carried, by direction and by what took them: sealed packets (packet) or a data connection.", "direction", "way")
+		"Datagrams carried, by direction and transport: sealed packets (packet) or a data connection.", "direction", "way")
 	pathsDesc = describe("paths_up",
 		"Tunnel clients whose datagrams travel in sealed packets.")
 	packetsDesc = describe("packets_total",
@@ -73,9 +75,9 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(controlUpDesc, up)
 	counter(reconnectsDesc, max(s.ControlChannels, 1)-1)
 	for _, protocol := range []types.Protocol{types.ProtocolTCP, types.ProtocolUDP} {
-		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol, Open: true}]), string(protocol), "open")
-		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol, Draining: true}]), string(protocol), "draining")
-		gauge(portsDesc, int64(s.Ports[PortState{Protocol: protocol}]), string(protocol), "failed")
+		gauge(portsDesc, int64(s.Ports[publicport.State{Protocol: protocol, Open: true}]), string(protocol), "open")
+		gauge(portsDesc, int64(s.Ports[publicport.State{Protocol: protocol, Draining: true}]), string(protocol), "draining")
+		gauge(portsDesc, int64(s.Ports[publicport.State{Protocol: protocol}]), string(protocol), "failed")
 	}
 	gauge(linksDesc, s.Links)
 	gauge(connectionsDesc, s.IdleDataConnections, "idle")
@@ -84,11 +86,11 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(playersDesc, s.Players)
 	counter(joinedDesc, s.PlayersJoined)
 	for reason, n := range s.PlayersRefused {
-		counter(refusedDesc, n, reason)
+		counter(refusedDesc, n, string(reason))
 	}
 	gauge(flowsDesc, s.Flows)
 	counter(flowsOpenedDesc, s.FlowsOpened)
-	for protocol, traffic := range map[types.Protocol]Traffic{types.ProtocolTCP: s.Streams, types.ProtocolUDP: s.Datagrams} {
+	for protocol, traffic := range map[types.Protocol]session.Traffic{types.ProtocolTCP: s.Streams, types.ProtocolUDP: s.Datagrams} {
 		counter(bytesDesc, traffic.FromPlayers, string(protocol), "from_players")
 		counter(bytesDesc, traffic.ToPlayers, string(protocol), "to_players")
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/session"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -173,7 +174,7 @@ func shownKey(t *testing.T, s *relaytest.Server) string {
 
 func selfSigned(t *testing.T) tls.Certificate {
 	t.Helper()
-	c, err := relay.SelfSigned()
+	c, err := session.SelfSigned()
 	if err != nil {
 		t.Fatal(err)
 	}

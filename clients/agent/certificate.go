@@ -11,7 +11,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/relay"
+	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // certificateInterval is how often the operator's certificate is looked at. It is
@@ -70,7 +70,7 @@ func keptCertificate(path string) (tls.Certificate, error) {
 }
 
 func makeCertificate() ([]byte, error) {
-	made, err := relay.SelfSigned()
+	made, err := relaysession.SelfSigned()
 	if err != nil {
 		return nil, err
 	}

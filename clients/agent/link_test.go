@@ -20,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 func TestLinks_PlayersStayAndJoinWithThePanelAway(t *testing.T) {
@@ -195,7 +196,7 @@ func TestLinks_AnotherKeyKeepsLinkAndPlayers(t *testing.T) {
 	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
 	player := d.greet(port)
 	before := d.server.Fingerprint()
-	certificate, err := relay.SelfSigned()
+	certificate, err := relaysession.SelfSigned()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package relay
+package session
 
 import (
 	"crypto/ecdsa"
@@ -61,35 +61,53 @@ func newKeyed(c tls.Certificate) (*keyed, error) {
 	return &keyed{certificate: c, fingerprint: hex.EncodeToString(sum[:])}, nil
 }
 
-// identity is what a tunnel server is known by.
-type identity struct {
+// Identity is the key and certificate that a tunnel server shows. A certificate for
+// another key is served once the panel knows that key: tunnel clients accept only
+// the key that the panel names. Its methods may be called from any goroutine.
+type Identity struct {
 	mu     sync.Mutex
 	served *keyed
 	next   *keyed // Served once the panel knows of its key; nil: none.
 }
 
-// now returns what is served.
-func (i *identity) now() *keyed {
+func newIdentity(c tls.Certificate) (*Identity, error) {
+	served, err := newKeyed(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Identity{served: served}, nil
+}
+
+// Fingerprint is the fingerprint of the key that is served now, as in
+// types.RelayEndpoint.
+func (i *Identity) Fingerprint() string { return i.current().fingerprint }
+
+func (i *Identity) current() *keyed {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.served
 }
 
-// renew takes another certificate, and reports whether it is served: whether the
-// panel knows its key.
-func (i *identity) renew(k *keyed) bool {
+// Renew sets another certificate. It reports whether that is served from the next
+// handshake on: otherwise its key must be announced to the panel first, with a new
+// hello. An error leaves everything as it was.
+func (i *Identity) Renew(c tls.Certificate) (served bool, err error) {
+	k, err := newKeyed(c)
+	if err != nil {
+		return false, err
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if k.fingerprint == i.served.fingerprint {
 		i.served, i.next = k, nil
-		return true
+		return true, nil
 	}
 	i.next = k
-	return false
+	return false, nil
 }
 
-// toAnnounce is the fingerprint that the panel should know.
-func (i *identity) toAnnounce() string {
+// ToAnnounce is the fingerprint that the panel should know.
+func (i *Identity) ToAnnounce() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.next != nil {
@@ -98,9 +116,9 @@ func (i *identity) toAnnounce() string {
 	return i.served.fingerprint
 }
 
-// announced notes that the panel knows a fingerprint, and reports whether it is
-// the one that it should know.
-func (i *identity) announced(fingerprint string) bool {
+// Announced notes that the panel knows a fingerprint, and reports whether it is the
+// one that it should know.
+func (i *Identity) Announced(fingerprint string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.next != nil && i.next.fingerprint == fingerprint {

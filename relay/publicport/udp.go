@@ -1,4 +1,4 @@
-package relay
+package publicport
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -19,29 +20,20 @@ import (
 // defaultIdle is the contract's default of udpIdleSeconds.
 const defaultIdle = 60
 
-const (
-	// evictionScanLimit is how many flows are examined for one to evict.
-	evictionScanLimit = 16
-	// evictionsPerTick bounds the flows of a port that are evicted in a tick: each
-	// flow that takes their place is work for the agent and a packet on a home's
-	// line, which a flood must not fill.
-	evictionsPerTick = 1024
-)
-
-// datagramPort is the public port of a UDP allocation.
-type datagramPort struct {
-	server  *Server
-	conn    *net.UDPConn
-	packets *udpsock.Conn
-	done    chan struct{} // Closed when the port is.
+// udpPort is the public port of a UDP allocation. While it drains its socket stays
+// open for the flows it has, and datagrams of others are dropped. It implements
+// [udptunnel.PublicPort].
+type udpPort struct {
+	ports  *Ports
+	socket *net.UDPConn
+	conn   *udpsock.Conn // Of socket.
+	done   chan struct{} // Closed when the port is.
 
 	mu         sync.Mutex
 	closed     bool
-	draining   bool
 	allocation types.ServerAllocation
+	admission  admission
 	flows      map[flowKey]*udptunnel.ServerFlow
-	sources    map[netip.Addr]int // How many flows each has, see sourceOf.
-	evicted    int                // Flows in this tick.
 }
 
 // flowKey tells flows apart: a player who reaches two addresses of this machine
@@ -53,46 +45,46 @@ type flowKey struct {
 
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
-func (s *Server) openDatagramPort(a types.ServerAllocation) (publicPort, error) {
+func (p *Ports) openUDP(a types.ServerAllocation) (port, error) {
 	var config net.ListenConfig
-	l, err := config.ListenPacket(context.Background(), "udp", s.bindAddress(a.Port))
+	l, err := config.ListenPacket(context.Background(), "udp", p.bindAddress(a.Port))
 	if err != nil {
 		return nil, err
 	}
-	udp, ok := l.(*net.UDPConn)
+	socket, ok := l.(*net.UDPConn)
 	if !ok {
 		_ = l.Close()
 		return nil, fmt.Errorf("listen: got a %T", l)
 	}
-	_ = udp.SetReadBuffer(udpsock.SocketBuffer)
-	if err := askForDestination(udp); err != nil {
+	_ = socket.SetReadBuffer(udpsock.SocketBuffer)
+	if err := askForDestination(socket); err != nil {
 		_ = l.Close()
 		return nil, err
 	}
-	packets, err := udpsock.New(udp)
+	conn, err := udpsock.New(socket)
 	if err != nil {
 		_ = l.Close()
 		return nil, err
 	}
-	p := &datagramPort{
-		server: s, conn: udp, packets: packets, allocation: a, done: make(chan struct{}),
-		flows: map[flowKey]*udptunnel.ServerFlow{}, sources: map[netip.Addr]int{},
+	u := &udpPort{
+		ports: p, socket: socket, conn: conn, done: make(chan struct{}),
+		allocation: a, admission: newAdmission(p.o.Limits), flows: map[flowKey]*udptunnel.ServerFlow{},
 	}
-	s.work.Go(p.read)
-	return p, nil
+	p.work.Go(u.read)
+	return u, nil
 }
 
-func (p *datagramPort) configure(a types.ServerAllocation) {
+func (p *udpPort) configure(a types.ServerAllocation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.allocation = a
 }
 
-func (p *datagramPort) close() {
+func (p *udpPort) close() {
 	p.mu.Lock()
 	p.closed = true
 	close(p.done)
-	_ = p.conn.Close()
+	_ = p.socket.Close()
 	flows := make([]*udptunnel.ServerFlow, 0, len(p.flows))
 	for _, f := range p.flows {
 		flows = append(flows, f)
@@ -103,11 +95,11 @@ func (p *datagramPort) close() {
 	}
 }
 
-// tend ends the flows on which both directions have been silent.
-func (p *datagramPort) tend(now time.Time) {
+// tick ends the flows on which both directions have been silent.
+func (p *udpPort) tick(now time.Time) {
 	ticks := udptunnel.Ticks(now)
 	p.mu.Lock()
-	p.evicted = 0
+	p.admission.tick()
 	var idle []*udptunnel.ServerFlow
 	for _, f := range p.flows {
 		if f.IdleAt(ticks) {
@@ -120,15 +112,15 @@ func (p *datagramPort) tend(now time.Time) {
 	}
 }
 
-func (p *datagramPort) read() {
+func (p *udpPort) read() {
 	var in incoming
 	for {
-		packets, err := p.packets.Read()
+		batch, err := p.conn.Read()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			p.server.log.Debug("read a public UDP port", slog.Int64("allocationId", p.allocationID()), slog.Any("error", err))
+			p.ports.log.Debug("read a public UDP port", slog.Int64("allocationId", p.allocationID()), slog.Any("error", err))
 			select {
 			case <-time.After(10 * time.Millisecond): // Not to spin, should it last.
 				continue
@@ -136,12 +128,12 @@ func (p *datagramPort) read() {
 				return
 			}
 		}
-		p.forward(packets, &in)
-		packets.Release()
+		p.forward(batch, &in)
+		batch.Release()
 	}
 }
 
-func (p *datagramPort) allocationID() int64 {
+func (p *udpPort) allocationID() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.allocation.ID
@@ -155,13 +147,13 @@ type incoming struct {
 }
 
 // forward passes players' datagrams on, or drops and counts them.
-func (p *datagramPort) forward(batch *udpsock.Batch, in *incoming) {
+func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 	now := udptunnel.Ticks(time.Now())
 	p.mu.Lock()
 	for i := range batch.Len() {
 		payload := batch.Data(i)
 		if len(payload) > wire.MaxDatagram {
-			p.server.counters.drop(dropTooLong)
+			p.ports.counters.drop(DropTooLong, 1)
 			continue
 		}
 		key := flowKey{source: batch.Source(i), local: destination(batch.Control(i))}
@@ -184,23 +176,22 @@ func (p *datagramPort) forward(batch *udpsock.Batch, in *incoming) {
 
 // open opens a flow with its first datagram, or drops and counts that. It is called
 // with mu held.
-func (p *datagramPort) open(key flowKey, payload []byte, now int64, in *incoming) {
-	if p.draining {
-		p.server.counters.drop(dropDraining)
+func (p *udpPort) open(key flowKey, payload []byte, now int64, in *incoming) {
+	if drop := p.admission.newcomer(); drop != NotDropped {
+		p.ports.counters.drop(drop, 1)
 		return
 	}
 	var session *udptunnel.ServerSession
 	if !p.closed {
-		session = p.server.udpSession(p.allocation.ClientID)
+		session = p.ports.o.Clients.UDPSession(p.allocation.ClientID)
 	}
 	if session == nil {
-		p.server.counters.drop(dropNoLink)
+		p.ports.counters.drop(DropNoLink, 1)
 		return
 	}
-	limits := p.server.limits
-	source := sourceOf(key.source.Addr())
-	if p.sources[source] >= limits.FlowsPerSource || len(p.flows) >= limits.Flows && !p.evict(in) {
-		p.server.counters.drop(dropFlowLimit)
+	drop := p.admission.flow(key.source.Addr(), func() bool { return p.evict(in) })
+	if drop != NotDropped {
+		p.ports.counters.drop(drop, 1)
 		return
 	}
 	idle := defaultIdle
@@ -211,28 +202,24 @@ func (p *datagramPort) open(key flowKey, payload []byte, now int64, in *incoming
 		Port:   p,
 		Source: key.source,
 		Local:  key.local,
-		To:     p.packets.Endpoint(key.source, answerFrom(key.local)),
+		To:     p.conn.Endpoint(key.source, answerFrom(key.local)),
 		Idle:   time.Duration(idle) * time.Second,
 	}
 	f.Touch(now)
 	if !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
+		p.admission.flowLeft(key.source.Addr())
 		return
 	}
 	p.flows[key] = f
-	p.sources[source]++
 }
 
 // evict removes a flow that the game has never answered, and reports whether it
 // found one: a flood with forged source addresses consists of those, as long as the
 // game does not take it for players. It is called with mu held.
-func (p *datagramPort) evict(in *incoming) bool {
-	if p.evicted >= evictionsPerTick {
-		return false
-	}
+func (p *udpPort) evict(in *incoming) bool {
 	left := evictionScanLimit
 	for _, f := range p.flows { // In no order.
 		if !f.Answered() {
-			p.evicted++
 			p.forget(f)
 			in.evicted = append(in.evicted, f)
 			return true
@@ -246,10 +233,10 @@ func (p *datagramPort) evict(in *incoming) bool {
 
 // reached is the public address that a player reached, as far as the system
 // tells.
-func (p *datagramPort) reached(key flowKey) netip.AddrPort {
+func (p *udpPort) reached(key flowKey) netip.AddrPort {
 	var bound netip.AddrPort
-	if a, ok := p.conn.LocalAddr().(*net.UDPAddr); ok {
-		bound = unmap(a.AddrPort())
+	if a, ok := p.socket.LocalAddr().(*net.UDPAddr); ok {
+		bound = netaddr.Unmap(a.AddrPort())
 	}
 	switch {
 	case key.local.IsValid():
@@ -262,7 +249,7 @@ func (p *datagramPort) reached(key flowKey) netip.AddrPort {
 }
 
 // FlowEnded implements [udptunnel.PublicPort].
-func (p *datagramPort) FlowEnded(f *udptunnel.ServerFlow) {
+func (p *udpPort) FlowEnded(f *udptunnel.ServerFlow) {
 	p.mu.Lock()
 	if p.flows[keyOf(f)] != f {
 		p.mu.Unlock()
@@ -274,17 +261,33 @@ func (p *datagramPort) FlowEnded(f *udptunnel.ServerFlow) {
 }
 
 // forget is called with mu held.
-func (p *datagramPort) forget(f *udptunnel.ServerFlow) {
+func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 	delete(p.flows, keyOf(f))
-	source := sourceOf(f.Source.Addr())
-	if p.sources[source]--; p.sources[source] == 0 {
-		delete(p.sources, source)
-	}
+	p.admission.flowLeft(f.Source.Addr())
 }
 
 // Deliver implements [udptunnel.PublicPort].
-func (p *datagramPort) Deliver(datagrams []udpsock.Outgoing) {
-	if refused := p.packets.Write(datagrams); refused > 0 {
-		p.server.counters.dropped[dropUnsendable].Add(uint64(refused))
+func (p *udpPort) Deliver(datagrams []udpsock.Outgoing) {
+	if refused := p.conn.Write(datagrams); refused > 0 {
+		p.ports.counters.drop(DropUnsendable, uint64(refused))
 	}
+}
+
+func (p *udpPort) resume() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.admission.draining = false
+	return nil
+}
+
+func (p *udpPort) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.admission.draining = true
+}
+
+func (p *udpPort) remaining() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.flows)
 }

@@ -1,4 +1,4 @@
-package relay
+package session
 
 import (
 	"crypto/rand"
@@ -34,19 +34,33 @@ func newSecret() (string, secretHash) {
 	return secret, sha256.Sum256([]byte(secret))
 }
 
-// listener takes links and data connections.
+// listenerOptions are what a listener uses of its owner.
+type listenerOptions struct {
+	channel      channel.Options // Of links.
+	plainStreams bool
+	limits       Limits
+	identity     *Identity
+	tickets      *ticketVerifier
+	registry     *registry
+	newLink      func(t ticket, resumes string, c *channel.Conn) *link
+	counters     *counters
+	work         *sync.WaitGroup
+	log          *slog.Logger
+}
+
+// listener accepts links and data connections.
 type listener struct {
-	server *Server
-	http   *http.Server
+	o    listenerOptions
+	http *http.Server
 
 	links, streams, datagrams websocket.Upgrader
 
-	strangers *strangers
-	pending   sync.WaitGroup // Connections that are net/http's.
+	unauthenticated *unauthenticated
+	pending         sync.WaitGroup // Connections that net/http serves.
 }
 
-func (s *Server) newListener() *listener {
-	l := &listener{server: s, strangers: newStrangers(s.limits.Unauthenticated)}
+func newListener(o listenerOptions) *listener {
+	l := &listener{o: o, unauthenticated: newUnauthenticated(o.limits.Unauthenticated)}
 	// Agents are no browsers: a request that comes from a page is refused, which
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
@@ -58,7 +72,7 @@ func (s *Server) newListener() *listener {
 		WriteBufferPool: &udptunnel.WriteBuffers,
 	}
 	l.streams = l.datagrams
-	if s.opts.PlainStreams {
+	if o.plainStreams {
 		l.streams.Subprotocols = []string{wire.SubprotocolPlain, wire.Subprotocol}
 	}
 	mux := http.NewServeMux()
@@ -66,16 +80,16 @@ func (s *Server) newListener() *listener {
 	mux.HandleFunc("GET "+wire.PathData, l.serveData)
 	l.http = &http.Server{
 		Handler:           mux,
-		ReadHeaderTimeout: s.limits.Handshake, // Of the TLS handshake too.
-		ReadTimeout:       s.limits.Handshake,
-		WriteTimeout:      s.limits.Handshake,
+		ReadHeaderTimeout: o.limits.Handshake, // Of the TLS handshake too.
+		ReadTimeout:       o.limits.Handshake,
+		WriteTimeout:      o.limits.Handshake,
 		MaxHeaderBytes:    maxHeader,
 		ConnState:         l.count,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(o.log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return &s.identity.now().certificate, nil
+				return &o.identity.current().certificate, nil
 			},
 			NextProtos: []string{"http/1.1"}, // WebSockets are upgraded from nothing else.
 		},
@@ -86,12 +100,12 @@ func (s *Server) newListener() *listener {
 	return l
 }
 
-func (l *listener) serve() error {
-	err := l.http.ServeTLS(tcpstream.NewListener(l.server.opts.Listener), "", "")
+func (l *listener) serve(on net.Listener) error {
+	err := l.http.ServeTLS(tcpstream.NewListener(on), "", "")
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("take links on %s: %w", l.server.opts.Listener.Addr(), err)
+	return fmt.Errorf("accept links on %s: %w", on.Addr(), err)
 }
 
 // close ends the listener and the connections that are not upgraded; wait, to
@@ -99,31 +113,30 @@ func (l *listener) serve() error {
 func (l *listener) close() { _ = l.http.Close() }
 func (l *listener) wait()  { l.pending.Wait() }
 
-// count holds the number of connections that have not been upgraded under its
-// limit: only who has shown a ticket or secret is upgraded.
+// count bounds the connections that have not been upgraded: an upgrade takes a
+// ticket or secret.
 func (l *listener) count(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		l.pending.Add(1)
-		l.strangers.enter(c)
+		l.unauthenticated.add(c)
 	case http.StateHijacked, http.StateClosed:
-		l.strangers.leave(c)
+		l.unauthenticated.remove(c)
 		l.pending.Done()
 	}
 }
 
-// serveLink takes a link and speaks it until it ends.
+// serveLink accepts a link and serves it until it ends.
 func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
-	s := l.server
 	if !speaks(w, r) {
 		return
 	}
-	t, err := s.tickets.verify(bearer(r))
+	t, err := l.o.tickets.verify(bearer(r))
 	if err == nil {
-		err = s.admit(r.Context(), t)
+		err = l.o.registry.admit(r.Context(), t)
 	}
 	if err != nil {
-		s.log.Debug("link refused", slog.String("from", r.RemoteAddr), slog.Any("error", err))
+		l.o.log.Debug("link refused", slog.String("from", r.RemoteAddr), slog.Any("error", err))
 		status := http.StatusUnauthorized
 		if errors.Is(err, errOff) {
 			status = http.StatusServiceUnavailable
@@ -131,16 +144,16 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the ticket is not accepted", status)
 		return
 	}
-	if s.counters.links.Add(1) > int64(s.limits.Links) {
-		s.counters.links.Add(-1)
+	if l.o.counters.links.Add(1) > int64(l.o.limits.Links) {
+		l.o.counters.links.Add(-1)
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
 	from, resumes := r.RemoteAddr, r.URL.Query().Get(wire.CarrierParam)
-	l.upgrade(&l.links, w, r, func() { s.counters.links.Add(-1) }, func(ws *websocket.Conn) {
-		options := s.opts.Channel
+	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
+		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
-		newLink(s, t, resumes, channel.New(ws, options)).serve(from)
+		l.o.newLink(t, resumes, channel.New(ws, options)).serve(from)
 	})
 }
 
@@ -150,29 +163,26 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 // idle player takes otherwise.
 func (l *listener) upgrade(u *websocket.Upgrader, w http.ResponseWriter, r *http.Request, release func(), serve func(*websocket.Conn)) {
 	// Before the upgrade, after which net/http forgets the connection.
-	l.server.work.Add(1)
+	l.o.work.Add(1)
 	ws, err := u.Upgrade(w, r, nil)
 	if err != nil { // Answered by the upgrader.
 		release()
-		l.server.work.Done()
+		l.o.work.Done()
 		return
 	}
 	go func() {
-		defer l.server.work.Done()
+		defer l.o.work.Done()
 		defer release()
 		serve(ws)
 	}()
 }
 
-// serveData takes a data connection and serves it until it ends.
+// serveData accepts a data connection and serves it until it ends.
 func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
-	s := l.server
 	if !speaks(w, r) {
 		return
 	}
-	s.mu.Lock()
-	link := s.secrets[sha256.Sum256([]byte(bearer(r)))]
-	s.mu.Unlock()
+	link := l.o.registry.withSecret(sha256.Sum256([]byte(bearer(r))))
 	if link == nil {
 		http.Error(w, "the link's secret is not known", http.StatusUnauthorized)
 		return
@@ -188,7 +198,7 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the UDP session is not known", http.StatusNotFound)
 			return
 		}
-		s.openPath(udp, r.TLS)
+		l.openPath(udp, r.TLS)
 	}
 	if !link.pool.reserve() {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
@@ -199,9 +209,9 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 		upgrader = &l.datagrams
 	}
 	l.upgrade(upgrader, w, r, link.pool.release, func(ws *websocket.Conn) {
-		s.counters.handshakes.Add(1)
-		s.counters.dataConnections.Add(1)
-		defer s.counters.dataConnections.Add(-1)
+		l.o.counters.handshakes.Add(1)
+		l.o.counters.dataConnections.Add(1)
+		defer l.o.counters.dataConnections.Add(-1)
 		if udp != nil {
 			link.serveDatagrams(ws, udp)
 		} else {
@@ -211,19 +221,20 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 }
 
 // openPath opens a UDP session's sealed path with the keys of a data connection.
-func (s *Server) openPath(udp *udptunnel.ServerSession, state *tls.ConnectionState) {
+func (l *listener) openPath(udp *udptunnel.ServerSession, state *tls.ConnectionState) {
 	if state == nil {
 		return
 	}
 	keys, err := seal.Export(state)
 	if err != nil {
-		s.log.Warn("no keys for sealed packets", slog.Any("error", err))
+		l.o.log.Warn("no keys for sealed packets", slog.Any("error", err))
 		return
 	}
 	udp.OpenPath(keys)
 }
 
-// speaks answers who does not speak this version of the protocol.
+// speaks reports whether the peer speaks this version of the protocol, and answers
+// it where it does not.
 func speaks(w http.ResponseWriter, r *http.Request) bool {
 	if slices.Contains(websocket.Subprotocols(r), wire.Subprotocol) {
 		return true

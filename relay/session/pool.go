@@ -1,8 +1,7 @@
-package relay
+package session
 
 import (
 	"context"
-	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -11,15 +10,9 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
-var (
-	errPoolClosed   = errors.New("the tunnel client is gone")
-	errTooMany      = errors.New("too many players wait for the tunnel client")
-	errNotAnswering = errors.New("the tunnel client opens no data connection")
-)
-
 const (
-	// askPause is left between two requests for data connections, so that a rush
-	// of players makes few requests for many in place of many for one.
+	// askPause is the pause between two requests for data connections, so that many
+	// players at once make few requests for many and not many for one.
 	askPause = 2 * time.Millisecond
 	// askExpiry is when data connections asked for are given up and asked for
 	// again: by then the tunnel client has given up dialling them. Sooner, a
@@ -32,10 +25,10 @@ const (
 	warmDecay = 0.7
 )
 
-// pool holds the idle stream data connections of a link and the players who
-// wait for one. It asks for as many as players need and keeps a few more ready
-// while players come: none when nobody has come lately, up to Limits.Warm when
-// they come fast.
+// pool holds the idle stream data connections of a link and the players who wait
+// for one. It asks for as many as players need and keeps a few more ready while
+// players come: none when nobody has come lately, up to Limits.Warm when they come
+// fast.
 type pool struct {
 	limits Limits
 	ask    func(count int)
@@ -47,11 +40,11 @@ type pool struct {
 	idle    []idleConn // The one used last is last, and is used next.
 	waiting []chan *tcpstream.Conn
 
-	asked   int // Asked for and not yet come,
+	asked   int // Asked for and not yet open,
 	askedAt time.Time
 	later   bool // A request is about to be made by a timer.
 
-	demand   float64 // Joins less finished players, of late.
+	demand   float64 // Recent joins less finished players; decays.
 	lastJoin time.Time
 }
 
@@ -69,7 +62,7 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		return nil, errPoolClosed
+		return nil, ErrNotLinked
 	}
 	p.demand++
 	p.lastJoin = time.Now()
@@ -82,7 +75,7 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	}
 	if len(p.waiting) >= p.limits.Waiting {
 		p.mu.Unlock()
-		return nil, errTooMany
+		return nil, ErrTooManyWaiting
 	}
 	wait := make(chan *tcpstream.Conn, 1)
 	p.waiting = append(p.waiting, wait)
@@ -92,7 +85,7 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	select {
 	case conn, ok := <-wait:
 		if !ok {
-			return nil, errPoolClosed
+			return nil, ErrNotLinked
 		}
 		return conn, nil
 	case <-ctx.Done():
@@ -100,18 +93,18 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	}
 }
 
-// giveUp stops waiting. A data connection that came just now goes to the next.
+// giveUp stops waiting. A data connection that has just come goes to the next player.
 func (p *pool) giveUp(wait chan *tcpstream.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.waiting, wait); i >= 0 {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
-		return errNotAnswering
+		return ErrNoDataConnection
 	}
 	if conn, ok := <-wait; ok {
 		p.offer(conn)
 	}
-	return errNotAnswering
+	return ErrNoDataConnection
 }
 
 // reserve counts a data connection that is about to open, unless there are too
@@ -156,7 +149,7 @@ func (p *pool) finished(conn *tcpstream.Conn) {
 	}
 }
 
-// offer gives a data connection to whoever has waited longest.
+// offer gives a data connection to the player who has waited longest.
 func (p *pool) offer(conn *tcpstream.Conn) {
 	if len(p.waiting) > 0 {
 		p.waiting[0] <- conn
@@ -234,9 +227,9 @@ func (p *pool) request(now time.Time) {
 	p.ask(missing)
 }
 
-// tend lets the demand fade, gives up data connections that were asked for and
-// did not come, and returns idle ones to retire.
-func (p *pool) tend(now time.Time) []*tcpstream.Conn {
+// tick lets the demand decay, gives up data connections that were asked for and did
+// not come, and returns idle ones to retire.
+func (p *pool) tick(now time.Time) []*tcpstream.Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.demand *= warmDecay

@@ -1,4 +1,0 @@
-package relay
-
-// SourceOf is sourceOf, for tests.
-var SourceOf = sourceOf

@@ -1,0 +1,132 @@
+package publicport
+
+import (
+	"net/netip"
+
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+)
+
+// Limits bound what players can make a public port hold. The zero value of each
+// means its default.
+type Limits struct {
+	// Players is how many TCP connections one allocation may have. Default 10,000.
+	Players int
+	// Flows is how many UDP flows one allocation may have. Source addresses of UDP
+	// cost an attacker nothing: beyond the limit a flow that the game has never
+	// answered is evicted for the next. Default 16,384.
+	Flows int
+	// FlowsPerSource is how many of those may come from one address, or from one
+	// /64 of IPv6. Default 8192.
+	FlowsPerSource int
+}
+
+func (l Limits) withDefaults() Limits {
+	setDefault := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setDefault(&l.Players, 10_000)
+	setDefault(&l.Flows, 16_384)
+	setDefault(&l.FlowsPerSource, 8192)
+	return l
+}
+
+const (
+	// evictionScanLimit is how many flows are examined for one to evict.
+	evictionScanLimit = 16
+	// evictionsPerTick bounds the flows of a port that are evicted in a tick: each
+	// flow that takes their place is work for the agent and a packet on a home's
+	// line, which a flood must not fill.
+	evictionsPerTick = 1024
+)
+
+// Refusal is why a TCP player is not served. It is a label of a metric.
+type Refusal string
+
+// Why a TCP player is not served; the zero value means that it is.
+const (
+	NotRefused              Refusal = ""
+	RefusedLimit            Refusal = "limit"              // The allocation has as many players as it may.
+	RefusedNoLink           Refusal = "no_link"            // Its tunnel client is not linked.
+	RefusedWaiting          Refusal = "waiting_limit"      // Too many players wait for that tunnel client.
+	RefusedNoDataConnection Refusal = "no_data_connection" // It opened no data connection in time.
+)
+
+// Drop is why a datagram is dropped. It is a label of a metric.
+type Drop string
+
+// Why a datagram is dropped; the zero value means that it is not.
+const (
+	NotDropped     Drop = ""
+	DropTooLong    Drop = "too_long"   // It is longer than a data connection carries.
+	DropNoLink     Drop = "no_link"    // The allocation's tunnel client is not linked.
+	DropFlowLimit  Drop = "flow_limit" // The allocation, or the sender, has as many flows as it may.
+	DropUnsendable Drop = "unsendable" // The system would not send it to the player.
+	DropDraining   Drop = "draining"   // The port takes no new players.
+)
+
+// admission decides who may enter one public port. Every decision about a player
+// that depends on the port alone is made here. It is guarded by the lock of its
+// port.
+type admission struct {
+	limits   Limits
+	draining bool // No new players.
+
+	players int                // TCP connections.
+	flows   int                // UDP flows,
+	sources map[netip.Addr]int // and how many of them each source has.
+	evicted int                // Flows evicted in this tick.
+}
+
+func newAdmission(limits Limits) admission {
+	return admission{limits: limits, sources: map[netip.Addr]int{}}
+}
+
+// player admits a TCP player.
+func (a *admission) player() Refusal {
+	if a.players >= a.limits.Players {
+		return RefusedLimit
+	}
+	a.players++
+	return NotRefused
+}
+
+func (a *admission) playerLeft() { a.players-- }
+
+// newcomer reports whether a UDP player who has no flow may have one at all.
+func (a *admission) newcomer() Drop {
+	if a.draining {
+		return DropDraining
+	}
+	return NotDropped
+}
+
+// flow admits a UDP flow. Where the port is full, evict is asked to remove a flow.
+func (a *admission) flow(player netip.Addr, evict func() bool) Drop {
+	source := netaddr.Source(player)
+	if a.sources[source] >= a.limits.FlowsPerSource || a.flows >= a.limits.Flows && !a.evict(evict) {
+		return DropFlowLimit
+	}
+	a.flows++
+	a.sources[source]++
+	return NotDropped
+}
+
+func (a *admission) evict(evict func() bool) bool {
+	if a.evicted >= evictionsPerTick || !evict() {
+		return false
+	}
+	a.evicted++
+	return true
+}
+
+func (a *admission) flowLeft(player netip.Addr) {
+	a.flows--
+	source := netaddr.Source(player)
+	if a.sources[source]--; a.sources[source] == 0 {
+		delete(a.sources, source)
+	}
+}
+
+func (a *admission) tick() { a.evicted = 0 }

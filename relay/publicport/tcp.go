@@ -1,0 +1,174 @@
+package publicport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// tcpPort is the public port of a TCP allocation. While it drains its listener is
+// closed, so that a new player is refused at once and may try another address.
+type tcpPort struct {
+	ports      *Ports
+	allocation types.ServerAllocation
+	listener   *net.TCPListener // nil while it drains. Guarded by Ports.mu.
+	closing    context.Context
+	cancel     context.CancelFunc
+
+	mu        sync.Mutex
+	closed    bool
+	accepting int // Accept loops: one whose listener is closed may still bring a player.
+	admission admission
+	players   map[*net.TCPConn]struct{}
+}
+
+func (p *Ports) openTCP(a types.ServerAllocation) (port, error) {
+	t := &tcpPort{ports: p, allocation: a, admission: newAdmission(p.o.Limits), players: map[*net.TCPConn]struct{}{}}
+	t.closing, t.cancel = context.WithCancel(context.Background())
+	if err := t.resume(); err != nil {
+		t.cancel()
+		return nil, err
+	}
+	return t, nil
+}
+
+// configure has nothing to do: a TCP allocation's options are the agent's.
+func (p *tcpPort) configure(types.ServerAllocation) {}
+
+func (p *tcpPort) tick(time.Time) {}
+
+func (p *tcpPort) close() {
+	p.drain()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.cancel()
+	for player := range p.players {
+		tcpstream.Reset(player) // Its stream ends by it.
+	}
+}
+
+func (p *tcpPort) accept(l *net.TCPListener) {
+	failing := false
+	for {
+		player, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Out of files or memory, most likely: what ends will bring them back.
+			if !failing {
+				p.ports.log.Warn("players cannot be accepted", slog.Int64("allocationId", p.allocation.ID), slog.Any("error", err))
+			}
+			failing = true
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-p.closing.Done():
+				return
+			}
+		}
+		failing = false
+		p.ports.counters.joined.Add(1)
+		if !p.enter(player) {
+			tcpstream.Reset(player)
+			continue
+		}
+		p.ports.work.Go(func() {
+			defer p.leave(player)
+			p.serve(player)
+		})
+	}
+}
+
+func (p *tcpPort) enter(player *net.TCPConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	if refusal := p.admission.player(); refusal != NotRefused {
+		p.ports.counters.refuse(refusal)
+		return false
+	}
+	p.players[player] = struct{}{}
+	p.ports.counters.players.Add(1)
+	return true
+}
+
+func (p *tcpPort) leave(player *net.TCPConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.players, player)
+	p.admission.playerLeft()
+	p.ports.counters.players.Add(-1)
+}
+
+// serve carries a player. A player who cannot be served is reset: closing in order
+// would look like a game that hangs up.
+func (p *tcpPort) serve(player *net.TCPConn) {
+	refusal := p.ports.o.Clients.Carry(p.closing, p.allocation.ClientID, player, wire.Control{
+		Type:        wire.ControlOpen,
+		Allocation:  p.allocation.ID,
+		Source:      netaddr.OfTCP(player.RemoteAddr()),
+		Destination: netaddr.OfTCP(player.LocalAddr()),
+	})
+	if refusal != NotRefused {
+		p.ports.counters.refuse(refusal)
+		p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(refusal)))
+		tcpstream.Reset(player)
+	}
+}
+
+// resume opens the listener, if it is not open.
+func (p *tcpPort) resume() error {
+	if p.listener != nil {
+		return nil
+	}
+	var config net.ListenConfig
+	l, err := config.Listen(context.Background(), "tcp", p.ports.bindAddress(p.allocation.Port))
+	if err != nil {
+		return err
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		_ = l.Close()
+		return fmt.Errorf("listen: got a %T", l)
+	}
+	p.mu.Lock()
+	p.listener = tcp
+	p.accepting++
+	p.mu.Unlock()
+	p.ports.work.Go(func() {
+		p.accept(tcp)
+		p.mu.Lock()
+		p.accepting--
+		p.mu.Unlock()
+	})
+	return nil
+}
+
+func (p *tcpPort) drain() {
+	if p.listener == nil {
+		return
+	}
+	_ = p.listener.Close()
+	p.listener = nil
+}
+
+// remaining counts a player who may just have been accepted too: the port is not
+// empty before its accept loop has ended.
+func (p *tcpPort) remaining() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.players) + p.accepting
+}
