@@ -29,23 +29,23 @@ var (
 	gatherBuffers  = bufferPool(0, gatherChunk)
 )
 
-// Buffer is borrowed memory. Its holder releases it when done with Data.
+// Buffer is borrowed memory. Its holder releases it when it needs Data no longer.
 type Buffer struct {
 	Data []byte // What was read.
 
-	whole []byte // All of it,
-	room  []byte // and without what precedes what is read.
+	whole []byte // All of its memory,
+	room  []byte // and all but the part before what is read.
 	pool  *sync.Pool
 }
 
-// Release gives the buffer back. Data must not be used after it.
+// Release returns the buffer. Data must not be used afterwards.
 func (b *Buffer) Release() {
 	b.Data = nil
 	b.pool.Put(b)
 }
 
-// bufferPool makes a pool of buffers with room for size bytes, and for some more
-// in front of them.
+// bufferPool makes a pool of buffers for size bytes, with front more bytes before
+// them.
 func bufferPool(front, size int) *sync.Pool {
 	pool := new(sync.Pool)
 	pool.New = func() any {
@@ -68,19 +68,19 @@ type pools struct{ small, large, next *sync.Pool }
 
 func newPools(small, large *sync.Pool) pools { return pools{small: small, large: large, next: small} }
 
-// learn chooses where to borrow next: who fills a buffer has more to say, who
-// would not have filled the small one has less.
-func (p *pools) learn(b *Buffer) {
+// adapt chooses where to borrow next: a read that fills its buffer is likely to be
+// followed by more, one that would not fill the small buffer by less.
+func (p *pools) adapt(b *Buffer) {
 	switch n := len(b.Data); {
 	case n == len(b.room):
 		p.next = p.large
 	case n < smallChunk:
-		p.calm()
+		p.useSmall()
 	}
 }
 
-// calm chooses the small one.
-func (p *pools) calm() { p.next = p.small }
+// useSmall chooses the small buffers.
+func (p *pools) useSmall() { p.next = p.small }
 
 // busy reports whether the last read filled its buffer, or nearly so.
 func (p *pools) busy() bool { return p.next == p.large }

@@ -13,30 +13,31 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// headSize is how many bytes of incoming frames a data connection holds for
-// good: headers and short messages. What is longer has memory while it is there.
+// headSize is how many bytes for incoming frames a data connection always holds:
+// headers and short messages. Longer ones have memory while they are read.
 const headSize = 512
 
 // frames reads and writes the WebSocket frames of a stream data connection. It
-// passes on what there is of a message, which a WebSocket library would gather,
-// and reads and writes as much at once as there is. One goroutine reads.
+// passes on the part of a message that has arrived, where a WebSocket library waits
+// for all of it, and reads and writes as much at once as there is. One goroutine
+// reads.
 type frames struct {
 	conn   net.Conn
-	socket *Socket // Below conn; nil if there is none.
-	plain  bool    // conn is that socket.
+	socket *Socket // Below conn; nil: there is none.
+	plain  bool    // conn is that socket: there is no TLS.
 	client bool
 
 	writing sync.Mutex                // Held for one frame.
 	space   [wire.MaxFrameHeader]byte // For the header of one, of the writer.
 
 	head     [headSize]byte
-	borrowed *Buffer // nil unless there was much to read.
-	rest     []byte  // What is read and not taken, in head or borrowed.
+	borrowed *Buffer // nil unless head is too small for what is there.
+	rest     []byte  // Bytes read and not taken, in head or borrowed.
 
 	frame  wire.Frame
 	offset int64 // How much of the frame's payload is taken.
 
-	spliced bool // The frame was, in part or whole, and the next is likely to be.
+	spliced bool // The frame was spliced, in part or whole, and the next is likely to be.
 
 	message wire.Opcode // OpText or OpBinary, or OpContinuation between messages.
 	size    int64       // Bytes of the message, as far as its frames have come.
@@ -51,10 +52,10 @@ func newFrames(conn net.Conn, client bool) *frames {
 	return f
 }
 
-// next returns either bytes of a binary message, as many as have come, or a
-// whole text message. They are valid until the next call. With nil in place of
-// bytes some are pending: they can be moved without being read, or be taken. It
-// answers pings, and returns a *websocket.CloseError when the peer closes.
+// next returns either bytes of a binary message, as many as have arrived, or a whole
+// text message. They are valid until the next call. Nil bytes of a binary message
+// mean that some are pending: the caller splices them, or takes them. Next answers
+// pings, and returns a *websocket.CloseError when the peer closes.
 func (f *frames) next() (wire.Opcode, []byte, error) {
 	for {
 		if f.offset == f.frame.Length {
@@ -137,8 +138,8 @@ func (f *frames) checkFrame() error {
 	return nil
 }
 
-// take takes what there is of the frame's payload, a byte at least if any is
-// left.
+// take returns what has arrived of the frame's payload: at least one byte, for which
+// it waits, if any is left.
 func (f *frames) take() ([]byte, error) {
 	left := f.frame.Length - f.offset
 	if left > 0 && len(f.rest) == 0 {
@@ -186,21 +187,20 @@ func (f *frames) control() error {
 	}
 }
 
-// pending is how much of a binary message's frame can be moved to a socket
-// within the kernel, behind what little of it has been read: nothing, if that is
-// not worth it.
+// pending is how many bytes of a binary message's frame can be spliced to a socket,
+// after those that have been read; 0 if splicing is not worth it.
 func (f *frames) pending() int {
 	left := int(f.frame.Length-f.offset) - len(f.rest)
-	if !f.plain || !splices || f.message != wire.OpBinary || f.frame.Key != 0 || (f.borrowed != nil && len(f.rest) > 0) {
+	if !f.plain || !canSplice || f.message != wire.OpBinary || f.frame.Key != 0 || (f.borrowed != nil && len(f.rest) > 0) {
 		return 0
 	}
-	if left < spliceFrom && !f.spliced {
+	if left < spliceMin && !f.spliced {
 		return 0
 	}
 	return max(left, 0)
 }
 
-// fill reads more, as much as there is, and waits if there is nothing.
+// fill reads as much as there is, and waits if there is nothing.
 func (f *frames) fill() error {
 	if f.borrowed == nil && f.plain && f.offset < f.frame.Length {
 		f.borrowed = borrow(receiveBuffers)
@@ -212,12 +212,12 @@ func (f *frames) fill() error {
 			f.rest = b.room[:have+n]
 			return err
 		}
-		// Nothing is held while waiting. Only a header can be there in part.
+		// No buffer is held while waiting. At most part of a header is there.
 		f.rest = f.head[:copy(f.head[:], b.room[:have])]
-		f.giveBack()
+		f.release()
 	}
 	head := f.head[:]
-	// A header that is longer than the peer's can be is there to be refused.
+	// A header longer than the peer may send is read so that it can be refused.
 	if long := f.longHeader(); f.spliced && len(f.rest) < long {
 		head = head[:long]
 	}
@@ -231,8 +231,7 @@ func (f *frames) fill() error {
 		}
 		return err
 	}
-	// The kernel may move the rest of a frame without showing it, once its header
-	// has told how long it is.
+	// Once the header gives a frame's length, the rest of it may be spliced.
 	if have < len(f.head) || f.plain {
 		return nil
 	}
@@ -250,8 +249,8 @@ func (f *frames) longHeader() int {
 	return wire.MaxFrameHeader
 }
 
-// giveBack returns what was borrowed.
-func (f *frames) giveBack() {
+// release returns the borrowed buffer.
+func (f *frames) release() {
 	if f.borrowed != nil {
 		f.borrowed.Release()
 		f.borrowed = nil
@@ -260,7 +259,7 @@ func (f *frames) giveBack() {
 
 // readNow reads as much as there is and fits.
 func (f *frames) readNow(b []byte) (n int, err error) {
-	if f.socket == nil || !polls {
+	if f.socket == nil || !canPoll {
 		return f.readFrame(b)
 	}
 	f.socket.noWait = true
@@ -268,7 +267,7 @@ func (f *frames) readNow(b []byte) (n int, err error) {
 	for n < len(b) {
 		m, err := f.conn.Read(b[n:])
 		n += m
-		if errors.Is(err, errNothing) || (err != nil && n > 0) {
+		if errors.Is(err, errWouldBlock) || (err != nil && n > 0) {
 			return n, nil // An error that lasts is there again when more is read.
 		}
 		if err != nil {
@@ -278,8 +277,8 @@ func (f *frames) readNow(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// readFrame reads what is certain to come, for want of a way to ask what there
-// is: more of a frame whose beginning has come.
+// readFrame reads more of a frame whose beginning has arrived. It is for systems that
+// cannot tell what is there: the rest of a frame is certain to come.
 func (f *frames) readFrame(b []byte) (int, error) {
 	if left := f.frame.Length - f.offset - int64(len(f.rest)); left <= 0 {
 		return 0, nil
@@ -300,8 +299,8 @@ func (f *frames) writeLocked(kind wire.Opcode, payload []byte) error {
 	return err
 }
 
-// pong answers a ping, unless something is being written: what comes is as good
-// an answer, and a peer that does not read must not keep this end from reading.
+// pong answers a ping, unless a frame is being written: that is as good an answer,
+// and a peer that does not read must not keep this end from reading.
 func (f *frames) pong(payload []byte) error {
 	if !f.writing.TryLock() {
 		return nil
@@ -310,8 +309,8 @@ func (f *frames) pong(payload []byte) error {
 	return f.writeLocked(wire.OpPong, payload)
 }
 
-// writeBytes writes a binary message: the Data of a buffer that has room in
-// front for the header.
+// writeBytes writes a binary message: the Data of a buffer with space for the header
+// before it.
 func (f *frames) writeBytes(b *Buffer) error {
 	var space [wire.MaxFrameHeader]byte
 	header := wire.AppendFrame(space[:0], f.header(wire.OpBinary, len(b.Data)))
@@ -329,14 +328,14 @@ func (f *frames) writeBytes(b *Buffer) error {
 	return errors.Join(err, f.socket.flush())
 }
 
-// header is that of a message in one frame. The key with which a client masks
-// is zero: see the package documentation of wire.
+// header returns the header of a message of one frame. A client's masking key is
+// zero: see the package documentation of wire.
 func (f *frames) header(kind wire.Opcode, length int) wire.Frame {
 	return wire.Frame{Opcode: kind, Final: true, Masked: f.client, Length: int64(length)}
 }
 
-// close closes the socket. Closing a TLS connection would first try to say so,
-// for up to 5 s if the peer does not read.
+// close closes the socket. Closing the TLS connection would first send an alert, and
+// wait for up to 5 s if the peer does not read.
 func (f *frames) close() {
 	conn := f.conn
 	for {

@@ -7,24 +7,24 @@ import (
 )
 
 const (
-	// pipesAtMost bounds the pipes of the program: each is two open files and,
-	// while whoever it leads to does not read, memory of the kernel's. Streams that
-	// find none left are copied.
-	pipesAtMost = 32
-	// pipesKept is how many are kept for the next who has something to move. Where
-	// readers keep up, no more are in use at once than there are CPUs.
-	pipesKept = 4
-	// pipeSize is how many bytes a pipe is made for. A user has only so much for
-	// all pipes (pipe(7), pipe-user-pages-soft), and what is left may be less; but
-	// less than pipeLeast is not worth it.
-	pipeSize  = 1 << 20
-	pipeLeast = 64 << 10
+	// maxPipes bounds the pipes of the process: each takes two file descriptors and,
+	// while its reader does not read, kernel memory. A stream that gets none is
+	// copied instead.
+	maxPipes = 32
+	// keptPipes is how many empty pipes are kept for reuse. While readers keep up, no
+	// more are in use at once than there are CPUs.
+	keptPipes = 4
+	// pipeSize is the capacity of a pipe, in bytes. The kernel limits the memory of
+	// one user's pipes (pipe(7), pipe-user-pages-soft) and may give less; a pipe
+	// below minPipeSize is not worth it.
+	pipeSize    = 1 << 20
+	minPipeSize = 64 << 10
 )
 
-// pipe is what the kernel moves bytes through between two sockets.
+// pipe is a pipe through which the kernel moves bytes between two sockets.
 type pipe struct {
 	in, out int
-	holds   int // How many bytes are in it.
+	holds   int // Bytes in it.
 }
 
 func (p *pipe) close() {
@@ -32,20 +32,20 @@ func (p *pipe) close() {
 	_ = unix.Close(p.out)
 }
 
-// pipes are those of the program.
-var pipes pipeStock
+// pipes are the pipes of the process.
+var pipes pipePool
 
-type pipeStock struct {
+type pipePool struct {
 	mu   sync.Mutex
 	kept []*pipe // Empty ones.
 	lent int
 }
 
 // borrow returns an empty pipe, or nil if there is none left.
-func (s *pipeStock) borrow() *pipe {
+func (s *pipePool) borrow() *pipe {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lent == pipesAtMost {
+	if s.lent == maxPipes {
 		return nil
 	}
 	if n := len(s.kept); n > 0 {
@@ -56,14 +56,14 @@ func (s *pipeStock) borrow() *pipe {
 	}
 	var ends [2]int
 	if unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
-		return nil // The program has as many open files as it may.
+		return nil // The process has no file descriptors left.
 	}
 	p := &pipe{out: ends[0], in: ends[1]}
 	n, err := unix.FcntlInt(uintptr(p.in), unix.F_SETPIPE_SZ, pipeSize)
 	if err != nil {
 		n, err = unix.FcntlInt(uintptr(p.in), unix.F_GETPIPE_SZ, 0)
 	}
-	if err != nil || n < pipeLeast {
+	if err != nil || n < minPipeSize {
 		p.close()
 		return nil
 	}
@@ -71,12 +71,12 @@ func (s *pipeStock) borrow() *pipe {
 	return p
 }
 
-// giveBack takes a pipe back. What is in it is lost.
-func (s *pipeStock) giveBack(p *pipe) {
+// release returns a pipe. Bytes in it are lost.
+func (s *pipePool) release(p *pipe) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lent--
-	if p.holds > 0 || len(s.kept) == pipesKept {
+	if p.holds > 0 || len(s.kept) == keptPipes {
 		p.close()
 		return
 	}

@@ -11,14 +11,13 @@ import (
 // the last two bytes of which are the length of what follows.
 const recordHeader = 5
 
-// KeepRecords has TLS, which is going to be made on s, read no byte beyond the
-// record it needs, until LeaveTLS. Of the end that is told to leave: it must not
-// have read what follows.
+// KeepRecords makes the TLS connection that will be made on s read no byte beyond
+// the record it needs, until LeaveTLS. The end that is asked to leave TLS calls it:
+// it must not read ahead what follows in plain text.
 func (s *Socket) KeepRecords() { s.records = true }
 
-// LeaveTLS returns what the connection of a TLS client or server was made on,
-// for both ends to go on without it. The peer must send nothing more under TLS
-// than what has been read.
+// LeaveTLS returns the connection below TLS, for both ends to go on without
+// encryption. The peer must send nothing more under TLS than has been read.
 func LeaveTLS(conn net.Conn) (net.Conn, error) {
 	if t, ok := conn.(*tls.Conn); ok {
 		if s, ok := t.NetConn().(*Socket); ok && s.atRecord() {
@@ -36,7 +35,7 @@ func StayWithTLS(conn net.Conn) {
 	}
 }
 
-// atRecord reports whether nothing of a record was read without the rest.
+// atRecord reports whether no record has been read in part.
 func (s *Socket) atRecord() bool { return len(s.header) == 0 && s.payload == 0 }
 
 // readRecords reads at most to the end of the current record's header or

@@ -9,9 +9,9 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// Carry opens a stream for a player on an idle data connection and carries it
-// until it is over. With nil and ErrBroken the player's connection is closed;
-// with nil the data connection is idle again. Of the tunnel server.
+// Carry opens a stream for a player on an idle data connection and carries it until
+// it is over; for tunnel servers. It closes the player's connection unless it returns
+// ErrUnused. If it returns nil the data connection is idle again.
 func (c *Conn) Carry(player *net.TCPConn, m wire.Control) error {
 	s, err := c.begin(player)
 	if err != nil {
@@ -67,11 +67,11 @@ func (c *Conn) opened(m wire.Control) error {
 	if busy {
 		return fmt.Errorf("%w: open before idle", wire.ErrMalformed)
 	}
-	// The server may have got our idle before its writer here has returned.
+	// The server may receive our idle before the pump that wrote it has returned.
 	c.pumps.Wait()
 	local, err := c.accept(m)
 	if err != nil {
-		local = nil // The caller's to report; the player's to feel.
+		local = nil // Accept reports the error; the player is reset.
 	}
 	s, err := c.begin(local)
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *Conn) opened(m wire.Control) error {
 	}
 	if local == nil {
 		close(s.pumped)
-		return s.breakOff()
+		return s.abort()
 	}
 	c.pumps.Go(func() {
 		defer close(s.pumped)
@@ -91,7 +91,7 @@ func (c *Conn) opened(m wire.Control) error {
 	return nil
 }
 
-// idle notes that the tunnel client is done with the stream.
+// idle notes that the tunnel client has finished with the stream.
 func (c *Conn) idle() error {
 	c.mu.Lock()
 	s := c.stream
@@ -110,8 +110,8 @@ func (c *Conn) idle() error {
 	return nil
 }
 
-// pump moves bytes from the local connection to the data connection until
-// either ends, and says how.
+// pump moves bytes from the local connection to the data connection until either
+// ends, and tells the peer how.
 func (s *stream) pump() {
 	for {
 		if s.busy() {
@@ -123,7 +123,7 @@ func (s *stream) pump() {
 				return
 			case n > 0:
 				continue
-			case !errors.Is(err, errUnspliced):
+			case !errors.Is(err, errNotSpliced):
 				s.pumpFailed()
 				return
 			}
@@ -135,10 +135,10 @@ func (s *stream) pump() {
 		}
 		if len(b.Data) == 0 {
 			b.Release()
-			s.say(finished)
+			s.sendEnd(finished)
 			return
 		}
-		s.touch()
+		s.markMoved()
 		n := len(b.Data)
 		err = s.conn.frames.writeBytes(b)
 		b.Release()
@@ -150,18 +150,18 @@ func (s *stream) pump() {
 	}
 }
 
-// busy reports whether the kernel should move what the local connection says next.
+// busy reports whether the kernel should move the next bytes of the local connection.
 func (s *stream) busy() bool {
-	return splices && s.conn.frames.plain && s.reader.pools.busy()
+	return canSplice && s.conn.frames.plain && s.reader.pools.busy()
 }
 
-func (s *stream) touch() {
+func (s *stream) markMoved() {
 	s.conn.mu.Lock()
 	s.moved = true
 	s.conn.mu.Unlock()
 }
 
-// pumpFailed says that the local connection is broken, unless it is the data
+// pumpFailed tells the peer that the local connection broke, unless it was the data
 // connection that ended.
 func (s *stream) pumpFailed() {
 	s.conn.mu.Lock()
@@ -171,12 +171,12 @@ func (s *stream) pumpFailed() {
 	}
 	s.abortLocked()
 	s.conn.mu.Unlock()
-	s.say(broken)
+	s.sendEnd(broken)
 }
 
-// say tells the peer how this direction ended. The caller is the one writer. At
-// the tunnel client, a direction that ends last ends the stream.
-func (s *stream) say(how end) {
+// sendEnd tells the peer how this direction ended. Only the goroutine that writes
+// calls it. At the tunnel client, the direction that ends last ends the stream.
+func (s *stream) sendEnd(how end) {
 	c := s.conn
 	c.mu.Lock()
 	if s.aborted {
@@ -185,12 +185,11 @@ func (s *stream) say(how end) {
 	s.moved = true
 	s.sent = how
 	last := s.got != open && c.accept != nil
-	// Idle says fin as well, and a peer that broke the stream need not hear that
-	// it is broken.
-	silent := last && (how == finished || s.got == broken)
+	// Idle implies fin, and a peer that broke the stream need not be told.
+	implied := last && (how == finished || s.got == broken)
 	c.mu.Unlock()
 	var err error
-	if !silent {
+	if !implied {
 		t := wire.ControlFin
 		if how == broken {
 			t = wire.ControlReset
@@ -198,17 +197,16 @@ func (s *stream) say(how end) {
 		err = c.write(t)
 	}
 	if last && err == nil {
-		err = s.leave()
+		err = s.finish()
 	}
 	if err != nil {
 		c.Close()
 	}
 }
 
-// breakOff resets the local connection after a failed write and has the peer
-// told: by the pump, whose read fails now, or by the caller if the pump has
-// said fin already.
-func (s *stream) breakOff() error {
+// abort resets the local connection after a failed write. The peer is told by the
+// pump, whose read fails now, or by the caller if the pump has sent fin already.
+func (s *stream) abort() error {
 	c := s.conn
 	c.mu.Lock()
 	s.abortLocked()
@@ -224,13 +222,13 @@ func (s *stream) breakOff() error {
 	return nil
 }
 
-// leave tells the tunnel server that this end is done with the stream.
-func (s *stream) leave() error {
+// finish tells the tunnel server that this end has finished with the stream.
+func (s *stream) finish() error {
 	c := s.conn
 	c.mu.Lock()
 	if s.over {
 		c.mu.Unlock()
-		return nil // A reset came while the pump said so.
+		return nil // A reset arrived while the pump finished the stream.
 	}
 	s.over = true
 	if !s.aborted {
@@ -243,8 +241,8 @@ func (s *stream) leave() error {
 	return c.write(wire.ControlIdle)
 }
 
-// abortLocked resets the local connection, and gives the peer a while to let go
-// of the stream.
+// abortLocked resets the local connection, and gives the peer abortGrace to confirm
+// the end of the stream.
 func (s *stream) abortLocked() {
 	if s.aborted {
 		return
@@ -270,8 +268,8 @@ func (s *stream) stopGrace() {
 	s.stopGraceLocked()
 }
 
-// Reset closes a TCP connection with a RST in place of a FIN: the peer learns
-// that it was cut off, not that all was said.
+// Reset closes a TCP connection with RST and not FIN: the peer learns that it was
+// cut off, not that the stream is complete.
 func Reset(c *net.TCPConn) {
 	// A connection that is closed already needs neither.
 	_ = c.SetLinger(0)

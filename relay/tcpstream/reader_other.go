@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// Reader reads a socket. Here it holds its buffer while it waits: the system
-// has no way to be asked whether a socket is readable. One goroutine may use it.
+// Reader reads a socket. Here it holds its buffer while it waits: the system cannot
+// tell whether a socket is readable. One goroutine may use it.
 type Reader struct {
 	socket io.Reader
 	pools  pools
@@ -29,6 +29,6 @@ func (r *Reader) Next() (*Buffer, error) {
 		return nil, err
 	}
 	b.Data = b.room[:n]
-	r.pools.learn(b)
+	r.pools.adapt(b)
 	return b, nil
 }

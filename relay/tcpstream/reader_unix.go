@@ -40,8 +40,8 @@ func (r *Reader) Next() (*Buffer, error) {
 	return buffer, r.err
 }
 
-// read is called when the socket may be readable; false means that it was not,
-// and has the runtime wait until it is.
+// read is called when the socket may be readable; false makes the runtime wait
+// until it is.
 func (r *Reader) read(fd uintptr) bool {
 	b := borrow(r.pools.next)
 	for {
@@ -49,7 +49,7 @@ func (r *Reader) read(fd uintptr) bool {
 		switch err {
 		case nil:
 			b.Data = b.room[:n]
-			r.pools.learn(b)
+			r.pools.adapt(b)
 			r.buffer, r.err = b, nil
 			return true
 		case syscall.EINTR:

@@ -6,20 +6,20 @@ import (
 	"syscall"
 )
 
-// errNothing is what a Socket has where a read is not to wait. TLS takes an
-// error that is temporary for a pause, keeps what it has of a record, and goes on
+// errWouldBlock is what a Socket returns where a read must not wait. TLS treats a
+// temporary error as a pause: it keeps the part of a record that it has and goes on
 // with the next read.
-var errNothing net.Error = nothing{}
+var errWouldBlock net.Error = wouldBlock{}
 
-type nothing struct{}
+type wouldBlock struct{}
 
-func (nothing) Error() string   { return "tcpstream: nothing to read yet" }
-func (nothing) Timeout() bool   { return true }
-func (nothing) Temporary() bool { return true }
+func (wouldBlock) Error() string   { return "tcpstream: nothing to read yet" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
 
-// Socket is the TCP connection below a data connection's TLS, of which it
-// spares the kernel some calls: TLS writes each record of 16 kB by itself, and
-// cannot tell whether another is there to be read.
+// Socket is the TCP connection below a data connection's TLS. It saves system
+// calls: TLS writes each record of 16 kB by itself, and cannot tell whether another
+// one is there to be read.
 type Socket struct {
 	*net.TCPConn
 
@@ -29,12 +29,12 @@ type Socket struct {
 	into []byte
 	n    int
 	err  error
-	// noWait makes reads return errNothing in place of waiting.
+	// noWait makes reads return errWouldBlock instead of waiting.
 	noWait bool
-	// drained means that the last read took all there was. What has come since
-	// is the business of the next read that waits.
+	// drained means that the last read took all there was. What has arrived since is
+	// left to the next read that waits.
 	drained bool
-	// records makes reads end where TLS records do.
+	// records makes reads end where TLS records end.
 	records bool
 	header  []byte // Of the current record, as far as it has been read.
 	payload int    // How much of the current record's payload has not been read.
@@ -44,7 +44,7 @@ type Socket struct {
 	gathered  *Buffer
 }
 
-// NewSocket makes a Socket of a connection, which is the Socket's from then on.
+// NewSocket makes a Socket of a connection, which it owns from then on.
 func NewSocket(c *net.TCPConn) (*Socket, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -55,7 +55,7 @@ func NewSocket(c *net.TCPConn) (*Socket, error) {
 	return s, nil
 }
 
-// NewListener has l accept Sockets.
+// NewListener returns a listener that accepts Sockets.
 func NewListener(l net.Listener) net.Listener { return listener{l} }
 
 type listener struct{ net.Listener }
@@ -71,7 +71,7 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 	s, err := NewSocket(tcp)
 	if err != nil {
-		return c, nil // It is closed already, which whoever reads it finds.
+		return c, nil // It is closed already, which its reader finds.
 	}
 	return s, nil
 }
@@ -99,7 +99,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 	case !s.noWait:
 		n, err = s.TCPConn.Read(p)
 	case s.drained:
-		return 0, errNothing
+		return 0, errWouldBlock
 	default:
 		n, err = s.readNow(p)
 	}
@@ -107,7 +107,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// readNow reads what is there. The end of the stream is for the next read that
+// readNow reads what is there. It leaves the end of the stream to the next read that
 // waits.
 func (s *Socket) readNow(p []byte) (int, error) {
 	s.into = p
@@ -117,14 +117,14 @@ func (s *Socket) readNow(p []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case s.err == nil && s.n == 0 && len(p) > 0:
-		return 0, errNothing
+		return 0, errWouldBlock
 	default:
 		return s.n, s.err
 	}
 }
 
-// Write implements net.Conn. While a message is gathered it takes what it can
-// and fails later.
+// Write implements net.Conn. While a message is gathered it may report an error
+// later, in flush.
 func (s *Socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,8 +149,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	return taken, nil
 }
 
-// gather has what is written from now on passed to the kernel in larger pieces,
-// until flush, which passes the rest.
+// gather makes writes collect in larger pieces until flush, which writes the rest.
 func (s *Socket) gather() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,11 +2,11 @@
 
 package tcpstream
 
-// polls reports whether a Socket can be read without waiting.
-const polls = false
+// canPoll says that a Socket can be read without waiting.
+const canPoll = false
 
-// tryRead finds nothing: here the system cannot be asked what is there.
+// tryRead finds nothing: here the system cannot tell what is there.
 func (s *Socket) tryRead(uintptr) bool {
-	s.n, s.err = 0, errNothing
+	s.n, s.err = 0, errWouldBlock
 	return true
 }

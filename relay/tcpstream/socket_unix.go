@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// polls reports whether a Socket can be read without waiting.
-const polls = true
+// canPoll says that a Socket can be read without waiting.
+const canPoll = true
 
-// tryRead reads what is there, and has nobody wait for more.
+// tryRead reads what is there and does not wait for more.
 func (s *Socket) tryRead(fd uintptr) bool {
 	for {
 		n, err := syscall.Read(int(fd), s.into)
@@ -20,7 +20,7 @@ func (s *Socket) tryRead(fd uintptr) bool {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			s.n, s.err = 0, errNothing
+			s.n, s.err = 0, errWouldBlock
 		default:
 			s.n, s.err = 0, os.NewSyscallError("read", err)
 		}

@@ -13,30 +13,29 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// splices reports whether the kernel can move bytes from one socket to another.
-const splices = true
+// canSplice says that the kernel can move bytes from one socket to another.
+const canSplice = true
 
-// A message is spliced if it has at least spliceFrom bytes; fewer are not worth the
-// kernel's while. It has at most spliceMost, which leaves room in the receiver's
-// pipe, of as many pages, for those that are cut on the way: it is moved at once.
+// A message is spliced if it has at least spliceMin bytes; below that, copying is
+// cheaper. It has at most spliceMax bytes, so that it fits the receiver's pipe, of
+// as many pages, even where segments end within pages.
 const (
-	spliceFrom = 16 << 10
-	spliceMost = pipeSize * 7 / 8
+	spliceMin = 16 << 10
+	spliceMax = pipeSize * 7 / 8
 )
 
-// errUnspliced means that nothing has been moved, for want of a pipe or since a
-// socket is not made for it: what there is has to be read.
-var errUnspliced = errors.New("tcpstream: not to be spliced")
+// errNotSpliced means that nothing was moved, because there is no pipe or the socket
+// cannot be spliced: the bytes must be read.
+var errNotSpliced = errors.New("tcpstream: not to be spliced")
 
-// splicer moves bytes from one socket to another within the kernel, through a
-// pipe that it borrows once there is something to move and returns when that is
-// gone. One goroutine uses it.
+// splicer moves bytes from one socket to another within the kernel, through a pipe
+// that it borrows while there is something to move. One goroutine uses it.
 type splicer struct {
 	from, to syscall.RawConn
 	pipe     *pipe
-	want     int    // How much to take, at most,
-	taken    int    // and how much it was.
-	header   []byte // What precedes that where it goes, as far as it is left.
+	want     int    // The most bytes to take,
+	taken    int    // and how many were taken.
+	header   []byte // Written before them, as far as it is left.
 	err      error
 
 	fill, drain func(fd uintptr) bool // Made once: closures would be garbage.
@@ -56,42 +55,41 @@ func newSplicer(from syscall.RawConn, to *net.TCPConn) (*splicer, error) {
 func (s *splicer) borrow() error {
 	if s.pipe == nil {
 		if s.pipe = pipes.borrow(); s.pipe == nil {
-			return errUnspliced
+			return errNotSpliced
 		}
 	}
 	return nil
 }
 
-// begin puts a few bytes in front of what is taken next, and reports whether there
-// is a pipe for that.
+// begin puts bytes before those that are taken next, and reports whether it could.
 func (s *splicer) begin(b []byte) bool {
 	if s.borrow() != nil {
 		return false
 	}
 	n, err := unix.Write(s.pipe.in, b) // There is room: the pipe is empty.
 	if err != nil || n < len(b) {
-		s.giveBack()
+		s.release()
 		return false
 	}
 	s.pipe.holds = n
 	return true
 }
 
-// take waits for bytes, takes some of them, at most want, and returns how many.
-// That is none if there is nothing yet to follow what begin was given. It fails
-// with io.ErrUnexpectedEOF if no more will come, and with errUnspliced.
+// take waits for bytes, takes at most want of them into the pipe and returns how
+// many. After begin it does not wait, and may take none. Its errors include
+// io.ErrUnexpectedEOF at the end of the stream, and errNotSpliced.
 func (s *splicer) take(want int) (int, error) {
 	s.want, s.taken, s.err = want, 0, nil
 	if err := s.from.Read(s.fill); err != nil {
 		s.err = err
 	}
 	if s.err != nil {
-		s.giveBack()
+		s.release()
 	}
 	return s.taken, s.err
 }
 
-// tryFill is called when there may be bytes to take; false has the runtime wait
+// tryFill is called when there may be bytes to take; false makes the runtime wait
 // for some, without holding a pipe.
 func (s *splicer) tryFill(fd uintptr) bool {
 	if s.err = s.borrow(); s.err != nil {
@@ -104,12 +102,12 @@ func (s *splicer) tryFill(fd uintptr) bool {
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			if s.pipe.holds > 0 {
-				return true // What precedes does not wait.
+				return true // The bytes of begin do not wait.
 			}
-			s.giveBack()
+			s.release()
 			return false
 		case errors.Is(err, unix.EINVAL):
-			s.err = errUnspliced
+			s.err = errNotSpliced
 		case err != nil:
 			s.err = os.NewSyscallError("splice", err)
 		case n == 0:
@@ -122,22 +120,21 @@ func (s *splicer) tryFill(fd uintptr) bool {
 	}
 }
 
-// give passes on a header and what was taken. After an error the rest of that is
-// lost.
+// give writes a header and what was taken. After an error the rest is lost.
 func (s *splicer) give(header []byte) error {
 	s.header, s.err = header, nil
 	if err := s.to.Write(s.drain); err != nil {
 		s.err = err
 	}
-	s.giveBack()
+	s.release()
 	return s.err
 }
 
-// tryDrain is called when there may be room for more; false has the runtime wait
-// for some.
+// tryDrain is called when the socket may accept more; false makes the runtime wait
+// until it does.
 func (s *splicer) tryDrain(fd uintptr) bool {
 	for len(s.header) > 0 {
-		// It does not leave alone.
+		// MSG_MORE: the header leaves with the payload.
 		n, err := unix.SendmsgN(int(fd), s.header, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -166,19 +163,19 @@ func (s *splicer) tryDrain(fd uintptr) bool {
 	return true
 }
 
-// giveBack returns the pipe.
-func (s *splicer) giveBack() {
+// release returns the pipe.
+func (s *splicer) release() {
 	if s.pipe != nil {
-		pipes.giveBack(s.pipe)
+		pipes.release(s.pipe)
 		s.pipe = nil
 	}
 }
 
-// splice waits for what the local connection says, writes it as one binary message,
-// and returns how much it was. The length of the message is said when the bytes are
-// in the pipe: nothing that happens to the local connection leaves it half said.
-// An error with some bytes is one of the data connection, and one without is one of
-// the local connection, or errUnspliced.
+// splice waits for bytes of the local connection, writes them as one binary message
+// and returns how many there were. The message's length is written once the bytes
+// are in the pipe, so that no failure of the local connection leaves a message
+// incomplete. An error with some bytes is one of the data connection; an error
+// without is one of the local connection, or errNotSpliced.
 func (s *stream) splice() (int, error) {
 	f := s.conn.frames
 	if s.in == nil {
@@ -187,24 +184,25 @@ func (s *stream) splice() (int, error) {
 			return 0, err
 		}
 	}
-	n, err := s.in.take(spliceMost)
+	n, err := s.in.take(spliceMax)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return 0, errUnspliced // It is there to be read again, unlike an error.
+		return 0, errNotSpliced // Unlike an error, the end of the stream can be read again.
 	case err != nil:
 		return 0, err
-	case n < spliceFrom:
-		s.reader.pools.calm()
+	case n < spliceMin:
+		s.reader.pools.useSmall()
 	}
-	s.touch()
+	s.markMoved()
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	return n, s.in.give(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n)))
 }
 
-// spliceOut moves some of the pending payload to the stream's local connection,
-// and returns how much. With errUnspliced that is nothing. Any other error with some
-// moved is one of the local connection, and one with none of the data connection.
+// spliceOut moves some of the pending payload to the stream's local connection and
+// returns how many bytes. With errNotSpliced there are none. Any other error with
+// some bytes moved is one of the local connection; an error without is one of the
+// data connection.
 func (s *stream) spliceOut() (int, error) {
 	f := s.conn.frames
 	if s.out == nil {
@@ -215,14 +213,14 @@ func (s *stream) spliceOut() (int, error) {
 	}
 	n, want := len(f.rest), f.pending()
 	if n > 0 && !s.out.begin(f.rest) {
-		return 0, errUnspliced
+		return 0, errNotSpliced
 	}
 	taken, err := s.out.take(want)
 	if err != nil {
 		return 0, err
 	}
 	f.rest = nil
-	f.giveBack()
+	f.release()
 	n += taken
 	f.spliced = true
 	f.passed(int64(n))

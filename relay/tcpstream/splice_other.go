@@ -4,16 +4,16 @@ package tcpstream
 
 import "errors"
 
-// splices reports whether the kernel can move bytes from one socket to another.
-const splices = false
+// canSplice says that the kernel can move bytes from one socket to another.
+const canSplice = false
 
-// spliceFrom is of no meaning here.
-const spliceFrom = 0
+// spliceMin has no meaning here.
+const spliceMin = 0
 
-var errUnspliced = errors.ErrUnsupported
+var errNotSpliced = errors.ErrUnsupported
 
 type splicer struct{}
 
-func (s *stream) splice() (int, error) { return 0, errUnspliced }
+func (s *stream) splice() (int, error) { return 0, errNotSpliced }
 
-func (s *stream) spliceOut() (int, error) { return 0, errUnspliced }
+func (s *stream) spliceOut() (int, error) { return 0, errNotSpliced }

@@ -3,13 +3,13 @@
 // tunnel client accepts them.
 //
 // In come a data connection that has been upgraded to a WebSocket and, at each
-// end, a TCP connection; out go their bytes, half-closes and resets. Whoever calls
+// end, a TCP connection; out go their bytes, half-closes and resets. The caller of
 // [Conn.Serve] owns the data connection and its goroutines: Serve returns when all
 // of them have ended.
 //
-// Nothing is held for a connection on which nothing happens but goroutine stacks
-// and what TLS keeps. Buffers are borrowed when there is something to read and
-// returned once it is written.
+// An idle connection holds no buffers, only goroutine stacks and the state of TLS.
+// Buffers are borrowed when there is something to read and returned once it is
+// written.
 package tcpstream
 
 import (
@@ -24,16 +24,16 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// ErrUnused is returned by Carry when the data connection turned out to be dead
-// before anything passed: the player is untouched and can be given another.
+// ErrUnused is returned by Carry when the data connection was dead before anything
+// passed: the player is untouched and can be carried by another.
 var ErrUnused = errors.New("tcpstream: the data connection was dead")
 
 // ErrBroken is returned by Carry when the data connection ended under the
 // stream. The player has been reset.
 var ErrBroken = errors.New("tcpstream: the data connection broke")
 
-// abortGrace is how long the peer may take to agree that a broken stream is
-// over. A peer whose own player or game does not read may never get to it.
+// abortGrace is how long the peer may take to confirm the end of a broken stream. A
+// peer whose own player or game does not read may never do so.
 const abortGrace = 5 * time.Second
 
 // Conn is one end of a stream data connection. It carries one stream at a
@@ -69,7 +69,7 @@ type stream struct {
 	local  *net.TCPConn // nil at a client that could not reach the game.
 	reader *Reader
 
-	// Of the pump and of Serve, nil until there is much to move.
+	// in is used by the pump and out by Serve; nil until there is much to move.
 	in, out *splicer
 
 	pumped chan struct{} // Closed when nothing more will be pumped.
@@ -77,22 +77,22 @@ type stream struct {
 
 	// Guarded by conn.mu.
 	sent, got end
-	moved     bool // Something passed: the player cannot be given to another.
-	aborted   bool // The local connection was reset; what still comes is discarded.
-	over      bool // The tunnel client is done with it.
+	moved     bool // Something passed: another data connection cannot carry the player.
+	aborted   bool // The local connection was reset; what still arrives is discarded.
+	over      bool // The tunnel client has finished with it.
 	grace     *time.Timer
 }
 
-// NewServer makes the tunnel server's end of a data connection, which
-// opens streams. What it moves is counted in counters.
+// NewServer makes the tunnel server's end of a data connection, which opens streams.
+// The bytes it carries are counted in counters.
 func NewServer(conn net.Conn, counters *Counters) *Conn {
 	return newConn(newFrames(conn, false), counters, nil)
 }
 
-// NewClient makes the tunnel client's end of a data connection. Accept is
-// called for every stream opened by the peer and returns the connection to the
-// game; an error resets the player. Calls do not overlap. What the data
-// connection moves is counted in counters.
+// NewClient makes the tunnel client's end of a data connection. Accept is called for
+// every stream that the peer opens and returns the connection to the game; an error
+// resets the player. Calls do not overlap. The bytes it carries are counted in
+// counters.
 func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (*net.TCPConn, error)) *Conn {
 	return newConn(newFrames(conn, true), counters, accept)
 }
@@ -106,8 +106,8 @@ func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPC
 func (c *Conn) Close() {
 	c.mu.Lock()
 	c.dead = true
-	// The local connection too: Serve may be waiting for a player who does not
-	// read, and no end of the WebSocket would wake it.
+	// The local connection too: Serve may be blocked on a player who does not read,
+	// and the end of the WebSocket would not wake it.
 	if s := c.stream; s != nil && (s.moved || c.accept != nil) {
 		s.abortLocked()
 	}
@@ -117,7 +117,7 @@ func (c *Conn) Close() {
 
 // Retire closes an idle data connection with a close frame.
 func (c *Conn) Retire() {
-	c.sayClose(websocket.CloseNormalClosure, "")
+	c.writeClose(websocket.CloseNormalClosure, "")
 	c.Close()
 }
 
@@ -126,9 +126,9 @@ func (c *Conn) Retire() {
 // CloseNormalClosure where the peer retired it.
 func (c *Conn) Serve() error {
 	err := c.read()
-	c.frames.giveBack()
+	c.frames.release()
 	if errors.Is(err, wire.ErrMalformed) {
-		c.sayClose(websocket.CloseProtocolError, "protocol error")
+		c.writeClose(websocket.CloseProtocolError, "protocol error")
 	}
 	c.Close()
 	c.mu.Lock()
@@ -156,7 +156,7 @@ func (c *Conn) read() error {
 		if kind == wire.OpBinary {
 			err = c.deliver(data)
 		} else {
-			err = c.controlApart(data)
+			err = c.controlOnGoroutine(data)
 		}
 		if err != nil {
 			return err
@@ -164,8 +164,8 @@ func (c *Conn) read() error {
 	}
 }
 
-// deliver writes a message's bytes to the stream's local connection: data, or with
-// none what is pending.
+// deliver writes bytes of a message to the stream's local connection: data, or what
+// is pending if data is nil.
 func (c *Conn) deliver(data []byte) error {
 	c.mu.Lock()
 	s := c.stream
@@ -181,8 +181,8 @@ func (c *Conn) deliver(data []byte) error {
 		c.counters.Received.Add(uint64(n))
 		switch {
 		case n > 0 && err != nil:
-			return s.breakOff()
-		case !errors.Is(err, errUnspliced):
+			return s.abort()
+		case !errors.Is(err, errNotSpliced):
 			return err
 		}
 	}
@@ -197,15 +197,15 @@ func (c *Conn) deliver(data []byte) error {
 		return nil
 	}
 	if _, err := s.local.Write(data); err != nil {
-		return s.breakOff()
+		return s.abort()
 	}
 	return nil
 }
 
-// controlApart is control on a goroutine of its own, whose stack goes with it: to
-// decode a message and to dial a game take one that Serve would keep for as long as
-// the data connection lives.
-func (c *Conn) controlApart(data []byte) error {
+// controlOnGoroutine calls control on a goroutine of its own, whose stack is freed
+// with it: decoding a message and dialling a game grow a stack that Serve would keep
+// for as long as the data connection lives.
+func (c *Conn) controlOnGoroutine(data []byte) error {
 	acted := make(chan error)
 	go func() { acted <- c.control(data) }()
 	return <-acted
@@ -230,14 +230,14 @@ func (c *Conn) control(data []byte) error {
 	return fmt.Errorf("%w: %s from the wrong end", wire.ErrMalformed, m.Type)
 }
 
-// ended notes that the peer sends no more of the stream.
+// ended notes that the peer will send no more of the stream.
 func (c *Conn) ended(how end) error {
 	c.mu.Lock()
 	s := c.stream
 	if s == nil {
 		c.mu.Unlock()
 		if how == broken && c.accept != nil {
-			return nil // Of the stream before, crossed with our idle.
+			return nil // A reset of the previous stream, sent before our idle arrived.
 		}
 		return fmt.Errorf("%w: the end of no stream", wire.ErrMalformed)
 	}
@@ -250,15 +250,15 @@ func (c *Conn) ended(how end) error {
 	if how == broken {
 		s.abortLocked()
 	} else if !s.aborted {
-		// It fails if the local peer has reset the connection, which the pump
-		// finds as well.
+		// It fails if the local peer has reset the connection, which the pump detects
+		// as well.
 		_ = s.local.CloseWrite()
 	}
 	last := s.sent != open && c.accept != nil
 	c.mu.Unlock()
 	if last {
 		<-s.pumped
-		return s.leave()
+		return s.finish()
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func (c *Conn) writeControl(m wire.Control) error {
 	return c.frames.write(wire.OpText, data)
 }
 
-func (c *Conn) sayClose(code int, text string) {
+func (c *Conn) writeClose(code int, text string) {
 	_ = c.frames.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_ = c.frames.write(wire.OpClose, websocket.FormatCloseMessage(code, text))
 }
