@@ -100,10 +100,11 @@ lint: ## Run the linter
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: ## Write gen/ from openapi.yaml
+generate: ## Write gen/ from openapi.yaml, and the tables of docs/settings.md from --help
 	@set -e; for p in $(GENERATED); do \
 		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
 	done
+	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
 
 .PHONY: verify
 verify: ## Fail if anything generated has drifted, a go.mod is not tidy, or the contract breaks or does not lint

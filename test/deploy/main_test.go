@@ -1,6 +1,7 @@
 // Package deploy holds what lies in deploy/ to what it deploys: every metric that
 // a rule or the dashboard names is scraped from a running panel and agent, every
 // flag and variable exists, and the programs that will read the files accept them.
+// It also holds docs/settings.md to what the programs offer.
 package deploy
 
 import (

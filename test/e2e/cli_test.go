@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,36 +83,5 @@ func TestCLI_ExitCodesTellFailuresApart(t *testing.T) {
 				t.Errorf("%v, want exit code %d and a reason; it said %q", err, c.code, out)
 			}
 		})
-	}
-}
-
-// What a setting is called is promised by the README; what there is, --help says.
-func TestREADME_ListsEverySetting(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pattern := regexp.MustCompile(`ECLITUNNEL_[A-Z_]+[A-Z]`)
-	offered := make(map[string]bool)
-	for _, line := range [][]string{
-		{"eclitunneld", "serve"}, {"eclitunneld", "migrate"}, {"eclitunneld", "admin", "create"},
-		{"eclitunnel", "enroll"}, {"eclitunnel", "run"}, {"eclitunnel", "open"}, {"eclitunnel"},
-	} {
-		out := command(t, patience, filepath.Join(binaries, line[0]), append(line[1:], "--help")...)
-		for _, name := range pattern.FindAllString(out, -1) {
-			offered[name] = true
-		}
-	}
-	documented := make(map[string]bool)
-	for _, name := range pattern.FindAllString(string(readme), -1) {
-		documented[name] = true
-		if !offered[name] {
-			t.Errorf("the README names %s, which no --help offers", name)
-		}
-	}
-	for name := range offered {
-		if !documented[name] {
-			t.Errorf("--help offers %s, which the README does not name", name)
-		}
 	}
 }
