@@ -1,5 +1,5 @@
-# What can be done here; `make help` lists it. Every command works in a clean
-# checkout: what it needs and does not find is set up first, or named.
+# The commands of this repository; `make help` lists them. Every command works in a
+# clean checkout: missing programs are installed first, or listed.
 
 VERSION ?= $(or $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//'),0.1.0-dev)
 COMMIT  ?= $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
@@ -17,7 +17,7 @@ GOLANGCI_LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 FUZZTIME ?= 100000x
 LOAD_DEVICES ?= 5000
 
-# The version comes from LDFLAGS; asking git besides fails where the checkout belongs to another user.
+# The version comes from LDFLAGS. Go's own VCS stamping fails if another user owns the checkout.
 export GOFLAGS += -buildvcs=false
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
@@ -29,7 +29,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: ## Install every program that the commands below need
+setup: ## Install the programs that the other commands need
 	@scripts/setup demo test verify
 
 .PHONY: build
@@ -50,18 +50,18 @@ build-all: ## Build the agent for Linux, Windows and macOS, and the panel for Li
 	done
 
 .PHONY: demo
-demo: ## Run everything on this machine, play through it, and stay up until Ctrl-C
+demo: ## Run everything on this machine and play a game through it, until Ctrl-C
 	@scripts/setup demo
 	@$(MAKE) --no-print-directory build
 	@go build -o bin/demo ./test/demo
 	@exec bin/demo -bin bin
 
 .PHONY: test
-test: ## Set up what is missing and run every test
+test: ## Install missing programs and run every test
 	@scripts/setup demo test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
-# Those that measure have the machine to themselves: test-e2e runs them one after another.
+# Packages that measure need the machine to themselves: test-e2e runs them one at a time.
 MEASURING := ./test/e2e ./test/bench ./test/load ./test/soak
 
 .PHONY: test-unit
@@ -69,11 +69,11 @@ test-unit: ## Run the unit and integration tests with the race detector
 	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench|load|soak)$$')
 
 .PHONY: test-e2e
-test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and break a fleet
+test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and a short soak
 	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $(MEASURING)
 
 .PHONY: bench
-bench: build ## Measure the tunnel from the player's side; flags in BENCH, as in BENCH=--short
+bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, such as BENCH=--short
 	@scripts/setup demo
 	@go build -o bin/bench ./test/bench
 	@bin/bench -bin bin $(BENCH)
@@ -86,13 +86,13 @@ load: build ## Measure panels with LOAD_DEVICES (5000) devices, and replace them
 DURATION ?= 2h
 
 .PHONY: soak
-soak: build ## Break a whole fleet in every way for DURATION (2h); further flags in SOAK, as in SOAK='--seed 1'
+soak: build ## Inject failures into a whole fleet for DURATION (2h); pass flags in SOAK, such as SOAK='--seed 1'
 	@scripts/setup demo soak
 	@go build -o bin/soak ./test/soak
 	@bin/soak -bin bin -duration $(DURATION) $(SOAK)
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (100000x, executions) each
+fuzz: ## Run every fuzz target for FUZZTIME (100000x: executions)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
 .PHONY: lint
@@ -107,10 +107,10 @@ generate: ## Write gen/ from openapi.yaml, and the tables of docs/settings.md fr
 	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
 
 .PHONY: verify
-verify: ## Fail if anything generated has drifted, a go.mod is not tidy, or the contract breaks or does not lint
+verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the contract has breaking changes or lint errors
 	@scripts/setup verify
 	@scripts/verify $(GENERATED)
 
 .PHONY: clean
-clean: ## Remove what was built
+clean: ## Remove build output
 	rm -rf bin dist node_modules
