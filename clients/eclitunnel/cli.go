@@ -28,7 +28,7 @@ type commands struct {
 
 	Enroll  enrollCmd  `cmd:"" help:"Enroll this machine with a panel, or install a regenerated token."`
 	Run     runCmd     `cmd:"" help:"Serve this machine's ports until stopped."`
-	Open    openCmd    `cmd:"" help:"Open a public port that leads to a local one."`
+	Open    openCmd    `cmd:"" help:"Open a public port for a local one."`
 	List    listCmd    `cmd:"" help:"List this machine's ports."`
 	Close   closeCmd   `cmd:"" help:"Close a public port."`
 	Status  statusCmd  `cmd:"" help:"Show this machine as the panel sees it."`
@@ -37,10 +37,10 @@ type commands struct {
 
 // settings are the flags of every command.
 type settings struct {
-	Config    string `placeholder:"FILE" help:"Where the enrollment is kept (default: eclitunnel/config.json in the user's config directory)."`
-	Panel     string `placeholder:"URL" help:"Address of the panel (default: the one enrolled with)."`
-	TokenFile string `placeholder:"FILE" help:"Read the device token from this file, - for standard input, in place of the enrollment's."`
-	JSON      bool   `name:"json" help:"Print JSON for programs."`
+	Config    string `placeholder:"FILE" help:"File that holds the enrollment (default: eclitunnel/config.json in the user's configuration directory)."`
+	Panel     string `placeholder:"URL" help:"URL of the panel (default: that of the enrollment)."`
+	TokenFile string `placeholder:"FILE" help:"Read the device token from this file, - for standard input, instead of the enrollment's."`
+	JSON      bool   `name:"json" help:"Print JSON, for scripts."`
 }
 
 // app is what a command has of the world.

@@ -17,19 +17,19 @@ import (
 )
 
 type enrollCmd struct {
-	Name             string   `help:"Name of this machine on the panel (default: its host name)."`
-	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach beside the loopback: a name, an IP address or a prefix. Repeatable."`
-	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client beside a game, or server, a public machine that takes players; a server needs an admin's session (default: client)."`
-	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host that players and agents reach it at (default: the address that the panel sees)."`
-	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that ask for none (default: the panel's)."`
-	Region           string   `help:"Tunnel server: where it stands, for people."`
+	Name             string   `help:"Name of this machine on the panel (default: the host name)."`
+	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to this machine: a name, an IP address or a prefix. Repeatable."`
+	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client for the agent beside a game, server for a public machine that accepts players, which needs an admin's session (default: client)."`
+	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees)."`
+	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
+	Region           string   `help:"Tunnel server: its location, shown to people."`
 	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a session."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
 	Force            bool     `env:"-" help:"Replace an existing enrollment."`
 }
 
 func (*enrollCmd) Help() string {
-	return `Prints a code, waits until an admin of the panel has approved it, and keeps the device's token where only this user can read it.
+	return `Prints a code, waits until an admin of the panel has approved it, and stores the device's token where only this user can read it.
 
 With --token-file it installs a token instead, such as one regenerated on the panel.`
 }

@@ -49,11 +49,11 @@ func (a *app) printAllocations(allocations []types.Allocation) {
 }
 
 type closeCmd struct {
-	Target string `arg:"" name:"id-or-port" help:"Id of an allocation or its public port, as list shows them; id:N and port:N say which is meant."`
+	Target string `arg:"" name:"id-or-port" help:"Id or public port of an allocation, as list shows them; write id:N or port:N if both exist."`
 }
 
 func (*closeCmd) Help() string {
-	return `Players on the port are cut off at once. A port that is open for both TCP and UDP is closed for both.`
+	return `Players on the port are disconnected at once. A port that is open for both TCP and UDP is closed for both.`
 }
 
 // Run implements the command.

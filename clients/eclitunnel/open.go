@@ -17,15 +17,15 @@ type openCmd struct {
 	Protocol      string        `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port."`
 	Port          int           `arg:"" help:"Local port of the game, 1 to 65535."`
 	Host          string        `env:"-" default:"127.0.0.1" help:"Local host of the game (default: 127.0.0.1)."`
-	PublicPort    int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: one that is free)."`
-	Name          string        `env:"-" help:"A label for people."`
-	ProxyProtocol string        `env:"-" enum:"none,v1,v2" default:"none" help:"Tell the game its players' addresses by a PROXY protocol header: none, v1 or v2 (default: none)."`
-	UDPIdle       time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this long without a datagram, 5s to 1h (default: 60s)."`
-	Wait          time.Duration `env:"-" default:"10s" help:"How long to wait until players can come through; 0s does not wait (default: 10s)."`
+	PublicPort    int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: any free port)."`
+	Name          string        `env:"-" help:"Label to recognise the port by."`
+	ProxyProtocol string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 or v2 (default: none)."`
+	UDPIdle       time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
+	Wait          time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
 }
 
 func (*openCmd) Help() string {
-	return `Prints the public address. Waits until players can come through, the attempt has failed, or the agent turns out not to run.`
+	return `Prints the public address. Waits until players can join, the attempt has failed, or the agent turns out not to run.`
 }
 
 // Run implements the command.

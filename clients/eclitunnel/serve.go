@@ -18,23 +18,23 @@ import (
 )
 
 type runCmd struct {
-	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach beside those enrolled with: a name, an IP address or a prefix. Repeatable."`
-	StateDir string   `placeholder:"DIR" help:"Where the panel's last word is kept, for a start while the panel is away, and a tunnel server's own key (default: beside the enrollment)."`
+	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix. Repeatable."`
+	StateDir string   `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
-	PlainStreams bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server where the other end is told the same: only for a network that is encrypted as it is, or trusted (default: false)."`
+	PlainStreams bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server if the other end also has this flag. Only for networks that are already encrypted, or trusted (default: false)."`
 
 	tunnelServerFlags `embed:""`
 
-	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Least level of the log on standard error: debug, info, warn or error (default: warn)."`
-	LogFormat string `enum:"text,json" default:"text" help:"Format of the log: text or json (default: text)."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Lowest level to log: debug, info, warn or error (default: warn)."`
+	LogFormat string `enum:"text,json" default:"text" help:"Format of the log on standard error: text or json (default: text)."`
 
-	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to this machine or the operator's network alone: the latter shows memory, the token included (default: nowhere)."`
+	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to this machine or the operator's network: profiles show memory, including the token (default: none)."`
 }
 
 func (*runCmd) Help() string {
-	return `Prints what it serves, and with --json one event a line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.
+	return `Prints what it serves, and with --json one event per line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.
 
-A device of kind server runs a tunnel server: it takes players on public ports, and agents on --relay-listen.`
+A device of kind server runs a tunnel server: it accepts players on public ports, and agents on --relay-listen.`
 }
 
 // Run implements the command.

@@ -9,10 +9,10 @@ import (
 
 // tunnelServerFlags are those of run that only tunnel servers have a use for.
 type tunnelServerFlags struct {
-	RelayListen        string `default:":7443" placeholder:"HOST:PORT" help:"Tunnel server: where to take agents (default: :7443)."`
-	AdvertisedPort     int    `placeholder:"N" help:"Tunnel server: port that agents dial, where it is mapped to another (default: that of --relay-listen)."`
-	BindHost           string `placeholder:"ADDRESS" help:"Tunnel server: address to open public ports on (default: all of this machine, IPv4 and IPv6)."`
-	CertificateFile    string `placeholder:"FILE" help:"Tunnel server: PEM certificate chain to show agents, read again as it changes (default: a key of its own making, kept in --state-dir)."`
+	RelayListen        string `default:":7443" placeholder:"HOST:PORT" help:"Tunnel server: address on which it accepts agents, over TCP and UDP (default: :7443)."`
+	AdvertisedPort     int    `placeholder:"N" help:"Tunnel server: port that agents dial, for TCP and UDP, if it is mapped to --relay-listen (default: that of --relay-listen)."`
+	BindHost           string `placeholder:"ADDRESS" help:"Tunnel server: address on which public ports are opened (default: all addresses, IPv4 and IPv6)."`
+	CertificateFile    string `placeholder:"FILE" help:"Tunnel server: PEM certificate chain to present to agents, reloaded when it changes (default: a self-made key, kept in --state-dir)."`
 	CertificateKeyFile string `placeholder:"FILE" help:"Tunnel server: PEM private key of --certificate-file."`
 }
 

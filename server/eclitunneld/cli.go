@@ -24,25 +24,25 @@ const (
 
 const description = `The EcliTunnel panel: public ports for game servers behind NAT.
 
-Every flag can be given as the environment variable named in its help. Secrets are
-never flags; they come from the environment or from files:
+Every flag can also be set by the environment variable named in its help. Secrets
+are never flags; they come from the environment or from files:
 
-    ECLITUNNEL_DATABASE_URL     where Postgres is (or --database-url-file)
+    ECLITUNNEL_DATABASE_URL     connection URL of Postgres (or --database-url-file)
     ECLITUNNEL_ADMIN_PASSWORD   an admin's password (or the password's file)
 
-Exit codes: 0 it was told to stop or is done, 1 it failed, 2 it was called wrongly.`
+Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.`
 
 // commands is the grammar of the command line.
 type commands struct {
-	Serve   serveCommand   `cmd:"" help:"Run the panel until it is told to stop."`
-	Migrate migrateCommand `cmd:"" help:"Bring the database to this version and exit; serve does it too."`
+	Serve   serveCommand   `cmd:"" help:"Run the panel until it is stopped."`
+	Migrate migrateCommand `cmd:"" help:"Update the database schema to this version and exit; serve does so too."`
 	Admin   struct {
-		Create createAdminCommand `cmd:"" help:"Create an admin, beside a running panel or not."`
+		Create createAdminCommand `cmd:"" help:"Create an admin, whether or not a panel is running."`
 	} `cmd:"" help:"Manage admins."`
 	Keys struct {
-		List   listKeysCommand   `cmd:"" help:"List the keys that tokens are signed with."`
-		Revoke revokeKeysCommand `cmd:"" help:"End keys that have leaked, and all that they signed; says which devices need new tokens."`
-	} `cmd:"" help:"Manage signing keys, beside a running panel or not."`
+		List   listKeysCommand   `cmd:"" help:"List the signing keys of tokens."`
+		Revoke revokeKeysCommand `cmd:"" help:"Revoke leaked keys and all tokens they signed; lists the devices that need new tokens."`
+	} `cmd:"" help:"Manage signing keys, whether or not a panel is running."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -103,8 +103,8 @@ func (c console) fail(err error) int {
 
 // logFlags are those of every command that logs.
 type logFlags struct {
-	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"Least severe line to log: debug, info, warn or error (default: info)."`
-	LogFormat string     `default:"text" enum:"text,json" placeholder:"FORMAT" help:"How to log to standard error: text or json (default: text)."`
+	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"Lowest level to log: debug, info, warn or error (default: info)."`
+	LogFormat string     `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Format of the log on standard error: text or json (default: text)."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
@@ -117,9 +117,9 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 
 // databaseFlags are those of every command that needs the database.
 type databaseFlags struct {
-	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the URL of the Postgres to use from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs a Postgres of its own."`
-	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Where the panel's own Postgres keeps its data (default: ${data_dir})."`
-	PostgresBinDir  string `placeholder:"DIR" help:"Where initdb and postgres of the panel's own Postgres are (default: searched for)."`
+	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the connection URL of Postgres from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs its own Postgres."`
+	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Data directory of the panel's own Postgres (default: ${data_dir})."`
+	PostgresBinDir  string `placeholder:"DIR" help:"Directory of initdb and postgres for the panel's own Postgres (default: searched in the usual places)."`
 }
 
 func (f databaseFlags) database() (server.Database, error) {

@@ -30,7 +30,7 @@ func (c *migrateCommand) Run(ctx context.Context, out console) error {
 
 type createAdminCommand struct {
 	Email        string `required:"" env:"ECLITUNNEL_ADMIN_EMAIL" placeholder:"EMAIL" help:"The admin's email."`
-	PasswordFile string `env:"ECLITUNNEL_ADMIN_PASSWORD_FILE" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it and $$ECLITUNNEL_ADMIN_PASSWORD it is asked for."`
+	PasswordFile string `env:"ECLITUNNEL_ADMIN_PASSWORD_FILE" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it and $$ECLITUNNEL_ADMIN_PASSWORD the terminal prompts for it."`
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`

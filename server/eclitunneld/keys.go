@@ -35,8 +35,8 @@ func (c *listKeysCommand) Run(ctx context.Context, out console) error {
 }
 
 type revokeKeysCommand struct {
-	Keys []string `arg:"" optional:"" name:"key" help:"The keys that have leaked, as 'keys list' shows them."`
-	All  bool     `env:"-" help:"All keys, as after a backup of the database has leaked."`
+	Keys []string `arg:"" optional:"" name:"key" help:"Ids of the leaked keys, as shown by 'keys list'."`
+	All  bool     `env:"-" help:"Revoke all keys, for example after a backup of the database has leaked."`
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`

@@ -15,27 +15,27 @@ import (
 )
 
 type serveCommand struct {
-	Listen         string    `default:":8080" placeholder:"HOST:PORT" help:"Where to serve the API, the control channels and the pages (default: :8080)."`
-	PublicURL      *url.URL  `name:"public-url" placeholder:"URL" help:"Where people and agents reach the panel, as https://panel.example.com (default: this machine only, http://localhost with the port of --listen)."`
-	PublicHost     string    `placeholder:"HOST" help:"The host that players enter (default: that of --public-url)."`
-	TLSCertFile    string    `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain to serve HTTPS with; without it HTTP, for use behind a proxy."`
+	Listen         string    `default:":8080" placeholder:"HOST:PORT" help:"Address of the API, the control channels and the web pages (default: :8080)."`
+	PublicURL      *url.URL  `name:"public-url" placeholder:"URL" help:"URL at which people and agents reach the panel, such as https://panel.example.com (default: http://localhost with the port of --listen, for this machine only)."`
+	PublicHost     string    `placeholder:"HOST" help:"Host name or IP address that players enter (default: the host of --public-url)."`
+	TLSCertFile    string    `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain for HTTPS. Without it the panel serves HTTP, for use behind a proxy."`
 	TLSKeyFile     string    `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
-	TrustedProxies []network `placeholder:"NETWORK" help:"Addresses and networks of proxies whose X-Forwarded-For is believed (default: none)."`
+	TrustedProxies []network `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For header is trusted (default: none)."`
 
-	TunnelServer     bool      `default:"true" negatable:"" help:"Run a tunnel server inside the panel (default: true)."`
-	TunnelServerName string    `placeholder:"NAME" help:"Tells the tunnel servers of several panels on one database apart; one keeps its ports by its name (default: the host's name)."`
-	RelayListen      string    `default:":7443" placeholder:"HOST:PORT" help:"Where the tunnel server takes agents (default: :7443)."`
-	BindHost         string    `placeholder:"ADDRESS" help:"Address to open public ports on (default: all of this machine, IPv4 and IPv6)."`
-	PlainStreams     bool      `help:"Do not encrypt players' TCP bytes between the tunnel server and agents that are told the same: only for a network that is encrypted as it is, or trusted (default: false)."`
-	PortRange        portRange `default:"20000-29999" placeholder:"FIRST-LAST" help:"Public ports for allocations that ask for none, on every tunnel server approved here (default: 20000-29999)."`
+	TunnelServer     bool      `default:"true" negatable:"" help:"Run the embedded tunnel server (default: true)."`
+	TunnelServerName string    `placeholder:"NAME" help:"Name of the embedded tunnel server, unique among panels that share a database. Its ports belong to this name (default: the machine's host name)."`
+	RelayListen      string    `default:":7443" placeholder:"HOST:PORT" help:"Address on which the tunnel server accepts agents, over TCP and UDP (default: :7443)."`
+	BindHost         string    `placeholder:"ADDRESS" help:"Address on which public ports are opened (default: all addresses, IPv4 and IPv6)."`
+	PlainStreams     bool      `help:"Do not encrypt players' TCP bytes between the tunnel server and agents that also have this flag. Only for networks that are already encrypted, or trusted (default: false)."`
+	PortRange        portRange `default:"20000-29999" placeholder:"FIRST-LAST" help:"Public ports for allocations that request no particular one, on every tunnel server approved here (default: 20000-29999)."`
 
-	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin where there is none yet, with the password of $$ECLITUNNEL_ADMIN_PASSWORD."`
+	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin if there is none yet, with the password in $$ECLITUNNEL_ADMIN_PASSWORD."`
 	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
 
-	KeyRotation   time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which the key that signs tokens is followed by another, at least 48h; 0: never (default: 720h)."`
-	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to serve on when told to stop, while /readyz answers 503, for a load balancer to notice (default: 0s)."`
+	KeyRotation   time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
+	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
 
-	MetricsListen string `placeholder:"HOST:PORT" help:"Where to serve /metrics for Prometheus and /debug/pprof/, to the operator's network alone: the latter shows memory, secrets included (default: nowhere)."`
+	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to the operator's network: profiles show memory, including secrets (default: none)."`
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`

@@ -85,7 +85,7 @@ func flagRows(t *testing.T, help string) (rows []flagRow) {
 		}
 		if found := fallbackText.FindStringSubmatch(row.meaning); found != nil {
 			row.fallback = found[1]
-			if prose := strings.Contains(found[1], " ") || found[1] == "none" || found[1] == "nowhere"; !prose {
+			if prose := strings.Contains(found[1], " ") || found[1] == "none"; !prose {
 				row.fallback = "`" + found[1] + "`"
 			}
 			row.meaning = strings.Replace(row.meaning, found[0], "", 1)
