@@ -39,8 +39,7 @@ type localFlow struct {
 
 	mu         sync.Mutex
 	closed     bool
-	socket     *net.UDPConn  // nil while it is being opened.
-	conn       *udpsock.Conn // Of socket.
+	conn       *udpsock.Conn // nil while it is being opened.
 	early      [][]byte      // Datagrams that came before that,
 	earlyBytes int           // and their bytes.
 
@@ -100,9 +99,8 @@ func (l *localFlow) connect(ctx context.Context) error {
 		_ = dialled.Close()
 		return fmt.Errorf("dial %s: got a %T", dialled.RemoteAddr(), dialled)
 	}
-	// As much as the system gives: a game may answer in bursts.
-	_ = socket.SetReadBuffer(udpsock.SocketBuffer)
-	conn, err := udpsock.New(socket)
+	// A game may answer in bursts.
+	conn, err := udpsock.New(socket, udpsock.Options{ReadBuffer: udpsock.SocketBuffer})
 	if err != nil {
 		_ = socket.Close()
 		return err
@@ -110,12 +108,12 @@ func (l *localFlow) connect(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		_ = socket.Close()
+		_ = conn.Close()
 		return net.ErrClosed
 	}
-	l.socket, l.conn = socket, conn
+	l.conn = conn
 	for _, datagram := range l.early {
-		l.write([]udpsock.Outgoing{{Data: datagram}})
+		l.write([]udpsock.Datagram{{Data: datagram}})
 	}
 	l.early = nil
 	return nil
@@ -126,9 +124,9 @@ func (l *localFlow) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	if l.socket != nil {
+	if l.conn != nil {
 		l.poller.remove(l)
-		_ = l.socket.Close()
+		_ = l.conn.Close()
 	}
 }
 
@@ -172,10 +170,10 @@ func (l *localFlow) readFailed(err error) (again bool) {
 }
 
 // Send implements [udptunnel.Target].
-func (l *localFlow) Send(datagrams []udpsock.Outgoing) {
+func (l *localFlow) Send(datagrams []udpsock.Datagram) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.socket != nil {
+	if l.conn != nil {
 		l.write(datagrams)
 		return
 	}
@@ -192,7 +190,7 @@ func (l *localFlow) Send(datagrams []udpsock.Outgoing) {
 }
 
 // write is called with mu held.
-func (l *localFlow) write(datagrams []udpsock.Outgoing) {
+func (l *localFlow) write(datagrams []udpsock.Datagram) {
 	l.sent.Add(uint64(len(datagrams)))
 	if refused := l.conn.Write(datagrams); refused > 0 {
 		l.targets.counters.dropped[dropUnsendable].Add(uint64(refused))

@@ -3,7 +3,6 @@ package publicport
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -24,10 +23,9 @@ const defaultIdle = 60
 // open for the flows it has, and datagrams of others are dropped. It implements
 // [udptunnel.PublicPort].
 type udpPort struct {
-	ports  *Ports
-	socket *net.UDPConn
-	conn   *udpsock.Conn // Of socket.
-	done   chan struct{} // Closed when the port is.
+	ports *Ports
+	conn  *udpsock.Conn
+	done  chan struct{} // Closed when the port is.
 
 	mu         sync.Mutex
 	closed     bool
@@ -46,28 +44,15 @@ type flowKey struct {
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
 func (p *Ports) openUDP(a types.ServerAllocation) (port, error) {
-	var config net.ListenConfig
-	l, err := config.ListenPacket(context.Background(), "udp", p.bindAddress(a.Port))
+	conn, err := udpsock.Listen(context.Background(), "udp", p.bindAddress(a.Port), udpsock.Options{
+		Destinations: true,
+		ReadBuffer:   udpsock.SocketBuffer,
+	})
 	if err != nil {
-		return nil, err
-	}
-	socket, ok := l.(*net.UDPConn)
-	if !ok {
-		_ = l.Close()
-		return nil, fmt.Errorf("listen: got a %T", l)
-	}
-	_ = socket.SetReadBuffer(udpsock.SocketBuffer)
-	if err := askForDestination(socket); err != nil {
-		_ = l.Close()
-		return nil, err
-	}
-	conn, err := udpsock.New(socket)
-	if err != nil {
-		_ = l.Close()
 		return nil, err
 	}
 	u := &udpPort{
-		ports: p, socket: socket, conn: conn, done: make(chan struct{}),
+		ports: p, conn: conn, done: make(chan struct{}),
 		allocation: a, admission: newAdmission(p.o.Limits), flows: map[flowKey]*udptunnel.ServerFlow{},
 	}
 	p.work.Go(u.read)
@@ -84,7 +69,7 @@ func (p *udpPort) close() {
 	p.mu.Lock()
 	p.closed = true
 	close(p.done)
-	_ = p.socket.Close()
+	_ = p.conn.Close()
 	flows := make([]*udptunnel.ServerFlow, 0, len(p.flows))
 	for _, f := range p.flows {
 		flows = append(flows, f)
@@ -156,10 +141,10 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 			p.ports.counters.drop(DropTooLong, 1)
 			continue
 		}
-		key := flowKey{source: batch.Source(i), local: destination(batch.Control(i))}
+		key := flowKey{source: batch.Source(i), local: batch.Local(i)}
 		f := p.flows[key]
 		if f == nil {
-			p.open(key, payload, now, in)
+			p.open(key, batch.Endpoint(i), payload, now, in)
 			continue
 		}
 		f.Touch(now)
@@ -176,7 +161,7 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 
 // open opens a flow with its first datagram, or drops and counts that. It is called
 // with mu held.
-func (p *udpPort) open(key flowKey, payload []byte, now int64, in *incoming) {
+func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming) {
 	if drop := p.admission.newcomer(); drop != NotDropped {
 		p.ports.counters.drop(drop, 1)
 		return
@@ -202,7 +187,7 @@ func (p *udpPort) open(key flowKey, payload []byte, now int64, in *incoming) {
 		Port:   p,
 		Source: key.source,
 		Local:  key.local,
-		To:     p.conn.Endpoint(key.source, answerFrom(key.local)),
+		To:     to,
 		Idle:   time.Duration(idle) * time.Second,
 	}
 	f.Touch(now)
@@ -234,10 +219,7 @@ func (p *udpPort) evict(in *incoming) bool {
 // reached is the public address that a player reached, as far as the system
 // tells.
 func (p *udpPort) reached(key flowKey) netip.AddrPort {
-	var bound netip.AddrPort
-	if a, ok := p.socket.LocalAddr().(*net.UDPAddr); ok {
-		bound = netaddr.Unmap(a.AddrPort())
-	}
+	bound := netaddr.Unmap(p.conn.LocalAddr())
 	switch {
 	case key.local.IsValid():
 		return netip.AddrPortFrom(key.local, bound.Port())
@@ -267,7 +249,7 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 }
 
 // Deliver implements [udptunnel.PublicPort].
-func (p *udpPort) Deliver(datagrams []udpsock.Outgoing) {
+func (p *udpPort) Deliver(datagrams []udpsock.Datagram) {
 	if refused := p.conn.Write(datagrams); refused > 0 {
 		p.ports.counters.drop(DropUnsendable, uint64(refused))
 	}

@@ -9,21 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Poller tells which of many sockets have something to read, so that one
-// goroutine serves them: a silent one costs none, and what comes to many at once
-// is one wake-up. Add and Close may be called from any goroutine, Wait from one.
+// Poller reports which of many sockets are readable, so that one goroutine serves
+// them all: an idle socket costs no goroutine, and datagrams that arrive on many at
+// once are one wake-up. Add and Close may be called from any goroutine, Wait from
+// one.
 type Poller struct {
 	fd     int // An epoll instance, which the runtime watches as it does a socket.
 	file   *os.File
 	raw    syscall.RawConn
-	reads  Reads
+	calls  readCalls
 	events [64]unix.EpollEvent
 	found  int
 	err    error
 	try    func(fd uintptr) bool // Made once, as that of Conn.
 }
 
-// NewPoller makes a Poller of no sockets.
+// NewPoller returns a Poller without sockets.
 func NewPoller() (*Poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -42,15 +43,15 @@ func NewPoller() (*Poller, error) {
 	return p, nil
 }
 
-// Close ends Wait.
+// Close closes the poller, not its sockets. Wait returns an error.
 func (p *Poller) Close() { _ = p.file.Close() }
 
-// Add has Wait tell of a socket by a number. Closing the socket takes it away;
-// its number may come once more.
+// Add has Wait report a socket by a number. Closing the socket removes it; Wait may
+// return its number once more.
 func (p *Poller) Add(c *Conn, number uint64) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(uint32(number)), Pad: int32(uint32(number >> 32))}
 	var pollerErr, addErr error
-	err := c.raw.Control(func(socket uintptr) {
+	err := c.system.raw.Control(func(socket uintptr) {
 		pollerErr = p.raw.Control(func(fd uintptr) {
 			addErr = unix.EpollCtl(int(fd), unix.EPOLL_CTL_ADD, int(socket), &event)
 		})
@@ -61,8 +62,8 @@ func (p *Poller) Add(c *Conn, number uint64) error {
 	return nil
 }
 
-// Wait waits until there is something to read, or an error, and puts the numbers
-// of the sockets into numbers. As long as it is not read it is told of again.
+// Wait waits until sockets are readable or have an error, and appends their numbers
+// to numbers. A socket is reported again until it is read empty.
 func (p *Poller) Wait(numbers []uint64) ([]uint64, error) {
 	if err := p.raw.Read(p.try); err != nil {
 		return nil, err
@@ -78,7 +79,7 @@ func (p *Poller) Wait(numbers []uint64) ([]uint64, error) {
 }
 
 func (p *Poller) poll(fd uintptr) bool {
-	n, errno := p.reads.poll(fd, p.events[:])
+	n, errno := p.calls.poll(fd, p.events[:])
 	p.found, p.err = n, nil
 	if errno != 0 {
 		p.found, p.err = 0, os.NewSyscallError("epoll_pwait", errno)

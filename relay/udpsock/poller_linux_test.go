@@ -9,7 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 )
 
-func TestPoller_TellsOfSocketsUntilTheyAreRead(t *testing.T) {
+func TestPoller_ReportsSocketsUntilTheyAreRead(t *testing.T) {
 	p, err := udpsock.NewPoller()
 	if err != nil {
 		t.Fatal(err)
@@ -17,12 +17,12 @@ func TestPoller_TellsOfSocketsUntilTheyAreRead(t *testing.T) {
 	const first, second = 1, 1<<40 + 2
 	l1, c1 := sockets(t, "udp4", "127.0.0.1:0")
 	l2, c2 := sockets(t, "udp4", "127.0.0.1:0")
-	there := map[uint64]*udpsock.Conn{first: packetConn(t, l1), second: packetConn(t, l2)}
+	there := map[uint64]*udpsock.Conn{first: open(t, l1), second: open(t, l2)}
 	players := map[uint64]*net.UDPConn{first: c1, second: c2}
 	for number, c := range there {
 		defer players[number].Close()
-		if packets, err := c.TryRead(); packets != nil || err != nil {
-			t.Fatalf("read %v (%v) of nothing", packets, err)
+		if batch, err := c.TryRead(); batch != nil || err != nil {
+			t.Fatalf("read %v (%v) of nothing", batch, err)
 		}
 		if err := p.Add(c, number); err != nil {
 			t.Fatal(err)
@@ -35,14 +35,14 @@ func TestPoller_TellsOfSocketsUntilTheyAreRead(t *testing.T) {
 			}
 			for range 2 { // Until it is read.
 				if numbers, err := p.Wait(nil); err != nil || !slices.Equal(numbers, []uint64{number}) {
-					t.Fatalf("told of %v (%v), want %d", numbers, err, number)
+					t.Fatalf("reported %v (%v), want %d", numbers, err, number)
 				}
 			}
-			packets, err := there[number].TryRead()
-			if err != nil || packets.Len() != 1 || string(packets.Data(0)) != "hello" {
-				t.Fatal("the datagram does not come", err)
+			batch, err := there[number].TryRead()
+			if err != nil || batch.Len() != 1 || string(batch.Data(0)) != "hello" {
+				t.Fatal("the datagram does not arrive", err)
 			}
-			packets.Release()
+			batch.Release()
 		}
 	}
 	ended := make(chan error, 1)
@@ -52,11 +52,11 @@ func TestPoller_TellsOfSocketsUntilTheyAreRead(t *testing.T) {
 	}()
 	p.Close()
 	if err := await.Receive(t, ended, "end"); err == nil {
-		t.Error("waited on after Close")
+		t.Error("Wait returned no error after Close")
 	}
 }
 
-func TestPoller_SaysThatItCannotWatchASocket(t *testing.T) {
+func TestPoller_AddReportsFailure(t *testing.T) {
 	p, err := udpsock.NewPoller()
 	if err != nil {
 		t.Fatal(err)
@@ -64,11 +64,11 @@ func TestPoller_SaysThatItCannotWatchASocket(t *testing.T) {
 	defer p.Close()
 	l, c := sockets(t, "udp4", "127.0.0.1:0")
 	defer c.Close()
-	there := packetConn(t, l)
+	there := open(t, l)
 	if err := p.Add(there, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Add(there, 2); err == nil { // EEXIST; where there are too many, ENOSPC.
-		t.Error("a socket that is not watched by that number, and no error")
+		t.Error("added a socket twice without an error")
 	}
 }

@@ -8,13 +8,14 @@ import (
 	"syscall"
 )
 
-// reader reads a connected socket, borrowing a buffer only when there is
-// something to read. One goroutine may use it.
+// reader reads a connected socket, borrowing memory only when there is something to
+// read. One goroutine may use it.
 type reader struct {
-	raw    syscall.RawConn
-	buffer *buffer
-	err    error
-	try    func(fd uintptr) bool // Made once: a closure for each read would be garbage.
+	raw   syscall.RawConn
+	batch *Batch
+	n     int
+	err   error
+	try   func(fd uintptr) bool // Made once: a closure for each read would be garbage.
 }
 
 func newReader(c *net.UDPConn) (*reader, error) {
@@ -27,34 +28,34 @@ func newReader(c *net.UDPConn) (*reader, error) {
 	return r, nil
 }
 
-// next waits for a datagram and returns it.
-func (r *reader) next() (*buffer, error) {
+// next waits for a datagram and returns the batch whose memory holds it, and its
+// length.
+func (r *reader) next() (*Batch, int, error) {
 	if err := r.raw.Read(r.try); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	b := r.buffer
-	r.buffer = nil
-	return b, r.err
+	b := r.batch
+	r.batch = nil
+	return b, r.n, r.err
 }
 
-// read is called when the socket may be readable; false has the runtime wait
-// until it is.
+// read is called when the socket may be readable. It returns false if it was not,
+// for the runtime to wait.
 func (r *reader) read(fd uintptr) bool {
-	b := borrow()
+	b := batches.Get().(*Batch)
 	for {
-		n, err := syscall.Read(int(fd), b.whole[:])
+		n, err := syscall.Read(int(fd), b.memory.data[:])
 		switch err {
 		case nil:
-			b.data = b.whole[:n]
-			r.buffer, r.err = b, nil
+			r.batch, r.n, r.err = b, n, nil
 			return true
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			b.release()
+			b.Release()
 			return false
 		default:
-			b.release()
+			b.Release()
 			r.err = os.NewSyscallError("read", err)
 			return true
 		}

@@ -23,7 +23,7 @@ type Target interface {
 	// Send passes a player's datagrams to the game, or drops and counts them. Their
 	// memory is valid until it returns. It may be called from two goroutines, and
 	// before the target is open.
-	Send(datagrams []udpsock.Outgoing)
+	Send(datagrams []udpsock.Datagram)
 	// Close closes the target. It is called once, after Start.
 	Close()
 }
@@ -72,7 +72,7 @@ func (f *ClientFlow) touch(now int64) { f.lastUsed.Store(now) }
 // memory that is reused for the next ones.
 type requests struct {
 	flows     []*ClientFlow // One for each record; nil where there is none or the record is handled.
-	datagrams []udpsock.Outgoing
+	datagrams []udpsock.Datagram
 }
 
 // gather collects the datagrams of the flow of the first-th record, in their order.
@@ -89,6 +89,6 @@ func (r *requests) gather(first int, records []wire.Record, counters *Counters) 
 			counters.TooLong.Add(1)
 			continue
 		}
-		r.datagrams = append(r.datagrams, udpsock.Outgoing{Head: flow.prefix, Data: payload})
+		r.datagrams = append(r.datagrams, udpsock.Datagram{Head: flow.prefix, Data: payload})
 	}
 }

@@ -28,7 +28,7 @@ func newFakeTarget() *fakeTarget {
 
 func (t *fakeTarget) Start(f *udptunnel.ClientFlow) { t.started <- f }
 
-func (t *fakeTarget) Send(datagrams []udpsock.Outgoing) {
+func (t *fakeTarget) Send(datagrams []udpsock.Datagram) {
 	for i := range datagrams {
 		t.received <- string(datagrams[i].Head) + string(datagrams[i].Data)
 	}

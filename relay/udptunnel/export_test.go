@@ -13,7 +13,7 @@ func (p *Path) Put(records ...wire.Record) bool { return p.put(records) == taken
 // nowhere.
 func (p *Path) Take(data []byte) {
 	r := &receiver{socket: p.socket}
-	from := p.socket.system.resolve(p.socket.Address())
+	from := p.socket.conn.Endpoint(p.socket.Address())
 	r.take(data, &from)
 	r.flush()
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -54,7 +55,9 @@ type Path struct {
 
 	sendMu sync.Mutex // Held while packets are sealed and written, in their order.
 	sealer *seal.Sealer
-	list   []*packet // The queue's other memory.
+	list   []*packet          // The queue's other memory.
+	out    []udpsock.Datagram // The list, sealed, on its way
+	to     udpsock.Endpoint   // to the peer.
 
 	mu     sync.Mutex
 	opener *seal.Opener
@@ -88,7 +91,7 @@ func DialPath(ctx context.Context, server netip.AddrPort, o PathOptions, counter
 	p := newPath(o, s, true)
 	p.owned = true
 	p.sealer, p.opener = o.Keys.Client()
-	p.state.peer, p.state.known = s.system.resolve(server), true
+	p.state.peer, p.state.known = s.conn.Endpoint(server), true
 	p.eager.Store(true)
 	s.add(p)
 	return p, nil

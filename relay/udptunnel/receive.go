@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -18,7 +19,7 @@ type inbox struct {
 }
 
 // receive opens a packet and puts its records into held.
-func (p *Path) receive(data []byte, from *address, now time.Time, held *inbox) {
+func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held *inbox) {
 	p.mu.Lock()
 	records, newest, err := p.opener.Open(data)
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -126,7 +127,9 @@ func (p *Path) Flush() {
 // It is called with sendMu held. Used says that there are players' among them.
 func (p *Path) transmit(now time.Time, used bool) {
 	p.mu.Lock()
-	probes, to, known := p.due(now, used)
+	var probes [2]probe
+	var known bool
+	probes, p.to, known = p.due(now, used)
 	p.mu.Unlock()
 	if known {
 		for _, probe := range probes {
@@ -139,6 +142,7 @@ func (p *Path) transmit(now time.Time, used bool) {
 		release(p.list)
 		return
 	}
+	p.out = p.out[:0]
 	for _, packet := range p.list {
 		sealed, err := p.sealer.Seal(packet.data[:packet.n])
 		if err != nil {
@@ -147,15 +151,17 @@ func (p *Path) transmit(now time.Time, used bool) {
 			return
 		}
 		packet.n = len(sealed)
+		p.out = append(p.out, udpsock.Datagram{To: &p.to, Data: packet.data[:packet.n]})
 	}
-	unsent, why := p.socket.system.write(p.socket.conn, p.list, &to)
+	unsent, why := p.socket.conn.TryWrite(p.out)
 	p.counters.Sent.Add(uint64(len(p.list) - unsent))
+	clear(p.out)
 	release(p.list)
 	if unsent == 0 {
 		return
 	}
 	p.counters.Unsendable.Add(uint64(unsent))
-	if tooLong(why) {
+	if udpsock.IsTooLong(why) {
 		p.mu.Lock()
 		p.shrink(now)
 		p.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 type PublicPort interface {
 	// Deliver sends datagrams to players of the port. Their memory is valid until
 	// it returns.
-	Deliver(datagrams []udpsock.Outgoing)
+	Deliver(datagrams []udpsock.Datagram)
 	// FlowEnded notes that a flow has ended in its session. The port must call
 	// [ServerFlow.Close], once, unless it has already.
 	FlowEnded(f *ServerFlow)
@@ -119,7 +119,7 @@ func (d *PlayerDatagrams) Send() {
 // is reused for the next ones.
 type deliveries struct {
 	flows     []*ServerFlow // One for each record; nil where the flow is unknown or the record handled.
-	datagrams []udpsock.Outgoing
+	datagrams []udpsock.Datagram
 }
 
 // gather collects the datagrams from the first-th record on that leave by the port
@@ -136,7 +136,7 @@ func (d *deliveries) gather(first int, records []wire.Record, now int64) PublicP
 		if !f.answered.Load() {
 			f.answered.Store(true)
 		}
-		d.datagrams = append(d.datagrams, udpsock.Outgoing{To: &f.To, Data: records[i].Payload})
+		d.datagrams = append(d.datagrams, udpsock.Datagram{To: &f.To, Data: records[i].Payload})
 		d.flows[i] = nil
 	}
 	return port

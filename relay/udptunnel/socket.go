@@ -3,7 +3,6 @@ package udptunnel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -38,11 +37,10 @@ func release(all []*packet) {
 }
 
 // PacketSocket is a UDP socket on which sealed packets travel, those of one path at a
-// tunnel client and of all at a tunnel server. It is read by one goroutine and
-// written by any.
+// tunnel client and of all at a tunnel server. One goroutine reads it, any
+// goroutine writes it.
 type PacketSocket struct {
-	conn     *net.UDPConn
-	system   system
+	conn     *udpsock.Conn
 	counters *PathCounters
 
 	mu    sync.RWMutex
@@ -57,33 +55,21 @@ func ListenPackets(ctx context.Context, address string, counters *PathCounters) 
 
 // newSocket opens a socket. Network is udp, udp4 or udp6.
 func newSocket(ctx context.Context, network, address string, counters *PathCounters) (*PacketSocket, error) {
-	conn, err := new(net.ListenConfig).ListenPacket(ctx, network, address)
+	conn, err := udpsock.Listen(ctx, network, address, udpsock.Options{
+		Destinations: true,
+		Coalesce:     true,
+		ProbeMTU:     true,
+		ReadBuffer:   udpsock.SocketBuffer,
+		WriteBuffer:  udpsock.SocketBuffer,
+	})
 	if err != nil {
 		return nil, err
 	}
-	udp, ok := conn.(*net.UDPConn)
-	if !ok {
-		_ = conn.Close()
-		return nil, fmt.Errorf("listen on %s: got a %T", address, conn)
-	}
-	// As much as the system gives: packets come in bursts.
-	_ = udp.SetReadBuffer(udpsock.SocketBuffer)
-	_ = udp.SetWriteBuffer(udpsock.SocketBuffer)
-	s := &PacketSocket{conn: udp, counters: counters, paths: map[uint64]*Path{}}
-	if err := s.system.prepare(udp); err != nil {
-		_ = udp.Close()
-		return nil, err
-	}
-	return s, nil
+	return &PacketSocket{conn: conn, counters: counters, paths: map[uint64]*Path{}}, nil
 }
 
 // Address is where the socket is bound.
-func (s *PacketSocket) Address() netip.AddrPort {
-	if a, ok := s.conn.LocalAddr().(*net.UDPAddr); ok {
-		return a.AddrPort()
-	}
-	return netip.AddrPort{}
-}
+func (s *PacketSocket) Address() netip.AddrPort { return s.conn.LocalAddr() }
 
 // Close closes the socket, by which Serve ends.
 func (s *PacketSocket) Close() { _ = s.conn.Close() }
@@ -116,14 +102,21 @@ const readPause = 10 * time.Millisecond
 func (s *PacketSocket) Serve() {
 	r := &receiver{socket: s}
 	for {
-		err := s.system.read(s.conn, r)
+		batch, err := s.conn.Read()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			// Some systems report here that an earlier packet was not taken.
 			time.Sleep(readPause)
+			continue
 		}
+		for i := range batch.Len() {
+			from := batch.Endpoint(i)
+			r.take(batch.Data(i), &from)
+		}
+		r.flush()
+		batch.Release()
 	}
 }
 
@@ -134,12 +127,10 @@ type receiver struct {
 	path   *Path // Whose records are held.
 	now    time.Time
 	held   inbox
-
-	reading reading
 }
 
-// take takes one packet. Its memory is held until flush.
-func (r *receiver) take(data []byte, from *address) {
+// take processes one packet. Its memory is held until flush.
+func (r *receiver) take(data []byte, from *udpsock.Endpoint) {
 	id, ok := seal.ID(data)
 	if r.path == nil || r.path.id != id || !ok {
 		r.flush()
@@ -147,8 +138,8 @@ func (r *receiver) take(data []byte, from *address) {
 		r.path = r.socket.paths[id]
 		r.socket.mu.RUnlock()
 		if r.path == nil || !ok {
-			// Not answered: an answer would tell strangers that somebody is here, and
-			// could be had sent to a third.
+			// Not answered: an answer would show anyone who asks that this port is
+			// in use, and a forged source would have it sent to a third party.
 			r.path = nil
 			r.socket.counters.Unknown.Add(1)
 			return

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -34,9 +35,9 @@ var sizes = [...]int{wire.PacketSize, 1392, 1452}
 
 // state is what is known of a path.
 type state struct {
-	peer  address // Where to send.
-	known bool    // Whether that is known.
-	ended bool    // The path was closed.
+	peer  udpsock.Endpoint // Where to send.
+	known bool             // Whether that is known.
+	ended bool             // The path was closed.
 
 	asked    uint64    // The number of the last probe,
 	askedAt  time.Time // and when it was sent.
@@ -82,7 +83,7 @@ func (p *Path) setUp(up bool) {
 }
 
 // heard notes that an authentic packet has come. It is called with mu held.
-func (p *Path) heard(from *address, newest bool, now time.Time) {
+func (p *Path) heard(from *udpsock.Endpoint, newest bool, now time.Time) {
 	s := &p.state
 	s.heardAt = now
 	if p.client || !newest || s.ended || (s.known && s.peer == *from) {
@@ -116,7 +117,7 @@ func (p *Path) answered(number uint64, now time.Time) {
 
 // due returns the probes to be sent with what is sent now, and where to. It is
 // called with mu held. Used says that players' records are being sent.
-func (p *Path) due(now time.Time, used bool) (probes [2]probe, to address, known bool) {
+func (p *Path) due(now time.Time, used bool) (probes [2]probe, to udpsock.Endpoint, known bool) {
 	s := &p.state
 	if !s.known {
 		return probes, to, false

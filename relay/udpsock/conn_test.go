@@ -15,16 +15,20 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-func packetConn(t testing.TB, c *net.UDPConn) *udpsock.Conn {
+// open makes a Conn of a socket, whose reads fail the test if datagrams are lost.
+func open(t testing.TB, c *net.UDPConn, options ...func(*udpsock.Options)) *udpsock.Conn {
 	t.Helper()
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetReadBuffer(4 << 20)
-	_ = c.SetReadDeadline(time.Now().Add(await.Timeout)) // What is lost fails the test.
-	p, err := udpsock.New(c)
+	_ = c.SetReadDeadline(time.Now().Add(await.Timeout))
+	o := udpsock.Options{ReadBuffer: udpsock.SocketBuffer}
+	for _, set := range options {
+		set(&o)
+	}
+	conn, err := udpsock.New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return conn
 }
 
 // sockets returns a socket at an address and one connected to it.
@@ -47,22 +51,25 @@ func sockets(t testing.TB, network, address string) (listening, connected *net.U
 	return listening, connected
 }
 
-// arrive reads until all of want has come, in its order.
+// arrive reads until all of want has arrived, in order.
 func arrive(t testing.TB, c *udpsock.Conn, want [][]byte) (sources []netip.AddrPort) {
 	t.Helper()
 	for len(want) > 0 {
-		packets, err := c.Read()
+		batch, err := c.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range packets.Len() {
-			if got := packets.Data(i); len(want) == 0 || !bytes.Equal(got, want[0]) {
+		for i := range batch.Len() {
+			if got := batch.Data(i); len(want) == 0 || !bytes.Equal(got, want[0]) {
 				t.Fatalf("%d bytes arrive, with %d datagrams still to come", len(got), len(want))
 			}
 			want = want[1:]
-			sources = append(sources, packets.Source(i))
+			sources = append(sources, batch.Source(i))
+			if batch.Endpoint(i) == (udpsock.Endpoint{}) {
+				t.Fatal("a datagram without an endpoint")
+			}
 		}
-		packets.Release()
+		batch.Release()
 	}
 	return sources
 }
@@ -86,17 +93,17 @@ var mixed = []int{
 	wire.MaxDatagram, 1, 1, 1, 1, 0, 5, 1200, 1200, 1200, 1200, 1199,
 }
 
-func TestPackets_ArriveWholeAndInOrder(t *testing.T) {
+func TestConn_DatagramsArriveWholeAndInOrder(t *testing.T) {
 	for _, address := range []struct{ network, address string }{
 		{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}, {"udp", ":0"},
 	} {
 		t.Run(address.network, func(t *testing.T) {
 			l, c := sockets(t, address.network, address.address)
-			there, here := packetConn(t, l), packetConn(t, c)
+			there, here := open(t, l), open(t, c)
 			all := datagrams(mixed...)
-			out := make([]udpsock.Outgoing, len(all))
+			out := make([]udpsock.Datagram, len(all))
 			for i, data := range all {
-				out[i] = udpsock.Outgoing{Data: data}
+				out[i] = udpsock.Datagram{Data: data}
 			}
 			if n := here.Write(out); n != 0 {
 				t.Errorf("%d refused", n)
@@ -106,7 +113,7 @@ func TestPackets_ArriveWholeAndInOrder(t *testing.T) {
 					t.Fatalf("a datagram from %s, want %s", from, c.LocalAddr())
 				}
 			}
-			player := there.Endpoint(c.LocalAddr().(*net.UDPAddr).AddrPort(), nil)
+			player := there.Endpoint(c.LocalAddr().(*net.UDPAddr).AddrPort())
 			for i := range out {
 				out[i].To = &player
 			}
@@ -118,18 +125,18 @@ func TestPackets_ArriveWholeAndInOrder(t *testing.T) {
 	}
 }
 
-func TestPackets_EachGetsItsHead(t *testing.T) {
+func TestConn_EachDatagramHasItsHead(t *testing.T) {
 	l, c := sockets(t, "udp4", "127.0.0.1:0")
-	there, here := packetConn(t, l), packetConn(t, c)
+	there, here := open(t, l), open(t, c)
 	head := []byte("head")
 	sizes := make([]int, 300) // More than one system call takes.
-	var out []udpsock.Outgoing
+	var out []udpsock.Datagram
 	var want [][]byte
 	for i := range sizes {
 		sizes[i] = 20 + i/100
 	}
 	for _, data := range datagrams(sizes...) {
-		out = append(out, udpsock.Outgoing{Head: head, Data: data})
+		out = append(out, udpsock.Datagram{Head: head, Data: data})
 		want = append(want, append(bytes.Clone(head), data...))
 	}
 	if n := here.Write(out); n != 0 {
@@ -138,39 +145,39 @@ func TestPackets_EachGetsItsHead(t *testing.T) {
 	arrive(t, there, want)
 }
 
-func TestPackets_FlowsKeepApart(t *testing.T) {
+func TestConn_DatagramsReachTheirReceivers(t *testing.T) {
 	l, first := sockets(t, "udp4", "127.0.0.1:0")
 	second, err := net.DialUDP("udp", nil, l.LocalAddr().(*net.UDPAddr))
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := packetConn(t, l)
+	there := open(t, l)
 	to := []udpsock.Endpoint{
-		there.Endpoint(first.LocalAddr().(*net.UDPAddr).AddrPort(), nil),
-		there.Endpoint(second.LocalAddr().(*net.UDPAddr).AddrPort(), nil),
+		there.Endpoint(first.LocalAddr().(*net.UDPAddr).AddrPort()),
+		there.Endpoint(second.LocalAddr().(*net.UDPAddr).AddrPort()),
 	}
-	var out []udpsock.Outgoing
+	var out []udpsock.Datagram
 	var want [2][][]byte
 	for i, data := range datagrams(make([]int, 120)...) {
 		data = binary.BigEndian.AppendUint32(data, uint32(i))
 		flow := i / 3 % 2
-		out = append(out, udpsock.Outgoing{To: &to[flow], Data: data})
+		out = append(out, udpsock.Datagram{To: &to[flow], Data: data})
 		want[flow] = append(want[flow], data)
 	}
 	if n := there.Write(out); n != 0 {
 		t.Errorf("%d refused", n)
 	}
-	arrive(t, packetConn(t, first), want[0])
-	arrive(t, packetConn(t, second), want[1])
+	arrive(t, open(t, first), want[0])
+	arrive(t, open(t, second), want[1])
 }
 
-func TestPackets_OneThatIsRefusedTakesNoOtherWithIt(t *testing.T) {
+func TestConn_RefusedDatagramsAffectNoOthers(t *testing.T) {
 	l, c := sockets(t, "udp4", "127.0.0.1:0")
-	there, here := packetConn(t, l), packetConn(t, c)
-	good := there.Endpoint(c.LocalAddr().(*net.UDPAddr).AddrPort(), nil)
-	bad := there.Endpoint(netip.MustParseAddrPort("127.0.0.1:0"), nil) // There is no such port.
+	there, here := open(t, l), open(t, c)
+	good := there.Endpoint(c.LocalAddr().(*net.UDPAddr).AddrPort())
+	bad := there.Endpoint(netip.MustParseAddrPort("127.0.0.1:0")) // There is no such port.
 	all := datagrams(50, 50, 50, 50)
-	out := []udpsock.Outgoing{
+	out := []udpsock.Datagram{
 		{To: &good, Data: all[0]}, {To: &bad, Data: all[0]}, {To: &bad, Data: all[1]},
 		{To: &good, Data: all[1]}, {To: &good, Data: all[2]}, {To: &bad, Data: make([]byte, wire.MaxDatagram+1)},
 		{To: &good, Data: all[3]},
@@ -181,12 +188,12 @@ func TestPackets_OneThatIsRefusedTakesNoOtherWithIt(t *testing.T) {
 	arrive(t, here, all)
 }
 
-func TestPackets_AClosedPortFailsReadsAndNoWrites(t *testing.T) {
+func TestConn_ClosedPortFailsReadsAndNoWrites(t *testing.T) {
 	l, c := sockets(t, "udp4", "127.0.0.1:0")
 	_ = l.Close()
-	here := packetConn(t, c)
+	here := open(t, c)
 	for range 5 {
-		if n := here.Write([]udpsock.Outgoing{{Data: []byte("anybody")}, {Data: []byte("there?")}}); n != 0 {
+		if n := here.Write([]udpsock.Datagram{{Data: []byte("anybody")}, {Data: []byte("there?")}}); n != 0 {
 			t.Fatalf("%d refused", n)
 		}
 	}
@@ -197,15 +204,15 @@ func TestPackets_AClosedPortFailsReadsAndNoWrites(t *testing.T) {
 	if _, err := here.Read(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("reading a closed socket: %v", err)
 	}
-	if n := here.Write([]udpsock.Outgoing{{Data: []byte("late")}}); n != 0 {
+	if n := here.Write([]udpsock.Datagram{{Data: []byte("late")}}); n != 0 {
 		t.Errorf("%d refused on a closed socket", n)
 	}
 }
 
-func BenchmarkPackets(b *testing.B) {
+func BenchmarkConn(b *testing.B) {
 	l, c := sockets(b, "udp4", "127.0.0.1:0")
-	there, here := packetConn(b, l), packetConn(b, c)
-	out := make([]udpsock.Outgoing, 16)
+	there, here := open(b, l), open(b, c)
+	out := make([]udpsock.Datagram, 16)
 	for i := range out {
 		out[i].Data = make([]byte, 200)
 	}
@@ -213,12 +220,12 @@ func BenchmarkPackets(b *testing.B) {
 	for b.Loop() {
 		here.Write(out)
 		for got := 0; got < len(out); {
-			packets, err := there.Read()
+			batch, err := there.Read()
 			if err != nil {
 				b.Fatal(err)
 			}
-			got += packets.Len()
-			packets.Release()
+			got += batch.Len()
+			batch.Release()
 		}
 	}
 }
