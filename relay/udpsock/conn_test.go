@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -186,6 +187,10 @@ func TestConn_RefusedDatagramsAffectNoOthers(t *testing.T) {
 		t.Errorf("%d refused, want 3", n)
 	}
 	arrive(t, here, all)
+	if n, err := there.TryWrite(out); n != 3 || err == nil || udpsock.IsTooLong(err) != (runtime.GOOS == "linux") {
+		t.Errorf("%d not sent, want 3, the last because it is too long: %v", n, err)
+	}
+	arrive(t, here, all)
 }
 
 func TestConn_ClosedPortFailsReadsAndNoWrites(t *testing.T) {
@@ -206,6 +211,9 @@ func TestConn_ClosedPortFailsReadsAndNoWrites(t *testing.T) {
 	}
 	if n := here.Write([]udpsock.Datagram{{Data: []byte("late")}}); n != 0 {
 		t.Errorf("%d refused on a closed socket", n)
+	}
+	if n, err := here.TryWrite([]udpsock.Datagram{{Data: []byte("too")}, {Data: []byte("late")}}); n != 2 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%d not sent on a closed socket, want 2: %v", n, err)
 	}
 }
 

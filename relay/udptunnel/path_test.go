@@ -309,7 +309,13 @@ func FuzzPacket(f *testing.F) {
 	})
 }
 
-func BenchmarkPath(b *testing.B) {
+func BenchmarkPath(b *testing.B) { benchmarkPath(b, 200, 1) }
+
+func BenchmarkPathBurst(b *testing.B) { benchmarkPath(b, 1100, 64) }
+
+// benchmarkPath sends datagrams of a size in bytes, and flushes after a burst of so
+// many.
+func benchmarkPath(b *testing.B, size, burst int) {
 	client, server := pair(b, "127.0.0.1")
 	arrived := make(chan struct{}, 1<<16)
 	server.mu.Lock()
@@ -320,10 +326,10 @@ func BenchmarkPath(b *testing.B) {
 		return nil
 	}
 	server.mu.Unlock()
-	payload := make([]byte, 200)
+	payload := make([]byte, size)
 	lost := time.After(await.Timeout)
 	b.ReportAllocs()
-	inFlight := 0
+	inFlight, sent := 0, 0
 	for b.Loop() {
 		if inFlight == 256 {
 			select {
@@ -334,7 +340,9 @@ func BenchmarkPath(b *testing.B) {
 			inFlight--
 		}
 		client.Put(datagram(payload))
-		client.Flush()
 		inFlight++
+		if sent++; sent%burst == 0 {
+			client.Flush()
+		}
 	}
 }
