@@ -1100,6 +1100,29 @@ type Unauthenticated = Error
 // Unavailable The body of every error.
 type Unavailable = Error
 
+// Limits and defaults of schemas and of their properties: the most items of an array, the most
+// characters of a string, the largest number.
+const (
+	MaxAllocationOptionsUDPIdleSeconds     = 3600
+	DefaultAllocationOptionsUDPIdleSeconds = 60
+	MaxAllocationReportReason              = 500
+	MaxDeviceApprovalUserCode              = 32
+	MaxDeviceName                          = 100
+	MaxDrainSeconds                        = 604800
+	MaxHelloAgentVersion                   = 100
+	MaxHelloPlatform                       = 100
+	MaxLabel                               = 100
+	MaxLocalHost                           = 253
+	MaxLoginRequestEmail                   = 254
+	MaxLoginRequestPassword                = 1024
+	MaxPort                                = 65535
+	MaxRegion                              = 50
+	MaxStatusReportAllocations             = 1000
+	MaxTunnelServerSettingsPublicHost      = 253
+	MaxLimit                               = 1000
+	DefaultLimit                           = 1000
+)
+
 // ListAllocationsParams defines parameters for ListAllocations.
 type ListAllocationsParams struct {
 	// Limit How many to return at most.

@@ -16,9 +16,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// defaultIdle is the contract's default of udpIdleSeconds.
-const defaultIdle = 60
-
 // udpPort is the public port of a UDP allocation. While it drains its socket stays
 // open for the flows it has, and datagrams of others are dropped. It implements
 // [udptunnel.PublicPort].
@@ -179,7 +176,7 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 		p.ports.counters.drop(drop, 1)
 		return
 	}
-	idle := defaultIdle
+	idle := types.DefaultAllocationOptionsUDPIdleSeconds
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
 		idle = *o
 	}

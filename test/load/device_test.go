@@ -29,8 +29,6 @@ const (
 	deadline     = 9 * time.Second
 	backoffMin   = 250 * time.Millisecond
 	backoffMax   = 4 * time.Second
-
-	reportsPerMessage = 1000 // The contract's limit.
 )
 
 // device speaks for an enrolled device on its control channel, and does nothing
@@ -207,7 +205,7 @@ func (d *device) obey(ws *websocket.Conn, data []byte) error {
 		reports = append(reports, types.AllocationReport{ID: a.ID, State: types.ReportReady})
 	}
 	d.mu.Unlock()
-	for part := range slices.Chunk(reports, reportsPerMessage) {
+	for part := range slices.Chunk(reports, types.MaxStatusReportAllocations) {
 		report := types.StatusReport{Type: types.TypeStatus, Revision: message.Revision, Allocations: part}
 		if err := ws.WriteJSON(report); err != nil {
 			return err

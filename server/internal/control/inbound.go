@@ -13,14 +13,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Limits of the contract's schemas Hello and StatusReport.
-const (
-	maxLabel   = 100
-	maxReports = 1000
-	maxReason  = 500
-	maxPort    = 65535
-	maxPlayers = math.MaxInt32 // As many as the database can hold.
-)
+// maxPlayers is the largest number of players that the database can hold.
+const maxPlayers = math.MaxInt32
 
 var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -68,15 +62,15 @@ func decode(data []byte) (any, error) {
 }
 
 func checkHello(hello types.Hello) error {
-	if !text(hello.AgentVersion, maxLabel) {
-		return unacceptable("agentVersion: at most %d characters, no NUL", maxLabel)
+	if !text(hello.AgentVersion, types.MaxHelloAgentVersion) {
+		return unacceptable("agentVersion: at most %d characters, no NUL", types.MaxHelloAgentVersion)
 	}
-	if !text(hello.Platform, maxLabel) {
-		return unacceptable("platform: at most %d characters, no NUL", maxLabel)
+	if !text(hello.Platform, types.MaxHelloPlatform) {
+		return unacceptable("platform: at most %d characters, no NUL", types.MaxHelloPlatform)
 	}
 	if relay := hello.Relay; relay != nil {
-		if relay.Port < 1 || relay.Port > maxPort {
-			return unacceptable("relay.port: 1 to %d", maxPort)
+		if relay.Port < 1 || relay.Port > types.MaxPort {
+			return unacceptable("relay.port: 1 to %d", types.MaxPort)
 		}
 		if !fingerprintPattern.MatchString(relay.Fingerprint) {
 			return unacceptable("relay.fingerprint: 64 lower-case hexadecimal digits")
@@ -86,8 +80,8 @@ func checkHello(hello types.Hello) error {
 }
 
 func checkReport(report types.StatusReport) error {
-	if len(report.Allocations) > maxReports {
-		return unacceptable("allocations: at most %d", maxReports)
+	if len(report.Allocations) > types.MaxStatusReportAllocations {
+		return unacceptable("allocations: at most %d", types.MaxStatusReportAllocations)
 	}
 	if n := report.Players; n != nil && (*n < 0 || *n > maxPlayers) {
 		return unacceptable("players: 0 to %d", maxPlayers)
@@ -96,8 +90,8 @@ func checkReport(report types.StatusReport) error {
 		if !a.State.Valid() {
 			return unacceptable("state: ready or failed")
 		}
-		if a.Reason != nil && !text(*a.Reason, maxReason) {
-			return unacceptable("reason: at most %d characters, no NUL", maxReason)
+		if a.Reason != nil && !text(*a.Reason, types.MaxAllocationReportReason) {
+			return unacceptable("reason: at most %d characters, no NUL", types.MaxAllocationReportReason)
 		}
 	}
 	return nil

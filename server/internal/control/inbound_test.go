@@ -59,7 +59,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		switch m := message.(type) {
 		case types.Hello:
-			if len(m.AgentVersion) > 4*maxLabel || strings.Contains(m.Platform, "\x00") {
+			if len(m.AgentVersion) > 4*types.MaxHelloAgentVersion || strings.Contains(m.Platform, "\x00") {
 				t.Fatalf("accepted %+v", m)
 			}
 		case types.StatusReport:

@@ -14,11 +14,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// The defaults of an allocation, as the contract has them.
+// The defaults of an allocation that the contract gives in words.
 const (
-	defaultLocalHost      = "127.0.0.1"
-	defaultUDPIdleSeconds = 60
-	defaultDrainSeconds   = 3600
+	defaultLocalHost    = "127.0.0.1"
+	defaultDrainSeconds = 3600
 )
 
 // firstFreePort is the lowest port that may be asked for without being an admin:
@@ -63,14 +62,14 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		Port:           valueOr(create.Port, 0),
 		Name:           valueOr(create.Name, ""),
 		ProxyProtocol:  string(types.ProxyProtocolNone),
-		UDPIdleSeconds: defaultUDPIdleSeconds,
+		UDPIdleSeconds: types.DefaultAllocationOptionsUDPIdleSeconds,
 	}
 	if create.Protocol == types.CreateTCPUDP {
 		allocation.Protocols = []string{string(types.ProtocolTCP), string(types.ProtocolUDP)}
 	}
 	if options := create.Options; options != nil {
 		allocation.ProxyProtocol = string(valueOr(options.ProxyProtocol, types.ProxyProtocolNone))
-		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, defaultUDPIdleSeconds)
+		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, types.DefaultAllocationOptionsUDPIdleSeconds)
 	}
 	if err := mayTake(ctx, create.Port); err != nil {
 		return nil, err

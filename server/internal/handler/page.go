@@ -6,15 +6,13 @@ import (
 	"strconv"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 )
-
-// maxPage is how many rows a list returns where no limit is given.
-const maxPage = 1000
 
 // page asks the database for one row more than wanted: whether it comes tells
 // whether there is a next page.
 func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
-	wanted = maxPage
+	wanted = types.DefaultLimit
 	if limit != nil {
 		wanted = *limit
 	}
