@@ -80,6 +80,7 @@ var rooms = []struct {
 	{"./internal/wstest", nil},
 	{"./internal/backoff", nil},
 	{"./internal/channel", []string{"./internal/backoff"}},
+	{"./internal/controlclient", []string{"./gen/types", "./internal/channel", "./internal/backoff"}},
 	{"./internal/diagnostics", nil},
 	{"./internal/contracttest", []string{"."}},
 	{"./relay/wire", nil},
