@@ -162,12 +162,14 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.control = newControl(s)
+	if s.control, err = newControl(s); err != nil {
+		return nil, err
+	}
 	s.ports = publicport.New(publicport.Options{
 		BindHost: o.BindHost,
 		Clients:  players{s.clients},
 		Limits:   o.Limits.PortLimits,
-		Changed:  s.control.report,
+		Changed:  s.control.Report,
 		Logger:   s.log,
 	})
 	return s, nil
@@ -188,7 +190,7 @@ func (s *Server) Renew(c tls.Certificate) error {
 		return err
 	}
 	if !served {
-		s.control.reconnect("the tunnel server has another key")
+		s.control.Reconnect("the tunnel server has another key") // The hello names the key.
 	}
 	return nil
 }
@@ -249,7 +251,7 @@ func (s *Server) tick(ctx context.Context) {
 			return
 		case now := <-ticker.C:
 			s.ports.Tick(now)
-			s.control.reportPlayers(now)
+			s.control.ReportPlayers(now)
 			s.clients.Tick(now)
 		}
 	}

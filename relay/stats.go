@@ -26,8 +26,8 @@ type Stats struct {
 // Stats returns counts. It may be called at any time, from any goroutine.
 func (s *Server) Stats() Stats {
 	stats := Stats{
-		ControlChannel:  s.control.attached(),
-		ControlChannels: s.control.channels.Load(),
+		ControlChannel:  s.control.Connected(),
+		ControlChannels: s.control.Channels(),
 		PortStats:       s.ports.Stats(),
 		ClientStats:     s.clients.Stats(),
 		Dropped:         map[string]uint64{},

@@ -116,13 +116,11 @@ func (i *Identity) ToAnnounce() string {
 	return i.served.fingerprint
 }
 
-// Announced notes that the panel knows a fingerprint, and reports whether it is the
-// one that it should know.
-func (i *Identity) Announced(fingerprint string) bool {
+// Announced serves the next certificate if the panel knows its fingerprint.
+func (i *Identity) Announced(fingerprint string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.next != nil && i.next.fingerprint == fingerprint {
 		i.served, i.next = i.next, nil
 	}
-	return i.next == nil && i.served.fingerprint == fingerprint
 }
