@@ -25,10 +25,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// maxControlMessage bounds one message of the panel. A snapshot spends about
-// 300 bytes on an allocation, so that it holds every port of a tunnel server.
-const maxControlMessage = 32 << 20
-
 // Options say for whom an agent works and what it may reach.
 type Options struct {
 	// Client talks to the panel with the device's token. Required.
@@ -70,19 +66,16 @@ type Agent struct {
 	opts    Options
 	log     *slog.Logger
 	links   dataPlane
+	control *control
 	state   *stateFile[types.ClientSnapshot]
 	events  emitter
 	metrics prometheus.Collector
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
 
-	// mu makes one step of applying a desired state and of reporting on one, so
-	// that a report never names a revision that was not applied.
-	mu       sync.Mutex
-	desired  desired
-	conn     *channel.Conn             // nil until it has sent a snapshot.
-	connects uint64                    // How many conns there were.
-	sent     map[int64]allocationState // What conn was told.
-	shown    map[int64]shownAllocation // What OnEvent was told.
+	// mu is taken by control's Reports: control is not called with it held.
+	mu      sync.Mutex
+	desired desired
+	shown   map[int64]shownAllocation // What OnEvent was told.
 }
 
 // New makes an agent.
@@ -98,25 +91,28 @@ func New(o Options) (*Agent, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Version, o.Platform = describe(o.Version, o.Platform)
-	if o.Channel.MaxMessage == 0 {
-		o.Channel.MaxMessage = maxControlMessage
+	a, err := newAgent(o)
+	if err != nil {
+		return nil, err
 	}
-	a := newAgent(o)
 	links := newLinks(linkOptions{
-		Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams, Supervised: a.attached,
+		Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams, Supervised: a.control.Connected,
 	})
-	a.links, a.metrics = links, metrics{links: links, agent: a}
+	a.links, a.metrics = links, metrics{links: links, control: a.control}
 	return a, nil
 }
 
-func newAgent(o Options) *Agent {
-	return &Agent{
+func newAgent(o Options) (*Agent, error) {
+	a := &Agent{
 		opts:    o,
 		log:     o.Logger,
 		state:   newStateFile[types.ClientSnapshot](o.StateFile, o.Logger),
 		events:  emitter{on: o.OnEvent},
 		changed: make(chan struct{}, 1),
 	}
+	var err error
+	a.control, err = newControl(a)
+	return a, err
 }
 
 // describe fills in what the panel is told of this program.
@@ -146,7 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.resume()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.links.Run(inner) })
-	group.Go(func() error { return a.control(inner) })
+	group.Go(func() error { return a.runControl(inner) })
 	group.Go(func() error { return a.report(inner) })
 	return a.events.stopped(ctx, group.Wait())
 }

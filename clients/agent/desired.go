@@ -8,11 +8,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
-// desired is what the panel wants, as far as the snapshots and changes of one
-// control channel tell. A value is not changed once made: the one applied is
-// read while the next one is put together.
+// desired is what the panel wants of this agent. A value does not change once
+// made: the one applied is read while the next one is put together.
 type desired struct {
 	revision    int64
 	allocations map[int64]types.ClientAllocation
@@ -20,38 +20,21 @@ type desired struct {
 }
 
 func fromSnapshot(m types.ClientSnapshot) desired {
-	d := desired{
-		revision:    m.Revision,
-		allocations: make(map[int64]types.ClientAllocation, len(m.Allocations)),
-		servers:     make(map[uuid.UUID]types.ClientServer, len(m.Servers)),
-	}
-	d.put(m.Allocations, m.Servers)
-	return d
+	return desired{}.with(types.ClientChange{Revision: m.Revision, Allocations: m.Allocations, Servers: m.Servers})
 }
 
-// with returns the state after a change that follows it directly.
+// with returns the state after a change.
 func (d desired) with(m types.ClientChange) desired {
-	next := desired{revision: m.Revision, allocations: maps.Clone(d.allocations), servers: maps.Clone(d.servers)}
-	for _, id := range m.RemovedAllocations {
-		delete(next.allocations, id)
-	}
-	for _, id := range m.RemovedServers {
-		delete(next.servers, id)
-	}
-	next.put(m.Allocations, m.Servers)
-	return next
-}
-
-func (d desired) put(allocations []types.ClientAllocation, servers []types.ClientServer) {
-	for _, a := range allocations {
-		d.allocations[a.ID] = a
-	}
-	for _, s := range servers {
-		d.servers[s.ID] = s
+	return desired{
+		revision: m.Revision,
+		allocations: controlclient.Merge(d.allocations, m.RemovedAllocations, m.Allocations,
+			func(a types.ClientAllocation) (int64, types.ClientAllocation) { return a.ID, a }),
+		servers: controlclient.Merge(d.servers, m.RemovedServers, m.Servers,
+			func(s types.ClientServer) (uuid.UUID, types.ClientServer) { return s.ID, s }),
 	}
 }
 
-// snapshot is the message that says the same.
+// snapshot is the message that describes the state.
 func (d desired) snapshot() *types.ClientSnapshot {
 	return &types.ClientSnapshot{
 		Type:        types.TypeClientSnapshot,
@@ -61,8 +44,8 @@ func (d desired) snapshot() *types.ClientSnapshot {
 	}
 }
 
-// serverList is sorted by address and allocationList by id, so that the same
-// state always looks the same.
+// serverList is sorted by address and allocationList by id, so that equal states
+// make equal lists.
 func (d desired) serverList() []types.ClientServer {
 	return slices.SortedFunc(maps.Values(d.servers), func(a, b types.ClientServer) int {
 		return cmp.Or(cmp.Compare(a.Address, b.Address), slices.Compare(a.ID[:], b.ID[:]))

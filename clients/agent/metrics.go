@@ -11,8 +11,8 @@ import (
 // asked for. No label names an allocation or a tunnel server: what is wrong with
 // which of them the log says and the panel shows.
 type metrics struct {
-	links *links
-	agent *Agent
+	links   *links
+	control *control
 }
 
 func metricDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -57,9 +57,12 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
 	}
-	up, connects := m.agent.controlChannels()
+	up := int64(0)
+	if m.control.Connected() {
+		up = 1
+	}
 	gauge(controlUpDesc, up)
-	counter(reconnectsDesc, max(connects, 1)-1)
+	counter(reconnectsDesc, max(m.control.Channels(), 1)-1)
 	links := m.links.countLinks()
 	for state, name := range map[linkState]string{linkDialling: "dialling", linkUp: "up", linkDown: "down"} {
 		gauge(linksDesc, int64(links[state]), name)
@@ -88,15 +91,4 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(droppedDesc, n, reason)
 	}
 	counter(failuresDesc, c.targetFailures.Load())
-}
-
-// controlChannels tells whether there is a control channel (1) or none (0), and
-// how many there ever were.
-func (a *Agent) controlChannels() (up int64, connects uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.conn != nil {
-		up = 1
-	}
-	return up, a.connects
 }

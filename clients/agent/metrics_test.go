@@ -55,7 +55,7 @@ func awaitMetrics(t *testing.T, registry *prometheus.Registry, series string) {
 func TestMetrics_BothEndsCountWhatPasses(t *testing.T) {
 	atServer, atAgent := prometheus.NewPedanticRegistry(), prometheus.NewPedanticRegistry()
 	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Metrics = atServer }})
-	if err := atAgent.Register(metrics{links: d.agent, agent: newAgent(Options{})}); err != nil {
+	if err := atAgent.Register(metrics{links: d.agent, control: new(control)}); err != nil {
 		t.Fatal(err)
 	}
 	tcp := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {

@@ -4,16 +4,8 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-)
-
-const (
-	// reportsPerMessage and maxReason are the contract's limits of a
-	// StatusReport.
-	reportsPerMessage = 1000
-	maxReason         = 500
 )
 
 // allocationState is a report in a form that can be compared.
@@ -28,8 +20,8 @@ type shownAllocation struct {
 	allocationState
 }
 
-// report tells the panel and whoever watches what has become of the desired
-// state, each time it may have changed.
+// report sends the panel and the events what has become of the desired state,
+// each time that it may have changed.
 func (a *Agent) report(ctx context.Context) error {
 	for {
 		select {
@@ -37,65 +29,33 @@ func (a *Agent) report(ctx context.Context) error {
 			return nil
 		case <-a.changed:
 		}
-		for _, event := range a.look() {
+		a.control.Report()
+		for _, event := range a.changes() {
 			a.events.emit(event)
 		}
 	}
 }
 
-// look compares the reports with what was told of them, tells the panel the
-// difference, and returns what to tell whoever watches.
-func (a *Agent) look() []Event {
+// reports returns what is true of the allocations now. It is called with mu held.
+func (a *Agent) reports() []types.AllocationReport {
+	return slices.DeleteFunc(a.links.Reports(), func(r types.AllocationReport) bool {
+		_, ok := a.desired.allocations[r.ID]
+		return !ok
+	})
+}
+
+// changes returns the events since it was last called.
+func (a *Agent) changes() []Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := map[int64]allocationState{}
-	for _, r := range a.links.Reports() {
-		if _, ok := a.desired.allocations[r.ID]; !ok {
-			continue
-		}
+	for _, r := range a.reports() {
 		s := allocationState{state: r.State}
 		if r.Reason != nil {
 			s.reason = *r.Reason
 		}
 		now[r.ID] = s
 	}
-	a.tellPanel(now)
-	return a.changes(now)
-}
-
-// tellPanel sends what differs from what this channel was told. An error needs
-// no care: the channel has ended, and the next one is told everything.
-func (a *Agent) tellPanel(now map[int64]allocationState) {
-	if a.conn == nil {
-		return
-	}
-	var reports []types.AllocationReport
-	for _, id := range slices.Sorted(maps.Keys(now)) {
-		s := now[id]
-		if told, ok := a.sent[id]; ok && told == s {
-			continue
-		}
-		report := types.AllocationReport{ID: id, State: s.state}
-		if s.reason != "" {
-			reason := s.reason
-			if len(reason) > maxReason {
-				reason = strings.ToValidUTF8(reason[:maxReason], "")
-			}
-			report.Reason = &reason
-		}
-		reports = append(reports, report)
-	}
-	a.sent = now
-	for part := range slices.Chunk(reports, reportsPerMessage) {
-		message := types.StatusReport{Type: types.TypeStatus, Revision: a.desired.revision, Allocations: part}
-		if a.conn.Send(message) != nil {
-			return
-		}
-	}
-}
-
-// changes returns the events since it was last called.
-func (a *Agent) changes(now map[int64]allocationState) []Event {
 	var events []Event
 	shown := map[int64]shownAllocation{}
 	for _, id := range slices.Sorted(maps.Keys(a.shown)) {
