@@ -18,6 +18,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
@@ -56,9 +57,9 @@ type relayDialler struct {
 	http      *http.Transport // For the upgrade of stream data connections.
 }
 
-func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration, p *pacer) *relayDialler {
+func newRelayDialler(address, fingerprint string, proxy func(*http.Request) (*url.URL, error), timeout time.Duration, p *pacing.Pacer) *relayDialler {
 	d := &relayDialler{address: address, timeout: timeout}
-	d.open = p.dialContext((&net.Dialer{Timeout: min(timeout, connectTimeout), Control: chooseCongestion}).DialContext)
+	d.open = p.Dialer(net.Dialer{Timeout: min(timeout, connectTimeout)})
 	d.websocket = websocket.Dialer{
 		Proxy:            proxy,
 		NetDialContext:   d.connect,

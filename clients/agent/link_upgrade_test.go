@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
@@ -39,7 +40,7 @@ func answering(t *testing.T, answer func(key string) string) (io.ReadCloser, err
 		_, _ = io.WriteString(conn, strings.ReplaceAll(answer(base64.StdEncoding.EncodeToString(accept[:])), "\n", "\r\n"))
 	}))
 	t.Cleanup(s.Close)
-	d := newRelayDialler(s.Listener.Addr().String(), "", nil, relaytest.Patience, newPacer())
+	d := newRelayDialler(s.Listener.Addr().String(), "", nil, relaytest.Patience, pacing.New())
 	d.http.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	d.http.TLSClientConfig.NextProtos = nil
 	return d.stream(context.Background(), "secret")
@@ -142,7 +143,7 @@ func TestUpgrade_HandshakeThatNobodyAnswersEnds(t *testing.T) {
 		}
 		ended <- err
 	}()
-	d := newRelayDialler(silent.Addr().String(), "", nil, 100*time.Millisecond, newPacer())
+	d := newRelayDialler(silent.Addr().String(), "", nil, 100*time.Millisecond, pacing.New())
 	if _, err := d.stream(t.Context(), "secret"); err == nil {
 		t.Error("opened")
 	}

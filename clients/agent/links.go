@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
@@ -79,7 +80,7 @@ type links struct {
 	final   chan error    // Holds the first end that is for good.
 
 	counters counters
-	pacer    *pacer
+	pacer    *pacing.Pacer
 
 	mu          sync.Mutex
 	servers     map[uuid.UUID]types.ClientServer
@@ -108,7 +109,7 @@ func newLinks(o linkOptions) *links {
 		final:   make(chan error, 1),
 		servers: map[uuid.UUID]types.ClientServer{},
 		running: map[uuid.UUID]*link{},
-		pacer:   newPacer(),
+		pacer:   pacing.New(),
 	}
 	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters)
 	return l
@@ -173,7 +174,7 @@ func (l *links) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	running.Go(func() { l.pacer.run(ctx) })
+	running.Go(func() { l.pacer.Run(ctx) })
 	for {
 		l.reconcile(ctx, &running)
 		select {

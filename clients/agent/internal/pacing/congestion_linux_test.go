@@ -1,4 +1,4 @@
-package agent
+package pacing
 
 import (
 	"net"
@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestChooseCongestion_ChoosesWhereTheKernelOffersIt(t *testing.T) {
+func TestCongestionControl_ChoosesWhereTheKernelOffersIt(t *testing.T) {
 	allowed, err := os.ReadFile("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 	if err != nil {
 		t.Skip(err)
@@ -20,7 +20,7 @@ func TestChooseCongestion_ChoosesWhereTheKernelOffersIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	conn, err := (&net.Dialer{Control: chooseCongestion}).DialContext(t.Context(), "tcp", l.Addr().String())
+	conn, err := (&net.Dialer{Control: setCongestionControl}).DialContext(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

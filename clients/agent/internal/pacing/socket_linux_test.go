@@ -1,4 +1,4 @@
-package agent
+package pacing
 
 import (
 	"io"
@@ -15,8 +15,8 @@ func TestPacer_ReadsAndLimitsSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := newPacer()
-	conn, err := p.dialContext(new(net.Dialer).DialContext)(t.Context(), "tcp", l.Addr().String())
+	p := New()
+	conn, err := p.Dialer(net.Dialer{})(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,12 +37,12 @@ func TestPacer_ReadsAndLimitsSockets(t *testing.T) {
 	socket := p.paths[l.Addr().String()].connections[0].socket
 	// What the peer has read its kernel has acknowledged, or is about to.
 	var r reading
-	for r.arrived < size {
+	for r.delivered < size {
 		if r, err = socket.read(); err != nil || t.Context().Err() != nil {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	}
-	if r.waiting || r.trip <= 0 || r.least <= 0 || r.least > r.trip {
+	if r.backlogged || r.rtt <= 0 || r.minRTT <= 0 || r.minRTT > r.rtt {
 		t.Errorf("read %+v", r)
 	}
 	for limit, want := range map[float64]uint32{12_345_678: 12_345_678, 0: ^uint32(0)} {
@@ -81,8 +81,8 @@ func TestPacer_IdleConnectionsMakeNoGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := newPacer()
-	dial := p.dialContext(new(net.Dialer).DialContext)
+	p := New()
+	dial := p.Dialer(net.Dialer{})
 	for range 20 {
 		conn, err := dial(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
@@ -92,7 +92,7 @@ func TestPacer_IdleConnectionsMakeNoGarbage(t *testing.T) {
 	}
 	now := time.Now()
 	allocated := testing.AllocsPerRun(100, func() {
-		now = now.Add(pacerQuiet)
+		now = now.Add(idleInterval)
 		if connections, _ := p.tick(now); connections != 20 {
 			t.Fatalf("%d connections are read", connections)
 		}
