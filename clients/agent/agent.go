@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
@@ -67,7 +68,7 @@ type Agent struct {
 	log     *slog.Logger
 	links   dataPlane
 	control *control
-	state   *stateFile[types.ClientSnapshot]
+	state   *store.State[types.ClientSnapshot]
 	events  emitter
 	metrics prometheus.Collector
 	changed chan struct{} // Holds one signal: reports or desired state may differ.
@@ -106,7 +107,7 @@ func newAgent(o Options) (*Agent, error) {
 	a := &Agent{
 		opts:    o,
 		log:     o.Logger,
-		state:   newStateFile[types.ClientSnapshot](o.StateFile, o.Logger),
+		state:   store.NewState[types.ClientSnapshot](o.StateFile, o.Logger),
 		events:  emitter{on: o.OnEvent},
 		changed: make(chan struct{}, 1),
 	}
@@ -137,7 +138,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		defer registry.Unregister(a.metrics)
 	}
-	stop := a.state.start()
+	stop := a.state.Start()
 	defer stop()
 	a.resume()
 	group, inner := errgroup.WithContext(ctx)

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 )
 
 // ErrNotEnrolled is returned by LoadConfig where there is no file.
 var ErrNotEnrolled = errors.New("this machine is not enrolled")
 
-// Config is what enrollment leaves on the machine.
+// Config is what enrollment saves on the machine.
 type Config struct {
 	PanelURL string    `json:"panelUrl"`
 	DeviceID uuid.UUID `json:"deviceId"`
@@ -32,9 +34,9 @@ func DefaultConfigPath() (string, error) {
 	return filepath.Join(dir, "eclitunnel", "config.json"), nil
 }
 
-// LoadConfig reads a config file. It refuses one that other users can read.
+// LoadConfig reads a config file. It refuses a file that other users can read.
 func LoadConfig(path string) (Config, error) {
-	data, err := readPrivate(path)
+	data, err := store.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, ErrNotEnrolled
 	}
@@ -55,20 +57,16 @@ func (c Config) Save(path string) error {
 	if err != nil {
 		return fmt.Errorf("marshal the config: %w", err)
 	}
-	if err := writePrivate(path, append(data, '\n')); err != nil {
+	if err := store.Write(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("write the config: %w", err)
 	}
 	return nil
 }
 
-// CheckConfigPath finds out whether a config could be saved there, for callers
-// that do something of consequence before they save one.
+// CheckConfigPath returns an error unless a config can be saved at path, for callers
+// that do something they cannot undo before they save one.
 func CheckConfigPath(path string) error {
-	temp, err := createBeside(path)
-	if err == nil {
-		err = errors.Join(temp.Close(), os.Remove(temp.Name()))
-	}
-	if err != nil {
+	if err := store.CheckWritable(path); err != nil {
 		return fmt.Errorf("write in the config's directory: %w", err)
 	}
 	return nil

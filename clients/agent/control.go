@@ -29,10 +29,10 @@ func newControl(a *Agent) (*control, error) {
 		WithChange:   func(d desired, m types.ClientChange) (desired, error) { return d.with(m), nil },
 		Apply: func(d desired) {
 			a.apply(d)
-			a.state.save(d.snapshot())
+			a.state.Save(d.snapshot())
 		},
 		SwitchedOff: func() {
-			a.state.save(nil) // First: a crash in between must not bring the links back.
+			a.state.Save(nil) // First: a crash in between must not bring the links back.
 			a.apply(desired{})
 		},
 		Reports: func() []types.AllocationReport {
@@ -51,14 +51,14 @@ func newControl(a *Agent) (*control, error) {
 func (a *Agent) runControl(ctx context.Context) error {
 	err := a.control.Run(ctx)
 	if controlclient.Revoked(err) {
-		a.state.save(nil)
+		a.state.Save(nil)
 	}
 	return err
 }
 
 // resume serves the last desired state of an earlier process.
 func (a *Agent) resume() {
-	if last := a.state.load(); last != nil {
+	if last := a.state.Load(); last != nil {
 		a.apply(fromSnapshot(*last))
 	}
 }

@@ -14,11 +14,13 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
+	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // DefaultRelayListen is where a tunnel server takes links and data connections.
@@ -69,7 +71,7 @@ type TunnelServer struct {
 	log      *slog.Logger
 	listener net.Listener
 	relay    *relay.Server
-	state    *stateFile[types.ServerSnapshot]
+	state    *store.State[types.ServerSnapshot]
 	events   emitter
 	files    certificatePEM // What the operator's files held when last served.
 	every    time.Duration  // Between two looks at them.
@@ -91,7 +93,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 	s := &TunnelServer{
 		opts:   o,
 		log:    o.Logger,
-		state:  newStateFile[types.ServerSnapshot](o.StateFile, o.Logger),
+		state:  store.NewState[types.ServerSnapshot](o.StateFile, o.Logger),
 		events: emitter{on: o.OnEvent},
 		every:  certificateInterval,
 	}
@@ -111,8 +113,8 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		Certificate:    &certificate,
 		BindHost:       o.BindHost,
 		PlainStreams:   o.PlainStreams,
-		Keep:           s.state.save,
-		Last:           s.state.load(),
+		Keep:           s.state.Save,
+		Last:           s.state.Load(),
 		OnChannel:      s.heard,
 		Metrics:        o.Metrics,
 		Version:        o.Version,
@@ -138,7 +140,7 @@ func (s *TunnelServer) certificate() (tls.Certificate, error) {
 	if s.opts.KeyFile == "" {
 		return tls.Certificate{}, errors.New("tunnel server: no certificate, and no file to keep a key in")
 	}
-	return keptCertificate(s.opts.KeyFile)
+	return store.Certificate(s.opts.KeyFile, relaysession.SelfSigned)
 }
 
 // Address is where tunnel clients are taken, and Fingerprint that of the key that
@@ -153,7 +155,7 @@ func (s *TunnelServer) Close() error { return s.listener.Close() }
 // not go on by itself, as [Agent.Run] does. Everything is closed when it returns.
 // It may be called once.
 func (s *TunnelServer) Run(ctx context.Context) error {
-	stop := s.state.start()
+	stop := s.state.Start()
 	defer stop()
 	watching, end := context.WithCancel(ctx)
 	var watch sync.WaitGroup

@@ -14,11 +14,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // serving is a stand-alone tunnel server under test.
@@ -87,6 +89,15 @@ func (s *serving) event(t *testing.T, want EventType) Event {
 			return e
 		}
 	}
+}
+
+// newCertificatePEM makes a certificate and its key.
+func newCertificatePEM() ([]byte, error) {
+	certificate, err := relaysession.SelfSigned()
+	if err != nil {
+		return nil, err
+	}
+	return store.EncodePEM(certificate)
 }
 
 func bindings(port int) types.ServerSnapshot {
@@ -179,7 +190,7 @@ func TestTunnelServer_ServesTheOperatorsCertificateAndItsRenewal(t *testing.T) {
 	o.KeyFile, o.Certificate = "", CertificateFiles{filepath.Join(dir, "chain.pem"), filepath.Join(dir, "privkey.pem")}
 	renew := func() {
 		t.Helper()
-		data, err := makeCertificate()
+		data, err := newCertificatePEM()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -95,6 +95,7 @@ var rooms = []struct {
 	{"./relay", []string{"./relay/...", "./gen/types", "./internal/..."}},
 	{"./clients/tunnel", []string{"./gen/client", "./gen/types"}},
 	{"./clients/agent/internal/pacing", nil},
+	{"./clients/agent/internal/store", nil},
 	{"./clients/agent", []string{"./clients/agent/internal/...", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./clients/eclitunnel", []string{"./clients/agent", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./server/eclitunneld", []string{"./server", "./internal/..."}},

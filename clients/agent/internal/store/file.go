@@ -1,4 +1,4 @@
-package agent
+package store
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 	"runtime"
 )
 
-// readPrivate reads a file that holds secrets. It refuses one that other users
-// can read or write, since what leaked by that is in use already (not on
-// Windows, where a profile's files are private by their access lists). Its error
-// is fs.ErrNotExist where there is no file.
-func readPrivate(path string) ([]byte, error) {
+// Read reads a file that holds secrets. It refuses a file that other users can
+// read or write: a secret that leaked that way is compromised already. Windows is
+// exempt, where access lists protect a profile's files. The error is
+// fs.ErrNotExist where there is no file.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -29,14 +29,15 @@ func readPrivate(path string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// writePrivate writes a file that only this user can read. It replaces the file
-// in one step, so that a crash leaves either the old content or the new.
-func writePrivate(path string, data []byte) error {
-	temp, err := createBeside(path)
+// Write writes a file that only this user can read, and its directory where that
+// is missing. It replaces the file in one step: after a crash the file has either
+// the old content or the new.
+func Write(path string, data []byte) error {
+	temp, err := createTemp(path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(temp.Name()) }() // Already renamed, where all went well.
+	defer func() { _ = os.Remove(temp.Name()) }() // After success it has been renamed.
 	_, err = temp.Write(data)
 	if err == nil {
 		err = temp.Sync()
@@ -53,8 +54,18 @@ func writePrivate(path string, data []byte) error {
 	return err
 }
 
-// removePrivate removes a file for good; that there is none is no error.
-func removePrivate(path string) error {
+// CheckWritable returns an error unless Write can write a file at path. It leaves
+// no file behind, but the directory that Write would make.
+func CheckWritable(path string) error {
+	temp, err := createTemp(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(temp.Close(), os.Remove(temp.Name()))
+}
+
+// Remove removes a file durably. A file that does not exist is no error.
+func Remove(path string) error {
 	err := os.Remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -65,9 +76,9 @@ func removePrivate(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// createBeside makes a private temporary file in the directory of path, and
-// that directory where it is missing.
-func createBeside(path string) (*os.File, error) {
+// createTemp makes a private temporary file in the directory of path, and that
+// directory where it is missing.
+func createTemp(path string) (*os.File, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// retryInterval is the wait before a state that could not be written is tried again.
+const retryInterval = 10 * time.Second
+
+// State keeps the last desired state of the control channel in a file, for a start
+// at which the panel cannot be reached. It writes in the background, since its
+// caller may have players waiting, and only the latest state: a crash may lose the
+// last moments, which the panel sends again once it is back. It is safe for
+// concurrent use.
+type State[T any] struct {
+	path string // "" keeps nothing.
+	log  *slog.Logger
+	wake chan struct{} // Holds one signal: there is something to write.
+
+	mu      sync.Mutex
+	pending bool
+	state   *T
+}
+
+// NewState returns the state kept at path; "" keeps nothing.
+func NewState[T any](path string, log *slog.Logger) *State[T] {
+	return &State[T]{path: path, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Load returns the state kept, or nil where there is none or it cannot be read: the
+// panel sends it again. What cannot be read is logged.
+func (s *State[T]) Load() *T {
+	if s.path == "" {
+		return nil
+	}
+	data, err := Read(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var state T
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+	}
+	if err != nil {
+		s.log.Warn("the last desired state cannot be read", slog.String("file", s.path), slog.Any("error", err))
+		return nil
+	}
+	return &state
+}
+
+// Save has a state written, which must not change afterwards; nil removes the file.
+// It does not block.
+func (s *State[T]) Save(state *T) {
+	s.mu.Lock()
+	s.pending, s.state = s.path != "", state
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Start writes in the background what is saved, until stop, which returns once the
+// last state is written.
+func (s *State[T]) Start() (stop func()) {
+	ended, written := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(written)
+		var retry <-chan time.Time
+		for {
+			select {
+			case <-s.wake:
+			case <-retry:
+			case <-ended:
+				_ = s.write() // Logged.
+				return
+			}
+			retry = nil
+			if s.write() != nil {
+				retry = time.After(retryInterval)
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-written
+	}
+}
+
+// write writes the state last saved, if it is not in the file yet.
+func (s *State[T]) write() error {
+	s.mu.Lock()
+	pending, state := s.pending, s.state
+	s.pending = false
+	s.mu.Unlock()
+	if !pending {
+		return nil
+	}
+	err := s.replace(state)
+	if err != nil {
+		s.mu.Lock()
+		s.pending = true // What was saved meanwhile, if anything, is written then.
+		s.mu.Unlock()
+		s.log.Warn("the desired state is not kept: a restart will need the panel", slog.Any("error", err))
+	}
+	return err
+}
+
+func (s *State[T]) replace(state *T) error {
+	if state == nil {
+		if err := Remove(s.path); err != nil {
+			return fmt.Errorf("remove %s: %w", s.path, err)
+		}
+		return nil
+	}
+	data, err := json.Marshal(state)
+	if err != nil {
+		return fmt.Errorf("marshal the state: %w", err)
+	}
+	if err := Write(s.path, append(data, '\n')); err != nil {
+		return fmt.Errorf("write %s: %w", s.path, err)
+	}
+	return nil
+}

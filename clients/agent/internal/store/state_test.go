@@ -1,0 +1,101 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func snapshot(revision int64) types.ClientSnapshot {
+	return types.ClientSnapshot{Type: types.TypeClientSnapshot, Revision: revision, Allocations: []types.ClientAllocation{{ID: 1}}}
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestState_LeavesOutWhatItCannotRead(t *testing.T) {
+	for name, write := range map[string]func(path string) error{
+		"damaged":       func(path string) error { return os.WriteFile(path, []byte(`{"allocations":[{"id"`), 0o600) },
+		"empty":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"others' eyes":  func(path string) error { return os.WriteFile(path, []byte(`{}`), 0o644) },
+		"a directory":   func(path string) error { return os.Mkdir(path, 0o700) },
+		"another shape": func(path string) error { return os.WriteFile(path, []byte(`[]`), 0o600) },
+	} {
+		if name == "others' eyes" && runtime.GOOS == "windows" {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "state.json")
+		if err := write(path); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		f := NewState[types.ClientSnapshot](path, slog.New(slog.NewTextHandler(&log, nil)))
+		if state := f.Load(); state != nil {
+			t.Errorf("%s: loaded %+v", name, state)
+		}
+		if !strings.Contains(log.String(), path) {
+			t.Errorf("%s: the log does not name the file: %s", name, log.String())
+		}
+	}
+}
+
+func TestState_WritesTheLatestAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	f := NewState[types.ClientSnapshot](filepath.Join(dir, "state.json"), slog.New(slog.DiscardHandler))
+	stop := f.Start()
+	for revision := int64(1); revision <= 100; revision++ {
+		m := snapshot(revision)
+		f.Save(&m)
+	}
+	stop()
+	if state := f.Load(); state == nil || state.Revision != 100 {
+		t.Errorf("kept %+v", state)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("left %v (%v)", files, err)
+	}
+	stop = f.Start()
+	f.Save(nil)
+	stop()
+	if state := f.Load(); state != nil || exists(t, f.path) {
+		t.Errorf("kept %+v", state)
+	}
+}
+
+func TestState_ThatCannotBeWrittenIsSaidAndTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "blocked")
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil { // A file where a directory should be.
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	f := NewState[types.ClientSnapshot](filepath.Join(blocked, "state.json"), slog.New(slog.NewTextHandler(&log, nil)))
+	m := snapshot(1)
+	stop := f.Start()
+	f.Save(&m)
+	stop()
+	if !strings.Contains(log.String(), "not kept") {
+		t.Errorf("logged %q", log.String())
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	f.Start()() // The end of a process tries once more.
+	if f.Load() == nil {
+		t.Error("not written again")
+	}
+}
