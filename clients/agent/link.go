@@ -281,7 +281,7 @@ func (s *session) serveStreams(ctx context.Context, data net.Conn) error {
 	connections.Add(1)
 	defer connections.Add(-1)
 	conn := tcpstream.NewClient(data, &counters.streams, func(open wire.Control) (*net.TCPConn, error) {
-		return s.link.links.targets.dial(ctx, s.link.server, open)
+		return s.link.links.targets.DialTCP(ctx, s.link.server, open)
 	})
 	// A read knows no context.
 	stop := context.AfterFunc(ctx, conn.Close)

@@ -285,8 +285,10 @@ func nameServer(t *testing.T) *net.Resolver {
 func TestTunnel_DatagramsReachAGameOnIPv4ByAName(t *testing.T) {
 	playDatagrams(t, "::1", 1) // Skips where there is no IPv6.
 	resolver := nameServer(t)
-	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) { o.Allow = func(string) error { return nil } }})
-	d.agent.targets.dialer.Resolver = resolver
+	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
+		o.Allow = func(string) error { return nil }
+		o.Resolver = resolver
+	}})
 	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), func(a *types.ClientAllocation) { a.LocalHost = "game.test" })
 	player := playDatagrams(t, "127.0.0.1", port)
 	if got := ask(t, player, []byte("hello")); string(got) != "hello" {
@@ -344,7 +346,7 @@ func TestTunnel_EveryDatagramIsAnnouncedByProxyProtocol(t *testing.T) {
 	}
 	player := playDatagrams(t, "127.0.0.1", port)
 	_, _ = player.Write(make([]byte, wire.MaxDatagram)) // No room for the header.
-	eventually(t, "the drop", func() bool { return d.agent.counters.drops()["too_long"] == 1 })
+	eventually(t, "the drop", func() bool { return d.agent.drops()["too_long"] == 1 })
 }
 
 func TestTunnel_DatagramsFromARefusedHostGoNowhere(t *testing.T) {

@@ -13,12 +13,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
@@ -179,9 +179,6 @@ func refusedBy(response *http.Response) error {
 // relayReason says for people why there is no link.
 func relayReason(err error) string {
 	var closed *websocket.CloseError
-	var timeout net.Error
-	var dns *net.DNSError
-	var number syscall.Errno
 	switch {
 	case errors.Is(err, errOtherKey):
 		return errOtherKey.Error()
@@ -191,13 +188,7 @@ func relayReason(err error) string {
 		return "the connection was cut"
 	case errors.As(err, &closed) && closed.Text != "":
 		return closed.Text
-	case errors.As(err, &dns):
-		return "its name cannot be resolved"
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "no answer"
-	case errors.As(err, &number):
-		return number.Error() // Without the addresses of both ends.
 	default:
-		return err.Error()
+		return target.Reason(err)
 	}
 }

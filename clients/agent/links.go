@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
@@ -39,6 +41,8 @@ type linkOptions struct {
 	// Supervised reports whether the panel is there to say that another agent of
 	// this device has taken over; nil: it never is.
 	Supervised func() bool
+	// Resolver resolves local hosts; nil: net.DefaultResolver.
+	Resolver *net.Resolver
 	// Proxy is asked for the HTTP proxy to reach a tunnel server through; nil:
 	// http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -75,7 +79,7 @@ func (l linkLimits) withDefaults() linkLimits {
 type links struct {
 	opts    linkOptions
 	log     *slog.Logger
-	targets *targets
+	targets *target.Dialer
 	wake    chan struct{} // Holds one signal: the desired state has changed.
 	final   chan error    // Holds the first end that is for good.
 
@@ -111,7 +115,7 @@ func newLinks(o linkOptions) *links {
 		running: map[uuid.UUID]*link{},
 		pacer:   pacing.New(),
 	}
-	l.targets = newTargets(o.Allow, o.Limits.DialTimeout, o.Logger, &l.counters)
+	l.targets = target.NewDialer(target.Options{Allow: o.Allow, Timeout: o.Limits.DialTimeout, Resolver: o.Resolver, Logger: o.Logger})
 	return l
 }
 
@@ -124,8 +128,10 @@ func (l *links) Apply(servers []types.ClientServer, allocations []types.ClientAl
 	for _, a := range allocations {
 		needed[a.ServerID] = true
 		// Players are still there: the link stays until the panel says that none is.
-		for _, server := range leaving(a) {
-			needed[server] = true
+		if a.Leaving != nil {
+			for _, server := range *a.Leaving {
+				needed[server] = true
+			}
 		}
 	}
 	l.servers = map[uuid.UUID]types.ClientServer{}
@@ -135,7 +141,7 @@ func (l *links) Apply(servers []types.ClientServer, allocations []types.ClientAl
 		}
 	}
 	l.allocations = slices.Clone(allocations)
-	l.targets.set(allocations)
+	l.targets.SetAllocations(allocations)
 	select {
 	case l.wake <- struct{}{}:
 	default:

@@ -87,8 +87,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range paths.Dropped() {
 		counter(packetsDroppedDesc, n, reason)
 	}
-	for reason, n := range c.drops() {
+	for reason, n := range m.links.drops() {
 		counter(droppedDesc, n, reason)
 	}
-	counter(failuresDesc, c.targetFailures.Load())
+	counter(failuresDesc, m.links.targets.Stats().DialFailures)
 }

@@ -9,29 +9,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// drop is why the agent dropped a datagram. What data connections drop
-// themselves is counted by udptunnel.DatagramCounters.
-type drop int
-
-const (
-	dropTooLong    drop = iota // The local target sent more than a data connection carries.
-	dropWaiting                // Too much waits for the flow's socket to open.
-	dropUnsendable             // The system would not send it to the local target.
-)
-
-var dropNames = [...]string{"too_long", "waiting_limit", "unsendable"}
-
 // counters are what an agent counts where it happens. Nothing on the way of a
 // player's bytes takes more than an atomic addition.
 type counters struct {
 	streamConnections, datagramConnections atomic.Int64
-	targetFailures                         atomic.Uint64 // Local targets that could not be dialled.
-	dropped                                [len(dropNames)]atomic.Uint64
 	streams                                tcpstream.Counters
 	udp                                    udptunnel.Counters
 }
-
-func (c *counters) drop(why drop) { c.dropped[why].Add(1) }
 
 // connections counts the open data connections of a kind.
 func (c *counters) connections(kind wire.Kind) *atomic.Int64 {
@@ -42,17 +26,16 @@ func (c *counters) connections(kind wire.Kind) *atomic.Int64 {
 }
 
 // drops is how many datagrams were dropped, by reason.
-func (c *counters) drops() map[string]uint64 {
-	drops := map[string]uint64{
-		"queue_full":         c.udp.Datagrams.Overflowed.Load(),
-		"no_data_connection": c.udp.Datagrams.Late.Load(),
-		"no_flow":            c.udp.NoFlow.Load(),
-		"too_long":           c.udp.TooLong.Load(),
+func (l *links) drops() map[string]uint64 {
+	udp, local := &l.counters.udp, l.targets.Stats()
+	return map[string]uint64{
+		"queue_full":         udp.Datagrams.Overflowed.Load(),
+		"no_data_connection": udp.Datagrams.Late.Load(),
+		"no_flow":            udp.NoFlow.Load(),
+		"too_long":           udp.TooLong.Load() + local.TooLong,
+		"waiting_limit":      local.WaitingLimit,
+		"unsendable":         local.Unsendable,
 	}
-	for why, name := range dropNames {
-		drops[name] += c.dropped[why].Load()
-	}
-	return drops
 }
 
 // countLinks is how many links are in which state.

@@ -7,7 +7,6 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
-	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // udpSessionName is the name of the link's UDP session, or "".
@@ -38,7 +37,7 @@ func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSe
 	if s := l.udp; s != nil && s.Name() == name && !s.Ended() {
 		return s, nil
 	}
-	poller, err := newSocketPoller()
+	sockets, err := l.links.targets.NewFlowSockets(l.server)
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +45,7 @@ func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSe
 		l.udp.End()
 	}
 	s := udptunnel.NewClientSession(ctx, name, udptunnel.ClientOptions{
-		Target: func(open *wire.Record) (udptunnel.Target, []byte, error) {
-			return l.links.targets.flow(l.server, open, poller)
-		},
+		Target:             sockets.Target,
 		FlowsPerAllocation: l.links.opts.Limits.Flows,
 		Queue:              l.links.opts.Limits.DatagramQueue,
 		Counters:           &l.links.counters.udp,
@@ -57,13 +54,13 @@ func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSe
 	l.udp = s
 	l.udpSessions.Go(s.Run)
 	l.udpSessions.Go(func() {
-		if err := poller.run(s.Flush); err != nil {
+		if err := sockets.Run(s.Flush); err != nil {
 			l.log.Error("wait for local targets", slog.Any("error", err))
 			s.End()
 		}
 	})
 	// After the session's context, which ends its flows.
-	context.AfterFunc(s.Context(), poller.close)
+	context.AfterFunc(s.Context(), sockets.Close)
 	return s, nil
 }
 

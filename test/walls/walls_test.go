@@ -96,6 +96,7 @@ var rooms = []struct {
 	{"./clients/tunnel", []string{"./gen/client", "./gen/types"}},
 	{"./clients/agent/internal/pacing", nil},
 	{"./clients/agent/internal/store", nil},
+	{"./clients/agent/internal/target", []string{"./relay/tcpstream", "./relay/udpsock", "./relay/udptunnel", "./relay/wire", "./gen/types"}},
 	{"./clients/agent", []string{"./clients/agent/internal/...", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./clients/eclitunnel", []string{"./clients/agent", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./server/eclitunneld", []string{"./server", "./internal/..."}},

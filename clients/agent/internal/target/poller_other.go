@@ -1,6 +1,6 @@
 //go:build !linux
 
-package agent
+package target
 
 import "github.com/eclitunnel/eclitunnel/relay/wire"
 
@@ -21,15 +21,15 @@ func (p *socketPoller) run(func()) error {
 	return nil
 }
 
-func (p *socketPoller) add(l *localFlow) error {
-	l.flow.Go(func() {
+func (p *socketPoller) add(s *flowSocket) error {
+	s.flow.Go(func() {
 		records := make([]wire.Record, 0, 1)
 		for {
-			batch, err := l.conn.Read()
+			batch, err := s.conn.Read()
 			if err == nil {
-				l.received(batch, records)
-				l.flow.Flush()
-			} else if !l.readFailed(err) {
+				s.received(batch, records)
+				s.flow.Flush()
+			} else if !s.readFailed(err) {
 				return
 			}
 		}
@@ -37,4 +37,4 @@ func (p *socketPoller) add(l *localFlow) error {
 	return nil
 }
 
-func (p *socketPoller) remove(*localFlow) {}
+func (p *socketPoller) remove(*flowSocket) {}

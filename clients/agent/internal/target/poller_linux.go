@@ -1,4 +1,4 @@
-package agent
+package target
 
 import (
 	"sync"
@@ -9,14 +9,14 @@ import (
 )
 
 // socketPoller reads the sockets of one UDP session's flows, all of them with one
-// goroutine: a silent flow costs none, and what comes to many at once leaves
+// goroutine: an idle flow costs none, and datagrams that arrive together leave
 // together.
 type socketPoller struct {
 	poller *udpsock.Poller
 	closed atomic.Bool
 
 	mu    sync.Mutex
-	flows map[uint64]*localFlow // By number.
+	flows map[uint64]*flowSocket // By number.
 }
 
 func newSocketPoller() (*socketPoller, error) {
@@ -24,7 +24,7 @@ func newSocketPoller() (*socketPoller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &socketPoller{poller: poller, flows: map[uint64]*localFlow{}}, nil
+	return &socketPoller{poller: poller, flows: map[uint64]*flowSocket{}}, nil
 }
 
 // close ends run.
@@ -33,25 +33,25 @@ func (p *socketPoller) close() {
 	p.poller.Close()
 }
 
-func (p *socketPoller) add(l *localFlow) error {
-	number := l.flow.Number()
+func (p *socketPoller) add(s *flowSocket) error {
+	number := s.flow.Number()
 	p.mu.Lock()
-	p.flows[number] = l
+	p.flows[number] = s
 	p.mu.Unlock()
-	return p.poller.Add(l.conn, number)
+	return p.poller.Add(s.conn, number)
 }
 
-func (p *socketPoller) remove(l *localFlow) {
+func (p *socketPoller) remove(s *flowSocket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.flows, l.flow.Number())
+	delete(p.flows, s.flow.Number())
 }
 
 // run reads the sockets until close, when it returns nil. Flush is called after
 // each round of reads.
 func (p *socketPoller) run(flush func()) error {
 	var numbers []uint64
-	var ready []*localFlow
+	var ready []*flowSocket
 	records := make([]wire.Record, 0, 64)
 	for {
 		var err error
@@ -64,18 +64,18 @@ func (p *socketPoller) run(flush func()) error {
 		ready = ready[:0]
 		p.mu.Lock()
 		for _, number := range numbers {
-			if l := p.flows[number]; l != nil {
-				ready = append(ready, l)
+			if s := p.flows[number]; s != nil {
+				ready = append(ready, s)
 			}
 		}
 		p.mu.Unlock()
-		for _, l := range ready {
-			batch, err := l.conn.TryRead()
+		for _, s := range ready {
+			batch, err := s.conn.TryRead()
 			switch {
 			case err != nil:
-				l.readFailed(err)
+				s.readFailed(err)
 			case batch != nil:
-				l.received(batch, records)
+				s.received(batch, records)
 			}
 		}
 		flush()

@@ -1,0 +1,184 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+// errNotServed reports an allocation that is not, or no longer, this client's on
+// the tunnel server that named it.
+var errNotServed = errors.New("no such allocation on this tunnel server")
+
+// DefaultTimeout bounds the dial of a local target.
+const DefaultTimeout = 10 * time.Second
+
+// Options configure a Dialer.
+type Options struct {
+	// Allow returns nil for a local host that may be dialled, otherwise an error
+	// whose message tells people why not. Required.
+	Allow func(host string) error
+	// Timeout bounds one dial; 0: DefaultTimeout.
+	Timeout time.Duration
+	// Resolver resolves local hosts; nil: net.DefaultResolver.
+	Resolver *net.Resolver
+	// Logger; nil discards.
+	Logger *slog.Logger
+}
+
+// Dialer connects players to the local targets of the client's allocations. It is
+// safe for concurrent use.
+type Dialer struct {
+	allow    func(host string) error
+	dialer   net.Dialer
+	log      *slog.Logger
+	counters counters
+
+	mu          sync.Mutex
+	allocations map[int64]types.ClientAllocation
+	unreachable map[int64]bool // By allocation, as of the last attempt.
+}
+
+// NewDialer returns a Dialer without allocations.
+func NewDialer(o Options) *Dialer {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	return &Dialer{
+		allow:       o.Allow,
+		dialer:      net.Dialer{Timeout: o.Timeout, Resolver: o.Resolver, Control: limitWindow},
+		log:         o.Logger,
+		allocations: map[int64]types.ClientAllocation{},
+		unreachable: map[int64]bool{},
+	}
+}
+
+// Check returns nil if a local host may be dialled, otherwise an error whose message
+// tells people why not.
+func (d *Dialer) Check(host string) error { return d.allow(host) }
+
+// SetAllocations replaces the allocations that players may be connected to.
+func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.allocations)
+	for _, a := range allocations {
+		d.allocations[a.ID] = a
+	}
+	for id := range d.unreachable {
+		if _, ok := d.allocations[id]; !ok {
+			delete(d.unreachable, id)
+		}
+	}
+}
+
+// find returns an allocation for a player of a tunnel server: one that is placed
+// there, or one that has moved away, since the tunnel server may have accepted a
+// player before it learned of the move. It fails if the client has no such
+// allocation, or if its local host is not allowed.
+func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (types.ClientAllocation, error) {
+	d.mu.Lock()
+	a, ok := d.allocations[id]
+	d.mu.Unlock()
+	if !ok || a.Protocol != protocol || a.ServerID != server && (a.Leaving == nil || !slices.Contains(*a.Leaving, server)) {
+		return a, errNotServed
+	}
+	return a, d.allow(a.LocalHost)
+}
+
+// DialTCP connects a player of a tunnel server to the local target of an allocation,
+// and sends the PROXY protocol header that the allocation asks for.
+func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Control) (*net.TCPConn, error) {
+	a, err := d.find(server, open.Allocation, types.ProtocolTCP)
+	if err != nil {
+		d.log.Debug("player refused", slog.Int64("allocationId", open.Allocation), slog.Any("reason", err))
+		return nil, err
+	}
+	header, err := proxyHeader(a, open.Source, open.Destination)
+	if err != nil {
+		d.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
+		return nil, err
+	}
+	conn, err := d.connect(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
+	}
+	if len(header) > 0 {
+		// It fits the buffer of any new connection: this does not wait for the game.
+		if _, err := tcp.Write(header); err != nil {
+			tcpstream.Reset(tcp)
+			return nil, err
+		}
+	}
+	return tcp, nil
+}
+
+// connect opens a socket to an allocation's local target.
+func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
+	conn, err := d.dial(ctx, a)
+	if err != nil && ctx.Err() == nil {
+		d.counters.dialFailures.Add(1)
+	}
+	if ctx.Err() == nil && (err != nil || a.Protocol == types.ProtocolTCP) {
+		// An open UDP socket does not show that the target is reachable.
+		d.reached(a, err)
+	}
+	return conn, err
+}
+
+// dial dials. For a name with addresses of both families TCP finds out which one
+// answers. UDP cannot, and would prefer IPv6, which localhost has on most systems: a
+// game that listens on IPv4 alone would never receive its players' datagrams. A
+// game that listens on both also receives them at its IPv4 address.
+func (d *Dialer) dial(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
+	if a.Protocol == types.ProtocolUDP {
+		if conn, err := d.dialer.DialContext(ctx, "udp4", address(a)); err == nil {
+			return conn, nil
+		}
+	}
+	return d.dialer.DialContext(ctx, string(a.Protocol), address(a))
+}
+
+// reached records whether a local target could be reached, and logs a change.
+func (d *Dialer) reached(a types.ClientAllocation, err error) {
+	d.mu.Lock()
+	_, current := d.allocations[a.ID]
+	changed := current && d.unreachable[a.ID] != (err != nil)
+	if changed {
+		d.unreachable[a.ID] = err != nil
+	}
+	d.mu.Unlock()
+	switch {
+	case !changed:
+	case err != nil:
+		d.log.Warn("local target cannot be reached: its players are refused",
+			slog.Int64("allocationId", a.ID), slog.String("target", address(a)), slog.String("reason", Reason(err)))
+	default:
+		d.log.Info("local target can be reached again",
+			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
+	}
+}
+
+func address(a types.ClientAllocation) string {
+	return net.JoinHostPort(a.LocalHost, strconv.Itoa(a.LocalPort))
+}

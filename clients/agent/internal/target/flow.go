@@ -1,0 +1,182 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/udpsock"
+	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
+)
+
+const (
+	// earlyDatagrams and earlyBytes bound what waits while a flow's socket is being
+	// opened, which takes time where a name has to be resolved.
+	earlyDatagrams = 64
+	earlyBytes     = 128 << 10
+	// readErrorLimit is how many reads of a flow's socket may fail without a
+	// datagram being sent between them. Each datagram to a closed port yields one
+	// error at most.
+	readErrorLimit = 8
+)
+
+// flowSocket is the local end of a flow: a socket of its own, since the local target
+// tells players apart by their source ports.
+type flowSocket struct {
+	dialer     *Dialer
+	allocation types.ClientAllocation
+	poller     *socketPoller
+	flow       *udptunnel.ClientFlow
+	sent       atomic.Uint64 // Datagrams sent to the target.
+
+	mu         sync.Mutex
+	closed     bool
+	conn       *udpsock.Conn // nil while it is being opened.
+	early      [][]byte      // Datagrams that came before that,
+	earlyBytes int           // and their bytes.
+
+	reads readState
+}
+
+// readState belongs to the goroutine that reads the socket.
+type readState struct {
+	answering bool   // The target is known to answer: no need to record every datagram.
+	errors    int    // Consecutive failed reads without a datagram sent,
+	sent      uint64 // and how many had been sent before the first of them.
+}
+
+// Start implements [udptunnel.Target].
+func (s *flowSocket) Start(f *udptunnel.ClientFlow) {
+	s.flow = f
+	if _, err := netip.ParseAddr(s.allocation.LocalHost); err == nil {
+		s.open() // An address needs no resolver: no datagram has to wait.
+	} else {
+		f.Go(s.open)
+	}
+}
+
+// open opens the socket and has it read.
+func (s *flowSocket) open() {
+	err := s.connect(s.flow.Context())
+	if err == nil {
+		err = s.poller.add(s)
+	}
+	if err != nil {
+		s.flow.End()
+	}
+}
+
+// connect opens the socket and sends the datagrams that came before.
+func (s *flowSocket) connect(ctx context.Context) error {
+	dialled, err := s.dialer.connect(ctx, s.allocation)
+	if err != nil {
+		return err
+	}
+	socket, ok := dialled.(*net.UDPConn)
+	if !ok {
+		_ = dialled.Close()
+		return fmt.Errorf("dial %s: got a %T", dialled.RemoteAddr(), dialled)
+	}
+	// A game may answer in bursts.
+	conn, err := udpsock.New(socket, udpsock.Options{ReadBuffer: udpsock.SocketBuffer})
+	if err != nil {
+		_ = socket.Close()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = conn.Close()
+		return net.ErrClosed
+	}
+	s.conn = conn
+	for _, datagram := range s.early {
+		s.write([]udpsock.Datagram{{Data: datagram}})
+	}
+	s.early = nil
+	return nil
+}
+
+// Close implements [udptunnel.Target].
+func (s *flowSocket) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.conn != nil {
+		s.poller.remove(s)
+		_ = s.conn.Close()
+	}
+}
+
+// received queues what the target has sent for the player. Records is memory for
+// the datagrams' records.
+func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
+	if !s.reads.answering {
+		s.dialer.reached(s.allocation, nil)
+		s.reads.answering = true
+	}
+	for i := range batch.Len() {
+		payload := batch.Data(i)
+		if len(payload) > wire.MaxDatagram {
+			s.dialer.counters.tooLong.Add(1)
+			continue
+		}
+		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: s.flow.Number(), Payload: payload})
+	}
+	s.flow.Queue(records)
+	clear(records) // Their memory is borrowed.
+	batch.Release()
+}
+
+// readFailed handles a failed read: it reports whether to read again, and ends the
+// flow once the limit is reached. A closed port, which the system reports by failing
+// reads, ends no flow: the game may be restarting.
+func (s *flowSocket) readFailed(err error) (again bool) {
+	if errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	s.dialer.reached(s.allocation, err)
+	s.reads.answering = false
+	if sent := s.sent.Load(); sent != s.reads.sent {
+		s.reads.sent, s.reads.errors = sent, 0
+	}
+	if s.reads.errors++; s.reads.errors <= readErrorLimit {
+		return true
+	}
+	s.flow.End()
+	return false
+}
+
+// Send implements [udptunnel.Target].
+func (s *flowSocket) Send(datagrams []udpsock.Datagram) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.write(datagrams)
+		return
+	}
+	for i := range datagrams {
+		size := len(datagrams[i].Head) + len(datagrams[i].Data)
+		if len(s.early) >= earlyDatagrams || s.earlyBytes+size > earlyBytes {
+			s.dialer.counters.waitingLimit.Add(1)
+			continue
+		}
+		whole := append(make([]byte, 0, size), datagrams[i].Head...)
+		s.early = append(s.early, append(whole, datagrams[i].Data...))
+		s.earlyBytes += size
+	}
+}
+
+// write is called with mu held.
+func (s *flowSocket) write(datagrams []udpsock.Datagram) {
+	s.sent.Add(uint64(len(datagrams)))
+	if refused := s.conn.Write(datagrams); refused > 0 {
+		s.dialer.counters.unsendable.Add(uint64(refused))
+	}
+}
