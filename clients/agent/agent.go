@@ -1,11 +1,11 @@
-// Package agent is what runs on an enrolled machine, as a library. An [Agent] is
-// a tunnel client: the control channel to the panel, the links to tunnel servers,
-// and the forwarding to local targets. A [TunnelServer] is the tunnel server of
-// package relay on a machine of its own.
+// Package agent runs an enrolled device, as a library. An [Agent] is a tunnel client:
+// it keeps the control channel to the panel, and assembles links to tunnel servers,
+// local targets, pacing of the uplink and the files on disk, each in a package below
+// it. A [TunnelServer] is the tunnel server of package relay on a machine of its own.
 //
-// The panel says what shall be served and the tunnel servers bring the players.
-// The two are independent: with the panel away, links and players stay as they
-// are, and only a word from the panel changes what is served.
+// The panel decides what is served, and the tunnel servers bring the players. The two
+// are independent: while the panel cannot be reached, links and players stay, and only
+// the panel changes what is served.
 package agent
 
 import (
@@ -19,43 +19,46 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// Options say for whom an agent works and what it may reach.
+// Options configure an Agent.
 type Options struct {
-	// Client talks to the panel with the device's token. Required.
+	// Client sends requests to the panel with the device's token. Required.
 	Client *tunnel.Client
-	// Allow lists the local hosts beside the loopback that may be dialled; see
+	// Allow lists the local hosts that may be dialled besides the loopback; see
 	// [ParseAllowList].
 	Allow []string
-	// StateFile keeps what the panel last wanted, tickets included, so that a
-	// start that finds the panel away serves it; "" keeps nothing.
+	// StateFile keeps the last desired state, tickets included, for a start while
+	// the panel cannot be reached; "" keeps nothing.
 	StateFile string
 	// Logger; nil discards.
 	Logger *slog.Logger
-	// Version is the agent's own and Platform its system, as the panel shows
-	// them; "" are "unknown" and the system it was built for.
+	// Version is the agent's version and Platform its system, as the panel shows
+	// them; "": "unknown", and the system it was built for.
 	Version, Platform string
-	// OnEvent hears of one event at a time, in order. It must not block for
+	// OnEvent is called with one event at a time, in order. It must not block for
 	// long. May be nil.
 	OnEvent func(Event)
-	// PlainStreams lets tunnel servers that are told the same do without the
+	// PlainStreams lets tunnel servers with the same setting do without the
 	// encryption of players' TCP bytes.
 	PlainStreams bool
-	// Metrics is given the agent's metrics for as long as it runs. It may hold
-	// those of one agent at a time. nil: none.
+	// Metrics holds the agent's metrics while it runs, those of one agent at a time.
+	// nil: none.
 	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
 	Backoff backoff.Exponential
 }
 
-// dataPlane is what the agent needs of its links.
+// dataPlane applies a desired state to links, and reports on it.
 type dataPlane interface {
 	Apply(servers []types.ClientServer, allocations []types.ClientAllocation)
 	Reports() []types.AllocationReport
@@ -68,6 +71,7 @@ type Agent struct {
 	log     *slog.Logger
 	links   dataPlane
 	control *control
+	pacer   *pacing.Pacer
 	state   *store.State[types.ClientSnapshot]
 	events  emitter
 	metrics prometheus.Collector
@@ -76,7 +80,7 @@ type Agent struct {
 	// mu is taken by control's Reports: control is not called with it held.
 	mu      sync.Mutex
 	desired desired
-	shown   map[int64]shownAllocation // What OnEvent was told.
+	shown   map[int64]shownAllocation // Reported to OnEvent.
 }
 
 // New makes an agent.
@@ -96,10 +100,12 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	links := newLinks(linkOptions{
-		Allow: allow.Check, Logger: o.Logger, OnChange: a.signal, PlainStreams: o.PlainStreams, Supervised: a.control.Connected,
+	targets := target.NewDialer(target.Options{Allow: allow.Check, Logger: o.Logger})
+	links := link.New(link.Options{
+		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,
+		PlainStreams: o.PlainStreams, PanelConnected: a.control.Connected,
 	})
-	a.links, a.metrics = links, metrics{links: links, control: a.control}
+	a.links, a.metrics = links, metrics{control: a.control, links: links, targets: targets}
 	return a, nil
 }
 
@@ -107,6 +113,7 @@ func newAgent(o Options) (*Agent, error) {
 	a := &Agent{
 		opts:    o,
 		log:     o.Logger,
+		pacer:   pacing.New(),
 		state:   store.NewState[types.ClientSnapshot](o.StateFile, o.Logger),
 		events:  emitter{on: o.OnEvent},
 		changed: make(chan struct{}, 1),
@@ -116,7 +123,7 @@ func newAgent(o Options) (*Agent, error) {
 	return a, err
 }
 
-// describe fills in what the panel is told of this program.
+// describe fills in the defaults of what the panel shows of this program.
 func describe(version, platform string) (string, string) {
 	if version == "" {
 		version = "unknown"
@@ -128,9 +135,9 @@ func describe(version, platform string) (string, string) {
 }
 
 // Run serves until ctx ends, when it returns nil, or until the agent must not
-// go on by itself, when it returns a [*channel.FinalError]: the token is dead,
-// the device is deleted, or a newer agent took over. All connections are closed
-// when it returns. It may be called once.
+// reconnect by itself, when it returns a [*channel.FinalError]: the token is revoked,
+// the device is deleted, or a newer agent took over. All connections are closed when
+// it returns. It may be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	if registry := a.opts.Metrics; registry != nil {
 		if err := registry.Register(a.metrics); err != nil {
@@ -143,12 +150,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.resume()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.links.Run(inner) })
+	group.Go(func() error { a.pacer.Run(inner); return nil })
 	group.Go(func() error { return a.runControl(inner) })
 	group.Go(func() error { return a.report(inner) })
 	return a.events.stopped(ctx, group.Wait())
 }
 
-// signal has the reports looked at. It never blocks.
+// signal has the reports compared with those sent. It does not block.
 func (a *Agent) signal() {
 	select {
 	case a.changed <- struct{}{}:

@@ -244,3 +244,19 @@ func TestAgent_StopsCleanly(t *testing.T) {
 		t.Errorf("event %+v", e)
 	}
 }
+
+func TestAgent_ReportsAnewWhatHasMoved(t *testing.T) {
+	r := start(t)
+	c := r.channel(t)
+	c.send(t, snapshot(1, 1, 2))
+	r.appliedIDs(t)
+	r.links.report(readyReport(1), readyReport(2))
+	c.status(t)
+	// It was linked there already: nothing changes but the tunnel server.
+	moved := change(2, []int64{1}, nil)
+	moved.Allocations[0].ServerID = uuid.New()
+	c.send(t, moved)
+	if report := c.status(t); report.Revision != 2 || len(report.Allocations) != 1 || report.Allocations[0] != readyReport(1) {
+		t.Errorf("report %+v", report)
+	}
+}

@@ -3,16 +3,19 @@ package agent
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// metrics shows an agent's counts to Prometheus. They are read when they are
-// asked for. No label names an allocation or a tunnel server: what is wrong with
-// which of them the log says and the panel shows.
+// metrics exports an agent's counts to Prometheus. They are read when collected. No
+// label names an allocation or a tunnel server: the log and the panel show the state
+// of each.
 type metrics struct {
-	links   *links
 	control *control
+	links   *link.Manager
+	targets *target.Dialer
 }
 
 func metricDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -27,15 +30,15 @@ var (
 	linksDesc = metricDesc("links",
 		"Links to tunnel servers, by state.", "state")
 	allocationsDesc = metricDesc("allocations",
-		"Allocations the panel wants here, by what the agent knows of them.", "state")
+		"Allocations desired by the panel, by state.", "state")
 	connectionsDesc = metricDesc("data_connections",
 		"Open data connections, by what they carry.", "kind")
 	flowsDesc = metricDesc("flows",
-		"UDP flows: players talking to a local target.")
+		"Open UDP flows.")
 	bytesDesc = metricDesc("player_bytes_total",
 		"Payload bytes carried, by protocol and direction.", "protocol", "direction")
 	pathsDesc = metricDesc("paths_up",
-		"Tunnel servers to which datagrams travel in sealed packets.")
+		"UDP sessions whose datagrams travel in sealed packets.")
 	packetsDesc = metricDesc("packets_total",
 		"Sealed packets, by direction.", "direction")
 	packetsDroppedDesc = metricDesc("packets_dropped_total",
@@ -43,7 +46,7 @@ var (
 	droppedDesc = metricDesc("datagrams_dropped_total",
 		"Datagrams dropped, by reason.", "reason")
 	failuresDesc = metricDesc("target_dial_failures_total",
-		"Players whose local target could not be dialled.")
+		"Failed dials of local targets.")
 )
 
 // Describe implements prometheus.Collector.
@@ -63,32 +66,35 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(controlUpDesc, up)
 	counter(reconnectsDesc, max(m.control.Channels(), 1)-1)
-	links := m.links.countLinks()
-	for state, name := range map[linkState]string{linkDialling: "dialling", linkUp: "up", linkDown: "down"} {
-		gauge(linksDesc, int64(links[state]), name)
-	}
-	allocations := m.links.countAllocations()
-	for state, name := range map[types.AllocationReportState]string{"": "pending", types.ReportReady: "ready", types.ReportFailed: "failed"} {
-		gauge(allocationsDesc, int64(allocations[state]), name)
-	}
-	c := &m.links.counters
-	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
-		gauge(connectionsDesc, c.connections(kind).Load(), string(kind))
-	}
-	gauge(flowsDesc, c.udp.Flows.Load())
-	counter(bytesDesc, c.streams.Received.Load(), string(types.ProtocolTCP), "from_players")
-	counter(bytesDesc, c.streams.Sent.Load(), string(types.ProtocolTCP), "to_players")
-	counter(bytesDesc, c.udp.Datagrams.ReceivedBytes.Load(), string(types.ProtocolUDP), "from_players")
-	counter(bytesDesc, c.udp.Datagrams.SentBytes.Load(), string(types.ProtocolUDP), "to_players")
-	paths := c.udp.Paths.Stats()
-	gauge(pathsDesc, paths.Up)
-	counter(packetsDesc, paths.Received, "from_servers")
-	counter(packetsDesc, paths.Sent, "to_servers")
-	for reason, n := range paths.Dropped() {
+	links, targets := m.links.Stats(), m.targets.Stats()
+	gauge(linksDesc, int64(links.LinksDialling), "dialling")
+	gauge(linksDesc, int64(links.LinksUp), "up")
+	gauge(linksDesc, int64(links.LinksDown), "down")
+	gauge(allocationsDesc, int64(links.AllocationsPending), "pending")
+	gauge(allocationsDesc, int64(links.AllocationsReady), "ready")
+	gauge(allocationsDesc, int64(links.AllocationsFailed), "failed")
+	gauge(connectionsDesc, links.TCPConnections, string(wire.KindStream))
+	gauge(connectionsDesc, links.UDPConnections, string(wire.KindDatagram))
+	gauge(flowsDesc, links.Flows)
+	counter(bytesDesc, links.TCP.FromPlayers, string(types.ProtocolTCP), "from_players")
+	counter(bytesDesc, links.TCP.ToPlayers, string(types.ProtocolTCP), "to_players")
+	counter(bytesDesc, links.UDP.FromPlayers, string(types.ProtocolUDP), "from_players")
+	counter(bytesDesc, links.UDP.ToPlayers, string(types.ProtocolUDP), "to_players")
+	gauge(pathsDesc, links.Paths.Up)
+	counter(packetsDesc, links.Paths.Received, "from_servers")
+	counter(packetsDesc, links.Paths.Sent, "to_servers")
+	for reason, n := range links.Paths.Dropped() {
 		counter(packetsDroppedDesc, n, reason)
 	}
-	for reason, n := range m.links.drops() {
+	for reason, n := range map[string]uint64{
+		"queue_full":         links.QueueFull,
+		"no_data_connection": links.NoDataConnection,
+		"no_flow":            links.NoFlow,
+		"too_long":           links.TooLong + targets.TooLong,
+		"waiting_limit":      targets.WaitingLimit,
+		"unsendable":         targets.Unsendable,
+	} {
 		counter(droppedDesc, n, reason)
 	}
-	counter(failuresDesc, m.links.targets.Stats().DialFailures)
+	counter(failuresDesc, targets.DialFailures)
 }

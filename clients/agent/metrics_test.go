@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
@@ -54,20 +55,20 @@ func awaitMetrics(t *testing.T, registry *prometheus.Registry, series string) {
 
 func TestMetrics_BothEndsCountWhatPasses(t *testing.T) {
 	atServer, atAgent := prometheus.NewPedanticRegistry(), prometheus.NewPedanticRegistry()
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Metrics = atServer }})
-	if err := atAgent.Register(metrics{links: d.agent, control: new(control)}); err != nil {
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Metrics = atServer }})
+	if err := atAgent.Register(metrics{control: new(control), links: d.Links, targets: d.Targets}); err != nil {
 		t.Fatal(err)
 	}
-	tcp := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	tcp := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		_, _ = io.Copy(c, io.LimitReader(c, 5))
 		_, _ = io.WriteString(c, "!!!")
 		_, _ = io.Copy(io.Discard, c)
 	}), nil)
-	udp := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
-	player := d.join(tcp)
-	say(t, player, "hello")
-	hear(t, player, "hello!!!")
-	ask(t, playDatagrams(t, "127.0.0.1", udp), make([]byte, 1000))
+	udp := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+	player := d.Join(tcp)
+	linktest.Write(t, player, "hello")
+	linktest.Expect(t, player, "hello!!!")
+	linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", udp), make([]byte, 1000))
 
 	awaitMetrics(t, atServer, `
 		# TYPE eclitunnel_relay_control_channel_up gauge
@@ -117,7 +118,7 @@ func TestMetrics_BothEndsCountWhatPasses(t *testing.T) {
 			t.Errorf("metrics of the %s: %v %v", name, problems, err)
 		}
 	}
-	if err := d.server.Stop(); err != nil {
+	if err := d.Server.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if families, err := atServer.Gather(); err != nil || len(families) != 0 {
@@ -127,24 +128,24 @@ func TestMetrics_BothEndsCountWhatPasses(t *testing.T) {
 
 func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) {
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) {
 		o.Metrics = registry
 		o.Limits.Players, o.Limits.FlowsPerSource = 1, 1
 	}})
-	tcp := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) { _, _ = io.Copy(c, c) }), nil)
-	udp := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
-	player := d.greet(tcp)
-	if err := refusal(t, tcp); err == nil {
+	tcp := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) { _, _ = io.Copy(c, c) }), nil)
+	udp := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+	player := d.Greet(tcp)
+	if err := linktest.Refusal(t, tcp); err == nil {
 		t.Error("a second player was served")
 	}
-	ask(t, playDatagrams(t, "127.0.0.1", udp), []byte("x"))
-	crowded := playDatagrams(t, "127.0.0.1", udp)
+	linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", udp), []byte("x"))
+	crowded := linktest.DialUDP(t, "127.0.0.1", udp)
 	_, _ = crowded.Write([]byte("x"))
-	d.server.AwaitStats(t, "the drop", func(s relay.Stats) bool { return s.Dropped["flow_limit"] == 1 })
-	if err := d.stop(); err != nil {
+	d.Server.AwaitStats(t, "the drop", func(s relay.Stats) bool { return s.Dropped["flow_limit"] == 1 })
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	d.server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.Players == 0 && s.Flows == 0 })
+	d.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.Players == 0 && s.Flows == 0 })
 	late, err := net.Dial("tcp", player.RemoteAddr().String())
 	if err == nil {
 		_ = late.SetDeadline(time.Now().Add(relaytest.Patience))

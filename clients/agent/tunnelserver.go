@@ -20,7 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
-	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
+	"github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // DefaultRelayListen is where a tunnel server takes links and data connections.
@@ -140,7 +140,7 @@ func (s *TunnelServer) certificate() (tls.Certificate, error) {
 	if s.opts.KeyFile == "" {
 		return tls.Certificate{}, errors.New("tunnel server: no certificate, and no file to keep a key in")
 	}
-	return store.Certificate(s.opts.KeyFile, relaysession.SelfSigned)
+	return store.Certificate(s.opts.KeyFile, session.SelfSigned)
 }
 
 // Address is where tunnel clients are taken, and Fingerprint that of the key that

@@ -17,10 +17,11 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
-	relaysession "github.com/eclitunnel/eclitunnel/relay/session"
+	"github.com/eclitunnel/eclitunnel/relay/session"
 )
 
 // serving is a stand-alone tunnel server under test.
@@ -93,7 +94,7 @@ func (s *serving) event(t *testing.T, want EventType) Event {
 
 // newCertificatePEM makes a certificate and its key.
 func newCertificatePEM() ([]byte, error) {
-	certificate, err := relaysession.SelfSigned()
+	certificate, err := session.SelfSigned()
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +214,7 @@ func TestTunnelServer_ServesTheOperatorsCertificateAndItsRenewal(t *testing.T) {
 	}
 	c.send(t, bindings(relaytest.FreePort(t)))
 	c.status(t)
-	eventually(t, "the new key is served", func() bool { return s.Fingerprint() == second.Relay.Fingerprint })
+	await.Until(t, "the new key is served", func() bool { return s.Fingerprint() == second.Relay.Fingerprint })
 	// What does not fit, or is missing for a while, changes nothing.
 	if err := os.WriteFile(o.Certificate.Key, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)

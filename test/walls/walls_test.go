@@ -97,6 +97,8 @@ var rooms = []struct {
 	{"./clients/agent/internal/pacing", nil},
 	{"./clients/agent/internal/store", nil},
 	{"./clients/agent/internal/target", []string{"./relay/tcpstream", "./relay/udpsock", "./relay/udptunnel", "./relay/wire", "./gen/types"}},
+	{"./clients/agent/internal/link", []string{"./clients/agent/internal/target", "./relay/tcpstream", "./relay/udptunnel", "./relay/wire", "./gen/types", "./internal/..."}},
+	{"./clients/agent/internal/link/linktest", []string{"./clients/agent/internal/...", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./clients/agent", []string{"./clients/agent/internal/...", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./clients/eclitunnel", []string{"./clients/agent", "./clients/tunnel", "./relay/...", "./gen/types", "./internal/..."}},
 	{"./server/eclitunneld", []string{"./server", "./internal/..."}},

@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"context"
@@ -19,14 +19,21 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/pacing"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// answering dials a data connection to a server whose answer to the upgrade
-// answer says, and returns what comes of it.
+// newTestDialer dials without a proxy.
+func newTestDialer(address string, timeout time.Duration) *serverDialer {
+	o := Options{Dialer: pacing.New().Dialer, Limits: Limits{DialTimeout: timeout}}
+	return newServerDialer(&config{Options: o}, address, "")
+}
+
+// answering dials a data connection to a server that responds to the upgrade with
+// what answer returns.
 func answering(t *testing.T, answer func(key string) string) (io.ReadCloser, error) {
 	t.Helper()
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -40,7 +47,7 @@ func answering(t *testing.T, answer func(key string) string) (io.ReadCloser, err
 		_, _ = io.WriteString(conn, strings.ReplaceAll(answer(base64.StdEncoding.EncodeToString(accept[:])), "\n", "\r\n"))
 	}))
 	t.Cleanup(s.Close)
-	d := newRelayDialler(s.Listener.Addr().String(), "", nil, relaytest.Patience, pacing.New())
+	d := newTestDialer(s.Listener.Addr().String(), relaytest.Patience)
 	d.http.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	d.http.TLSClientConfig.NextProtos = nil
 	return d.stream(context.Background(), "secret")
@@ -113,12 +120,12 @@ func TestLink_SecondWelcomeIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLinks(linkOptions{Allow: func(string) error { return nil }})
+	m := New(Options{Targets: target.NewDialer(target.Options{})})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	k := newLink(l, types.ClientServer{ID: uuid.New(), Address: s.Listener.Addr().String()}, cancel)
+	l := newLink(m.config, types.ClientServer{ID: uuid.New(), Address: s.Listener.Addr().String()}, cancel)
 	c := channel.New(ws, channel.Options{})
-	err = k.serve(ctx, c, func() {})
+	err = l.serve(ctx, c, func() {})
 	c.Close(websocket.CloseNormalClosure, "")
 	c.Wait()
 	if !errors.Is(err, wire.ErrMalformed) {
@@ -143,7 +150,7 @@ func TestUpgrade_HandshakeThatNobodyAnswersEnds(t *testing.T) {
 		}
 		ended <- err
 	}()
-	d := newRelayDialler(silent.Addr().String(), "", nil, 100*time.Millisecond, pacing.New())
+	d := newTestDialer(silent.Addr().String(), 100*time.Millisecond)
 	if _, err := d.stream(t.Context(), "secret"); err == nil {
 		t.Error("opened")
 	}

@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"fmt"
@@ -7,24 +7,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // awaitPath returns once packets arrive in both directions.
-func (d *dataPlaneTest) awaitPath() {
-	d.t.Helper()
-	d.server.AwaitStats(d.t, "the path", func(s relay.Stats) bool { return s.Paths.Up == 1 })
-	eventually(d.t, "the agent's path", func() bool { return d.agent.counters.udp.Paths.Up.Load() == 1 })
+func awaitPath(d *linktest.DataPlane) {
+	d.T.Helper()
+	d.Server.AwaitStats(d.T, "the path", func(s relay.Stats) bool { return s.Paths.Up == 1 })
+	await.Until(d.T, "the agent's path", func() bool { return d.Links.Stats().Paths.Up == 1 })
 }
 
 // onPath reports whether only packets have carried what f does.
-func (d *dataPlaneTest) onPath(f func()) bool {
-	before := d.server.Stats()
+func onPath(d *linktest.DataPlane, f func()) bool {
+	before := d.Server.Stats()
 	f()
-	after := d.server.Stats()
+	after := d.Server.Stats()
 	return after.Paths.SentDatagrams > before.Paths.SentDatagrams && after.Paths.ReceivedDatagrams > before.Paths.ReceivedDatagrams &&
 		after.OnDataConnections == before.OnDataConnections
 }
@@ -32,7 +35,7 @@ func (d *dataPlaneTest) onPath(f func()) bool {
 // pathTest is a player at a game, whose datagrams take packets through a NAT, and
 // an agent whose TCP passes a wire.
 type pathTest struct {
-	*dataPlaneTest
+	*linktest.DataPlane
 	nat    *testNAT
 	wire   *cutWire
 	port   int
@@ -47,28 +50,28 @@ func newPathTest(t *testing.T, before func(*testNAT)) *pathTest {
 	if before != nil {
 		before(p.nat)
 	}
-	p.dataPlaneTest = newDataPlane(t, dataPlaneOptions{
-		server: func(o *relay.Options) { o.AdvertisedPort = p.nat.port() },
+	p.DataPlane = linktest.New(t, linktest.Options{
+		Server: func(o *relay.Options) { o.AdvertisedPort = p.nat.port() },
 		// What is dialled while the wire is cut gets no answer.
-		agent: func(o *linkOptions) { o.Limits.DialTimeout = time.Second },
+		Links: func(o *link.Options) { o.Limits.DialTimeout = time.Second },
 	})
-	p.nat.serve(p.server.Address)
-	p.wire = newCutWire(t, p.server.Address)
-	p.servers[0].Address = p.wire.address
-	p.port = p.publish(types.ProtocolUDP, datagramGame(t, 0, func(payload []byte, from netip.AddrPort) []byte {
+	p.nat.serve(p.Server.Address)
+	p.wire = newCutWire(t, p.Server.Address)
+	p.Servers[0].Address = p.wire.address
+	p.port = p.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, func(payload []byte, from netip.AddrPort) []byte {
 		return fmt.Appendf(payload, " from %d", from.Port())
 	}), nil)
-	p.player = playDatagrams(t, "127.0.0.1", p.port)
-	ask(t, p.player, []byte("hello"))
+	p.player = linktest.DialUDP(t, "127.0.0.1", p.port)
+	linktest.Ask(t, p.player, []byte("hello"))
 	return p
 }
 
 // asks has the player ask until it is answered, and returns the answer.
 func (p *pathTest) asks(text string) string {
-	p.t.Helper()
+	p.T.Helper()
 	for deadline := time.Now().Add(2 * relaytest.Patience); ; {
 		if _, err := p.player.Write([]byte(text)); err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 		_ = p.player.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		b := make([]byte, 1000)
@@ -77,29 +80,29 @@ func (p *pathTest) asks(text string) string {
 			return string(b[:n])
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%q is not answered: %+v", text, p.server.Stats())
+			p.T.Fatalf("%q is not answered: %+v", text, p.Server.Stats())
 		}
 	}
 }
 
 func TestPath_DatagramsTravelInPacketsAndLongOnesDoNot(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
-	if !p.onPath(func() { ask(t, p.player, []byte("x")) }) {
+	awaitPath(p.DataPlane)
+	if !onPath(p.DataPlane, func() { linktest.Ask(t, p.player, []byte("x")) }) {
 		t.Error("a datagram took the data connection")
 	}
 	// Once longer packets have been shown to arrive, they are used.
-	eventually(t, "the longest packets", func() bool {
-		before := p.server.Stats().Paths.Received
-		ask(t, p.player, make([]byte, 1350))
-		return p.server.Stats().Paths.Received > before
+	await.Until(t, "the longest packets", func() bool {
+		before := p.Server.Stats().Paths.Received
+		linktest.Ask(t, p.player, make([]byte, 1350))
+		return p.Server.Stats().Paths.Received > before
 	})
-	before := p.server.Stats().OnDataConnections
+	before := p.Server.Stats().OnDataConnections
 	payload := make([]byte, 1500)
-	if got := ask(t, p.player, payload); len(got) < len(payload) {
+	if got := linktest.Ask(t, p.player, payload); len(got) < len(payload) {
 		t.Errorf("%d bytes come back as %d", len(payload), len(got))
 	}
-	s := p.server.Stats()
+	s := p.Server.Stats()
 	if got := s.OnDataConnections; got.FromPlayers != before.FromPlayers+1 || got.ToPlayers != before.ToPlayers+1 {
 		t.Errorf("%+v datagrams took the data connection after %+v, want one more", got, before)
 	}
@@ -110,23 +113,23 @@ func TestPath_DatagramsTravelInPacketsAndLongOnesDoNot(t *testing.T) {
 
 func TestPath_NewAddressOfTheAgentEndsNothing(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
-	before := string(ask(t, p.player, []byte("x")))
+	awaitPath(p.DataPlane)
+	before := string(linktest.Ask(t, p.player, []byte("x")))
 	for moves := uint64(1); moves <= 3; moves++ {
 		p.nat.rebind()
 		if after := p.asks("x"); after != before {
 			t.Errorf("the game sees %q in place of %q", after, before)
 		}
-		p.server.AwaitStats(t, "the move", func(s relay.Stats) bool { return s.Paths.Moved == moves })
+		p.Server.AwaitStats(t, "the move", func(s relay.Stats) bool { return s.Paths.Moved == moves })
 	}
-	if s := p.server.Stats(); s.FlowsOpened != 1 || s.Handshakes != 1 || s.Links != 1 || s.Paths.Up != 1 {
+	if s := p.Server.Stats(); s.FlowsOpened != 1 || s.Handshakes != 1 || s.Links != 1 || s.Paths.Up != 1 {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestPath_FlowsOutliveTheirDataConnectionAndLink(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
+	awaitPath(p.DataPlane)
 	before := p.asks("x")
 	p.wire.cut.Store(true) // What was connected is lost for good.
 	p.nat.rebind()
@@ -134,14 +137,14 @@ func TestPath_FlowsOutliveTheirDataConnectionAndLink(t *testing.T) {
 		t.Errorf("with TCP gone the game sees %q in place of %q", after, before)
 	}
 	p.wire.sever()
-	p.server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
+	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("with no link the game sees %q in place of %q", after, before)
 	}
-	newcomer := playDatagrams(t, "127.0.0.1", p.port)
-	ask(t, newcomer, []byte("with no link"))
+	newcomer := linktest.DialUDP(t, "127.0.0.1", p.port)
+	linktest.Ask(t, newcomer, []byte("with no link"))
 	p.wire.cut.Store(false)
-	p.server.AwaitStats(t, "the next link and data connection", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 })
+	p.Server.AwaitStats(t, "the next link and data connection", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("after all the game sees %q in place of %q", after, before)
 	}
@@ -150,7 +153,7 @@ func TestPath_FlowsOutliveTheirDataConnectionAndLink(t *testing.T) {
 	if after := p.asks("y"); after[1:] != before[1:] {
 		t.Errorf("with UDP gone the game sees %q in place of %q", after, before)
 	}
-	if s := p.server.Stats(); s.FlowsOpened != 2 || s.Flows != 2 {
+	if s := p.Server.Stats(); s.FlowsOpened != 2 || s.Flows != 2 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -159,18 +162,18 @@ func TestPath_FlowsOutliveTheirDataConnectionWithoutPackets(t *testing.T) {
 	p := newPathTest(t, func(n *testNAT) { n.cut.Store(true) })
 	before := p.asks("x")
 	p.wire.sever()
-	p.server.AwaitStats(t, "the next link", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 && s.Handshakes == 2 })
+	p.Server.AwaitStats(t, "the next link", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 && s.Handshakes == 2 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("the game sees %q in place of %q", after, before)
 	}
-	if s := p.server.Stats(); s.FlowsOpened != 1 || s.Paths.Received != 0 {
+	if s := p.Server.Stats(); s.FlowsOpened != 1 || s.Paths.Received != 0 {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestPath_WhereUDPEndsTheDataConnectionTakesOver(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
+	awaitPath(p.DataPlane)
 	before := p.asks("x")
 	p.nat.cut.Store(true)
 	started := time.Now()
@@ -180,105 +183,105 @@ func TestPath_WhereUDPEndsTheDataConnectionTakesOver(t *testing.T) {
 	if took := time.Since(started); took > wire.PathTimeout+5*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	p.server.AwaitStats(t, "the path's end", func(s relay.Stats) bool { return s.Paths.Up == 0 })
+	p.Server.AwaitStats(t, "the path's end", func(s relay.Stats) bool { return s.Paths.Up == 0 })
 	p.nat.cut.Store(false)
-	eventually(t, "the path's return", func() bool { return p.asks("z") != "" && p.server.Stats().Paths.Up == 1 })
-	if s := p.server.Stats(); s.FlowsOpened != 1 {
+	await.Until(t, "the path's return", func() bool { return p.asks("z") != "" && p.Server.Stats().Paths.Up == 1 })
+	if s := p.Server.Stats(); s.FlowsOpened != 1 {
 		t.Errorf("%+v", s)
 	}
 }
 
 func TestPath_ForgedReplayedAndReflectedPacketsChangeNothing(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
-	before := string(ask(t, p.player, []byte("x")))
+	awaitPath(p.DataPlane)
+	before := string(linktest.Ask(t, p.player, []byte("x")))
 	p.nat.damage.Store(true)
 	p.nat.twice.Store(true)
 	p.nat.reflect.Store(true)
 	for range 200 {
-		if got := string(ask(t, p.player, []byte("x"))); got != before {
+		if got := string(linktest.Ask(t, p.player, []byte("x"))); got != before {
 			t.Fatalf("%q in place of %q", got, before)
 		}
 	}
-	p.server.AwaitStats(t, "the count of packets at the tunnel server", func(s relay.Stats) bool {
+	p.Server.AwaitStats(t, "the count of packets at the tunnel server", func(s relay.Stats) bool {
 		return s.Paths.Forged >= 200 && s.Paths.Replayed >= 200
 	})
-	eventually(t, "the count of packets at the agent", func() bool {
-		s := p.agent.counters.udp.Paths.Stats()
+	await.Until(t, "the count of packets at the agent", func() bool {
+		s := p.Links.Stats().Paths
 		return s.Forged+s.Replayed >= 400
 	})
-	server, agent := p.server.Stats().Paths, p.agent.counters.udp.Paths.Stats()
+	server, agent := p.Server.Stats().Paths, p.Links.Stats().Paths
 	if server.Moved != 0 || server.Up != 1 || agent.Up != 1 {
 		t.Errorf("they changed something: %+v, %+v", server, agent)
 	}
-	if !silent(p.player, 20*time.Millisecond) {
+	if !linktest.Silent(p.player, 20*time.Millisecond) {
 		t.Error("a datagram came twice")
 	}
 	// Garbage is answered by nothing.
-	stranger := playDatagrams(t, "127.0.0.1", int(netip.MustParseAddrPort(p.server.Address).Port()))
+	stranger := linktest.DialUDP(t, "127.0.0.1", int(netip.MustParseAddrPort(p.Server.Address).Port()))
 	unknown := server.Unknown
 	for _, size := range []int{0, 1, 8, 16, 32, 33, 1200, 9000} {
 		_, _ = stranger.Write(make([]byte, size))
 		unknown++
 	}
-	p.server.AwaitStats(t, "the garbage", func(s relay.Stats) bool { return s.Paths.Unknown == unknown })
-	if !silent(stranger, 20*time.Millisecond) {
+	p.Server.AwaitStats(t, "the garbage", func(s relay.Stats) bool { return s.Paths.Unknown == unknown })
+	if !linktest.Silent(stranger, 20*time.Millisecond) {
 		t.Error("garbage is answered")
 	}
 }
 
 func TestPath_AgentStartedAnewGetsNoOldFlows(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
+	awaitPath(p.DataPlane)
 	before := p.asks("x")
 	// As if it had been killed: its end of everything is gone without a word.
 	p.wire.cut.Store(true)
 	p.nat.cut.Store(true)
-	old := p.stop
+	old := p.Stop
 	go func() { _ = old() }()
 	p.wire.sever()
-	p.server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
-	if n := p.server.Stats().Flows; n != 1 {
+	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
+	if n := p.Server.Stats().Flows; n != 1 {
 		t.Errorf("%d flows wait for the agent, want 1", n)
 	}
 	p.wire.cut.Store(false)
 	p.nat.cut.Store(false)
-	p.agent, p.stop = p.startAgent(nil)
-	p.apply()
-	p.server.AwaitStats(t, "the end of the old flow", func(s relay.Stats) bool { return s.Links == 1 && s.Flows == 0 })
+	p.StartLinks(nil)
+	p.Apply()
+	p.Server.AwaitStats(t, "the end of the old flow", func(s relay.Stats) bool { return s.Links == 1 && s.Flows == 0 })
 	if after := p.asks("x"); after == before {
 		t.Error("the flow of a dead agent goes on")
 	}
-	if n := p.server.Stats().FlowsOpened; n != 2 {
+	if n := p.Server.Stats().FlowsOpened; n != 2 {
 		t.Errorf("%d flows were opened, want 2", n)
 	}
 }
 
 func TestPath_RevokedAgentLosesItsFlowsAtOnce(t *testing.T) {
 	p := newPathTest(t, nil)
-	p.awaitPath()
+	awaitPath(p.DataPlane)
 	p.wire.cut.Store(true)
 	p.wire.sever()
-	p.server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.Flows == 1 })
-	p.panel.RemoveClient(p.client)
-	p.server.AwaitStats(t, "the flow's end", func(s relay.Stats) bool { return s.Flows == 0 && s.Paths.Up == 0 })
+	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.Flows == 1 })
+	p.Panel.RemoveClient(p.Client)
+	p.Server.AwaitStats(t, "the flow's end", func(s relay.Stats) bool { return s.Flows == 0 && s.Paths.Up == 0 })
 }
 
 func TestPath_PortThatIsTakenLeavesTheDataConnection(t *testing.T) {
 	var blocker *net.UDPConn
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) {
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) {
 		var err error
 		if blocker, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(o.Listener.Addr().(*net.TCPAddr).AddrPort())); err != nil {
 			t.Fatal(err)
 		}
 	}})
 	defer blocker.Close()
-	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
-	player := playDatagrams(t, "127.0.0.1", port)
+	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+	player := linktest.DialUDP(t, "127.0.0.1", port)
 	for range 3 {
-		ask(t, player, []byte("x"))
+		linktest.Ask(t, player, []byte("x"))
 	}
-	if !silent(blocker, time.Millisecond) {
+	if !linktest.Silent(blocker, time.Millisecond) {
 		t.Error("a packet to a port that is another's")
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"bufio"
@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,27 +17,38 @@ import (
 
 	proxyproto "github.com/pires/go-proxyproto"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
+// inUse returns how many goroutines and bytes of heap are in use.
+func inUse() (goroutines int, heap uint64) {
+	runtime.GC()
+	runtime.GC() // Pools release what they hold in two cycles.
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return runtime.NumGoroutine(), m.HeapInuse
+}
+
 func TestTunnel_ServerSpeaksFirst(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "SSH-2.0-game\r\n")
 	}), nil)
-	player := d.join(port)
-	hear(t, player, "SSH-2.0-game\r\n")
-	if err := howItEnds(player); err != nil {
+	player := d.Join(port)
+	linktest.Expect(t, player, "SSH-2.0-game\r\n")
+	if err := linktest.ReadToEnd(player); err != nil {
 		t.Errorf("the game hung up: the player sees %v, want EOF", err)
 	}
 }
 
 func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		request, err := io.ReadAll(c) // Only half-close ends it.
 		if err != nil {
 			t.Error(err)
@@ -47,15 +59,15 @@ func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
 			t.Errorf("after the answer: %q, %v", late, err)
 		}
 	}), nil)
-	player := d.join(port)
-	say(t, player, "a request")
+	player := d.Join(port)
+	linktest.Write(t, player, "a request")
 	_ = player.CloseWrite()
-	hear(t, player, "9 bytes")
-	if err := howItEnds(player); err != nil {
+	linktest.Expect(t, player, "9 bytes")
+	if err := linktest.ReadToEnd(player); err != nil {
 		t.Error(err)
 	}
 
-	port = d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	port = d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "last words")
 		_ = c.CloseWrite()
 		reply, err := io.ReadAll(c)
@@ -63,36 +75,36 @@ func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
 			t.Errorf("the player's half after the game's end: %q, %v", reply, err)
 		}
 	}), nil)
-	player = d.join(port)
-	hear(t, player, "last words")
-	if err := howItEnds(player); err != nil {
+	player = d.Join(port)
+	linktest.Expect(t, player, "last words")
+	if err := linktest.ReadToEnd(player); err != nil {
 		t.Error(err)
 	}
-	say(t, player, "are heard")
+	linktest.Write(t, player, "are heard")
 	_ = player.Close()
 }
 
 func TestTunnel_RefusedLocalPortRefusesThePlayerAtOnce(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolTCP, relaytest.FreePort(t), nil)
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, relaytest.FreePort(t), nil)
 	for range 20 {
 		start := time.Now()
-		if err := refusal(t, port); !errors.Is(err, syscall.ECONNRESET) {
+		if err := linktest.Refusal(t, port); !errors.Is(err, syscall.ECONNRESET) {
 			t.Fatalf("the player sees %v, want a reset", err)
 		}
 		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("it took %v", took)
 		}
 	}
-	if n := d.server.Stats().Handshakes; n > 10 {
+	if n := d.Server.Stats().Handshakes; n > 10 {
 		t.Errorf("%d handshakes for 20 refused players: refusals must not cost data connections", n)
 	}
 }
 
 func TestTunnel_ResetPassesBothWays(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
+	d := linktest.New(t, linktest.Options{})
 	seen := make(chan error, 1)
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		b := make([]byte, 1)
 		_, _ = io.ReadFull(c, b)
 		if b[0] == 'r' {
@@ -103,12 +115,12 @@ func TestTunnel_ResetPassesBothWays(t *testing.T) {
 		_, err := io.Copy(io.Discard, c)
 		seen <- err
 	}), nil)
-	player := d.join(port)
-	say(t, player, "r")
-	if err := howItEnds(player); !errors.Is(err, syscall.ECONNRESET) {
+	player := d.Join(port)
+	linktest.Write(t, player, "r")
+	if err := linktest.ReadToEnd(player); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the game reset: the player sees %v", err)
 	}
-	player = d.greet(port)
+	player = d.Greet(port)
 	tcpstream.Reset(player)
 	if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the player reset: the game sees %v", err)
@@ -116,14 +128,14 @@ func TestTunnel_ResetPassesBothWays(t *testing.T) {
 }
 
 func TestTunnel_IPv6AllTheWay(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolTCP, game(t, "::1", echo), func(a *types.ClientAllocation) {
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "::1", linktest.Echo), func(a *types.ClientAllocation) {
 		a.LocalHost = "::1"
 	})
 	for _, host := range []string{"::1", "127.0.0.1"} {
-		player := dialTCP(t, host, port)
-		say(t, player, "hello")
-		hear(t, player, "hello")
+		player := linktest.DialTCP(t, host, port)
+		linktest.Write(t, player, "hello")
+		linktest.Expect(t, player, "hello")
 	}
 }
 
@@ -131,16 +143,16 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 	const players, size = 200, 1 << 20
 	// With the race detector and neighbours, 200 handshakes beside 200 transfers
 	// can take longer than a player should wait.
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.JoinWait = time.Minute }})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Limits.JoinWait = time.Minute }})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	// One player first, so that the baseline has what the first one brings.
-	first := d.greet(port)
+	first := d.Greet(port)
 	_ = first.Close()
 	goroutines, heap := inUse()
 
 	var all sync.WaitGroup
 	for i := range players {
-		c := d.join(port)
+		c := d.Join(port)
 		all.Go(func() {
 			defer c.Close()
 			source := rand.NewChaCha8([32]byte{byte(i), byte(i >> 8)})
@@ -156,24 +168,24 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 		})
 	}
 	all.Wait()
-	d.server.AwaitStats(t, "no players", func(s relay.Stats) bool { return s.Players == 0 })
+	d.Server.AwaitStats(t, "no players", func(s relay.Stats) bool { return s.Players == 0 })
 	// What may stay are the warm data connections: the goroutines of their two ends.
-	held := int(d.server.Stats().DataConnections)
-	eventually(t, "the baseline of goroutines and memory", func() bool {
+	held := int(d.Server.Stats().DataConnections)
+	await.Until(t, "the baseline of goroutines and memory", func() bool {
 		nowGoroutines, nowHeap := inUse()
 		return nowGoroutines <= goroutines+4*held && nowHeap <= heap+uint64(held)*100<<10+4<<20
 	})
 }
 
 func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.Warm = -1 }})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Limits.Warm = -1 }})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	for i := range 100 {
-		player := d.greet(port)
+		player := d.Greet(port)
 		switch i % 3 {
 		case 0:
 			_ = player.CloseWrite()
-			if err := howItEnds(player); err != nil {
+			if err := linktest.ReadToEnd(player); err != nil {
 				t.Fatal(err)
 			}
 		case 1:
@@ -181,16 +193,16 @@ func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
 		case 2:
 			tcpstream.Reset(player)
 		}
-		d.server.AwaitStats(t, "the player's end", func(s relay.Stats) bool { return s.Players == 0 })
+		d.Server.AwaitStats(t, "the player's end", func(s relay.Stats) bool { return s.Players == 0 })
 	}
-	if n := d.server.Stats().Handshakes; n != 1 {
+	if n := d.Server.Stats().Handshakes; n != 1 {
 		t.Errorf("%d handshakes for 100 players in turn, want 1", n)
 	}
 }
 
 func TestTunnel_StalledPlayerHoldsNobodyElse(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		first := make([]byte, 1)
 		_, _ = io.ReadFull(c, first)
 		if first[0] == 'f' { // Flood.
@@ -202,36 +214,36 @@ func TestTunnel_StalledPlayerHoldsNobodyElse(t *testing.T) {
 			}
 		}
 		_, _ = c.Write(first)
-		echo(c)
+		linktest.Echo(c)
 	}), nil)
-	stalled := d.join(port)
-	say(t, stalled, "f") // And read nothing.
+	stalled := d.Join(port)
+	linktest.Write(t, stalled, "f") // And read nothing.
 	for range 3 {
-		player := d.join(port)
+		player := d.Join(port)
 		for range 100 {
-			say(t, player, "ping")
-			hear(t, player, "ping")
+			linktest.Write(t, player, "ping")
+			linktest.Expect(t, player, "ping")
 		}
 		_ = player.Close()
 	}
 }
 
 func TestTunnel_WarmConnectionsFollowDemand(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{server: func(o *relay.Options) { o.Limits.WarmIdle = time.Millisecond }})
-	if n := d.server.Stats().DataConnections; n != 0 {
+	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Limits.WarmIdle = time.Millisecond }})
+	if n := d.Server.Stats().DataConnections; n != 0 {
 		t.Errorf("%d data connections before anybody played", n)
 	}
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	var players []*net.TCPConn
 	for range 40 {
-		player := d.greet(port)
+		player := d.Greet(port)
 		players = append(players, player)
 	}
-	d.server.AwaitStats(t, "more data connections than players", func(s relay.Stats) bool { return s.DataConnections > 45 })
+	d.Server.AwaitStats(t, "more data connections than players", func(s relay.Stats) bool { return s.DataConnections > 45 })
 	for _, player := range players {
 		_ = player.Close()
 	}
-	d.server.AwaitStats(t, "the end of surplus data connections", func(s relay.Stats) bool { return s.DataConnections <= 20 })
+	d.Server.AwaitStats(t, "the end of surplus data connections", func(s relay.Stats) bool { return s.DataConnections <= 20 })
 }
 
 func TestTunnel_PlayerIsAnnouncedByProxyProtocol(t *testing.T) {
@@ -239,8 +251,8 @@ func TestTunnel_PlayerIsAnnouncedByProxyProtocol(t *testing.T) {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			t.Run(string(version)+" "+host, func(t *testing.T) {
 				headers := make(chan *proxyproto.Header, 1)
-				d := newDataPlane(t, dataPlaneOptions{})
-				port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+				d := linktest.New(t, linktest.Options{})
+				port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 					r := bufio.NewReader(c)
 					header, err := proxyproto.Read(r)
 					if err != nil {
@@ -249,14 +261,14 @@ func TestTunnel_PlayerIsAnnouncedByProxyProtocol(t *testing.T) {
 					headers <- header
 					_, _ = io.Copy(c, r)
 				}), func(a *types.ClientAllocation) { a.Options.ProxyProtocol = &version })
-				player := dialTCP(t, host, port)
+				player := linktest.DialTCP(t, host, port)
 				header := <-headers // Before the player says anything.
 				source, destination, ok := header.TCPAddrs()
 				if !ok || source.String() != player.LocalAddr().String() || destination.String() != player.RemoteAddr().String() {
 					t.Errorf("header %+v, want %s -> %s", header, player.LocalAddr(), player.RemoteAddr())
 				}
-				say(t, player, "hello")
-				hear(t, player, "hello")
+				linktest.Write(t, player, "hello")
+				linktest.Expect(t, player, "hello")
 			})
 		}
 	}

@@ -1,4 +1,4 @@
-package agent
+package link
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// acceptGUID is what a server adds to the key of an upgrade (RFC 6455 section
+// acceptGUID is appended to the key of an upgrade before hashing (RFC 6455 section
 // 1.3).
 const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-// stream opens a stream data connection with a link's secret. Its frames are
-// forward's own matter, hence the upgrade is not left to a WebSocket library,
-// which would keep the first of them in a buffer of its own.
-func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, error) {
+// stream opens a data connection for TCP with a link's secret. Package tcpstream
+// reads its frames, so the upgrade is not left to a WebSocket library, which would
+// keep the first of them in a buffer of its own.
+func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	conn := new(upgraded)
@@ -59,12 +59,12 @@ func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, err
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		defer func() { _ = response.Body.Close() }()
-		return nil, refusedBy(response)
+		return nil, newRefusedError(response)
 	}
 	var ok bool
 	if conn.body, ok = response.Body.(io.ReadWriteCloser); !ok || conn.Conn == nil {
 		_ = response.Body.Close()
-		return nil, errors.New("it answers with an upgrade that cannot be used")
+		return nil, errors.New("unusable upgrade response")
 	}
 	protocol, err := checkUpgrade(request.Header, response.Header)
 	if err != nil || protocol == wire.Subprotocol {
@@ -79,15 +79,15 @@ func (d *relayDialler) stream(ctx context.Context, secret string) (net.Conn, err
 			return data, nil
 		}
 	case err == nil:
-		err = errors.New("it leaves encryption without having been asked")
+		err = errors.New("it turned off encryption unasked")
 	}
 	_ = conn.Close()
 	return nil, err
 }
 
-// mayBePlain reports whether a stream data connection may leave TLS: where there
-// is a proxy, that may have a TLS of its own below.
-func (d *relayDialler) mayBePlain(request *http.Request) (bool, error) {
+// mayBePlain reports whether a data connection for TCP may leave TLS. It may not
+// behind a proxy, whose own TLS connection may lie below.
+func (d *serverDialer) mayBePlain(request *http.Request) (bool, error) {
 	if !d.plain || d.http.Proxy == nil {
 		return d.plain, nil
 	}
@@ -95,8 +95,8 @@ func (d *relayDialler) mayBePlain(request *http.Request) (bool, error) {
 	return proxy == nil, err
 }
 
-// connectStream opens the socket of a stream data connection.
-func (d *relayDialler) connectStream(ctx context.Context, network, address string) (net.Conn, error) {
+// connectStream opens the socket of a data connection for TCP.
+func (d *serverDialer) connectStream(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.connect(ctx, network, address)
 	if s, ok := conn.(*tcpstream.Socket); ok && d.plain {
 		s.KeepRecords()
@@ -109,18 +109,18 @@ func (d *relayDialler) connectStream(ctx context.Context, network, address strin
 func checkUpgrade(request, response http.Header) (string, error) {
 	protocol := response.Get("Sec-WebSocket-Protocol")
 	if protocol != wire.Subprotocol && protocol != wire.SubprotocolPlain {
-		return "", fmt.Errorf("it does not speak %s", wire.Subprotocol)
+		return "", fmt.Errorf("it does not support %s", wire.Subprotocol)
 	}
 	accept := sha1.Sum([]byte(request.Get("Sec-WebSocket-Key") + acceptGUID))
 	if response.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(accept[:]) ||
 		response.Get("Sec-WebSocket-Extensions") != "" {
-		return "", errors.New("it answers with an upgrade of something else")
+		return "", errors.New("invalid upgrade response")
 	}
 	return protocol, nil
 }
 
-// upgraded is a connection after its upgrade. What the server said in the same
-// breath as its answer is read from the answer's body.
+// upgraded is a connection after its upgrade. What arrived together with the response
+// is read from the response's body.
 type upgraded struct {
 	net.Conn
 	body io.Reader
@@ -128,6 +128,6 @@ type upgraded struct {
 
 func (u *upgraded) Read(p []byte) (int, error) { return u.body.Read(p) }
 
-// NetConn returns the connection below: what is read from it directly may come
-// out of order.
+// NetConn returns the connection below. Reading from it directly may skip what body
+// has buffered.
 func (u *upgraded) NetConn() net.Conn { return u.Conn }

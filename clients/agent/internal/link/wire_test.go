@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"crypto/tls"
@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -97,58 +99,58 @@ func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
 }
 
 // slow makes who has lost a link stay away for long enough to be seen.
-func slow(o *linkOptions) {
+func slow(o *link.Options) {
 	o.Backoff = backoff.Exponential{Min: time.Second, Max: time.Second, Rand: func() float64 { return 1 }}
 }
 
 // requestLate sends what the system had still to send of a link that an agent has
 // given up dialling, and nothing more.
-func (d *dataPlaneTest) requestLate() {
-	d.t.Helper()
-	c, err := tls.Dial("tcp", d.server.Address, &tls.Config{InsecureSkipVerify: true})
+func requestLate(d *linktest.DataPlane) {
+	d.T.Helper()
+	c, err := tls.Dial("tcp", d.Server.Address, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
-	say(d.t, c, "GET "+wire.PathLink+" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+	linktest.Write(d.T, c, "GET "+wire.PathLink+" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"+
-		"Sec-WebSocket-Protocol: "+wire.Subprotocol+"\r\nAuthorization: Bearer "+d.servers[0].Ticket+"\r\n\r\n")
+		"Sec-WebSocket-Protocol: "+wire.Subprotocol+"\r\nAuthorization: Bearer "+d.Servers[0].Ticket+"\r\n\r\n")
 	_ = c.NetConn().(*net.TCPConn).CloseWrite()
-	d.t.Cleanup(func() { _ = c.Close() })
+	d.T.Cleanup(func() { _ = c.Close() })
 }
 
 func TestLinks_DialThatWasGivenUpAndArrivesLateDoesNotEndTheAgent(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{agent: slow})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-	d.requestLate()
-	d.awaitReport(1, types.ReportFailed)
-	d.awaitReport(1, types.ReportReady)
-	d.greet(port)
+	d := linktest.New(t, linktest.Options{Links: slow})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	requestLate(d)
+	d.AwaitReport(1, types.ReportFailed)
+	d.AwaitReport(1, types.ReportReady)
+	d.Greet(port)
 }
 
 func TestLinks_NoTunnelServerEndsTheAgentWhileThePanelIsThere(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{agent: func(o *linkOptions) {
+	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
 		slow(o)
-		o.Supervised = func() bool { return true }
+		o.PanelConnected = func() bool { return true }
 	}})
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	for range 3 {
-		d.requestLate()
-		d.awaitReport(1, types.ReportFailed)
-		d.awaitReport(1, types.ReportReady)
+		requestLate(d)
+		d.AwaitReport(1, types.ReportFailed)
+		d.AwaitReport(1, types.ReportReady)
 	}
-	d.greet(port)
+	d.Greet(port)
 }
 
 func TestLinks_DataConnectionThatFailsIsDialledAgain(t *testing.T) {
-	d := newDataPlane(t, dataPlaneOptions{})
-	w := newCutWire(t, d.server.Address)
-	d.mu.Lock()
-	d.servers[0].Address = w.address
-	d.mu.Unlock()
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
+	d := linktest.New(t, linktest.Options{})
+	w := newCutWire(t, d.Server.Address)
+	d.Mu.Lock()
+	d.Servers[0].Address = w.address
+	d.Mu.Unlock()
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	w.refuse.Store(8) // More than are asked for when a player comes.
 	start := time.Now()
-	d.greet(port)
+	d.Greet(port)
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("the player was served after %v", took)
 	}

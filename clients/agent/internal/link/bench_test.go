@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"io"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
 )
@@ -15,17 +16,17 @@ import (
 // TCP proxies in a row: the limit of its topology.
 func benchmarkPaths(b *testing.B, serve func(*net.TCPConn), run func(b *testing.B, port int)) {
 	b.Run("tunnel", func(b *testing.B) {
-		d := newDataPlane(b, dataPlaneOptions{})
-		run(b, d.publish(types.ProtocolTCP, game(b, "127.0.0.1", serve), nil))
+		d := linktest.New(b, linktest.Options{})
+		run(b, d.Publish(types.ProtocolTCP, linktest.Game(b, "127.0.0.1", serve), nil))
 	})
 	b.Run("proxies", func(b *testing.B) {
-		run(b, plainProxy(b, plainProxy(b, game(b, "127.0.0.1", serve))))
+		run(b, plainProxy(b, plainProxy(b, linktest.Game(b, "127.0.0.1", serve))))
 	})
 }
 
 // plainProxy copies with the buffers that the tunnel has, without splice.
 func plainProxy(b *testing.B, target int) int {
-	return game(b, "127.0.0.1", func(near *net.TCPConn) {
+	return linktest.Game(b, "127.0.0.1", func(near *net.TCPConn) {
 		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(target)))
 		if err != nil {
 			return
@@ -54,7 +55,7 @@ func BenchmarkTunnel_Download(b *testing.B) {
 		}
 	}
 	benchmarkPaths(b, flood, func(b *testing.B, port int) {
-		player := dialTCP(b, "127.0.0.1", port)
+		player := linktest.DialTCP(b, "127.0.0.1", port)
 		buffer := make([]byte, 1<<20)
 		b.SetBytes(int64(len(buffer)))
 		b.ReportAllocs()
@@ -69,8 +70,8 @@ func BenchmarkTunnel_Download(b *testing.B) {
 }
 
 func BenchmarkTunnel_RoundTrip(b *testing.B) {
-	benchmarkPaths(b, echo, func(b *testing.B, port int) {
-		player := dialTCP(b, "127.0.0.1", port)
+	benchmarkPaths(b, linktest.Echo, func(b *testing.B, port int) {
+		player := linktest.DialTCP(b, "127.0.0.1", port)
 		message := make([]byte, 64)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -86,7 +87,7 @@ func BenchmarkTunnel_RoundTrip(b *testing.B) {
 }
 
 func BenchmarkTunnel_Join(b *testing.B) {
-	benchmarkPaths(b, echo, func(b *testing.B, port int) {
+	benchmarkPaths(b, linktest.Echo, func(b *testing.B, port int) {
 		message := make([]byte, 1)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -105,9 +106,9 @@ func BenchmarkTunnel_Join(b *testing.B) {
 }
 
 func BenchmarkTunnel_Datagrams(b *testing.B) {
-	d := newDataPlane(b, dataPlaneOptions{server: func(o *relay.Options) { o.BindHost = "127.0.0.1" }})
-	port := d.publish(types.ProtocolUDP, datagramGame(b, 0, echoDatagrams), nil)
-	player := playDatagrams(b, "127.0.0.1", port)
+	d := linktest.New(b, linktest.Options{Server: func(o *relay.Options) { o.BindHost = "127.0.0.1" }})
+	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(b, 0, linktest.EchoUDP), nil)
+	player := linktest.DialUDP(b, "127.0.0.1", port)
 	payload, got := make([]byte, 200), make([]byte, 1500)
 	_ = player.SetReadDeadline(time.Now().Add(time.Minute))
 	b.ReportAllocs()

@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"bytes"
@@ -12,17 +12,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
 // plainAt are options of which ends may do without encryption.
-func plainAt(server, client bool) dataPlaneOptions {
-	return dataPlaneOptions{
-		server: func(o *relay.Options) { o.PlainStreams = server },
-		agent:  func(o *linkOptions) { o.PlainStreams = client },
+func plainAt(server, client bool) linktest.Options {
+	return linktest.Options{
+		Server: func(o *relay.Options) { o.PlainStreams = server },
+		Links:  func(o *link.Options) { o.PlainStreams = client },
 	}
 }
 
@@ -42,7 +45,7 @@ func newListeningWire(t *testing.T, target string) *listeningWire {
 		defer w.mu.Unlock()
 		return w.heard.Write(p)
 	})
-	port := game(t, "127.0.0.1", func(near *net.TCPConn) {
+	port := linktest.Game(t, "127.0.0.1", func(near *net.TCPConn) {
 		far, err := net.Dial("tcp", target)
 		if err != nil {
 			return
@@ -68,15 +71,15 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 func TestPlain_TakesBothEnds(t *testing.T) {
 	for _, ends := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
 		t.Run(fmt.Sprintf("server %v client %v", ends[0], ends[1]), func(t *testing.T) {
-			d := newDataPlane(t, plainAt(ends[0], ends[1]))
-			wire := newListeningWire(t, d.server.Address)
-			d.servers[0].Address = wire.address
-			t.Cleanup(func() { _ = d.stop() }) // Before the wire goes.
-			port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", echo), nil)
-			player := d.join(port)
+			d := linktest.New(t, plainAt(ends[0], ends[1]))
+			wire := newListeningWire(t, d.Server.Address)
+			d.Servers[0].Address = wire.address
+			t.Cleanup(func() { _ = d.Stop() }) // Before the wire goes.
+			port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+			player := d.Join(port)
 			const secret = "what nobody else should read"
-			say(t, player, secret)
-			hear(t, player, secret)
+			linktest.Write(t, player, secret)
+			linktest.Expect(t, player, secret)
 			wire.mu.Lock()
 			defer wire.mu.Unlock()
 			if plain := bytes.Contains(wire.heard.Bytes(), []byte(secret)); plain != (ends[0] && ends[1]) {
@@ -90,7 +93,7 @@ func TestPlain_TakesBothEnds(t *testing.T) {
 }
 
 func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
-	d := newDataPlane(t, plainAt(true, true))
+	d := linktest.New(t, plainAt(true, true))
 	const size = 24<<20 + 11
 	seed := [32]byte{1}
 	sum := func(r io.Reader) [sha256.Size]byte {
@@ -102,7 +105,7 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 	}
 	want := sum(io.LimitReader(rand.NewChaCha8(seed), size))
 	var verdicts sync.Map
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
@@ -113,7 +116,7 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 		<-sent
 	}), nil)
 	for range 3 {
-		player := d.join(port)
+		player := d.Join(port)
 		said := make(chan struct{})
 		go func() {
 			defer close(said)
@@ -133,7 +136,7 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 		<-said // Either direction may be the slower one.
 		_ = player.Close()
 	}
-	eventually(t, "the game's verdict", func() bool {
+	await.Until(t, "the game's verdict", func() bool {
 		n := 0
 		verdicts.Range(func(_, got any) bool {
 			if got.([sha256.Size]byte) != want {
@@ -147,28 +150,28 @@ func TestPlain_MovesEveryByteOfOnePlayerAfterAnother(t *testing.T) {
 }
 
 func TestPlain_HalfCloseAndResetPass(t *testing.T) {
-	d := newDataPlane(t, plainAt(true, true))
+	d := linktest.New(t, plainAt(true, true))
 	ended := make(chan error, 1)
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		n, err := io.Copy(io.Discard, c)
 		if err == nil {
 			_, err = fmt.Fprintf(c, "%d bytes", n)
 		}
 		ended <- err
 	}), nil)
-	player := d.join(port)
+	player := d.Join(port)
 	const size = 5<<20 + 1
 	_, _ = player.Write(make([]byte, size))
 	_ = player.CloseWrite()
-	hear(t, player, fmt.Sprintf("%d bytes", size))
-	if err := howItEnds(player); err != nil {
+	linktest.Expect(t, player, fmt.Sprintf("%d bytes", size))
+	if err := linktest.ReadToEnd(player); err != nil {
 		t.Errorf("the player sees %v, want EOF", err)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 	// In the midst of a transfer.
-	player = d.join(port)
+	player = d.Join(port)
 	_, _ = player.Write(make([]byte, size))
 	tcpstream.Reset(player)
 	if err := <-ended; err == nil {
@@ -177,9 +180,9 @@ func TestPlain_HalfCloseAndResetPass(t *testing.T) {
 }
 
 func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
-	d := newDataPlane(t, plainAt(true, true))
+	d := linktest.New(t, plainAt(true, true))
 	cut := make(chan error, 8)
-	port := d.publish(types.ProtocolTCP, game(t, "127.0.0.1", func(c *net.TCPConn) {
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		first := make([]byte, 1)
 		if _, err := io.ReadFull(c, first); err != nil || first[0] != 'd' {
 			_, _ = c.Write(first)
@@ -192,11 +195,11 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 			}
 		}
 	}), nil)
-	stalled := d.join(port)
-	say(t, stalled, "d")
+	stalled := d.Join(port)
+	linktest.Write(t, stalled, "d")
 	for range 3 {
-		leaving := d.join(port)
-		say(t, leaving, "d")
+		leaving := d.Join(port)
+		linktest.Write(t, leaving, "d")
 		if _, err := io.ReadFull(leaving, make([]byte, 4<<20)); err != nil {
 			t.Fatal(err)
 		}
@@ -204,9 +207,9 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 		if err := <-cut; err == nil {
 			t.Error("the game is not told that the player left")
 		}
-		d.greet(port)
+		d.Greet(port)
 	}
-	_ = d.stop()
+	_ = d.Stop()
 	select {
 	case err := <-cut:
 		if err == nil {
@@ -215,7 +218,7 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 	case <-time.After(relaytest.Patience):
 		t.Error("the game of a stalled player is not told that the tunnel ended")
 	}
-	if err := howItEnds(stalled); err == nil || errors.Is(err, io.EOF) {
+	if err := linktest.ReadToEnd(stalled); err == nil || errors.Is(err, io.EOF) {
 		t.Error("the stalled player is let go in order")
 	}
 }

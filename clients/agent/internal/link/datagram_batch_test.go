@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"encoding/binary"
@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -34,7 +35,7 @@ func (b *burster) burst(n int, ordered bool) error {
 				return err
 			}
 		}
-		got, err := nextAnswer(b.conn)
+		got, err := linktest.NextAnswer(b.conn)
 		if err != nil {
 			return fmt.Errorf("player %d of port %d at %d: %w", b.player, b.port, received, err)
 		}
@@ -55,7 +56,7 @@ func (b *burster) burst(n int, ordered bool) error {
 func TestTunnel_BurstsOfManyFlowsAndPortsKeepApart(t *testing.T) {
 	const ports, players, datagrams = 3, 4, 1000
 	v2 := types.ProxyProtocolV2
-	d := newDataPlane(t, dataPlaneOptions{})
+	d := linktest.New(t, linktest.Options{})
 	var bursters []*burster
 	for p := range ports {
 		configure := func(a *types.ClientAllocation) {
@@ -63,12 +64,12 @@ func TestTunnel_BurstsOfManyFlowsAndPortsKeepApart(t *testing.T) {
 				a.Options.ProxyProtocol = &v2
 			}
 		}
-		port := d.publish(types.ProtocolUDP, datagramGame(t, 0, func(payload []byte, _ netip.AddrPort) []byte {
+		port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, func(payload []byte, _ netip.AddrPort) []byte {
 			return append([]byte{byte(p)}, payload...)
 		}), configure)
 		for i := range players {
 			b := &burster{
-				conn: playDatagrams(t, []string{"127.0.0.1", "::1"}[i%2], port),
+				conn: linktest.DialUDP(t, []string{"127.0.0.1", "::1"}[i%2], port),
 				port: byte(p), player: byte(i), payload: make([]byte, 100+i),
 			}
 			b.payload[0] = b.player
@@ -80,21 +81,21 @@ func TestTunnel_BurstsOfManyFlowsAndPortsKeepApart(t *testing.T) {
 		for _, b := range bursters {
 			all.Go(func() {
 				if err := b.burst(datagrams, ordered); err != nil {
-					t.Errorf("%v (in order: %v): %+v", err, ordered, d.server.Stats())
+					t.Errorf("%v (in order: %v): %+v", err, ordered, d.Server.Stats())
 				}
 			})
 		}
 		all.Wait()
 	}
 	burst(false) // Some overtake others as the path comes up.
-	d.awaitPath()
-	if !d.onPath(func() { burst(true) }) {
+	awaitPath(d)
+	if !onPath(d, func() { burst(true) }) {
 		t.Error("the datagrams took the data connection")
 	}
-	if n := d.server.Stats().Flows; n != ports*players {
+	if n := d.Server.Stats().Flows; n != ports*players {
 		t.Errorf("%d flows, want %d", n, ports*players)
 	}
-	if n := d.server.Stats().DroppedDatagrams; n != 0 {
+	if n := d.Server.Stats().DroppedDatagrams; n != 0 {
 		t.Errorf("%d datagrams dropped", n)
 	}
 }
@@ -104,12 +105,12 @@ func TestTunnel_SilentFlowsTakeNoGoroutines(t *testing.T) {
 		t.Skip("elsewhere each takes one")
 	}
 	const flows = 200
-	d := newDataPlane(t, dataPlaneOptions{})
-	port := d.publish(types.ProtocolUDP, datagramGame(t, 0, echoDatagrams), nil)
-	ask(t, playDatagrams(t, "127.0.0.1", port), []byte("first"))
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+	linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", port), []byte("first"))
 	before := runtime.NumGoroutine()
 	for range flows {
-		ask(t, playDatagrams(t, "127.0.0.1", port), []byte("hello"))
+		linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", port), []byte("hello"))
 	}
 	if more := runtime.NumGoroutine() - before; more > flows/10 {
 		t.Errorf("%d goroutines for %d flows", more, flows)

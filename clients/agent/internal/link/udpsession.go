@@ -1,10 +1,8 @@
-package agent
+package link
 
 import (
 	"context"
 	"log/slog"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
@@ -29,15 +27,15 @@ func (l *link) endOtherUDPSession(name string) {
 	}
 }
 
-// udpSession returns the link's UDP session of that name, and makes it in place of
-// another where there is none.
+// udpSession returns the link's UDP session of that name. Where there is none, it
+// starts one that ends with ctx, in place of any other.
 func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSession, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.udp; s != nil && s.Name() == name && !s.Ended() {
 		return s, nil
 	}
-	sockets, err := l.links.targets.NewFlowSockets(l.server)
+	sockets, err := l.Targets.NewFlowSockets(l.server)
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +44,9 @@ func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSe
 	}
 	s := udptunnel.NewClientSession(ctx, name, udptunnel.ClientOptions{
 		Target:             sockets.Target,
-		FlowsPerAllocation: l.links.opts.Limits.Flows,
-		Queue:              l.links.opts.Limits.DatagramQueue,
-		Counters:           &l.links.counters.udp,
+		FlowsPerAllocation: l.Limits.Flows,
+		Queue:              l.Limits.DatagramQueue,
+		Counters:           &l.counters.udp,
 		Logger:             l.log,
 	})
 	l.udp = s
@@ -59,18 +57,7 @@ func (l *link) udpSession(ctx context.Context, name string) (*udptunnel.ClientSe
 			s.End()
 		}
 	})
-	// After the session's context, which ends its flows.
+	// After the session's context has ended, and its flows with it.
 	context.AfterFunc(s.Context(), sockets.Close)
 	return s, nil
-}
-
-// serveDatagrams serves a data connection of a UDP session until it or ctx ends.
-// Port is where the tunnel server takes sealed packets; 0: nowhere.
-func (s *session) serveDatagrams(ctx context.Context, ws *websocket.Conn, name string, port uint16) error {
-	udp, err := s.link.udpSession(s.life, name)
-	if err != nil {
-		s.link.log.Error("no UDP flows can be served", slog.Any("error", err))
-		return ws.Close()
-	}
-	return udp.ServeData(ctx, ws, port)
 }

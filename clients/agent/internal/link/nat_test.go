@@ -1,4 +1,4 @@
-package agent
+package link_test
 
 import (
 	"net"
