@@ -125,7 +125,7 @@ func TestAgent_PanelAwayLeavesLinksAlone(t *testing.T) {
 	c.status(t)
 	c.Close(websocket.CloseInternalServerErr, "oops")
 	r.event(t, EventDisconnected)
-	// What the links say meanwhile is shown, and told to the panel later.
+	// Reports of the links meanwhile become events, and reach the panel later.
 	r.links.report(failedReport(1, "link lost"))
 	r.event(t, EventAllocationFailed)
 	c = r.channel(t)
@@ -245,14 +245,14 @@ func TestAgent_StopsCleanly(t *testing.T) {
 	}
 }
 
-func TestAgent_ReportsAnewWhatHasMoved(t *testing.T) {
+func TestAgent_ReportsMovedAllocationsAgain(t *testing.T) {
 	r := start(t)
 	c := r.channel(t)
 	c.send(t, snapshot(1, 1, 2))
 	r.appliedIDs(t)
 	r.links.report(readyReport(1), readyReport(2))
 	c.status(t)
-	// It was linked there already: nothing changes but the tunnel server.
+	// The link there is up already: only the tunnel server changes.
 	moved := change(2, []int64{1}, nil)
 	moved.Allocations[0].ServerID = uuid.New()
 	c.send(t, moved)

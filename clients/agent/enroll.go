@@ -9,24 +9,24 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// ErrEnrollmentUsed is returned by AwaitApproval where the device has connected
-// with an earlier token of the same enrollment: the panel gives no other.
+// ErrEnrollmentUsed is returned by AwaitApproval if the device has connected with an
+// earlier token of the same enrollment: the panel issues no other.
 var ErrEnrollmentUsed = errors.New("this enrollment has been used: the device has connected already")
 
 const (
 	// defaultInterval and slowDown are RFC 8628's, sections 3.2 and 3.5.
 	defaultInterval = 5 * time.Second
 	slowDown        = 5 * time.Second
-	// maxAway is how long a panel may be away while its answer is awaited. No
+	// maxAway is how long the panel may be unreachable while an approval is awaited. No
 	// code lives longer.
 	maxAway = 10 * time.Minute
 )
 
-// Approval says which enrollment to wait for.
+// Approval is an enrollment to wait for.
 type Approval struct {
 	Client     *tunnel.Client   // Required.
 	Enrollment types.Enrollment // As StartEnrollment returned it.
-	// OnAway hears once each time the panel goes out of reach. May be nil.
+	// OnAway is called once each time the panel becomes unreachable. May be nil.
 	OnAway func(error)
 	// Wait pauses between polls, until ctx ends. Required.
 	Wait func(ctx context.Context, d time.Duration) error
@@ -35,8 +35,8 @@ type Approval struct {
 // AwaitApproval polls until the device is approved and returns its token
 // (RFC 8628 section 3.5). The panel's clock alone decides when the code has
 // expired. It fails with the panel's enrollment_expired, with not_found once
-// the device was deleted, with ErrEnrollmentUsed, and with what kept it from the
-// panel for ten minutes.
+// the device was deleted, with ErrEnrollmentUsed, and with the last error once the
+// panel has been unreachable for ten minutes.
 func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 	interval := time.Duration(a.Enrollment.Interval) * time.Second
 	if interval <= 0 {
@@ -58,7 +58,7 @@ func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 		case tunnel.HasCode(err, types.CodeSlowDown):
 			interval += slowDown
 			away, pause = 0, max(interval, retryAfter(err))
-		case !passing(err):
+		case !temporary(err):
 			return "", err
 		default:
 			if away == 0 && a.OnAway != nil {
@@ -72,9 +72,9 @@ func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 	}
 }
 
-// passing reports whether the panel may still answer: it is restarting, without
-// its database, or under load.
-func passing(err error) bool {
+// temporary reports whether the panel may answer later: it is restarting, without its
+// database, or under load.
+func temporary(err error) bool {
 	var unreachable *tunnel.UnreachableError
 	return errors.As(err, &unreachable) ||
 		tunnel.HasCode(err, types.CodeUnavailable) ||

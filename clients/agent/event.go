@@ -16,30 +16,30 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// EventType says what happened.
+// EventType is the type of an event.
 type EventType string
 
-// The events of an agent's life.
+// The types of events.
 const (
 	EventConnected        EventType = "connected"         // The panel has sent the desired state.
 	EventDisconnected     EventType = "disconnected"      // The control channel ended, or could not be opened. Players stay.
-	EventSwitchedOff      EventType = "switched_off"      // As disconnected, because tunnels are off. Players are cut off.
-	EventAllocationReady  EventType = "allocation_ready"  // Players can come through.
-	EventAllocationFailed EventType = "allocation_failed" // They cannot; Reason says why. It is retried.
-	EventAllocationClosed EventType = "allocation_closed" // It is not this agent's any more.
-	EventStopped          EventType = "stopped"           // Run ends; Reason is empty when it was asked to.
+	EventSwitchedOff      EventType = "switched_off"      // As disconnected, because tunnels are switched off. Players are disconnected.
+	EventAllocationReady  EventType = "allocation_ready"  // Players can join.
+	EventAllocationFailed EventType = "allocation_failed" // They cannot; Reason says why. The agent retries.
+	EventAllocationClosed EventType = "allocation_closed" // It no longer belongs to this agent.
+	EventStopped          EventType = "stopped"           // Run returns; Reason is empty if its context ended.
 )
 
-// Event is something that a person who watches the agent wants to know.
+// Event is a change that a person who watches the agent wants to know.
 type Event struct {
 	Time         time.Time  `json:"time"`
 	Type         EventType  `json:"type"`
 	Reason       string     `json:"reason,omitempty"`
-	RetrySeconds float64    `json:"retrySeconds,omitempty"` // Until the next try to connect.
+	RetrySeconds float64    `json:"retrySeconds,omitempty"` // Until the next attempt to connect.
 	Allocation   *EventPort `json:"allocation,omitempty"`
 }
 
-// emitter tells whoever watches, one event at a time.
+// emitter calls a function with one event at a time.
 type emitter struct {
 	on func(Event) // May be nil.
 	mu sync.Mutex
@@ -55,7 +55,7 @@ func (e *emitter) emit(event Event) {
 	e.on(event)
 }
 
-// disconnected tells of the end of a control channel, and returns why it ended.
+// disconnected reports the end of a control channel, and returns why it ended.
 func (e *emitter) disconnected(err error, retry time.Duration) (reason string) {
 	event := Event{Type: EventDisconnected, Reason: endReason(err), RetrySeconds: retry.Seconds()}
 	if channel.IsFeatureOff(err) {
@@ -65,8 +65,8 @@ func (e *emitter) disconnected(err error, retry time.Duration) (reason string) {
 	return event.Reason
 }
 
-// stopped tells that Run ends with err, and returns what Run shall return: nil
-// where it was asked to end.
+// stopped reports that Run ends with err, and returns what Run returns: nil if its
+// context ended.
 func (e *emitter) stopped(ctx context.Context, err error) error {
 	var final *channel.FinalError
 	switch {
@@ -82,7 +82,7 @@ func (e *emitter) stopped(ctx context.Context, err error) error {
 	}
 }
 
-// EventPort is the allocation that an event is about.
+// EventPort is the allocation that an event concerns.
 type EventPort struct {
 	ID            int64          `json:"id"`
 	Name          string         `json:"name"`
@@ -101,7 +101,7 @@ func eventPort(a types.ClientAllocation) EventPort {
 	}
 }
 
-// endReason says in a person's words why the control channel ended.
+// endReason describes for people why the control channel ended.
 func endReason(err error) string {
 	var closed *websocket.CloseError
 	var timeout net.Error

@@ -36,7 +36,7 @@ func next[T any](t *testing.T, c <-chan T, what string) T {
 	}
 }
 
-// fakeLinks records what is applied and reports what it is told to.
+// fakeLinks records what is applied and reports what the test sets.
 type fakeLinks struct {
 	applied chan []types.ClientAllocation
 	servers chan []types.ClientServer
@@ -79,7 +79,7 @@ type panel struct {
 	*httptest.Server
 	channels chan *panelChannel
 	refuse   chan types.Error // Answers for the next upgrades.
-	mute     chan struct{}    // The next upgrade is the last that is heard.
+	mute     chan struct{}    // Nothing is read after the next upgrade.
 }
 
 type panelChannel struct {

@@ -20,8 +20,8 @@ import (
 )
 
 // awaitMetrics waits until a registry shows exactly the series wanted under the
-// names of their TYPE lines. A count may lag behind what a player sees, and gives
-// no signal.
+// names of their TYPE lines. A count may lag behind what a player sees, and there
+// is no signal for it.
 func awaitMetrics(t *testing.T, registry *prometheus.Registry, series string) {
 	t.Helper()
 	families, err := registry.Gather()

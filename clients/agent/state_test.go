@@ -14,9 +14,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// away makes the panel one that nobody answers for.
-func away(p *panel) { p.Close() }
-
 func exists(t *testing.T, path string) bool {
 	t.Helper()
 	_, err := os.Stat(path)
@@ -26,8 +23,8 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
-// leaveState runs an agent that is told to serve allocation 1 on a tunnel server,
-// ends it, and returns where it kept that.
+// leaveState runs an agent that serves allocation 1 on a tunnel server, stops it, and
+// returns its state file.
 func leaveState(t *testing.T, p *panel) (file string, server types.ClientServer) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "deep", "device.state.json")
@@ -51,7 +48,7 @@ func TestAgent_StartsFromItsLastStateWhileThePanelIsAway(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("the state, which holds tickets, has mode %v (%v)", info.Mode(), err)
 	}
-	away(p)
+	p.Close()
 	r := startAt(t, p, func(o *Options) { o.StateFile = file })
 	wantIDs(t, r.appliedIDs(t), 1)
 	if got := next(t, r.links.servers, "servers"); len(got) != 1 || got[0] != server {

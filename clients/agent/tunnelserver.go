@@ -23,42 +23,42 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/session"
 )
 
-// DefaultRelayListen is where a tunnel server takes links and data connections.
+// DefaultRelayListen is the address at which a tunnel server accepts links and data
+// connections.
 const DefaultRelayListen = ":7443"
 
-// TunnelServerOptions say how a tunnel server on a machine of its own runs.
+// TunnelServerOptions configure a TunnelServer.
 type TunnelServerOptions struct {
-	// Client talks to the panel with the device's token, and Device is the
+	// Client sends requests to the panel with the device's token, and Device is the
 	// device's id. Required.
 	Client *tunnel.Client
 	Device uuid.UUID
-	// Listen is the host and port where tunnel clients arrive; "" is
-	// DefaultRelayListen. AdvertisedPort is the port that they dial, where
-	// something on the way maps it; 0: that of Listen.
+	// Listen is the host and port for tunnel clients; "": DefaultRelayListen.
+	// AdvertisedPort is the port that they dial where a router maps it; 0: that of
+	// Listen.
 	Listen         string
 	AdvertisedPort int
-	// BindHost is the address that public ports are bound to; "" is all of this
-	// machine's, IPv4 and IPv6.
+	// BindHost is the address that public ports are bound to; "": all addresses of
+	// this machine, IPv4 and IPv6.
 	BindHost string
-	// PlainStreams lets tunnel clients that are told the same do without the
+	// PlainStreams lets tunnel clients with the same setting do without the
 	// encryption of players' TCP bytes.
 	PlainStreams bool
-	// Certificate is the operator's. Its zero value has one made, whose key is
-	// kept in KeyFile (required then) and so stays the same over restarts.
+	// Certificate is the operator's. The zero value: a self-signed one, whose key is
+	// kept in KeyFile (required then) and so survives restarts.
 	Certificate CertificateFiles
 	KeyFile     string
-	// StateFile keeps what the panel last wanted, so that a start that finds the
-	// panel away serves it; "" keeps nothing.
+	// StateFile keeps the last desired state, for a start while the panel cannot be
+	// reached; "" keeps nothing.
 	StateFile string
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// Version and Platform are as in [Options].
 	Version, Platform string
-	// OnEvent hears of one event at a time, in order: connected, disconnected,
+	// OnEvent is called with one event at a time, in order: connected, disconnected,
 	// switched_off, stopped. It must not block for long. May be nil.
 	OnEvent func(Event)
-	// Metrics is given the tunnel server's metrics for as long as it runs. nil:
-	// none.
+	// Metrics holds the tunnel server's metrics while it runs. nil: none.
 	Metrics prometheus.Registerer
 	// Channel and Backoff tune the control channel; the zero values are for use.
 	Channel channel.Options
@@ -73,12 +73,12 @@ type TunnelServer struct {
 	relay    *relay.Server
 	state    *store.State[types.ServerSnapshot]
 	events   emitter
-	files    certificatePEM // What the operator's files held when last served.
-	every    time.Duration  // Between two looks at them.
+	files    certificatePEM // The content of the operator's files that is served.
+	every    time.Duration  // Between two reads of them.
 }
 
-// NewTunnelServer makes a tunnel server, with its listener open and its key made
-// or read. Run, or Close where it is not to be run, closes the listener.
+// NewTunnelServer returns a tunnel server whose listener is open and whose key is read
+// or made. Run closes the listener, or Close where Run is not called.
 func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServer, err error) {
 	if o.Client == nil || o.Device == uuid.Nil {
 		return nil, errors.New("tunnel server: Client and Device are required")
@@ -115,7 +115,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		PlainStreams:   o.PlainStreams,
 		Keep:           s.state.Save,
 		Last:           s.state.Load(),
-		OnChannel:      s.heard,
+		OnChannel:      s.channelChanged,
 		Metrics:        o.Metrics,
 		Version:        o.Version,
 		Platform:       o.Platform,
@@ -143,16 +143,16 @@ func (s *TunnelServer) certificate() (tls.Certificate, error) {
 	return store.Certificate(s.opts.KeyFile, session.SelfSigned)
 }
 
-// Address is where tunnel clients are taken, and Fingerprint that of the key that
-// they are shown.
+// Address is the address that tunnel clients are accepted at, and Fingerprint that of
+// the key that the listener serves.
 func (s *TunnelServer) Address() string     { return s.listener.Addr().String() }
 func (s *TunnelServer) Fingerprint() string { return s.relay.Fingerprint() }
 
 // Close closes the listener of a tunnel server that is not run.
 func (s *TunnelServer) Close() error { return s.listener.Close() }
 
-// Run serves until ctx ends, when it returns nil, or until the tunnel server must
-// not go on by itself, as [Agent.Run] does. Everything is closed when it returns.
+// Run serves until ctx ends, when it returns nil, or until the tunnel server must not
+// reconnect by itself, as [Agent.Run] does. Everything is closed when it returns.
 // It may be called once.
 func (s *TunnelServer) Run(ctx context.Context) error {
 	stop := s.state.Start()
@@ -167,8 +167,8 @@ func (s *TunnelServer) Run(ctx context.Context) error {
 	return s.events.stopped(ctx, s.relay.Run(ctx))
 }
 
-// heard hears of the control channel.
-func (s *TunnelServer) heard(err error, retry time.Duration) {
+// channelChanged reports that a control channel is connected, or why there is none.
+func (s *TunnelServer) channelChanged(err error, retry time.Duration) {
 	if err == nil {
 		s.log.Info("connected to the panel", slog.String("panel", s.opts.Client.PanelURL()))
 		s.events.emit(Event{Type: EventConnected})
@@ -177,7 +177,7 @@ func (s *TunnelServer) heard(err error, retry time.Duration) {
 	s.events.disconnected(err, retry) // Logged by the relay.
 }
 
-// watchCertificate serves the operator's certificate as it is renewed.
+// watchCertificate serves the operator's certificate when it is renewed.
 func (s *TunnelServer) watchCertificate(ctx context.Context) {
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
@@ -189,8 +189,8 @@ func (s *TunnelServer) watchCertificate(ctx context.Context) {
 			return
 		}
 		err := s.renew()
-		// The two files cannot be replaced in one step, so that a pair may not fit
-		// for a moment.
+		// The two files cannot be replaced in one step: for a moment they may not
+		// match.
 		if err != nil && !failing {
 			s.log.Warn("the renewed certificate is not served yet", slog.Any("error", err))
 		}
@@ -198,7 +198,7 @@ func (s *TunnelServer) watchCertificate(ctx context.Context) {
 	}
 }
 
-// renew serves what the operator's files hold now, where that is something else.
+// renew serves the current content of the operator's files, if it has changed.
 func (s *TunnelServer) renew() error {
 	now, err := s.opts.Certificate.read()
 	if err != nil || now == s.files {

@@ -147,7 +147,7 @@ func TestTunnelServer_StartsWithKeyAndPortsWhileThePanelIsAway(t *testing.T) {
 	c.send(t, bindings(port))
 	c.status(t)
 	s.stop()
-	away(p)
+	p.Close()
 	again := serveAt(t, p, o)
 	again.event(t, EventDisconnected)
 	if !open(port) {
@@ -210,7 +210,7 @@ func TestTunnelServer_ServesTheOperatorsCertificateAndItsRenewal(t *testing.T) {
 	renew()
 	c, second := s.channel(t)
 	if second.Relay.Fingerprint == first.Relay.Fingerprint {
-		t.Error("the panel is not told the new key")
+		t.Error("the new key is not reported to the panel")
 	}
 	c.send(t, bindings(relaytest.FreePort(t)))
 	c.status(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay"
 )
 
-// The same traffic through the tunnel and, for comparison, through two plain
-// TCP proxies in a row: the limit of its topology.
+// benchmarkPaths measures the same traffic through the tunnel and, for comparison,
+// through two plain TCP proxies in a row, the limit of its topology.
 func benchmarkPaths(b *testing.B, serve func(*net.TCPConn), run func(b *testing.B, port int)) {
 	b.Run("tunnel", func(b *testing.B) {
 		d := linktest.New(b, linktest.Options{})
@@ -24,7 +24,7 @@ func benchmarkPaths(b *testing.B, serve func(*net.TCPConn), run func(b *testing.
 	})
 }
 
-// plainProxy copies with the buffers that the tunnel has, without splice.
+// plainProxy copies with buffers as large as those of the tunnel, without splice.
 func plainProxy(b *testing.B, target int) int {
 	return linktest.Game(b, "127.0.0.1", func(near *net.TCPConn) {
 		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(target)))

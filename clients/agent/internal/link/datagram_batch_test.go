@@ -13,8 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// burster is a player who keeps datagrams in flight and knows which answers they
-// should have.
+// burster is a player who keeps datagrams in flight and checks the answers.
 type burster struct {
 	conn         *net.UDPConn
 	port, player byte
@@ -22,12 +21,12 @@ type burster struct {
 	next         uint32
 }
 
-// burst has n datagrams answered, of which none gets lost, doubled or mixed up with
-// another flow's. Ordered says that none may overtake another either.
+// burst has n datagrams answered, none of which may be lost, duplicated or mixed up
+// with another flow's, nor, if ordered, overtake another.
 func (b *burster) burst(n int, ordered bool) error {
 	const window = 24
 	first := b.next
-	heard := make([]bool, n)
+	seen := make([]bool, n)
 	for received := range n {
 		for ; int(b.next-first) < min(n, received+window); b.next++ {
 			binary.BigEndian.PutUint32(b.payload[1:], b.next)
@@ -39,15 +38,15 @@ func (b *burster) burst(n int, ordered bool) error {
 		if err != nil {
 			return fmt.Errorf("player %d of port %d at %d: %w", b.player, b.port, received, err)
 		}
-		own := got[max(0, len(got)-len(b.payload)):] // What the PROXY header follows.
+		own := got[max(0, len(got)-len(b.payload)):] // Behind the PROXY header.
 		at := int(binary.BigEndian.Uint32(own[1:]) - first)
 		switch {
-		case got[0] != b.port || own[0] != b.player || at >= int(b.next-first) || heard[at]:
+		case got[0] != b.port || own[0] != b.player || at >= int(b.next-first) || seen[at]:
 			return fmt.Errorf("player %d of port %d gets %d bytes in place of one of %d datagrams", b.player, b.port, len(got), b.next-first)
 		case ordered && at != received:
 			return fmt.Errorf("player %d of port %d gets datagram %d in place of %d", b.player, b.port, at, received)
 		}
-		heard[at] = true
+		seen[at] = true
 	}
 	return nil
 }
@@ -87,7 +86,7 @@ func TestTunnel_BurstsOfManyFlowsAndPortsKeepApart(t *testing.T) {
 		}
 		all.Wait()
 	}
-	burst(false) // Some overtake others as the path comes up.
+	burst(false) // Some overtake others while the path comes up.
 	awaitPath(d)
 	if !onPath(d, func() { burst(true) }) {
 		t.Error("the datagrams took the data connection")
@@ -102,7 +101,7 @@ func TestTunnel_BurstsOfManyFlowsAndPortsKeepApart(t *testing.T) {
 
 func TestTunnel_SilentFlowsTakeNoGoroutines(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere each takes one")
+		t.Skip("on other systems each takes one")
 	}
 	const flows = 200
 	d := linktest.New(t, linktest.Options{})

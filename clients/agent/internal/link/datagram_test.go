@@ -47,7 +47,7 @@ func TestTunnel_DatagramsKeepTheirOrder(t *testing.T) {
 	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
 	player := linktest.DialUDP(t, "127.0.0.1", port)
 	linktest.Ask(t, player, []byte("hello"))
-	awaitPath(d) // Where they begin to take another way, they may overtake each other once.
+	awaitPath(d) // Datagrams may overtake each other once, when they switch to the path.
 	payload := make([]byte, 200)
 	for sent, received := uint32(0), uint32(0); received < 5000; received++ {
 		for ; sent < 5000 && sent < received+64; sent++ {
@@ -140,7 +140,7 @@ func TestTunnel_FlowsAreCapped(t *testing.T) {
 	d.Server.AwaitStats(t, "the second drop", func(s relay.Stats) bool { return s.DroppedDatagrams == 2 && s.Flows == 5 })
 }
 
-func TestTunnel_FlowsThatTheGameNeverAnswersGiveWay(t *testing.T) {
+func TestTunnel_FlowsThatTheGameNeverAnswersAreEvicted(t *testing.T) {
 	d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Limits.Flows = 3 }})
 	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, func(payload []byte, from netip.AddrPort) []byte {
 		if string(payload) != "hello" {
@@ -163,10 +163,10 @@ func TestTunnel_FlowsThatTheGameNeverAnswersGiveWay(t *testing.T) {
 	if after := linktest.Ask(t, player, []byte("hello")); !bytes.Equal(before, after) {
 		t.Errorf("a player's flow ended in a flood: %q, then %q", before, after)
 	}
-	await.Until(t, "the end of those that gave way", func() bool { return d.Links.Stats().Flows == 3 })
+	await.Until(t, "the end of the evicted flows", func() bool { return d.Links.Stats().Flows == 3 })
 }
 
-// nameServer is a resolver for which every name is both loopback addresses.
+// nameServer returns a resolver that resolves every name to both loopback addresses.
 func nameServer(t *testing.T) *net.Resolver {
 	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -269,7 +269,7 @@ func TestTunnel_EveryDatagramIsAnnouncedByProxyProtocol(t *testing.T) {
 		}
 	}
 	player := linktest.DialUDP(t, "127.0.0.1", port)
-	_, _ = player.Write(make([]byte, wire.MaxDatagram)) // No room for the header.
+	_, _ = player.Write(make([]byte, wire.MaxDatagram)) // Leaves no space for the header.
 	await.Until(t, "the drop", func() bool { return d.Links.Stats().TooLong == 1 })
 }
 
@@ -280,7 +280,7 @@ func TestTunnel_DatagramsFromARefusedHostGoNowhere(t *testing.T) {
 		return nil
 	})
 	port := d.Publish(types.ProtocolUDP, local, nil)
-	// The agent's state changes and the tunnel server has not heard of it yet.
+	// The agent's state has changed, and the tunnel server does not know yet.
 	d.Mu.Lock()
 	d.Allocations[0].LocalHost = "192.0.2.1"
 	d.Mu.Unlock()

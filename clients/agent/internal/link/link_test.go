@@ -65,7 +65,7 @@ func TestLinks_FeatureOffClosesPortsUntilItIsOn(t *testing.T) {
 			player := d.Greet(port)
 			off(d.Panel)
 			if err := linktest.ReadToEnd(player); err == nil {
-				t.Error("the player was let go in order, want a reset")
+				t.Error("the player was closed in order, want a reset")
 			}
 			await.Until(t, "the port's end", func() bool {
 				c, err := net.Dial("tcp", player.RemoteAddr().String())
@@ -92,14 +92,14 @@ func TestLinks_NewTokenEndsTheLinkUntilItsTicketComes(t *testing.T) {
 	start := time.Now()
 	d.Panel.PutClient(d.Client, 2)
 	if err := linktest.ReadToEnd(player); err == nil {
-		t.Error("the player was let go in order, want a reset")
+		t.Error("the player was closed in order, want a reset")
 	}
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("the player was cut after %v", took)
 	}
 	d.AwaitReport(1, types.ReportFailed)
 	if err := linktest.Refusal(t, port); err == nil {
-		t.Error("a player without a link was let go in order, want a reset")
+		t.Error("a player without a link was closed in order, want a reset")
 	}
 	d.Mu.Lock()
 	d.Servers[0].Ticket = d.Panel.Ticket(d.Client, 2, nil)
@@ -109,7 +109,7 @@ func TestLinks_NewTokenEndsTheLinkUntilItsTicketComes(t *testing.T) {
 	player = d.Greet(port)
 	d.Panel.RemoveClient(d.Client)
 	if err := linktest.ReadToEnd(player); err == nil {
-		t.Error("the client was deleted: the player was let go in order, want a reset")
+		t.Error("the client was deleted: the player was closed in order, want a reset")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestLinks_NewerAgentTakesOver(t *testing.T) {
 	select {
 	case <-d.Ended:
 	case <-time.After(relaytest.Patience):
-		t.Fatal("the first agent does not hear that another took over")
+		t.Fatal("the first agent does not learn that another took over")
 	}
 	if err := d.Stop(); !errors.As(err, &final) || final.Code != channel.CloseTakenOver {
 		t.Fatalf("the older agent ends with %v, want a takeover", err)
@@ -155,13 +155,13 @@ func TestLinks_OutageIsLoggedOnce(t *testing.T) {
 	d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	_ = d.Server.Stop()
 	await.Until(t, "another try", func() bool { return tries.Load() > 20 })
-	// That it restarts, does not take the ticket any more, and is not there.
+	// It restarts, refuses the ticket, and is gone.
 	if n := warnings.Load(); n > 6 {
 		t.Errorf("%d warnings of one outage", n)
 	}
 }
 
-// onLog calls itself with every record that is logged.
+// onLog is a slog.Handler that is called with every record.
 type onLog func(slog.Record)
 
 func (onLog) Enabled(context.Context, slog.Level) bool { return true }
@@ -180,13 +180,13 @@ func TestLinks_TunnelServerRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := linktest.ReadToEnd(player); err == nil {
-		t.Error("the player was let go in order, want a reset")
+		t.Error("the player was closed in order, want a reset")
 	}
 	r := d.AwaitReport(1, types.ReportFailed)
 	if r.Reason == nil || !strings.Contains(*r.Reason, d.Server.Address) {
 		t.Errorf("reason %v does not name the tunnel server", r.Reason)
 	}
-	// At another address, with another key, told by the panel.
+	// At another address, with another key, both from the panel.
 	d.Server = relaytest.Start(t, d.Panel, nil)
 	d.Panel.AwaitReport(1, types.ReportReady)
 	d.Mu.Lock()
@@ -244,7 +244,7 @@ func TestLinks_ReasonsAreForPeople(t *testing.T) {
 		host   string
 		want   string
 	}{
-		"nobody listens": {func(s *types.ClientServer) { s.Address = closed.Addr().String() }, "127.0.0.1", "connection refused"},
+		"no listener":    {func(s *types.ClientServer) { s.Address = closed.Addr().String() }, "127.0.0.1", "connection refused"},
 		"another key":    {func(s *types.ClientServer) { s.Fingerprint = strings.Repeat("0", 64) }, "127.0.0.1", "server key fingerprint mismatch"},
 		"no fingerprint": {func(s *types.ClientServer) { s.Fingerprint = "" }, "127.0.0.1", "certificate"},
 		"dead ticket":    {func(s *types.ClientServer) { s.Ticket = "dead" }, "127.0.0.1", "ticket is not accepted"},
@@ -289,7 +289,7 @@ func TestLinks_NothingDesiredClosesEverything(t *testing.T) {
 	player := d.Greet(port)
 	d.Links.Apply(nil, nil)
 	if err := linktest.ReadToEnd(player); err == nil {
-		t.Error("the player was let go in order, want a reset")
+		t.Error("the player was closed in order, want a reset")
 	}
 	d.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.DataConnections == 0 })
 	if reports := d.Links.Reports(); len(reports) != 0 {
@@ -301,22 +301,22 @@ func TestLinks_SilentTunnelServerIsLeft(t *testing.T) {
 	fast := channel.Options{PingInterval: 20 * time.Millisecond, Deadline: 200 * time.Millisecond}
 	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
 		o.Channel = fast
-		o.Limits.DialTimeout = time.Second // What is dialled while the wire is cut gets no answer.
+		o.Limits.DialTimeout = time.Second // What is dialled while the proxy is cut gets no answer.
 	}})
-	wire := newCutWire(t, d.Server.Address)
+	proxy := newBreakableProxy(t, d.Server.Address)
 	d.Mu.Lock()
-	d.Servers[0].Address = wire.address
+	d.Servers[0].Address = proxy.address
 	d.Mu.Unlock()
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	d.Greet(port)
-	wire.cut.Store(true) // Open, but nothing passes: no end is told to anybody.
+	proxy.cut.Store(true) // Open, but nothing passes: neither end learns of it.
 	d.AwaitReport(1, types.ReportFailed)
-	wire.cut.Store(false)
+	proxy.cut.Store(false)
 	d.AwaitReport(1, types.ReportReady)
 	d.Greet(port)
 }
 
-// connectProxy runs an HTTP proxy, and counts what goes through it.
+// connectProxy runs an HTTP proxy, and counts the connections through it.
 func connectProxy(t *testing.T) (at *url.URL, tunnelled *atomic.Int64) {
 	t.Helper()
 	tunnelled = new(atomic.Int64)
@@ -340,7 +340,7 @@ func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
 	}})
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	d.Greet(port)
-	// Datagrams too, packets of which would go past it.
+	// Datagrams too: sealed packets would bypass it.
 	port = d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
 	datagrams := linktest.DialUDP(t, "127.0.0.1", port)
 	for range 3 {
@@ -350,12 +350,12 @@ func TestLinks_GoThroughAnHTTPProxy(t *testing.T) {
 		t.Errorf("%d connections went through the proxy, want the link and two data connections", n)
 	}
 	if s := d.Server.Stats(); s.Paths.Received+s.Paths.Unknown != 0 {
-		t.Errorf("packets past the proxy: %+v", s.Paths)
+		t.Errorf("packets bypassed the proxy: %+v", s.Paths)
 	}
 	_ = d.Stop()
 }
 
-// connect splices an HTTP CONNECT.
+// connect serves an HTTP CONNECT.
 func connect(w http.ResponseWriter, host string) {
 	far, err := net.Dial("tcp", host)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 
-// elsewhere adds a second tunnel server to a data plane.
-func elsewhere(d *linktest.DataPlane) (*relaytest.Panel, *relaytest.Server) {
+// addServer adds a second tunnel server to a data plane.
+func addServer(d *linktest.DataPlane) (*relaytest.Panel, *relaytest.Server) {
 	d.T.Helper()
 	panel := relaytest.NewPanel(d.T)
 	server := relaytest.Start(d.T, panel, nil)
@@ -30,8 +30,8 @@ func elsewhere(d *linktest.DataPlane) (*relaytest.Panel, *relaytest.Server) {
 	return panel, server
 }
 
-// move brings the first n allocations to a tunnel server, as the panel tells the
-// agent; leaving are those that still have players.
+// moveAllocations moves the first n allocations to a tunnel server in the client's
+// desired state; leaving are the servers that still have players.
 func moveAllocations(d *linktest.DataPlane, n int, to uuid.UUID, leaving ...uuid.UUID) {
 	d.Mu.Lock()
 	for i := range d.Allocations[:n] {
@@ -44,7 +44,7 @@ func moveAllocations(d *linktest.DataPlane, n int, to uuid.UUID, leaving ...uuid
 	d.Apply()
 }
 
-// drain has the old place of an allocation take no new players.
+// drain makes the old tunnel server of an allocation accept no new players.
 func drain(d *linktest.DataPlane, id int64, protocol types.Protocol, port int) {
 	until := time.Now().Add(time.Hour)
 	a := relaytest.Allocation(id, d.Client, protocol, port)
@@ -52,7 +52,7 @@ func drain(d *linktest.DataPlane, id int64, protocol types.Protocol, port int) {
 	d.Panel.Put(a)
 }
 
-func TestMove_PlayersStayAtTheOldPlaceAndNewOnesJoinAtTheNew(t *testing.T) {
+func TestMove_PlayersStayOnTheOldServerAndNewOnesJoinOnTheNew(t *testing.T) {
 	d := linktest.New(t, linktest.Options{})
 	old := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	oldUDP := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
@@ -61,7 +61,7 @@ func TestMove_PlayersStayAtTheOldPlaceAndNewOnesJoinAtTheNew(t *testing.T) {
 	linktest.Expect(t, player, "before")
 	linktest.Ask(t, flow, []byte("before"))
 
-	panel, server := elsewhere(d)
+	panel, server := addServer(d)
 	port, portUDP := relaytest.FreePort(t), relaytest.FreePort(t)
 	panel.Put(relaytest.Allocation(1, d.Client, types.ProtocolTCP, port), relaytest.Allocation(2, d.Client, types.ProtocolUDP, portUDP))
 	moveAllocations(d, 2, panel.Server, d.Panel.Server)
@@ -69,7 +69,7 @@ func TestMove_PlayersStayAtTheOldPlaceAndNewOnesJoinAtTheNew(t *testing.T) {
 	if d.Server.Stats().Links != 1 {
 		t.Fatal("the old link went before its players")
 	}
-	// The old place has not heard of it yet: whom it takes is served.
+	// The old tunnel server does not know yet: players it accepts are served.
 	late := d.Join(old)
 	linktest.Write(t, late, "late")
 	linktest.Expect(t, late, "late")
@@ -79,10 +79,10 @@ func TestMove_PlayersStayAtTheOldPlaceAndNewOnesJoinAtTheNew(t *testing.T) {
 	d.Panel.AwaitReport(1, types.ReportReady)
 	d.Panel.AwaitReport(2, types.ReportReady)
 	if err := linktest.Refusal(t, old); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("a new player at the old place sees %v, want a refusal", err)
+		t.Errorf("a new player on the old server sees %v, want a refusal", err)
 	}
-	stranger := linktest.DialUDP(t, "127.0.0.1", oldUDP)
-	if _, err := stranger.Write([]byte("new")); err != nil {
+	newcomer := linktest.DialUDP(t, "127.0.0.1", oldUDP)
+	if _, err := newcomer.Write([]byte("new")); err != nil {
 		t.Fatal(err)
 	}
 	d.Server.AwaitStats(t, "the drop", func(s relay.Stats) bool { return s.Dropped["draining"] == 1 })
@@ -113,7 +113,7 @@ func TestMove_PlayersStayAtTheOldPlaceAndNewOnesJoinAtTheNew(t *testing.T) {
 	linktest.Expect(t, joined, "still")
 }
 
-func TestMove_WhatHasBeenLeftForGoodBringsNobody(t *testing.T) {
+func TestMove_ServerThatWasLeftBringsNoPlayers(t *testing.T) {
 	d := linktest.New(t, linktest.Options{})
 	old := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	// Another allocation keeps the link.
@@ -121,13 +121,13 @@ func TestMove_WhatHasBeenLeftForGoodBringsNobody(t *testing.T) {
 	player := d.Join(old)
 	linktest.Write(t, player, "hi")
 	linktest.Expect(t, player, "hi")
-	panel, server := elsewhere(d)
+	panel, server := addServer(d)
 	moveAllocations(d, 1, panel.Server)
 	server.AwaitStats(t, "the new link", func(s relay.Stats) bool { return s.Links == 1 })
 	if err := linktest.Refusal(t, old); err == nil {
 		t.Error("a player was served for a tunnel server that the allocation has left")
 	}
-	// Cutting off those who play is the old tunnel server's, when the panel says so.
+	// The old tunnel server disconnects the remaining players when the panel says so.
 	d.Panel.Remove(1)
 	if err := linktest.ReadToEnd(player); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the player's stream ended with %v", err)

@@ -8,18 +8,18 @@ import (
 	"testing"
 )
 
-// testNAT passes UDP packets between an agent and a tunnel server, as a home's
-// router does: the tunnel server sees them come from a port of its.
+// testNAT forwards UDP packets between an agent and a tunnel server, as a home router
+// does: to the tunnel server they come from a port of the NAT.
 type testNAT struct {
 	t      *testing.T
 	server *net.UDPAddr
 	inner  *net.UDPConn // Where the agent sends to.
 	work   sync.WaitGroup
 
-	cut     atomic.Bool // Nothing passes.
-	twice   atomic.Bool // Everything passes twice.
-	damage  atomic.Bool // Every packet to the tunnel server comes after a damaged one.
-	reflect atomic.Bool // Every packet of the agent's comes back to it as well.
+	cut     atomic.Bool // It drops every packet.
+	twice   atomic.Bool // It forwards every packet twice.
+	damage  atomic.Bool // It sends a damaged copy before every packet to the tunnel server.
+	reflect atomic.Bool // It also returns every packet of the agent to it.
 
 	mu     sync.Mutex
 	client netip.AddrPort
@@ -27,7 +27,7 @@ type testNAT struct {
 	all    []*net.UDPConn
 }
 
-// newTestNAT listens before there is a tunnel server; serve says where that is.
+// newTestNAT listens before there is a tunnel server, which serve sets.
 func newTestNAT(t *testing.T) *testNAT {
 	t.Helper()
 	inner, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -58,14 +58,14 @@ func (n *testNAT) serve(server string) {
 	n.work.Go(n.out)
 }
 
-// rebind gives the agent another address, from its next packet on.
+// rebind gives the agent another public address, from its next packet on.
 func (n *testNAT) rebind() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.outer = nil
 }
 
-// out passes what comes from the agent.
+// out forwards packets of the agent.
 func (n *testNAT) out() {
 	b := make([]byte, 64<<10)
 	for {
@@ -92,10 +92,10 @@ func (n *testNAT) out() {
 		n.mu.Unlock()
 		if n.damage.Load() {
 			b[size-1] ^= 1
-			// From elsewhere, which must not become the agent's address.
-			if stranger, err := net.DialUDP("udp", nil, n.server); err == nil {
-				_, _ = stranger.Write(b[:size])
-				_ = stranger.Close()
+			// From another address, which must not become the agent's.
+			if forger, err := net.DialUDP("udp", nil, n.server); err == nil {
+				_, _ = forger.Write(b[:size])
+				_ = forger.Close()
 			}
 			b[size-1] ^= 1
 		}
@@ -109,7 +109,7 @@ func (n *testNAT) out() {
 	}
 }
 
-// in passes what comes from the tunnel server to one of the agent's addresses.
+// in forwards packets from the tunnel server to one of the agent's addresses.
 func (n *testNAT) in(outer *net.UDPConn) {
 	b := make([]byte, 64<<10)
 	for {

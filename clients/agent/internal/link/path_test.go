@@ -16,14 +16,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// awaitPath returns once packets arrive in both directions.
+// awaitPath returns once sealed packets arrive in both directions.
 func awaitPath(d *linktest.DataPlane) {
 	d.T.Helper()
 	d.Server.AwaitStats(d.T, "the path", func(s relay.Stats) bool { return s.Paths.Up == 1 })
 	await.Until(d.T, "the agent's path", func() bool { return d.Links.Stats().Paths.Up == 1 })
 }
 
-// onPath reports whether only packets have carried what f does.
+// onPath reports whether all datagrams during f travelled in sealed packets.
 func onPath(d *linktest.DataPlane, f func()) bool {
 	before := d.Server.Stats()
 	f()
@@ -32,18 +32,18 @@ func onPath(d *linktest.DataPlane, f func()) bool {
 		after.OnDataConnections == before.OnDataConnections
 }
 
-// pathTest is a player at a game, whose datagrams take packets through a NAT, and
-// an agent whose TCP passes a wire.
+// pathTest is a player at a game, whose datagrams travel in sealed packets through a
+// NAT, and an agent whose TCP connections pass a proxy that can break.
 type pathTest struct {
 	*linktest.DataPlane
 	nat    *testNAT
-	wire   *cutWire
+	proxy  *breakableProxy
 	port   int
 	player *net.UDPConn
 }
 
-// newPathTest starts one in which the first datagram has been answered. The game
-// answers with the port that it sees.
+// newPathTest returns one in which the first datagram has been answered. The game
+// answers with the source port that it sees.
 func newPathTest(t *testing.T, before func(*testNAT)) *pathTest {
 	t.Helper()
 	p := &pathTest{nat: newTestNAT(t)}
@@ -52,12 +52,12 @@ func newPathTest(t *testing.T, before func(*testNAT)) *pathTest {
 	}
 	p.DataPlane = linktest.New(t, linktest.Options{
 		Server: func(o *relay.Options) { o.AdvertisedPort = p.nat.port() },
-		// What is dialled while the wire is cut gets no answer.
+		// What is dialled while the proxy is cut gets no answer.
 		Links: func(o *link.Options) { o.Limits.DialTimeout = time.Second },
 	})
 	p.nat.serve(p.Server.Address)
-	p.wire = newCutWire(t, p.Server.Address)
-	p.Servers[0].Address = p.wire.address
+	p.proxy = newBreakableProxy(t, p.Server.Address)
+	p.Servers[0].Address = p.proxy.address
 	p.port = p.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, func(payload []byte, from netip.AddrPort) []byte {
 		return fmt.Appendf(payload, " from %d", from.Port())
 	}), nil)
@@ -66,7 +66,7 @@ func newPathTest(t *testing.T, before func(*testNAT)) *pathTest {
 	return p
 }
 
-// asks has the player ask until it is answered, and returns the answer.
+// asks sends a datagram again until it is answered, and returns the answer.
 func (p *pathTest) asks(text string) string {
 	p.T.Helper()
 	for deadline := time.Now().Add(2 * relaytest.Patience); ; {
@@ -91,7 +91,7 @@ func TestPath_DatagramsTravelInPacketsAndLongOnesDoNot(t *testing.T) {
 	if !onPath(p.DataPlane, func() { linktest.Ask(t, p.player, []byte("x")) }) {
 		t.Error("a datagram took the data connection")
 	}
-	// Once longer packets have been shown to arrive, they are used.
+	// Longer packets are used once they have proved to arrive.
 	await.Until(t, "the longest packets", func() bool {
 		before := p.Server.Stats().Paths.Received
 		linktest.Ask(t, p.player, make([]byte, 1350))
@@ -131,24 +131,24 @@ func TestPath_FlowsOutliveTheirDataConnectionAndLink(t *testing.T) {
 	p := newPathTest(t, nil)
 	awaitPath(p.DataPlane)
 	before := p.asks("x")
-	p.wire.cut.Store(true) // What was connected is lost for good.
+	p.proxy.cut.Store(true) // Existing connections stay lost.
 	p.nat.rebind()
 	if after := p.asks("x"); after != before {
 		t.Errorf("with TCP gone the game sees %q in place of %q", after, before)
 	}
-	p.wire.sever()
+	p.proxy.sever()
 	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("with no link the game sees %q in place of %q", after, before)
 	}
-	newcomer := linktest.DialUDP(t, "127.0.0.1", p.port)
-	linktest.Ask(t, newcomer, []byte("with no link"))
-	p.wire.cut.Store(false)
+	second := linktest.DialUDP(t, "127.0.0.1", p.port)
+	linktest.Ask(t, second, []byte("with no link"))
+	p.proxy.cut.Store(false)
 	p.Server.AwaitStats(t, "the next link and data connection", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("after all the game sees %q in place of %q", after, before)
 	}
-	// The carrier's data connection is a way again.
+	// The session's data connection carries datagrams again.
 	p.nat.cut.Store(true)
 	if after := p.asks("y"); after[1:] != before[1:] {
 		t.Errorf("with UDP gone the game sees %q in place of %q", after, before)
@@ -161,7 +161,7 @@ func TestPath_FlowsOutliveTheirDataConnectionAndLink(t *testing.T) {
 func TestPath_FlowsOutliveTheirDataConnectionWithoutPackets(t *testing.T) {
 	p := newPathTest(t, func(n *testNAT) { n.cut.Store(true) })
 	before := p.asks("x")
-	p.wire.sever()
+	p.proxy.sever()
 	p.Server.AwaitStats(t, "the next link", func(s relay.Stats) bool { return s.Links == 1 && s.DataConnections == 1 && s.Handshakes == 2 })
 	if after := p.asks("x"); after != before {
 		t.Errorf("the game sees %q in place of %q", after, before)
@@ -217,34 +217,34 @@ func TestPath_ForgedReplayedAndReflectedPacketsChangeNothing(t *testing.T) {
 	if !linktest.Silent(p.player, 20*time.Millisecond) {
 		t.Error("a datagram came twice")
 	}
-	// Garbage is answered by nothing.
-	stranger := linktest.DialUDP(t, "127.0.0.1", int(netip.MustParseAddrPort(p.Server.Address).Port()))
+	// Garbage gets no answer.
+	garbage := linktest.DialUDP(t, "127.0.0.1", int(netip.MustParseAddrPort(p.Server.Address).Port()))
 	unknown := server.Unknown
 	for _, size := range []int{0, 1, 8, 16, 32, 33, 1200, 9000} {
-		_, _ = stranger.Write(make([]byte, size))
+		_, _ = garbage.Write(make([]byte, size))
 		unknown++
 	}
 	p.Server.AwaitStats(t, "the garbage", func(s relay.Stats) bool { return s.Paths.Unknown == unknown })
-	if !linktest.Silent(stranger, 20*time.Millisecond) {
+	if !linktest.Silent(garbage, 20*time.Millisecond) {
 		t.Error("garbage is answered")
 	}
 }
 
-func TestPath_AgentStartedAnewGetsNoOldFlows(t *testing.T) {
+func TestPath_RestartedAgentGetsNoOldFlows(t *testing.T) {
 	p := newPathTest(t, nil)
 	awaitPath(p.DataPlane)
 	before := p.asks("x")
-	// As if it had been killed: its end of everything is gone without a word.
-	p.wire.cut.Store(true)
+	// As if it had been killed: its connections vanish without a close.
+	p.proxy.cut.Store(true)
 	p.nat.cut.Store(true)
 	old := p.Stop
 	go func() { _ = old() }()
-	p.wire.sever()
+	p.proxy.sever()
 	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
 	if n := p.Server.Stats().Flows; n != 1 {
 		t.Errorf("%d flows wait for the agent, want 1", n)
 	}
-	p.wire.cut.Store(false)
+	p.proxy.cut.Store(false)
 	p.nat.cut.Store(false)
 	p.StartLinks(nil)
 	p.Apply()
@@ -260,8 +260,8 @@ func TestPath_AgentStartedAnewGetsNoOldFlows(t *testing.T) {
 func TestPath_RevokedAgentLosesItsFlowsAtOnce(t *testing.T) {
 	p := newPathTest(t, nil)
 	awaitPath(p.DataPlane)
-	p.wire.cut.Store(true)
-	p.wire.sever()
+	p.proxy.cut.Store(true)
+	p.proxy.sever()
 	p.Server.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 && s.Flows == 1 })
 	p.Panel.RemoveClient(p.Client)
 	p.Server.AwaitStats(t, "the flow's end", func(s relay.Stats) bool { return s.Flows == 0 && s.Paths.Up == 0 })
@@ -282,6 +282,6 @@ func TestPath_PortThatIsTakenLeavesTheDataConnection(t *testing.T) {
 		linktest.Ask(t, player, []byte("x"))
 	}
 	if !linktest.Silent(blocker, time.Millisecond) {
-		t.Error("a packet to a port that is another's")
+		t.Error("a packet was sent to another program's port")
 	}
 }

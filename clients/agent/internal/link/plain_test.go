@@ -21,7 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
-// plainAt are options of which ends may do without encryption.
+// plainAt returns options that let these ends do without encryption.
 func plainAt(server, client bool) linktest.Options {
 	return linktest.Options{
 		Server: func(o *relay.Options) { o.PlainStreams = server },
@@ -29,21 +29,21 @@ func plainAt(server, client bool) linktest.Options {
 	}
 }
 
-// listeningWire passes TCP connections on and notes what passes.
-type listeningWire struct {
+// recordingProxy forwards TCP connections and records their bytes.
+type recordingProxy struct {
 	address string
 
-	mu    sync.Mutex
-	heard bytes.Buffer
+	mu   sync.Mutex
+	seen bytes.Buffer
 }
 
-func newListeningWire(t *testing.T, target string) *listeningWire {
+func newRecordingProxy(t *testing.T, target string) *recordingProxy {
 	t.Helper()
-	w := new(listeningWire)
+	w := new(recordingProxy)
 	note := writerFunc(func(p []byte) (int, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.heard.Write(p)
+		return w.seen.Write(p)
 	})
 	port := linktest.Game(t, "127.0.0.1", func(near *net.TCPConn) {
 		far, err := net.Dial("tcp", target)
@@ -72,20 +72,20 @@ func TestPlain_TakesBothEnds(t *testing.T) {
 	for _, ends := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
 		t.Run(fmt.Sprintf("server %v client %v", ends[0], ends[1]), func(t *testing.T) {
 			d := linktest.New(t, plainAt(ends[0], ends[1]))
-			wire := newListeningWire(t, d.Server.Address)
-			d.Servers[0].Address = wire.address
-			t.Cleanup(func() { _ = d.Stop() }) // Before the wire goes.
+			proxy := newRecordingProxy(t, d.Server.Address)
+			d.Servers[0].Address = proxy.address
+			t.Cleanup(func() { _ = d.Stop() }) // Before the proxy goes.
 			port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 			player := d.Join(port)
-			const secret = "what nobody else should read"
+			const secret = "for the player and the game only"
 			linktest.Write(t, player, secret)
 			linktest.Expect(t, player, secret)
-			wire.mu.Lock()
-			defer wire.mu.Unlock()
-			if plain := bytes.Contains(wire.heard.Bytes(), []byte(secret)); plain != (ends[0] && ends[1]) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			if plain := bytes.Contains(proxy.seen.Bytes(), []byte(secret)); plain != (ends[0] && ends[1]) {
 				t.Errorf("in plain: %v", plain)
 			}
-			if bytes.Contains(wire.heard.Bytes(), []byte("Bearer")) {
+			if bytes.Contains(proxy.seen.Bytes(), []byte("Bearer")) {
 				t.Error("a ticket or secret went over the wire in plain")
 			}
 		})
@@ -175,11 +175,11 @@ func TestPlain_HalfCloseAndResetPass(t *testing.T) {
 	_, _ = player.Write(make([]byte, size))
 	tcpstream.Reset(player)
 	if err := <-ended; err == nil {
-		t.Error("the game takes a reset for an end in order")
+		t.Error("the game takes a reset for a close in order")
 	}
 }
 
-func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
+func TestPlain_PlayerWhoLeavesOrStallsDoesNotAffectOthers(t *testing.T) {
 	d := linktest.New(t, plainAt(true, true))
 	cut := make(chan error, 8)
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
@@ -205,7 +205,7 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 		}
 		tcpstream.Reset(leaving)
 		if err := <-cut; err == nil {
-			t.Error("the game is not told that the player left")
+			t.Error("the game does not learn that the player left")
 		}
 		d.Greet(port)
 	}
@@ -216,9 +216,9 @@ func TestPlain_PlayerWhoLeavesOrStallsHurtsNobodyElse(t *testing.T) {
 			t.Error("no error")
 		}
 	case <-time.After(relaytest.Patience):
-		t.Error("the game of a stalled player is not told that the tunnel ended")
+		t.Error("the game of a stalled player does not learn that the tunnel ended")
 	}
 	if err := linktest.ReadToEnd(stalled); err == nil || errors.Is(err, io.EOF) {
-		t.Error("the stalled player is let go in order")
+		t.Error("the stalled player is closed in order")
 	}
 }

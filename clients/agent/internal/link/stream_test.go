@@ -71,7 +71,7 @@ func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
 		_, _ = io.WriteString(c, "last words")
 		_ = c.CloseWrite()
 		reply, err := io.ReadAll(c)
-		if err != nil || string(reply) != "are heard" {
+		if err != nil || string(reply) != "are read" {
 			t.Errorf("the player's half after the game's end: %q, %v", reply, err)
 		}
 	}), nil)
@@ -80,7 +80,7 @@ func TestTunnel_HalfClosePassesBothWays(t *testing.T) {
 	if err := linktest.ReadToEnd(player); err != nil {
 		t.Error(err)
 	}
-	linktest.Write(t, player, "are heard")
+	linktest.Write(t, player, "are read")
 	_ = player.Close()
 }
 
@@ -169,7 +169,7 @@ func TestTunnel_ManyPlayersMoveManyBytes(t *testing.T) {
 	}
 	all.Wait()
 	d.Server.AwaitStats(t, "no players", func(s relay.Stats) bool { return s.Players == 0 })
-	// What may stay are the warm data connections: the goroutines of their two ends.
+	// Warm data connections may stay, with the goroutines of their two ends.
 	held := int(d.Server.Stats().DataConnections)
 	await.Until(t, "the baseline of goroutines and memory", func() bool {
 		nowGoroutines, nowHeap := inUse()
@@ -200,7 +200,7 @@ func TestTunnel_PlayersInTurnShareOneDataConnection(t *testing.T) {
 	}
 }
 
-func TestTunnel_StalledPlayerHoldsNobodyElse(t *testing.T) {
+func TestTunnel_StalledPlayerDoesNotBlockOthers(t *testing.T) {
 	d := linktest.New(t, linktest.Options{})
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
 		first := make([]byte, 1)

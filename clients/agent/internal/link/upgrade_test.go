@@ -55,7 +55,7 @@ func answering(t *testing.T, answer func(key string) string) (io.ReadCloser, err
 
 const switching = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n"
 
-func TestUpgrade_KeepsWhatComesInTheSameBreath(t *testing.T) {
+func TestUpgrade_KeepsBytesThatArriveWithTheResponse(t *testing.T) {
 	conn, err := answering(t, func(accept string) string {
 		return switching + "Sec-WebSocket-Accept: " + accept + "\nSec-WebSocket-Protocol: " + wire.Subprotocol + "\n\nthe first frames"
 	})
@@ -85,7 +85,7 @@ func TestUpgrade_RefusesAnyOtherAnswer(t *testing.T) {
 	} {
 		if conn, err := answering(t, answer); err == nil {
 			_ = conn.Close()
-			t.Errorf("%s: taken for an upgrade", name)
+			t.Errorf("%s: accepted as an upgrade", name)
 		}
 	}
 	_, err := answering(t, func(string) string {
@@ -133,8 +133,8 @@ func TestLink_SecondWelcomeIsRefused(t *testing.T) {
 	}
 }
 
-// A request that is given up must not leave a handshake behind, which would outlive the agent.
-func TestUpgrade_HandshakeThatNobodyAnswersEnds(t *testing.T) {
+// A cancelled request must not leave a handshake running, which would outlive the agent.
+func TestUpgrade_UnansweredHandshakeEnds(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

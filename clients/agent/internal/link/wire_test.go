@@ -15,24 +15,24 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// cutWire passes TCP connections on to a target, until it is cut: then they
-// stay open and nothing passes any more, as when a cable is pulled.
-type cutWire struct {
+// breakableProxy forwards TCP connections to a target until it is cut: then they stay
+// open and nothing passes, as when a cable is pulled.
+type breakableProxy struct {
 	address string
 	cut     atomic.Bool
-	refuse  atomic.Int64 // How many of the next connections are ended at once.
+	refuse  atomic.Int64 // How many of the next connections are closed at once.
 
 	mu   sync.Mutex
 	open []net.Conn
 }
 
-func newCutWire(t *testing.T, target string) *cutWire {
+func newBreakableProxy(t *testing.T, target string) *breakableProxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &cutWire{address: l.Addr().String()}
+	w := &breakableProxy{address: l.Addr().String()}
 	var work sync.WaitGroup
 	work.Go(func() {
 		for {
@@ -52,7 +52,7 @@ func newCutWire(t *testing.T, target string) *cutWire {
 			w.mu.Lock()
 			w.open = append(w.open, near, far)
 			w.mu.Unlock()
-			// A connection that was there when the wire was cut is lost for good.
+			// A connection that existed when the proxy was cut stays lost.
 			var lost atomic.Bool
 			work.Go(func() { w.pass(near, far, &lost) })
 			work.Go(func() { w.pass(far, near, &lost) })
@@ -66,8 +66,8 @@ func newCutWire(t *testing.T, target string) *cutWire {
 	return w
 }
 
-// sever ends every connection, which both ends learn of.
-func (w *cutWire) sever() {
+// sever closes every connection, so that both ends notice.
+func (w *breakableProxy) sever() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.open {
@@ -76,7 +76,7 @@ func (w *cutWire) sever() {
 	w.open = nil
 }
 
-func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
+func (w *breakableProxy) pass(from, to net.Conn, lost *atomic.Bool) {
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
@@ -98,13 +98,13 @@ func (w *cutWire) pass(from, to net.Conn, lost *atomic.Bool) {
 	}
 }
 
-// slow makes who has lost a link stay away for long enough to be seen.
+// slow makes an agent that has lost a link wait long enough for the test to see it.
 func slow(o *link.Options) {
 	o.Backoff = backoff.Exponential{Min: time.Second, Max: time.Second, Rand: func() float64 { return 1 }}
 }
 
-// requestLate sends what the system had still to send of a link that an agent has
-// given up dialling, and nothing more.
+// requestLate sends what the system still had queued of a link that an agent gave up
+// dialling, and nothing more.
 func requestLate(d *linktest.DataPlane) {
 	d.T.Helper()
 	c, err := tls.Dial("tcp", d.Server.Address, &tls.Config{InsecureSkipVerify: true})
@@ -118,7 +118,7 @@ func requestLate(d *linktest.DataPlane) {
 	d.T.Cleanup(func() { _ = c.Close() })
 }
 
-func TestLinks_DialThatWasGivenUpAndArrivesLateDoesNotEndTheAgent(t *testing.T) {
+func TestLinks_AbandonedDialThatArrivesLateDoesNotEndTheAgent(t *testing.T) {
 	d := linktest.New(t, linktest.Options{Links: slow})
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
 	requestLate(d)
@@ -127,7 +127,7 @@ func TestLinks_DialThatWasGivenUpAndArrivesLateDoesNotEndTheAgent(t *testing.T) 
 	d.Greet(port)
 }
 
-func TestLinks_NoTunnelServerEndsTheAgentWhileThePanelIsThere(t *testing.T) {
+func TestLinks_NoTunnelServerEndsTheAgentWhileThePanelIsConnected(t *testing.T) {
 	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
 		slow(o)
 		o.PanelConnected = func() bool { return true }
@@ -143,12 +143,12 @@ func TestLinks_NoTunnelServerEndsTheAgentWhileThePanelIsThere(t *testing.T) {
 
 func TestLinks_DataConnectionThatFailsIsDialledAgain(t *testing.T) {
 	d := linktest.New(t, linktest.Options{})
-	w := newCutWire(t, d.Server.Address)
+	w := newBreakableProxy(t, d.Server.Address)
 	d.Mu.Lock()
 	d.Servers[0].Address = w.address
 	d.Mu.Unlock()
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
-	w.refuse.Store(8) // More than are asked for when a player comes.
+	w.refuse.Store(8) // More than are asked for when a player joins.
 	start := time.Now()
 	d.Greet(port)
 	if took := time.Since(start); took > 5*time.Second {

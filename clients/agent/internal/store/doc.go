@@ -3,5 +3,5 @@
 //
 // Content goes in and out as bytes ([Read], [Write]), as a certificate with its
 // key ([Certificate]), or as the latest of a stream of states ([State]). A State
-// has the only goroutine; whoever calls Start owns it.
+// has the only goroutine; the caller of Start owns it.
 package store

@@ -35,7 +35,7 @@ func TestAllowList_Check(t *testing.T) {
 			[]string{"10.1.255.255", "::ffff:10.1.0.0", "172.31.0.1", "fd12::1"},
 			[]string{"10.2.0.0", "172.32.0.0", "fd12::1%eth0", "fe80::1"},
 		},
-		"everything, when told so": {
+		"everything": {
 			[]string{"0.0.0.0/0"},
 			[]string{"8.8.8.8", "0.0.0.0"},
 			[]string{"::", "2001:db8::1", "example.com"},
