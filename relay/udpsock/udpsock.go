@@ -25,10 +25,10 @@ const (
 // Options say how a socket is set up. The zero value leaves the system's defaults.
 type Options struct {
 	// Destinations has the socket learn which local address each datagram was
-	// sent to. A datagram to the Endpoint of one that was received leaves from
-	// that address; otherwise the route chooses one, and a peer that reached
-	// another address drops the answer. Without effect on systems other than
-	// Linux: there, bind the socket to one address.
+	// sent to. An answer to the Endpoint of a received datagram leaves from that
+	// address. Otherwise the route chooses the address, and a peer that reached
+	// another one drops the answer. Without effect on systems other than Linux:
+	// there, bind the socket to one address.
 	Destinations bool
 	// Coalesce lets the kernel join received datagrams of one source and length
 	// (UDP_GRO), which Read takes apart again. It pays where many datagrams of

@@ -94,8 +94,8 @@ func (s *PacketSocket) remove(p *Path) {
 	}
 }
 
-// readPause is left after a failed read, so that one that goes on failing does
-// not take a CPU.
+// readPause is the pause after a failed read: a socket that keeps failing must not
+// take a whole CPU.
 const readPause = 10 * time.Millisecond
 
 // Serve passes packets to their paths until the socket is closed.
