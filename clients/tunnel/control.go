@@ -16,14 +16,19 @@ const (
 	// handshakeTimeout bounds the whole of a control channel's opening: DNS, TCP,
 	// TLS, the proxy and the upgrade.
 	handshakeTimeout = 10 * time.Second
-	// connectTimeout bounds DNS and TCP. While the network is away the system asks
-	// again at ever longer intervals; a try of its own begins anew, and is answered
-	// soon after the network is back.
+	// connectTimeout bounds DNS and TCP. While the network is down, the kernel retries
+	// a connection at growing intervals. A new attempt starts with short ones, and
+	// succeeds soon after the network is back.
 	connectTimeout = 4 * time.Second
 )
 
-// ControlChannel opens the device's WebSocket to the panel. It tries once: the
-// caller keeps the channel and its back-off. A refused upgrade is an [*Error].
+// ControlChannel opens the device's control channel, a WebSocket on which each text
+// message is a ControlMessage of the contract. [Options].Token must return a device
+// token. The caller sends a types.Hello first, within 10 seconds, and owns the
+// connection: it closes it, and keeps the WebSocket's rules on concurrent use.
+//
+// It tries once, for at most 10 seconds (4 for DNS and TCP), and is not retried. If the
+// panel refuses the upgrade, the error is an [*Error].
 func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	header := http.Header{"User-Agent": {c.sender.userAgent}}
 	if token := c.sender.token(); token != "" {
@@ -38,8 +43,8 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	if resp == nil || !errors.Is(err, websocket.ErrBadHandshake) {
 		return nil, c.sender.failure(ctx, err)
 	}
-	// The dialer keeps the first kilobyte of a refusal, which holds any error
-	// body of the panel's.
+	// The dialer keeps the first kilobyte of a refusal, enough for an error body of
+	// the panel.
 	body, readErr := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // It is a buffer.
 	if readErr != nil {
@@ -48,11 +53,12 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	return nil, answerError(c.panel, resp, body)
 }
 
-// dialer takes over the proxy, dialer and TLS settings of the HTTP client.
+// dialer returns a WebSocket dialer with the proxy, dialer and TLS settings of the
+// HTTP client.
 func dialer(from *http.Client) *websocket.Dialer {
 	d := &websocket.Dialer{
 		Proxy:            http.ProxyFromEnvironment,
-		NetDialContext:   within(connectTimeout, new(net.Dialer).DialContext),
+		NetDialContext:   withTimeout(connectTimeout, new(net.Dialer).DialContext),
 		HandshakeTimeout: handshakeTimeout,
 	}
 	t, ok := from.Transport.(*http.Transport)
@@ -61,20 +67,20 @@ func dialer(from *http.Client) *websocket.Dialer {
 	}
 	d.Proxy = t.Proxy
 	if t.DialContext != nil {
-		d.NetDialContext = within(connectTimeout, t.DialContext)
+		d.NetDialContext = withTimeout(connectTimeout, t.DialContext)
 	}
 	if t.TLSClientConfig != nil {
 		d.TLSClientConfig = t.TLSClientConfig.Clone()
-		// The transport offers HTTP/2 there; a WebSocket begins in HTTP/1.1.
+		// The transport offers HTTP/2 here; a WebSocket upgrade needs HTTP/1.1.
 		d.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	}
 	return d
 }
 
-type dial = func(ctx context.Context, network, address string) (net.Conn, error)
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// within gives a dial so much time.
-func within(d time.Duration, next dial) dial {
+// withTimeout bounds a dial.
+func withTimeout(d time.Duration, next dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, d)
 		defer cancel()

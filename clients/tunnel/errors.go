@@ -13,17 +13,29 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Error is an error that the panel answered with.
+// Error is an error answer of the panel, decoded from the contract's Error schema.
+// Methods of [Client] return it as *Error.
+//
+// A 429 answer of a proxy in front of the panel is an Error, too, with the code
+// rate_limited and no RequestID.
 type Error struct {
-	Status     int
-	Code       types.ErrorCode
-	Message    string // A sentence for people.
-	RequestID  string // Finds the cause in the panel's log.
-	Details    []types.ErrorDetail
-	RetryAfter time.Duration // 0 where the panel named none.
+	// Status is the HTTP status, 400 to 599.
+	Status int
+	// Code is the reason, for programs. A panel of a later version may send codes
+	// that this version has no constant for.
+	Code types.ErrorCode
+	// Message is the reason, for people.
+	Message string
+	// RequestID identifies the request in the panel's log.
+	RequestID string
+	// Details list the invalid fields of a request. nil if the panel named none.
+	Details []types.ErrorDetail
+	// RetryAfter is how long to wait before the next attempt. 0 if the panel did not
+	// say.
+	RetryAfter time.Duration
 }
 
-// Error is the panel's sentence, with the fields it found wrong.
+// Error returns the message, the invalid fields and the request id.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Message)
@@ -44,29 +56,36 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// HasCode reports whether err is an answer of the panel with this code.
+// HasCode reports whether err is, or wraps, an [*Error] with the given code.
 func HasCode(err error, code types.ErrorCode) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Code == code
 }
 
-// UnreachableError says that no panel answered at the address.
+// UnreachableError means that no panel answered: the connection failed, or a proxy or
+// another program answered in place of a panel. Methods of [Client] return it as
+// *UnreachableError.
 type UnreachableError struct {
-	Panel  string // The panel's address.
-	Reason string // Why, in a person's words.
-	Cause  error  // nil where something other than a panel answered.
+	// Panel is the address that was tried.
+	Panel string
+	// Reason is what went wrong, for people.
+	Reason string
+	// Cause is the network's error. nil if something other than a panel answered.
+	Cause error
 
-	transient bool // Whether trying again soon may help.
+	transient bool // Another attempt soon may succeed.
 }
 
+// Error returns the address and the reason.
 func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("cannot reach the panel at %s: %s", e.Panel, e.Reason)
 }
 
+// Unwrap returns Cause.
 func (e *UnreachableError) Unwrap() error { return e.Cause }
 
-// answerError is the error that an answer stands for, be it the panel's or of
-// something in its place.
+// answerError converts an answer that is not a success into an error, whether the
+// panel sent it or something else at that address.
 func answerError(panel string, resp *http.Response, body []byte) error {
 	var e types.Error
 	if resp.StatusCode >= 400 && isJSON(resp) && json.Unmarshal(body, &e) == nil && e.Error != "" {
@@ -92,28 +111,28 @@ func notAPanel(panel string, resp *http.Response, body []byte) error {
 		return &Error{
 			Status:     code,
 			Code:       types.CodeRateLimited,
-			Message:    "A proxy before the panel asks to slow down.",
+			Message:    "A proxy in front of the panel limits the rate of requests.",
 			RetryAfter: retryAfter(resp.Header, time.Now()),
 		}
 	case code == http.StatusBadGateway, code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout:
 		return &UnreachableError{
 			Panel:     panel,
-			Reason:    fmt.Sprintf("a proxy answers %s in its place; the panel is down or restarting", status),
+			Reason:    fmt.Sprintf("a proxy answered %s; the panel behind it is down or restarting", status),
 			transient: true,
 		}
 	case code/100 == 3:
-		return &UnreachableError{Panel: panel, Reason: "it redirects to " + origin(resp) + "; use that address"}
+		return &UnreachableError{Panel: panel, Reason: "it redirects to " + origin(resp) + "; use that address instead"}
 	case code == http.StatusBadRequest && strings.Contains(string(body), "HTTPS"):
-		return &UnreachableError{Panel: panel, Reason: "it speaks HTTPS; write the address with https://"}
+		return &UnreachableError{Panel: panel, Reason: "it speaks HTTPS; use an https:// address"}
 	default:
 		return &UnreachableError{
 			Panel:  panel,
-			Reason: fmt.Sprintf("what answers there (%s) is not an EcliTunnel panel; is the address right?", status),
+			Reason: fmt.Sprintf("the server there answered %s and is not an EcliTunnel panel; check the address", status),
 		}
 	}
 }
 
-// origin is where a redirect leads, without path and query: the query may
+// origin returns the target of a redirect without its path and query: the query may
 // repeat a device code.
 func origin(resp *http.Response) string {
 	to, err := url.Parse(resp.Header.Get("Location"))

@@ -8,45 +8,61 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// pageSize is how many the panel lists at most in one answer.
+// pageSize is the largest page of a list that the contract allows.
 const pageSize = 1000
 
-// StartEnrollment asks for a device code (RFC 8628 section 3.1). With a session
-// token the device will belong to its user.
+// StartEnrollment requests a device code and a user code (RFC 8628 section 3.1). With
+// a session token the device will belong to the session's user, or to
+// start.OrganisationID. Without one, the admin who approves the device decides.
+//
+// Enrollment.Interval is in seconds. If the panel does not permit enrollment without a
+// session, the code of the error is unauthorized; for a device of kind server, the
+// session must be an admin's (forbidden).
 func (c *Client) StartEnrollment(ctx context.Context, start types.EnrollmentStart) (types.Enrollment, error) {
 	return decode[types.Enrollment](body(c.api.StartEnrollment(ctx, start)))
 }
 
-// PollEnrollment asks once whether the device is approved. Its errors are those
-// of the contract: enrollment_expired, not_found once the device was deleted,
-// and slow_down, which it leaves to the caller.
+// PollEnrollment asks once whether the device has been approved (RFC 8628 section
+// 3.4). While it has not, Approved is false and the error is nil. Once it has been
+// approved, each call returns a new Token, which invalidates the one before, until the
+// device has connected; from then on Token is nil.
+//
+// Codes of its errors are enrollment_expired; not_found, for an unknown device code and
+// once the device has been deleted; and slow_down, after which the caller increases its
+// interval by 5 seconds (RFC 8628 section 3.5).
 func (c *Client) PollEnrollment(ctx context.Context, deviceCode string) (types.EnrollmentStatus, error) {
 	return decode[types.EnrollmentStatus](body(c.api.PollEnrollment(ctx, &types.PollEnrollmentParams{DeviceCode: deviceCode})))
 }
 
-// Approve approves a pending device. It needs an admin's session.
+// Approve approves the pending device with the given user code, in which case and the
+// dash do not matter. It needs an admin's session. Codes of its errors include
+// not_found, already_approved, enrollment_expired and rate_limited.
 func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval) (types.Device, error) {
 	approved, err := decode[types.DeviceApproved](body(c.api.ApproveDevice(ctx, approval)))
 	return approved.Device, err
 }
 
-// Login returns a session token, which the caller hands in through
-// [Options].Token.
+// Login starts a session and returns its token. The client does not keep the token:
+// return it from [Options].Token. The code of the error is unauthorized if email or
+// password is wrong.
 func (c *Client) Login(ctx context.Context, email, password string) (types.Login, error) {
 	return decode[types.Login](body(c.api.Login(ctx, types.LoginRequest{Email: openapi_types.Email(email), Password: password})))
 }
 
-// Logout ends the session of the token.
+// Logout ends the session of the client's token. The token is invalid from then on, for
+// every client.
 func (c *Client) Logout(ctx context.Context) error {
 	return done(body(c.api.Logout(ctx)))
 }
 
-// Session says whose session the token is.
+// Session returns the session of the client's token: its user and when it ends.
 func (c *Client) Session(ctx context.Context) (types.Session, error) {
 	return decode[types.Session](body(c.api.GetSession(ctx)))
 }
 
-// Devices lists all devices that the caller manages, newest first.
+// Devices lists every device that the caller manages, newest first. It needs a session;
+// an admin's lists all devices of the panel. It fetches pages of 1,000 until the last.
+// The list is not nil unless there is an error.
 func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
 	var after *openapi_types.UUID
 	return pages(func() ([]types.Device, error) {
@@ -59,32 +75,37 @@ func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
 	})
 }
 
-// Device returns a device; a device may read itself.
+// Device returns a device. With a device token it returns that device alone, and for
+// any other id the code of the error is not_found.
 func (c *Client) Device(ctx context.Context, id openapi_types.UUID) (types.Device, error) {
 	return decode[types.Device](body(c.api.GetDevice(ctx, id)))
 }
 
-// UpdateDevice changes the fields that are set. Those of a tunnel server need an
-// admin's session.
+// UpdateDevice changes the fields of patch that are not nil and returns the device as it
+// is afterwards. patch.Server, the settings of a tunnel server, needs an admin's
+// session.
 func (c *Client) UpdateDevice(ctx context.Context, id openapi_types.UUID, patch types.DevicePatch) (types.Device, error) {
 	return decode[types.Device](body(c.api.UpdateDevice(ctx, id, patch)))
 }
 
-// DeleteDevice deletes a device with its allocations. Where the first answer was
-// lost on the way, the repeated request may find nothing and fail with
-// not_found.
+// DeleteDevice deletes a device and its allocations, and disconnects its players.
+//
+// The request is retried, so the code not_found can also mean that an earlier attempt
+// deleted the device and its answer was lost.
 func (c *Client) DeleteDevice(ctx context.Context, id openapi_types.UUID) error {
 	return done(body(c.api.DeleteDevice(ctx, id)))
 }
 
-// RegenerateToken returns a new token for a device; the old one is dead at once.
+// RegenerateToken returns a new token for a device. The old one is invalid at once, and
+// a device that is connected with it is disconnected.
 func (c *Client) RegenerateToken(ctx context.Context, id openapi_types.UUID) (string, error) {
 	regenerated, err := decode[types.TokenRegenerated](body(c.api.RegenerateDeviceToken(ctx, id)))
 	return regenerated.Token, err
 }
 
-// Allocations lists all allocations that the caller manages, newest first; for
-// a device they are its own.
+// Allocations lists every allocation that the caller manages, newest first. A device
+// token lists the device's own. It fetches pages of 1,000 until the last. The list is
+// not nil unless there is an error.
 func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 	var after *int64
 	return pages(func() ([]types.Allocation, error) {
@@ -97,51 +118,60 @@ func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 	})
 }
 
-// Allocation returns one allocation.
+// Allocation returns an allocation. Its Status is what is true now, not what was
+// requested.
 func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, error) {
 	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
 }
 
-// CreateAllocation opens a public port and returns what was made: two
-// allocations for tcp+udp, the TCP one first, otherwise one.
+// CreateAllocation allocates a public port and returns the new allocation: one, or
+// two for tcp+udp, of which the TCP one is first. create.DeviceID is required unless
+// the caller is a device, which allocates for itself. A nil create.Port lets the panel
+// choose the port, and a nil create.ServerID the tunnel server.
+//
+// Codes of its errors include port_taken, no_ports_available and no_tunnel_server. It
+// returns once the allocation is stored, usually with the status pending.
 func (c *Client) CreateAllocation(ctx context.Context, create types.AllocationCreate) ([]types.Allocation, error) {
 	created, err := decode[types.AllocationCreated](body(c.api.CreateAllocation(ctx, create)))
 	return created.Allocations, err
 }
 
-// UpdateAllocation changes the fields that are set.
+// UpdateAllocation changes the fields of patch that are not nil and returns the
+// allocation as it is afterwards. patch.ServerID moves it to another tunnel server;
+// patch.DrainSeconds is then how long players may stay on the old one.
 func (c *Client) UpdateAllocation(ctx context.Context, id int64, patch types.AllocationPatch) (types.Allocation, error) {
 	return decode[types.Allocation](body(c.api.UpdateAllocation(ctx, id, patch)))
 }
 
-// DeleteAllocation frees a public port. See [Client.DeleteDevice] about lost
-// answers.
+// DeleteAllocation frees a public port and disconnects its players. As with
+// [Client.DeleteDevice], not_found can mean that an earlier attempt deleted it.
 func (c *Client) DeleteAllocation(ctx context.Context, id int64) error {
 	return done(body(c.api.DeleteAllocation(ctx, id)))
 }
 
-// Settings reads the panel's settings. It needs an admin's session.
+// Settings returns the panel's settings. It needs an admin's session.
 func (c *Client) Settings(ctx context.Context) (types.Settings, error) {
 	return decode[types.Settings](body(c.api.GetSettings(ctx)))
 }
 
-// UpdateSettings changes the settings that are set, as an admin.
+// UpdateSettings changes the fields of patch that are not nil and returns the settings
+// as they are afterwards. It needs an admin's session.
 func (c *Client) UpdateSettings(ctx context.Context, patch types.SettingsPatch) (types.Settings, error) {
 	return decode[types.Settings](body(c.api.UpdateSettings(ctx, patch)))
 }
 
-// Version says which version the panel is.
+// Version returns the version of the panel. It needs no token.
 func (c *Client) Version(ctx context.Context) (types.Version, error) {
 	return decode[types.Version](body(c.api.GetVersion(ctx)))
 }
 
-// Ready returns nil once the panel can serve requests.
+// Ready returns nil if the panel can serve requests: its database answers, and it is
+// neither starting nor stopping. It needs no token.
 func (c *Client) Ready(ctx context.Context) error {
 	return done(body(c.api.GetReadiness(ctx)))
 }
 
-// pages collects a list whose pages next returns, one after the other. The list
-// is never nil.
+// pages collects the pages that next returns until one is not full.
 func pages[T any](next func() ([]T, error)) ([]T, error) {
 	all := []T{}
 	for {

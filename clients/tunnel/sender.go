@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// requestTimeout bounds one try, its body included.
+	// requestTimeout bounds one attempt, its body included.
 	requestTimeout = 30 * time.Second
 	// maxBody bounds an answer. A full page of allocations is under 1 MiB.
 	maxBody = 8 << 20
-	// maxTries counts the first one. With the back-off below they span about
-	// two seconds: enough for a panel that restarts behind its proxy, short
-	// enough for a person who waits.
-	maxTries = 4
-	minDelay = 250 * time.Millisecond
-	maxDelay = 2 * time.Second
-	// maxRetryAfter is the longest wait asked for by the panel that is waited
-	// out here; beyond it the caller decides.
+	// maxAttempts includes the first one. With the delays below they span up to two
+	// seconds: long enough for a panel that restarts behind its proxy, short enough
+	// for a person who waits.
+	maxAttempts = 4
+	minDelay    = 250 * time.Millisecond
+	maxDelay    = 2 * time.Second
+	// maxRetryAfter is the longest Retry-After that the sender obeys itself; a longer
+	// one is returned to the caller.
 	maxRetryAfter = 30 * time.Second
 )
 
-// sender performs the generated client's requests. It signs them, repeats those
-// that may be repeated, and returns an answer only where it is a success, with
-// its body read.
+// sender sends the generated client's requests. It adds the token and retries
+// idempotent requests. It returns an answer only if that is a success, and then its
+// body is in memory.
 type sender struct {
 	panel     string
 	http      *http.Client
@@ -48,14 +48,14 @@ func httpClient(given *http.Client) *http.Client {
 		c = *given
 	} else {
 		c.Timeout = requestTimeout
-		// A transport of its own, so that Close does not reach into connections
-		// of others. It reads the proxy from the environment.
+		// With its own transport, Close does not close connections of other clients.
+		// The transport reads the proxy from the environment.
 		if t, ok := http.DefaultTransport.(*http.Transport); ok {
 			c.Transport = t.Clone()
 		}
 	}
-	// A redirected POST would arrive as a GET, and a device code must not
-	// travel to where an answer points.
+	// A redirect can turn a POST into a GET, and a device code must not be sent to
+	// another host.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
 }
@@ -64,29 +64,30 @@ func httpClient(given *http.Client) *http.Client {
 func (s *sender) Do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("User-Agent", s.userAgent)
 	req.Header.Set("Accept", "application/json")
-	// Anything else may have been done although its answer was lost.
-	repeatable := req.Method == http.MethodGet || req.Method == http.MethodDelete
-	for try := 1; ; try++ {
+	// Any other request may have taken effect although its answer was lost.
+	idempotent := req.Method == http.MethodGet || req.Method == http.MethodDelete
+	for attempt := 1; ; attempt++ {
 		if token := s.token(); token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
-		resp, err := s.once(req)
+		resp, err := s.attempt(req)
 		if err == nil {
 			return resp, nil
 		}
-		delay, again := s.retry(err, try)
-		if !repeatable || !again || s.wait(req.Context(), delay) != nil {
+		delay, again := s.retry(err, attempt)
+		if !idempotent || !again || s.wait(req.Context(), delay) != nil {
 			return nil, err
 		}
 	}
 }
 
-// retry says whether a failure may pass by itself, and how long to wait for it.
-func (s *sender) retry(err error, try int) (time.Duration, bool) {
-	if try == maxTries {
+// retry reports whether an idempotent request may be retried after err, and after
+// which delay. attempt is the number of the one that failed, from 1.
+func (s *sender) retry(err error, attempt int) (time.Duration, bool) {
+	if attempt == maxAttempts {
 		return 0, false
 	}
-	delay := time.Duration(s.random() * float64(min(minDelay<<(try-1), maxDelay)))
+	delay := time.Duration(s.random() * float64(min(minDelay<<(attempt-1), maxDelay)))
 	var unreachable *UnreachableError
 	if errors.As(err, &unreachable) {
 		return delay, unreachable.transient
@@ -101,19 +102,19 @@ func (s *sender) retry(err error, try int) (time.Duration, bool) {
 	case types.CodeUnavailable:
 		return max(delay, answer.RetryAfter), true
 	default:
-		// slow_down among them: RFC 8628 section 3.5 has the poller change its
-		// interval, which only the caller knows.
+		// This includes slow_down, after which a poller increases its interval (RFC
+		// 8628 section 3.5); only the caller knows the interval.
 		return 0, false
 	}
 }
 
-func (s *sender) once(req *http.Request) (*http.Response, error) {
+func (s *sender) attempt(req *http.Request) (*http.Response, error) {
 	resp, err := s.http.Do(req)
 	if err != nil {
 		return nil, s.failure(req.Context(), err)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	_ = resp.Body.Close() // What was read counts.
+	_ = resp.Body.Close() // ReadAll has reported any error.
 	if err != nil {
 		return nil, s.failure(req.Context(), err)
 	}
@@ -127,10 +128,10 @@ func (s *sender) once(req *http.Request) (*http.Response, error) {
 	return nil, answerError(s.panel, resp, body)
 }
 
-// failure is the error for a request that got no answer.
+// failure returns the error for a request that got no answer.
 func (s *sender) failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("ask %s: %w", s.panel, ctx.Err())
+		return fmt.Errorf("request to %s: %w", s.panel, ctx.Err())
 	}
 	return unreachable(s.panel, err)
 }

@@ -13,14 +13,16 @@ import (
 
 var errNotADeviceToken = errors.New("this is not a device token")
 
-// DeviceID reads the device's id from its token. It does not verify the token:
-// only the panel can say whether it is good.
+// DeviceID returns the id in a device token. It does not verify the token: only the
+// panel can tell whether it is valid. It fails if token is not a device token, such as
+// a session token; the error does not repeat it.
 func DeviceID(token string) (uuid.UUID, error) {
 	claims, err := deviceClaims(token)
 	return claims.ID, err
 }
 
-// DeviceKind reads the device's kind from its token, equally unverified.
+// DeviceKind returns the kind in a device token, client or server. Like [DeviceID] it
+// does not verify the token.
 func DeviceKind(token string) (types.DeviceKind, error) {
 	claims, err := deviceClaims(token)
 	return claims.Kind, err
@@ -32,7 +34,7 @@ type tokenClaims struct {
 }
 
 // deviceClaims decodes the payload of a JWT in compact form (RFC 7519
-// section 3). Its errors do not repeat what was read.
+// section 3). Its errors do not repeat the token.
 func deviceClaims(token string) (tokenClaims, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

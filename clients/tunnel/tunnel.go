@@ -1,10 +1,70 @@
-// Package tunnel is the typed Go client of an EcliTunnel panel: credentials,
-// retries and errors that a program can tell apart, around the client generated
-// from openapi.yaml.
+// Package tunnel is the Go client of an EcliTunnel panel. It wraps the client
+// that is generated from openapi.yaml with credentials, retries and typed errors.
+// Requests and answers are the types of package gen/types, named as in the
+// contract.
 //
-// A method fails with [*Error] when the panel answered with an error, with
-// [*UnreachableError] when no panel answered, and with the context's error when
-// the context ended first. No error holds a token or a device code.
+// # Clients and credentials
+//
+// [New] makes a [Client] for one panel. The panel knows two kinds of caller, and
+// both send a bearer token, which [Options].Token returns:
+//
+//   - A person has a session token, from [Client.Login]. A session sees the
+//     devices and allocations of its user, an admin's session sees all of them.
+//   - A device has a device token, from its enrollment. It sees itself and its own
+//     allocations.
+//
+// Token is called before every request, so a token can change while the client is
+// in use. Login, StartEnrollment, PollEnrollment, Version and Ready need none.
+//
+// # Enrollment
+//
+// A machine becomes a device by the device authorization grant (RFC 8628).
+// [Client.StartEnrollment] returns a device code, which is secret, and a user code,
+// which the machine shows. An admin enters the user code in the console, or calls
+// [Client.Approve]. Meanwhile the machine calls [Client.PollEnrollment], at most
+// once in the interval that the panel names, until it returns the device's token.
+// [DeviceID] and [DeviceKind] read a token without asking the panel.
+//
+// # Allocations
+//
+// [Client.CreateAllocation] opens a public port for a device. The port takes players
+// once the allocation's status is "listening"; call [Client.Allocation] to see it
+// change. To carry the players' traffic, run the agent (the command eclitunnel, or
+// package clients/agent); this package only manages ports.
+//
+// [Client.Allocations] and [Client.Devices] fetch every page of a list, 1,000 items a
+// request. A list is not a snapshot: what is created or deleted between two pages may
+// be missing from it or still be in it. No item appears twice.
+//
+// # Errors
+//
+// A method returns
+//
+//   - an [*Error] if the panel answered with an error. [HasCode] tests for a code of
+//     the contract.
+//   - an [*UnreachableError] if there was no answer, or not one from a panel.
+//   - an error that wraps [context.Canceled] or [context.DeadlineExceeded] if ctx ended
+//     during an attempt. If it ended between two attempts, the first one's error.
+//   - any other error if a successful answer is larger than 8 MiB or does not decode.
+//
+// Use [errors.As] to tell them apart. No error contains a token or a device code.
+//
+// # Timeouts and retries
+//
+// An attempt may take 30 seconds, body included. With [Options].HTTPClient, the Timeout
+// of that client applies instead. ctx bounds all attempts of a call together.
+//
+// GET and DELETE requests are attempted up to four times, with exponential back-off
+// and full jitter: at most 1.75 seconds of waiting in total, or as long as the panel's
+// Retry-After header says, up to 30 seconds each time. They are retried after a
+// connection failure that may be temporary, after 502, 503 or 504 from a proxy, and
+// after the codes unavailable and, with a Retry-After header, rate_limited. POST and
+// PATCH requests are sent once: their effect may have taken place even if the answer was
+// lost. [Client.ControlChannel] tries once, too.
+//
+// # Concurrency
+//
+// A [Client] is safe for use by several goroutines at once, if [Options].Token is.
 package tunnel
 
 import (
@@ -24,25 +84,31 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/client"
 )
 
-// Options say which panel to talk to, and as whom.
+// Options configure a [Client]. Every field but PanelURL may be left zero.
 type Options struct {
-	// PanelURL is the panel's address as [ParsePanelURL] takes it. Required.
+	// PanelURL is the address of the panel, such as https://panel.example.com; see
+	// [ParsePanelURL]. Required.
 	PanelURL string
-	// Token returns the session or device token to send; it is asked before
-	// every request. "" sends none, and so does a nil Token.
+	// Token returns the session token or device token to send with the next
+	// attempt of a request; "" sends none. It must be safe for concurrent use.
+	// If nil, no token is sent.
 	Token func() string
-	// HTTPClient performs the requests. nil: one that honours HTTPS_PROXY,
-	// HTTP_PROXY and NO_PROXY and gives a request 30 s. Redirects are never
-	// followed. The control channel uses its Transport's proxy, dialer and TLS
-	// settings where that is a *http.Transport.
+	// HTTPClient sends the requests. New copies it: redirects are never followed,
+	// whatever its CheckRedirect says. If its Transport is a *http.Transport, the
+	// control channel uses that transport's proxy, dialer and TLS settings.
+	// If nil, a client with a timeout of 30 s for each attempt is used, which takes
+	// its proxy from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 	HTTPClient *http.Client
-	// UserAgent is sent with every request; "" sends "eclitunnel".
+	// UserAgent is the User-Agent header of every request. If empty, it is
+	// "eclitunnel".
 	UserAgent string
-	// Wait pauses between tries of a request, until ctx ends. nil: a timer.
+	// Wait waits for d before the next attempt of a request. It returns early, with
+	// an error, if ctx ends. If nil, a timer is used; tests set it to avoid waiting.
 	Wait func(ctx context.Context, d time.Duration) error
 }
 
-// Client talks to one panel. It may be used from any goroutine.
+// Client is a client of one panel. It is safe for concurrent use. Make one with
+// [New]; the zero value is not usable.
 type Client struct {
 	panel  string
 	sender *sender
@@ -50,7 +116,8 @@ type Client struct {
 	dialer *websocket.Dialer
 }
 
-// New makes a client. It does not talk to the panel.
+// New returns a client. It fails if o.PanelURL is not a panel's address, and does
+// not contact the panel.
 func New(o Options) (*Client, error) {
 	panel, err := ParsePanelURL(o.PanelURL)
 	if err != nil {
@@ -73,14 +140,17 @@ func New(o Options) (*Client, error) {
 	return &Client{panel: panel, sender: s, api: api, dialer: dialer(s.http)}, nil
 }
 
-// PanelURL is the panel's address, without a slash at its end.
+// PanelURL returns the panel's address, without a trailing slash.
 func (c *Client) PanelURL() string { return c.panel }
 
-// Close closes idle connections. The client stays usable.
+// Close closes idle HTTP connections, also those of a Transport given in
+// [Options].HTTPClient. Control channels stay open, and the client stays usable.
 func (c *Client) Close() { c.sender.http.CloseIdleConnections() }
 
-// ParsePanelURL checks a panel's address as a person writes it, http or https
-// with an optional path, and returns it without a slash at its end.
+// ParsePanelURL checks the address of a panel as a person types it, and returns it
+// without surrounding space and without a trailing slash. The scheme must be http or
+// https. A path is allowed, for a panel behind a proxy; a user name, a password, a
+// query or a fragment is an error. Errors do not repeat a password.
 func ParsePanelURL(address string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(address))
 	switch {
@@ -89,16 +159,16 @@ func ParsePanelURL(address string) (string, error) {
 	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
 		return "", fmt.Errorf("%q is not a panel's address; write it as https://panel.example.com", address)
 	case u.User != nil:
-		// It would be stored and printed with the address.
+		// Programs store and print the address.
 		return "", errors.New("the panel's address must not hold a user name or password")
 	case u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("the panel's address %q must end before any ? or #", address)
+		return "", fmt.Errorf("the panel's address %q must not have a query or fragment", address)
 	}
 	return strings.TrimRight(u.Scheme+"://"+u.Host+u.EscapedPath(), "/"), nil
 }
 
-// body reads the answer of an operation. The sender has turned everything but a
-// success into an error.
+// body reads the answer of an operation. The sender returns an error for anything
+// but a success.
 func body(resp *http.Response, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
@@ -107,7 +177,7 @@ func body(resp *http.Response, err error) ([]byte, error) {
 	return io.ReadAll(resp.Body)
 }
 
-// decode is what a body says.
+// decode decodes an answer's body.
 func decode[T any](body []byte, err error) (T, error) {
 	var value T
 	if err != nil {
@@ -119,7 +189,7 @@ func decode[T any](body []byte, err error) (T, error) {
 	return value, nil
 }
 
-// done is for answers whose body says nothing more.
+// done discards the body of a success.
 func done(_ []byte, err error) error { return err }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -32,7 +32,7 @@ type answer struct {
 	status     int
 	body       any // A string is sent as HTML, anything else as JSON.
 	retryAfter string
-	cut        bool // Cut the connection instead.
+	abort      bool // Close the connection instead.
 }
 
 func problem(status int, code types.ErrorCode) answer {
@@ -44,7 +44,7 @@ type script struct {
 	*httptest.Server
 	waits []time.Duration
 
-	mu       sync.Mutex // A cut connection orders nothing between the client and its handler.
+	mu       sync.Mutex // An aborted connection does not synchronise the client with its handler.
 	received []*http.Request
 }
 
@@ -56,7 +56,7 @@ func serve(t *testing.T, answers ...answer) *script {
 		a := answers[min(len(s.received), len(answers)-1)]
 		s.received = append(s.received, r)
 		s.mu.Unlock()
-		if a.cut {
+		if a.abort {
 			panic(http.ErrAbortHandler)
 		}
 		if a.retryAfter != "" {
@@ -117,7 +117,7 @@ func TestClient_SendsTokenAndUserAgent(t *testing.T) {
 	}
 }
 
-func TestClient_ErrorCarriesWhatThePanelSaid(t *testing.T) {
+func TestClient_ErrorHoldsThePanelsAnswer(t *testing.T) {
 	a := problem(400, types.CodeInvalidRequest)
 	a.body = types.Error{
 		Error: types.CodeInvalidRequest, Message: "Bad.", RequestID: "r7",
@@ -137,7 +137,7 @@ func TestClient_ErrorCarriesWhatThePanelSaid(t *testing.T) {
 	}
 }
 
-func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
+func TestClient_RetriesTemporaryFailuresOfIdempotentRequests(t *testing.T) {
 	ok := answer{status: 200, body: []types.Allocation{}}
 	unavailable := problem(503, types.CodeUnavailable)
 	limited := problem(429, types.CodeRateLimited)
@@ -149,16 +149,16 @@ func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
 		tries   int
 		succeed bool
 	}{
-		"database away":               {[]answer{unavailable, unavailable, ok}, 3, true},
-		"database stays away":         {[]answer{unavailable}, 4, false},
-		"proxy without panel":         {[]answer{{status: 502, body: "<html>"}, ok}, 2, true},
-		"connection cut":              {[]answer{{cut: true}, ok}, 2, true},
-		"rate limit":                  {[]answer{limited, ok}, 2, true},
-		"rate limit for an hour":      {[]answer{later}, 1, false},
-		"feature off":                 {[]answer{problem(503, types.CodeFeatureDisabled)}, 1, false},
-		"slow_down is for the poller": {[]answer{problem(429, types.CodeSlowDown)}, 1, false},
-		"not a panel":                 {[]answer{{status: 200, body: "<html>"}}, 1, false},
-		"no such thing":               {[]answer{problem(404, types.CodeNotFound)}, 1, false},
+		"database down":          {[]answer{unavailable, unavailable, ok}, 3, true},
+		"database stays down":    {[]answer{unavailable}, 4, false},
+		"proxy without panel":    {[]answer{{status: 502, body: "<html>"}, ok}, 2, true},
+		"connection closed":      {[]answer{{abort: true}, ok}, 2, true},
+		"rate limit":             {[]answer{limited, ok}, 2, true},
+		"rate limit for an hour": {[]answer{later}, 1, false},
+		"feature off":            {[]answer{problem(503, types.CodeFeatureDisabled)}, 1, false},
+		"slow_down":              {[]answer{problem(429, types.CodeSlowDown)}, 1, false},
+		"not a panel":            {[]answer{{status: 200, body: "<html>"}}, 1, false},
+		"not found":              {[]answer{problem(404, types.CodeNotFound)}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, c.answers...)
@@ -175,7 +175,7 @@ func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
 			t.Errorf("%d tries, error %v", tries, err)
 		}
 	})
-	t.Run("Retry-After is the least wait", func(t *testing.T) {
+	t.Run("Retry-After is the shortest wait", func(t *testing.T) {
 		s := serve(t, limited, ok)
 		if _, err := s.client(t, "").Allocations(t.Context()); err != nil {
 			t.Fatal(err)
@@ -186,7 +186,7 @@ func TestClient_RepeatsOnlyWhatMayPassAndMayBeRepeated(t *testing.T) {
 	})
 }
 
-func TestClient_CancelledContextIsItsError(t *testing.T) {
+func TestClient_CancelledContextIsTheError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := serve(t, answer{status: 200, body: []types.Device{}})
@@ -213,7 +213,7 @@ func TestClient_CollectsAllPages(t *testing.T) {
 	}
 }
 
-func TestUnreachable_SaysWhyInWords(t *testing.T) {
+func TestUnreachable_NamesTheReason(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -230,13 +230,13 @@ func TestUnreachable_SaysWhyInWords(t *testing.T) {
 	t.Cleanup(redirect.Close)
 	for _, c := range []struct{ panel, words string }{
 		{refused, "refused"},
-		{"http://panel.invalid", "no host of the name"},
+		{"http://panel.invalid", "no host named"},
 		{secure.URL, "authority"},
 		{strings.Replace(secure.URL, "https", "http", 1), "speaks HTTPS"},
 		{strings.Replace(redirect.URL, "http", "https", 1), "does not speak HTTPS"},
 		{redirect.URL, "redirects to https://panel.test;"},
 		{serve(t, answer{status: 404, body: "<html>"}).URL, "not an EcliTunnel panel"},
-		{serve(t, answer{status: 503, body: "<html>"}).URL, "a proxy answers 503"},
+		{serve(t, answer{status: 503, body: "<html>"}).URL, "a proxy answered 503"},
 	} {
 		t.Run(c.words, func(t *testing.T) {
 			client := newClient(t, tunnel.Options{
@@ -252,8 +252,8 @@ func TestUnreachable_SaysWhyInWords(t *testing.T) {
 	}
 }
 
-// dialNoNames dials addresses, and answers for the one host name in these tests
-// as a resolver that does not know it, so that no query leaves the machine.
+// dialNoNames dials addresses. For the only host name in these tests it fails as a
+// resolver does that does not know it, so that no query leaves the machine.
 func dialNoNames(ctx context.Context, network, address string) (net.Conn, error) {
 	if host, _, _ := net.SplitHostPort(address); host == "panel.invalid" {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
@@ -266,7 +266,7 @@ func assertUnreachable(t *testing.T, err error, words string) {
 	t.Helper()
 	var e *tunnel.UnreachableError
 	if !errors.As(err, &e) || !strings.Contains(err.Error(), words) {
-		t.Errorf("error %v (%T), want one that says %q", err, err, words)
+		t.Errorf("error %v (%T), want one that contains %q", err, err, words)
 	}
 	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
 		if strings.Contains(cause.Error(), "device-code-secret") {
@@ -309,8 +309,8 @@ func TestControlChannel_OpensWithToken(t *testing.T) {
 	}
 }
 
-func TestControlChannel_DoesNotWaitForANetworkThatIsAway(t *testing.T) {
-	// However long the system itself would go on asking, ever more seldom.
+func TestControlChannel_BoundsAnAttemptToConnect(t *testing.T) {
+	// While the network is down, the kernel retries for minutes, at growing intervals.
 	var given time.Duration
 	c := newClient(t, tunnel.Options{
 		PanelURL: "http://panel.test",
@@ -323,7 +323,7 @@ func TestControlChannel_DoesNotWaitForANetworkThatIsAway(t *testing.T) {
 	_, err := c.ControlChannel(t.Context())
 	assertUnreachable(t, err, "in time")
 	if given <= 0 || given > 5*time.Second {
-		t.Errorf("a try to connect may take %v", given)
+		t.Errorf("an attempt to connect may take %v", given)
 	}
 }
 

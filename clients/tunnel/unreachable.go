@@ -21,9 +21,9 @@ const (
 	wsaConnRefused = syscall.Errno(10061)
 )
 
-// unreachable explains a failed request in a person's words.
+// unreachable describes a failed request.
 func unreachable(panel string, err error) *UnreachableError {
-	// url.Error repeats the URL, and with it the device code of a poll.
+	// url.Error repeats the URL, which holds the device code of a poll.
 	var ue *url.Error
 	for errors.As(err, &ue) {
 		err = ue.Err
@@ -32,8 +32,8 @@ func unreachable(panel string, err error) *UnreachableError {
 	return &UnreachableError{Panel: panel, Reason: reason, Cause: err, transient: transient}
 }
 
-// explain returns the reason of a failed connection and whether trying again
-// soon may help.
+// explain returns the reason why a connection failed, for people, and whether the
+// failure may be temporary.
 func explain(err error) (reason string, transient bool) {
 	if reason := explainTLS(err); reason != "" {
 		return reason, false
@@ -43,18 +43,18 @@ func explain(err error) (reason string, transient bool) {
 	var timeout net.Error
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Sprintf("there is no host of the name %q", dns.Name), false
+		return fmt.Sprintf("there is no host named %q", dns.Name), false
 	case errors.As(err, &dns):
-		return fmt.Sprintf("the name %q could not be looked up (DNS)", dns.Name), true
+		return fmt.Sprintf("DNS lookup of %q failed", dns.Name), true
 	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return "the proxy that HTTPS_PROXY or HTTP_PROXY names does not answer", true
+		return "the proxy in HTTPS_PROXY or HTTP_PROXY does not answer", true
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaConnRefused):
-		return "the connection is refused; nothing listens there", true
+		return "connection refused; nothing listens there", true
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "it does not answer in time", true
+		return "it did not answer in time", true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, wsaConnReset), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "it cut the connection", true
+		return "it closed the connection before it answered", true
 	default:
 		return err.Error(), true
 	}
@@ -67,7 +67,7 @@ func explainTLS(err error) string {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &authority):
-		return "its certificate is signed by an authority that this machine does not know"
+		return "its certificate is signed by an authority that this machine does not trust"
 	case errors.As(err, &hostname):
 		return "its certificate is for another name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -75,7 +75,7 @@ func explainTLS(err error) string {
 	case errors.As(err, &invalid):
 		return "its certificate is not valid"
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
-		return "it does not speak HTTPS; write the address with http:// if that is meant"
+		return "it does not speak HTTPS; use an http:// address if the panel has no certificate"
 	default:
 		return ""
 	}
