@@ -91,32 +91,39 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
-	// GetJWKS The public keys of tokens and tickets
+	// GetJWKS Get the public keys
 	//
-	// A JSON Web Key Set (RFC 7517). Every key names its algorithm.
+	// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
+	// Every key names its algorithm.
 	//
 	// Corresponds with GET /.well-known/jwks.json (the `GetJWKS` operationId).
 	GetJWKS(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetSettings Read the panel's settings
+	// GetSettings Get the panel's settings
+	//
+	// Returns the settings of the panel. Requires an admin.
 	//
 	// Corresponds with GET /api/admin/settings (the `GetSettings` operationId).
 	GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateSettingsWithBody Change the panel's settings
+	// UpdateSettingsWithBody Update the panel's settings
 	//
-	// Only the fields present change. Turning `features.tunnels` off closes every control channel
-	// and public port within seconds; turning it on brings all of them back.
+	// Changes the fields that are present and leaves the others as they are. Requires an admin.
+	//
+	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+	// Enabling it opens them again.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/admin/settings (the `UpdateSettings` operationId).
 	UpdateSettingsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateSettings Change the panel's settings
+	// UpdateSettings Update the panel's settings
 	//
-	// Only the fields present change. Turning `features.tunnels` off closes every control channel
-	// and public port within seconds; turning it on brings all of them back.
+	// Changes the fields that are present and leaves the others as they are. Requires an admin.
+	//
+	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+	// Enabling it opens them again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -125,7 +132,8 @@ type ClientInterface interface {
 
 	// LoginWithBody Log in
 	//
-	// Checks an email and password, sets the `session` cookie and returns the same token.
+	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+	// bearer token. Failed attempts are rate-limited.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -134,7 +142,8 @@ type ClientInterface interface {
 
 	// Login Log in
 	//
-	// Checks an email and password, sets the `session` cookie and returns the same token.
+	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+	// bearer token. Failed attempts are rate-limited.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -143,42 +152,49 @@ type ClientInterface interface {
 
 	// Logout Log out
 	//
-	// Ends the session it is called with, everywhere, and clears the cookie.
+	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
 	//
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetSession Who is asking
+	// GetSession Get the current session
+	//
+	// Returns the session of the request and its user.
 	//
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
 	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAllocations List tunnel allocations
 	//
-	// All port allocations of devices the caller can manage, newest first. A device sees its own.
-	// Without `limit` the first 1,000 are returned; a `Link` header with `rel="next"` leads on.
+	// Returns the allocations of all devices that the caller can manage, newest first. With a device
+	// token, returns the device's own allocations.
 	//
 	// Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 	ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateAllocationWithBody Allocate a public port
 	//
-	// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-	// one port, or neither.
+	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-	// one of the device's organisation than to a shared one, then to the one with the fewest
-	// allocations for the size of its range. The answer's `serverId` says which. Where there is
-	// none the answer is `503 no_tunnel_server`, where none has a port left
-	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 	//
-	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-	// that drains is `409 conflict` for everyone.
+	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+	// tells which one was chosen.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+	// | `503 no_ports_available` | No tunnel server has a free port left. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -187,22 +203,27 @@ type ClientInterface interface {
 
 	// CreateAllocation Allocate a public port
 	//
-	// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-	// one port, or neither.
+	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-	// one of the device's organisation than to a shared one, then to the one with the fewest
-	// allocations for the size of its range. The answer's `serverId` says which. Where there is
-	// none the answer is `503 no_tunnel_server`, where none has a port left
-	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 	//
-	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-	// that drains is `409 conflict` for everyone.
+	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+	// tells which one was chosen.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+	// | `503 no_ports_available` | No tunnel server has a free port left. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -211,48 +232,61 @@ type ClientInterface interface {
 
 	// DeleteAllocation Delete an allocation
 	//
-	// Frees the public port at once and ends its players' connections.
+	// Frees the public port at once and disconnects its players.
 	//
 	// Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 	DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetAllocation Get an allocation
 	//
+	// Returns one allocation. A device can read its own allocations. `status` is what is true now:
+	// read it again to follow a new allocation until it is `listening`.
+	//
 	// Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 	GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateAllocationWithBody Change an allocation while it runs
+	// UpdateAllocationWithBody Update an allocation
 	//
-	// Only the fields present change. A change of the local target or of options holds for players
-	// who join from then on; a change of the public port ends the connections on the old one.
+	// Changes the fields that are present and leaves the others as they are. A new local target or
+	// new options apply to players who join from then on. A new public port disconnects the players
+	// on the old one.
 	//
-	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-	// passed; moved back within that time the allocation has its old port again, players included.
-	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-	// online (`409 conflict`).
+	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+	// server's range, or the one in `port`.
+	//
+	// New players join at the new address once the agent is linked to the new tunnel server. Until
+	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+	// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+	// that time gets its old port back and keeps those players.
+	//
+	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+	// online; otherwise the request fails with `409 conflict`.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
 	UpdateAllocationWithBody(ctx context.Context, id AllocationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateAllocation Change an allocation while it runs
+	// UpdateAllocation Update an allocation
 	//
-	// Only the fields present change. A change of the local target or of options holds for players
-	// who join from then on; a change of the public port ends the connections on the old one.
+	// Changes the fields that are present and leaves the others as they are. A new local target or
+	// new options apply to players who join from then on. A new public port disconnects the players
+	// on the old one.
 	//
-	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-	// passed; moved back within that time the allocation has its old port again, players included.
-	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-	// online (`409 conflict`).
+	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+	// server's range, or the one in `port`.
+	//
+	// New players join at the new address once the agent is linked to the new tunnel server. Until
+	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+	// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+	// that time gets its old port back and keeps those players.
+	//
+	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+	// online; otherwise the request fails with `409 conflict`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -261,9 +295,10 @@ type ClientInterface interface {
 
 	// ApproveDeviceWithBody Approve a device
 	//
-	// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-	// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-	// limited per user and per address.
+	// Approves a pending device by the user code that it shows. Requires an admin.
+	//
+	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+	// approves it. Attempts with wrong codes are rate-limited per user and per address.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -272,9 +307,10 @@ type ClientInterface interface {
 
 	// ApproveDevice Approve a device
 	//
-	// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-	// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-	// limited per user and per address.
+	// Approves a pending device by the user code that it shows. Requires an admin.
+	//
+	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+	// approves it. Attempts with wrong codes are rate-limited per user and per address.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -283,20 +319,25 @@ type ClientInterface interface {
 
 	// PollEnrollment Poll device status
 	//
-	// Tells whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Once approved, each poll gives a fresh token that replaces the last, until the
-	// device has connected for the first time; from then on the answer carries no token. Polling
-	// faster than `interval` is answered `429 slow_down`.
+	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
+	// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
+	// more often than once per `interval` gives `429 slow_down`.
+	//
+	// After approval, each poll returns a new token, which invalidates the one before. Once the device
+	// has connected for the first time, the response no longer contains a token.
 	//
 	// Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 	PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StartEnrollmentWithBody Start device enrollment
 	//
-	// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-	// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-	// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-	// `server` always needs an admin. An unapproved device expires after 10 minutes.
+	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+	// it. A device that is not approved within 10 minutes expires.
+	//
+	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+	// Requests without a session are rate-limited per address.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -305,10 +346,13 @@ type ClientInterface interface {
 
 	// StartEnrollment Start device enrollment
 	//
-	// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-	// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-	// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-	// `server` always needs an admin. An unapproved device expires after 10 minutes.
+	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+	// it. A device that is not approved within 10 minutes expires.
+	//
+	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+	// Requests without a session are rate-limited per address.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -317,39 +361,48 @@ type ClientInterface interface {
 
 	// ListDevices List tunnel devices
 	//
-	// All devices owned by the caller or by organisations the caller manages, newest first. Admins
-	// see every device. `userCode` and `expiresAt` are null once a device is approved.
+	// Returns all devices owned by the caller or by organisations that the caller manages, newest
+	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+	// and `expiresAt` are set.
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Get a device
 	//
-	// A device may read itself.
+	// Returns one device. With a device token, a device can read itself.
 	//
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateDeviceWithBody Change a device
+	// UpdateDeviceWithBody Update a device
 	//
-	// Only the fields present change. `name` is for whoever manages the device, `server`, the
-	// settings of a tunnel server, for admins. They hold at once and reach agents over their
-	// control channels: after a change of `publicHost` they link to the tunnel server there, and
-	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+	//
+	// Changes apply at once and reach the agents over their control channels. After a change of
+	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// A change of `portRange` does not affect the ports of existing allocations.
+	//
+	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+	// that panel. They cannot be changed here (`409 conflict`).
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/tunnel/devices/{id} (the `UpdateDevice` operationId).
 	UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateDevice Change a device
+	// UpdateDevice Update a device
 	//
-	// Only the fields present change. `name` is for whoever manages the device, `server`, the
-	// settings of a tunnel server, for admins. They hold at once and reach agents over their
-	// control channels: after a change of `publicHost` they link to the tunnel server there, and
-	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+	//
+	// Changes apply at once and reach the agents over their control channels. After a change of
+	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// A change of `portRange` does not affect the ports of existing allocations.
+	//
+	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+	// that panel. They cannot be changed here (`409 conflict`).
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -359,24 +412,27 @@ type ClientInterface interface {
 	// DeleteDevice Delete a device
 	//
 	// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-	// connections routed through its tunnels are interrupted.
+	// connections through its tunnels are interrupted.
 	//
 	// Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 	DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DrainDeviceWithBody Drain a tunnel server
 	//
-	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-	// where a new allocation of its device would go, and new players join there; one that finds no
-	// place stays, and takes no new players. `server.state` and `server.players` of the device say
-	// how far it is.
+	// Empties a tunnel server before maintenance. Requires an admin.
 	//
-	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-	// and the tunnel server takes players and allocations again, by a change of the device with
-	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-	// admins.
+	// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+	// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+	// anyone. `server.state` and `server.players` of the device show the progress.
+	//
+	// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+	// and new players join there. An allocation that no other tunnel server can take stays, and
+	// accepts no new players.
+	//
+	// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+	// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+	// tunnel server then accepts players and allocations again. Allocations that have moved do not
+	// return.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -385,17 +441,20 @@ type ClientInterface interface {
 
 	// DrainDevice Drain a tunnel server
 	//
-	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-	// where a new allocation of its device would go, and new players join there; one that finds no
-	// place stays, and takes no new players. `server.state` and `server.players` of the device say
-	// how far it is.
+	// Empties a tunnel server before maintenance. Requires an admin.
 	//
-	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-	// and the tunnel server takes players and allocations again, by a change of the device with
-	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-	// admins.
+	// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+	// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+	// anyone. `server.state` and `server.players` of the device show the progress.
+	//
+	// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+	// and new players join there. An allocation that no other tunnel server can take stays, and
+	// accepts no new players.
+	//
+	// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+	// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+	// tunnel server then accepts players and allocations again. Allocations that have moved do not
+	// return.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -404,33 +463,38 @@ type ClientInterface interface {
 
 	// RegenerateDeviceToken Regenerate a device's token
 	//
-	// Issues a new token for a device. The existing token is invalid at once and its agent is
-	// disconnected; give the agent the new one with `eclitunnel enroll --token-file`.
+	// Issues a new authentication token for a device. The existing token is invalidated at once and
+	// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 	RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetVersion The panel's version
+	// GetVersion Get the panel's version
+	//
+	// Returns the version and the build of the panel.
 	//
 	// Corresponds with GET /api/version (the `GetVersion` operationId).
 	GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
+	//
+	// Succeeds while the panel's process is running. It does not use the database.
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetReadiness Can the panel serve requests
+	// GetReadiness Check readiness
 	//
-	// Ready means that the database answers and the panel is neither starting nor stopping.
+	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
 	//
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
-// GetJWKS The public keys of tokens and tickets
+// GetJWKS Get the public keys
 //
-// A JSON Web Key Set (RFC 7517). Every key names its algorithm.
+// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
+// Every key names its algorithm.
 //
 // Corresponds with GET /.well-known/jwks.json (the `GetJWKS` operationId).
 func (c *Client) GetJWKS(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -445,7 +509,9 @@ func (c *Client) GetJWKS(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 	return c.Client.Do(req)
 }
 
-// GetSettings Read the panel's settings
+// GetSettings Get the panel's settings
+//
+// Returns the settings of the panel. Requires an admin.
 //
 // Corresponds with GET /api/admin/settings (the `GetSettings` operationId).
 func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -460,10 +526,12 @@ func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
-// UpdateSettingsWithBody Change the panel's settings
+// UpdateSettingsWithBody Update the panel's settings
 //
-// Only the fields present change. Turning `features.tunnels` off closes every control channel
-// and public port within seconds; turning it on brings all of them back.
+// Changes the fields that are present and leaves the others as they are. Requires an admin.
+//
+// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+// Enabling it opens them again.
 //
 // Takes any type of body and a specified content type.
 //
@@ -480,10 +548,12 @@ func (c *Client) UpdateSettingsWithBody(ctx context.Context, contentType string,
 	return c.Client.Do(req)
 }
 
-// UpdateSettings Change the panel's settings
+// UpdateSettings Update the panel's settings
 //
-// Only the fields present change. Turning `features.tunnels` off closes every control channel
-// and public port within seconds; turning it on brings all of them back.
+// Changes the fields that are present and leaves the others as they are. Requires an admin.
+//
+// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+// Enabling it opens them again.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -502,7 +572,8 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 
 // LoginWithBody Log in
 //
-// Checks an email and password, sets the `session` cookie and returns the same token.
+// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+// bearer token. Failed attempts are rate-limited.
 //
 // Takes any type of body and a specified content type.
 //
@@ -521,7 +592,8 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 
 // Login Log in
 //
-// Checks an email and password, sets the `session` cookie and returns the same token.
+// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+// bearer token. Failed attempts are rate-limited.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -540,7 +612,7 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 
 // Logout Log out
 //
-// Ends the session it is called with, everywhere, and clears the cookie.
+// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
 //
 // Corresponds with POST /api/auth/logout (the `Logout` operationId).
 func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -555,7 +627,9 @@ func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
-// GetSession Who is asking
+// GetSession Get the current session
+//
+// Returns the session of the request and its user.
 //
 // Corresponds with GET /api/auth/session (the `GetSession` operationId).
 func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -572,8 +646,8 @@ func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // ListAllocations List tunnel allocations
 //
-// All port allocations of devices the caller can manage, newest first. A device sees its own.
-// Without `limit` the first 1,000 are returned; a `Link` header with `rel="next"` leads on.
+// Returns the allocations of all devices that the caller can manage, newest first. With a device
+// token, returns the device's own allocations.
 //
 // Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -590,22 +664,27 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 
 // CreateAllocationWithBody Allocate a public port
 //
-// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-// one port, or neither.
+// Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-// one of the device's organisation than to a shared one, then to the one with the fewest
-// allocations for the size of its range. The answer's `serverId` says which. Where there is
-// none the answer is `503 no_tunnel_server`, where none has a port left
-// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 //
-// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-// that drains is `409 conflict` for everyone.
+// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+// panel chooses one that is online, accepts new allocations, and has the port free for every
+// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+// tells which one was chosen.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+// | `503 no_ports_available` | No tunnel server has a free port left. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -624,22 +703,27 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 
 // CreateAllocation Allocate a public port
 //
-// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-// one port, or neither.
+// Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-// one of the device's organisation than to a shared one, then to the one with the fewest
-// allocations for the size of its range. The answer's `serverId` says which. Where there is
-// none the answer is `503 no_tunnel_server`, where none has a port left
-// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 //
-// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-// that drains is `409 conflict` for everyone.
+// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+// panel chooses one that is online, accepts new allocations, and has the port free for every
+// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+// tells which one was chosen.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+// | `503 no_ports_available` | No tunnel server has a free port left. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -658,7 +742,7 @@ func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSON
 
 // DeleteAllocation Delete an allocation
 //
-// Frees the public port at once and ends its players' connections.
+// Frees the public port at once and disconnects its players.
 //
 // Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -675,6 +759,9 @@ func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEdito
 
 // GetAllocation Get an allocation
 //
+// Returns one allocation. A device can read its own allocations. `status` is what is true now:
+// read it again to follow a new allocation until it is `listening`.
+//
 // Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetAllocationRequest(c.Server, id)
@@ -688,19 +775,24 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 	return c.Client.Do(req)
 }
 
-// UpdateAllocationWithBody Change an allocation while it runs
+// UpdateAllocationWithBody Update an allocation
 //
-// Only the fields present change. A change of the local target or of options holds for players
-// who join from then on; a change of the public port ends the connections on the old one.
+// Changes the fields that are present and leaves the others as they are. A new local target or
+// new options apply to players who join from then on. A new public port disconnects the players
+// on the old one.
 //
-// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-// passed; moved back within that time the allocation has its old port again, players included.
-// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-// online (`409 conflict`).
+// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+// server's range, or the one in `port`.
+//
+// New players join at the new address once the agent is linked to the new tunnel server. Until
+// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+// that time gets its old port back and keeps those players.
+//
+// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+// online; otherwise the request fails with `409 conflict`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -717,19 +809,24 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 	return c.Client.Do(req)
 }
 
-// UpdateAllocation Change an allocation while it runs
+// UpdateAllocation Update an allocation
 //
-// Only the fields present change. A change of the local target or of options holds for players
-// who join from then on; a change of the public port ends the connections on the old one.
+// Changes the fields that are present and leaves the others as they are. A new local target or
+// new options apply to players who join from then on. A new public port disconnects the players
+// on the old one.
 //
-// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-// passed; moved back within that time the allocation has its old port again, players included.
-// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-// online (`409 conflict`).
+// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+// server's range, or the one in `port`.
+//
+// New players join at the new address once the agent is linked to the new tunnel server. Until
+// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+// that time gets its old port back and keeps those players.
+//
+// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+// online; otherwise the request fails with `409 conflict`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -748,9 +845,10 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 
 // ApproveDeviceWithBody Approve a device
 //
-// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-// limited per user and per address.
+// Approves a pending device by the user code that it shows. Requires an admin.
+//
+// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+// approves it. Attempts with wrong codes are rate-limited per user and per address.
 //
 // Takes any type of body and a specified content type.
 //
@@ -769,9 +867,10 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 
 // ApproveDevice Approve a device
 //
-// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-// limited per user and per address.
+// Approves a pending device by the user code that it shows. Requires an admin.
+//
+// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+// approves it. Attempts with wrong codes are rate-limited per user and per address.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -790,10 +889,12 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 
 // PollEnrollment Poll device status
 //
-// Tells whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Once approved, each poll gives a fresh token that replaces the last, until the
-// device has connected for the first time; from then on the answer carries no token. Polling
-// faster than `interval` is answered `429 slow_down`.
+// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
+// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
+// more often than once per `interval` gives `429 slow_down`.
+//
+// After approval, each poll returns a new token, which invalidates the one before. Once the device
+// has connected for the first time, the response no longer contains a token.
 //
 // Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -810,10 +911,13 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 
 // StartEnrollmentWithBody Start device enrollment
 //
-// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-// `server` always needs an admin. An unapproved device expires after 10 minutes.
+// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+// it. A device that is not approved within 10 minutes expires.
+//
+// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+// Requests without a session are rate-limited per address.
 //
 // Takes any type of body and a specified content type.
 //
@@ -832,10 +936,13 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 
 // StartEnrollment Start device enrollment
 //
-// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-// `server` always needs an admin. An unapproved device expires after 10 minutes.
+// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+// it. A device that is not approved within 10 minutes expires.
+//
+// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+// Requests without a session are rate-limited per address.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -854,8 +961,9 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 
 // ListDevices List tunnel devices
 //
-// All devices owned by the caller or by organisations the caller manages, newest first. Admins
-// see every device. `userCode` and `expiresAt` are null once a device is approved.
+// Returns all devices owned by the caller or by organisations that the caller manages, newest
+// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+// and `expiresAt` are set.
 //
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -872,7 +980,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 
 // GetDevice Get a device
 //
-// A device may read itself.
+// Returns one device. With a device token, a device can read itself.
 //
 // Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -887,13 +995,17 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
-// UpdateDeviceWithBody Change a device
+// UpdateDeviceWithBody Update a device
 //
-// Only the fields present change. `name` is for whoever manages the device, `server`, the
-// settings of a tunnel server, for admins. They hold at once and reach agents over their
-// control channels: after a change of `publicHost` they link to the tunnel server there, and
-// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+//
+// Changes apply at once and reach the agents over their control channels. After a change of
+// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// A change of `portRange` does not affect the ports of existing allocations.
+//
+// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+// that panel. They cannot be changed here (`409 conflict`).
 //
 // Takes any type of body and a specified content type.
 //
@@ -910,13 +1022,17 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 	return c.Client.Do(req)
 }
 
-// UpdateDevice Change a device
+// UpdateDevice Update a device
 //
-// Only the fields present change. `name` is for whoever manages the device, `server`, the
-// settings of a tunnel server, for admins. They hold at once and reach agents over their
-// control channels: after a change of `publicHost` they link to the tunnel server there, and
-// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+//
+// Changes apply at once and reach the agents over their control channels. After a change of
+// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// A change of `portRange` does not affect the ports of existing allocations.
+//
+// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+// that panel. They cannot be changed here (`409 conflict`).
 //
 // Takes a body of the `application/json` content type.
 //
@@ -936,7 +1052,7 @@ func (c *Client) UpdateDevice(ctx context.Context, id DeviceID, body UpdateDevic
 // DeleteDevice Delete a device
 //
 // Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-// connections routed through its tunnels are interrupted.
+// connections through its tunnels are interrupted.
 //
 // Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -953,17 +1069,20 @@ func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...Re
 
 // DrainDeviceWithBody Drain a tunnel server
 //
-// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-// where a new allocation of its device would go, and new players join there; one that finds no
-// place stays, and takes no new players. `server.state` and `server.players` of the device say
-// how far it is.
+// Empties a tunnel server before maintenance. Requires an admin.
 //
-// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-// and the tunnel server takes players and allocations again, by a change of the device with
-// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-// admins.
+// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+// anyone. `server.state` and `server.players` of the device show the progress.
+//
+// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+// and new players join there. An allocation that no other tunnel server can take stays, and
+// accepts no new players.
+//
+// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+// tunnel server then accepts players and allocations again. Allocations that have moved do not
+// return.
 //
 // Takes any type of body and a specified content type.
 //
@@ -982,17 +1101,20 @@ func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentTy
 
 // DrainDevice Drain a tunnel server
 //
-// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-// where a new allocation of its device would go, and new players join there; one that finds no
-// place stays, and takes no new players. `server.state` and `server.players` of the device say
-// how far it is.
+// Empties a tunnel server before maintenance. Requires an admin.
 //
-// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-// and the tunnel server takes players and allocations again, by a change of the device with
-// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-// admins.
+// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+// anyone. `server.state` and `server.players` of the device show the progress.
+//
+// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+// and new players join there. An allocation that no other tunnel server can take stays, and
+// accepts no new players.
+//
+// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+// tunnel server then accepts players and allocations again. Allocations that have moved do not
+// return.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1011,8 +1133,8 @@ func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJ
 
 // RegenerateDeviceToken Regenerate a device's token
 //
-// Issues a new token for a device. The existing token is invalid at once and its agent is
-// disconnected; give the agent the new one with `eclitunnel enroll --token-file`.
+// Issues a new authentication token for a device. The existing token is invalidated at once and
+// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1027,7 +1149,9 @@ func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEdit
 	return c.Client.Do(req)
 }
 
-// GetVersion The panel's version
+// GetVersion Get the panel's version
+//
+// Returns the version and the build of the panel.
 //
 // Corresponds with GET /api/version (the `GetVersion` operationId).
 func (c *Client) GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1042,7 +1166,9 @@ func (c *Client) GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
-// GetHealth Is the process alive
+// GetHealth Check liveness
+//
+// Succeeds while the panel's process is running. It does not use the database.
 //
 // Corresponds with GET /healthz (the `GetHealth` operationId).
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1057,9 +1183,9 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 	return c.Client.Do(req)
 }
 
-// GetReadiness Can the panel serve requests
+// GetReadiness Check readiness
 //
-// Ready means that the database answers and the panel is neither starting nor stopping.
+// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
 //
 // Corresponds with GET /readyz (the `GetReadiness` operationId).
 func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2000,36 +2126,43 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
-	// GetJWKSWithResponse The public keys of tokens and tickets
+	// GetJWKSWithResponse Get the public keys
 	//
-	// A JSON Web Key Set (RFC 7517). Every key names its algorithm.
+	// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
+	// Every key names its algorithm.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /.well-known/jwks.json (the `GetJWKS` operationId).
 	GetJWKSWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetJWKSResponse, error)
 
-	// GetSettingsWithResponse Read the panel's settings
+	// GetSettingsWithResponse Get the panel's settings
+	//
+	// Returns the settings of the panel. Requires an admin.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/admin/settings (the `GetSettings` operationId).
 	GetSettingsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSettingsResponse, error)
 
-	// UpdateSettingsWithBodyWithResponse Change the panel's settings
+	// UpdateSettingsWithBodyWithResponse Update the panel's settings
 	//
-	// Only the fields present change. Turning `features.tunnels` off closes every control channel
-	// and public port within seconds; turning it on brings all of them back.
+	// Changes the fields that are present and leaves the others as they are. Requires an admin.
+	//
+	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+	// Enabling it opens them again.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/admin/settings (the `UpdateSettings` operationId).
 	UpdateSettingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSettingsResponse, error)
 
-	// UpdateSettingsWithResponse Change the panel's settings
+	// UpdateSettingsWithResponse Update the panel's settings
 	//
-	// Only the fields present change. Turning `features.tunnels` off closes every control channel
-	// and public port within seconds; turning it on brings all of them back.
+	// Changes the fields that are present and leaves the others as they are. Requires an admin.
+	//
+	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+	// Enabling it opens them again.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2038,7 +2171,8 @@ type ClientWithResponsesInterface interface {
 
 	// LoginWithBodyWithResponse Log in
 	//
-	// Checks an email and password, sets the `session` cookie and returns the same token.
+	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+	// bearer token. Failed attempts are rate-limited.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2047,7 +2181,8 @@ type ClientWithResponsesInterface interface {
 
 	// LoginWithResponse Log in
 	//
-	// Checks an email and password, sets the `session` cookie and returns the same token.
+	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+	// bearer token. Failed attempts are rate-limited.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2056,14 +2191,16 @@ type ClientWithResponsesInterface interface {
 
 	// LogoutWithResponse Log out
 	//
-	// Ends the session it is called with, everywhere, and clears the cookie.
+	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	LogoutWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LogoutResponse, error)
 
-	// GetSessionWithResponse Who is asking
+	// GetSessionWithResponse Get the current session
+	//
+	// Returns the session of the request and its user.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2072,8 +2209,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListAllocationsWithResponse List tunnel allocations
 	//
-	// All port allocations of devices the caller can manage, newest first. A device sees its own.
-	// Without `limit` the first 1,000 are returned; a `Link` header with `rel="next"` leads on.
+	// Returns the allocations of all devices that the caller can manage, newest first. With a device
+	// token, returns the device's own allocations.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2082,22 +2219,27 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAllocationWithBodyWithResponse Allocate a public port
 	//
-	// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-	// one port, or neither.
+	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-	// one of the device's organisation than to a shared one, then to the one with the fewest
-	// allocations for the size of its range. The answer's `serverId` says which. Where there is
-	// none the answer is `503 no_tunnel_server`, where none has a port left
-	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 	//
-	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-	// that drains is `409 conflict` for everyone.
+	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+	// tells which one was chosen.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+	// | `503 no_ports_available` | No tunnel server has a free port left. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2106,22 +2248,27 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAllocationWithResponse Allocate a public port
 	//
-	// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-	// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-	// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-	// one port, or neither.
+	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-	// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-	// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-	// one of the device's organisation than to a shared one, then to the one with the fewest
-	// allocations for the size of its range. The answer's `serverId` says which. Where there is
-	// none the answer is `503 no_tunnel_server`, where none has a port left
-	// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 	//
-	// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-	// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-	// that drains is `409 conflict` for everyone.
+	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+	// tells which one was chosen.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+	// | `503 no_ports_available` | No tunnel server has a free port left. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2130,7 +2277,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteAllocationWithResponse Delete an allocation
 	//
-	// Frees the public port at once and ends its players' connections.
+	// Frees the public port at once and disconnects its players.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2139,43 +2286,56 @@ type ClientWithResponsesInterface interface {
 
 	// GetAllocationWithResponse Get an allocation
 	//
+	// Returns one allocation. A device can read its own allocations. `status` is what is true now:
+	// read it again to follow a new allocation until it is `listening`.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 	GetAllocationWithResponse(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*GetAllocationResponse, error)
 
-	// UpdateAllocationWithBodyWithResponse Change an allocation while it runs
+	// UpdateAllocationWithBodyWithResponse Update an allocation
 	//
-	// Only the fields present change. A change of the local target or of options holds for players
-	// who join from then on; a change of the public port ends the connections on the old one.
+	// Changes the fields that are present and leaves the others as they are. A new local target or
+	// new options apply to players who join from then on. A new public port disconnects the players
+	// on the old one.
 	//
-	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-	// passed; moved back within that time the allocation has its old port again, players included.
-	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-	// online (`409 conflict`).
+	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+	// server's range, or the one in `port`.
+	//
+	// New players join at the new address once the agent is linked to the new tunnel server. Until
+	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+	// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+	// that time gets its old port back and keeps those players.
+	//
+	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+	// online; otherwise the request fails with `409 conflict`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/tunnel/allocations/{id} (the `UpdateAllocation` operationId).
 	UpdateAllocationWithBodyWithResponse(ctx context.Context, id AllocationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAllocationResponse, error)
 
-	// UpdateAllocationWithResponse Change an allocation while it runs
+	// UpdateAllocationWithResponse Update an allocation
 	//
-	// Only the fields present change. A change of the local target or of options holds for players
-	// who join from then on; a change of the public port ends the connections on the old one.
+	// Changes the fields that are present and leaves the others as they are. A new local target or
+	// new options apply to players who join from then on. A new public port disconnects the players
+	// on the old one.
 	//
-	// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-	// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-	// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-	// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-	// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-	// passed; moved back within that time the allocation has its old port again, players included.
-	// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-	// online (`409 conflict`).
+	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+	// server's range, or the one in `port`.
+	//
+	// New players join at the new address once the agent is linked to the new tunnel server. Until
+	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+	// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+	// that time gets its old port back and keeps those players.
+	//
+	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+	// online; otherwise the request fails with `409 conflict`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2184,9 +2344,10 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveDeviceWithBodyWithResponse Approve a device
 	//
-	// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-	// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-	// limited per user and per address.
+	// Approves a pending device by the user code that it shows. Requires an admin.
+	//
+	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+	// approves it. Attempts with wrong codes are rate-limited per user and per address.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2195,9 +2356,10 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveDeviceWithResponse Approve a device
 	//
-	// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-	// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-	// limited per user and per address.
+	// Approves a pending device by the user code that it shows. Requires an admin.
+	//
+	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+	// approves it. Attempts with wrong codes are rate-limited per user and per address.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2206,10 +2368,12 @@ type ClientWithResponsesInterface interface {
 
 	// PollEnrollmentWithResponse Poll device status
 	//
-	// Tells whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Once approved, each poll gives a fresh token that replaces the last, until the
-	// device has connected for the first time; from then on the answer carries no token. Polling
-	// faster than `interval` is answered `429 slow_down`.
+	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
+	// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
+	// more often than once per `interval` gives `429 slow_down`.
+	//
+	// After approval, each poll returns a new token, which invalidates the one before. Once the device
+	// has connected for the first time, the response no longer contains a token.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2218,10 +2382,13 @@ type ClientWithResponsesInterface interface {
 
 	// StartEnrollmentWithBodyWithResponse Start device enrollment
 	//
-	// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-	// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-	// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-	// `server` always needs an admin. An unapproved device expires after 10 minutes.
+	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+	// it. A device that is not approved within 10 minutes expires.
+	//
+	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+	// Requests without a session are rate-limited per address.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2230,10 +2397,13 @@ type ClientWithResponsesInterface interface {
 
 	// StartEnrollmentWithResponse Start device enrollment
 	//
-	// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-	// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-	// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-	// `server` always needs an admin. An unapproved device expires after 10 minutes.
+	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+	// it. A device that is not approved within 10 minutes expires.
+	//
+	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+	// Requests without a session are rate-limited per address.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2242,8 +2412,9 @@ type ClientWithResponsesInterface interface {
 
 	// ListDevicesWithResponse List tunnel devices
 	//
-	// All devices owned by the caller or by organisations the caller manages, newest first. Admins
-	// see every device. `userCode` and `expiresAt` are null once a device is approved.
+	// Returns all devices owned by the caller or by organisations that the caller manages, newest
+	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+	// and `expiresAt` are set.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2252,33 +2423,41 @@ type ClientWithResponsesInterface interface {
 
 	// GetDeviceWithResponse Get a device
 	//
-	// A device may read itself.
+	// Returns one device. With a device token, a device can read itself.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDeviceWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*GetDeviceResponse, error)
 
-	// UpdateDeviceWithBodyWithResponse Change a device
+	// UpdateDeviceWithBodyWithResponse Update a device
 	//
-	// Only the fields present change. `name` is for whoever manages the device, `server`, the
-	// settings of a tunnel server, for admins. They hold at once and reach agents over their
-	// control channels: after a change of `publicHost` they link to the tunnel server there, and
-	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+	//
+	// Changes apply at once and reach the agents over their control channels. After a change of
+	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// A change of `portRange` does not affect the ports of existing allocations.
+	//
+	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+	// that panel. They cannot be changed here (`409 conflict`).
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/tunnel/devices/{id} (the `UpdateDevice` operationId).
 	UpdateDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateDeviceResponse, error)
 
-	// UpdateDeviceWithResponse Change a device
+	// UpdateDeviceWithResponse Update a device
 	//
-	// Only the fields present change. `name` is for whoever manages the device, `server`, the
-	// settings of a tunnel server, for admins. They hold at once and reach agents over their
-	// control channels: after a change of `publicHost` they link to the tunnel server there, and
-	// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-	// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+	//
+	// Changes apply at once and reach the agents over their control channels. After a change of
+	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// A change of `portRange` does not affect the ports of existing allocations.
+	//
+	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+	// that panel. They cannot be changed here (`409 conflict`).
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2288,7 +2467,7 @@ type ClientWithResponsesInterface interface {
 	// DeleteDeviceWithResponse Delete a device
 	//
 	// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-	// connections routed through its tunnels are interrupted.
+	// connections through its tunnels are interrupted.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2297,17 +2476,20 @@ type ClientWithResponsesInterface interface {
 
 	// DrainDeviceWithBodyWithResponse Drain a tunnel server
 	//
-	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-	// where a new allocation of its device would go, and new players join there; one that finds no
-	// place stays, and takes no new players. `server.state` and `server.players` of the device say
-	// how far it is.
+	// Empties a tunnel server before maintenance. Requires an admin.
 	//
-	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-	// and the tunnel server takes players and allocations again, by a change of the device with
-	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-	// admins.
+	// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+	// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+	// anyone. `server.state` and `server.players` of the device show the progress.
+	//
+	// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+	// and new players join there. An allocation that no other tunnel server can take stays, and
+	// accepts no new players.
+	//
+	// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+	// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+	// tunnel server then accepts players and allocations again. Allocations that have moved do not
+	// return.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2316,17 +2498,20 @@ type ClientWithResponsesInterface interface {
 
 	// DrainDeviceWithResponse Drain a tunnel server
 	//
-	// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-	// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-	// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-	// where a new allocation of its device would go, and new players join there; one that finds no
-	// place stays, and takes no new players. `server.state` and `server.players` of the device say
-	// how far it is.
+	// Empties a tunnel server before maintenance. Requires an admin.
 	//
-	// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-	// and the tunnel server takes players and allocations again, by a change of the device with
-	// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-	// admins.
+	// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+	// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+	// anyone. `server.state` and `server.players` of the device show the progress.
+	//
+	// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+	// and new players join there. An allocation that no other tunnel server can take stays, and
+	// accepts no new players.
+	//
+	// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+	// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+	// tunnel server then accepts players and allocations again. Allocations that have moved do not
+	// return.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2335,31 +2520,35 @@ type ClientWithResponsesInterface interface {
 
 	// RegenerateDeviceTokenWithResponse Regenerate a device's token
 	//
-	// Issues a new token for a device. The existing token is invalid at once and its agent is
-	// disconnected; give the agent the new one with `eclitunnel enroll --token-file`.
+	// Issues a new authentication token for a device. The existing token is invalidated at once and
+	// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
 
-	// GetVersionWithResponse The panel's version
+	// GetVersionWithResponse Get the panel's version
+	//
+	// Returns the version and the build of the panel.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/version (the `GetVersion` operationId).
 	GetVersionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetVersionResponse, error)
 
-	// GetHealthWithResponse Is the process alive
+	// GetHealthWithResponse Check liveness
+	//
+	// Succeeds while the panel's process is running. It does not use the database.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error)
 
-	// GetReadinessWithResponse Can the panel serve requests
+	// GetReadinessWithResponse Check readiness
 	//
-	// Ready means that the database answers and the panel is neither starting nor stopping.
+	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4199,9 +4388,10 @@ func (r GetReadinessResponse) ContentType() string {
 	return ""
 }
 
-// GetJWKSWithResponse The public keys of tokens and tickets
+// GetJWKSWithResponse Get the public keys
 //
-// A JSON Web Key Set (RFC 7517). Every key names its algorithm.
+// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
+// Every key names its algorithm.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4214,7 +4404,9 @@ func (c *ClientWithResponses) GetJWKSWithResponse(ctx context.Context, reqEditor
 	return ParseGetJWKSResponse(rsp)
 }
 
-// GetSettingsWithResponse Read the panel's settings
+// GetSettingsWithResponse Get the panel's settings
+//
+// Returns the settings of the panel. Requires an admin.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4227,10 +4419,12 @@ func (c *ClientWithResponses) GetSettingsWithResponse(ctx context.Context, reqEd
 	return ParseGetSettingsResponse(rsp)
 }
 
-// UpdateSettingsWithBodyWithResponse Change the panel's settings
+// UpdateSettingsWithBodyWithResponse Update the panel's settings
 //
-// Only the fields present change. Turning `features.tunnels` off closes every control channel
-// and public port within seconds; turning it on brings all of them back.
+// Changes the fields that are present and leaves the others as they are. Requires an admin.
+//
+// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+// Enabling it opens them again.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4243,10 +4437,12 @@ func (c *ClientWithResponses) UpdateSettingsWithBodyWithResponse(ctx context.Con
 	return ParseUpdateSettingsResponse(rsp)
 }
 
-// UpdateSettingsWithResponse Change the panel's settings
+// UpdateSettingsWithResponse Update the panel's settings
 //
-// Only the fields present change. Turning `features.tunnels` off closes every control channel
-// and public port within seconds; turning it on brings all of them back.
+// Changes the fields that are present and leaves the others as they are. Requires an admin.
+//
+// Disabling `features.tunnels` closes every control channel and every public port within seconds.
+// Enabling it opens them again.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4261,7 +4457,8 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 
 // LoginWithBodyWithResponse Log in
 //
-// Checks an email and password, sets the `session` cookie and returns the same token.
+// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+// bearer token. Failed attempts are rate-limited.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4276,7 +4473,8 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 
 // LoginWithResponse Log in
 //
-// Checks an email and password, sets the `session` cookie and returns the same token.
+// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
+// bearer token. Failed attempts are rate-limited.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4291,7 +4489,7 @@ func (c *ClientWithResponses) LoginWithResponse(ctx context.Context, body LoginJ
 
 // LogoutWithResponse Log out
 //
-// Ends the session it is called with, everywhere, and clears the cookie.
+// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4304,7 +4502,9 @@ func (c *ClientWithResponses) LogoutWithResponse(ctx context.Context, reqEditors
 	return ParseLogoutResponse(rsp)
 }
 
-// GetSessionWithResponse Who is asking
+// GetSessionWithResponse Get the current session
+//
+// Returns the session of the request and its user.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4319,8 +4519,8 @@ func (c *ClientWithResponses) GetSessionWithResponse(ctx context.Context, reqEdi
 
 // ListAllocationsWithResponse List tunnel allocations
 //
-// All port allocations of devices the caller can manage, newest first. A device sees its own.
-// Without `limit` the first 1,000 are returned; a `Link` header with `rel="next"` leads on.
+// Returns the allocations of all devices that the caller can manage, newest first. With a device
+// token, returns the device's own allocations.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4335,22 +4535,27 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 
 // CreateAllocationWithBodyWithResponse Allocate a public port
 //
-// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-// one port, or neither.
+// Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-// one of the device's organisation than to a shared one, then to the one with the fewest
-// allocations for the size of its range. The answer's `serverId` says which. Where there is
-// none the answer is `503 no_tunnel_server`, where none has a port left
-// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 //
-// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-// that drains is `409 conflict` for everyone.
+// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+// panel chooses one that is online, accepts new allocations, and has the port free for every
+// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+// tells which one was chosen.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+// | `503 no_ports_available` | No tunnel server has a free port left. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4365,22 +4570,27 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 
 // CreateAllocationWithResponse Allocate a public port
 //
-// Opens a public port on a tunnel server and leads it to a port beside the device. A port not
-// asked for is chosen from the tunnel server's range. A port asked for is given, or answered
-// with `409 port_taken`; ports below 1024 are for admins. `tcp+udp` gives both protocols on
-// one port, or neither.
+// Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// A tunnel server that belongs to an organisation serves devices of that organisation only; one
-// that does not is shared. Without `serverId` the allocation goes to a tunnel server that is
-// online, takes new allocations and has the port, or any port, free in all protocols: rather to
-// one of the device's organisation than to a shared one, then to the one with the fewest
-// allocations for the size of its range. The answer's `serverId` says which. Where there is
-// none the answer is `503 no_tunnel_server`, where none has a port left
-// `503 no_ports_available`, and where the port asked for is free on none `409 port_taken`.
+// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
+// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
 //
-// A `serverId` that may not serve the device is `404 not_found`. One that is cordoned is
-// `409 conflict`, except for admins, who may try a tunnel server out before others get it; one
-// that drains is `409 conflict` for everyone.
+// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
+// panel chooses one that is online, accepts new allocations, and has the port free for every
+// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
+// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// belongs to an organisation serves only devices of that organisation. `serverId` of the response
+// tells which one was chosen.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
+// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `503 no_tunnel_server` | No tunnel server can be chosen. |
+// | `503 no_ports_available` | No tunnel server has a free port left. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4395,7 +4605,7 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 
 // DeleteAllocationWithResponse Delete an allocation
 //
-// Frees the public port at once and ends its players' connections.
+// Frees the public port at once and disconnects its players.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4410,6 +4620,9 @@ func (c *ClientWithResponses) DeleteAllocationWithResponse(ctx context.Context, 
 
 // GetAllocationWithResponse Get an allocation
 //
+// Returns one allocation. A device can read its own allocations. `status` is what is true now:
+// read it again to follow a new allocation until it is `listening`.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
@@ -4421,19 +4634,24 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 	return ParseGetAllocationResponse(rsp)
 }
 
-// UpdateAllocationWithBodyWithResponse Change an allocation while it runs
+// UpdateAllocationWithBodyWithResponse Update an allocation
 //
-// Only the fields present change. A change of the local target or of options holds for players
-// who join from then on; a change of the public port ends the connections on the old one.
+// Changes the fields that are present and leaves the others as they are. A new local target or
+// new options apply to players who join from then on. A new public port disconnects the players
+// on the old one.
 //
-// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-// passed; moved back within that time the allocation has its old port again, players included.
-// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-// online (`409 conflict`).
+// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+// server's range, or the one in `port`.
+//
+// New players join at the new address once the agent is linked to the new tunnel server. Until
+// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+// that time gets its old port back and keeps those players.
+//
+// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+// online; otherwise the request fails with `409 conflict`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4446,19 +4664,24 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 	return ParseUpdateAllocationResponse(rsp)
 }
 
-// UpdateAllocationWithResponse Change an allocation while it runs
+// UpdateAllocationWithResponse Update an allocation
 //
-// Only the fields present change. A change of the local target or of options holds for players
-// who join from then on; a change of the public port ends the connections on the old one.
+// Changes the fields that are present and leaves the others as they are. A new local target or
+// new options apply to players who join from then on. A new public port disconnects the players
+// on the old one.
 //
-// `serverId` moves the allocation to another tunnel server, and one of the other protocol on the
-// same port with it, so that `tcp+udp` stays on one port. It keeps its port where that is free
-// there, and otherwise gets one of the range, unless `port` names one. New players join at the
-// new address once the agent is linked there; until then, and for 15 seconds at most, the old
-// one takes them too. Players on the old one stay until they leave, or until `drainSeconds` have
-// passed; moved back within that time the allocation has its old port again, players included.
-// The rules for `serverId` are those of a new allocation; besides, the tunnel server must be
-// online (`409 conflict`).
+// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
+// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
+// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
+// server's range, or the one in `port`.
+//
+// New players join at the new address once the agent is linked to the new tunnel server. Until
+// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
+// server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
+// that time gets its old port back and keeps those players.
+//
+// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
+// online; otherwise the request fails with `409 conflict`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4473,9 +4696,10 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 
 // ApproveDeviceWithBodyWithResponse Approve a device
 //
-// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-// limited per user and per address.
+// Approves a pending device by the user code that it shows. Requires an admin.
+//
+// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+// approves it. Attempts with wrong codes are rate-limited per user and per address.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4490,9 +4714,10 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 
 // ApproveDeviceWithResponse Approve a device
 //
-// Approves a pending device. Requires an admin. A device that nobody owns yet is given to
-// `ownerId` or `organisationId`, otherwise to the admin who approves it. Wrong codes are
-// limited per user and per address.
+// Approves a pending device by the user code that it shows. Requires an admin.
+//
+// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
+// approves it. Attempts with wrong codes are rate-limited per user and per address.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4507,10 +4732,12 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 
 // PollEnrollmentWithResponse Poll device status
 //
-// Tells whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Once approved, each poll gives a fresh token that replaces the last, until the
-// device has connected for the first time; from then on the answer carries no token. Polling
-// faster than `interval` is answered `429 slow_down`.
+// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
+// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
+// more often than once per `interval` gives `429 slow_down`.
+//
+// After approval, each poll returns a new token, which invalidates the one before. Once the device
+// has connected for the first time, the response no longer contains a token.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4525,10 +4752,13 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 
 // StartEnrollmentWithBodyWithResponse Start device enrollment
 //
-// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-// `server` always needs an admin. An unapproved device expires after 10 minutes.
+// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+// it. A device that is not approved within 10 minutes expires.
+//
+// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+// Requests without a session are rate-limited per address.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4543,10 +4773,13 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 
 // StartEnrollmentWithResponse Start device enrollment
 //
-// Begins the device code flow (RFC 8628 section 3.1). With a session the device will belong to
-// the caller, or to `organisationId` where the caller is its admin or owner. Without one, a
-// `client` may start unowned and is claimed at approval, unless the operator forbids it. A
-// `server` always needs an admin. An unapproved device expires after 10 minutes.
+// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
+// it. A device that is not approved within 10 minutes expires.
+//
+// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
+// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
+// Requests without a session are rate-limited per address.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4561,8 +4794,9 @@ func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, b
 
 // ListDevicesWithResponse List tunnel devices
 //
-// All devices owned by the caller or by organisations the caller manages, newest first. Admins
-// see every device. `userCode` and `expiresAt` are null once a device is approved.
+// Returns all devices owned by the caller or by organisations that the caller manages, newest
+// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+// and `expiresAt` are set.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4577,7 +4811,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 
 // GetDeviceWithResponse Get a device
 //
-// A device may read itself.
+// Returns one device. With a device token, a device can read itself.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4590,13 +4824,17 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 	return ParseGetDeviceResponse(rsp)
 }
 
-// UpdateDeviceWithBodyWithResponse Change a device
+// UpdateDeviceWithBodyWithResponse Update a device
 //
-// Only the fields present change. `name` is for whoever manages the device, `server`, the
-// settings of a tunnel server, for admins. They hold at once and reach agents over their
-// control channels: after a change of `publicHost` they link to the tunnel server there, and
-// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+//
+// Changes apply at once and reach the agents over their control channels. After a change of
+// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// A change of `portRange` does not affect the ports of existing allocations.
+//
+// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+// that panel. They cannot be changed here (`409 conflict`).
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4609,13 +4847,17 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 	return ParseUpdateDeviceResponse(rsp)
 }
 
-// UpdateDeviceWithResponse Change a device
+// UpdateDeviceWithResponse Update a device
 //
-// Only the fields present change. `name` is for whoever manages the device, `server`, the
-// settings of a tunnel server, for admins. They hold at once and reach agents over their
-// control channels: after a change of `publicHost` they link to the tunnel server there, and
-// their players join again. Ports of existing allocations stay, whatever `portRange` says.
-// Host and ports of a tunnel server inside a panel are that panel's own settings: `409 conflict`.
+// Changes the fields that are present and leaves the others as they are. Everyone who manages the
+// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+//
+// Changes apply at once and reach the agents over their control channels. After a change of
+// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// A change of `portRange` does not affect the ports of existing allocations.
+//
+// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
+// that panel. They cannot be changed here (`409 conflict`).
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4631,7 +4873,7 @@ func (c *ClientWithResponses) UpdateDeviceWithResponse(ctx context.Context, id D
 // DeleteDeviceWithResponse Delete a device
 //
 // Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-// connections routed through its tunnels are interrupted.
+// connections through its tunnels are interrupted.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4646,17 +4888,20 @@ func (c *ClientWithResponses) DeleteDeviceWithResponse(ctx context.Context, id D
 
 // DrainDeviceWithBodyWithResponse Drain a tunnel server
 //
-// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-// where a new allocation of its device would go, and new players join there; one that finds no
-// place stays, and takes no new players. `server.state` and `server.players` of the device say
-// how far it is.
+// Empties a tunnel server before maintenance. Requires an admin.
 //
-// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-// and the tunnel server takes players and allocations again, by a change of the device with
-// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-// admins.
+// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+// anyone. `server.state` and `server.players` of the device show the progress.
+//
+// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+// and new players join there. An allocation that no other tunnel server can take stays, and
+// accepts no new players.
+//
+// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+// tunnel server then accepts players and allocations again. Allocations that have moved do not
+// return.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4671,17 +4916,20 @@ func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Contex
 
 // DrainDeviceWithResponse Drain a tunnel server
 //
-// Cordons a tunnel server and empties it: it takes no new players, and those who play may stay
-// until they leave or `timeoutSeconds` have passed; then it is `drained`, and can be stopped
-// without anybody noticing. With `move` its allocations move to other tunnel servers first, each
-// where a new allocation of its device would go, and new players join there; one that finds no
-// place stays, and takes no new players. `server.state` and `server.players` of the device say
-// how far it is.
+// Empties a tunnel server before maintenance. Requires an admin.
 //
-// Draining goes on whatever restarts. Asked for again, it goes on with the new limit. It ends,
-// and the tunnel server takes players and allocations again, by a change of the device with
-// `{"server": {"cordoned": false}}`; allocations that have moved do not come back by it. For
-// admins.
+// The tunnel server is cordoned and accepts no new players. Its players stay until they leave or
+// `timeoutSeconds` have passed. It is then `drained`, and can be stopped without disconnecting
+// anyone. `server.state` and `server.players` of the device show the progress.
+//
+// With `move`, its allocations first move to other tunnel servers, chosen as for new allocations,
+// and new players join there. An allocation that no other tunnel server can take stays, and
+// accepts no new players.
+//
+// Draining continues across restarts of the panel and of the tunnel server. A second request sets
+// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
+// tunnel server then accepts players and allocations again. Allocations that have moved do not
+// return.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4696,8 +4944,8 @@ func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id De
 
 // RegenerateDeviceTokenWithResponse Regenerate a device's token
 //
-// Issues a new token for a device. The existing token is invalid at once and its agent is
-// disconnected; give the agent the new one with `eclitunnel enroll --token-file`.
+// Issues a new authentication token for a device. The existing token is invalidated at once and
+// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4710,7 +4958,9 @@ func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Cont
 	return ParseRegenerateDeviceTokenResponse(rsp)
 }
 
-// GetVersionWithResponse The panel's version
+// GetVersionWithResponse Get the panel's version
+//
+// Returns the version and the build of the panel.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4723,7 +4973,9 @@ func (c *ClientWithResponses) GetVersionWithResponse(ctx context.Context, reqEdi
 	return ParseGetVersionResponse(rsp)
 }
 
-// GetHealthWithResponse Is the process alive
+// GetHealthWithResponse Check liveness
+//
+// Succeeds while the panel's process is running. It does not use the database.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4736,9 +4988,9 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 	return ParseGetHealthResponse(rsp)
 }
 
-// GetReadinessWithResponse Can the panel serve requests
+// GetReadinessWithResponse Check readiness
 //
-// Ready means that the database answers and the panel is neither starting nor stopping.
+// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -19,13 +19,13 @@ import (
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
-	// GetJWKS The public keys of tokens and tickets
+	// GetJWKS Get the public keys
 	// (GET /.well-known/jwks.json)
 	GetJWKS(w http.ResponseWriter, r *http.Request)
-	// GetSettings Read the panel's settings
+	// GetSettings Get the panel's settings
 	// (GET /api/admin/settings)
 	GetSettings(w http.ResponseWriter, r *http.Request)
-	// UpdateSettings Change the panel's settings
+	// UpdateSettings Update the panel's settings
 	// (PATCH /api/admin/settings)
 	UpdateSettings(w http.ResponseWriter, r *http.Request)
 	// Login Log in
@@ -34,7 +34,7 @@ type ServerInterface interface {
 	// Logout Log out
 	// (POST /api/auth/logout)
 	Logout(w http.ResponseWriter, r *http.Request)
-	// GetSession Who is asking
+	// GetSession Get the current session
 	// (GET /api/auth/session)
 	GetSession(w http.ResponseWriter, r *http.Request)
 	// ListAllocations List tunnel allocations
@@ -49,7 +49,7 @@ type ServerInterface interface {
 	// GetAllocation Get an allocation
 	// (GET /api/tunnel/allocations/{id})
 	GetAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
-	// UpdateAllocation Change an allocation while it runs
+	// UpdateAllocation Update an allocation
 	// (PATCH /api/tunnel/allocations/{id})
 	UpdateAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
 	// ApproveDevice Approve a device
@@ -67,7 +67,7 @@ type ServerInterface interface {
 	// GetDevice Get a device
 	// (GET /api/tunnel/devices/{id})
 	GetDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
-	// UpdateDevice Change a device
+	// UpdateDevice Update a device
 	// (PATCH /api/tunnel/devices/{id})
 	UpdateDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// DeleteDevice Delete a device
@@ -79,13 +79,13 @@ type ServerInterface interface {
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID)
-	// GetVersion The panel's version
+	// GetVersion Get the panel's version
 	// (GET /api/version)
 	GetVersion(w http.ResponseWriter, r *http.Request)
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
 	// (GET /healthz)
 	GetHealth(w http.ResponseWriter, r *http.Request)
-	// GetReadiness Can the panel serve requests
+	// GetReadiness Check readiness
 	// (GET /readyz)
 	GetReadiness(w http.ResponseWriter, r *http.Request)
 }
@@ -2770,13 +2770,13 @@ func (response GetReadiness503JSONResponse) VisitGetReadinessResponse(w http.Res
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
-	// GetJWKS The public keys of tokens and tickets
+	// GetJWKS Get the public keys
 	// (GET /.well-known/jwks.json)
 	GetJWKS(ctx context.Context, request GetJWKSRequestObject) (GetJWKSResponseObject, error)
-	// GetSettings Read the panel's settings
+	// GetSettings Get the panel's settings
 	// (GET /api/admin/settings)
 	GetSettings(ctx context.Context, request GetSettingsRequestObject) (GetSettingsResponseObject, error)
-	// UpdateSettings Change the panel's settings
+	// UpdateSettings Update the panel's settings
 	// (PATCH /api/admin/settings)
 	UpdateSettings(ctx context.Context, request UpdateSettingsRequestObject) (UpdateSettingsResponseObject, error)
 	// Login Log in
@@ -2785,7 +2785,7 @@ type StrictServerInterface interface {
 	// Logout Log out
 	// (POST /api/auth/logout)
 	Logout(ctx context.Context, request LogoutRequestObject) (LogoutResponseObject, error)
-	// GetSession Who is asking
+	// GetSession Get the current session
 	// (GET /api/auth/session)
 	GetSession(ctx context.Context, request GetSessionRequestObject) (GetSessionResponseObject, error)
 	// ListAllocations List tunnel allocations
@@ -2800,7 +2800,7 @@ type StrictServerInterface interface {
 	// GetAllocation Get an allocation
 	// (GET /api/tunnel/allocations/{id})
 	GetAllocation(ctx context.Context, request GetAllocationRequestObject) (GetAllocationResponseObject, error)
-	// UpdateAllocation Change an allocation while it runs
+	// UpdateAllocation Update an allocation
 	// (PATCH /api/tunnel/allocations/{id})
 	UpdateAllocation(ctx context.Context, request UpdateAllocationRequestObject) (UpdateAllocationResponseObject, error)
 	// ApproveDevice Approve a device
@@ -2818,7 +2818,7 @@ type StrictServerInterface interface {
 	// GetDevice Get a device
 	// (GET /api/tunnel/devices/{id})
 	GetDevice(ctx context.Context, request GetDeviceRequestObject) (GetDeviceResponseObject, error)
-	// UpdateDevice Change a device
+	// UpdateDevice Update a device
 	// (PATCH /api/tunnel/devices/{id})
 	UpdateDevice(ctx context.Context, request UpdateDeviceRequestObject) (UpdateDeviceResponseObject, error)
 	// DeleteDevice Delete a device
@@ -2830,13 +2830,13 @@ type StrictServerInterface interface {
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(ctx context.Context, request RegenerateDeviceTokenRequestObject) (RegenerateDeviceTokenResponseObject, error)
-	// GetVersion The panel's version
+	// GetVersion Get the panel's version
 	// (GET /api/version)
 	GetVersion(ctx context.Context, request GetVersionRequestObject) (GetVersionResponseObject, error)
-	// GetHealth Is the process alive
+	// GetHealth Check liveness
 	// (GET /healthz)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
-	// GetReadiness Can the panel serve requests
+	// GetReadiness Check readiness
 	// (GET /readyz)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
 }

@@ -349,7 +349,7 @@ func (e TunnelServerState) Valid() bool {
 	}
 }
 
-// Allocation One public port on one tunnel server, given to one tunnel client.
+// Allocation A public port on a tunnel server, assigned to a tunnel client.
 type Allocation struct {
 	// CreatedAt ISO 8601 creation timestamp.
 	CreatedAt time.Time `json:"createdAt"`
@@ -360,12 +360,20 @@ type Allocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// LocalHost Where the agent finds the game.
+	// LocalHost The host on which the agent reaches the game.
+	//
+	// Example: 127.0.0.1
 	LocalHost string `json:"localHost"`
-	LocalPort int    `json:"localPort"`
 
-	// Name A label for people; may be empty.
-	Name    string            `json:"name"`
+	// LocalPort The port on which the agent reaches the game.
+	//
+	// Example: 25565
+	LocalPort int `json:"localPort"`
+
+	// Name A display name. May be empty.
+	Name string `json:"name"`
+
+	// Options Options of how an allocation forwards traffic.
 	Options AllocationOptions `json:"options"`
 
 	// Port Allocated port number on the tunnel server.
@@ -374,54 +382,71 @@ type Allocation struct {
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
 
-	// PublicAddress Host and port as players enter them.
+	// PublicAddress The host and port that players connect to.
 	//
 	// Example: play.example.com:25565
 	PublicAddress string `json:"publicAddress"`
 
-	// PublicHost The host that players enter.
+	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
 
 	// ServerID UUID of the tunnel server that owns the port.
 	ServerID openapi_types.UUID `json:"serverId"`
 
-	// Status What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-	// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
-	// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
-	// connected).
+	// Status The actual state of an allocation.
+	//
+	// - `pending`: the tunnel server or the tunnel client has not reported yet.
+	// - `listening`: players can join.
+	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
+	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
+	// - `offline`: the tunnel client or the tunnel server is not connected.
 	Status AllocationStatus `json:"status"`
 
-	// StatusReason Why it is `failed`, `offline`, `draining` or `pending`; null where nothing is wrong.
+	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
 }
 
-// AllocationCreate defines model for AllocationCreate.
+// AllocationCreate A request for an allocation.
 type AllocationCreate struct {
-	// DeviceID The tunnel client. Required, except from a device, which asks for itself.
+	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
 
-	// LocalHost An IP address or host name as the agent's machine knows it. Default 127.0.0.1.
+	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
 	//
 	// Example: 127.0.0.1
-	LocalHost *LocalHost         `json:"localHost,omitempty"`
-	LocalPort Port               `json:"localPort"`
-	Name      *Label             `json:"name,omitempty"`
-	Options   *AllocationOptions `json:"options,omitempty"`
-	Port      *Port              `json:"port,omitempty"`
+	LocalHost *LocalHost `json:"localHost,omitempty"`
 
-	// Protocol `tcp`, `udp`, or `tcp+udp` for both on one port.
+	// LocalPort A port number.
+	//
+	// Example: 25565
+	LocalPort Port `json:"localPort"`
+
+	// Name A display name. May be empty.
+	//
+	// Example: survival
+	Name *Label `json:"name,omitempty"`
+
+	// Options Options of how an allocation forwards traffic.
+	Options *AllocationOptions `json:"options,omitempty"`
+
+	// Port A port number.
+	//
+	// Example: 25565
+	Port *Port `json:"port,omitempty"`
+
+	// Protocol `tcp`, `udp`, or `tcp+udp` for both on the same port.
 	Protocol AllocationCreateProtocol `json:"protocol"`
 
-	// ServerID The tunnel server; the best one is chosen where it is left out.
+	// ServerID The tunnel server to use. If absent, the panel chooses one.
 	ServerID *openapi_types.UUID `json:"serverId,omitempty"`
 }
 
-// AllocationCreateProtocol `tcp`, `udp`, or `tcp+udp` for both on one port.
+// AllocationCreateProtocol `tcp`, `udp`, or `tcp+udp` for both on the same port.
 type AllocationCreateProtocol string
 
-// AllocationCreated defines model for AllocationCreated.
+// AllocationCreated The first allocation created, and the list of all of them.
 type AllocationCreated struct {
-	// Allocations All allocations that were made.
+	// Allocations All allocations created, the TCP one first.
 	Allocations []Allocation `json:"allocations"`
 
 	// CreatedAt ISO 8601 creation timestamp.
@@ -433,12 +458,20 @@ type AllocationCreated struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// LocalHost Where the agent finds the game.
+	// LocalHost The host on which the agent reaches the game.
+	//
+	// Example: 127.0.0.1
 	LocalHost string `json:"localHost"`
-	LocalPort int    `json:"localPort"`
 
-	// Name A label for people; may be empty.
-	Name    string            `json:"name"`
+	// LocalPort The port on which the agent reaches the game.
+	//
+	// Example: 25565
+	LocalPort int `json:"localPort"`
+
+	// Name A display name. May be empty.
+	Name string `json:"name"`
+
+	// Options Options of how an allocation forwards traffic.
 	Options AllocationOptions `json:"options"`
 
 	// Port Allocated port number on the tunnel server.
@@ -447,107 +480,154 @@ type AllocationCreated struct {
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
 
-	// PublicAddress Host and port as players enter them.
+	// PublicAddress The host and port that players connect to.
 	//
 	// Example: play.example.com:25565
 	PublicAddress string `json:"publicAddress"`
 
-	// PublicHost The host that players enter.
+	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
 
 	// ServerID UUID of the tunnel server that owns the port.
 	ServerID openapi_types.UUID `json:"serverId"`
 
-	// Status What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-	// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
-	// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
-	// connected).
+	// Status The actual state of an allocation.
+	//
+	// - `pending`: the tunnel server or the tunnel client has not reported yet.
+	// - `listening`: players can join.
+	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
+	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
+	// - `offline`: the tunnel client or the tunnel server is not connected.
 	Status AllocationStatus `json:"status"`
 
-	// StatusReason Why it is `failed`, `offline`, `draining` or `pending`; null where nothing is wrong.
+	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
 }
 
-// AllocationOptions defines model for AllocationOptions.
+// AllocationOptions Options of how an allocation forwards traffic.
 type AllocationOptions struct {
 	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 
-	// UDPIdleSeconds A UDP flow ends when both directions have been silent for this long, in seconds.
+	// UDPIdleSeconds The idle timeout of a UDP flow, in seconds. The flow ends when neither direction has carried a datagram for this long.
 	UDPIdleSeconds *int `json:"udpIdleSeconds,omitempty"`
 }
 
-// AllocationPatch defines model for AllocationPatch.
+// AllocationPatch The fields of an allocation to change.
 type AllocationPatch struct {
-	// DrainSeconds With `serverId`: how long players may stay on the tunnel server that the allocation
-	// leaves, in seconds. Default 3600.
+	// DrainSeconds With `serverId`: how long players can stay on the old tunnel server, in seconds. The
+	// default is 3600.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
 
-	// LocalHost An IP address or host name as the agent's machine knows it. Default 127.0.0.1.
+	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
 	//
 	// Example: 127.0.0.1
-	LocalHost *LocalHost         `json:"localHost,omitempty"`
-	LocalPort *Port              `json:"localPort,omitempty"`
-	Name      *Label             `json:"name,omitempty"`
-	Options   *AllocationOptions `json:"options,omitempty"`
-	Port      *Port              `json:"port,omitempty"`
+	LocalHost *LocalHost `json:"localHost,omitempty"`
 
-	// ServerID The tunnel server to move to.
+	// LocalPort A port number.
+	//
+	// Example: 25565
+	LocalPort *Port `json:"localPort,omitempty"`
+
+	// Name A display name. May be empty.
+	//
+	// Example: survival
+	Name *Label `json:"name,omitempty"`
+
+	// Options Options of how an allocation forwards traffic.
+	Options *AllocationOptions `json:"options,omitempty"`
+
+	// Port A port number.
+	//
+	// Example: 25565
+	Port *Port `json:"port,omitempty"`
+
+	// ServerID The tunnel server to move the allocation to.
 	ServerID *openapi_types.UUID `json:"serverId,omitempty"`
 }
 
-// AllocationReport defines model for AllocationReport.
+// AllocationReport The actual state of one allocation.
 type AllocationReport struct {
-	// Drained From a tunnel server, of an allocation that drains. That no player is left on it.
+	// Drained From a tunnel server, for a draining allocation. Whether its last player has left.
 	Drained *bool `json:"drained,omitempty"`
-	ID      int64 `json:"id"`
 
-	// Reason Why it failed.
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// Reason Why the state is `failed`.
 	Reason *string `json:"reason,omitempty"`
 
-	// State From a tunnel server: `ready` once the public port is open. From a tunnel client: `ready`
-	// once its link to the tunnel server is up and the local target is permitted.
+	// State `ready` or `failed`. A tunnel server reports `ready` when the public port is open. A tunnel
+	// client reports `ready` when its link to the tunnel server is up and its allow-list permits the
+	// local target.
 	State AllocationReportState `json:"state"`
 }
 
-// AllocationReportState From a tunnel server: `ready` once the public port is open. From a tunnel client: `ready`
-// once its link to the tunnel server is up and the local target is permitted.
+// AllocationReportState `ready` or `failed`. A tunnel server reports `ready` when the public port is open. A tunnel
+// client reports `ready` when its link to the tunnel server is up and its allow-list permits the
+// local target.
 type AllocationReportState string
 
-// AllocationStatus What is true now: `pending` (the tunnel server has not reported yet), `listening` (players can
-// join), `draining` (its tunnel server is being emptied: players stay, nobody joins), `failed`
-// (`statusReason` says why; it is retried), `offline` (the device or the tunnel server is not
-// connected).
+// AllocationStatus The actual state of an allocation.
+//
+// - `pending`: the tunnel server or the tunnel client has not reported yet.
+// - `listening`: players can join.
+// - `draining`: the tunnel server is draining. Players stay, and no one can join.
+// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
+// - `offline`: the tunnel client or the tunnel server is not connected.
 type AllocationStatus string
 
-// ClientAllocation An allocation as its tunnel client needs to know it.
+// ClientAllocation An allocation, as its tunnel client gets it.
 type ClientAllocation struct {
+	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// Leaving Tunnel servers that it has moved away from and that players may still be on. Their links
-	// stay, and players whom they bring are served.
-	Leaving   *[]openapi_types.UUID `json:"leaving,omitempty"`
-	LocalHost string                `json:"localHost"`
-	LocalPort Port                  `json:"localPort"`
-	Name      string                `json:"name"`
-	Options   AllocationOptions     `json:"options"`
+	// Leaving The UUIDs of tunnel servers that the allocation has moved away from and that may still have
+	// players. The tunnel client keeps its links to them and serves those players.
+	Leaving *[]openapi_types.UUID `json:"leaving,omitempty"`
+
+	// LocalHost The host on which the agent reaches the game.
+	//
+	// Example: 127.0.0.1
+	LocalHost string `json:"localHost"`
+
+	// LocalPort A port number.
+	//
+	// Example: 25565
+	LocalPort Port `json:"localPort"`
+
+	// Name A display name. May be empty.
+	Name string `json:"name"`
+
+	// Options Options of how an allocation forwards traffic.
+	Options AllocationOptions `json:"options"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
-	Protocol      Protocol           `json:"protocol"`
-	PublicAddress string             `json:"publicAddress"`
-	ServerID      openapi_types.UUID `json:"serverId"`
+	Protocol Protocol `json:"protocol"`
+
+	// PublicAddress The host and port that players connect to.
+	//
+	// Example: play.example.com:25565
+	PublicAddress string `json:"publicAddress"`
+
+	// ServerID UUID of the tunnel server that owns the port.
+	ServerID openapi_types.UUID `json:"serverId"`
 }
 
-// ClientChange Panel to tunnel client. What differs from the revision before.
+// ClientChange Panel to tunnel client. The difference from the previous revision.
 type ClientChange struct {
-	// Allocations New or changed.
-	Allocations        []ClientAllocation   `json:"allocations"`
-	RemovedAllocations []int64              `json:"removedAllocations"`
-	RemovedServers     []openapi_types.UUID `json:"removedServers"`
+	// Allocations Allocations that are new or changed.
+	Allocations []ClientAllocation `json:"allocations"`
 
-	// Revision Counts the snapshots and changes sent on one control channel, from 1.
+	// RemovedAllocations The IDs of allocations that have been removed.
+	RemovedAllocations []int64 `json:"removedAllocations"`
+
+	// RemovedServers The IDs of tunnel servers that have been removed.
+	RemovedServers []openapi_types.UUID `json:"removedServers"`
+
+	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision `json:"revision"`
 
-	// Servers New or changed.
+	// Servers Tunnel servers that are new or changed.
 	Servers []ClientServer   `json:"servers"`
 	Type    ClientChangeType `json:"type"`
 }
@@ -555,46 +635,56 @@ type ClientChange struct {
 // ClientChangeType defines model for ClientChange.Type.
 type ClientChangeType string
 
-// ClientServer A tunnel server on which the client has allocations, or from which some are leaving.
+// ClientServer A tunnel server on which the tunnel client has allocations, or has had allocations that are draining.
 type ClientServer struct {
-	// Address Host and port of its listener for links and data connections.
+	// Address The host and port on which the tunnel server accepts links and data connections.
+	//
+	// Example: fra1.example.com:7443
 	Address string `json:"address"`
 
-	// Fingerprint See `RelayEndpoint`.
-	Fingerprint string             `json:"fingerprint"`
-	ID          openapi_types.UUID `json:"id"`
+	// Fingerprint The SHA-256 hash of the tunnel server's public key, as in `RelayEndpoint`.
+	Fingerprint string `json:"fingerprint"`
 
-	// Ticket A JWT with which the client proves itself to this tunnel server. Renewed long before it expires.
+	// ID UUID of the tunnel server.
+	ID openapi_types.UUID `json:"id"`
+
+	// Ticket A JWT that authenticates the tunnel client to this tunnel server. The panel renews it well before it expires.
 	Ticket string `json:"ticket"`
 }
 
-// ClientSnapshot Panel to tunnel client. The whole desired state.
+// ClientSnapshot Panel to tunnel client. The whole desired state, which replaces the previous one.
 type ClientSnapshot struct {
+	// Allocations All allocations of the tunnel client.
 	Allocations []ClientAllocation `json:"allocations"`
 
-	// Revision Counts the snapshots and changes sent on one control channel, from 1.
-	Revision Revision           `json:"revision"`
-	Servers  []ClientServer     `json:"servers"`
-	Type     ClientSnapshotType `json:"type"`
+	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
+	Revision Revision `json:"revision"`
+
+	// Servers All tunnel servers that the tunnel client links to.
+	Servers []ClientServer     `json:"servers"`
+	Type    ClientSnapshotType `json:"type"`
 }
 
 // ClientSnapshotType defines model for ClientSnapshot.Type.
 type ClientSnapshotType string
 
-// ControlMessage One message on the control channel.
+// ControlMessage A message on the control channel. `type` tells which one.
 type ControlMessage struct {
 	union json.RawMessage
 }
 
 // Device An enrolled machine.
 type Device struct {
+	// AgentVersion The version of the agent, as last reported. Null if the device has never been connected.
 	AgentVersion nullable.Nullable[string] `json:"agentVersion"`
 
 	// Approved Whether the device has been approved by an admin.
-	Approved  bool      `json:"approved"`
+	Approved bool `json:"approved"`
+
+	// CreatedAt ISO 8601 creation timestamp.
 	CreatedAt time.Time `json:"createdAt"`
 
-	// ExpiresAt ISO 8601 expiry time for pending (unapproved) devices; null once approved.
+	// ExpiresAt ISO 8601 expiry time for pending (unapproved) devices. Null after approval.
 	ExpiresAt nullable.Nullable[time.Time] `json:"expiresAt"`
 
 	// ID Device UUID.
@@ -603,51 +693,53 @@ type Device struct {
 	// Kind Device role: `client` or `server`.
 	Kind DeviceKind `json:"kind"`
 
-	// LastSeenAt When it was last connected; null where it never was.
+	// LastSeenAt When the device was last connected. Null if it has never been connected.
 	LastSeenAt nullable.Nullable[time.Time] `json:"lastSeenAt"`
 
 	// Name Device display name.
 	Name string `json:"name"`
 
-	// Online Whether its control channel is connected.
+	// Online Whether the device's control channel is connected.
 	Online bool `json:"online"`
 
-	// OrganisationID The organisation that owns it.
+	// OrganisationID The organisation that owns the device. Null if a user owns it or it has no owner yet.
 	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
 
-	// OwnerID The user who owns it; null where an organisation does, or nobody yet.
+	// OwnerID The user who owns the device. Null if an organisation owns it or it has no owner yet.
 	OwnerID nullable.Nullable[int64] `json:"ownerId"`
 
-	// Platform Its operating system and architecture.
+	// Platform The operating system and architecture, as last reported. Null if the device has never been connected.
 	//
 	// Example: linux/amd64
 	Platform nullable.Nullable[string] `json:"platform"`
 
-	// Server Settings of a tunnel server; null for a client.
+	// Server Settings and state of a tunnel server. Null for a tunnel client.
 	Server nullable.Nullable[TunnelServer] `json:"server"`
 
-	// UserCode Human-readable activation code shown during the enrollment flow; null once approved.
+	// UserCode Human-readable activation code shown during the enrollment flow. Null after approval.
 	UserCode nullable.Nullable[string] `json:"userCode"`
 }
 
-// DeviceApproval defines model for DeviceApproval.
+// DeviceApproval The approval of a pending device.
 type DeviceApproval struct {
 	// Name Human-readable name of the device.
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
 
-	// OrganisationID The organisation the device shall belong to.
+	// OrganisationID The organisation to assign the device to. Cannot be combined with `ownerId`.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
-	// OwnerID The user the device shall belong to.
+	// OwnerID The user to assign the device to. Cannot be combined with `organisationId`.
 	OwnerID *int64 `json:"ownerId,omitempty"`
 
-	// UserCode The human-readable user code shown during enrollment. Case and dash do not matter.
+	// UserCode The human-readable user code shown during enrollment. Case and the dash are ignored.
+	//
+	// Example: BCDF-2345
 	UserCode string `json:"userCode"`
 }
 
-// DeviceApproved defines model for DeviceApproved.
+// DeviceApproved The result of an approval.
 type DeviceApproved struct {
 	// Device An enrolled machine.
 	Device Device `json:"device"`
@@ -656,12 +748,12 @@ type DeviceApproved struct {
 	Success bool `json:"success"`
 }
 
-// DeviceDrain defines model for DeviceDrain.
+// DeviceDrain How to drain a tunnel server.
 type DeviceDrain struct {
-	// Move Whether its allocations move to other tunnel servers.
+	// Move Whether to move the allocations to other tunnel servers.
 	Move *bool `json:"move,omitempty"`
 
-	// TimeoutSeconds How long those who play may stay, in seconds.
+	// TimeoutSeconds How long players can stay, in seconds.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
 
@@ -673,29 +765,29 @@ type DeviceKind string
 // Example: home-server
 type DeviceName = string
 
-// DevicePatch defines model for DevicePatch.
+// DevicePatch The fields of a device to change.
 type DevicePatch struct {
 	// Name Human-readable name of the device.
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
 
-	// Server What an admin decides about a tunnel server.
+	// Server Settings of a tunnel server that an admin can change.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
-// DrainSeconds defines model for DrainSeconds.
+// DrainSeconds A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once.
 type DrainSeconds = int
 
-// Enrollment defines model for Enrollment.
+// Enrollment The codes of an enrollment.
 type Enrollment struct {
-	// DeviceCode Unique code used by the tunnel client to authenticate. Secret.
+	// DeviceCode Unique code used by the tunnel client to authenticate. Keep it secret.
 	DeviceCode string `json:"deviceCode"`
 
 	// ExpiresAt ISO 8601 expiry time. Enrollment must be approved before this time.
 	ExpiresAt time.Time `json:"expiresAt"`
 
-	// Interval The least time between two polls, in seconds.
+	// Interval The minimum time between two polls, in seconds.
 	Interval int `json:"interval"`
 
 	// UserCode Short human-readable code displayed to the user during approval.
@@ -703,20 +795,20 @@ type Enrollment struct {
 	// Example: BCDF-2345
 	UserCode string `json:"userCode"`
 
-	// VerificationURI Where an admin enters the user code.
+	// VerificationURI The URL of the page where an admin enters the user code.
 	VerificationURI string `json:"verificationUri"`
 
-	// VerificationURIComplete The same with the user code filled in.
+	// VerificationURIComplete The URL of the same page with the user code filled in.
 	VerificationURIComplete string `json:"verificationUriComplete"`
 }
 
-// EnrollmentSettings defines model for EnrollmentSettings.
+// EnrollmentSettings Settings of the enrollment.
 type EnrollmentSettings struct {
-	// Anonymous Whether a client may start enrollment without a session.
+	// Anonymous Whether a tunnel client can start its enrollment without a session.
 	Anonymous bool `json:"anonymous"`
 }
 
-// EnrollmentStart defines model for EnrollmentStart.
+// EnrollmentStart A request to enroll a machine.
 type EnrollmentStart struct {
 	Kind *DeviceKind `json:"kind,omitempty"`
 
@@ -725,69 +817,121 @@ type EnrollmentStart struct {
 	// Example: home-server
 	Name DeviceName `json:"name"`
 
-	// OrganisationID Associate the device with an organisation of which the caller is an admin or owner.
+	// OrganisationID Associate the device with an organisation. The caller must be an admin or owner of that organisation.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
-	// Server For a tunnel server only. Without a `publicHost` it has the address that this request
-	// comes from, or the panel's public host if that is the panel's own machine; without a
-	// `portRange` the panel's default.
+	// Server Settings of a tunnel server, for the kind `server` only. The default of `publicHost` is the
+	// source address of this request, or the panel's public host if the request comes from the
+	// panel's machine. The default of `portRange` is a setting of the panel.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
-// EnrollmentStatus defines model for EnrollmentStatus.
+// EnrollmentStatus The status of an enrollment.
 type EnrollmentStatus struct {
 	// Approved Whether the device has been approved.
 	Approved bool `json:"approved"`
 
-	// Token JWT token issued to the device once approved. The tunnel agent uses this to authenticate its WebSocket connection.
+	// Token JWT token issued to the device once approved. The tunnel agent uses this to authenticate its
+	// WebSocket connection. Absent before approval, and after the device has connected.
 	Token *string `json:"token,omitempty"`
 }
 
-// Error The body of every error.
+// Error The body of every error response.
 type Error struct {
-	// Details What was wrong with the input, where input was wrong.
+	// Details The invalid fields, if the request is invalid.
 	Details *[]ErrorDetail `json:"details,omitempty"`
 
-	// Error A stable code for programs.
+	// Error What went wrong, as a stable code for programs. Later versions may add codes.
+	//
+	// | code | status | meaning |
+	// |---|---|---|
+	// | `invalid_request` | 400 | The request is malformed or violates this contract. |
+	// | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
+	// | `forbidden` | 403 | The caller is not permitted to do this. |
+	// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
+	// | `method_not_allowed` | 405 | The path does not support this method. |
+	// | `conflict` | 409 | The request conflicts with the current state. |
+	// | `port_taken` | 409 | Another allocation has the port. |
+	// | `already_approved` | 409 | The device has been approved before. |
+	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
+	// | `unsupported_media_type` | 415 | The body is not JSON. |
+	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
+	// | `rate_limited` | 429 | The caller made too many requests. |
+	// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
+	// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
+	// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
+	// | `no_ports_available` | 503 | No port is left in the range. |
+	// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 	Error ErrorCode `json:"error"`
 
-	// Message A sentence for people.
+	// Message What went wrong, as a sentence for people. It may change between versions.
 	Message string `json:"message"`
 
-	// RequestID The request's id, under which the panel logged the cause.
+	// RequestID The ID of the request in the panel's log.
 	RequestID string `json:"requestId"`
 }
 
-// ErrorCode A stable code for programs.
+// ErrorCode What went wrong, as a stable code for programs. Later versions may add codes.
+//
+// | code | status | meaning |
+// |---|---|---|
+// | `invalid_request` | 400 | The request is malformed or violates this contract. |
+// | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
+// | `forbidden` | 403 | The caller is not permitted to do this. |
+// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
+// | `method_not_allowed` | 405 | The path does not support this method. |
+// | `conflict` | 409 | The request conflicts with the current state. |
+// | `port_taken` | 409 | Another allocation has the port. |
+// | `already_approved` | 409 | The device has been approved before. |
+// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
+// | `unsupported_media_type` | 415 | The body is not JSON. |
+// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
+// | `rate_limited` | 429 | The caller made too many requests. |
+// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
+// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
+// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
+// | `no_ports_available` | 503 | No port is left in the range. |
+// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 type ErrorCode string
 
-// ErrorDetail defines model for ErrorDetail.
+// ErrorDetail One invalid field of a request.
 type ErrorDetail struct {
-	// Field The field, with dots into objects and arrays (`options.proxyProtocol`); `body` for the whole body.
-	Field   string `json:"field"`
+	// Field The path of the field, with dots between the parts (`options.proxyProtocol`). `body` stands for the whole body.
+	Field string `json:"field"`
+
+	// Message What is wrong with the field.
 	Message string `json:"message"`
 }
 
-// Features defines model for Features.
+// Features Features that can be disabled.
 type Features struct {
-	// Tunnels Whether the tunnel endpoints, control channels and public ports work.
+	// Tunnels Whether the tunnel endpoints, the control channels and the public ports are enabled.
 	Tunnels bool `json:"tunnels"`
 }
 
-// Health defines model for Health.
+// Health The result of a health check.
 type Health struct {
-	// Status Example: ok
+	// Status Always `ok`.
+	//
+	// Example: ok
 	Status string `json:"status"`
 }
 
-// Hello Device to panel, first. Who the device is and, for a tunnel server, how agents reach it.
+// Hello Device to panel, the first message. Describes the device and, for a tunnel server, where agents reach it.
 type Hello struct {
+	// AgentVersion The version of the agent.
+	//
+	// Example: 0.1.0
 	AgentVersion string `json:"agentVersion"`
 
-	// Platform Example: linux/amd64
+	// Platform The operating system and architecture.
+	//
+	// Example: linux/amd64
 	Platform string `json:"platform"`
 
-	// Relay Where a tunnel server takes agents' links and data connections.
+	// Relay Where a tunnel server accepts the links and data connections of agents.
 	Relay *RelayEndpoint `json:"relay,omitempty"`
 	Type  HelloType      `json:"type"`
 }
@@ -795,79 +939,117 @@ type Hello struct {
 // HelloType defines model for Hello.Type.
 type HelloType string
 
-// JWK An Ed25519 public key (RFC 8037).
+// JWK An Ed25519 public key as a JSON Web Key (RFC 8037).
 type JWK struct {
-	// Alg Example: EdDSA
+	// Alg The algorithm.
+	//
+	// Example: EdDSA
 	Alg string `json:"alg"`
 
-	// Crv Example: Ed25519
+	// Crv The curve.
+	//
+	// Example: Ed25519
 	Crv string `json:"crv"`
+
+	// Kid The key ID, as in the header of a token.
 	Kid string `json:"kid"`
 
-	// Kty Example: OKP
+	// Kty The key type.
+	//
+	// Example: OKP
 	Kty string `json:"kty"`
 
-	// Use Example: sig
+	// Use The use of the key.
+	//
+	// Example: sig
 	Use string `json:"use"`
-	X   string `json:"x"`
+
+	// X The public key, in base64url.
+	X string `json:"x"`
 }
 
-// JWKS defines model for JWKS.
+// JWKS A JSON Web Key Set (RFC 7517).
 type JWKS struct {
+	// Keys The keys, in no particular order.
 	Keys []JWK `json:"keys"`
 }
 
-// Label defines model for Label.
+// Label A display name. May be empty.
+//
+// Example: survival
 type Label = string
 
-// LocalHost An IP address or host name as the agent's machine knows it. Default 127.0.0.1.
+// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
 //
 // Example: 127.0.0.1
 type LocalHost = string
 
-// Login defines model for Login.
+// Login A new session.
 type Login struct {
-	// Token The session token.
+	// Token The session token, for use as a bearer token.
 	Token string `json:"token"`
-	User  User   `json:"user"`
+
+	// User A user account of the panel.
+	User User `json:"user"`
 }
 
-// LoginRequest defines model for LoginRequest.
+// LoginRequest The credentials of a user.
 type LoginRequest struct {
-	Email    openapi_types.Email `json:"email"`
-	Password string              `json:"password"`
+	// Email The user's email address.
+	//
+	// Example: admin@example.com
+	Email openapi_types.Email `json:"email"`
+
+	// Password The user's password.
+	Password string `json:"password"`
 }
 
-// Port defines model for Port.
+// Port A port number.
+//
+// Example: 25565
 type Port = int
 
-// PortRange The ports given to allocations that ask for none, both ends included.
+// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
 type PortRange struct {
+	// First A port number.
+	//
+	// Example: 25565
 	First Port `json:"first"`
-	Last  Port `json:"last"`
+
+	// Last A port number.
+	//
+	// Example: 25565
+	Last Port `json:"last"`
 }
 
 // Protocol Transport protocol: `tcp` or `udp`.
 type Protocol string
 
-// ProxyProtocol Whether the game is told the player's address by a PROXY protocol header: `v1` (text, TCP
-// only) or `v2` (binary; over UDP it precedes every datagram).
+// ProxyProtocol The PROXY protocol header that tells the game the player's address.
+//
+// - `none`: no header.
+// - `v1`: the text format, for TCP only.
+// - `v2`: the binary format. For UDP, it precedes every datagram.
 type ProxyProtocol string
 
-// Region Where it stands, a label for people; may be empty.
+// Region The location of a tunnel server, for display. May be empty.
 //
 // Example: eu-central
 type Region = string
 
-// RelayEndpoint Where a tunnel server takes agents' links and data connections.
+// RelayEndpoint Where a tunnel server accepts the links and data connections of agents.
 type RelayEndpoint struct {
-	// Fingerprint Lower-case hexadecimal SHA-256 of its public key (the DER SubjectPublicKeyInfo), which
-	// agents compare in place of a certificate authority.
+	// Fingerprint The SHA-256 hash of the tunnel server's public key (the DER SubjectPublicKeyInfo), in
+	// lower-case hexadecimal. Agents verify it instead of a certificate chain.
 	Fingerprint string `json:"fingerprint"`
-	Port        Port   `json:"port"`
+
+	// Port A port number.
+	//
+	// Example: 25565
+	Port Port `json:"port"`
 }
 
-// ResyncRequest Device to panel. A revision was missed; send a snapshot.
+// ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 type ResyncRequest struct {
 	Type ResyncRequestType `json:"type"`
 }
@@ -875,39 +1057,55 @@ type ResyncRequest struct {
 // ResyncRequestType defines model for ResyncRequest.Type.
 type ResyncRequestType string
 
-// Revision Counts the snapshots and changes sent on one control channel, from 1.
+// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 type Revision = int64
 
-// Role defines model for Role.
+// Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
 type Role string
 
-// ServerAllocation An allocation as its tunnel server needs to know it.
+// ServerAllocation An allocation, as its tunnel server gets it.
 type ServerAllocation struct {
+	// ClientID UUID of the tunnel client.
 	ClientID openapi_types.UUID `json:"clientId"`
 
-	// DrainUntil Present where it drains: it takes no new players, and once none is left the tunnel server
-	// reports it as drained. When the time comes the panel takes the allocation away.
-	DrainUntil *time.Time        `json:"drainUntil,omitempty"`
-	ID         int64             `json:"id"`
-	Options    AllocationOptions `json:"options"`
-	Port       Port              `json:"port"`
+	// DrainUntil Present if the allocation is draining. It accepts no new players, and the tunnel server
+	// reports it as drained when the last one has left. The panel removes the allocation at this
+	// time.
+	DrainUntil *time.Time `json:"drainUntil,omitempty"`
+
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// Options Options of how an allocation forwards traffic.
+	Options AllocationOptions `json:"options"`
+
+	// Port A port number.
+	//
+	// Example: 25565
+	Port Port `json:"port"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
 }
 
-// ServerChange Panel to tunnel server. What differs from the revision before.
+// ServerChange Panel to tunnel server. The difference from the previous revision.
 type ServerChange struct {
-	// Allocations New or changed.
+	// Allocations Allocations that are new or changed.
 	Allocations []ServerAllocation `json:"allocations"`
 
-	// Clients New or changed.
-	Clients            []ServerClient       `json:"clients"`
-	Keys               *JWKS                `json:"keys,omitempty"`
-	RemovedAllocations []int64              `json:"removedAllocations"`
-	RemovedClients     []openapi_types.UUID `json:"removedClients"`
+	// Clients Tunnel clients that are new or changed.
+	Clients []ServerClient `json:"clients"`
 
-	// Revision Counts the snapshots and changes sent on one control channel, from 1.
+	// Keys A JSON Web Key Set (RFC 7517).
+	Keys *JWKS `json:"keys,omitempty"`
+
+	// RemovedAllocations The IDs of allocations that have been removed.
+	RemovedAllocations []int64 `json:"removedAllocations"`
+
+	// RemovedClients The IDs of tunnel clients that have been removed.
+	RemovedClients []openapi_types.UUID `json:"removedClients"`
+
+	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision         `json:"revision"`
 	Type     ServerChangeType `json:"type"`
 }
@@ -915,21 +1113,27 @@ type ServerChange struct {
 // ServerChangeType defines model for ServerChange.Type.
 type ServerChangeType string
 
-// ServerClient A tunnel client that may hold a link.
+// ServerClient A tunnel client that may link to the tunnel server.
 type ServerClient struct {
+	// ID UUID of the tunnel client.
 	ID openapi_types.UUID `json:"id"`
 
-	// TokenVersion Tickets of any other version are refused, and links made with them closed.
+	// TokenVersion The valid version of the client's tickets. The tunnel server rejects tickets of any other version and closes links that were made with one.
 	TokenVersion int64 `json:"tokenVersion"`
 }
 
-// ServerSnapshot Panel to tunnel server. The whole desired state.
+// ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
 type ServerSnapshot struct {
+	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`
-	Clients     []ServerClient     `json:"clients"`
-	Keys        JWKS               `json:"keys"`
 
-	// Revision Counts the snapshots and changes sent on one control channel, from 1.
+	// Clients All tunnel clients that may link to the tunnel server.
+	Clients []ServerClient `json:"clients"`
+
+	// Keys A JSON Web Key Set (RFC 7517).
+	Keys JWKS `json:"keys"`
+
+	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision           `json:"revision"`
 	Type     ServerSnapshotType `json:"type"`
 }
@@ -937,39 +1141,51 @@ type ServerSnapshot struct {
 // ServerSnapshotType defines model for ServerSnapshot.Type.
 type ServerSnapshotType string
 
-// Session defines model for Session.
+// Session A session of a user.
 type Session struct {
-	// ExpiresAt When the session ends.
+	// ExpiresAt When the session expires.
 	ExpiresAt time.Time `json:"expiresAt"`
-	User      User      `json:"user"`
+
+	// User A user account of the panel.
+	User User `json:"user"`
 }
 
-// Settings defines model for Settings.
+// Settings The settings of the panel.
 type Settings struct {
+	// Enrollment Settings of the enrollment.
 	Enrollment EnrollmentSettings `json:"enrollment"`
-	Features   Features           `json:"features"`
+
+	// Features Features that can be disabled.
+	Features Features `json:"features"`
 }
 
-// SettingsPatch defines model for SettingsPatch.
+// SettingsPatch The settings to change.
 type SettingsPatch struct {
+	// Enrollment Settings of the enrollment to change.
 	Enrollment *struct {
+		// Anonymous Whether a tunnel client can start its enrollment without a session.
 		Anonymous *bool `json:"anonymous,omitempty"`
 	} `json:"enrollment,omitempty"`
+
+	// Features Features to enable or disable.
 	Features *struct {
+		// Tunnels Whether the tunnel endpoints, the control channels and the public ports are enabled.
 		Tunnels *bool `json:"tunnels,omitempty"`
 	} `json:"features,omitempty"`
 }
 
-// StatusReport Device to panel. What is true of the allocations named, once the desired state of `revision`
-// was applied. Allocations not named are as last reported on this connection.
+// StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the
+// desired state of `revision`. The state of all other allocations is as last reported on this
+// connection.
 type StatusReport struct {
+	// Allocations The allocations whose state has changed.
 	Allocations []AllocationReport `json:"allocations"`
 
-	// Players From a tunnel server: how many players it carries, TCP connections and UDP flows. Said
-	// after every snapshot, and from time to time as it changes; left out where it has not.
+	// Players From a tunnel server: the number of players, that is, of TCP connections and UDP flows. Sent
+	// after every snapshot, and at intervals when it has changed. Absent if it has not changed.
 	Players *int `json:"players,omitempty"`
 
-	// Revision Counts the snapshots and changes sent on one control channel, from 1.
+	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision         `json:"revision"`
 	Type     StatusReportType `json:"type"`
 }
@@ -977,13 +1193,13 @@ type StatusReport struct {
 // StatusReportType defines model for StatusReport.Type.
 type StatusReportType string
 
-// Success defines model for Success.
+// Success The result of an operation that returns no data.
 type Success struct {
-	// Success Whether it was done.
+	// Success Always true. A failed request returns an `Error`.
 	Success bool `json:"success"`
 }
 
-// TokenRegenerated defines model for TokenRegenerated.
+// TokenRegenerated A new device token.
 type TokenRegenerated struct {
 	// Success Whether the token was regenerated.
 	Success bool `json:"success"`
@@ -992,78 +1208,96 @@ type TokenRegenerated struct {
 	Token string `json:"token"`
 }
 
-// TunnelServer defines model for TunnelServer.
+// TunnelServer Settings and state of a tunnel server.
 type TunnelServer struct {
-	// DrainUntil When the last players of a draining tunnel server are cut off; null where it does not drain.
+	// DrainUntil When a draining tunnel server disconnects its last players. Null if it is not draining.
 	DrainUntil nullable.Nullable[time.Time] `json:"drainUntil"`
 
-	// Fingerprint Lower-case hexadecimal SHA-256 of its public key (the DER SubjectPublicKeyInfo); empty until it has reported one.
+	// Fingerprint The SHA-256 hash of the tunnel server's public key (the DER SubjectPublicKeyInfo), in lower-case hexadecimal. Empty until it has reported one.
 	Fingerprint string `json:"fingerprint"`
 
-	// Players How many players it carries, TCP connections and UDP flows, as it last reported; null while
-	// that is not known, as while it is not connected.
+	// Players The number of players, that is, of TCP connections and UDP flows, as last reported. Null
+	// while it is unknown, for example because the tunnel server is not connected.
 	Players nullable.Nullable[int] `json:"players"`
 
-	// PortRange The ports given to allocations that ask for none, both ends included.
+	// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
 	PortRange PortRange `json:"portRange"`
 
-	// PublicHost The host that players and agents reach it at.
+	// PublicHost The host name or IP address at which players and agents reach the tunnel server.
 	PublicHost string `json:"publicHost"`
 
-	// Region Where it stands, a label for people; may be empty.
+	// Region The location of a tunnel server, for display. May be empty.
 	//
 	// Example: eu-central
 	Region Region `json:"region"`
 
-	// RelayPort The TCP port on which it takes agents' links and data connections; 0 until it has reported one.
+	// RelayPort The TCP port on which the tunnel server accepts connections of agents. 0 until it has reported one.
 	RelayPort int `json:"relayPort"`
 
-	// State What it takes, by what is true: `active`; `cordoned`, no new allocations; `draining`, no new
-	// players either, while those who play may finish; `drained`, nobody is left. Whether it runs
-	// is another matter: see `online`.
+	// State What a tunnel server accepts. Whether it is connected is shown by `online`.
+	//
+	// - `active`: players and new allocations.
+	// - `cordoned`: players, but no new allocations.
+	// - `draining`: no new players and no new allocations. Some players are still connected.
+	// - `drained`: no new players and no new allocations. No player is left.
 	State TunnelServerState `json:"state"`
 }
 
-// TunnelServerSettings What an admin decides about a tunnel server.
+// TunnelServerSettings Settings of a tunnel server that an admin can change.
 type TunnelServerSettings struct {
-	// Cordoned Whether it is kept from new allocations. False also ends draining: it takes players and
-	// allocations again.
+	// Cordoned Whether the tunnel server rejects new allocations. False also cancels draining, so that it
+	// accepts players and allocations again.
 	Cordoned *bool `json:"cordoned,omitempty"`
 
-	// PortRange The ports given to allocations that ask for none, both ends included.
+	// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
 	PortRange *PortRange `json:"portRange,omitempty"`
 
-	// PublicHost The host that players and agents reach it at, a name or an IP address, without a port.
+	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a port.
 	//
 	// Example: fra1.example.com
 	PublicHost *string `json:"publicHost,omitempty"`
 
-	// Region Where it stands, a label for people; may be empty.
+	// Region The location of a tunnel server, for display. May be empty.
 	//
 	// Example: eu-central
 	Region *Region `json:"region,omitempty"`
 }
 
-// TunnelServerState What it takes, by what is true: `active`; `cordoned`, no new allocations; `draining`, no new
-// players either, while those who play may finish; `drained`, nobody is left. Whether it runs
-// is another matter: see `online`.
+// TunnelServerState What a tunnel server accepts. Whether it is connected is shown by `online`.
+//
+// - `active`: players and new allocations.
+// - `cordoned`: players, but no new allocations.
+// - `draining`: no new players and no new allocations. Some players are still connected.
+// - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
-// User defines model for User.
+// User A user account of the panel.
 type User struct {
+	// Email The user's email address.
+	//
+	// Example: admin@example.com
 	Email string `json:"email"`
-	ID    int64  `json:"id"`
-	Role  Role   `json:"role"`
+
+	// ID User ID.
+	ID int64 `json:"id"`
+
+	// Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
+	Role Role `json:"role"`
 }
 
-// Version defines model for Version.
+// Version The version of the panel.
 type Version struct {
+	// Commit The Git commit that was built.
 	Commit string `json:"commit"`
 
-	// Go Example: go1.26.8
+	// Go The version of Go that built it.
+	//
+	// Example: go1.26.8
 	Go string `json:"go"`
 
-	// Version Example: 0.1.0
+	// Version The version.
+	//
+	// Example: 0.1.0
 	Version string `json:"version"`
 }
 
@@ -1076,28 +1310,28 @@ type DeviceID = openapi_types.UUID
 // Limit defines model for Limit.
 type Limit = int
 
-// BadRequest The body of every error.
+// BadRequest The body of every error response.
 type BadRequest = Error
 
-// Conflict The body of every error.
+// Conflict The body of every error response.
 type Conflict = Error
 
-// Expired The body of every error.
+// Expired The body of every error response.
 type Expired = Error
 
-// Forbidden The body of every error.
+// Forbidden The body of every error response.
 type Forbidden = Error
 
-// NotFound The body of every error.
+// NotFound The body of every error response.
 type NotFound = Error
 
-// TooManyRequests The body of every error.
+// TooManyRequests The body of every error response.
 type TooManyRequests = Error
 
-// Unauthenticated The body of every error.
+// Unauthenticated The body of every error response.
 type Unauthenticated = Error
 
-// Unavailable The body of every error.
+// Unavailable The body of every error response.
 type Unavailable = Error
 
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
@@ -1125,10 +1359,10 @@ const (
 
 // ListAllocationsParams defines parameters for ListAllocations.
 type ListAllocationsParams struct {
-	// Limit How many to return at most.
+	// Limit The maximum number of items to return.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// After Continue behind the allocation with this id.
+	// After Return only allocations that follow the one with this ID.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
@@ -1140,10 +1374,10 @@ type PollEnrollmentParams struct {
 
 // ListDevicesParams defines parameters for ListDevices.
 type ListDevicesParams struct {
-	// Limit How many to return at most.
+	// Limit The maximum number of items to return.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// After Continue behind the device with this id.
+	// After Return only devices that follow the one with this ID.
 	After *openapi_types.UUID `form:"after,omitempty" json:"after,omitempty"`
 }
 
