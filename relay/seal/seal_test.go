@@ -20,7 +20,7 @@ func keys(t testing.TB) (client, server seal.Keys) {
 	return client, server
 }
 
-// sealed makes a packet of some records.
+// sealed seals records in a packet.
 func sealed(t testing.TB, s *seal.Sealer, records string) []byte {
 	t.Helper()
 	b := make([]byte, seal.HeaderSize, 2048)
@@ -37,15 +37,15 @@ func open(t testing.TB, o *seal.Opener, packet []byte) (string, bool, error) {
 	return string(records), newest, err
 }
 
-func TestPackets_OpenAtTheOtherEndAlone(t *testing.T) {
+func TestPackets_OpenOnlyAtTheOtherEnd(t *testing.T) {
 	suites := []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
 	ours, theirs := keys(t)
-	stranger, _ := keys(t)
+	other, _ := keys(t)
 	for _, suite := range suites {
 		t.Run(tls.CipherSuiteName(suite), func(t *testing.T) {
 			clientSeals, clientOpens := seal.WithSuite(ours, suite).Client()
 			serverSeals, serverOpens := seal.WithSuite(theirs, suite).Server()
-			strangerSeals, strangerOpens := seal.WithSuite(stranger, suite).Server()
+			otherSeals, otherOpens := seal.WithSuite(other, suite).Server()
 			for _, records := range []string{"a", "hello", string(make([]byte, 1400))} {
 				up, down := sealed(t, clientSeals, records), sealed(t, serverSeals, records)
 				if len(up) != len(records)+seal.Overhead || bytes.Contains(up, []byte("hello")) {
@@ -54,19 +54,19 @@ func TestPackets_OpenAtTheOtherEndAlone(t *testing.T) {
 				if id, ok := seal.ID(up); !ok || id != theirs.ID {
 					t.Errorf("id %x, want %x", id, theirs.ID)
 				}
-				// Reflected: to whoever has sealed it.
+				// Reflected to its sender.
 				if _, _, err := open(t, clientOpens, up); !errors.Is(err, seal.ErrForged) {
 					t.Errorf("the client opens its own packet: %v", err)
 				}
 				if _, _, err := open(t, serverOpens, down); !errors.Is(err, seal.ErrForged) {
 					t.Errorf("the server opens its own packet: %v", err)
 				}
-				if _, _, err := open(t, strangerOpens, up); !errors.Is(err, seal.ErrForged) {
+				if _, _, err := open(t, otherOpens, up); !errors.Is(err, seal.ErrForged) {
 					t.Errorf("another connection opens it: %v", err)
 				}
-				alien := sealed(t, strangerSeals, records)
-				binary.BigEndian.PutUint64(alien, ours.ID)
-				if _, _, err := open(t, clientOpens, alien); !errors.Is(err, seal.ErrForged) {
+				foreign := sealed(t, otherSeals, records)
+				binary.BigEndian.PutUint64(foreign, ours.ID)
+				if _, _, err := open(t, clientOpens, foreign); !errors.Is(err, seal.ErrForged) {
 					t.Errorf("another connection's packet opens: %v", err)
 				}
 				for o, packet := range map[*seal.Opener][]byte{serverOpens: up, clientOpens: down} {
@@ -82,7 +82,7 @@ func TestPackets_OpenAtTheOtherEndAlone(t *testing.T) {
 	}
 }
 
-func TestPackets_EveryChangedBitAndEveryCutIsFound(t *testing.T) {
+func TestPackets_DetectEveryChangedBitAndTruncation(t *testing.T) {
 	ours, theirs := keys(t)
 	s, _ := ours.Client()
 	_, o := theirs.Server()
@@ -96,13 +96,13 @@ func TestPackets_EveryChangedBitAndEveryCutIsFound(t *testing.T) {
 	}
 	for n := range packet {
 		if _, _, err := o.Open(bytes.Clone(packet[:n])); !errors.Is(err, seal.ErrForged) {
-			t.Fatalf("cut to %d bytes: %v", n, err)
+			t.Fatalf("truncated to %d bytes: %v", n, err)
 		}
 	}
 	if _, _, err := o.Open(append(bytes.Clone(packet), 0)); !errors.Is(err, seal.ErrForged) {
-		t.Errorf("a byte more: %v", err)
+		t.Errorf("extended by a byte: %v", err)
 	}
-	// None of it was taken for the packet's coming.
+	// The packet itself is not taken for a replay afterwards.
 	if got, newest, err := open(t, o, packet); err != nil || got != "some records" || !newest {
 		t.Errorf("the packet itself: %q, %t, %v", got, newest, err)
 	}
@@ -112,7 +112,13 @@ func TestPackets_OutOfOrderOpenOnceWithinTheWindow(t *testing.T) {
 	ours, theirs := keys(t)
 	s, _ := ours.Client()
 	_, o := theirs.Server()
-	const n = 10_000
+	const (
+		n = 10_000
+		// window is how far behind the highest sequence number a packet opens.
+		window = 8128
+		// oldest is the oldest packet that opens once all have been tried.
+		oldest = n - 1 - window
+	)
 	packets := make([][]byte, n)
 	for i := range packets {
 		packets[i] = sealed(t, s, "x")
@@ -125,8 +131,8 @@ func TestPackets_OutOfOrderOpenOnceWithinTheWindow(t *testing.T) {
 		}
 		return err
 	}
-	// Far ahead, then back by steps that reuse every word of the window.
-	for _, i := range []int{0, 1, 64, 63, 4096, 2, 4095, 9000, 8999, 4904, 9999, 5904, 5903} {
+	// Far ahead, then back in steps that reuse every word of the window.
+	for _, i := range []int{0, 1, 64, 63, 4096, 2, 4095, 9000, 8999, 9000 - window, n - 1, oldest, oldest - 1} {
 		_ = try(i)
 		if err := try(i); !errors.Is(err, seal.ErrReplayed) {
 			t.Errorf("packet %d a second time: %v", i, err)
@@ -136,12 +142,12 @@ func TestPackets_OutOfOrderOpenOnceWithinTheWindow(t *testing.T) {
 		_ = try(i)
 	}
 	for i, times := range opened {
-		if times > 1 || (times == 0 && i >= n-4096) {
+		if times > 1 || (times == 0 && i >= oldest) {
 			t.Errorf("packet %d opened %d times", i, times)
 		}
 	}
-	if opened[3] != 0 || opened[5903] != 0 || opened[5904] != 1 {
-		t.Errorf("packets behind the window: %d, %d, at its end: %d", opened[3], opened[5903], opened[5904])
+	if opened[3] != 0 || opened[oldest-1] != 0 || opened[oldest] != 1 {
+		t.Errorf("packets behind the window opened %d and %d times, at its end %d times", opened[3], opened[oldest-1], opened[oldest])
 	}
 }
 
@@ -181,7 +187,7 @@ func TestExport_NeedsTLS13AndDiffersByConnection(t *testing.T) {
 	}
 }
 
-func TestPackets_TakeNoMemory(t *testing.T) {
+func TestPackets_DoNotAllocate(t *testing.T) {
 	ours, theirs := keys(t)
 	s, _ := ours.Client()
 	_, o := theirs.Server()
@@ -209,17 +215,17 @@ func FuzzOpen(f *testing.F) {
 		_, o := theirs.Server()
 		for _, p := range [][]byte{packet, append(binary.BigEndian.AppendUint64(nil, ours.ID), packet...)} {
 			if records, _, err := o.Open(bytes.Clone(p)); err == nil {
-				// Only what the other end has sealed opens: the seed.
+				// Only the seed was sealed by the other end.
 				if s.Skip(0); !bytes.Equal(sealed(t, s, string(records)), p) {
 					t.Fatalf("%x opens to %x", p, records)
 				}
 			}
 		}
-		// And nothing that was tried keeps out what is genuine.
+		// What was tried does not affect a genuine packet.
 		s.Skip(skip % (2 << 24))
 		genuine := sealed(t, s, "x")
 		if bytes.Equal(genuine[:seal.HeaderSize], packet[:min(len(packet), seal.HeaderSize)]) {
-			return // The seed's own number.
+			return // The seed's sequence number.
 		}
 		if _, _, err := o.Open(genuine); err != nil {
 			t.Fatalf("packet %d: %v", skip, err)

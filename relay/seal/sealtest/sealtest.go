@@ -1,4 +1,4 @@
-// Package sealtest makes keys for packets in tests.
+// Package sealtest makes keys of sealed packets, for tests.
 package sealtest
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/seal"
 )
 
-// Handshake returns the keys of both ends of a new TLS connection, or why there
-// are none. The client's configuration may be changed; change may be nil.
+// Handshake makes a TLS connection in memory and returns the keys that its two ends
+// export. change, if not nil, may change the client's TLS configuration first.
 func Handshake(t testing.TB, change func(client *tls.Config)) (client, server seal.Keys, err error) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -41,7 +41,7 @@ func Handshake(t testing.TB, change func(client *tls.Config)) (client, server se
 	done := make(chan error, 1)
 	go func() {
 		done <- c.HandshakeContext(t.Context())
-		// A session ticket follows: somebody must read it.
+		// A session ticket follows. Without a read the server would block.
 		_, _ = c.Read(make([]byte, 1))
 	}()
 	if err := errors.Join(s.HandshakeContext(t.Context()), <-done); err != nil {
