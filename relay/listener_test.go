@@ -374,7 +374,7 @@ func TestData_BadFramesEndThatConnectionAlone(t *testing.T) {
 	if _, err := player.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	carrier := l.next(wire.LinkDial).Carrier
+	carrier := l.next(wire.LinkDial).Session
 	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
 		ws, _, err := l.carrierData(kind, carrier)
 		if err != nil {

@@ -43,14 +43,14 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 	defer player.Close()
 	_, _ = player.Write([]byte("hello"))
 	ask := l.next(wire.LinkDial)
-	first, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
+	first, _, err := l.carrierData(wire.KindDatagram, ask.Session)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := first.NetConn().(*tls.Conn).ConnectionState()
 	_ = first.Close()
 	ask = l.next(wire.LinkDial)
-	second, _, err := l.carrierData(wire.KindDatagram, ask.Carrier)
+	second, _, err := l.carrierData(wire.KindDatagram, ask.Session)
 	if err != nil {
 		t.Fatal(err)
 	}

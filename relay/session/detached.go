@@ -44,7 +44,7 @@ func (r *registry) endDetached(done func(uuid.UUID, detached) bool) {
 
 // tickDetached does for detached UDP sessions what links do for theirs.
 func (r *registry) tickDetached(now time.Time) {
-	r.endDetached(func(_ uuid.UUID, d detached) bool { return now.Sub(d.since) > wire.CarrierGrace })
+	r.endDetached(func(_ uuid.UUID, d detached) bool { return now.Sub(d.since) > wire.SessionGrace })
 	r.mu.Lock()
 	left := make([]*udptunnel.ServerSession, 0, len(r.detached))
 	for _, d := range r.detached {

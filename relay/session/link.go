@@ -111,7 +111,7 @@ func (l *link) dial(kind wire.Kind, count int) {
 
 // dialDatagrams asks the tunnel client for a UDP session's data connection.
 func (l *link) dialDatagrams(udp *udptunnel.ServerSession) {
-	m := wire.LinkMessage{Type: wire.LinkDial, Kind: wire.KindDatagram, Count: 1, Carrier: udp.Name(), UDP: l.packetPort}
+	m := wire.LinkMessage{Type: wire.LinkDial, Kind: wire.KindDatagram, Count: 1, Session: udp.Name(), UDP: l.packetPort}
 	_ = l.channel.Send(m) // As in dial.
 }
 

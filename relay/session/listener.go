@@ -149,7 +149,7 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
-	from, resumes := r.RemoteAddr, r.URL.Query().Get(wire.CarrierParam)
+	from, resumes := r.RemoteAddr, r.URL.Query().Get(wire.SessionParam)
 	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
@@ -194,7 +194,7 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 	}
 	var udp *udptunnel.ServerSession
 	if kind == wire.KindDatagram {
-		if udp = link.udpSessionNamed(r.URL.Query().Get(wire.CarrierParam)); udp == nil {
+		if udp = link.udpSessionNamed(r.URL.Query().Get(wire.SessionParam)); udp == nil {
 			http.Error(w, "the UDP session is not known", http.StatusNotFound)
 			return
 		}

@@ -193,7 +193,7 @@ func (r *registry) enlist(l *link, secret string, hash secretHash) error {
 	resumed := kept != nil && kept.Name() == l.resumes
 	if resumed {
 		l.udp = kept
-		welcome.Carrier = kept.Name()
+		welcome.Session = kept.Name()
 	}
 	// Before the link can be found: a player who waits would have it ask for a data
 	// connection, and a client that is asked before it is welcomed has no secret to

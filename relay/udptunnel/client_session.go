@@ -128,7 +128,7 @@ func (s *ClientSession) tick(now time.Time, forget bool) {
 		s.endedNow, s.endedBefore = map[uint64]struct{}{}, s.endedNow
 	}
 	p := s.path
-	lost := s.conn == nil && now.Sub(s.lostAt) > wire.CarrierGrace
+	lost := s.conn == nil && now.Sub(s.lostAt) > wire.SessionGrace
 	s.mu.Unlock()
 	s.refusals.Store(0)
 	if p != nil {

@@ -218,7 +218,7 @@ func (s *ServerSession) Tick(now time.Time) State {
 		return IdleTooLong
 	case s.attached || now.Sub(s.askedAt) <= s.o.AskExpiry:
 		return Fine
-	case !s.replaced, now.Sub(s.lostAt) > wire.CarrierGrace && (s.path == nil || !s.path.Up()):
+	case !s.replaced, now.Sub(s.lostAt) > wire.SessionGrace && (s.path == nil || !s.path.Up()):
 		return TransportsLost
 	default:
 		s.askedAt = now

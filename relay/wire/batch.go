@@ -8,10 +8,10 @@ import (
 	"net/netip"
 )
 
-// RecordKind tells the records of a batch apart.
+// RecordKind is the kind of a record.
 type RecordKind byte
 
-// The records of batches and sealed packets.
+// The kinds of records in batches and sealed packets.
 const (
 	RecordOpen     RecordKind = 1
 	RecordDatagram RecordKind = 2
@@ -21,31 +21,34 @@ const (
 	RecordAnswer   RecordKind = 6
 )
 
-// Sealed reports whether records of the kind are for sealed packets alone.
+// Sealed reports whether records of kind k are permitted in sealed packets only.
 func (k RecordKind) Sealed() bool { return k == RecordProbe || k == RecordAnswer }
 
-// maxRecordOverhead is what an open record, the longest beside a datagram's
-// payload, takes: kind, three varints and two addresses.
+// maxRecordOverhead is the longest record, in bytes, without the payload of a datagram:
+// that of an open record, with its kind, three varints and two addresses.
 const maxRecordOverhead = 1 + 3*binary.MaxVarintLen64 + 2*(1+16+2)
 
-// Record is one record of a batch or a sealed packet.
+// Record is a record of a batch or a sealed packet.
 type Record struct {
 	Kind RecordKind
-	// Flow is the flow's number, of RecordProbe and RecordAnswer the probe's.
+	// Flow is the number of the flow. For RecordProbe and RecordAnswer it is the number of
+	// the probe.
 	Flow uint64
-	// Of RecordOpen: the allocation, the player's address, the public address
-	// the player reached, and the silence in seconds that ends the flow.
-	Allocation          int64
-	IdleSeconds         int
+	// Allocation is the id of the allocation. For RecordOpen.
+	Allocation int64
+	// IdleSeconds is the idle timeout of the flow. For RecordOpen.
+	IdleSeconds int
+	// Source is the player's address, and Destination the public address that the player
+	// sends to. For RecordOpen.
 	Source, Destination netip.AddrPort
-	// Payload of RecordDatagram, or the padding of RecordProbe, within the batch
-	// decoded: valid as long as that is.
+	// Payload is the datagram of a RecordDatagram, or the padding of a RecordProbe. After
+	// decoding it refers to the bytes of the batch.
 	Payload []byte
 }
 
-// AppendRecord appends the encoding of r to b. It panics if the payload is
-// longer than MaxDatagram: no UDP socket over IPv4 yields one, and it would be
-// cut.
+// AppendRecord appends the encoding of r to b and returns the extended buffer. It panics
+// if the payload is longer than MaxDatagram, which no UDP socket over
+// IPv4 returns.
 func AppendRecord(b []byte, r Record) []byte {
 	b = append(b, byte(r.Kind))
 	b = binary.AppendUvarint(b, r.Flow)
@@ -65,11 +68,11 @@ func AppendRecord(b []byte, r Record) []byte {
 	return b
 }
 
-// RecordSize is an upper bound of what AppendRecord appends for a record with
-// the given payload.
+// RecordSize returns an upper bound, in bytes, of the encoding of a record with a payload
+// of the given length.
 func RecordSize(payload int) int { return maxRecordOverhead + payload }
 
-// EncodedSize is exactly what AppendRecord appends for r.
+// EncodedSize returns the size, in bytes, of the encoding of r.
 func EncodedSize(r *Record) int {
 	n := 1 + uvarintSize(r.Flow)
 	switch r.Kind {
@@ -90,9 +93,9 @@ func addressSize(a netip.AddrPort) int {
 	return 1 + 16 + 2
 }
 
-// NextRecord decodes the first record of a batch and returns what follows it.
-// It allocates nothing unless it fails, and never reads past MaxDatagram bytes
-// of payload.
+// NextRecord decodes the first record of a batch and returns the rest of the batch. A
+// payload longer than MaxDatagram is an error. Its errors wrap ErrMalformed. It does not
+// allocate unless it fails.
 func NextRecord(batch []byte) (r Record, rest []byte, err error) {
 	d := decoder{rest: batch}
 	r.Kind = RecordKind(d.byte())
@@ -113,7 +116,7 @@ func NextRecord(batch []byte) (r Record, rest []byte, err error) {
 		d.bad = true
 	}
 	if d.bad {
-		return Record{}, nil, fmt.Errorf("%w: record of kind %d, %d bytes before the batch's end", ErrMalformed, r.Kind, len(batch))
+		return Record{}, nil, fmt.Errorf("%w: record of kind %d, %d bytes before the end of the batch", ErrMalformed, r.Kind, len(batch))
 	}
 	return r, d.rest, nil
 }
@@ -130,8 +133,8 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 	return binary.BigEndian.AppendUint16(b, a.Port())
 }
 
-// decoder reads fields one after another. Once something is bad it yields zero
-// values.
+// decoder decodes one field after another. After an error, which sets bad, it returns
+// zero values.
 type decoder struct {
 	rest []byte
 	bad  bool
@@ -154,7 +157,7 @@ func (d *decoder) byte() byte {
 	return 0
 }
 
-// uvarint takes only the shortest form: one value has one encoding.
+// uvarint accepts only the shortest form, so that each value has one encoding.
 func (d *decoder) uvarint(limit uint64) uint64 {
 	v, n := binary.Uvarint(d.rest)
 	if d.bad || n <= 0 || (n > 1 && d.rest[n-1] == 0) || v > limit {
@@ -165,8 +168,8 @@ func (d *decoder) uvarint(limit uint64) uint64 {
 	return v
 }
 
-// address never yields an IPv4-mapped IPv6 address, which would be a second
-// encoding of the IPv4 one.
+// address rejects an IPv4-mapped IPv6 address, which would be a second encoding of the
+// IPv4 address.
 func (d *decoder) address() netip.AddrPort {
 	n := int(d.byte())
 	if n != 4 && n != 16 {

@@ -6,10 +6,10 @@ import (
 	"math"
 )
 
-// Opcode is the kind of a WebSocket frame (RFC 6455 section 5.2).
+// Opcode is the opcode of a WebSocket frame (RFC 6455 section 5.2).
 type Opcode byte
 
-// The kinds of frame.
+// The opcodes of frames.
 const (
 	OpContinuation Opcode = 0x0
 	OpText         Opcode = 0x1
@@ -19,7 +19,7 @@ const (
 	OpPong         Opcode = 0xa
 )
 
-// Control reports whether o is the kind of a control frame.
+// Control reports whether o is the opcode of a control frame.
 func (o Opcode) Control() bool { return o >= OpClose }
 
 const (
@@ -37,20 +37,21 @@ const (
 	length64  = 127
 )
 
-// Frame is the header of a WebSocket frame. Its payload follows it.
+// Frame is the header of a WebSocket frame. The payload follows it on the wire.
 type Frame struct {
 	Opcode Opcode
 	// Final marks the last frame of a message.
 	Final bool
-	// Masked marks a payload that Mask has been applied to with Key, as is every
-	// one from client to server. With a Key of zero the payload is as it was.
+	// Masked marks a payload that has been masked with Key, as all payloads from client
+	// to server are. A Key of zero leaves the payload unchanged.
 	Masked bool
 	Key    uint32
-	// Length is that of the payload, in bytes.
+	// Length is the length of the payload, in bytes.
 	Length int64
 }
 
-// AppendFrame appends the encoding of f to b: at most MaxFrameHeader bytes.
+// AppendFrame appends the encoding of f, at most MaxFrameHeader bytes, to b and returns
+// the extended buffer.
 func AppendFrame(b []byte, f Frame) []byte {
 	first, second := byte(f.Opcode), byte(0)
 	if f.Final {
@@ -73,9 +74,9 @@ func AppendFrame(b []byte, f Frame) []byte {
 	return b
 }
 
-// DecodeFrame decodes the header that b begins with and returns its length in
-// bytes, which is zero if b is only a part of it. It allocates nothing unless it
-// fails.
+// DecodeFrame decodes the header at the start of b and returns its length n in bytes. If
+// b contains only a part of a header, n is 0 and the error is nil. Its errors wrap
+// ErrMalformed. It does not allocate unless it fails.
 func DecodeFrame(b []byte) (f Frame, n int, err error) {
 	if len(b) < 2 {
 		return Frame{}, 0, nil
@@ -84,11 +85,11 @@ func DecodeFrame(b []byte) (f Frame, n int, err error) {
 	f.Final = b[0]&bitFinal != 0
 	f.Masked = b[1]&bitMasked != 0
 	if b[0]&0x70 != 0 || f.Opcode > OpBinary && f.Opcode < OpClose || f.Opcode > OpPong {
-		return Frame{}, 0, fmt.Errorf("%w: frame that begins with %#02x", ErrMalformed, b[0])
+		return Frame{}, 0, fmt.Errorf("%w: first byte %#02x of a frame", ErrMalformed, b[0])
 	}
 	short := b[1] &^ bitMasked
 	if f.Opcode.Control() && (!f.Final || short > MaxControlFrame) {
-		return Frame{}, 0, fmt.Errorf("%w: control frame that is cut or long", ErrMalformed)
+		return Frame{}, 0, fmt.Errorf("%w: control frame that is fragmented or too long", ErrMalformed)
 	}
 	n = 2
 	shortest := int64(0)
@@ -99,14 +100,14 @@ func DecodeFrame(b []byte) (f Frame, n int, err error) {
 		}
 	case length64:
 		if n += 8; len(b) >= n {
-			// The highest bit has to be zero: a length is never negative.
+			// The most significant bit must be 0; otherwise Length is negative here.
 			f.Length, shortest = int64(binary.BigEndian.Uint64(b[2:])), math.MaxUint16+1
 		}
 	default:
 		f.Length = int64(short)
 	}
 	if f.Length < shortest {
-		return Frame{}, 0, fmt.Errorf("%w: length of a frame not in its shortest form", ErrMalformed)
+		return Frame{}, 0, fmt.Errorf("%w: frame length not in its shortest form", ErrMalformed)
 	}
 	if f.Masked {
 		if n += 4; len(b) >= n {
@@ -119,8 +120,8 @@ func DecodeFrame(b []byte) (f Frame, n int, err error) {
 	return f, n, nil
 }
 
-// Mask applies a key to bytes of a payload, the first of which is at an offset
-// within it: once masks, twice restores.
+// Mask masks or unmasks a part of a payload in place, as RFC 6455 section 5.3 defines it.
+// offset is the position of the first byte of b in the payload.
 func Mask(key uint32, offset int64, b []byte) {
 	if key == 0 {
 		return

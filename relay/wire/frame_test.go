@@ -9,7 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-func TestFrame_CarriesEveryHeader(t *testing.T) {
+func TestFrame_EncodesEveryHeader(t *testing.T) {
 	for _, length := range []int64{0, 1, 125, 126, 127, math.MaxUint16, math.MaxUint16 + 1, wire.MaxStreamMessage, math.MaxInt64} {
 		for _, want := range []wire.Frame{
 			{Opcode: wire.OpBinary, Final: true, Length: length},
@@ -32,12 +32,12 @@ func TestFrame_CarriesEveryHeader(t *testing.T) {
 	}
 }
 
-func TestFrame_RefusesWhatIsMalformed(t *testing.T) {
+func TestFrame_RejectsMalformedHeaders(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"reserved bit":        {0xc2, 0x00},
 		"unknown data kind":   {0x83, 0x00},
 		"unknown control":     {0x8b, 0x00},
-		"cut control":         {0x09, 0x00},
+		"fragmented control":  {0x09, 0x00},
 		"long control":        {0x89, 126, 0, 126},
 		"16 bits for 125":     {0x82, 126, 0, 125},
 		"64 bits for 65535":   {0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff},
@@ -49,7 +49,7 @@ func TestFrame_RefusesWhatIsMalformed(t *testing.T) {
 	}
 }
 
-func TestMask_FollowsTheStandardWhereverThePayloadIsCut(t *testing.T) {
+func TestMask_FollowsTheStandardForEveryPartOfAPayload(t *testing.T) {
 	// RFC 6455 section 5.7: a masked "Hello".
 	frame := []byte{0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58}
 	f, n, err := wire.DecodeFrame(frame)
@@ -61,7 +61,7 @@ func TestMask_FollowsTheStandardWhereverThePayloadIsCut(t *testing.T) {
 		wire.Mask(f.Key, 0, text[:cut])
 		wire.Mask(f.Key, int64(cut), text[cut:])
 		if string(text) != "Hello" {
-			t.Errorf("cut at %d: %q", cut, text)
+			t.Errorf("split at %d: %q", cut, text)
 		}
 	}
 	long := bytes.Repeat([]byte("abcdefg"), 11)
@@ -71,7 +71,7 @@ func TestMask_FollowsTheStandardWhereverThePayloadIsCut(t *testing.T) {
 		wire.Mask(f.Key, int64(i), parts[i:min(i+13, len(parts))])
 	}
 	if bytes.Equal(whole, long) || !bytes.Equal(whole, parts) {
-		t.Error("masked in parts, it is not what it is as a whole")
+		t.Error("masking in parts differs from masking the whole")
 	}
 }
 

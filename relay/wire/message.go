@@ -6,41 +6,44 @@ import (
 	"net/netip"
 )
 
-// LinkType tells the messages of a link apart.
+// LinkType is the type of a message on a link.
 type LinkType string
 
-// The messages of a link.
+// The types of messages on a link.
 const (
-	LinkWelcome LinkType = "welcome"
-	LinkDial    LinkType = "dial"
+	LinkWelcome LinkType = "welcome" // The first message.
+	LinkDial    LinkType = "dial"    // Asks the client to open data connections.
 )
 
-// LinkMessage is one message on a link.
+// LinkMessage is a message on a link, from the tunnel server to the tunnel client.
 type LinkMessage struct {
 	Type LinkType `json:"type"`
-	// Secret authorises data connections of this link. Of LinkWelcome.
+	// Secret authenticates the data connections of this link. For LinkWelcome.
 	Secret string `json:"secret,omitempty"`
-	// Kind and Count say which data connections to open. Of LinkDial.
+	// Kind and Count tell which data connections to open, and how many. For LinkDial.
 	Kind  Kind `json:"kind,omitempty"`
 	Count int  `json:"count,omitempty"`
-	// Carrier is the one whose data connection to open, or, of LinkWelcome, that
-	// the server holds still. UDP is where it takes sealed packets; 0: nowhere.
-	Carrier string `json:"carrier,omitempty"`
-	UDP     uint16 `json:"udp,omitempty"`
+	// Session is the name of a UDP session. For LinkDial of KindDatagram: the session
+	// that the data connection is for. For LinkWelcome: the session that the client has
+	// resumed; "" if there is none.
+	Session string `json:"carrier,omitempty"`
+	// UDP is the port on which the server receives sealed packets; 0 if it does not.
+	// For LinkDial of KindDatagram.
+	UDP uint16 `json:"udp,omitempty"`
 }
 
-// ValidCarrier reports whether name can be a carrier's.
-func ValidCarrier(name string) bool {
+// ValidSessionName reports whether name is a valid name of a UDP session.
+func ValidSessionName(name string) bool {
 	for _, c := range []byte(name) {
 		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
 			return false
 		}
 	}
-	return name != "" && len(name) <= MaxCarrier
+	return name != "" && len(name) <= MaxSessionName
 }
 
-// DecodeLink reads a message of a link. A message of an unknown type is
-// returned as it is, for the caller to ignore.
+// DecodeLink decodes a message on a link. It does not check a message of an unknown
+// type, which the caller ignores. Its errors wrap ErrMalformed.
 func DecodeLink(data []byte) (LinkMessage, error) {
 	var m LinkMessage
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -51,17 +54,17 @@ func DecodeLink(data []byte) (LinkMessage, error) {
 		return LinkMessage{}, fmt.Errorf("%w: welcome without a secret", ErrMalformed)
 	case m.Type == LinkDial && (!m.Kind.Valid() || m.Count < 1):
 		return LinkMessage{}, fmt.Errorf("%w: dial of %d %q", ErrMalformed, m.Count, m.Kind)
-	case m.Type == LinkDial && m.Kind == KindDatagram && !ValidCarrier(m.Carrier),
-		m.Type == LinkWelcome && m.Carrier != "" && !ValidCarrier(m.Carrier):
-		return LinkMessage{}, fmt.Errorf("%w: carrier %q", ErrMalformed, m.Carrier)
+	case m.Type == LinkDial && m.Kind == KindDatagram && !ValidSessionName(m.Session),
+		m.Type == LinkWelcome && m.Session != "" && !ValidSessionName(m.Session):
+		return LinkMessage{}, fmt.Errorf("%w: UDP session %q", ErrMalformed, m.Session)
 	}
 	return m, nil
 }
 
-// ControlType tells the text messages of a stream data connection apart.
+// ControlType is the type of a text message on a stream data connection.
 type ControlType string
 
-// The text messages of a stream data connection.
+// The types of text messages on a stream data connection.
 const (
 	ControlOpen  ControlType = "open"
 	ControlFin   ControlType = "fin"
@@ -69,25 +72,26 @@ const (
 	ControlIdle  ControlType = "idle"
 )
 
-// Control is a text message of a stream data connection.
+// Control is a text message on a stream data connection.
 type Control struct {
 	Type ControlType `json:"type"`
-	// Allocation, Source (the player's address) and Destination (the public
-	// address the player reached) belong to ControlOpen.
-	Allocation  int64          `json:"allocation,omitempty"`
-	Source      netip.AddrPort `json:"source,omitzero"`
+	// Allocation is the id of the allocation. For ControlOpen.
+	Allocation int64 `json:"allocation,omitempty"`
+	// Source is the player's address. For ControlOpen.
+	Source netip.AddrPort `json:"source,omitzero"`
+	// Destination is the public address that the player connected to. For ControlOpen.
 	Destination netip.AddrPort `json:"destination,omitzero"`
 }
 
-// The messages without content are by far the most frequent: one a stream and
-// more. They are neither built nor parsed.
+// The messages without fields are the most frequent ones. They are not encoded or
+// decoded as JSON.
 const (
 	finText   = `{"type":"fin"}`
 	resetText = `{"type":"reset"}`
 	idleText  = `{"type":"idle"}`
 )
 
-// AppendControl appends the encoding of c to b.
+// AppendControl appends the encoding of c to b and returns the extended buffer.
 func AppendControl(b []byte, c Control) ([]byte, error) {
 	switch c.Type {
 	case ControlFin:
@@ -104,7 +108,8 @@ func AppendControl(b []byte, c Control) ([]byte, error) {
 	return append(b, data...), nil
 }
 
-// DecodeControl reads a text message of a stream data connection.
+// DecodeControl decodes a text message on a stream data connection. Its errors wrap
+// ErrMalformed.
 func DecodeControl(data []byte) (Control, error) {
 	switch string(data) {
 	case finText:

@@ -29,7 +29,7 @@ var records = []wire.Record{
 	{Kind: wire.RecordAnswer, Flow: 7},
 }
 
-func TestBatch_CarriesEveryRecord(t *testing.T) {
+func TestBatch_EncodesEveryRecord(t *testing.T) {
 	var batch []byte
 	for _, r := range records {
 		before := len(batch)
@@ -58,7 +58,7 @@ func TestBatch_CarriesEveryRecord(t *testing.T) {
 	}
 }
 
-func TestBatch_MappedAddressTravelsAsIPv4(t *testing.T) {
+func TestBatch_EncodesMappedAddressAsIPv4(t *testing.T) {
 	mapped := netip.MustParseAddrPort("[::ffff:203.0.113.9]:50123")
 	b := wire.AppendRecord(nil, wire.Record{Kind: wire.RecordOpen, Flow: 1, Allocation: 1, IdleSeconds: 5, Source: mapped, Destination: mapped})
 	r, _, err := wire.NextRecord(b)
@@ -67,7 +67,7 @@ func TestBatch_MappedAddressTravelsAsIPv4(t *testing.T) {
 	}
 }
 
-func TestBatch_RefusesWhatIsMalformed(t *testing.T) {
+func TestBatch_RejectsMalformedRecords(t *testing.T) {
 	open := wire.AppendRecord(nil, records[0])
 	for name, batch := range map[string][]byte{
 		"empty":                   {},
@@ -75,9 +75,9 @@ func TestBatch_RefusesWhatIsMalformed(t *testing.T) {
 		"no flow":                 {3},
 		"long varint":             {3, 0x81, 0x00},
 		"endless varint":          bytes.Repeat([]byte{0xff}, 20),
-		"payload cut":             {2, 1, 5, 'a'},
+		"payload truncated":       {2, 1, 5, 'a'},
 		"payload too long":        append([]byte{2, 1, 0xe4, 0xff, 0x03}, make([]byte, 70000)...),
-		"open cut":                open[:len(open)-1],
+		"open truncated":          open[:len(open)-1],
 		"open without allocation": bytes.Replace(open, []byte{1, 1, 17}, []byte{1, 1, 0}, 1),
 		"address of five bytes":   bytes.Replace(open, []byte{4, 203}, []byte{5, 203}, 1),
 		"mapped address": append([]byte{1, 1, 1, 5, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4, 0, 1},
@@ -89,7 +89,7 @@ func TestBatch_RefusesWhatIsMalformed(t *testing.T) {
 	}
 }
 
-func TestControl_CarriesEveryMessage(t *testing.T) {
+func TestControl_EncodesEveryMessage(t *testing.T) {
 	for _, want := range []wire.Control{
 		{Type: wire.ControlOpen, Allocation: 17, Source: player6, Destination: public6},
 		{Type: wire.ControlFin}, {Type: wire.ControlReset}, {Type: wire.ControlIdle},
@@ -104,11 +104,11 @@ func TestControl_CarriesEveryMessage(t *testing.T) {
 	}
 	got, err := wire.DecodeControl([]byte(`{ "later": 1, "type": "fin" }`))
 	if err != nil || got.Type != wire.ControlFin {
-		t.Errorf("spaced fin with a later field: %+v, %v", got, err)
+		t.Errorf("fin with spaces and an unknown field: %+v, %v", got, err)
 	}
 }
 
-func TestControl_RefusesWhatIsMalformed(t *testing.T) {
+func TestControl_RejectsMalformedMessages(t *testing.T) {
 	for _, text := range []string{
 		``, `null`, `[]`, `{"type":"jump"}`, `{"type":"open"}`,
 		`{"type":"open","allocation":0,"source":"1.2.3.4:5","destination":"1.2.3.4:5"}`,
@@ -121,10 +121,10 @@ func TestControl_RefusesWhatIsMalformed(t *testing.T) {
 	}
 }
 
-func TestLink_RefusesWhatIsMalformed(t *testing.T) {
-	for _, text := range []string{``, `{"type":"welcome"}`, `{"type":"dial","kind":"carrier pigeon","count":1}`, `{"type":"dial","kind":"stream"}`,
+func TestLink_RejectsMalformedMessages(t *testing.T) {
+	for _, text := range []string{``, `{"type":"welcome"}`, `{"type":"dial","kind":"unknown","count":1}`, `{"type":"dial","kind":"stream"}`,
 		`{"type":"dial","kind":"datagram","count":1}`, `{"type":"dial","kind":"datagram","count":1,"carrier":"a b"}`,
-		`{"type":"dial","kind":"datagram","count":1,"carrier":"` + strings.Repeat("A", wire.MaxCarrier+1) + `"}`,
+		`{"type":"dial","kind":"datagram","count":1,"carrier":"` + strings.Repeat("A", wire.MaxSessionName+1) + `"}`,
 		`{"type":"dial","kind":"datagram","count":1,"carrier":"A","udp":65536}`,
 		`{"type":"welcome","secret":"x","carrier":"&"}`,
 	} {

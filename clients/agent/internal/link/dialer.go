@@ -108,7 +108,7 @@ func verifyFingerprint(fingerprint string) func(tls.ConnectionState) error {
 func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*websocket.Conn, error) {
 	query := url.Values{}
 	if udpSession != "" {
-		query.Set(wire.CarrierParam, udpSession)
+		query.Set(wire.SessionParam, udpSession)
 	}
 	return d.dial(ctx, wire.PathLink, query, ticket)
 }
@@ -116,7 +116,7 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 // datagrams opens a data connection of a UDP session with a link's secret.
 func (d *serverDialer) datagrams(ctx context.Context, udpSession, secret string) (*websocket.Conn, error) {
 	query := dataQuery(wire.KindDatagram)
-	query.Set(wire.CarrierParam, udpSession)
+	query.Set(wire.SessionParam, udpSession)
 	return d.dial(ctx, wire.PathData, query, secret)
 }
 

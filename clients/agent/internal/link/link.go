@@ -170,7 +170,7 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 				return fmt.Errorf("%w: a second welcome", wire.ErrMalformed)
 			}
 			s.secret = m.Secret
-			l.endOtherUDPSession(m.Carrier) // The tunnel server knows no other.
+			l.endOtherUDPSession(m.Session) // The tunnel server knows no other.
 			ready()
 			l.log.Info("linked to the tunnel server")
 			l.setStatus(up, "")

@@ -95,12 +95,12 @@ func (s *session) connectOnce(ctx, dialCtx context.Context, m wire.LinkMessage) 
 		data, err := dialer.stream(dialCtx, s.secret)
 		return func() error { return s.serveTCP(ctx, data) }, err
 	}
-	ws, err := dialer.datagrams(dialCtx, m.Carrier, s.secret)
+	ws, err := dialer.datagrams(dialCtx, m.Session, s.secret)
 	port := m.UDP
 	if dialer.proxied() {
 		port = 0
 	}
-	return func() error { return s.serveUDP(ctx, ws, m.Carrier, port) }, err
+	return func() error { return s.serveUDP(ctx, ws, m.Session, port) }, err
 }
 
 // serveTCP serves a data connection for TCP players until it or ctx ends.
