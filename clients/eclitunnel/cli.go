@@ -12,7 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-const description = `The EcliTunnel agent: public ports for games behind NAT.
+const description = `The EcliTunnel agent: public ports for game servers behind NAT.
 
 Enroll this machine once, keep "eclitunnel run" running, and open a port for each game:
 
@@ -20,18 +20,18 @@ Enroll this machine once, keep "eclitunnel run" running, and open a port for eac
     eclitunnel run
     eclitunnel open tcp 25565
 
-A device token comes from the enrollment, from --token-file, or from $ECLITUNNEL_TOKEN.`
+The device token is read from --token-file, from $ECLITUNNEL_TOKEN, or from the enrollment.`
 
 // commands is the grammar of the command line.
 type commands struct {
 	settings `embed:""`
 
 	Enroll  enrollCmd  `cmd:"" help:"Enroll this machine with a panel, or install a regenerated token."`
-	Run     runCmd     `cmd:"" help:"Serve this machine's ports until stopped."`
-	Open    openCmd    `cmd:"" help:"Open a public port for a local one."`
-	List    listCmd    `cmd:"" help:"List this machine's ports."`
+	Run     runCmd     `cmd:"" help:"Serve this machine's public ports until stopped."`
+	Open    openCmd    `cmd:"" help:"Open a public port and forward it to a local port."`
+	List    listCmd    `cmd:"" help:"List this machine's public ports."`
 	Close   closeCmd   `cmd:"" help:"Close a public port."`
-	Status  statusCmd  `cmd:"" help:"Show this machine as the panel sees it."`
+	Status  statusCmd  `cmd:"" help:"Show this machine's state on the panel."`
 	Version versionCmd `cmd:"" help:"Print the agent's version."`
 }
 
@@ -43,7 +43,8 @@ type settings struct {
 	JSON      bool   `name:"json" help:"Print JSON, for scripts."`
 }
 
-// app is what a command has of the world.
+// app holds a command's environment: its standard streams, environment variables and
+// clock.
 type app struct {
 	env    func(string) (string, bool)
 	stdin  io.Reader
@@ -66,7 +67,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		kong.Description(description+"\n\nExit codes:\n\n"+exitCodeHelp()),
 		kong.Writers(a.stdout, a.stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
-		// Help exits in the middle of parsing; the rest of it has no effect.
+		// --help calls this during parsing; the rest of the parsing has no effect.
 		kong.Exit(func(int) { helped = true }),
 		kong.Resolvers(kong.ResolverFunc(a.fromEnvironment)),
 		kong.ValueFormatter(withEnvironment),
@@ -86,7 +87,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return a.fail(parsed.Run())
 }
 
-// fail explains an error and returns its exit code; nil is success.
+// fail prints an error and returns its exit code. For nil it returns exitOK.
 func (a *app) fail(err error) int {
 	if err == nil {
 		return exitOK
@@ -95,8 +96,9 @@ func (a *app) fail(err error) int {
 	return exitCode(err)
 }
 
-// environmentName is the environment variable of a flag: --log-level is
-// ECLITUNNEL_LOG_LEVEL. What belongs to one call alone, marked env:"-", has none.
+// environmentName returns the name of a flag's environment variable, such as
+// ECLITUNNEL_LOG_LEVEL for --log-level. It returns "" for a flag marked env:"-", which
+// applies to a single call only.
 func environmentName(tag *kong.Tag, name string) string {
 	if len(tag.Envs) > 0 || name == "help" {
 		return ""
@@ -106,14 +108,14 @@ func environmentName(tag *kong.Tag, name string) string {
 
 func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	name := environmentName(flag.Tag, flag.Name)
-	// Compose files and units set variables to nothing where they mean none.
+	// In Compose files and systemd units, an empty variable means an unset one.
 	if value, ok := a.env(name); name != "" && ok && value != "" {
 		return value, nil
 	}
 	return nil, nil
 }
 
-// withEnvironment names a flag's environment variable in its help.
+// withEnvironment appends the name of a flag's environment variable to its help.
 func withEnvironment(value *kong.Value) string {
 	if value.Flag == nil {
 		return value.Help
@@ -125,16 +127,17 @@ func withEnvironment(value *kong.Value) string {
 	return strings.TrimSuffix(value.Help, ".") + " ($" + name + ")."
 }
 
-// printf and warnf write for people. An error has nowhere to be reported.
+// printf writes a line to standard output. There is nowhere to report an error.
 func (a *app) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.stdout, format+"\n", args...)
 }
 
+// warnf writes a line to standard error.
 func (a *app) warnf(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
-// printJSON writes one value on one line.
+// printJSON writes a value as one line of JSON.
 func (a *app) printJSON(value any) error {
 	if err := json.NewEncoder(a.stdout).Encode(value); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -142,7 +145,7 @@ func (a *app) printJSON(value any) error {
 	return nil
 }
 
-// usageError is a command line that cannot be carried out.
+// usageError is an error in the command line or the settings.
 type usageError struct{ cause error }
 
 func (e *usageError) Error() string { return e.cause.Error() }
@@ -163,5 +166,5 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// interrupted reports whether a command ended because it was told to.
+// interrupted reports whether a command ended because of a signal.
 func interrupted(err error) bool { return errors.Is(err, context.Canceled) }

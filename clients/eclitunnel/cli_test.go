@@ -19,6 +19,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
@@ -28,7 +29,7 @@ func approved(token string) answer {
 	return answer{200, types.EnrollmentStatus{Approved: true, Token: &token}}
 }
 
-func TestEnroll_ShowsCodeWaitsAndKeepsToken(t *testing.T) {
+func TestEnroll_ShowsCodeWaitsAndStoresToken(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	p.polls = []answer{pending(), pending(), approved(p.token)}
 	m.run("enroll", "--panel", p.URL+"/", "--name", "home", "--allow", "game.lan", "--allow", "10.0.0.0/8").
@@ -43,12 +44,12 @@ func TestEnroll_ShowsCodeWaitsAndKeepsToken(t *testing.T) {
 	if p.started.Name != "home" || p.session != "" {
 		t.Errorf("started %+v as %q", p.started, p.session)
 	}
-	m.run("enroll", "--panel", p.URL).want(t, 9, "enrolled already", "--force")
+	m.run("enroll", "--panel", p.URL).want(t, 9, "already enrolled", "--force")
 	p.polls = []answer{approved(p.token)}
 	m.run("enroll", "--panel", p.URL, "--force").want(t, 0)
 }
 
-func TestEnroll_JSONIsOneObjectAtEachEnd(t *testing.T) {
+func TestEnroll_PrintsJSONAtStartAndEnd(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	p.polls = []answer{approved(p.token)}
 	m.env["ECLITUNNEL_PANEL"], m.env["ECLITUNNEL_SESSION_TOKEN"] = p.URL, "session\n"
@@ -65,7 +66,7 @@ func TestEnroll_JSONIsOneObjectAtEachEnd(t *testing.T) {
 	}
 }
 
-func TestEnroll_PollsAsItIsTold(t *testing.T) {
+func TestEnroll_SlowsDownAsRequested(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	slow := refusal(429, types.CodeSlowDown)
 	p.polls = []answer{slow, pending(), slow, approved(p.token)}
@@ -76,7 +77,7 @@ func TestEnroll_PollsAsItIsTold(t *testing.T) {
 	}
 }
 
-func TestEnroll_OutlivesAPanelThatIsBrieflyAway(t *testing.T) {
+func TestEnroll_SurvivesAPanelThatIsBrieflyUnreachable(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	for range 12 { // Each poll is tried four times.
 		p.polls = append(p.polls, answer{})
@@ -85,31 +86,31 @@ func TestEnroll_OutlivesAPanelThatIsBrieflyAway(t *testing.T) {
 	o := m.run("enroll", "--panel", p.URL)
 	o.want(t, 0, "still waiting")
 	if n := strings.Count(o.stderr, "still waiting"); n != 2 {
-		t.Errorf("said %d times that the panel is away, want once for each time it was", n)
+		t.Errorf("reported %d times that the panel is unreachable, want once for each outage", n)
 	}
 	p.polls = []answer{{}}
 	m.run("enroll", "--panel", p.URL, "--force").want(t, 3)
 }
 
-func TestEnroll_EndsThatAPersonCanCause(t *testing.T) {
+func TestEnroll_ReportsHowItEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		last  answer
 		code  int
 		words string
 	}{
-		"expired":           {refusal(410, types.CodeEnrollmentExpired), 4, "expired"},
-		"denied":            {refusal(404, types.CodeNotFound), 5, "denied"},
-		"feature off":       {refusal(503, types.CodeFeatureDisabled), 8, "feature_disabled"},
-		"used already":      {answer{200, types.EnrollmentStatus{Approved: true}}, 9, "connected already"},
-		"token not for us":  {approved("x"), 1, "not a device token"},
-		"wrong device code": {refusal(400, types.CodeInvalidRequest), 1, "invalid_request"},
+		"expired":            {refusal(410, types.CodeEnrollmentExpired), 4, "expired"},
+		"denied":             {refusal(404, types.CodeNotFound), 5, "denied"},
+		"feature off":        {refusal(503, types.CodeFeatureDisabled), 8, "feature_disabled"},
+		"already used":       {answer{200, types.EnrollmentStatus{Approved: true}}, 9, "connected already"},
+		"not a device token": {approved("x"), 1, "not a device token"},
+		"wrong device code":  {refusal(400, types.CodeInvalidRequest), 1, "invalid_request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, m := newPanel(t), newMachine(t)
 			p.polls = []answer{pending(), c.last}
 			m.run("enroll", "--panel", p.URL).want(t, c.code, c.words)
 			if _, err := os.Stat(m.env["ECLITUNNEL_CONFIG"]); err == nil {
-				t.Error("a config was kept")
+				t.Error("a config was stored")
 			}
 		})
 	}
@@ -145,7 +146,7 @@ func TestEnroll_InstallsRegeneratedToken(t *testing.T) {
 	m.run("enroll", "--token-file", "/does/not/exist").want(t, 2, "exist")
 }
 
-func TestOpen_PrintsAddressOnceServed(t *testing.T) {
+func TestOpen_PrintsAddressOncePlayersCanJoin(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)
 	m.run("open", "tcp", "25565").want(t, 0, "play.test:25000", "127.0.0.1:25565", "listening")
@@ -161,7 +162,7 @@ func TestOpen_PrintsAddressOnceServed(t *testing.T) {
 	m.run("open", "udp", "2456", "--public-port", "26000").want(t, 9, "port_taken")
 }
 
-func TestOpen_SaysWhatStandsBetweenPlayersAndGame(t *testing.T) {
+func TestOpen_ReportsWhyPlayersCannotJoin(t *testing.T) {
 	for status, c := range map[types.AllocationStatus]struct {
 		code  int
 		words string
@@ -170,7 +171,7 @@ func TestOpen_SaysWhatStandsBetweenPlayersAndGame(t *testing.T) {
 		types.AllocationListening: {0, "listening", 1},
 		types.AllocationOffline:   {0, "eclitunnel run", 1},
 		types.AllocationFailed:    {12, "the reason", 1},
-		types.AllocationPending:   {0, "not served yet", 4},
+		types.AllocationPending:   {0, "still pending", 4},
 	} {
 		p := newPanel(t)
 		p.settle = status
@@ -184,11 +185,11 @@ func TestOpen_SaysWhatStandsBetweenPlayersAndGame(t *testing.T) {
 	m := enrolledAt(t, p, "game.lan")
 	m.run("open", "tcp", "1", "--public-port", "3001", "--host", "192.168.1.5").want(t, 0, "eclitunnel run --allow 192.168.1.5")
 	if o := m.run("open", "tcp", "1", "--public-port", "3002", "--host", "game.lan"); strings.Contains(o.stderr, "allow") {
-		t.Errorf("said %q of a host that is allowed", o.stderr)
+		t.Errorf("warned %q about a host that is allowed", o.stderr)
 	}
 }
 
-func TestOpen_RefusesWhatCannotBe(t *testing.T) {
+func TestOpen_RejectsInvalidArguments(t *testing.T) {
 	m := enrolledAt(t, newPanel(t))
 	for _, args := range [][]string{
 		{}, {"tcp"}, {"sctp", "1"}, {"tcp", "0"}, {"tcp", "65536"}, {"tcp", "x"}, {"tcp", "1", "--public-port=-1"},
@@ -235,7 +236,7 @@ func TestStatus_ShowsTheDevice(t *testing.T) {
 	wantKeys(t, o.stdout, "commit", "go", "platform", "version")
 }
 
-func TestCommands_ActAsTheTokenHandedIn(t *testing.T) {
+func TestCommands_UseTheGivenToken(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	m.run("list").want(t, 6, "not enrolled", "eclitunnel enroll")
 	m.env["ECLITUNNEL_TOKEN"] = p.token
@@ -246,7 +247,7 @@ func TestCommands_ActAsTheTokenHandedIn(t *testing.T) {
 	m.run("list").want(t, 2, "not a device token")
 }
 
-func TestCommands_FailuresHaveTheirCodes(t *testing.T) {
+func TestCommands_FailuresHaveTheirExitCodes(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)
 	for code, c := range map[int]answer{
@@ -276,7 +277,7 @@ func TestCommands_FailuresHaveTheirCodes(t *testing.T) {
 	m.run("--help").want(t, 0, "Exit codes", "ECLITUNNEL_CONFIG", "another agent of this device took over")
 }
 
-func TestRun_EndsWithTheCodeOfItsEnd(t *testing.T) {
+func TestRun_ExitCodeTellsWhyItStopped(t *testing.T) {
 	for code, closeCode := range map[int]int{5: channel.CloseTokenDead, 7: channel.CloseTakenOver} {
 		p := newPanel(t)
 		p.closeCode = closeCode
@@ -294,7 +295,7 @@ func TestRun_EndsWithTheCodeOfItsEnd(t *testing.T) {
 	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "deviceId", "level", "msg", "panel", "time")
 }
 
-// notify is closed once something that contains words has been written.
+// notify closes seen when something that contains words has been written.
 type notify struct {
 	buffer
 	words string
@@ -309,7 +310,7 @@ func (n *notify) Write(p []byte) (int, error) {
 	return n.buffer.Write(p)
 }
 
-func TestRun_StopsCleanlyWhenTold(t *testing.T) {
+func TestRun_StopsCleanlyOnASignal(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -328,7 +329,7 @@ func TestRun_StopsCleanlyWhenTold(t *testing.T) {
 	}
 }
 
-func TestRun_OutlivesWhoeverReadsItsEvents(t *testing.T) {
+func TestRun_SurvivesTheReaderOfItsEvents(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no signals")
 	}
@@ -352,14 +353,11 @@ func TestRun_OutlivesWhoeverReadsItsEvents(t *testing.T) {
 		p.mu.Lock()
 		enough := p.hellos + 3
 		p.mu.Unlock()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		await.Within(t, 20*time.Second, "further connections", func(context.Context) (bool, error) {
 			p.mu.Lock()
-			met := p.hellos >= enough
-			p.mu.Unlock()
-			if met || time.Now().After(deadline) {
-				break
-			}
-		}
+			defer p.mu.Unlock()
+			return p.hellos >= enough, nil
+		})
 		_ = cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v: %v", args, err)
@@ -367,23 +365,23 @@ func TestRun_OutlivesWhoeverReadsItsEvents(t *testing.T) {
 	}
 }
 
-func TestRun_KeepsThePanelsLastWord(t *testing.T) {
+func TestRun_StoresThePanelsLastState(t *testing.T) {
 	p := newPanel(t)
 	p.closeCode = channel.CloseTakenOver
 	m := enrolledAt(t, p)
-	beside := filepath.Join(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]), p.device.String()+".state.json")
+	stored := filepath.Join(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]), p.device.String()+".state.json")
 	m.run("run").want(t, 7)
-	if _, err := os.Stat(beside); err != nil {
+	if _, err := os.Stat(stored); err != nil {
 		t.Error(err)
 	}
 	m.env["ECLITUNNEL_STATE_DIR"] = t.TempDir()
 	m.run("run").want(t, 7)
-	if _, err := os.Stat(filepath.Join(m.env["ECLITUNNEL_STATE_DIR"], filepath.Base(beside))); err != nil {
+	if _, err := os.Stat(filepath.Join(m.env["ECLITUNNEL_STATE_DIR"], filepath.Base(stored))); err != nil {
 		t.Error(err)
 	}
 	p.closeCode = channel.CloseDeleted
 	m.run("run").want(t, 5)
 	if files, err := os.ReadDir(m.env["ECLITUNNEL_STATE_DIR"]); err != nil || len(files) != 0 {
-		t.Errorf("kept of a device that is deleted: %v (%v)", files, err)
+		t.Errorf("files of a deleted device: %v (%v)", files, err)
 	}
 }

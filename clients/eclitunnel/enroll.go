@@ -29,13 +29,12 @@ type enrollCmd struct {
 }
 
 func (*enrollCmd) Help() string {
-	return `Prints a code, waits until an admin of the panel has approved it, and stores the device's token where only this user can read it.
+	return `Prints a code, waits until an admin of the panel has approved it, and stores the device token in a file that only this user can read.
 
-With --token-file it installs a token instead, such as one regenerated on the panel.`
+With --token-file it installs that token instead, for example one that was regenerated on the panel.`
 }
 
-// enrolling and enrolled are what --json prints when the enrollment starts and
-// when it is done.
+// enrolling is what --json prints when the enrollment starts.
 type enrolling struct {
 	Status                  string    `json:"status"` // "pending"
 	UserCode                string    `json:"userCode"`
@@ -44,6 +43,7 @@ type enrolling struct {
 	ExpiresAt               time.Time `json:"expiresAt"`
 }
 
+// enrolled is what --json prints when the enrollment is complete.
 type enrolled struct {
 	Status   string    `json:"status"` // "enrolled"
 	DeviceID uuid.UUID `json:"deviceId"`
@@ -73,9 +73,9 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return fmt.Errorf("%w as %s with %s", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID), old.PanelURL)
 	}
 	if s.Panel == "" {
-		return usagef("the panel's address is missing; give it with --panel")
+		return usagef("the panel's address is missing; set it with --panel")
 	}
-	// Found out later, the token would be lost.
+	// If the file could not be written later, the token would be lost.
 	if err := agent.CheckConfigPath(path); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return cmd.save(a, s, c, path)
 }
 
-// enroll takes this machine through the device flow (RFC 8628).
+// enroll enrolls this machine by the device authorization grant (RFC 8628).
 func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Config, error) {
 	session, err := a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
 	if err != nil {
@@ -104,7 +104,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	}
 	if start.Name == "" {
 		if start.Name, err = os.Hostname(); err != nil {
-			return agent.Config{}, usagef("give this machine a name with --name: %w", err)
+			return agent.Config{}, usagef("cannot get the host name: %w; set a name with --name", err)
 		}
 	}
 	if cmd.Organisation != 0 {
@@ -139,8 +139,8 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	return agent.Config{PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token, Allow: cmd.Allow}, nil
 }
 
-// serverSettings are those given for a tunnel server; nil where none are. A
-// client has none, whatever the environment it shares says.
+// serverSettings returns the settings of a tunnel server, or nil if there are none. They
+// do not apply to a client, which may share its environment variables with a server.
 func (cmd *enrollCmd) serverSettings() (*types.TunnelServerSettings, error) {
 	var settings types.TunnelServerSettings
 	if cmd.Kind != string(types.DeviceKindServer) {
@@ -172,14 +172,14 @@ func (a *app) showCode(s *settings, panel string, e types.Enrollment) error {
 	if s.JSON {
 		return a.printJSON(enrolling{"pending", e.UserCode, e.VerificationURI, e.VerificationURIComplete, e.ExpiresAt})
 	}
-	a.printf("An admin of %s has to let this machine in. Open\n\n    %s\n\nand enter the code\n\n    %s\n",
+	a.printf("An admin of %s must approve this machine. Open\n\n    %s\n\nand enter the code\n\n    %s\n",
 		panel, e.VerificationURI, e.UserCode)
-	a.printf("or open %s\nThe code is good until %s. Waiting ...", e.VerificationURIComplete, e.ExpiresAt.Local().Format(time.TimeOnly))
+	a.printf("or open %s\nThe code is valid until %s. Waiting ...", e.VerificationURIComplete, e.ExpiresAt.Local().Format(time.TimeOnly))
 	return nil
 }
 
-// install keeps a token that was made on the panel, after asking the panel
-// whether it is good.
+// install stores a token that was issued by the panel, after checking with the panel
+// that it is valid.
 func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path string) error {
 	token, err := s.deviceToken(a)
 	if err != nil {
@@ -192,7 +192,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 	c := agent.Config{PanelURL: s.Panel, DeviceID: id, Token: token, Allow: cmd.Allow}
 	old, err := agent.LoadConfig(path)
 	if err == nil && old.DeviceID == id {
-		// A new token for the same device leaves the rest as it was.
+		// A new token for the same device keeps the rest of the configuration.
 		if c.PanelURL == "" {
 			c.PanelURL = old.PanelURL
 		}
@@ -201,7 +201,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w as %s, which is another device than the token's", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID))
+		return fmt.Errorf("%w as %s, and the token is for another device", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID))
 	}
 	client, err := a.client(c.PanelURL, token)
 	if err != nil {
@@ -223,6 +223,6 @@ func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) err
 	if s.JSON {
 		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path})
 	}
-	a.printf("\nEnrolled as %s; kept in %s.\nServe with: eclitunnel run", deviceLabel(c.Name, c.DeviceID), path)
+	a.printf("\nEnrolled as %s. The enrollment is stored in %s.\nStart the agent with: eclitunnel run", deviceLabel(c.Name, c.DeviceID), path)
 	return nil
 }

@@ -16,38 +16,37 @@ const (
 	exitOther = 1
 )
 
-// Errors of this program's own that scripts can tell apart.
+// Errors of this program that have their own exit code or message.
 var (
-	errNeedsSession    = errors.New("the panel does not let this machine enroll; give an admin's or your own session with --session-token-file")
-	errDenied          = errors.New("the enrollment was denied: an admin has deleted it")
-	errAlreadyEnrolled = errors.New("this machine is enrolled already")
-	errNoAllocation    = errors.New("this machine has no such port")
-	errNotServed       = errors.New("players cannot come through yet")
+	errNeedsSession    = errors.New("the panel requires a session to enroll this machine; set one with --session-token-file")
+	errDenied          = errors.New("the enrollment was denied: an admin deleted the device")
+	errAlreadyEnrolled = errors.New("this machine is already enrolled")
+	errNoAllocation    = errors.New("no such port")
+	errNotServed       = errors.New("players cannot join yet")
 )
 
-// outcomes are the exit codes and the errors that lead to each; the first that
-// matches counts.
+// outcomes are the exit codes and their errors. The first match applies.
 var outcomes = []struct {
 	code    int
 	meaning string
 	is      func(error) bool
 }{
-	{exitOK, "done", func(err error) bool { return err == nil }},
-	{2, "the command line cannot be carried out", as[*usageError]},
+	{exitOK, "success", func(err error) bool { return err == nil }},
+	{2, "the command line or a setting is invalid", as[*usageError]},
 	{3, "the panel cannot be reached", as[*tunnel.UnreachableError]},
-	{4, "the enrollment's code has expired", code(types.CodeEnrollmentExpired)},
-	{5, "denied: not allowed, the token is dead, or the device was deleted", denied},
+	{4, "the enrollment has expired", code(types.CodeEnrollmentExpired)},
+	{5, "denied: not permitted, the token is invalid, or the device was deleted", denied},
 	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
 	{7, "another agent of this device took over", final(channel.CloseTakenOver)},
-	{8, "tunnels are switched off on the panel", code(types.CodeFeatureDisabled)},
-	{9, "conflict: the port is taken, or the machine is enrolled already", conflict},
+	{8, "tunnels are disabled on the panel", code(types.CodeFeatureDisabled)},
+	{9, "conflict: the port is taken, or the machine is already enrolled", conflict},
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
-	{11, "there is no such port or device", notFound},
-	{12, "the port is open, but players cannot come through it yet", is(errNotServed)},
-	{exitOther, "anything else", func(error) bool { return true }},
+	{11, "the port or the device does not exist", notFound},
+	{12, "the port was created, but players cannot join yet", is(errNotServed)},
+	{exitOther, "any other error", func(error) bool { return true }},
 }
 
-// exitCode is the exit code of an error.
+// exitCode returns the exit code of an error.
 func exitCode(err error) int {
 	for _, o := range outcomes {
 		if o.is(err) {
@@ -57,7 +56,7 @@ func exitCode(err error) int {
 	return exitOther
 }
 
-// exitCodeHelp lists the exit codes for people.
+// exitCodeHelp returns the list of exit codes for --help.
 func exitCodeHelp() string {
 	var b strings.Builder
 	for _, o := range outcomes {
@@ -66,30 +65,30 @@ func exitCodeHelp() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// explain is an error's message with what a person can do about it.
+// explain returns an error's message and what the user can do about it.
 func explain(err error) string {
 	var stopped *channel.FinalError
 	switch {
 	case interrupted(err):
 		return "interrupted"
 	case as[*usageError](err):
-		return err.Error() + "\nRun \"eclitunnel --help\" for how to use it."
+		return err.Error() + "\nRun \"eclitunnel --help\" for usage."
 	case code(types.CodeEnrollmentExpired)(err):
-		return "the code has expired before it was approved; run \"eclitunnel enroll\" again"
+		return "the code expired before it was approved; run \"eclitunnel enroll\" again"
 	case is(agent.ErrNotEnrolled)(err):
 		return "this machine is not enrolled; run: eclitunnel enroll --panel URL"
 	case is(errAlreadyEnrolled)(err):
-		return err.Error() + "; --force replaces the enrollment"
+		return err.Error() + "; use --force to replace the enrollment"
 	case errors.As(err, &stopped):
 		return explainFinal(stopped)
 	case code(types.CodeUnauthorized)(err) && !errors.Is(err, errNeedsSession):
-		return "the panel does not accept the token: " + err.Error() + "\n" + newTokenHint
+		return "the panel rejected the token: " + err.Error() + "\n" + newTokenHint
 	default:
 		return err.Error()
 	}
 }
 
-const newTokenHint = "Have a new token made on the panel and install it with: eclitunnel enroll --token-file FILE"
+const newTokenHint = "Regenerate the token on the panel and install it with: eclitunnel enroll --token-file FILE"
 
 func explainFinal(e *channel.FinalError) string {
 	reason := ""
@@ -100,9 +99,9 @@ func explainFinal(e *channel.FinalError) string {
 	case channel.CloseDeleted:
 		return "this device was deleted on the panel" + reason + "; enroll again with: eclitunnel enroll --force"
 	case channel.CloseTakenOver:
-		return "another agent of this device has connected and took over" + reason
+		return "another agent of this device has connected and taken over" + reason
 	default:
-		return "this device's token is dead" + reason + "\n" + newTokenHint
+		return "this device's token is no longer valid" + reason + "\n" + newTokenHint
 	}
 }
 

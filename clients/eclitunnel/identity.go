@@ -16,24 +16,24 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// maxSecret bounds a file that holds a token.
+// maxSecret is the largest size of a file with a token, in bytes.
 const maxSecret = 16 << 10
 
-// path is where the config is.
+// path returns the path of the config file.
 func (s *settings) path() (string, error) {
 	if s.Config != "" {
 		return s.Config, nil
 	}
 	path, err := agent.DefaultConfigPath()
 	if err != nil {
-		return "", usagef("%w; say where to keep the enrollment with --config", err)
+		return "", usagef("%w; set the file for the enrollment with --config", err)
 	}
 	return path, nil
 }
 
-// identity returns as which device to act and with which panel: the one
-// enrolled, unless a token is handed in, as containers do. The config is not
-// read then, for it may be another device's.
+// identity returns the device to act as and its panel. They come from the config file,
+// unless a token is given, as for containers; the file is then not read, because it may
+// be of another device.
 func (s *settings) identity(a *app) (agent.Config, error) {
 	token, err := s.deviceToken(a)
 	if err != nil {
@@ -60,13 +60,13 @@ func (s *settings) identity(a *app) (agent.Config, error) {
 	return c, nil
 }
 
-// deviceToken returns the token handed in, or "".
+// deviceToken returns the token from --token-file or the environment, or "".
 func (s *settings) deviceToken(a *app) (string, error) {
 	return a.secret(s.TokenFile, "ECLITUNNEL_TOKEN")
 }
 
-// secret reads a secret from the file, or else from the environment; "" where
-// there is neither.
+// secret reads a secret from the file, or if that is "" from the environment variable. It
+// returns "" if there is neither.
 func (a *app) secret(file, variable string) (string, error) {
 	if file == "" {
 		value, _ := a.env(variable)
@@ -87,15 +87,15 @@ func (a *app) secret(file, variable string) (string, error) {
 	}
 	secret := strings.TrimSpace(string(data))
 	if secret == "" {
-		return "", usagef("%s holds no token", file)
+		return "", usagef("%s contains no token", file)
 	}
 	return secret, nil
 }
 
-// client talks to the panel with this token, which may be "".
+// client returns a client of the panel that sends the token, which may be "".
 func (a *app) client(panel, token string) (*tunnel.Client, error) {
 	if plainText(panel) {
-		a.warnf("warning: %s is not encrypted; whoever is on the way can read the token", panel)
+		a.warnf("warning: the connection to %s is not encrypted; others on the network can read the token", panel)
 	}
 	c, err := tunnel.New(tunnel.Options{
 		PanelURL:  panel,
@@ -109,7 +109,7 @@ func (a *app) client(panel, token string) (*tunnel.Client, error) {
 	return c, nil
 }
 
-// device returns the identity and a client that acts as it.
+// device returns the identity and a client with its token.
 func (s *settings) device(a *app) (agent.Config, *tunnel.Client, error) {
 	c, err := s.identity(a)
 	if err != nil {
@@ -119,8 +119,7 @@ func (s *settings) device(a *app) (agent.Config, *tunnel.Client, error) {
 	return c, client, err
 }
 
-// plainText reports whether traffic to the panel leaves the machine
-// unencrypted.
+// plainText reports whether traffic to the panel leaves this machine unencrypted.
 func plainText(panel string) bool {
 	u, err := url.Parse(panel)
 	if err != nil || u.Scheme != "http" {
@@ -130,7 +129,7 @@ func plainText(panel string) bool {
 	return u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback())
 }
 
-// localAddress is the local end of an allocation.
+// localAddress returns the local target of an allocation.
 func localAddress(a types.Allocation) string {
 	return net.JoinHostPort(a.LocalHost, fmt.Sprint(a.LocalPort))
 }

@@ -34,7 +34,7 @@ func (*listCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return nil
 }
 
-// printAllocations prints a table.
+// printAllocations prints allocations as a table.
 func (a *app) printAllocations(allocations []types.Allocation) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "ID\tPROTOCOL\tPUBLIC ADDRESS\tLOCAL TARGET\tSTATUS\tNAME")
@@ -53,7 +53,7 @@ type closeCmd struct {
 }
 
 func (*closeCmd) Help() string {
-	return `Players on the port are disconnected at once. A port that is open for both TCP and UDP is closed for both.`
+	return `Disconnects the players on the port at once. Given a port number, it closes TCP and UDP on that port.`
 }
 
 // Run implements the command.
@@ -85,7 +85,7 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return nil
 }
 
-// choose finds the allocations that are meant.
+// choose returns the allocations that Target names.
 func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation, error) {
 	number, kind := cmd.Target, ""
 	if before, after, ok := strings.Cut(cmd.Target, ":"); ok {
@@ -93,7 +93,7 @@ func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation,
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 1 || kind != "" && kind != "id" && kind != "port" {
-		return nil, usagef("%q is neither the id of an allocation nor a public port", cmd.Target)
+		return nil, usagef("%q is neither the ID of an allocation nor a public port", cmd.Target)
 	}
 	var byID, byPort []types.Allocation
 	servers := map[string]bool{}
@@ -108,9 +108,9 @@ func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation,
 	}
 	switch {
 	case len(byID) > 0 && len(byPort) > 0 && (len(byPort) > 1 || byPort[0].ID != n):
-		return nil, usagef("%d is the id of one allocation and the port of another; write id:%d or port:%d", n, n, n)
+		return nil, usagef("%d is the ID of one allocation and the port of another; write id:%d or port:%d", n, n, n)
 	case len(servers) > 1:
-		return nil, usagef("port %d is open on several tunnel servers; write the id", n)
+		return nil, usagef("port %d is open on several tunnel servers; use the ID", n)
 	case len(byID) > 0:
 		return byID, nil
 	case len(byPort) > 0:

@@ -14,7 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 )
 
-// machine is a machine with a config directory on which commands are run.
+// machine is a machine with a config directory, on which commands run.
 type machine struct {
 	t     *testing.T
 	env   map[string]string
@@ -31,7 +31,7 @@ func newMachine(t *testing.T) *machine {
 	return &machine{t: t, env: map[string]string{"ECLITUNNEL_CONFIG": filepath.Join(t.TempDir(), "config.json")}}
 }
 
-// enrolledAt is a machine that has enrolled with p.
+// enrolledAt returns a machine that is enrolled with p.
 func enrolledAt(t *testing.T, p *panel, allow ...string) *machine {
 	t.Helper()
 	m := newMachine(t)
@@ -42,7 +42,7 @@ func enrolledAt(t *testing.T, p *panel, allow ...string) *machine {
 	return m
 }
 
-// buffer can be written by an agent's goroutines while a test reads it.
+// buffer is safe for concurrent writes.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -92,12 +92,12 @@ func (o outcome) want(t *testing.T, code int, words ...string) {
 	}
 	for _, w := range words {
 		if !strings.Contains(o.stdout+o.stderr, w) {
-			t.Errorf("%q is not said\nstdout: %s\nstderr: %s", w, o.stdout, o.stderr)
+			t.Errorf("%q is missing from the output\nstdout: %s\nstderr: %s", w, o.stdout, o.stderr)
 		}
 	}
 }
 
-// keys are the fields of a JSON object.
+// keys returns the field names of a JSON object, sorted.
 func keys(t *testing.T, line string) []string {
 	t.Helper()
 	var object map[string]any

@@ -1,5 +1,7 @@
-// Command eclitunnel is the EcliTunnel agent: it enrolls this machine with a
-// panel, opens public ports for its local games, and carries their players.
+// Command eclitunnel is the EcliTunnel agent. It enrolls a machine with a panel, opens
+// public ports for its local game servers, and relays their players' traffic. On a
+// device of kind server it runs a tunnel server. Run eclitunnel --help for its commands,
+// settings and exit codes.
 package main
 
 import (
@@ -16,21 +18,20 @@ var (
 	commit  = "unknown"
 )
 
-// gcPercent is the garbage at which it is collected, in percent of the memory in
-// use. Go's own 100 lets idle players take a tenth more memory or so, and joins a
-// fourteenth less CPU time. GOGC in the environment goes before it.
+// gcPercent is the default of GOGC for this program. Go's default of 100 uses about a
+// tenth more memory for idle players, and a fourteenth less CPU time for joins.
 const gcPercent = 40
 
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	// Go ends a program that writes to a standard output which nobody reads any more:
-	// players would go with whoever watched the agent.
+	// By default, SIGPIPE ends a Go program that writes to a closed standard output.
+	// The agent must outlive the program that reads its output.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal begins an orderly stop; from then on signals do what they do
-	// by default, so that a second one ends the process at once.
+	// The first signal starts an orderly stop. It also restores the default handling of
+	// signals, so that a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
 }

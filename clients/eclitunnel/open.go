@@ -10,7 +10,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// checkInterval is how often open looks whether players can come through.
+// checkInterval is the time between two checks of whether players can join.
 const checkInterval = 250 * time.Millisecond
 
 type openCmd struct {
@@ -25,7 +25,7 @@ type openCmd struct {
 }
 
 func (*openCmd) Help() string {
-	return `Prints the public address. Waits until players can join, the attempt has failed, or the agent turns out not to run.`
+	return `Prints the public address. Waits until players can join, the port has failed, or the panel reports that the agent is offline.`
 }
 
 // Run implements the command.
@@ -89,10 +89,10 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 	return r, nil
 }
 
-// await looks at the allocations until each is decided or the time is over, and
-// returns them as they were last. It counts waits rather than reading a clock.
+// await polls the allocations until none is pending or cmd.Wait has passed, and returns
+// their last state. It counts the waits and reads no clock.
 func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, opened []types.Allocation) ([]types.Allocation, error) {
-	for left := cmd.Wait; left > 0 && undecided(opened); left -= checkInterval {
+	for left := cmd.Wait; left > 0 && anyPending(opened); left -= checkInterval {
 		if err := a.wait(ctx, min(left, checkInterval)); err != nil {
 			return opened, err
 		}
@@ -107,7 +107,7 @@ func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, op
 	return opened, nil
 }
 
-func undecided(allocations []types.Allocation) bool {
+func anyPending(allocations []types.Allocation) bool {
 	for _, a := range allocations {
 		if a.Status == types.AllocationPending {
 			return true
@@ -116,19 +116,19 @@ func undecided(allocations []types.Allocation) bool {
 	return false
 }
 
-// warnAllow says how to permit a local host that this machine's enrollment does
-// not. An agent that runs may permit more, by its own --allow.
+// warnAllow warns if the enrollment does not permit the local host. A running agent may
+// still permit it, by its own --allow.
 func (cmd *openCmd) warnAllow(a *app, c agent.Config) {
 	list, err := agent.ParseAllowList(c.Allow)
 	if err == nil && list.Check(cmd.Host) != nil {
-		a.warnf("%s is not on this machine's allow-list; unless the agent runs with it, start it with: eclitunnel run --allow %s", cmd.Host, cmd.Host)
+		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, start it with: eclitunnel run --allow %s", cmd.Host, cmd.Host)
 	}
 }
 
-// judge tells a person what stands between players and the game.
+// judge tells why players cannot join. It returns an error if a port has failed.
 func (a *app) judge(opened []types.Allocation) error {
 	for _, o := range opened {
-		reason, _ := o.StatusReason.Get() // "" where there is none.
+		reason, _ := o.StatusReason.Get() // "" if there is none.
 		switch o.Status {
 		case types.AllocationFailed:
 			return fmt.Errorf("%w: %s %s: %s", errNotServed, o.Protocol, o.PublicAddress, reason)
@@ -136,7 +136,7 @@ func (a *app) judge(opened []types.Allocation) error {
 			a.warnf("%s %s is offline: %s\nStart the agent with: eclitunnel run", o.Protocol, o.PublicAddress, reason)
 			return nil
 		case types.AllocationPending:
-			a.warnf("%s %s is not served yet; see: eclitunnel list", o.Protocol, o.PublicAddress)
+			a.warnf("%s %s is still pending; check it with: eclitunnel list", o.Protocol, o.PublicAddress)
 			return nil
 		}
 	}

@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// asProgram has the test's binary be the agent's.
+// asProgram, if set in the environment, makes the test binary run as the agent.
 const asProgram = "ECLITUNNEL_TEST_AS_PROGRAM"
 
 const sampleCode = "device-code-secret"
 
-// answer is what the panel answers to a poll or to the creation of an allocation.
+// answer is an answer of the panel.
 type answer struct {
 	status int
 	body   any
@@ -43,23 +43,23 @@ func refusal(status int, code types.ErrorCode) answer {
 	return answer{status, types.Error{Error: code, Message: "The panel says " + string(code) + ".", RequestID: "r1"}}
 }
 
-// panel speaks as much of the contract as the commands need.
+// panel is a fake panel with the operations that the commands use.
 type panel struct {
 	*httptest.Server
 	device uuid.UUID
 	token  string
 
 	mu          sync.Mutex
-	refuse      *answer  // Answers everything, where set.
-	polls       []answer // One each; the last one repeats.
+	refuse      *answer  // If set, the answer to every request.
+	polls       []answer // The answers to polls, in order; the last one repeats.
 	started     types.EnrollmentStart
-	session     string // Authorization of the enrollment's start.
+	session     string // The Authorization header of the enrollment's start.
 	allocations []types.Allocation
-	settle      types.AllocationStatus // What a pending allocation becomes.
-	closeCode   int                    // Ends a control channel after its snapshot.
-	relay       *types.RelayEndpoint   // Of the last hello.
+	settle      types.AllocationStatus // The status of a pending allocation once it is read.
+	closeCode   int                    // If set, closes a control channel after its snapshot.
+	relay       *types.RelayEndpoint   // From the last hello.
 	hellos      int
-	unserved    sync.WaitGroup
+	channels    sync.WaitGroup // Open control channels.
 }
 
 func deviceToken(id uuid.UUID, kind types.DeviceKind) string {
@@ -96,7 +96,7 @@ func newPanel(t *testing.T) *panel {
 		}
 		mux.ServeHTTP(w, r)
 	}))
-	t.Cleanup(p.unserved.Wait)
+	t.Cleanup(p.channels.Wait)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -107,7 +107,7 @@ func reply(w http.ResponseWriter, a answer) {
 	_ = json.NewEncoder(w).Encode(a.body)
 }
 
-// asDevice serves h to the holder of the device's token.
+// asDevice calls h if the request has the device's token.
 func (p *panel) asDevice(h func(*http.Request) answer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -142,7 +142,7 @@ func (p *panel) poll(w http.ResponseWriter, r *http.Request) {
 		a = refusal(404, types.CodeNotFound)
 	}
 	if a.status == 0 {
-		panic(http.ErrAbortHandler) // Away.
+		panic(http.ErrAbortHandler) // Unreachable.
 	}
 	reply(w, a)
 }
@@ -211,10 +211,10 @@ func (p *panel) deleteAllocation(r *http.Request) answer {
 	return answer{200, types.Success{Success: true}}
 }
 
-// control greets an agent and closes with closeCode, where there is one.
+// control serves a control channel, and closes it with closeCode if that is set.
 func (p *panel) control(w http.ResponseWriter, r *http.Request) {
-	p.unserved.Add(1)
-	defer p.unserved.Done()
+	p.channels.Add(1)
+	defer p.channels.Done()
 	upgrader := websocket.Upgrader{}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {

@@ -32,9 +32,9 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints what it serves, and with --json one event per line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects by itself. SIGINT and SIGTERM stop it with exit code 0.
+	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT and SIGTERM stop it with exit code 0.
 
-A device of kind server runs a tunnel server: it accepts players on public ports, and agents on --relay-listen.`
+A device of kind server runs a tunnel server: it accepts players on public ports and agents on --relay-listen.`
 }
 
 // Run implements the command.
@@ -51,7 +51,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 	show := &display{app: a, panel: client.PanelURL(), device: deviceLabel(c.Name, c.DeviceID)}
 	onEvent := show.line
 	if s.JSON {
-		// A reader that went away must not stop the players.
+		// Players must stay connected even if the reader of the events has exited.
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
 	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
@@ -95,9 +95,9 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 	return served.Run(ctx)
 }
 
-// file is where run keeps something of a device, "" where there is no place for
-// it: a container that is handed a token may have no home.
-func (cmd *runCmd) file(s *settings, device uuid.UUID, what string) string {
+// file returns the path of a file that belongs to a device. It returns "" if there is no
+// directory for it: a container that is given a token may have no home directory.
+func (cmd *runCmd) file(s *settings, device uuid.UUID, suffix string) string {
 	dir := cmd.StateDir
 	if dir == "" {
 		path, err := s.path()
@@ -106,28 +106,28 @@ func (cmd *runCmd) file(s *settings, device uuid.UUID, what string) string {
 		}
 		dir = filepath.Dir(path)
 	}
-	// By device, since a token that is handed in may be another device's than the
-	// one enrolled.
-	return filepath.Join(dir, device.String()+"."+what)
+	// The name contains the device, because the token may be of another device than the
+	// enrollment.
+	return filepath.Join(dir, device.String()+"."+suffix)
 }
 
 func logger(w io.Writer, level, format string) *slog.Logger {
-	var least slog.Level
-	if err := least.UnmarshalText([]byte(level)); err != nil {
-		least = slog.LevelWarn // The command line takes no other names.
+	var minimum slog.Level
+	if err := minimum.UnmarshalText([]byte(level)); err != nil {
+		minimum = slog.LevelWarn // The command line accepts no other names.
 	}
-	options := &slog.HandlerOptions{Level: least}
+	options := &slog.HandlerOptions{Level: minimum}
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// display shows events to a person, one a line.
+// display prints events for people, one per line.
 type display struct {
 	app           *app
 	panel, device string
-	lastReason    string // Of the last line about a lost panel.
+	lastReason    string // The reason in the last "not connected" line.
 }
 
 func (d *display) line(e agent.Event) {
@@ -137,10 +137,10 @@ func (d *display) line(e agent.Event) {
 		d.printf("connected to %s as %s", d.panel, d.device)
 	case agent.EventDisconnected, agent.EventSwitchedOff:
 		if e.Reason == d.lastReason {
-			return // It tries every few seconds; once is enough to read it.
+			return // It retries every few seconds; one line is enough.
 		}
 		d.lastReason = e.Reason
-		d.printf("not connected: %s; trying again", e.Reason)
+		d.printf("not connected: %s; retrying", e.Reason)
 	case agent.EventAllocationReady:
 		d.printf("ready   %s", port(e))
 	case agent.EventAllocationFailed:

@@ -10,7 +10,7 @@ import (
 
 type statusCmd struct{}
 
-// status is what --json prints.
+// status is the output of --json.
 type status struct {
 	PanelURL     string             `json:"panelUrl"`
 	PanelVersion string             `json:"panelVersion"`
@@ -59,7 +59,7 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 
 func agentLine(d types.Device) string {
 	if d.Online {
-		version, _ := d.AgentVersion.Get() // "" where it is not known.
+		version, _ := d.AgentVersion.Get() // "" if it is unknown.
 		return "online, version " + version
 	}
 	if seen, err := d.LastSeenAt.Get(); err == nil {

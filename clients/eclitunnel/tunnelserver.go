@@ -7,7 +7,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 )
 
-// tunnelServerFlags are those of run that only tunnel servers have a use for.
+// tunnelServerFlags are the flags of run that apply to tunnel servers only.
 type tunnelServerFlags struct {
 	RelayListen        string `default:":7443" placeholder:"HOST:PORT" help:"Tunnel server: address on which it accepts agents, over TCP and UDP (default: :7443)."`
 	AdvertisedPort     int    `placeholder:"N" help:"Tunnel server: port that agents dial, for TCP and UDP, if it is mapped to --relay-listen (default: that of --relay-listen)."`
@@ -24,24 +24,24 @@ func (f *tunnelServerFlags) serveTunnels(ctx context.Context, a *app, s *setting
 	o.Listen, o.AdvertisedPort, o.BindHost = f.RelayListen, f.AdvertisedPort, f.BindHost
 	o.Certificate = agent.CertificateFiles{Certificate: f.CertificateFile, Key: f.CertificateKeyFile}
 	if o.StateFile == "" {
-		return usagef("there is no config directory; say where to keep the tunnel server's key and state with --state-dir")
+		return usagef("there is no config directory; set a directory for the tunnel server's key and state with --state-dir")
 	}
 	server, err := agent.NewTunnelServer(ctx, o)
 	if err != nil {
 		return err
 	}
 	if !s.JSON {
-		a.printf("taking agents on %s, with the key %s", server.Address(), server.Fingerprint())
+		a.printf("accepting agents on %s, key fingerprint %s", server.Address(), server.Fingerprint())
 	}
 	return server.Run(ctx)
 }
 
 func (f *tunnelServerFlags) check() error {
 	if (f.CertificateFile == "") != (f.CertificateKeyFile == "") {
-		return usagef("--certificate-file and --certificate-key-file are given together or not at all")
+		return usagef("--certificate-file and --certificate-key-file must be set together")
 	}
 	if f.AdvertisedPort < 0 || f.AdvertisedPort > 65535 {
-		return usagef("--advertised-port: %d is not a port", f.AdvertisedPort)
+		return usagef("--advertised-port: %d is not a port number", f.AdvertisedPort)
 	}
 	if f.BindHost != "" {
 		if _, err := netip.ParseAddr(f.BindHost); err != nil {

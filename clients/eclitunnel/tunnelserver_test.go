@@ -11,7 +11,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// tunnelServerAt is a machine that has enrolled with p as a tunnel server.
+// tunnelServerAt returns a machine that is enrolled with p as a tunnel server.
 func tunnelServerAt(t *testing.T, p *panel) *machine {
 	t.Helper()
 	p.token = deviceToken(p.device, types.DeviceKindServer)
@@ -52,11 +52,11 @@ func TestRun_RunsATunnelServer(t *testing.T) {
 	p := newPanel(t)
 	p.closeCode = channel.CloseTakenOver
 	m := tunnelServerAt(t, p)
-	m.run("run", "--advertised-port", "17443").want(t, 7, "taking agents on 127.0.0.1:", "connected to "+p.URL+" as home", "stopped")
+	m.run("run", "--advertised-port", "17443").want(t, 7, "accepting agents on 127.0.0.1:", "connected to "+p.URL+" as home", "stopped")
 	first := p.relay
 	m.run("run", "--json").want(t, 7)
 	if first.Port != 17443 || p.relay.Fingerprint != first.Fingerprint {
-		t.Errorf("it was reached at %+v, then at %+v", first, p.relay)
+		t.Errorf("endpoint %+v, then %+v", first, p.relay)
 	}
 	files, err := os.ReadDir(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]))
 	if err != nil {
@@ -68,11 +68,11 @@ func TestRun_RunsATunnelServer(t *testing.T) {
 		}
 	}
 	if len(files) != 3 { // Config, key and state.
-		t.Errorf("kept %v", files)
+		t.Errorf("stored %v", files)
 	}
 }
 
-func TestRun_TunnelServersEndsHaveTheirCodes(t *testing.T) {
+func TestRun_TunnelServerHasExitCodes(t *testing.T) {
 	p := newPanel(t)
 	p.closeCode = channel.CloseDeleted
 	m := tunnelServerAt(t, p)
@@ -85,12 +85,12 @@ func TestRun_TunnelServersEndsHaveTheirCodes(t *testing.T) {
 	m.run("run", "--certificate-file", "/none", "--certificate-key-file", "/none").want(t, 1, "certificate")
 	m.run("run", "--relay-listen", "127.0.0.1:x").want(t, 1, "listen")
 
-	// A container that is handed a token, and has no home.
+	// A container that is given a token and has no home directory.
 	m.env = map[string]string{"ECLITUNNEL_TOKEN": p.token, "ECLITUNNEL_PANEL": p.URL, "ECLITUNNEL_RELAY_LISTEN": "127.0.0.1:0"}
 	t.Setenv("HOME", "")
 	t.Setenv("XDG_CONFIG_HOME", "")
 	if _, err := agent.DefaultConfigPath(); err == nil {
-		t.Skip("this system finds a home of its own")
+		t.Skip("this system has a config directory without HOME")
 	}
 	m.run("run").want(t, 2, "--state-dir")
 	m.run("run", "--state-dir", t.TempDir()).want(t, 5)
