@@ -5,44 +5,63 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
+
+	"github.com/felixge/httpsnoop"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// accessLog writes a line for each request once it is answered: what changes
-// something at info, the rest at debug. The path is logged without its query,
-// which holds device codes; headers, which hold tokens, not at all. How long each
-// took goes to latency, whatever is logged.
+// accessLog logs each request once it has been answered: at debug level if its
+// method is GET or HEAD, at info level otherwise. It logs the path without the
+// query, which holds device codes, and no headers, which hold tokens. It records
+// the duration of every request in latency, whatever the log level.
 func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		level := slog.LevelDebug
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			level = slog.LevelInfo
 		}
-		started := time.Now()
-		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
-		ctx, who := auth.Recording(r.Context())
+		ctx, caller := auth.Recording(r.Context())
 		ctx, operation := validate.Recording(ctx)
+		response := httpsnoop.Metrics{Code: http.StatusOK}
+		// Deferred, because a handler that panics has been answered too.
 		defer func() {
-			took := time.Since(started)
-			latency.observe(*operation, recorder.status, took)
+			latency.observe(*operation, response.Code, response.Duration)
 			logger.LogAttrs(ctx, level, "request",
 				slog.String("requestId", w.Header().Get(problem.RequestIDHeader)),
 				slog.String("method", r.Method),
 				slog.String("path", r.URL.Path),
-				slog.Int("status", recorder.status),
-				slog.Duration("duration", took),
-				callerAttr(who))
+				slog.Int("status", response.Code),
+				slog.Duration("duration", response.Duration),
+				callerAttr(caller))
 		}()
-		next.ServeHTTP(recorder, r.WithContext(ctx))
+		response.CaptureMetrics(recordUpgrade(w, &response.Code), func(w http.ResponseWriter) {
+			next.ServeHTTP(w, r.WithContext(ctx))
+		})
 	})
 }
 
-// callerAttr names who made a request; an empty attribute, which is not printed,
-// where that is nobody known.
+// recordUpgrade returns w with a Hijack method that sets status to 101. A
+// WebSocket upgrade writes its status line to the hijacked connection itself, so
+// w never sees it.
+func recordUpgrade(w http.ResponseWriter, status *int) http.ResponseWriter {
+	return httpsnoop.Wrap(w, httpsnoop.Hooks{
+		Hijack: func(hijack httpsnoop.HijackFunc) httpsnoop.HijackFunc {
+			return func() (net.Conn, *bufio.ReadWriter, error) {
+				conn, buffered, err := hijack()
+				if err == nil {
+					*status = http.StatusSwitchingProtocols
+				}
+				return conn, buffered, err
+			}
+		},
+	})
+}
+
+// callerAttr identifies the caller of a request. It returns an empty attribute,
+// which handlers omit, for an anonymous caller.
 func callerAttr(p *auth.Principal) slog.Attr {
 	switch p.Kind() {
 	case auth.KindUser:
@@ -52,24 +71,4 @@ func callerAttr(p *auth.Principal) slog.Attr {
 	default:
 		return slog.Attr{}
 	}
-}
-
-// statusRecorder remembers the status of an answer.
-type statusRecorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusRecorder) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets http.ResponseController find deadlines and flushing.
-func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Hijack is what a WebSocket's upgrade asks for by its interface.
-func (w *statusRecorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	w.status = http.StatusSwitchingProtocols
-	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
