@@ -6,115 +6,105 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// maxDepth bounds how deep arrays and objects nest; the contract needs three.
+// maxDepth is the maximum nesting depth of arrays and objects. The contract needs
+// three levels.
 const maxDepth = 32
 
-// parseJSON reads exactly one JSON value. Beyond what encoding/json refuses, it
-// refuses an object that has a name twice (two readers could take different
-// ones), NUL in strings, and anything behind the value. An error names the field
-// at which it was found, "body" outside any.
+// parseJSON parses text, which must be exactly one JSON value, into the types of
+// encoding/json with numbers as json.Number.
+//
+// It is stricter than encoding/json: it rejects invalid UTF-8, objects with a
+// duplicate name (two parsers may disagree on which value counts), NUL in
+// strings, and nesting beyond maxDepth. The error is a *problem.Error that names
+// the field in which the fault lies, or "body" for a fault outside any field.
 func parseJSON(text []byte) (any, error) {
-	if !utf8.Valid(text) {
-		return nil, problem.Invalid(problem.Field("body", "must be UTF-8"))
-	}
-	p := parser{decoder: json.NewDecoder(bytes.NewReader(text))}
-	p.decoder.UseNumber()
-	value, err := p.value("", 0)
-	if err != nil {
+	if err := checkSyntax(text); err != nil {
 		return nil, err
 	}
-	if _, err := p.decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, problem.Invalid(problem.Field("body", "has something behind the JSON value"))
-	}
-	// The token stream is laxer than the grammar about separators.
-	if !json.Valid(text) {
-		return nil, p.malformed("")
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		// Two parsers that disagree would be a bug in one of them.
+		return nil, problem.Internal(fmt.Errorf("decode checked JSON: %w", err))
 	}
 	return value, nil
 }
 
-type parser struct {
-	decoder *json.Decoder
-}
-
-func (p *parser) value(field string, depth int) (any, error) {
-	token, err := p.decoder.Token()
-	if err != nil {
-		return nil, p.malformed(field)
+// checkSyntax makes the checks that parseJSON promises.
+func checkSyntax(text []byte) error {
+	if !utf8.Valid(text) {
+		return invalid("", "must be UTF-8")
 	}
-	switch token := token.(type) {
-	case json.Delim:
-		if depth == maxDepth {
-			return nil, problem.Invalid(problem.Field(field, "is nested too deeply"))
-		}
-		if token == '{' {
-			return p.object(field, depth+1)
-		}
-		return p.array(field, depth+1)
-	case string:
-		return token, checkString(field, token)
-	default:
-		return token, nil
-	}
-}
-
-func (p *parser) object(field string, depth int) (any, error) {
-	object := map[string]any{}
-	for p.decoder.More() {
-		token, err := p.decoder.Token()
-		name, ok := token.(string)
-		if err != nil || !ok {
-			return nil, p.malformed(field)
-		}
-		if err := checkString(field, name); err != nil {
-			return nil, err
-		}
-		member := join(field, name)
-		if _, twice := object[name]; twice {
-			return nil, problem.Invalid(problem.Field(member, "is given more than once"))
-		}
-		if object[name], err = p.value(member, depth); err != nil {
-			return nil, err
-		}
-	}
-	return object, p.end(field)
-}
-
-func (p *parser) array(field string, depth int) (any, error) {
-	array := []any{}
-	for p.decoder.More() {
-		element, err := p.value(join(field, strconv.Itoa(len(array))), depth)
+	// AllowInvalidUTF8 is for escaped lone surrogates, such as "\ud800", which
+	// encoding/json decodes to U+FFFD.
+	decoder := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true))
+	for first := true; first || decoder.StackDepth() > 0; first = false {
+		token, err := decoder.ReadToken()
 		if err != nil {
-			return nil, err
+			return syntaxError(err, decoder.InputOffset())
 		}
-		array = append(array, element)
+		if decoder.StackDepth() > maxDepth {
+			return invalid(field(decoder.StackPointer()), "is nested too deeply")
+		}
+		if token.Kind() == jsontext.KindString && !clean(token.String()) {
+			pointer := decoder.StackPointer()
+			if isName(decoder) {
+				pointer = pointer.Parent()
+			}
+			return invalid(field(pointer), unclean)
+		}
 	}
-	return array, p.end(field)
-}
-
-// end takes the closing bracket.
-func (p *parser) end(field string) error {
-	if _, err := p.decoder.Token(); err != nil {
-		return p.malformed(field)
-	}
-	return nil
-}
-
-func (p *parser) malformed(field string) error {
-	return problem.Invalid(problem.Field(field, fmt.Sprintf("is not well-formed JSON, at byte %d", p.decoder.InputOffset())))
-}
-
-func checkString(field, s string) error {
-	if !clean(s) {
-		return problem.Invalid(problem.Field(field, unclean))
+	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
+		return invalid("", "has something behind the JSON value")
 	}
 	return nil
+}
+
+// isName reports whether the string that decoder read last is the name of an
+// object's member.
+func isName(decoder *jsontext.Decoder) bool {
+	kind, length := decoder.StackIndex(decoder.StackDepth())
+	return kind == jsontext.KindBeginObject && length%2 == 1
+}
+
+// syntaxError translates an error of jsontext. The offset, in bytes, is used where
+// the error has none.
+func syntaxError(err error, offset int64) error {
+	var syntactic *jsontext.SyntacticError
+	if !errors.As(err, &syntactic) {
+		return malformed("", offset)
+	}
+	name := field(syntactic.JSONPointer)
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		return invalid(name, "is given more than once")
+	}
+	return malformed(name, syntactic.ByteOffset)
+}
+
+func malformed(field string, offset int64) error {
+	return invalid(field, fmt.Sprintf("is not well-formed JSON, at byte %d", offset))
+}
+
+func invalid(field, message string) error {
+	return problem.Invalid(problem.Field(field, message))
+}
+
+// field returns the path of a JSON pointer as an error's details show it:
+// "options.proxyProtocol" for "/options/proxyProtocol".
+func field(pointer jsontext.Pointer) string {
+	path := ""
+	for name := range pointer.Tokens() {
+		path = join(path, name)
+	}
+	return path
 }
 
 // join appends a member's name or an element's index to the path of its parent.
