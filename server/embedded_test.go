@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/client"
@@ -121,6 +123,23 @@ func embedded(t *testing.T, admin *client.ClientWithResponses) types.Device {
 		return false
 	})
 	return found
+}
+
+func TestTunnelServer_ReachesThePanelWhereverItListens(t *testing.T) {
+	certFile, keyFile, _ := certify(t)
+	for name, change := range map[string]func(*server.Options){
+		"every address":                             func(o *server.Options) { o.Listen = ":0" },
+		"a certificate without its host name":       func(o *server.Options) { o.Listen, o.TLSCertFile, o.TLSKeyFile = ":0", certFile, keyFile },
+		"a public URL that nothing here listens on": func(o *server.Options) { o.PublicURL = &url.URL{Scheme: "https", Host: "panel.invalid"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			registry := prometheus.NewPedanticRegistry()
+			servertest.Start(t, func(o *server.Options) { o.Metrics = registry }, change)
+			controltest.Eventually(t, "tunnel server online", func() bool {
+				return series(t, registry)[`panel_devices_online{kind="server"}`] == 1
+			})
+		})
+	}
 }
 
 func TestTunnelServer_SurvivesWhatIsDoneToItsDevice(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -70,34 +69,33 @@ func localURL(address net.Addr, secure bool) *url.URL {
 	return u
 }
 
-// accept answers requests on the network and in memory from now on: as
-// routesSoFar does until there are the panel's own. Channels are hijacked
-// connections, which the HTTP server forgets: the hub ends those.
+// accept starts the HTTP server. It answers with startingRoutes until serve installs
+// the panel's own routes. The HTTP server forgets hijacked connections, such as
+// control channels: the hub closes those.
 func (s *Server) accept(life context.Context) {
 	s.http = s.newHTTP(life)
-	starting := routesSoFar(s.logger)
+	starting := startingRoutes(s.logger)
 	s.routes.Store(&starting)
-	var group sync.WaitGroup
-	accept := func(serve func() error) {
-		group.Go(func() {
-			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
-				s.fail(fmt.Errorf("serve HTTP: %w", err))
-			}
-		})
-	}
-	accept(func() error { return s.http.Serve(s.memory) })
-	accept(func() error {
-		if s.tls != nil {
-			return s.http.ServeTLS(s.listener, "", "")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.serveListener(); !errors.Is(err, http.ErrServerClosed) {
+			s.fail(fmt.Errorf("serve HTTP: %w", err))
 		}
-		return s.http.Serve(s.listener)
-	})
+	}()
 	s.started("listener", func(context.Context) error {
-		// Where the start went on, serve's part has done this already.
+		// After a complete start, the part of serve has shut the server down already.
 		err := s.http.Close()
-		group.Wait()
+		<-ended
 		return err
 	})
+}
+
+func (s *Server) serveListener() error {
+	if s.tls != nil {
+		return s.http.ServeTLS(s.listener, "", "")
+	}
+	return s.http.Serve(s.listener)
 }
 
 func (s *Server) newHTTP(life context.Context) *http.Server {
@@ -115,10 +113,10 @@ func (s *Server) newHTTP(life context.Context) *http.Server {
 	}
 }
 
-// routesSoFar answers while the panel starts, which may take as long as the
+// startingRoutes answers while the panel starts, which may take as long as the
 // database is away or migrated: whoever probes hears at once that it is alive and
 // not ready, and the rest to come back.
-func routesSoFar(logger *slog.Logger) http.Handler {
+func startingRoutes(logger *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -51,7 +51,7 @@ func dial(t *testing.T, address string) net.Conn {
 }
 
 func TestHTTP_ACallerWhoHoldsBackTheBodyIsAnsweredAndLetGo(t *testing.T) {
-	starting := routesSoFar(slog.New(slog.DiscardHandler))
+	starting := startingRoutes(slog.New(slog.DiscardHandler))
 	conn := dial(t, serving(t, starting, func(s *http.Server) {
 		if s.ReadTimeout == 0 {
 			t.Error("a request may last for ever")

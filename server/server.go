@@ -32,7 +32,6 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	routes   atomic.Pointer[http.Handler] // Those in force.
-	memory   *memoryListener              // Where the embedded tunnel server dials.
 	tls      *tls.Config                  // nil serves HTTP.
 	url      *url.URL                     // Where people and agents reach the panel.
 	host     string                       // Where players reach tunnel servers.
@@ -63,7 +62,6 @@ func New(opts Options) (*Server, error) {
 		opts:    opts,
 		logger:  opts.Logger,
 		latency: newLatency(),
-		memory:  newMemoryListener(),
 		failed:  make(chan error, 1),
 		ready:   make(chan struct{}),
 	}, nil

@@ -2,13 +2,10 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"runtime"
 	"time"
 
@@ -16,15 +13,12 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/db"
-	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
 )
 
 const (
-	// dialTimeout bounds the handshake of the embedded tunnel server's channel.
-	dialTimeout = 10 * time.Second
 	// onlineTimeout bounds the wait for it when the panel starts, which may go on
 	// without.
 	onlineTimeout = 5 * time.Second
@@ -158,54 +152,6 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 		return errors.Join(err, t.listener.Close())
 	}
 	return server.Run(ctx)
-}
-
-// dial opens the control channel with a token made for the purpose, so that
-// nothing that could be stolen is stored.
-func (t *tunnelServer) dial(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
-	conn, err := t.connect(ctx, id)
-	select {
-	case t.dialled <- err:
-	default:
-	}
-	return conn, err
-}
-
-func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
-	device, err := t.enroll(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if device.ID != id {
-		return nil, &channel.FinalError{Code: channel.CloseDeleted, Reason: "the device is deleted"}
-	}
-	token, err := t.panel.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
-	if err != nil {
-		return nil, err
-	}
-	dialer := websocket.Dialer{NetDialContext: t.panel.memory.DialContext, HandshakeTimeout: dialTimeout}
-	conn, resp, err := dialer.DialContext(ctx, "ws://panel/api/tunnel/ws", http.Header{"Authorization": {"Bearer " + token}})
-	if err == nil {
-		return conn, nil
-	}
-	if resp == nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return nil, refusal(resp)
-}
-
-// refusal is the error that the panel answered a handshake with.
-func refusal(resp *http.Response) error {
-	var body types.Error
-	// gorilla hands over at most the first kilobyte of the body.
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&body); err != nil {
-		return fmt.Errorf("the panel answered %s", resp.Status)
-	}
-	if body.Error == types.CodeFeatureDisabled {
-		return channel.ErrFeatureOff
-	}
-	return fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message)
 }
 
 // awaitOnline returns once the tunnel server has a channel of a later generation,

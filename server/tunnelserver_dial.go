@@ -1,0 +1,103 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
+)
+
+// dialTimeout bounds the TLS and WebSocket handshakes of the control channel.
+const dialTimeout = 10 * time.Second
+
+// dial opens the tunnel server's control channel with a token issued for it, so
+// that no token is stored. It reports the outcome of the first attempt to
+// awaitOnline.
+func (t *tunnelServer) dial(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
+	conn, err := t.connect(ctx, id)
+	select {
+	case t.dialled <- err:
+	default:
+	}
+	return conn, err
+}
+
+func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
+	device, err := t.enroll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if device.ID != id {
+		return nil, &channel.FinalError{Code: channel.CloseDeleted, Reason: "the device is deleted"}
+	}
+	token, err := t.panel.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
+	if err != nil {
+		return nil, err
+	}
+	dialer, url := t.panelListener()
+	conn, resp, err := dialer.DialContext(ctx, url, http.Header{"Authorization": {"Bearer " + token}})
+	if err == nil {
+		return conn, nil
+	}
+	if resp == nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return nil, refusal(resp)
+}
+
+// panelListener returns a dialer for the panel's own HTTP listener, and the URL of
+// the control channel there. The public URL will not do: it may lead to a proxy,
+// or nowhere from this machine.
+func (t *tunnelServer) panelListener() (dialer *websocket.Dialer, url string) {
+	// Without a Proxy function it ignores the environment's HTTP proxy.
+	dialer = &websocket.Dialer{HandshakeTimeout: dialTimeout}
+	config := t.panel.tls
+	u := localURL(t.panel.listener.Addr(), config != nil)
+	u.Scheme, u.Path = "ws", "/api/tunnel/ws"
+	if config != nil {
+		u.Scheme = "wss"
+		dialer.TLSClientConfig = pinned(config.Certificates[0])
+	}
+	return dialer, u.String()
+}
+
+// pinned returns a TLS configuration that accepts certificate and no other. The
+// panel's certificate names the host of the public URL, not the listener's
+// address.
+func pinned(certificate tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // VerifyConnection takes its place.
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if !bytes.Equal(state.PeerCertificates[0].Raw, certificate.Certificate[0]) {
+				return errors.New("the listener's certificate is not the panel's")
+			}
+			return nil
+		},
+	}
+}
+
+// refusal returns the error in the panel's answer to a handshake.
+func refusal(resp *http.Response) error {
+	var body types.Error
+	// gorilla keeps at most the first kilobyte of the body.
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&body); err != nil {
+		return fmt.Errorf("the panel answered %s", resp.Status)
+	}
+	if body.Error == types.CodeFeatureDisabled {
+		return channel.ErrFeatureOff
+	}
+	return fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message)
+}
