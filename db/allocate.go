@@ -48,11 +48,11 @@ type NewAllocation struct {
 // server is to be chosen and none may be.
 func (d *DB) CreateAllocations(ctx context.Context, wish NewAllocation) ([]Allocation, error) {
 	var allocations []Allocation
-	err := d.contend(ctx, func(tx *sqlx.Tx) error {
+	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		if err := requireClient(ctx, tx, wish.DeviceID); err != nil {
 			return err
 		}
-		at, err := choosePlace(ctx, tx, placeWish{
+		at, err := choosePlacement(ctx, tx, placementRequest{
 			device: wish.DeviceID, server: wish.ServerID, onCordoned: wish.OnCordoned,
 			protocols: wish.Protocols, port: wish.Port,
 		})
@@ -73,15 +73,15 @@ func (d *DB) CreateAllocations(ctx context.Context, wish NewAllocation) ([]Alloc
 	return allocations, wrap(err, "allocate port")
 }
 
-// errCollided means that what was chosen was taken before it was written.
-var errCollided = errors.New("what was chosen was taken meanwhile")
+// errLostRace means that what was chosen was taken before it was written.
+var errLostRace = errors.New("what was chosen was taken meanwhile")
 
 // contend runs fn in a transaction, and again for as long as others are faster: fn returns
-// errCollided then.
-func (d *DB) contend(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+// errLostRace then.
+func (d *DB) retryOnConflict(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := d.tx(ctx, fn)
-		switch collided := errors.Is(err, errCollided); {
+		switch collided := errors.Is(err, errLostRace); {
 		case collided && attempt < portAttempts:
 		case collided:
 			return fmt.Errorf("lost %d times: %w", attempt, ErrNoPorts)
@@ -106,8 +106,8 @@ func requireClient(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
 	return nil
 }
 
-// placeWish says what is to be placed, and where it may be.
-type placeWish struct {
+// placementRequest says what is to be placed, and where it may be.
+type placementRequest struct {
 	device     uuid.UUID
 	server     *uuid.UUID // nil: the best.
 	onCordoned bool       // server may be cordoned.
@@ -127,7 +127,7 @@ type place struct {
 // lost is what an error of writing an allocation to a place means.
 func (p place) lost(err error) error {
 	if errors.Is(translate(err), ErrPortTaken) && !p.asked {
-		return errCollided
+		return errLostRace
 	}
 	return err
 }
@@ -144,22 +144,22 @@ const portFree = `d.relay_port <> %[1]s AND NOT EXISTS (SELECT 1 FROM allocation
 // freePorts are the ports of the range of tunnel server d that are free in all protocols of $2.
 var freePorts = `FROM generate_series(d.port_first, d.port_last) AS p WHERE p > 0 AND ` + fmt.Sprintf(portFree, "p")
 
-// choosePlace finds where the wish may be granted, and keeps the tunnel server as it is, uncordoned
+// choosePlacement finds where the wish may be granted, and keeps the tunnel server as it is, uncordoned
 // for one, until tx ends.
-func choosePlace(ctx context.Context, tx *sqlx.Tx, wish placeWish) (place, error) {
-	server, err := settleServer(ctx, tx, wish)
+func choosePlacement(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (place, error) {
+	server, err := reserveServer(ctx, tx, wish)
 	if err != nil {
 		return place{}, err
 	}
 	port, err := choosePort(ctx, tx, server, wish)
 	if errors.Is(err, ErrNoPorts) && wish.server == nil {
-		return place{}, errCollided // Its last one went meanwhile; another may have some.
+		return place{}, errLostRace // Its last one went meanwhile; another may have some.
 	}
 	return place{server: server, port: port, asked: wish.server != nil && wish.port != 0}, err
 }
 
-// settleServer is the half of choosePlace that finds the tunnel server and keeps it.
-func settleServer(ctx context.Context, tx *sqlx.Tx, wish placeWish) (uuid.UUID, error) {
+// reserveServer is the half of choosePlacement that finds the tunnel server and keeps it.
+func reserveServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid.UUID, error) {
 	if wish.server != nil {
 		return *wish.server, lockServer(ctx, tx, wish, *wish.server)
 	}
@@ -169,13 +169,13 @@ func settleServer(ctx context.Context, tx *sqlx.Tx, wish placeWish) (uuid.UUID, 
 	}
 	err = lockServer(ctx, tx, wish, server)
 	if errors.Is(err, ErrConflict) || errors.Is(translate(err), ErrNotFound) {
-		return uuid.Nil, errCollided // It was cordoned or deleted meanwhile.
+		return uuid.Nil, errLostRace // It was cordoned or deleted meanwhile.
 	}
 	return server, err
 }
 
 // choosePort is the other half, which finds a port.
-func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, wish placeWish) (int, error) {
+func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, wish placementRequest) (int, error) {
 	if wish.port != 0 {
 		return wish.port, nil
 	}
@@ -197,7 +197,7 @@ func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, wish placeWi
 }
 
 // lockServer checks that the tunnel server may take the wish, and keeps it so until tx ends.
-func lockServer(ctx context.Context, tx *sqlx.Tx, wish placeWish, id uuid.UUID) error {
+func lockServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest, id uuid.UUID) error {
 	var server struct {
 		Cordoned bool `db:"cordoned"`
 		Draining bool `db:"draining"`
@@ -224,7 +224,7 @@ func lockServer(ctx context.Context, tx *sqlx.Tx, wish placeWish, id uuid.UUID) 
 }
 
 // chooseServer finds the best tunnel server for a wish: see [DB.CreateAllocations].
-func chooseServer(ctx context.Context, tx *sqlx.Tx, wish placeWish) (uuid.UUID, error) {
+func chooseServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid.UUID, error) {
 	var servers []struct {
 		ID   uuid.UUID `db:"id"`
 		Free bool      `db:"free"`

@@ -89,7 +89,7 @@ type AllocationPatch struct {
 // [ErrPortTaken] where the new port belongs to another, and where it moves the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
-	err := d.contend(ctx, func(tx *sqlx.Tx) error {
+	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		port := patch.Port
 		if patch.Move != nil {
 			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)

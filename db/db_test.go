@@ -136,7 +136,7 @@ func TestDB_StaysWithNoServerThatTakesNoWrites(t *testing.T) {
 		check(t, err)
 	}
 	write := func() error {
-		_, err := d.Hit(t.Context(), "key", 1, time.Minute, noon)
+		_, err := d.Take(t.Context(), "key", 1, time.Minute, noon)
 		return err
 	}
 

@@ -14,11 +14,11 @@ import (
 // longest is longer than any drain may last.
 const longest = 366 * 24 * time.Hour
 
-// drainBatch bounds what one [DB.TendDrains] moves, so that it ends.
+// drainBatch bounds what one [DB.AdvanceDrains] moves, so that it ends.
 const drainBatch = 200
 
 // DrainServer cordons a tunnel server in scope and has it take no new players, and those who play
-// leave within limit. With move its allocations are to go elsewhere first, which [DB.TendDrains] does.
+// leave within limit. With move its allocations are to go elsewhere first, which [DB.AdvanceDrains] does.
 // It returns [ErrConflict] where the device is no approved tunnel server.
 func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit time.Duration, move bool) (Device, error) {
 	var device Device
@@ -81,7 +81,7 @@ func refill(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) error {
 }
 
 // Drained says that a tunnel server has found no player left on a port that drains.
-type Drained struct {
+type DrainedPort struct {
 	// AllocationID is what the port is for, or was before that moved away.
 	AllocationID int64
 	// Until is when it was to end. A later drain is another.
@@ -90,7 +90,7 @@ type Drained struct {
 
 // SaveDrained frees ports on which no player is left, and notifies those concerned. What is not true
 // any more is ignored.
-func (d *DB) SaveDrained(ctx context.Context, serverID uuid.UUID, ports []Drained) error {
+func (d *DB) SaveDrained(ctx context.Context, serverID uuid.UUID, ports []DrainedPort) error {
 	ids := make([]int64, len(ports))
 	untils := make([]time.Time, len(ports))
 	for i, port := range ports {
@@ -134,11 +134,11 @@ func (d *DB) SavePlayers(ctx context.Context, serverID uuid.UUID, players int) e
 	return wrap(err, "save players of server %s", serverID)
 }
 
-// TendDrains does what draining has come to: it ends what has had its time, closes old ports that have
+// AdvanceDrains does what draining has come to: it ends what has had its time, closes old ports that have
 // been held open for long enough, and moves the allocations of tunnel servers that are to be rid of
 // them. It is called again and again, on any replica: what one is at, another leaves alone. It reports
 // whether there is more to do at once.
-func (d *DB) TendDrains(ctx context.Context) (more bool, err error) {
+func (d *DB) AdvanceDrains(ctx context.Context) (more bool, err error) {
 	var due bool
 	// Nothing drains most of the time, and then this is all.
 	err = d.pool.GetContext(ctx, &due,
@@ -233,7 +233,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 
 // moveAway moves an allocation, with its group, from a tunnel server that drains to the best one.
 func (d *DB) moveAway(ctx context.Context, id int64) error {
-	return d.contend(ctx, func(tx *sqlx.Tx) error {
+	return d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil // Deleted.
@@ -247,7 +247,7 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 			return err // Moved by another, or back in service.
 		}
 		// The server's own limit is what ends it.
-		return g.move(ctx, tx, placeWish{device: g.DeviceID, protocols: g.Protocols, rather: g.Port}, longest)
+		return g.move(ctx, tx, placementRequest{device: g.DeviceID, protocols: g.Protocols, rather: g.Port}, longest)
 	})
 }
 

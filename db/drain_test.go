@@ -39,7 +39,7 @@ func TestDrain_IsSeenToItsEndAndBack(t *testing.T) {
 	}
 	// One by one the ports drain, and close.
 	for i, a := range made {
-		check(t, d.SaveDrained(t.Context(), server.ID, []db.Drained{{AllocationID: a.ID, Until: until}}))
+		check(t, d.SaveDrained(t.Context(), server.ID, []db.DrainedPort{{AllocationID: a.ID, Until: until}}))
 		if left := len(ports(t, d, server.ID)); left != 1-i {
 			t.Errorf("%d ports are left", left)
 		}

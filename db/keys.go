@@ -15,13 +15,13 @@ const (
 	// KeyLead is how long a key is published before it signs. Replicas and tunnel servers hear of it
 	// within a second; the rest is for those that a rolling upgrade has not reached yet.
 	KeyLead = 24 * time.Hour
-	// KeyNews is how long a tunnel server may take to hear of a key while it is connected.
-	KeyNews = time.Minute
-	// keyLinger is how long after its last use a key verifies tickets: they live for a day and are
+	// KeyPropagation is how long a tunnel server may take to hear of a key while it is connected.
+	KeyPropagation = time.Minute
+	// keyRetirementDelay is how long after its last use a key verifies tickets: they live for a day and are
 	// renewed every half, by which time a replica has seen that a newer key will do.
-	keyLinger = 48 * time.Hour
-	// keyMemory is how long a retired key is kept at least; no session lives as long.
-	keyMemory = 31 * 24 * time.Hour
+	keyRetirementDelay = 48 * time.Hour
+	// retiredKeyRetention is how long a retired key is kept at least; no session lives as long.
+	retiredKeyRetention = 31 * 24 * time.Hour
 )
 
 // SigningKey is an Ed25519 key that the panel signs tokens with. Its times are those of the
@@ -117,7 +117,7 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 			AND NOT EXISTS (SELECT 1 FROM devices d LEFT JOIN replicas r ON r.id = d.replica_id
 				WHERE d.kind = 'server' AND d.relay_port <> 0
 				AND greatest(d.last_seen_at, r.renewed_at) < n.created_at + $1 * interval '1 second'))`,
-		KeyNews.Seconds())
+		KeyPropagation.Seconds())
 	if err != nil {
 		return changes, err
 	}
@@ -126,7 +126,7 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 		WHERE k.retired_at IS NULL AND k.needed_at < now() - $1 * interval '1 second' AND EXISTS (
 			SELECT 1 FROM signing_keys n
 			WHERE n.signs_from > k.signs_from AND n.signs_from < now() - $1 * interval '1 second')
-		RETURNING k.id`, keyLinger.Seconds())
+		RETURNING k.id`, keyRetirementDelay.Seconds())
 	if err != nil {
 		return changes, err
 	}
@@ -135,7 +135,7 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 		`DELETE FROM signing_keys k WHERE k.retired_at < now() - $1 * interval '1 second' AND NOT EXISTS (
 			SELECT 1 FROM devices d WHERE d.token_version > 0
 			AND (d.token_key = k.id OR d.token_key_version IS DISTINCT FROM d.token_version))
-		RETURNING id`, keyMemory.Seconds())
+		RETURNING id`, retiredKeyRetention.Seconds())
 	if err != nil || changes.none() {
 		return changes, err
 	}

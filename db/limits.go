@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Hit counts one attempt under key. The first opens a window; up to limit are allowed until it
-// ends. It returns 0 when this one is allowed and counted, otherwise how long until the window
-// ends. All replicas count together.
-func (d *DB) Hit(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (retryAfter time.Duration, err error) {
+// Take counts one attempt under key. The first attempt opens a window, within which up to limit
+// attempts are allowed. Take returns 0 if the attempt is allowed, otherwise the time until the
+// window ends. The count is shared by all replicas.
+func (d *DB) Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (retryAfter time.Duration, err error) {
 	now = stamp(now)
 	var row struct {
 		Hits     int64     `db:"hits"`
 		ResetsAt time.Time `db:"resets_at"`
 	}
-	// Refused attempts stay one above the limit, so that Hits tells allowed from refused and the
-	// number cannot overflow.
+	// Rejected attempts leave the count at one above the limit, which distinguishes them from
+	// allowed ones and keeps the count from overflowing.
 	err = d.pool.GetContext(ctx, &row,
 		`INSERT INTO rate_limits AS l (key, hits, resets_at) VALUES ($1, 1, $2)
 		ON CONFLICT (key) DO UPDATE SET
@@ -32,14 +32,14 @@ func (d *DB) Hit(ctx context.Context, key string, limit int, window time.Duratio
 	return row.ResetsAt.Sub(now), nil
 }
 
-// Forgive forgets the attempts under key.
-func (d *DB) Forgive(ctx context.Context, key string) error {
+// Reset deletes the attempts under key.
+func (d *DB) Reset(ctx context.Context, key string) error {
 	_, err := d.pool.ExecContext(ctx, `DELETE FROM rate_limits WHERE key = $1`, key)
-	return wrap(err, "forgive attempts")
+	return wrap(err, "reset attempts")
 }
 
-// TakeBack takes back one attempt under key that [DB.Hit] allowed; the others stay counted.
-func (d *DB) TakeBack(ctx context.Context, key string) error {
+// Refund uncounts one attempt under key that [DB.Take] allowed. The others stay counted.
+func (d *DB) Refund(ctx context.Context, key string) error {
 	_, err := d.pool.ExecContext(ctx, `UPDATE rate_limits SET hits = hits - 1 WHERE key = $1 AND hits > 0`, key)
-	return wrap(err, "take back attempt")
+	return wrap(err, "refund attempt")
 }

@@ -46,7 +46,7 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	if err != nil || group.ServerID == move.ServerID {
 		return false, err
 	}
-	wish := placeWish{
+	wish := placementRequest{
 		device: group.DeviceID, server: &move.ServerID, onCordoned: move.OnCordoned, online: true,
 		protocols: group.Protocols,
 	}
@@ -87,11 +87,11 @@ func readGroup(ctx context.Context, tx *sqlx.Tx, id int64) (group, error) {
 
 // move moves the group to where the wish may be granted. Devices are locked before allocations, here
 // as everywhere, and those in the order of their ids.
-func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placeWish, linger time.Duration) error {
+func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placementRequest, linger time.Duration) error {
 	if err := requireClient(ctx, tx, g.DeviceID); err != nil {
 		return err
 	}
-	server, err := settleServer(ctx, tx, wish)
+	server, err := reserveServer(ctx, tx, wish)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placeWish, linger tim
 	}
 	port, err := choosePort(ctx, tx, server, wish)
 	if errors.Is(err, ErrNoPorts) && wish.server == nil {
-		return errCollided // Its last one went meanwhile; another may have some.
+		return errLostRace // Its last one went meanwhile; another may have some.
 	}
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placeWish, linger tim
 	return notify(ctx, tx, g.DeviceID, g.ServerID, server)
 }
 
-// lock keeps the rows of the group from being changed, and reports errCollided where they have been
+// lock keeps the rows of the group from being changed, and reports errLostRace where they have been
 // since the group was read.
 func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 	var locked []int64
@@ -140,7 +140,7 @@ func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 	}
 	now, err := readGroup(ctx, tx, g.IDs[0])
 	if errors.Is(err, sql.ErrNoRows) || err == nil && !reflect.DeepEqual(now, g) {
-		return errCollided
+		return errLostRace
 	}
 	return err
 }

@@ -68,7 +68,7 @@ func tend(t *testing.T, d *db.DB) {
 	t.Helper()
 	for more := true; more; {
 		var err error
-		more, err = d.TendDrains(t.Context())
+		more, err = d.AdvanceDrains(t.Context())
 		check(t, err)
 	}
 }
@@ -199,7 +199,7 @@ func TestMove_BothProtocolsKeepOnePortAndTheOldOneStaysForItsPlayers(t *testing.
 		}
 	}
 	old = ports(t, d, servers[0].ID)
-	drained := []db.Drained{{AllocationID: moved.ID, Until: old[1].DrainUntil.Add(-time.Minute)}}
+	drained := []db.DrainedPort{{AllocationID: moved.ID, Until: old[1].DrainUntil.Add(-time.Minute)}}
 	check(t, d.SaveDrained(t.Context(), servers[0].ID, drained)) // Of another drain.
 	if len(ports(t, d, servers[0].ID)) != 2 {
 		t.Error("a port was freed by what was said of an earlier drain")

@@ -110,15 +110,15 @@ func TestMaintain_KeepsSessionsAndLimitsThatAreValid(t *testing.T) {
 	for _, session := range []db.Session{old, valid} {
 		check(t, d.CreateSession(t.Context(), session))
 	}
-	hit(t, d, "old", 1, noon.Add(-2*time.Minute))
-	hit(t, d, "valid", 1, noon)
+	take(t, d, "old", 1, noon.Add(-2*time.Minute))
+	take(t, d, "valid", 1, noon)
 	maintain(t, d, db.Maintenance{ExpiredBefore: noon})
 
 	_, _, err := d.SessionUser(t.Context(), old.ID, noon.Add(-time.Hour))
 	wantErr(t, err, db.ErrNotFound)
 	_, _, err = d.SessionUser(t.Context(), valid.ID, noon)
 	check(t, err)
-	if wait := hit(t, d, "valid", 1, noon); wait == 0 {
+	if wait := take(t, d, "valid", 1, noon); wait == 0 {
 		t.Error("a limit that still holds was forgotten")
 	}
 }
@@ -161,9 +161,9 @@ func TestSettings_PatchChangesOnlyWhatItNames(t *testing.T) {
 	}
 }
 
-func hit(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Duration {
+func take(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Duration {
 	t.Helper()
-	wait, err := d.Hit(t.Context(), key, limit, time.Minute, now)
+	wait, err := d.Take(t.Context(), key, limit, time.Minute, now)
 	check(t, err)
 	return wait
 }
@@ -171,19 +171,19 @@ func hit(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Dura
 func TestHit_AllowsLimitPerWindow(t *testing.T) {
 	d := dbtest.New(t)
 	for range 3 {
-		if wait := hit(t, d, "a", 3, noon); wait != 0 {
+		if wait := take(t, d, "a", 3, noon); wait != 0 {
 			t.Fatalf("refused for %v within the limit", wait)
 		}
 	}
 	for range 3 {
-		if wait := hit(t, d, "a", 3, noon.Add(20*time.Second)); wait != 40*time.Second {
+		if wait := take(t, d, "a", 3, noon.Add(20*time.Second)); wait != 40*time.Second {
 			t.Fatalf("told to wait %v, want 40s", wait)
 		}
 	}
-	if wait := hit(t, d, "b", 3, noon); wait != 0 {
+	if wait := take(t, d, "b", 3, noon); wait != 0 {
 		t.Error("another key was refused")
 	}
-	if wait := hit(t, d, "a", 3, noon.Add(time.Minute)); wait != 0 {
+	if wait := take(t, d, "a", 3, noon.Add(time.Minute)); wait != 0 {
 		t.Errorf("refused for %v in the next window", wait)
 	}
 }
@@ -194,7 +194,7 @@ func TestHit_CountsAllReplicasTogether(t *testing.T) {
 	var allowed atomic.Int32
 	for range 20 {
 		callers.Go(func() {
-			wait, err := d.Hit(t.Context(), "a", 5, time.Minute, noon)
+			wait, err := d.Take(t.Context(), "a", 5, time.Minute, noon)
 			if err != nil {
 				t.Error(err)
 			}
@@ -209,26 +209,26 @@ func TestHit_CountsAllReplicasTogether(t *testing.T) {
 	}
 }
 
-func TestTakeBack_LeavesTheOtherAttempts(t *testing.T) {
+func TestRefund_KeepsTheOtherAttempts(t *testing.T) {
 	d := dbtest.New(t)
-	hit(t, d, "a", 2, noon)
+	take(t, d, "a", 2, noon)
 	for range 3 {
-		if wait := hit(t, d, "a", 2, noon); wait != 0 {
+		if wait := take(t, d, "a", 2, noon); wait != 0 {
 			t.Fatalf("refused for %v although the last one was taken back", wait)
 		}
-		check(t, d.TakeBack(t.Context(), "a"))
+		check(t, d.Refund(t.Context(), "a"))
 	}
-	hit(t, d, "a", 2, noon)
-	if wait := hit(t, d, "a", 2, noon); wait == 0 {
+	take(t, d, "a", 2, noon)
+	if wait := take(t, d, "a", 2, noon); wait == 0 {
 		t.Error("the first attempt was forgotten")
 	}
 }
 
-func TestForgive(t *testing.T) {
+func TestReset(t *testing.T) {
 	d := dbtest.New(t)
-	hit(t, d, "a", 1, noon)
-	check(t, d.Forgive(t.Context(), "a"))
-	if wait := hit(t, d, "a", 1, noon); wait != 0 {
+	take(t, d, "a", 1, noon)
+	check(t, d.Reset(t.Context(), "a"))
+	if wait := take(t, d, "a", 1, noon); wait != 0 {
 		t.Errorf("refused for %v after being forgiven", wait)
 	}
 }

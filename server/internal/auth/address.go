@@ -9,8 +9,8 @@ import (
 
 type addressKey struct{}
 
-// WithAddress puts the caller's address into the request's context, for the
-// limits that count by address.
+// WithAddress stores the caller's address in the request's context, for rate limits
+// by address.
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := context.WithValue(r.Context(), addressKey{}, a.address(r))
@@ -18,15 +18,15 @@ func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	})
 }
 
-// Address is the caller's address, as far as proxies that are trusted tell; the
-// zero Addr where it is not known.
+// Address returns the caller's address, as reported by trusted proxies, or the zero
+// Addr if it is not known.
 func Address(ctx context.Context) netip.Addr {
 	address, _ := ctx.Value(addressKey{}).(netip.Addr)
 	return address
 }
 
-// AddressKey names the caller's address for a limit: an IPv4 address, or the /64
-// of an IPv6 one, since whoever has one of its addresses has them all.
+// AddressKey returns the rate limit key of the caller's address: the IPv4 address, or
+// the /64 network of an IPv6 address, which usually belongs to one host.
 func AddressKey(ctx context.Context) string {
 	address := Address(ctx)
 	if address.Is6() {
@@ -38,14 +38,13 @@ func AddressKey(ctx context.Context) string {
 	return address.String()
 }
 
-// address walks from the connection towards the caller for as long as proxies
-// that are trusted vouch for the next hop. What lies behind the first that is not
-// could be anybody's invention.
+// address walks X-Forwarded-For from the connection's peer towards the caller, as
+// long as each hop is a trusted proxy. Entries before the first untrusted hop can be
+// forged.
 func (a *Auth) address(r *http.Request) netip.Addr {
 	hop, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		// The panel's own listener in memory has no addresses.
-		return netip.Addr{}
+		return netip.Addr{} // Not an IP network, such as a Unix socket.
 	}
 	address := hop.Addr().Unmap().WithZone("")
 	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -59,9 +58,9 @@ func (a *Auth) address(r *http.Request) netip.Addr {
 	return address
 }
 
-// parseHop reads an entry of X-Forwarded-For. Some proxies add the caller's port, as
-// Azure's Application Gateway does: taken for unreadable, all callers behind such a
-// one would share a limit.
+// parseHop parses an entry of X-Forwarded-For. Some proxies, such as Azure's
+// Application Gateway, add the caller's port. Without support for it, all callers
+// behind such a proxy would share a limit.
 func parseHop(text string) (netip.Addr, error) {
 	if hop, err := netip.ParseAddrPort(text); err == nil {
 		return hop.Addr(), nil

@@ -18,10 +18,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// cookieName is the session cookie's, as published.
+// cookieName is the name of the session cookie, as the contract publishes it.
 const cookieName = "session"
 
-// Store is what auth needs of the database.
+// Store is the part of the database that auth uses.
 type Store interface {
 	EnsureSigningKey(ctx context.Context, candidate db.SigningKey) ([]db.SigningKey, error)
 	SigningKeys(ctx context.Context) ([]db.SigningKey, error)
@@ -30,19 +30,19 @@ type Store interface {
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	Device(ctx context.Context, scope db.Scope, id uuid.UUID) (db.Device, error)
-	Hit(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
-	TakeBack(ctx context.Context, key string) error
-	Forgive(ctx context.Context, key string) error
+	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
+	Refund(ctx context.Context, key string) error
+	Reset(ctx context.Context, key string) error
 }
 
-// Options is what Auth needs.
+// Options configures an Auth.
 type Options struct {
-	Store Store
-	// PublicURL is where people reach the panel. With https the session cookie
-	// is Secure.
+	Store Store // Required.
+	// PublicURL is the panel's URL for people. If its scheme is https, the session
+	// cookie is Secure. Required.
 	PublicURL *url.URL
-	// TrustedProxies are those whose X-Forwarded-For is believed. Empty believes
-	// none: a caller's address is that of its connection.
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted. If
+	// empty, a caller's address is that of its connection.
 	TrustedProxies []netip.Prefix
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -58,16 +58,16 @@ type Auth struct {
 	origin    *http.CrossOriginProtection
 
 	keys   atomic.Pointer[keyring]
-	loads  atomic.Uint64 // How often reading them again has begun.
-	reload sync.Mutex    // Held meanwhile.
-	loaded uint64        // Which of the loads was the last to succeed; guarded by reload.
-	// Whether keys were revoked since ReloadKeys last said so; guarded by reload. The
-	// news may come with a token first.
+	loads  atomic.Uint64 // Number of reloads begun.
+	reload sync.Mutex    // Held during a reload.
+	loaded uint64        // Number of the last successful reload; guarded by reload.
+	// revoked is set if keys were revoked since ReloadKeys last reported it; guarded
+	// by reload. A token with an unknown key can cause a reload before ReloadKeys does.
 	revoked bool
 }
 
-// New loads the panel's signing keys, and makes the first one where there is
-// none. The database must be migrated.
+// New loads the panel's signing keys, and creates the first one if there is none. The
+// database must be migrated.
 func New(ctx context.Context, options Options) (*Auth, error) {
 	if options.Store == nil || options.PublicURL == nil {
 		return nil, errors.New("auth: Store and PublicURL are required")
@@ -99,9 +99,9 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	return a, nil
 }
 
-// Authenticate tells who makes a request. A bearer token wins over the cookie,
-// and a bad one is an error even beside a good cookie: whoever sends a token
-// means it.
+// Authenticate returns the caller of a request, or the zero Principal if the request
+// has no credential. A bearer token takes precedence over the cookie: an invalid
+// token is an error even if the cookie is valid.
 func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, token, _ := strings.Cut(header, " ")
@@ -114,7 +114,7 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	if err != nil || cookie.Value == "" {
 		return Principal{}, nil
 	}
-	// SameSite=Lax stops other sites, but not pages on a sibling domain.
+	// SameSite=Lax does not protect against pages on a sibling domain.
 	if err := a.origin.Check(r); err != nil {
 		return Principal{}, problem.Unauthorized("The session cookie is not accepted from another origin.")
 	}
@@ -132,7 +132,7 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 
 var (
 	errDeadSession = problem.Unauthorized("The session has ended. Log in again.")
-	errDeadToken   = problem.Unauthorized("This token is not valid, or no longer.")
+	errDeadToken   = problem.Unauthorized("This token is not valid, or is no longer valid.")
 )
 
 func (a *Auth) bearer(ctx context.Context, token string) (Principal, error) {
@@ -149,7 +149,7 @@ func (a *Auth) bearer(ctx context.Context, token string) (Principal, error) {
 	case audienceDevice:
 		return a.device(ctx, claims)
 	default:
-		// A ticket: it is for tunnel servers, not for the panel.
+		// A ticket, which only tunnel servers accept.
 		return Principal{}, errDeadToken
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// clock is a clock that stands still until it is moved.
+// clock is a clock that only advances when told to.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -37,7 +37,7 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// panel is what a test of auth needs around it.
+// panel is the environment of a test: a database, an Auth and its clock.
 type panel struct {
 	db    *db.DB
 	auth  *auth.Auth
@@ -91,7 +91,7 @@ func (p *panel) login(t *testing.T) auth.Login {
 	return login
 }
 
-// device makes an approved device and its token.
+// device creates an approved device and its token.
 func (p *panel) device(t *testing.T) (db.Device, string) {
 	t.Helper()
 	now := p.clock.Now()
@@ -123,7 +123,7 @@ func cookie(token string) *http.Request {
 	return r
 }
 
-// status is the status an error is answered with; 0 for none.
+// status returns the HTTP status of an error, 0 for nil.
 func status(err error) int {
 	if err == nil {
 		return 0
@@ -172,7 +172,7 @@ func TestAuthenticate_NoCredentialIsAnonymous(t *testing.T) {
 	}
 }
 
-func TestAuthenticate_TakesNoCookieFromAnotherOrigin(t *testing.T) {
+func TestAuthenticate_RejectsCookieFromAnotherOrigin(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	login := p.login(t)
@@ -185,7 +185,7 @@ func TestAuthenticate_TakesNoCookieFromAnotherOrigin(t *testing.T) {
 	}
 }
 
-func TestAuthenticate_DeviceTokenDiesWithItsVersion(t *testing.T) {
+func TestAuthenticate_DeviceTokenIsValidForItsVersionOnly(t *testing.T) {
 	p := newPanel(t)
 	device, old := p.device(t)
 	device, err := p.db.RegenerateToken(t.Context(), db.Scope{All: true}, device.ID)
@@ -220,10 +220,10 @@ func TestScope_FollowsTheCaller(t *testing.T) {
 		principal auth.Principal
 		want      db.Scope
 	}{
-		"nobody": {auth.Principal{}, db.Scope{}},
-		"user":   {auth.Principal{User: &db.User{ID: 3, Role: "user"}}, db.Scope{UserID: 3}},
-		"admin":  {auth.Principal{User: &db.User{ID: 3, Role: "admin"}}, db.Scope{All: true}},
-		"device": {auth.Principal{Device: &db.Device{ID: id}}, db.Scope{DeviceID: id}},
+		"anonymous": {auth.Principal{}, db.Scope{}},
+		"user":      {auth.Principal{User: &db.User{ID: 3, Role: "user"}}, db.Scope{UserID: 3}},
+		"admin":     {auth.Principal{User: &db.User{ID: 3, Role: "admin"}}, db.Scope{All: true}},
+		"device":    {auth.Principal{Device: &db.Device{ID: id}}, db.Scope{DeviceID: id}},
 	} {
 		if got := test.principal.Scope(); got != test.want {
 			t.Errorf("%s: %+v", name, got)
@@ -231,11 +231,11 @@ func TestScope_FollowsTheCaller(t *testing.T) {
 	}
 }
 
-func TestHashPassword_HoldsTheLength(t *testing.T) {
+func TestHashPassword_ChecksTheLength(t *testing.T) {
 	if _, err := auth.HashPassword(""); err == nil {
-		t.Error("took an empty password")
+		t.Error("accepted an empty password")
 	}
 	if _, err := auth.HashPassword(string(make([]byte, 1025))); err == nil {
-		t.Error("took 1025 characters")
+		t.Error("accepted 1025 characters")
 	}
 }

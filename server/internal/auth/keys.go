@@ -17,11 +17,11 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// keyring holds the panel's signing keys as they were when they were last read.
+// keyring holds the panel's signing keys as last read from the database.
 type keyring struct {
-	keys      []signingKey // The last to sign first.
-	public    jwk.Set      // All of them.
-	published types.JWKS   // All of them.
+	keys      []signingKey // Sorted by signsFrom, latest first.
+	public    jwk.Set      // The public keys of all.
+	published types.JWKS   // The same, as published.
 	tickets   types.JWKS   // Those that verify tickets.
 }
 
@@ -31,20 +31,20 @@ type signingKey struct {
 	private   jwk.Key
 	created   time.Time
 	signsFrom time.Time
-	retired   bool // It signs nothing any more, and verifies no ticket.
+	retired   bool // It no longer signs, nor verifies tickets.
 }
 
-// NewKey makes a key that the database may take into use.
+// NewKey generates a key as a candidate for the database's next signing key.
 func NewKey() (db.SigningKey, error) {
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := rand.Read(seed); err != nil {
-		return db.SigningKey{}, fmt.Errorf("make signing key: %w", err)
+		return db.SigningKey{}, fmt.Errorf("generate signing key: %w", err)
 	}
 	return db.SigningKey{ID: rand.Text(), Seed: seed}, nil
 }
 
-// loadKeys reads the keys all replicas share. The first replica ever to start
-// makes one; of several that start at once, the database keeps one's.
+// loadKeys reads the keys that all replicas share. It creates the first one if there
+// is none; if several replicas do so at once, the database keeps one key.
 func loadKeys(ctx context.Context, store Store) (*keyring, error) {
 	candidate, err := NewKey()
 	if err != nil {
@@ -69,14 +69,14 @@ func newKeyring(rows []db.SigningKey) (*keyring, error) {
 		}
 	}
 	if len(ring.tickets.Keys) == 0 {
-		return nil, errors.New("load signing keys: there is none")
+		return nil, errors.New("load signing keys: no active key")
 	}
 	return ring, nil
 }
 
 func (k *keyring) add(row db.SigningKey) error {
 	if len(row.Seed) != ed25519.SeedSize {
-		return fmt.Errorf("seed has %d bytes", len(row.Seed))
+		return fmt.Errorf("seed has %d bytes, want %d", len(row.Seed), ed25519.SeedSize)
 	}
 	private := ed25519.NewKeyFromSeed(row.Seed)
 	public, ok := private.Public().(ed25519.PublicKey)
@@ -112,7 +112,8 @@ func (k *keyring) add(row db.SigningKey) error {
 	return nil
 }
 
-// newJWK pins the algorithm on a key, so that a token cannot choose another.
+// newJWK returns a key with its algorithm pinned, so that a token cannot choose
+// another one.
 func newJWK(raw any, id string) (jwk.Key, error) {
 	key, err := jwk.FromRaw(raw)
 	if err != nil {
@@ -130,29 +131,29 @@ func newJWK(raw any, id string) (jwk.Key, error) {
 	return key, nil
 }
 
-// signer is the key that signs at a time.
+// signer returns the key that signs at time now.
 func (k *keyring) signer(now time.Time) jwk.Key {
 	return k.pick(func(key signingKey) bool { return !key.signsFrom.After(now) })
 }
 
-// ticketSigner is the key that signs, at a time, tickets to a tunnel server that
-// was last connected at another: never one that it may not have heard of, as
-// long as there is one that it has.
+// ticketSigner returns the key that signs tickets at time now for a tunnel server
+// last connected at serverSeen: the newest key that the tunnel server has received,
+// if there is one.
 func (k *keyring) ticketSigner(now, serverSeen time.Time) jwk.Key {
 	return k.pick(func(key signingKey) bool {
-		return !key.signsFrom.After(now) && !key.created.Add(db.KeyNews).After(serverSeen)
+		return !key.signsFrom.After(now) && !key.created.Add(db.KeyPropagation).After(serverSeen)
 	})
 }
 
-// pick returns the latest key that will do, otherwise the oldest that has not
-// been retired: the only one there is, or that of a panel whose clock is slow.
-func (k *keyring) pick(will func(signingKey) bool) jwk.Key {
+// pick returns the newest active key that is suitable. If there is none, as with a
+// single key or a slow clock, it returns the oldest active key.
+func (k *keyring) pick(suitable func(signingKey) bool) jwk.Key {
 	var oldest jwk.Key
 	for _, key := range k.keys {
 		if key.retired {
 			continue
 		}
-		if will(key) {
+		if suitable(key) {
 			return key.private
 		}
 		oldest = key.private
@@ -160,18 +161,18 @@ func (k *keyring) pick(will func(signingKey) bool) jwk.Key {
 	return oldest
 }
 
-func (k *keyring) knows(id string) bool {
+func (k *keyring) has(id string) bool {
 	return slices.ContainsFunc(k.keys, func(key signingKey) bool { return key.id == id })
 }
 
-// lost reports whether a key that verified tickets is not in later at all, as
-// one that was revoked.
-func (k *keyring) lost(later *keyring) bool {
-	return slices.ContainsFunc(k.keys, func(key signingKey) bool { return !key.retired && !later.knows(key.id) })
+// revokedIn reports whether later lacks a key that verified tickets, which means
+// that the key was revoked.
+func (k *keyring) revokedIn(later *keyring) bool {
+	return slices.ContainsFunc(k.keys, func(key signingKey) bool { return !key.retired && !later.has(key.id) })
 }
 
-// ReloadKeys reads the signing keys again. It reports whether some were revoked
-// since it was last called: tickets that they signed have to be replaced.
+// ReloadKeys reads the signing keys again. It reports whether any were revoked since
+// the last call; the tickets that they signed must then be replaced.
 func (a *Auth) ReloadKeys(ctx context.Context) (revoked bool, err error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
@@ -193,22 +194,22 @@ func (a *Auth) reloadLocked(ctx context.Context) error {
 		return err
 	}
 	a.loaded = number
-	a.revoked = a.keys.Swap(ring).lost(ring) || a.revoked
+	a.revoked = a.keys.Swap(ring).revokedIn(ring) || a.revoked
 	return nil
 }
 
-// keysFor returns keys among which the one with the id is, if there is such a
-// key now. The news of a key may be on its way here when a token that it signed
-// on another replica arrives, and to call that token dead would stop a device
-// for good. Who invents ids has the keys read once for all who do so at a time.
+// keysFor returns a keyring that includes the key with the given id, if it exists.
+// A token signed on another replica can arrive before the notification of its key,
+// and rejecting it would stop a device for good, so an unknown id reloads the keys.
+// Concurrent requests with unknown ids share one reload.
 func (a *Auth) keysFor(ctx context.Context, id string) (*keyring, error) {
-	if ring := a.keys.Load(); id == "" || ring.knows(id) {
+	if ring := a.keys.Load(); id == "" || ring.has(id) {
 		return ring, nil
 	}
 	begun := a.loads.Load()
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	// One that began since began after the token was signed.
+	// A load that began after begun also began after the token was signed.
 	if a.loaded <= begun {
 		if err := a.reloadLocked(ctx); err != nil {
 			return nil, err
@@ -217,12 +218,11 @@ func (a *Auth) keysFor(ctx context.Context, id string) (*keyring, error) {
 	return a.keys.Load(), nil
 }
 
-// JWKS returns the public keys of everything the panel signs, as
-// /.well-known/jwks.json publishes them.
+// JWKS returns all public keys, as /.well-known/jwks.json publishes them.
 func (a *Auth) JWKS() types.JWKS { return copyOf(a.keys.Load().published) }
 
-// TicketKeys returns the public keys of tickets, as tunnel servers get them:
-// those that sign, have signed or will.
+// TicketKeys returns the public keys with which tunnel servers verify tickets:
+// those of all keys that are not retired, including ones that do not sign yet.
 func (a *Auth) TicketKeys() types.JWKS { return copyOf(a.keys.Load().tickets) }
 
 func copyOf(keys types.JWKS) types.JWKS {

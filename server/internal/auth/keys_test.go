@@ -18,7 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// keyStore is a database whose keys a test decides on.
+// keyStore is a database whose signing keys the test sets.
 type keyStore struct {
 	*db.DB
 	mu    sync.Mutex
@@ -44,8 +44,7 @@ func (s *keyStore) set(err error, keys ...db.SigningKey) {
 	s.keys, s.err = keys, err
 }
 
-// withKeys returns a replica on the panel's database that has keys of the test's
-// own.
+// withKeys returns a replica on the panel's database with the given signing keys.
 func (p *panel) withKeys(t *testing.T, keys ...db.SigningKey) (*auth.Auth, *keyStore) {
 	t.Helper()
 	store := &keyStore{DB: p.db, keys: keys}
@@ -56,7 +55,7 @@ func (p *panel) withKeys(t *testing.T, keys ...db.SigningKey) (*auth.Auth, *keyS
 	return a, store
 }
 
-// newKey makes a key that is published at a time and signs from another.
+// newKey creates a key with the given publication time and start of signing.
 func newKey(t *testing.T, id string, published, signs time.Time) db.SigningKey {
 	t.Helper()
 	key, err := auth.NewKey()
@@ -67,7 +66,7 @@ func newKey(t *testing.T, id string, published, signs time.Time) db.SigningKey {
 	return key
 }
 
-// keyOf is the id of the key that signed a token.
+// keyOf returns the id of the key that signed a token.
 func keyOf(t *testing.T, token string, err error) string {
 	t.Helper()
 	if err != nil {
@@ -85,7 +84,7 @@ func keyOf(t *testing.T, token string, err error) string {
 	return header.Kid
 }
 
-func TestKeys_TheNextSignsFromItsTimeOn(t *testing.T) {
+func TestKeys_NextKeySignsFromItsStartTime(t *testing.T) {
 	p := newPanel(t)
 	now := p.clock.Now()
 	a, store := p.withKeys(t, newKey(t, "second", now, now.Add(24*time.Hour)), newKey(t, "first", now.Add(-time.Hour), now.Add(-time.Hour)))
@@ -110,18 +109,19 @@ func TestKeys_TheNextSignsFromItsTimeOn(t *testing.T) {
 		seen time.Time
 		want string
 	}{
-		"connected":             {p.clock.Now(), "second"},
-		"away since before":     {now.Add(-time.Minute), "first"},
-		"gone before it heard":  {now.Add(db.KeyNews - time.Second), "first"},
-		"gone once it had":      {now.Add(db.KeyNews), "second"},
-		"never seen by anybody": {time.Time{}, "first"},
+		"connected":                          {p.clock.Now(), "second"},
+		"away since before":                  {now.Add(-time.Minute), "first"},
+		"gone before the new key reached it": {now.Add(db.KeyPropagation - time.Second), "first"},
+		"gone after the new key reached it":  {now.Add(db.KeyPropagation), "second"},
+		"never connected":                    {time.Time{}, "first"},
 	} {
 		if got := ticket(test.seen); got != test.want {
 			t.Errorf("a ticket to a tunnel server %s is signed by %s", name, got)
 		}
 	}
 
-	// Retired, the first one signs no more, whoever knows no other.
+	// Once retired, the first key no longer signs, not even for a tunnel server that
+	// knows no other.
 	retired := store.keys[1]
 	retired.RetiredAt = &now
 	store.set(nil, store.keys[0], retired)
@@ -137,7 +137,7 @@ func TestKeys_TheNextSignsFromItsTimeOn(t *testing.T) {
 	if got := a.JWKS().Keys; len(got) != 2 {
 		t.Errorf("published are %+v", got)
 	}
-	// That it is gone then is no revocation.
+	// Its deletion afterwards is not a revocation.
 	store.set(nil, store.keys[0])
 	if revoked, err := a.ReloadKeys(t.Context()); err != nil || revoked {
 		t.Errorf("revoked %v, %v", revoked, err)
@@ -148,7 +148,7 @@ func TestKeys_TheNextSignsFromItsTimeOn(t *testing.T) {
 	}
 }
 
-func TestKeys_ASlowClockSignsWithWhatThereIs(t *testing.T) {
+func TestKeys_SlowClockSignsWithTheOnlyKey(t *testing.T) {
 	p := newPanel(t)
 	later := p.clock.Now().Add(time.Minute)
 	a, _ := p.withKeys(t, newKey(t, "only", later, later))
@@ -158,7 +158,7 @@ func TestKeys_ASlowClockSignsWithWhatThereIs(t *testing.T) {
 	}
 }
 
-func TestAuthenticate_ReadsTheKeysForOneItHasNotHeardOf(t *testing.T) {
+func TestAuthenticate_ReloadsKeysForAnUnknownKey(t *testing.T) {
 	p := newPanel(t)
 	device, _ := p.device(t)
 	now := p.clock.Now()
@@ -170,10 +170,10 @@ func TestAuthenticate_ReadsTheKeysForOneItHasNotHeardOf(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Not to know is no reason to call a token dead: its device would stop.
-	store.set(errors.New("the database is away"), first)
+	// The token must not be called invalid: its device would stop for good.
+	store.set(errors.New("the database is down"), first)
 	if _, err := slow.Authenticate(bearer(token)); status(err) != 500 {
-		t.Errorf("while the database is away: %v", err)
+		t.Errorf("while the database is down: %v", err)
 	}
 	store.set(nil, second, first)
 	principal, err := slow.Authenticate(bearer(token))
@@ -182,24 +182,25 @@ func TestAuthenticate_ReadsTheKeysForOneItHasNotHeardOf(t *testing.T) {
 	}
 	reads := store.reads
 	if _, err := slow.Authenticate(bearer(token)); err != nil || store.reads != reads {
-		t.Errorf("read again for a key that is known: %v", err)
+		t.Errorf("reloaded for a known key: %v", err)
 	}
-	_, stranger := p.key(t)
-	forged := forge(t, jwa.EdDSA, stranger, "invented", map[string]any{"iss": "eclitunnel", "aud": "device"})
+	_, private := p.key(t)
+	forged := forge(t, jwa.EdDSA, private, "invented", map[string]any{"iss": "eclitunnel", "aud": "device"})
 	if _, err := slow.Authenticate(bearer(forged)); status(err) != 401 {
 		t.Errorf("an invented key: %v", err)
 	}
 }
 
-// Keys that are read for a token's sake must not hide a revocation from who replaces tickets.
-func TestReloadKeys_ReportsARevocationThatATokenBroughtFirst(t *testing.T) {
+// A reload for an unknown key must not hide a revocation from ReloadKeys, whose caller
+// replaces tickets.
+func TestReloadKeys_ReportsRevocationFoundByAnEarlierReload(t *testing.T) {
 	p := newPanel(t)
 	now := p.clock.Now()
 	leaked, fresh := newKey(t, "leaked", now.Add(-time.Hour), now.Add(-time.Hour)), newKey(t, "fresh", now, now)
 	a, store := p.withKeys(t, leaked)
 	store.set(nil, fresh)
-	_, stranger := p.key(t)
-	forged := forge(t, jwa.EdDSA, stranger, "invented", map[string]any{"iss": "eclitunnel", "aud": "device"})
+	_, private := p.key(t)
+	forged := forge(t, jwa.EdDSA, private, "invented", map[string]any{"iss": "eclitunnel", "aud": "device"})
 	if _, err := a.Authenticate(bearer(forged)); status(err) != 401 {
 		t.Fatal(err)
 	}

@@ -17,39 +17,39 @@ import (
 const (
 	sessionLifetime = 30 * 24 * time.Hour
 
-	// pairFailures in a row may happen within loginWindow for one email from one
-	// address, and emailFailures from all addresses together. Were the two the same,
-	// anybody could keep somebody else from logging in, from a single address.
+	// pairFailures is the maximum number of consecutive failures within loginWindow
+	// for one email from one address, and emailFailures from all addresses. If they
+	// were equal, anyone could lock a user out from a single address.
 	pairFailures  = 10
 	emailFailures = 50
-	// addressFailures may happen within loginWindow from one address. A success is
-	// not counted, but clears nothing: somebody who has one account must not go on
-	// guessing at others by logging in to it now and then.
+	// addressFailures is the maximum number of failures within loginWindow from one
+	// address. A success is not counted and does not reset it: otherwise an attacker
+	// with an account could keep guessing by logging in to it in between.
 	addressFailures = 30
 	loginWindow     = time.Minute
 )
 
-// Login is a session just begun.
+// Login is a new session.
 type Login struct {
 	Token string
 	User  db.User
-	// Cookie carries the token in a browser.
+	// Cookie carries the token for browsers.
 	Cookie *http.Cookie
 }
 
-// Login checks an email and password and begins a session of 30 days. The caller's
-// address is taken from ctx.
+// Login checks an email and password and creates a session of 30 days. It reads the
+// caller's address from ctx.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
 	emailKey := "login:email:" + strings.ToLower(email)
 	addressKey := "login:address:" + AddressKey(ctx)
 	pairKey := emailKey + ":" + addressKey
-	if err := a.hit(ctx, addressKey, addressFailures); err != nil {
+	if err := a.take(ctx, addressKey, addressFailures); err != nil {
 		return Login{}, err
 	}
-	if err := a.hit(ctx, pairKey, pairFailures); err != nil {
+	if err := a.take(ctx, pairKey, pairFailures); err != nil {
 		return Login{}, err
 	}
-	if err := a.hit(ctx, emailKey, emailFailures); err != nil {
+	if err := a.take(ctx, emailKey, emailFailures); err != nil {
 		return Login{}, err
 	}
 	user, err := a.store.UserByEmail(ctx, email)
@@ -61,23 +61,23 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 		return Login{}, err
 	}
 	if !match {
-		return Login{}, problem.Unauthorized("The email or the password is wrong.")
+		return Login{}, problem.Unauthorized("Wrong email or password.")
 	}
-	if err := a.store.TakeBack(ctx, addressKey); err != nil {
+	if err := a.store.Refund(ctx, addressKey); err != nil {
 		return Login{}, err
 	}
 	for _, key := range []string{pairKey, emailKey} {
-		if err := a.store.Forgive(ctx, key); err != nil {
+		if err := a.store.Reset(ctx, key); err != nil {
 			return Login{}, err
 		}
 	}
-	return a.begin(ctx, user)
+	return a.createSession(ctx, user)
 }
 
-// hit counts an attempt before it is made, so that attempts made at once are all
-// counted.
-func (a *Auth) hit(ctx context.Context, key string, limit int) error {
-	wait, err := a.store.Hit(ctx, key, limit, loginWindow, a.now())
+// take counts an attempt before it is made, so that concurrent attempts all count. It
+// returns a rate_limited error once more than limit were made within loginWindow.
+func (a *Auth) take(ctx context.Context, key string, limit int) error {
+	wait, err := a.store.Take(ctx, key, limit, loginWindow, a.now())
 	if err != nil {
 		return err
 	}
@@ -87,12 +87,12 @@ func (a *Auth) hit(ctx context.Context, key string, limit int) error {
 	return nil
 }
 
-func (a *Auth) begin(ctx context.Context, user db.User) (Login, error) {
-	// Tokens count whole seconds; so does the row, or the two would disagree.
+func (a *Auth) createSession(ctx context.Context, user db.User) (Login, error) {
+	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
 	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
 	if err := a.store.CreateSession(ctx, session); err != nil {
-		return Login{}, fmt.Errorf("begin session: %w", err)
+		return Login{}, fmt.Errorf("create session: %w", err)
 	}
 	token, err := a.sessionToken(session.ID, user.ID, expires)
 	if err != nil {
@@ -101,8 +101,8 @@ func (a *Auth) begin(ctx context.Context, user db.User) (Login, error) {
 	return Login{Token: token, User: user, Cookie: a.cookie(token, int(sessionLifetime.Seconds()))}, nil
 }
 
-// Logout ends the session of the caller in ctx, on every replica, and returns the
-// cookie that clears the browser's.
+// Logout ends the session of the caller in ctx on every replica. It returns a cookie
+// that clears the browser's session cookie.
 func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
 	session := FromContext(ctx).Session
 	if session == nil {

@@ -53,7 +53,7 @@ func TestLogin_CookieIsSecureUnderTLS(t *testing.T) {
 	}
 }
 
-func TestLogin_AnswersAWrongPasswordAndAnUnknownEmailAlike(t *testing.T) {
+func TestLogin_WrongPasswordAndUnknownEmailLookAlike(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	_, wrong := p.auth.Login(t.Context(), email, "wrong")
@@ -82,7 +82,7 @@ func TestLogin_LimitsFailuresPerEmail(t *testing.T) {
 	}
 }
 
-func TestLogin_ForgivesFailuresOnSuccess(t *testing.T) {
+func TestLogin_SuccessResetsFailures(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	for range 3 {
@@ -95,7 +95,7 @@ func TestLogin_ForgivesFailuresOnSuccess(t *testing.T) {
 	}
 }
 
-// from returns a context as WithAddress makes it for a connection from address.
+// from returns the context that WithAddress creates for a connection from address.
 func from(t *testing.T, a *auth.Auth, address string, headers ...string) context.Context {
 	t.Helper()
 	r := httptest.NewRequest("GET", "/", nil)
@@ -110,7 +110,7 @@ func from(t *testing.T, a *auth.Auth, address string, headers ...string) context
 	return ctx
 }
 
-func TestLogin_LimitsAddressesWhichASuccessDoesNotForgive(t *testing.T) {
+func TestLogin_SuccessDoesNotResetTheLimitByAddress(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	here := from(t, p.auth, "192.0.2.1:1000")
@@ -132,7 +132,7 @@ func TestLogin_LimitsAddressesWhichASuccessDoesNotForgive(t *testing.T) {
 	}
 }
 
-func TestLogin_AnAddressThatGuessesLocksNobodyElseOut(t *testing.T) {
+func TestLogin_GuessingAddressDoesNotLockOutOthers(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	for range 40 {
@@ -157,7 +157,7 @@ func TestLogin_LimitsFailuresPerEmailFromAllAddressesTogether(t *testing.T) {
 	}
 }
 
-func TestLogin_GivesUpWithItsContext(t *testing.T) {
+func TestLogin_EndsWithItsContext(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -167,7 +167,7 @@ func TestLogin_GivesUpWithItsContext(t *testing.T) {
 	}
 }
 
-func TestAddressKey_BelievesTrustedProxiesOnly(t *testing.T) {
+func TestAddressKey_TrustsOnlyTrustedProxies(t *testing.T) {
 	p := newPanel(t)
 	a := p.newAuth(t, "http://localhost", netip.MustParsePrefix("10.0.0.0/8"))
 	for _, test := range []struct {
@@ -207,7 +207,7 @@ func TestLogout_EndsTheSessionEverywhere(t *testing.T) {
 		t.Errorf("cookie %v, %v", cleared, err)
 	}
 	if _, err := replica.Authenticate(bearer(login.Token)); status(err) != 401 {
-		t.Errorf("the session lives on: %v", err)
+		t.Errorf("the session is still valid: %v", err)
 	}
 	if _, err := replica.Authenticate(bearer(other.Token)); err != nil {
 		t.Errorf("the user's other session: %v", err)

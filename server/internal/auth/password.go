@@ -10,21 +10,23 @@ import (
 	"github.com/alexedwards/argon2id"
 )
 
-// hashing are OWASP's parameters for argon2id: 19 MiB, two passes, one lane.
+// hashing holds the argon2id parameters that OWASP recommends: 19 MiB, two passes,
+// one lane.
 var hashing = &argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 
 const (
-	// maxHashes bounds the memory of logins, at 19 MiB each.
+	// maxHashes is the maximum number of concurrent password checks, which take
+	// 19 MiB each.
 	maxHashes = 4
-	// maxPassword is the contract's, in characters.
+	// maxPassword is the contract's maximum length of a password, in characters.
 	maxPassword = 1024
 )
 
-// HashPassword returns the argon2id hash of a password, in the encoded form that
-// names its parameters. A password is 1 to 1,024 characters.
+// HashPassword returns the argon2id hash of a password of 1 to 1,024 characters, in
+// the encoded form that includes the parameters.
 func HashPassword(password string) (string, error) {
 	if n := utf8.RuneCountInString(password); n == 0 || n > maxPassword {
-		return "", errors.New("a password has 1 to 1024 characters")
+		return "", errors.New("a password must have 1 to 1024 characters")
 	}
 	hash, err := argon2id.CreateHash(password, hashing)
 	if err != nil {
@@ -33,24 +35,24 @@ func HashPassword(password string) (string, error) {
 	return hash, nil
 }
 
-// passwords checks passwords, a few at a time.
+// passwords checks passwords, maxHashes at a time.
 type passwords struct {
 	slots chan struct{}
-	// nobody is the hash that a password is checked against where there is no
-	// user, so that an unknown email takes as long as a wrong password.
-	nobody string
+	// dummy is the hash to check against if the user does not exist, so that an
+	// unknown email takes as long as a wrong password.
+	dummy string
 }
 
 func newPasswords() (*passwords, error) {
-	nobody, err := HashPassword(rand.Text())
+	dummy, err := HashPassword(rand.Text())
 	if err != nil {
 		return nil, err
 	}
-	return &passwords{slots: make(chan struct{}, maxHashes), nobody: nobody}, nil
+	return &passwords{slots: make(chan struct{}, maxHashes), dummy: dummy}, nil
 }
 
-// match reports whether password has the given hash; with an empty hash it takes
-// as long to say no. It waits for a slot until ctx ends.
+// match reports whether password has the given hash. An empty hash matches nothing
+// and takes as long. match waits for a slot until ctx ends.
 func (p *passwords) match(ctx context.Context, password, hash string) (bool, error) {
 	select {
 	case p.slots <- struct{}{}:
@@ -60,7 +62,7 @@ func (p *passwords) match(ctx context.Context, password, hash string) (bool, err
 	}
 	known := hash != ""
 	if !known {
-		hash = p.nobody
+		hash = p.dummy
 	}
 	match, err := argon2id.ComparePasswordAndHash(password, hash)
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package auth tells who is asking: it issues and checks the panel's tokens, and
+// Package auth authenticates requests: it issues and verifies the panel's tokens, and
 // turns a request's credential into a Principal.
 //
-// Tokens are JWTs signed with Ed25519 by the panel's keys, which live in Postgres
-// and are the same on every replica. One of them signs at a time; it is followed
-// by another now and then (package db says when). There are three sorts, told apart by
-// their audience, and none is ever taken for another: sessions (people), device
-// tokens (agents) and tickets (a tunnel client's proof to a tunnel server).
+// Tokens are JWTs signed with Ed25519 keys, which are stored in Postgres and shared by
+// all replicas. One key signs at a time, and keys are rotated (see package db). There
+// are three types of token, distinguished by their audience and never accepted in
+// place of each other: sessions (people), device tokens (agents), and tickets, with
+// which a tunnel client authenticates to a tunnel server.
 package auth
 
 import (
@@ -15,29 +15,29 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Kind is the sort of caller.
+// Kind is the kind of a caller.
 type Kind int
 
-// The sorts of caller.
+// The kinds of callers.
 const (
 	KindAnonymous Kind = iota
 	KindUser
 	KindDevice
 )
 
-// Principal is who makes a request: a user with a session, a device, or, as the
-// zero value, nobody known.
+// Principal is the authenticated caller of a request: a user with a session or a
+// device. The zero value is an anonymous caller.
 type Principal struct {
 	// User and Session are set together.
 	User    *db.User
 	Session *db.Session
-	// Device is the row as it was when its token was checked.
+	// Device is the device's row at the time its token was verified.
 	Device *db.Device
 	// TokenKey is the id of the key that signed the device's token.
 	TokenKey string
 }
 
-// Kind returns the sort of caller.
+// Kind returns the kind of the caller.
 func (p Principal) Kind() Kind {
 	switch {
 	case p.User != nil:
@@ -54,7 +54,7 @@ func (p Principal) IsAdmin() bool {
 	return p.User != nil && p.User.Role == string(types.RoleAdmin)
 }
 
-// Scope says whose rows the caller may see.
+// Scope returns the rows that the caller may see.
 func (p Principal) Scope() db.Scope {
 	switch {
 	case p.IsAdmin():
@@ -72,14 +72,15 @@ type principalKey struct{}
 
 type recordKey struct{}
 
-// Recording returns ctx with a slot for the caller, which is not known yet: what
-// wraps a request, as a log does, can read it once the request is served.
+// Recording returns a context with a slot that NewContext fills with the caller, so
+// that a wrapper such as an access log can read it after the request is served.
 func Recording(ctx context.Context) (context.Context, *Principal) {
 	slot := new(Principal)
 	return context.WithValue(ctx, recordKey{}, slot), slot
 }
 
-// NewContext returns ctx with the caller in it, and fills the slot of Recording.
+// NewContext returns a context that carries the caller, and fills the slot of
+// Recording.
 func NewContext(ctx context.Context, p Principal) context.Context {
 	if slot, ok := ctx.Value(recordKey{}).(*Principal); ok {
 		*slot = p
@@ -87,7 +88,7 @@ func NewContext(ctx context.Context, p Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
-// FromContext returns the caller; the zero Principal where none was put.
+// FromContext returns the caller that NewContext stored, or the zero Principal.
 func FromContext(ctx context.Context) Principal {
 	p, _ := ctx.Value(principalKey{}).(Principal)
 	return p

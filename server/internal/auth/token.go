@@ -19,16 +19,17 @@ const (
 	audienceSession = "session"
 	audienceDevice  = "device"
 
-	// ticketLifetime bounds how long a tunnel client gets in while the panel is
-	// down; control renews tickets long before.
+	// ticketLifetime bounds how long a tunnel client can open links while the panel
+	// is down. Package control renews tickets well before they expire.
 	ticketLifetime = 24 * time.Hour
 
-	// maxToken bounds the work an unauthenticated caller can cause, in bytes.
+	// maxToken is the maximum length of a token in bytes. It bounds the work that an
+	// unauthenticated caller can cause.
 	maxToken = 4096
 )
 
-// DeviceToken issues the token of a device at a token version. It has no expiry:
-// it is good until the version is raised.
+// DeviceToken issues a device token at a token version. The token does not expire;
+// it is valid until the device's token version changes.
 func (a *Auth) DeviceToken(id uuid.UUID, kind string, version int64) (string, error) {
 	return sign(a.signer(), a.builder().
 		Audience([]string{audienceDevice}).
@@ -37,10 +38,10 @@ func (a *Auth) DeviceToken(id uuid.UUID, kind string, version int64) (string, er
 		Claim("ver", version))
 }
 
-// Ticket issues what a tunnel client shows to one tunnel server, which verifies
-// it without the panel. It is good for 24 hours, and as long as the client's token
-// version stays. The key is one that a tunnel server last connected at serverSeen
-// has heard of.
+// Ticket issues a ticket with which a tunnel client authenticates to one tunnel
+// server, which verifies it offline. The ticket is valid for 24 hours, or until the
+// client's token version changes. It is signed with a key that the tunnel server
+// knows, given that it was last connected to the panel at serverSeen.
 func (a *Auth) Ticket(clientID, serverID uuid.UUID, version int64, serverSeen time.Time) (token string, expires time.Time, err error) {
 	now := a.now()
 	expires = now.Add(ticketLifetime).Truncate(time.Second)
@@ -79,7 +80,7 @@ func sign(key jwk.Key, builder *jwt.Builder) (string, error) {
 	return string(signed), nil
 }
 
-// claims is what a verified token says.
+// claims are the claims of a verified token.
 type claims struct {
 	key      string // The id of the key that signed it.
 	audience string
@@ -89,13 +90,13 @@ type claims struct {
 	version  int64
 }
 
-// noVersion is what a token without a version says; no row has it.
+// noVersion is the version of a token without a version claim. No device has it.
 const noVersion = -1
 
-var errToken = errors.New("token is not one of ours")
+var errToken = errors.New("invalid token")
 
-// verify checks a token. What is wrong with it is an errToken; any other error
-// is that the keys could not be read.
+// verify verifies a token. The error wraps errToken if the token is invalid;
+// otherwise the signing keys could not be read.
 func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 	if len(token) > maxToken {
 		return claims{}, errToken
@@ -118,23 +119,22 @@ func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 	return result, err
 }
 
-// verify checks a token's signature, issuer and times. Only the keys and the
-// algorithm named in the keyring are accepted, whatever the token's header says:
-// the key set matches by kid and by the alg pinned on each key, so neither "none"
-// nor an HMAC over the public key gets past it. Whose token it is follows from
-// its audience, which the caller must look at.
+// verify verifies a token's signature, issuer and times. The key set matches by kid
+// and by the algorithm pinned on each key, whatever the token's header claims, so
+// neither "none" nor an HMAC over the public key is accepted. The caller must check
+// the audience, which tells the types of token apart.
 func (k *keyring) verify(token string, now time.Time) (claims, error) {
 	parsed, err := jwt.ParseString(token,
 		jwt.WithKeySet(k.public),
 		jwt.WithIssuer(issuer),
 		jwt.WithClock(jwt.ClockFunc(func() time.Time { return now })),
-		// Replicas' clocks differ: a token of one must not be from the future
-		// to another.
+		// Replicas' clocks differ: one must not reject another's token because it was
+		// issued in the future.
 		jwt.WithAcceptableSkew(time.Minute))
 	if err != nil {
 		return claims{}, errors.Join(errToken, err)
 	}
-	// A token with several audiences would be good in several places.
+	// A token with several audiences would be accepted in several roles.
 	if len(parsed.Audience()) != 1 {
 		return claims{}, errToken
 	}
@@ -149,7 +149,7 @@ func (k *keyring) verify(token string, now time.Time) (claims, error) {
 	if version, ok := private["ver"].(float64); ok {
 		result.version = int64(version)
 	}
-	// Only device tokens live without an expiry; their version ends them.
+	// Only device tokens have no expiry; their token version revokes them.
 	if parsed.Expiration().IsZero() && result.audience != audienceDevice {
 		return claims{}, errToken
 	}

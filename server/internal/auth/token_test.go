@@ -19,7 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// key reads the panel's own key, for forgeries that only its owner could make.
+// key reads the panel's signing key, for tokens that only the panel could sign.
 func (p *panel) key(t *testing.T) (id string, private ed25519.PrivateKey) {
 	t.Helper()
 	keys, err := p.db.EnsureSigningKey(t.Context(), db.SigningKey{})
@@ -73,11 +73,11 @@ func with(claims map[string]any, name string, value any) map[string]any {
 	return changed
 }
 
-func TestAuthenticate_RefusesForgedDeviceTokens(t *testing.T) {
+func TestAuthenticate_RejectsForgedDeviceTokens(t *testing.T) {
 	p := newPanel(t)
 	device, token := p.device(t)
 	kid, private := p.key(t)
-	_, stranger, err := ed25519.GenerateKey(rand.Reader)
+	_, foreign, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +90,15 @@ func TestAuthenticate_RefusesForgedDeviceTokens(t *testing.T) {
 		"kind": device.Kind, "ver": device.TokenVersion,
 	}
 	if _, err := p.auth.Authenticate(bearer(forge(t, jwa.EdDSA, private, kid, good))); err != nil {
-		t.Fatalf("the claims to start from are refused: %v", err)
+		t.Fatalf("the unmodified claims are rejected: %v", err)
 	}
 	parts := strings.Split(token, ".")
 	for name, forged := range map[string]string{
 		"no signature":           unsigned(t, kid, good),
 		"signature cut off":      parts[0] + "." + parts[1] + ".",
 		"signature of another":   parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
-		"another key":            forge(t, jwa.EdDSA, stranger, kid, good),
-		"another key and kid":    forge(t, jwa.EdDSA, stranger, "mine", good),
+		"another key":            forge(t, jwa.EdDSA, foreign, kid, good),
+		"another key and kid":    forge(t, jwa.EdDSA, foreign, "mine", good),
 		"unknown kid":            forge(t, jwa.EdDSA, private, "other", good),
 		"no kid":                 forge(t, jwa.EdDSA, private, "", good),
 		"HMAC over public key":   forge(t, jwa.HS256, []byte(public), kid, good),
@@ -111,10 +111,10 @@ func TestAuthenticate_RefusesForgedDeviceTokens(t *testing.T) {
 		"not yet valid":          forge(t, jwa.EdDSA, private, kid, with(good, "nbf", p.clock.Now().Add(time.Hour).Unix())),
 		"another version":        forge(t, jwa.EdDSA, private, kid, with(good, "ver", device.TokenVersion+1)),
 		"no version":             forge(t, jwa.EdDSA, private, kid, with(good, "ver", nil)),
-		"a version in words":     forge(t, jwa.EdDSA, private, kid, with(good, "ver", "1")),
+		"a version as a string":  forge(t, jwa.EdDSA, private, kid, with(good, "ver", "1")),
 		"another kind":           forge(t, jwa.EdDSA, private, kid, with(good, "kind", "server")),
 		"an unknown device":      forge(t, jwa.EdDSA, private, kid, with(good, "sub", uuid.NewString())),
-		"a subject that is none": forge(t, jwa.EdDSA, private, kid, with(good, "sub", "1")),
+		"an invalid subject":     forge(t, jwa.EdDSA, private, kid, with(good, "sub", "1")),
 		"tampered":               parts[0] + "." + parts[1][:len(parts[1])-2] + "AA." + parts[2],
 		"endless":                strings.Repeat("A", 1<<16),
 		"two dots":               "..",
@@ -127,7 +127,7 @@ func TestAuthenticate_RefusesForgedDeviceTokens(t *testing.T) {
 	}
 }
 
-func TestAuthenticate_TakesNoSortOfTokenForAnother(t *testing.T) {
+func TestAuthenticate_RejectsTokensOfAnotherType(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	login := p.login(t)
@@ -150,7 +150,7 @@ func TestAuthenticate_TakesNoSortOfTokenForAnother(t *testing.T) {
 	}
 }
 
-func TestAuthenticate_SessionTokenNeedsItsExpiryAndItsUser(t *testing.T) {
+func TestAuthenticate_SessionTokenNeedsExpiryAndUser(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
 	login := p.login(t)

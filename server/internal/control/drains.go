@@ -12,9 +12,9 @@ import (
 // and allocations move within it.
 const drainInterval = time.Second
 
-// tendDrains does, now and again, what draining has come to. Every replica does:
+// advanceDrains does, now and again, what draining has come to. Every replica does:
 // the database keeps them apart, and what one leaves undone another does.
-func (h *Hub) tendDrains(ctx context.Context) {
+func (h *Hub) advanceDrains(ctx context.Context) {
 	ticks, stop := h.opts.Every(drainInterval)
 	defer stop()
 	failing := false
@@ -26,7 +26,7 @@ func (h *Hub) tendDrains(ctx context.Context) {
 		}
 		more, err := true, error(nil)
 		for more && err == nil {
-			more, err = h.opts.Store.TendDrains(ctx)
+			more, err = h.opts.Store.AdvanceDrains(ctx)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			h.opts.Logger.WarnContext(ctx, "drains not tended yet", slog.Any("error", err))

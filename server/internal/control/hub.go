@@ -59,9 +59,9 @@ type Store interface {
 	ClientState(ctx context.Context, device uuid.UUID) (db.ClientState, error)
 	ServerState(ctx context.Context, device uuid.UUID) (db.ServerState, error)
 	SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error
-	SaveDrained(ctx context.Context, server uuid.UUID, ports []db.Drained) error
+	SaveDrained(ctx context.Context, server uuid.UUID, ports []db.DrainedPort) error
 	SavePlayers(ctx context.Context, server uuid.UUID, players int) error
-	TendDrains(ctx context.Context) (more bool, err error)
+	AdvanceDrains(ctx context.Context) (more bool, err error)
 
 	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error
 	ReleaseReplica(ctx context.Context, replica uuid.UUID) error

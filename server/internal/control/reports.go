@@ -40,7 +40,7 @@ type expected struct {
 // unsaved is what is to be written of a device's reports.
 type unsaved struct {
 	rows    []db.Report
-	drained []db.Drained
+	drained []db.DrainedPort
 	players *int
 }
 
@@ -56,7 +56,7 @@ type reports struct {
 	mu      sync.Mutex
 	known   map[int64]expected // Allocations that the device has been told of.
 	waiting map[int64]db.Report
-	drained map[int64]db.Drained
+	drained map[int64]db.DrainedPort
 	players *int
 }
 
@@ -64,7 +64,7 @@ func newReports() *reports {
 	return &reports{
 		wake:    make(chan struct{}, 1),
 		waiting: map[int64]db.Report{},
-		drained: map[int64]db.Drained{},
+		drained: map[int64]db.DrainedPort{},
 	}
 }
 
@@ -113,7 +113,7 @@ func (r *reports) add(report types.StatusReport) {
 		r.known[a.ID] = e
 		r.waiting[a.ID] = row
 		if a.Drained != nil && *a.Drained && !e.drainUntil.IsZero() {
-			r.drained[a.ID] = db.Drained{AllocationID: a.ID, Until: e.drainUntil}
+			r.drained[a.ID] = db.DrainedPort{AllocationID: a.ID, Until: e.drainUntil}
 		}
 	}
 	if report.Players != nil {
@@ -140,9 +140,9 @@ func (r *reports) take() unsaved {
 	return b
 }
 
-// giveBack returns what could not be stored; what has arrived since is newer and
+// restore returns what could not be stored; what has arrived since is newer and
 // stays.
-func (r *reports) giveBack(b unsaved) {
+func (r *reports) restore(b unsaved) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, row := range b.rows {
@@ -189,7 +189,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 			failing = true
 			log.WarnContext(ctx, "status reports wait for the database", slog.Any("error", err))
 		}
-		r.giveBack(b)
+		r.restore(b)
 		if retry.Wait(ctx) != nil {
 			return
 		}

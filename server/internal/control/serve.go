@@ -96,7 +96,7 @@ func (h *Hub) enter(s *session) bool {
 func (h *Hub) leave(s *session) {
 	h.mu.Lock()
 	delete(h.open, s)
-	h.closed[s.howItEnded()]++
+	h.closed[s.howEnded()]++
 	h.mu.Unlock()
 	h.handlers.Done()
 }

@@ -53,8 +53,8 @@ func (h *Hub) Stats() Stats {
 	return Stats{Online: online, Opened: maps.Clone(h.opened), Closed: maps.Clone(h.closed)}
 }
 
-// howItEnded is called once the session is over.
-func (s *session) howItEnded() Ending {
+// howEnded is called once the session is over.
+func (s *session) howEnded() Ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.code {

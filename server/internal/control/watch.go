@@ -35,7 +35,7 @@ func (h *Hub) start(ctx context.Context) error {
 	h.background.Go(func() { h.watch(ctx, events) })
 	h.background.Go(func() { h.keepLease(ctx) })
 	h.background.Go(func() { h.renewTickets(ctx) })
-	h.background.Go(func() { h.tendDrains(ctx) })
+	h.background.Go(func() { h.advanceDrains(ctx) })
 	return nil
 }
 

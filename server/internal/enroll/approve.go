@@ -30,7 +30,7 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 	if !caller.IsAdmin() {
 		return db.Device{}, problem.Forbidden("Approving a device needs an admin.")
 	}
-	if err := e.checkHeir(ctx, approval); err != nil {
+	if err := e.checkNewOwner(ctx, approval); err != nil {
 		return db.Device{}, err
 	}
 	limits := []string{
@@ -39,7 +39,7 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 	}
 	// Counted before the code is tried, so that guesses made at once all count.
 	for _, key := range limits {
-		wait, err := e.options.Store.Hit(ctx, key, approveFailures, approveWindow, e.options.Now())
+		wait, err := e.options.Store.Take(ctx, key, approveFailures, approveWindow, e.options.Now())
 		if err != nil {
 			return db.Device{}, err
 		}
@@ -52,16 +52,16 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 		return db.Device{}, err
 	}
 	for _, key := range limits {
-		if err := e.options.Store.Forgive(ctx, key); err != nil {
+		if err := e.options.Store.Reset(ctx, key); err != nil {
 			return db.Device{}, err
 		}
 	}
 	return device, nil
 }
 
-// checkHeir holds the new owner to what exists. It comes before the code is
+// checkNewOwner holds the new owner to what exists. It comes before the code is
 // tried: a slip here is not a guess.
-func (e *Enroller) checkHeir(ctx context.Context, approval Approval) error {
+func (e *Enroller) checkNewOwner(ctx context.Context, approval Approval) error {
 	if approval.Name != nil && strings.TrimSpace(*approval.Name) == "" {
 		return problem.Invalid(problem.Field("name", "is blank"))
 	}

@@ -51,8 +51,8 @@ type Store interface {
 	RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (time.Duration, error)
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)
-	Hit(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
-	Forgive(ctx context.Context, key string) error
+	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
+	Reset(ctx context.Context, key string) error
 }
 
 // Tokens issues device tokens.

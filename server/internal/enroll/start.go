@@ -114,7 +114,7 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	if !settings.AnonymousEnrollment {
 		return problem.Unauthorized("This panel takes no enrollment without a session. Log in first.")
 	}
-	wait, err := e.options.Store.Hit(ctx, "start:address:"+auth.AddressKey(ctx), anonymousStarts, anonymousWindow, e.options.Now())
+	wait, err := e.options.Store.Take(ctx, "start:address:"+auth.AddressKey(ctx), anonymousStarts, anonymousWindow, e.options.Now())
 	if err != nil {
 		return err
 	}

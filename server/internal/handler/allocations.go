@@ -20,9 +20,9 @@ const (
 	defaultDrainSeconds = 3600
 )
 
-// firstFreePort is the lowest port that may be asked for without being an admin:
+// firstUnprivilegedPort is the lowest port that may be asked for without being an admin:
 // those below it belong to the tunnel server's own system.
-const firstFreePort = 1024
+const firstUnprivilegedPort = 1024
 
 var (
 	errNoAllocation = problem.NotFound("There is no such allocation.")
@@ -71,7 +71,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		allocation.ProxyProtocol = string(valueOr(options.ProxyProtocol, types.ProxyProtocolNone))
 		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, types.DefaultAllocationOptionsUDPIdleSeconds)
 	}
-	if err := mayTake(ctx, create.Port); err != nil {
+	if err := mayUsePort(ctx, create.Port); err != nil {
 		return nil, err
 	}
 	if err := checkProxyProtocol(allocation.ProxyProtocol, allocation.Protocols); err != nil {
@@ -79,7 +79,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	}
 	rows, err := a.db.CreateAllocations(ctx, allocation)
 	if err != nil {
-		return nil, absent(err, errNoServer)
+		return nil, ifNotFound(err, errNoServer)
 	}
 	return server.CreateAllocation201JSONResponse(toCreated(rows)), nil
 }
@@ -100,7 +100,7 @@ func (a *api) allocatingDevice(ctx context.Context, asked *uuid.UUID) (uuid.UUID
 	device, err := a.db.Device(ctx, caller.Scope(), id)
 	switch {
 	case err != nil:
-		return uuid.Nil, absent(err, errNoDevice)
+		return uuid.Nil, ifNotFound(err, errNoDevice)
 	case device.Kind != string(types.DeviceKindClient):
 		return uuid.Nil, problem.Conflict("A tunnel server takes no allocations of its own; name a tunnel client.")
 	case device.ApprovedAt == nil:
@@ -113,7 +113,7 @@ func (a *api) allocatingDevice(ctx context.Context, asked *uuid.UUID) (uuid.UUID
 func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationRequestObject) (server.GetAllocationResponseObject, error) {
 	row, err := a.db.Allocation(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if err != nil {
-		return nil, absent(err, errNoAllocation)
+		return nil, ifNotFound(err, errNoAllocation)
 	}
 	return server.GetAllocation200JSONResponse(toAllocation(row)), nil
 }
@@ -123,7 +123,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	scope := auth.FromContext(ctx).Scope()
 	row, err := a.db.Allocation(ctx, scope, request.ID)
 	if err != nil {
-		return nil, absent(err, errNoAllocation)
+		return nil, ifNotFound(err, errNoAllocation)
 	}
 	patch := db.AllocationPatch{
 		Name:      request.Body.Name,
@@ -148,16 +148,16 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	// Elsewhere the port that it has is another.
 	moves := patch.Move != nil && patch.Move.ServerID != row.ServerID
 	if patch.Port != nil && (moves || *patch.Port != row.Port) {
-		if err := mayTake(ctx, patch.Port); err != nil {
+		if err := mayUsePort(ctx, patch.Port); err != nil {
 			return nil, err
 		}
 	}
 	row, err = a.db.UpdateAllocation(ctx, scope, request.ID, patch)
 	switch {
 	case err != nil && patch.Move != nil:
-		return nil, absent(err, errNoServer)
+		return nil, ifNotFound(err, errNoServer)
 	case err != nil:
-		return nil, absent(err, errNoAllocation)
+		return nil, ifNotFound(err, errNoAllocation)
 	}
 	return server.UpdateAllocation200JSONResponse(toAllocation(row)), nil
 }
@@ -165,7 +165,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 // DeleteAllocation frees a public port.
 func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocationRequestObject) (server.DeleteAllocationResponseObject, error) {
 	if err := a.db.DeleteAllocation(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
-		return nil, absent(err, errNoAllocation)
+		return nil, ifNotFound(err, errNoAllocation)
 	}
 	return server.DeleteAllocation200JSONResponse(types.Success{Success: true}), nil
 }
@@ -178,7 +178,7 @@ func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 		m := db.Move{
 			ServerID:   *patch.ServerID,
 			OnCordoned: admin,
-			KeepAbove:  firstFreePort,
+			KeepAbove:  firstUnprivilegedPort,
 			Linger:     time.Duration(valueOr(patch.DrainSeconds, defaultDrainSeconds)) * time.Second,
 		}
 		if admin {
@@ -191,8 +191,8 @@ func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 	return nil, nil
 }
 
-func mayTake(ctx context.Context, port *int) error {
-	if port != nil && *port < firstFreePort && !auth.FromContext(ctx).IsAdmin() {
+func mayUsePort(ctx context.Context, port *int) error {
+	if port != nil && *port < firstUnprivilegedPort && !auth.FromContext(ctx).IsAdmin() {
 		return problem.Forbidden("A port below 1024 needs an admin.")
 	}
 	return nil

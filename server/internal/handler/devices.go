@@ -24,7 +24,7 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 	wanted, page := page(request.Params.Limit, request.Params.After)
 	rows, err := a.db.Devices(ctx, auth.FromContext(ctx).Scope(), page)
 	if err != nil {
-		return nil, absent(err, problem.Invalid(problem.Field("after", "names none of these devices")))
+		return nil, ifNotFound(err, problem.Invalid(problem.Field("after", "names none of these devices")))
 	}
 	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string { return d.ID.String() })
 	devices := make([]types.Device, 0, len(rows))
@@ -41,7 +41,7 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 func (a *api) GetDevice(ctx context.Context, request server.GetDeviceRequestObject) (server.GetDeviceResponseObject, error) {
 	device, err := a.db.Device(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if err != nil {
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.GetDevice200JSONResponse(toDevice(device)), nil
 }
@@ -68,7 +68,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 	}
 	device, err := a.db.UpdateDevice(ctx, caller.Scope(), request.ID, patch)
 	if err != nil {
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
 }
@@ -78,7 +78,7 @@ func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.U
 	device, err := a.db.Device(ctx, caller.Scope(), id)
 	switch {
 	case err != nil:
-		return absent(err, errNoDevice)
+		return ifNotFound(err, errNoDevice)
 	case !caller.IsAdmin():
 		return problem.Forbidden("The settings of a tunnel server need an admin.")
 	case device.Kind != db.KindServer:
@@ -106,7 +106,7 @@ func checkServerSettings(settings types.TunnelServerSettings) error {
 func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)
 	if _, err := a.db.Device(ctx, caller.Scope(), request.ID); err != nil {
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	if !caller.IsAdmin() {
 		return nil, problem.Forbidden("Draining a tunnel server needs an admin.")
@@ -117,7 +117,7 @@ func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequest
 	case errors.Is(err, db.ErrConflict):
 		return nil, problem.Conflict("Only a tunnel server that has been approved can be drained.")
 	case err != nil:
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.DrainDevice200JSONResponse(toDevice(device)), nil
 }
@@ -125,7 +125,7 @@ func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequest
 // DeleteDevice removes a device with its allocations.
 func (a *api) DeleteDevice(ctx context.Context, request server.DeleteDeviceRequestObject) (server.DeleteDeviceResponseObject, error) {
 	if err := a.db.DeleteDevice(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.DeleteDevice200JSONResponse(types.Success{Success: true}), nil
 }
@@ -137,7 +137,7 @@ func (a *api) RegenerateDeviceToken(ctx context.Context, request server.Regenera
 		return nil, problem.Conflict("The device has not been approved yet, and has no token.")
 	}
 	if err != nil {
-		return nil, absent(err, errNoDevice)
+		return nil, ifNotFound(err, errNoDevice)
 	}
 	token, err := a.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
 	if err != nil {
@@ -147,7 +147,7 @@ func (a *api) RegenerateDeviceToken(ctx context.Context, request server.Regenera
 }
 
 // absent says what it is that was not found.
-func absent(err error, notFound *problem.Error) error {
+func ifNotFound(err error, notFound *problem.Error) error {
 	if errors.Is(err, db.ErrNotFound) {
 		return notFound
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// gateMemory is how long the feature flag is remembered, so that it is not a
+// gateTTL is how long the feature flag is remembered, so that it is not a
 // query per request: a flag turned off on another replica holds here within it.
-const gateMemory = time.Second
+const gateTTL = time.Second
 
 // gate turns tunnel operations away while the feature is off. That comes before
 // the credential is looked at, since the contract promises it for every caller.
@@ -47,7 +47,7 @@ func (g *gate) admit(r *http.Request, path string) error {
 func (g *gate) isOpen(ctx context.Context) (bool, error) {
 	now := g.now()
 	g.mu.Lock()
-	open, fresh := g.open, !g.askedAt.IsZero() && now.Sub(g.askedAt) < gateMemory
+	open, fresh := g.open, !g.askedAt.IsZero() && now.Sub(g.askedAt) < gateTTL
 	g.mu.Unlock()
 	if fresh {
 		return open, nil
