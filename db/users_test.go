@@ -119,7 +119,7 @@ func TestMaintain_KeepsSessionsAndLimitsThatAreValid(t *testing.T) {
 	_, _, err = d.SessionUser(t.Context(), valid.ID, noon)
 	check(t, err)
 	if wait := take(t, d, "valid", 1, noon); wait == 0 {
-		t.Error("a limit that still holds was forgotten")
+		t.Error("a limit that still holds was uncounted")
 	}
 }
 
@@ -168,11 +168,11 @@ func take(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Dur
 	return wait
 }
 
-func TestHit_AllowsLimitPerWindow(t *testing.T) {
+func TestTake_AllowsLimitPerWindow(t *testing.T) {
 	d := dbtest.New(t)
 	for range 3 {
 		if wait := take(t, d, "a", 3, noon); wait != 0 {
-			t.Fatalf("refused for %v within the limit", wait)
+			t.Fatalf("rejected for %v within the limit", wait)
 		}
 	}
 	for range 3 {
@@ -181,14 +181,14 @@ func TestHit_AllowsLimitPerWindow(t *testing.T) {
 		}
 	}
 	if wait := take(t, d, "b", 3, noon); wait != 0 {
-		t.Error("another key was refused")
+		t.Error("another key was rejected")
 	}
 	if wait := take(t, d, "a", 3, noon.Add(time.Minute)); wait != 0 {
-		t.Errorf("refused for %v in the next window", wait)
+		t.Errorf("rejected for %v in the next window", wait)
 	}
 }
 
-func TestHit_CountsAllReplicasTogether(t *testing.T) {
+func TestTake_CountsAllReplicas(t *testing.T) {
 	d := dbtest.New(t)
 	var callers sync.WaitGroup
 	var allowed atomic.Int32
@@ -214,13 +214,13 @@ func TestRefund_KeepsTheOtherAttempts(t *testing.T) {
 	take(t, d, "a", 2, noon)
 	for range 3 {
 		if wait := take(t, d, "a", 2, noon); wait != 0 {
-			t.Fatalf("refused for %v although the last one was taken back", wait)
+			t.Fatalf("rejected for %v although the last one was refunded", wait)
 		}
 		check(t, d.Refund(t.Context(), "a"))
 	}
 	take(t, d, "a", 2, noon)
 	if wait := take(t, d, "a", 2, noon); wait == 0 {
-		t.Error("the first attempt was forgotten")
+		t.Error("the first attempt was uncounted")
 	}
 }
 
@@ -229,6 +229,6 @@ func TestReset(t *testing.T) {
 	take(t, d, "a", 1, noon)
 	check(t, d.Reset(t.Context(), "a"))
 	if wait := take(t, d, "a", 1, noon); wait != 0 {
-		t.Errorf("refused for %v after being forgiven", wait)
+		t.Errorf("rejected for %v after a reset", wait)
 	}
 }

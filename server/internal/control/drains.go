@@ -8,12 +8,11 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// drainInterval is how often what draining has come to is looked for: limits end
-// and allocations move within it.
+// drainInterval is how often drains are advanced.
 const drainInterval = time.Second
 
-// advanceDrains does, now and again, what draining has come to. Every replica does:
-// the database keeps them apart, and what one leaves undone another does.
+// advanceDrains advances the drains of tunnel servers until ctx ends. Every replica
+// does so: row locks keep them apart, and one completes what another leaves undone.
 func (h *Hub) advanceDrains(ctx context.Context) {
 	ticks, stop := h.opts.Every(drainInterval)
 	defer stop()
@@ -29,14 +28,14 @@ func (h *Hub) advanceDrains(ctx context.Context) {
 			more, err = h.opts.Store.AdvanceDrains(ctx)
 		}
 		if err != nil && !failing && ctx.Err() == nil {
-			h.opts.Logger.WarnContext(ctx, "drains not tended yet", slog.Any("error", err))
+			h.opts.Logger.WarnContext(ctx, "drains not advanced yet", slog.Any("error", err))
 		}
 		failing = err != nil
 	}
 }
 
-// save writes what a device has reported.
-func (s *session) save(ctx context.Context, u unsaved) error {
+// save stores a device's reports.
+func (s *session) save(ctx context.Context, u reportBatch) error {
 	store := s.hub.opts.Store
 	if len(u.rows) > 0 {
 		if err := store.SaveReports(ctx, s.device, string(s.kind), u.rows); err != nil {
@@ -44,10 +43,10 @@ func (s *session) save(ctx context.Context, u unsaved) error {
 		}
 	}
 	if s.kind != types.DeviceKindServer {
-		return nil // The rest is a tunnel server's to say.
+		return nil // Only tunnel servers report the rest.
 	}
-	// Players before what has drained with them: a tunnel server on which nobody
-	// is left has no players.
+	// Store players before drained ports, so that a drained tunnel server is never
+	// shown with players.
 	if u.players != nil {
 		if err := store.SavePlayers(ctx, s.device, *u.players); err != nil {
 			return err

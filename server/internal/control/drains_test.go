@@ -20,7 +20,7 @@ func report(revision types.Revision, id int64, drained bool) types.StatusReport 
 	return types.StatusReport{Type: types.TypeStatus, Revision: revision, Allocations: []types.AllocationReport{r}}
 }
 
-func TestHub_AMoveIsMadeBeforeTheOldPlaceIsLeft(t *testing.T) {
+func TestHub_MoveOpensTheNewPortBeforeItClosesTheOldOne(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, oldRow, newRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer), enroll(t, d, db.KindServer)
@@ -31,7 +31,7 @@ func TestHub_AMoveIsMadeBeforeTheOldPlaceIsLeft(t *testing.T) {
 	}
 	controltest.Next[types.ServerSnapshot](old)
 	controltest.Next[types.ServerSnapshot](place)
-	// The client heard of the tunnel servers as they came.
+	// The client received the tunnel servers as they connected.
 	controltest.Next[types.ClientSnapshot](client)
 	known := types.Revision(1)
 
@@ -46,32 +46,32 @@ func TestHub_AMoveIsMadeBeforeTheOldPlaceIsLeft(t *testing.T) {
 		known = change.Revision
 	}
 	if got := change.Allocations[0]; got.ServerID != newRow.ID || got.Leaving == nil || (*got.Leaving)[0] != oldRow.ID || len(change.RemovedServers) != 0 {
-		t.Errorf("the client is told %+v", change)
+		t.Errorf("the client received %+v", change)
 	}
 	if got := controltest.Next[types.ServerChange](place); got.Allocations[0].ID != a.ID || got.Allocations[0].Port != 25565 {
-		t.Errorf("the new place is told %+v", got)
+		t.Errorf("the new tunnel server received %+v", got)
 	}
 	if old.Waiting() != 0 {
-		t.Error("the old place is told before the new one is ready")
+		t.Error("the old tunnel server received a change before the new one is ready")
 	}
 	place.Send(report(2, a.ID, false))
-	client.Send(report(1, a.ID, false)) // Of the old place.
+	client.Send(report(1, a.ID, false)) // About the old tunnel server.
 	client.Send(report(known, a.ID, false))
 	draining := controltest.Next[types.ServerChange](old)
 	if got := draining.Allocations[0]; got.ID != a.ID || got.Port != 25565 || got.DrainUntil == nil {
-		t.Errorf("the old place is told %+v", got)
+		t.Errorf("the old tunnel server received %+v", got)
 	}
-	old.Send(report(draining.Revision-1, a.ID, true)) // Before it heard of it.
+	old.Send(report(draining.Revision-1, a.ID, true)) // Before it received the change.
 	old.Send(report(draining.Revision, a.ID, true))
 	if got := controltest.Next[types.ServerChange](old); len(got.RemovedAllocations) != 1 || got.RemovedClients[0] != clientRow.ID {
-		t.Errorf("the old place is told %+v", got)
+		t.Errorf("the old tunnel server received %+v", got)
 	}
 	if got := controltest.Next[types.ClientChange](client); got.RemovedServers[0] != oldRow.ID || got.Allocations[0].Leaving != nil {
-		t.Errorf("the client is told %+v", got)
+		t.Errorf("the client received %+v", got)
 	}
 }
 
-func TestHub_WhatWasSaidIsNotLostWhenAMoveIsUndone(t *testing.T) {
+func TestHub_KeepsReportsWhenAMoveIsUndone(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, oldRow, newRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer), enroll(t, d, db.KindServer)
@@ -81,7 +81,7 @@ func TestHub_WhatWasSaidIsNotLostWhenAMoveIsUndone(t *testing.T) {
 	controltest.Next[types.ServerSnapshot](place)
 	old.Send(report(1, a.ID, false))
 	controltest.Eventually(t, "it is reported", func() bool { return allocation(t, d, a.ID).ServerState == db.StateReady })
-	// The old place sees no difference, and so has nothing new to say.
+	// The old tunnel server receives no change, and so does not report again.
 	for _, to := range []uuid.UUID{newRow.ID, oldRow.ID} {
 		if _, err := d.UpdateAllocation(t.Context(), everything, a.ID, db.AllocationPatch{
 			Move: &db.Move{ServerID: to, KeepAbove: 1, Linger: time.Hour},
@@ -91,11 +91,11 @@ func TestHub_WhatWasSaidIsNotLostWhenAMoveIsUndone(t *testing.T) {
 	}
 	controltest.Eventually(t, "it is known to be ready", func() bool { return allocation(t, d, a.ID).ServerState == db.StateReady })
 	if old.Waiting() != 0 {
-		t.Error("the old place was told of it")
+		t.Error("the old tunnel server received a change")
 	}
 }
 
-func TestHub_TendsDrainsAndTellsTheTruthOfThem(t *testing.T) {
+func TestHub_AdvancesDrainsAndStoresWhatIsReported(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, serverRow, otherRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer), enroll(t, d, db.KindServer)
@@ -114,7 +114,7 @@ func TestHub_TendsDrainsAndTellsTheTruthOfThem(t *testing.T) {
 	}
 	r.tick(time.Second)
 	if got := controltest.Next[types.ServerChange](other); got.Allocations[0].ID != a.ID {
-		t.Errorf("the other tunnel server is told %+v", got)
+		t.Errorf("the other tunnel server received %+v", got)
 	}
 	r.tick(time.Second) // The limit has passed.
 	for gone := false; !gone; {

@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// replica is a hub behind a real HTTP server. Who dials is in a header here; the
-// API's middleware puts it into the context in the panel.
+// replica is a hub behind a real HTTP server. A header identifies the device; in the
+// panel, the API's middleware stores it in the context.
 type replica struct {
 	t   *testing.T
 	hub *control.Hub
@@ -105,7 +105,7 @@ func (r *replica) shutdown() {
 	}
 }
 
-// ticket is different each time, as a signature with a new time is.
+// ticket returns a different ticket each time.
 func (r *replica) ticket(client, server uuid.UUID, version int64, _ time.Time) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,7 +121,7 @@ func (r *replica) every(d time.Duration) (<-chan time.Time, func()) {
 	return clock, func() {}
 }
 
-// tick lets d pass, and returns once the hub has noticed.
+// tick makes the ticker with period d tick, and returns once the hub has received it.
 func (r *replica) tick(d time.Duration) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -130,11 +130,11 @@ func (r *replica) tick(d time.Duration) {
 	select {
 	case clock <- time.Now():
 	case <-time.After(controltest.Patience):
-		r.t.Fatalf("nothing waits for %v to pass", d)
+		r.t.Fatalf("nothing receives the ticks of the ticker with period %v", d)
 	}
 }
 
-// dial opens the channel without saying anything.
+// dial opens the channel and sends nothing.
 func (r *replica) dial(t *testing.T, device db.Device) *controltest.Peer {
 	t.Helper()
 	who, err := json.Marshal(control.Device{ID: device.ID, Kind: types.DeviceKind(device.Kind), TokenVersion: device.TokenVersion})
@@ -149,7 +149,7 @@ func (r *replica) dial(t *testing.T, device db.Device) *controltest.Peer {
 	return controltest.NewPeer(t, ws)
 }
 
-// connect opens the channel and says hello.
+// connect opens the channel and sends a hello.
 func (r *replica) connect(t *testing.T, device db.Device) *controltest.Peer {
 	t.Helper()
 	p := r.dial(t, device)
@@ -161,7 +161,7 @@ func (r *replica) connect(t *testing.T, device db.Device) *controltest.Peer {
 	return p
 }
 
-// enroll makes an approved device of an owner of its own.
+// enroll creates an approved device with a new owner.
 func enroll(t *testing.T, d *db.DB, kind string) db.Device {
 	t.Helper()
 	owner, err := d.CreateUser(t.Context(), rand.Text()+"@example.com", "hash", "user")
@@ -216,7 +216,7 @@ func allocation(t *testing.T, d *db.DB, id int64) db.Allocation {
 	return now
 }
 
-// get asks for the channel without an upgrade.
+// get requests the channel without an upgrade.
 func get(t *testing.T, url, who string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)

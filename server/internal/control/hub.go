@@ -1,11 +1,11 @@
-// Package control holds the live control channels of one replica of the panel:
-// desired state goes down to devices, what is true comes up from them. It knows
-// WebSockets and rows, not SQL and not HTTP handlers.
+// Package control serves the control channels of one replica of the panel: it sends
+// desired state to devices and receives their reports. It uses WebSockets and rows, but
+// neither SQL nor HTTP handlers.
 //
-// Replicas share nothing but the database. Its events say that something
-// changed for a device; the channel's own goroutine then reads the rows again
-// and sends what differs from what it last sent. Nothing is lost with an event:
-// after a gap in events everything is read again.
+// Replicas share nothing but the database. A database event says that something changed
+// for a device; the goroutine of the device's channel then reads the rows again and
+// sends the difference from what it last sent. A lost event loses nothing: after a gap
+// in events everything is read again.
 package control
 
 import (
@@ -27,28 +27,28 @@ import (
 )
 
 const (
-	// maxReads bounds the states read at once: after a lost listener every
-	// channel reads, and the rest of the panel needs connections too.
+	// maxReads bounds concurrent reads of desired state. After a lost listener every
+	// channel reads, and the rest of the panel needs database connections too.
 	maxReads = 8
-	// maxConnects bounds the devices noted as connected at once. Together with
-	// maxReads it is less than the pool of connections has.
+	// maxConnects bounds concurrent calls of Store.Connect. Together with maxReads it is
+	// below the size of the connection pool.
 	maxConnects = 4
-	// handOverStep channels are closed at a time, or more so that there are no more
-	// than handOverSteps, with a pause between.
-	handOverStep  = 200
-	handOverSteps = 25
-	handOverPause = 100 * time.Millisecond
-	// batch bounds the devices looked up in one query.
+	// Shutdown closes channels in batches of shutdownBatch, or larger ones so that there
+	// are at most maxShutdownBatches, with a pause in between.
+	shutdownBatch      = 200
+	maxShutdownBatches = 25
+	shutdownPause      = 100 * time.Millisecond
+	// batch is the maximum number of devices looked up in one query.
 	batch = 1000
-	// lease is how long a replica that is gone still counts; it is renewed
-	// three times in that.
+	// lease is how long the devices of a replica that died are still shown as online.
+	// It is renewed three times in that period.
 	lease = 15 * time.Second
-	// ticketRenewal is half of a ticket's life: a client that loses the panel
-	// can open links for at least that long.
+	// ticketRenewal is half the lifetime of a ticket: a client that loses the panel can
+	// open links for at least that long.
 	ticketRenewal = 12 * time.Hour
 )
 
-// Store is what control needs of the database.
+// Store is the part of the database that control uses.
 type Store interface {
 	Settings(ctx context.Context) (db.Settings, error)
 	Listen(ctx context.Context) (<-chan db.Event, error)
@@ -68,68 +68,67 @@ type Store interface {
 	ReconcilePresence(ctx context.Context, replica uuid.UUID, connected func() []uuid.UUID) error
 }
 
-// Options say what a Hub works with.
+// Options configures a Hub.
 type Options struct {
 	Store Store // Required.
-	// Ticket signs a ticket with which a client proves itself to a tunnel
-	// server that was last seen connected at a time. Required; called from many
-	// goroutines.
-	Ticket func(client, server uuid.UUID, tokenVersion int64, serverSeen time.Time) (string, error)
-	// Keys are the public keys that tunnel servers verify tickets with. Required.
-	Keys func() types.JWKS
-	// ReloadKeys has Ticket and Keys work with the keys that there are now. It
-	// reports whether some were revoked, so that tickets have to be replaced.
+	// Ticket issues a ticket with which a client authenticates to a tunnel server
+	// that was last connected at serverSeen. It must be safe for concurrent use.
 	// Required.
+	Ticket func(client, server uuid.UUID, tokenVersion int64, serverSeen time.Time) (string, error)
+	// Keys returns the public keys with which tunnel servers verify tickets. Required.
+	Keys func() types.JWKS
+	// ReloadKeys makes Ticket and Keys use the current keys. It reports whether any
+	// were revoked, in which case tickets must be replaced. Required.
 	ReloadKeys func(ctx context.Context) (revoked bool, err error)
-	// Caller is the device that the request's credential stands for. Required.
+	// Caller returns the authenticated device of a request. Required.
 	Caller func(ctx context.Context) (Device, bool)
 
-	Logger *slog.Logger // nil: slog.Default().
-	// Channel tunes the channels' liveness.
+	Logger *slog.Logger // nil is slog.Default.
+	// Channel configures the liveness checks of channels.
 	Channel channel.Options
-	// HelloTimeout bounds the wait for a device's first message; 0: 10 s, the
-	// contract's.
+	// HelloTimeout bounds the wait for a device's first message. 0 is the contract's
+	// 10 seconds.
 	HelloTimeout time.Duration
-	// Every ticks until stop is called; nil: time.NewTicker. Tests move time by it.
+	// Every returns a ticker; nil is time.NewTicker. Tests replace it.
 	Every func(time.Duration) (ticks <-chan time.Time, stop func())
 }
 
-// Device is who opens a control channel, as its token says.
+// Device is the device that opens a control channel, as its token identifies it.
 type Device struct {
 	ID           uuid.UUID
 	Kind         types.DeviceKind
 	TokenVersion int64
-	// TokenKey is the id of the key that signed the token; empty where not known.
+	// TokenKey is the id of the key that signed the token; empty if not known.
 	TokenKey string
 }
 
-// Hub is the control channels of one replica.
+// Hub serves the control channels of one replica.
 type Hub struct {
 	opts     Options
 	replica  uuid.UUID
 	upgrader websocket.Upgrader
-	reads    chan struct{} // A slot for each state being read.
-	connects chan struct{} // A slot for each device being connected.
+	reads    chan struct{} // Semaphore of maxReads.
+	connects chan struct{} // Semaphore of maxConnects.
 
-	// reconcile is set when presence may differ from what the database says.
+	// reconcile is set when the database's view of presence may be wrong.
 	reconcile atomic.Bool
 
-	stop       context.CancelFunc // Ends what Start has started.
-	background sync.WaitGroup     // What Start has started.
+	stop       context.CancelFunc // Cancels the goroutines of Start.
+	background sync.WaitGroup     // The goroutines of Start.
 	handlers   sync.WaitGroup     // Channels; grows only while not stopping.
 
 	mu       sync.Mutex
 	stopping bool
 	off      bool                   // Tunnels are switched off.
-	open     map[*session]struct{}  // From the upgrade on.
-	current  map[uuid.UUID]*session // The newest of each device, from register on.
-	online   map[uuid.UUID]int      // Channels that the database may call online.
-	arrivals uint64
+	open     map[*session]struct{}  // All channels, from the upgrade on.
+	current  map[uuid.UUID]*session // The newest channel of each device, from register on.
+	online   map[uuid.UUID]int      // Number of channels that the database may show as online.
+	sequence uint64                 // Number of channels accepted so far.
 	opened   map[types.DeviceKind]uint64
 	closed   map[Ending]uint64
 }
 
-// New makes a Hub, which serves once it has been started.
+// New returns a Hub. Call Start before it serves channels.
 func New(opts Options) (*Hub, error) {
 	if opts.Store == nil || opts.Ticket == nil || opts.Keys == nil || opts.ReloadKeys == nil || opts.Caller == nil {
 		return nil, errors.New("control: Store, Ticket, Keys, ReloadKeys and Caller are required")
@@ -137,7 +136,7 @@ func New(opts Options) (*Hub, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	// Devices ping; that is half of what keeps thousands of idle channels alive.
+	// Devices send the pings, which halves the work for thousands of idle channels.
 	opts.Channel.Lazy = true
 	if opts.HelloTimeout == 0 {
 		opts.HelloTimeout = defaultHelloTimeout
@@ -162,9 +161,9 @@ func New(opts Options) (*Hub, error) {
 	}, nil
 }
 
-// Start claims the replica's lease, listens to the database and begins to serve
-// channels. What it starts lives until ctx ends or Shutdown. On an error nothing
-// is left running.
+// Start claims the replica's lease, listens for database events and starts serving
+// channels. Its goroutines run until ctx ends or Shutdown is called. If Start fails,
+// none are left running.
 func (h *Hub) Start(ctx context.Context) error {
 	ctx, h.stop = context.WithCancel(ctx)
 	if err := h.start(ctx); err != nil {
@@ -174,19 +173,19 @@ func (h *Hub) Start(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown closes every channel with 1012, so that devices come back soon, and
-// waits for all goroutines. It returns early with ctx's error when ctx ends.
+// Shutdown closes every channel with code 1012, which tells devices to reconnect, and
+// waits for all goroutines. It returns ctx's error if ctx ends first.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.stopping = true
 	sessions := slices.Collect(maps.Keys(h.open))
 	h.mu.Unlock()
-	handOver(ctx, sessions)
+	closeInBatches(ctx, sessions)
 	if err := wait(ctx, &h.handlers); err != nil {
 		return err
 	}
-	// The lease goes last: renewed after its release it would come back and
-	// show devices online for its whole length.
+	// The lease is released last. A renewal after the release would restore it and
+	// show devices as online for its whole duration.
 	h.stop()
 	if err := wait(ctx, &h.background); err != nil {
 		return err
@@ -194,15 +193,15 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	return h.opts.Store.ReleaseReplica(ctx, h.replica)
 }
 
-// handOver closes channels in steps where there are many: their devices are at
-// the other replicas' doors within a quarter of a second.
-func handOver(ctx context.Context, sessions []*session) {
-	size := max(handOverStep, (len(sessions)+handOverSteps-1)/handOverSteps)
+// closeInBatches spreads the closing of many channels over time, because their devices
+// reconnect to other replicas within a quarter of a second.
+func closeInBatches(ctx context.Context, sessions []*session) {
+	size := max(shutdownBatch, (len(sessions)+maxShutdownBatches-1)/maxShutdownBatches)
 	for i, part := range slices.Collect(slices.Chunk(sessions, size)) {
 		if i > 0 {
 			select {
-			case <-time.After(handOverPause):
-			case <-ctx.Done(): // The rest follow at once.
+			case <-time.After(shutdownPause):
+			case <-ctx.Done(): // Close the rest at once.
 			}
 		}
 		for _, s := range part {
@@ -211,7 +210,7 @@ func handOver(ctx context.Context, sessions []*session) {
 	}
 }
 
-// wait is Wait with an end.
+// wait waits for group until ctx ends.
 func wait(ctx context.Context, group *sync.WaitGroup) error {
 	done := make(chan struct{})
 	go func() {

@@ -66,14 +66,14 @@ func TestHub_SendsSnapshotThenWhatDiffers(t *testing.T) {
 		if got := controltest.Next[types.ClientChange](client); len(got.RemovedAllocations) != 1 || got.RemovedAllocations[0] != a.ID {
 			t.Errorf("client change %+v", got)
 		}
-		// Revision 3 of the server is the first of these: the local port is none of its business.
+		// This is revision 3 of the server: it does not receive the local port.
 		if got := controltest.Next[types.ServerChange](server); got.RemovedAllocations[0] != a.ID {
 			t.Errorf("server change %+v", got)
 		}
 	}
 }
 
-func TestHub_LeavesOutServersThatHaveNotSaidWhereTheyAre(t *testing.T) {
+func TestHub_OmitsServersWithoutARelayAddress(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
@@ -103,7 +103,7 @@ func TestHub_NewerChannelTakesOver(t *testing.T) {
 			if code := older.Closed(controltest.Patience); code != channel.CloseTakenOver {
 				t.Errorf("older closed with %d", code)
 			}
-			// The older one's end must not take the device offline.
+			// The end of the older channel must not take the device offline.
 			controltest.Eventually(t, "device online", func() bool { return device(t, d, clientRow).Online })
 			allocate(t, d, clientRow, serverRow, "tcp", 0)
 			if got := controltest.Next[types.ClientChange](newer); len(got.Allocations) != 1 {
@@ -116,7 +116,7 @@ func TestHub_NewerChannelTakesOver(t *testing.T) {
 	}
 }
 
-func TestHub_ClosesWithinASecondWhoeverMayNotStay(t *testing.T) {
+func TestHub_ClosesInvalidChannelsWithinASecond(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	for name, test := range map[string]struct {
@@ -146,7 +146,7 @@ func TestHub_ClosesWithinASecondWhoeverMayNotStay(t *testing.T) {
 	}
 }
 
-func TestHub_FeatureOffClosesAndRefuses(t *testing.T) {
+func TestHub_FeatureOffClosesAndRejectsChannels(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	row := enroll(t, d, db.KindClient)
@@ -172,7 +172,7 @@ func TestHub_FeatureOffClosesAndRefuses(t *testing.T) {
 	controltest.Eventually(t, "channel stays", func() bool { return r.connect(t, row).Stays() })
 }
 
-func TestHub_EndsWhatIsNoControlChannel(t *testing.T) {
+func TestHub_ClosesChannelsThatViolateTheProtocol(t *testing.T) {
 	d := dbtest.New(t)
 	patient, hasty := startReplica(t, d), startReplica(t, d, func(o *control.Options) { o.HelloTimeout = 200 * time.Millisecond })
 	client, server := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
@@ -183,15 +183,15 @@ func TestHub_EndsWhatIsNoControlChannel(t *testing.T) {
 		messages []string
 		code     int
 	}{
-		"garbage":               {client, websocket.TextMessage, []string{"\x7f"}, websocket.CloseProtocolError},
-		"binary":                {client, websocket.BinaryMessage, []string{hello}, websocket.CloseUnsupportedData},
-		"oversized":             {client, websocket.TextMessage, []string{strings.Repeat(" ", 1<<20) + hello}, websocket.CloseMessageTooBig},
-		"silence":               {client, 0, nil, websocket.ClosePolicyViolation},
-		"no hello":              {client, websocket.TextMessage, []string{`{"type":"resync"}`}, websocket.ClosePolicyViolation},
-		"server without relay":  {server, websocket.TextMessage, []string{hello}, websocket.ClosePolicyViolation},
-		"hello twice":           {client, websocket.TextMessage, []string{hello, hello}, websocket.ClosePolicyViolation},
-		"garbage after hello":   {client, websocket.TextMessage, []string{hello, "{"}, websocket.CloseProtocolError},
-		"the panel's own words": {client, websocket.TextMessage, []string{hello, `{"type":"client.snapshot","revision":1,"allocations":[],"servers":[]}`}, websocket.ClosePolicyViolation},
+		"garbage":              {client, websocket.TextMessage, []string{"\x7f"}, websocket.CloseProtocolError},
+		"binary":               {client, websocket.BinaryMessage, []string{hello}, websocket.CloseUnsupportedData},
+		"oversized":            {client, websocket.TextMessage, []string{strings.Repeat(" ", 1<<20) + hello}, websocket.CloseMessageTooBig},
+		"silence":              {client, 0, nil, websocket.ClosePolicyViolation},
+		"no hello":             {client, websocket.TextMessage, []string{`{"type":"resync"}`}, websocket.ClosePolicyViolation},
+		"server without relay": {server, websocket.TextMessage, []string{hello}, websocket.ClosePolicyViolation},
+		"hello twice":          {client, websocket.TextMessage, []string{hello, hello}, websocket.ClosePolicyViolation},
+		"garbage after hello":  {client, websocket.TextMessage, []string{hello, "{"}, websocket.CloseProtocolError},
+		"a panel's message":    {client, websocket.TextMessage, []string{hello, `{"type":"client.snapshot","revision":1,"allocations":[],"servers":[]}`}, websocket.ClosePolicyViolation},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := patient
@@ -251,7 +251,7 @@ func TestHub_ResyncSendsSnapshotsAtABoundedRate(t *testing.T) {
 		t.Errorf("second snapshot after %v", took)
 	}
 	if n := peer.Waiting(); n > 0 {
-		t.Errorf("one snapshot answers them all, but %d more messages came", n)
+		t.Errorf("one snapshot answers all requests, but %d more messages came", n)
 	}
 }
 
@@ -272,7 +272,7 @@ func TestHub_RenewsTickets(t *testing.T) {
 	}
 	after := renewed.Servers[0]
 	if after.Ticket == before.Ticket {
-		t.Error("the ticket is the old one")
+		t.Error("the ticket is unchanged")
 	}
 	after.Ticket = before.Ticket
 	if after != before {
@@ -294,7 +294,7 @@ func TestHub_PresenceFollowsTheChannel(t *testing.T) {
 	controltest.Eventually(t, "device offline", func() bool { return !device(t, d, row).Online })
 }
 
-func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
+func TestHub_ShutdownTellsDevicesToReconnect(t *testing.T) {
 	d := dbtest.New(t)
 	staying := startReplica(t, d)
 	stopping := startReplica(t, d)
@@ -317,7 +317,7 @@ func TestHub_ShutdownTellsDevicesToComeBack(t *testing.T) {
 	}
 }
 
-func TestHub_RefusesWhoIsNoDeviceAndWhatIsNoWebSocket(t *testing.T) {
+func TestHub_RejectsRequestsWithoutDeviceOrUpgrade(t *testing.T) {
 	r := startReplica(t, dbtest.New(t))
 	url := "http" + strings.TrimPrefix(r.url, "ws")
 	for who, want := range map[string]types.ErrorCode{
@@ -336,7 +336,7 @@ func TestHub_RefusesWhoIsNoDeviceAndWhatIsNoWebSocket(t *testing.T) {
 	}
 }
 
-func TestHub_TellsTunnelServersOfKeysAndClientsOfTheirLoss(t *testing.T) {
+func TestHub_SendsKeysToTunnelServersAndTicketsAfterARevocation(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
@@ -367,7 +367,7 @@ func TestHub_TellsTunnelServersOfKeysAndClientsOfTheirLoss(t *testing.T) {
 	if got := controltest.Next[types.ServerChange](server).Keys; got == nil || len(got.Keys) != 1 || got.Keys[0].Kid != "k3" {
 		t.Errorf("keys %+v", got)
 	}
-	// The first and only change: a key that was merely added is no news to it.
+	// The only change: an added key does not concern a client.
 	if got := controltest.Next[types.ClientChange](client); len(got.Servers) != 1 || got.Revision != 2 {
 		t.Errorf("change %+v", got)
 	}

@@ -18,7 +18,7 @@ const maxPlayers = math.MaxInt32
 
 var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// violation is a message that a device may not send. It ends the channel with
+// violation is a violation of the protocol by the device. It closes the channel with
 // its code and reason.
 type violation struct {
 	code   int
@@ -27,27 +27,27 @@ type violation struct {
 
 func (v *violation) Error() string { return v.reason }
 
-// unreadable is what is no control message at all.
-func unreadable(reason string) error {
+// protocolError is a message that is not a control message.
+func protocolError(reason string) error {
 	return &violation{websocket.CloseProtocolError, reason}
 }
 
-// unacceptable is a control message that breaks a rule.
-func unacceptable(format string, args ...any) error {
+// policyViolation is a control message that breaks a rule.
+func policyViolation(format string, args ...any) error {
 	return &violation{websocket.ClosePolicyViolation, fmt.Sprintf(format, args...)}
 }
 
-// decode reads one message of a device: a types.Hello, types.StatusReport or
-// types.ResyncRequest that keeps the limits of its schema. Any other input is a
-// *violation.
+// decode decodes a message from a device: a types.Hello, types.StatusReport or
+// types.ResyncRequest within the limits of its schema. For any other input the error is
+// a *violation.
 func decode(data []byte) (any, error) {
 	var message types.ControlMessage
 	if err := json.Unmarshal(data, &message); err != nil {
-		return nil, unreadable("not JSON")
+		return nil, protocolError("not JSON")
 	}
 	value, err := message.ValueByDiscriminator()
 	if err != nil {
-		return nil, unreadable("not a control message")
+		return nil, protocolError("not a control message")
 	}
 	switch v := value.(type) {
 	case types.Hello:
@@ -57,23 +57,23 @@ func decode(data []byte) (any, error) {
 	case types.ResyncRequest:
 		return v, nil
 	default:
-		return nil, unacceptable("only the panel sends this message")
+		return nil, policyViolation("only the panel may send this message")
 	}
 }
 
 func checkHello(hello types.Hello) error {
 	if !text(hello.AgentVersion, types.MaxHelloAgentVersion) {
-		return unacceptable("agentVersion: at most %d characters, no NUL", types.MaxHelloAgentVersion)
+		return policyViolation("agentVersion: at most %d characters, no NUL", types.MaxHelloAgentVersion)
 	}
 	if !text(hello.Platform, types.MaxHelloPlatform) {
-		return unacceptable("platform: at most %d characters, no NUL", types.MaxHelloPlatform)
+		return policyViolation("platform: at most %d characters, no NUL", types.MaxHelloPlatform)
 	}
 	if relay := hello.Relay; relay != nil {
 		if relay.Port < 1 || relay.Port > types.MaxPort {
-			return unacceptable("relay.port: 1 to %d", types.MaxPort)
+			return policyViolation("relay.port: 1 to %d", types.MaxPort)
 		}
 		if !fingerprintPattern.MatchString(relay.Fingerprint) {
-			return unacceptable("relay.fingerprint: 64 lower-case hexadecimal digits")
+			return policyViolation("relay.fingerprint: 64 lower-case hexadecimal digits")
 		}
 	}
 	return nil
@@ -81,24 +81,24 @@ func checkHello(hello types.Hello) error {
 
 func checkReport(report types.StatusReport) error {
 	if len(report.Allocations) > types.MaxStatusReportAllocations {
-		return unacceptable("allocations: at most %d", types.MaxStatusReportAllocations)
+		return policyViolation("allocations: at most %d", types.MaxStatusReportAllocations)
 	}
 	if n := report.Players; n != nil && (*n < 0 || *n > maxPlayers) {
-		return unacceptable("players: 0 to %d", maxPlayers)
+		return policyViolation("players: 0 to %d", maxPlayers)
 	}
 	for _, a := range report.Allocations {
 		if !a.State.Valid() {
-			return unacceptable("state: ready or failed")
+			return policyViolation("state: ready or failed")
 		}
 		if a.Reason != nil && !text(*a.Reason, types.MaxAllocationReportReason) {
-			return unacceptable("reason: at most %d characters, no NUL", types.MaxAllocationReportReason)
+			return policyViolation("reason: at most %d characters, no NUL", types.MaxAllocationReportReason)
 		}
 	}
 	return nil
 }
 
-// text reports whether s can be stored: Postgres takes no NUL in a text, and a
-// report it refused would be tried again for ever.
+// text reports whether s can be stored. Postgres does not accept NUL in text, and a
+// rejected report would be retried forever.
 func text(s string, limit int) bool {
 	return utf8.RuneCountInString(s) <= limit && !strings.ContainsRune(s, 0)
 }

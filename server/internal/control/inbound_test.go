@@ -11,14 +11,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-func TestDecode_RefusesWhatBreaksTheContract(t *testing.T) {
+func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 	long := strings.Repeat("x", 501)
 	for name, test := range map[string]struct {
 		message string
 		code    int
 	}{
-		"no JSON":               {`hello`, websocket.CloseProtocolError},
-		"no object":             {`[]`, websocket.CloseProtocolError},
+		"not JSON":              {`hello`, websocket.CloseProtocolError},
+		"not an object":         {`[]`, websocket.CloseProtocolError},
 		"no type":               {`{}`, websocket.CloseProtocolError},
 		"unknown type":          {`{"type":"shutdown"}`, websocket.CloseProtocolError},
 		"wrong field type":      {`{"type":"hello","agentVersion":1}`, websocket.CloseProtocolError},
@@ -53,7 +53,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			var v *violation
 			if !errors.As(err, &v) || len(v.reason) > 123 || !utf8.ValidString(v.reason) {
-				t.Fatalf("%v is no reason for a close frame", err)
+				t.Fatalf("%v is not a valid reason of a close frame", err)
 			}
 			return
 		}

@@ -17,40 +17,40 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
-var errAway = errors.New("the database is away")
+var errDown = errors.New("the database is down")
 
-// unsteady is a database that can be away for everything but its events.
+// unsteady is a database that can be down, except for its events.
 type unsteady struct {
 	*db.DB
-	away atomic.Bool
-	lost chan struct{} // A Disconnect came while it was away.
+	down atomic.Bool
+	lost chan struct{} // Receives for each Disconnect while the database is down.
 }
 
 func (u *unsteady) Connect(ctx context.Context, device uuid.UUID, hello db.Hello) (int64, error) {
-	if u.away.Load() {
-		return 0, errAway
+	if u.down.Load() {
+		return 0, errDown
 	}
 	return u.DB.Connect(ctx, device, hello)
 }
 
 func (u *unsteady) Disconnect(ctx context.Context, device uuid.UUID, generation int64) error {
-	if u.away.Load() {
+	if u.down.Load() {
 		u.lost <- struct{}{}
-		return errAway
+		return errDown
 	}
 	return u.DB.Disconnect(ctx, device, generation)
 }
 
 func (u *unsteady) Channels(ctx context.Context, devices []uuid.UUID) (map[uuid.UUID]db.Channel, error) {
-	if u.away.Load() {
-		return nil, errAway
+	if u.down.Load() {
+		return nil, errDown
 	}
 	return u.DB.Channels(ctx, devices)
 }
 
 func (u *unsteady) SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error {
-	if u.away.Load() {
-		return errAway
+	if u.down.Load() {
+		return errDown
 	}
 	return u.DB.SaveReports(ctx, device, kind, reports)
 }
@@ -68,7 +68,7 @@ func TestHub_ChannelsOutliveTheDatabase(t *testing.T) {
 	client := r.connect(t, clientRow)
 	controltest.Next[types.ClientSnapshot](client)
 
-	store.away.Store(true)
+	store.down.Store(true)
 	second := allocate(t, store.DB, clientRow, serverRow, "tcp", 20002)
 	client.Send(types.StatusReport{Type: types.TypeStatus, Revision: 1, Allocations: []types.AllocationReport{
 		{ID: first.ID, State: types.ReportReady},
@@ -80,7 +80,7 @@ func TestHub_ChannelsOutliveTheDatabase(t *testing.T) {
 		t.Fatal("the channel ended")
 	}
 
-	store.away.Store(false)
+	store.down.Store(false)
 	if got := controltest.Next[types.ClientChange](client); len(got.Allocations) != 1 || got.Allocations[0].ID != second.ID {
 		t.Errorf("change %+v", got)
 	}
@@ -89,17 +89,17 @@ func TestHub_ChannelsOutliveTheDatabase(t *testing.T) {
 	})
 }
 
-func TestHub_ForgottenDisconnectIsReconciled(t *testing.T) {
+func TestHub_ReconcilesAfterAFailedDisconnect(t *testing.T) {
 	r, store := startUnsteady(t)
 	gone, staying := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindClient)
 	peer := r.connect(t, gone)
 	controltest.Next[types.ClientSnapshot](peer)
 	controltest.Next[types.ClientSnapshot](r.connect(t, staying))
 
-	store.away.Store(true)
+	store.down.Store(true)
 	peer.WS.Close()
 	<-store.lost
-	store.away.Store(false)
+	store.down.Store(false)
 	controltest.Eventually(t, "device offline", func() bool {
 		r.tick(5 * time.Second)
 		return !device(t, store.DB, gone).Online
@@ -109,7 +109,7 @@ func TestHub_ForgottenDisconnectIsReconciled(t *testing.T) {
 	}
 }
 
-func TestHub_ReadsEverythingAgainAfterALostListener(t *testing.T) {
+func TestHub_ReloadsEverythingAfterALostListener(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	clientRow, serverRow := enroll(t, d, db.KindClient), enroll(t, d, db.KindServer)
@@ -117,13 +117,13 @@ func TestHub_ReadsEverythingAgainAfterALostListener(t *testing.T) {
 	client := r.connect(t, clientRow)
 	controltest.Next[types.ClientSnapshot](client)
 
-	// A change that no event tells of, as if it were made while nobody listened.
+	// A change without an event, as if it were made while the listener was down.
 	connections := dbtest.SQL(t, d)
 	if _, err := connections.ExecContext(t.Context(), `UPDATE allocations SET local_port = 4242`); err != nil {
 		t.Fatal(err)
 	}
 	_, err := connections.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-		WHERE datname = current_database() AND (query ILIKE 'LISTEN%' OR query = '')`) // The latter once it has been pinged.
+		WHERE datname = current_database() AND (query ILIKE 'LISTEN%' OR query = '')`) // Its query is empty once it was pinged.
 	if err != nil {
 		t.Fatal(err)
 	}

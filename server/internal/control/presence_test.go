@@ -14,14 +14,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
-// crowded is a database that a reconciliation has to wait for.
-type crowded struct {
+// slowReconcile is a database in which a reconciliation waits for the test.
+type slowReconcile struct {
 	*db.DB
 	waits, admit chan struct{}
 	done         chan struct{}
 }
 
-func (c *crowded) ReconcilePresence(ctx context.Context, replica uuid.UUID, connected func() []uuid.UUID) error {
+func (c *slowReconcile) ReconcilePresence(ctx context.Context, replica uuid.UUID, connected func() []uuid.UUID) error {
 	defer close(c.done)
 	close(c.waits)
 	return c.DB.ReconcilePresence(ctx, replica, func() []uuid.UUID {
@@ -31,10 +31,10 @@ func (c *crowded) ReconcilePresence(ctx context.Context, replica uuid.UUID, conn
 	})
 }
 
-func (c *crowded) Disconnect(context.Context, uuid.UUID, int64) error { return errAway }
+func (c *slowReconcile) Disconnect(context.Context, uuid.UUID, int64) error { return errDown }
 
-func TestHub_ReconciliationSparesWhoConnectsMeanwhile(t *testing.T) {
-	store := &crowded{DB: dbtest.New(t), waits: make(chan struct{}), admit: make(chan struct{}), done: make(chan struct{})}
+func TestHub_ReconciliationKeepsDevicesThatConnectMeanwhile(t *testing.T) {
+	store := &slowReconcile{DB: dbtest.New(t), waits: make(chan struct{}), admit: make(chan struct{}), done: make(chan struct{})}
 	r := startReplica(t, store.DB, func(o *control.Options) { o.Store = store })
 	gone, late := enroll(t, store.DB, db.KindClient), enroll(t, store.DB, db.KindClient)
 	peer := r.connect(t, gone)

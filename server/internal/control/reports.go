@@ -13,48 +13,46 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
-// about is what a report is about: once it is another, an earlier report says
-// nothing of it. All of it is sent to the device, which reports anew.
-type about struct {
-	server     uuid.UUID // Of a client's allocation,
-	client     uuid.UUID // and of a tunnel server's.
+// subject is what a report describes. If any field changes, earlier reports no longer
+// apply. The device receives the change too, and reports again.
+type subject struct {
+	server     uuid.UUID // For an allocation of a client.
+	client     uuid.UUID // For an allocation of a tunnel server.
 	protocol   types.Protocol
 	port       int
-	drainUntil time.Time // Zero where it does not drain.
+	drainUntil time.Time // Zero if the port does not drain.
 }
 
 // binding is an allocation that a device may report on.
 type binding struct {
-	about
-	pending bool // The database has no report of it.
+	subject
+	pending bool // The database has no report on it.
 }
 
-// expected is a binding, since which revision the device knows of it, and what
-// it has said of it.
-type expected struct {
+// knownAllocation is an allocation that was sent to the device.
+type knownAllocation struct {
 	binding
-	since types.Revision
-	last  *db.Report
+	since types.Revision // The first revision that contained it.
+	last  *db.Report     // The device's last report; nil if none.
 }
 
-// unsaved is what is to be written of a device's reports.
-type unsaved struct {
+// reportBatch is what one write stores of a device's reports.
+type reportBatch struct {
 	rows    []db.Report
 	drained []db.DrainedPort
 	players *int
 }
 
-func (u unsaved) empty() bool { return len(u.rows)+len(u.drained) == 0 && u.players == nil }
+func (u reportBatch) empty() bool { return len(u.rows)+len(u.drained) == 0 && u.players == nil }
 
-// reports are what a device last said of each of its allocations and is not
-// stored yet. One write is in flight at a time; what arrives meanwhile waits,
-// and only the latest of each allocation. Its size is bounded by the device's
-// allocations, however long the database is away.
+// reports queues a device's reports for the database. One write is in flight at a time.
+// The queue keeps only the latest report on each allocation, so that it is bounded
+// while the database is unavailable.
 type reports struct {
-	wake chan struct{} // One slot: something waits.
+	wake chan struct{} // Signals that something is queued; one slot.
 
 	mu      sync.Mutex
-	known   map[int64]expected // Allocations that the device has been told of.
+	known   map[int64]knownAllocation // Allocations that were sent to the device.
 	waiting map[int64]db.Report
 	drained map[int64]db.DrainedPort
 	players *int
@@ -68,17 +66,16 @@ func newReports() *reports {
 	}
 }
 
-// expect says which allocations the device may report on from now on, as of a
-// revision. A device says a thing once: where the database has lost what it said,
-// as when an allocation was moved away and back before either end noticed, it is
-// written again.
+// expect sets the allocations that the device may report on, as of a revision. A device
+// reports each state once. If the database has lost a report, as when an allocation
+// moved away and back before either end noticed, expect queues it again.
 func (r *reports) expect(revision types.Revision, bindings map[int64]binding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known := make(map[int64]expected, len(bindings))
+	known := make(map[int64]knownAllocation, len(bindings))
 	for id, b := range bindings {
-		e := expected{binding: b, since: revision}
-		if was, ok := r.known[id]; ok && was.about == b.about {
+		e := knownAllocation{binding: b, since: revision}
+		if was, ok := r.known[id]; ok && was.subject == b.subject {
 			e.since, e.last = was.since, was.last
 		}
 		known[id] = e
@@ -92,8 +89,8 @@ func (r *reports) expect(revision types.Revision, bindings map[int64]binding) {
 	}
 }
 
-// add takes a device's report. What it says of allocations it was not told of, or
-// has not heard the latest of, is left out.
+// add queues a device's report. It ignores allocations that were not sent to the
+// device, and those that have changed since the report's revision.
 func (r *reports) add(report types.StatusReport) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,10 +121,10 @@ func (r *reports) add(report types.StatusReport) {
 	}
 }
 
-func (r *reports) take() unsaved {
+func (r *reports) take() reportBatch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := unsaved{players: r.players}
+	b := reportBatch{players: r.players}
 	for _, row := range r.waiting {
 		b.rows = append(b.rows, row)
 	}
@@ -140,9 +137,9 @@ func (r *reports) take() unsaved {
 	return b
 }
 
-// restore returns what could not be stored; what has arrived since is newer and
-// stays.
-func (r *reports) restore(b unsaved) {
+// restore queues again what could not be stored, except where a newer report has
+// arrived.
+func (r *reports) restore(b reportBatch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, row := range b.rows {
@@ -161,9 +158,9 @@ func (r *reports) restore(b unsaved) {
 	signal(r.wake)
 }
 
-// store writes reports until ctx ends. Those that wait then are dropped: the
-// device is offline, and says everything again when it is back.
-func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context.Context, unsaved) error) {
+// store writes reports until ctx ends, and then drops those that are queued: the
+// device is offline by then and reports everything again when it reconnects.
+func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context.Context, reportBatch) error) {
 	var retry backoff.Exponential
 	failing := false
 	for {
@@ -187,7 +184,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 		}
 		if !failing {
 			failing = true
-			log.WarnContext(ctx, "status reports wait for the database", slog.Any("error", err))
+			log.WarnContext(ctx, "status reports not stored yet", slog.Any("error", err))
 		}
 		r.restore(b)
 		if retry.Wait(ctx) != nil {
@@ -196,7 +193,7 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 	}
 }
 
-// signal fills a one-slot channel that says "there is something to do".
+// signal sends to a channel with one slot, unless it is full.
 func signal(wake chan<- struct{}) {
 	select {
 	case wake <- struct{}{}:

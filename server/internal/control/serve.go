@@ -20,11 +20,12 @@ import (
 
 const (
 	defaultHelloTimeout = 10 * time.Second
-	// disconnectTimeout bounds the note that a channel has ended.
+	// disconnectTimeout bounds the database write that marks a device as offline.
 	disconnectTimeout = 5 * time.Second
 
-	restarting = "the panel restarts"
-	deleted    = "the device is deleted"
+	// Reasons in close frames.
+	restarting = "the panel is restarting"
+	deleted    = "the device was deleted"
 	tokenDead  = "the token was replaced"
 	takenOver  = "a newer connection of this device took over"
 	featureOff = "tunnels are switched off on this panel"
@@ -35,12 +36,12 @@ const (
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	device, ok := h.opts.Caller(r.Context())
 	if !ok {
-		problem.Write(w, r, problem.Unauthorized("A device token is needed here."))
+		problem.Write(w, r, problem.Unauthorized("This operation needs a device token."))
 		return
 	}
 	ws, err := h.upgrader.Upgrade(w, r, nil)
 	if err != nil {
-		return // refuse has answered.
+		return // refuse has responded.
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -66,19 +67,19 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.serve(ctx, s)
 }
 
-// refuse answers a request that is no WebSocket handshake.
+// refuse responds to a request that is not a valid WebSocket handshake.
 func refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	switch status {
 	case http.StatusForbidden:
-		problem.Write(w, r, problem.Forbidden("A browser's page of another origin may not open this WebSocket."))
+		problem.Write(w, r, problem.Forbidden("A web page of another origin may not open this WebSocket."))
 	case http.StatusInternalServerError:
 		problem.Write(w, r, problem.Internal(reason))
 	default:
-		problem.Write(w, r, problem.Invalid(problem.Field("Upgrade", "this is a WebSocket (RFC 6455, version 13)")))
+		problem.Write(w, r, problem.Invalid(problem.Field("Upgrade", "must request a WebSocket (RFC 6455, version 13)")))
 	}
 }
 
-// enter admits a channel unless the hub is stopping.
+// enter counts a new channel. It reports false if the hub is stopping.
 func (h *Hub) enter(s *session) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,8 +88,8 @@ func (h *Hub) enter(s *session) bool {
 	}
 	h.handlers.Add(1)
 	h.open[s] = struct{}{}
-	h.arrivals++
-	s.arrived = h.arrivals
+	h.sequence++
+	s.sequence = h.sequence
 	h.opened[s.kind]++
 	return true
 }
@@ -96,24 +97,24 @@ func (h *Hub) enter(s *session) bool {
 func (h *Hub) leave(s *session) {
 	h.mu.Lock()
 	delete(h.open, s)
-	h.closed[s.howEnded()]++
+	h.closed[s.ending()]++
 	h.mu.Unlock()
 	h.handlers.Done()
 }
 
-// serve runs the channel from its hello to its end.
+// serve serves the channel, from the hello until it ends.
 func (h *Hub) serve(ctx context.Context, s *session) {
 	hello, err := s.hello()
 	if err != nil {
-		s.gone = err
-		s.log.InfoContext(ctx, "control channel refused", slog.String("reason", s.why(err)))
+		s.readErr = err
+		s.log.InfoContext(ctx, "control channel refused", slog.String("reason", s.endReason(err)))
 		return
 	}
 	if !h.connect(ctx, s, hello) {
 		return
 	}
-	// The channel is over when this runs, and ctx may be too; but unless the
-	// database hears of it the device looks online until the next reconciliation.
+	// ctx may have ended by then. Without this write, the device would be shown as
+	// online until the next reconciliation.
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectTimeout)
 		defer cancel()
@@ -124,8 +125,8 @@ func (h *Hub) serve(ctx context.Context, s *session) {
 	}
 	defer h.unregister(s)
 	s.log.InfoContext(ctx, "control channel connected", slog.String("agentVersion", hello.AgentVersion), slog.String("platform", hello.Platform))
-	s.gone = s.run(ctx)
-	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.why(s.gone)))
+	s.readErr = s.run(ctx)
+	s.log.InfoContext(ctx, "control channel disconnected", slog.String("reason", s.endReason(s.readErr)))
 }
 
 // hello waits for the device's first message.
@@ -143,17 +144,18 @@ func (s *session) hello() (types.Hello, error) {
 		hello, ok := message.(types.Hello)
 		switch {
 		case !ok:
-			err = unacceptable("hello comes first")
+			err = policyViolation("the first message must be hello")
 		case s.kind == types.DeviceKindServer && hello.Relay == nil:
-			err = unacceptable("a tunnel server's hello says where its relay is")
+			err = policyViolation("the hello of a tunnel server must contain relay")
 		default:
 			return hello, nil
 		}
 	}
-	return types.Hello{}, s.violated(err)
+	return types.Hello{}, s.closeForViolation(err)
 }
 
-// connect makes this the newest channel of its device, for every replica.
+// connect registers the channel in the database as the newest of its device. It
+// reports whether it succeeded; otherwise it has closed the channel.
 func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	row := db.Hello{
 		TokenVersion: s.version,
@@ -165,21 +167,21 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint
 	}
-	// A crowd that comes back at once waits here, and leaves the rest of the panel
-	// connections to the database.
+	// When many devices reconnect at once they wait here, so that the rest of the
+	// panel still gets database connections.
 	release, err := slot(ctx, h.connects)
 	if err != nil {
 		s.close(channel.CloseRestarting, restarting)
 		return false
 	}
 	defer release()
-	// Counted before the database says that it is online: a reconciliation
-	// between the two would declare it gone.
-	h.arrive(s.device, 1)
+	// Counted before the database write: a reconciliation between the two would
+	// otherwise mark the device as offline.
+	h.countOnline(s.device, 1)
 	generation, err := h.opts.Store.Connect(ctx, s.device, row)
 	s.conn.Resume()
 	if err != nil {
-		h.arrive(s.device, -1)
+		h.countOnline(s.device, -1)
 	}
 	switch {
 	case err == nil:
@@ -191,7 +193,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	case errors.Is(err, db.ErrConflict):
 		s.close(channel.CloseTokenDead, tokenDead)
 	default:
-		// It may have been stored all the same, with the answer lost.
+		// The write may have succeeded although its result was lost.
 		h.reconcile.Store(true)
 		s.log.WarnContext(ctx, "control channel not connected", slog.Any("error", err))
 		s.close(websocket.CloseTryAgainLater, "the panel cannot reach its database")
@@ -199,22 +201,24 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	return false
 }
 
-// disconnect is connect's counterpart; it does nothing to a newer channel.
+// disconnect marks the device as offline, unless a newer channel has replaced this
+// one.
 func (h *Hub) disconnect(ctx context.Context, s *session) {
 	var err error
-	if !h.isStopping() { // Releasing the replica says it for all at once.
+	if !h.isStopping() { // ReleaseReplica does it for all devices at once.
 		err = h.opts.Store.Disconnect(ctx, s.device, s.generation)
 	}
-	h.arrive(s.device, -1)
+	h.countOnline(s.device, -1)
 	if err != nil {
-		// Only now that it is not counted, or a reconciliation could still name it.
+		// Set after countOnline, or a reconciliation in between would keep the device
+		// online.
 		h.reconcile.Store(true)
 		s.log.WarnContext(ctx, "disconnect not stored yet", slog.Any("error", err))
 	}
 }
 
-// register puts the channel where events reach it, and ends the older one of
-// the same device. It closes s and returns false where s may not be served.
+// register makes the channel receive events and closes an older one of the same
+// device. If the channel may not be served, register closes it and returns false.
 func (h *Hub) register(s *session) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -227,27 +231,28 @@ func (h *Hub) register(s *session) bool {
 		s.close(channel.CloseFeatureOff, featureOff)
 		return false
 	case older != nil && older.generation > s.generation:
-		s.yield(older)
+		s.closeForOther(older)
 		return false
 	case older != nil:
-		older.yield(s)
+		older.closeForOther(s)
 	}
 	h.current[s.device] = s
 	return true
 }
 
-// yield closes a channel in favour of another of its device. One that came first is
-// what a device has left: it must not come back. One that came later, and was
-// stored first because the database took its time, is what the device has: it does.
-func (s *session) yield(to *session) {
-	if s.arrived > to.arrived {
+// closeForOther closes the channel in favour of another of the same device. If this
+// channel was accepted first, the device has already replaced it and is told not to
+// reconnect. If it was accepted later but stored first, because the database was slow,
+// it is the device's live channel, and the device is told to reconnect.
+func (s *session) closeForOther(other *session) {
+	if s.sequence > other.sequence {
 		s.close(channel.CloseRestarting, restarting)
 		return
 	}
 	s.close(channel.CloseTakenOver, takenOver)
 }
 
-// unregister forgets the channel, unless a newer one has taken its place.
+// unregister removes the channel, unless a newer one has replaced it.
 func (h *Hub) unregister(s *session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -256,8 +261,9 @@ func (h *Hub) unregister(s *session) {
 	}
 }
 
-// arrive counts the channels of a device that the database may call online.
-func (h *Hub) arrive(device uuid.UUID, n int) {
+// countOnline adds n to the number of the device's channels that the database may show
+// as online.
+func (h *Hub) countOnline(device uuid.UUID, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.online[device] += n
@@ -279,9 +285,9 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() {
 		s.reports.store(ctx, s.log, s.save)
 	})
-	// The row too: the token may have died between Connect and register, when
-	// no event could reach this channel.
-	s.want(work{row: true, state: true})
+	// Check the row as well: the token may have been revoked between Connect and
+	// register, when no event could reach this channel.
+	s.request(work{row: true, state: true})
 	err := s.receive()
 	s.cancel()
 	group.Wait()

@@ -15,17 +15,17 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// resyncInterval is the least time between two snapshots on one channel: each
-// costs reading the whole state.
+// resyncInterval is the minimum time between two snapshots on one channel. Each one
+// reads the whole desired state.
 const resyncInterval = time.Second
 
-// work is what is to be done for a session; requests that come while it is
-// under way add up to one.
+// work is a set of requests to a session. Requests that arrive while others are
+// processed are merged.
 type work struct {
-	row      bool // Check that the device still is who it was at the upgrade.
-	state    bool // Read the desired state and send what differs.
-	snapshot bool // Send it whole.
-	tickets  bool // Send fresh tickets.
+	row      bool // Check that the device's row still matches the session.
+	state    bool // Read the desired state and send the difference.
+	snapshot bool // Send the desired state as a snapshot.
+	tickets  bool // Send new tickets.
 }
 
 func (w work) or(o work) work {
@@ -41,49 +41,50 @@ type session struct {
 	device     uuid.UUID
 	kind       types.DeviceKind
 	version    int64
-	key        string // That signed its token.
-	arrived    uint64 // Which of the hub's channels it is, by the order of their upgrades.
-	generation int64  // Set by Connect, before anyone else sees the session.
-	gone       error  // What reading came to; of the goroutine in serve alone.
+	key        string // The id of the key that signed the token.
+	sequence   uint64 // Position in the order in which the hub accepted its channels.
+	generation int64  // Set by connect before register.
+	readErr    error  // The error that ended reading; used by the goroutine of serve only.
 
 	reports *reports
-	wake    chan struct{} // One slot: todo holds something.
-	mu      sync.Mutex
-	todo    work
-	ending  string // Why this end closed the channel; empty where it did not.
-	code    int    // What it closed the channel with.
+	wake    chan struct{} // Signals that todo is not empty; one slot.
 
-	// Of the goroutine in sync alone.
+	mu          sync.Mutex
+	todo        work
+	closeReason string // Why the panel closed the channel; empty if it did not.
+	closeCode   int    // The close code it used.
+
+	// The following fields are used by the goroutine of sync only.
 	sent         desired // nil before the first snapshot.
 	revision     types.Revision
 	lastSnapshot time.Time
 }
 
-// close ends the session with a close code. It returns at once; the first
-// reason stands.
+// close closes the session with a close code. It does not block. The first call
+// determines the reason.
 func (s *session) close(code int, reason string) {
 	s.mu.Lock()
-	if s.ending == "" {
-		s.ending, s.code = reason, code
+	if s.closeReason == "" {
+		s.closeReason, s.closeCode = reason, code
 	}
 	s.mu.Unlock()
 	s.conn.Close(code, reason)
-	s.cancel() // A query of a session that ends has nobody to answer.
+	s.cancel() // Cancel database queries, whose results are no longer needed.
 }
 
-// why says for logs why the channel ended: our own reason where we had one,
-// otherwise what reading it came to.
-func (s *session) why(err error) string {
+// endReason returns the reason to log for the end of the channel: the panel's own if
+// the panel closed it, otherwise err, the error from reading.
+func (s *session) endReason(err error) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending != "" {
-		return s.ending
+	if s.closeReason != "" {
+		return s.closeReason
 	}
 	return err.Error()
 }
 
-// want asks for work without waiting for it.
-func (s *session) want(w work) {
+// request requests work and does not wait for it.
+func (s *session) request(w work) {
 	s.mu.Lock()
 	s.todo = s.todo.or(w)
 	s.mu.Unlock()
@@ -98,7 +99,7 @@ func (s *session) take() work {
 	return w
 }
 
-// receive reads the device's messages until the channel ends, and returns why.
+// receive reads the device's messages until the channel ends, and returns the error.
 func (s *session) receive() error {
 	for {
 		data, err := s.conn.Receive()
@@ -107,21 +108,21 @@ func (s *session) receive() error {
 		}
 		message, err := decode(data)
 		if err != nil {
-			return s.violated(err)
+			return s.closeForViolation(err)
 		}
 		switch m := message.(type) {
 		case types.StatusReport:
 			s.reports.add(m)
 		case types.ResyncRequest:
-			s.want(work{snapshot: true})
+			s.request(work{snapshot: true})
 		default:
-			return s.violated(unacceptable("hello was said already"))
+			return s.closeForViolation(policyViolation("hello was already sent"))
 		}
 	}
 }
 
-// violated closes the session for what the device did, and returns it.
-func (s *session) violated(err error) error {
+// closeForViolation closes the session if err is a violation, and returns err.
+func (s *session) closeForViolation(err error) error {
 	var v *violation
 	if errors.As(err, &v) {
 		s.close(v.code, v.reason)
@@ -129,16 +130,16 @@ func (s *session) violated(err error) error {
 	return err
 }
 
-// sync does the session's work until ctx ends. What could not be done because
-// the database is away is tried again; the channel stays open meanwhile.
+// sync processes the session's work until ctx ends. While the database is unavailable
+// it retries, and the channel stays open.
 func (s *session) sync(ctx context.Context) {
 	var todo work
 	var again <-chan time.Time
 	var retry backoff.Exponential
 	failing := false
 	for {
-		// Work that is asked for does not wait for the end of a back-off: it may
-		// be that the token is dead.
+		// New work does not wait for a back-off to end: it may close the channel of a
+		// revoked token.
 		select {
 		case <-s.wake:
 		case <-again:
@@ -166,8 +167,8 @@ func (s *session) sync(ctx context.Context) {
 	}
 }
 
-// do does todo and takes from it what is done. A wait of more than 0 means that
-// it is too early for the rest.
+// do processes todo and clears what is done. A positive wait is the time until the rest
+// may be done.
 func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err error) {
 	if err := s.checkRow(ctx, todo); err != nil {
 		return 0, err
@@ -179,15 +180,15 @@ func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err e
 			return 0, err
 		}
 		defer release()
-		// What has been asked for while this waited is done by the same reading, as
-		// when thousands of devices come back at once.
+		// Include what was requested while waiting for the slot, as happens when
+		// thousands of devices reconnect at once.
 		*todo = todo.or(s.take())
 		if err := s.checkRow(ctx, todo); err != nil {
 			return 0, err
 		}
 		wait, failed = s.refresh(ctx, todo)
 	}
-	// Whatever became of the state: tickets outlive the database's absence.
+	// Even if the state could not be read: tickets do not need the database.
 	if todo.tickets {
 		if err := s.renewTickets(); err != nil {
 			return 0, err
@@ -197,7 +198,8 @@ func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err e
 	return wait, failed
 }
 
-// checkRow does what of todo takes reading the device's row.
+// checkRow processes todo.row. It returns channel.ErrClosed if it has closed the
+// session.
 func (s *session) checkRow(ctx context.Context, todo *work) error {
 	if !todo.row {
 		return nil
@@ -206,14 +208,15 @@ func (s *session) checkRow(ctx context.Context, todo *work) error {
 	if err != nil {
 		return err
 	}
-	if !s.judge(rows) {
+	if !s.checkAgainst(rows) {
 		return channel.ErrClosed
 	}
 	todo.row = false
 	return nil
 }
 
-// refresh does what of todo takes reading the desired state.
+// refresh processes todo.state and todo.snapshot. A positive wait is the time until
+// the next snapshot is allowed.
 func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, err error) {
 	if todo.snapshot && s.sent != nil {
 		if wait := resyncInterval - time.Since(s.lastSnapshot); wait > 0 {
@@ -231,9 +234,10 @@ func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, 
 	return 0, nil
 }
 
-// judge closes the session where the device's row, absent if deleted, says that
-// it must end. It reports whether the session goes on.
-func (s *session) judge(rows map[uuid.UUID]db.Channel) bool {
+// checkAgainst checks the session against its device's row, which is absent if the
+// device was deleted. It reports whether the session remains valid, and closes it
+// otherwise.
+func (s *session) checkAgainst(rows map[uuid.UUID]db.Channel) bool {
 	row, ok := rows[s.device]
 	switch {
 	case !ok:
@@ -248,8 +252,8 @@ func (s *session) judge(rows map[uuid.UUID]db.Channel) bool {
 	return false
 }
 
-// send sends state: whole where that is asked for or nothing was sent before,
-// otherwise what differs, and nothing where nothing does.
+// send sends state as a snapshot if whole is set or nothing was sent before. Otherwise
+// it sends the difference from the last state, if there is any.
 func (s *session) send(state desired, whole bool) error {
 	var message any
 	var err error
@@ -263,11 +267,11 @@ func (s *session) send(state desired, whole bool) error {
 		return err
 	}
 	if message == nil {
-		s.sent = state // The same, but for when its tunnel servers were last seen.
+		s.sent = state // Only the times at which tunnel servers were last seen differ.
 		s.reports.expect(s.revision, state.allocations())
 		return nil
 	}
-	// Before the device can answer: it may report as soon as it has the message.
+	// Before the message is sent: the device may report as soon as it receives it.
 	s.reports.expect(s.revision+1, state.allocations())
 	if err := s.conn.Send(message); err != nil {
 		return err
@@ -280,11 +284,11 @@ func (s *session) send(state desired, whole bool) error {
 	return nil
 }
 
-// renewTickets needs no database.
+// renewTickets sends new tickets for the state last sent. It does not use the database.
 func (s *session) renewTickets() error {
 	state, ok := s.sent.(*clientState)
 	if !ok {
-		return nil // A tunnel server, or a snapshot with fresh ones is yet to come.
+		return nil // A tunnel server, or a client that has yet to get its first snapshot.
 	}
 	message, err := state.renewal(s.revision+1, s.ticket)
 	if err != nil || message == nil {

@@ -13,28 +13,28 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// desired is the state that a device shall bring about, as last read.
+// desired is the desired state of a device, as last read.
 type desired interface {
-	// snapshot is the message that carries the whole of it.
+	// snapshot returns the message with the whole state.
 	snapshot(types.Revision, issueTicket) (any, error)
-	// change is the message that carries what differs from before, which has
-	// the same concrete type; nil where nothing does.
+	// change returns the message with the difference from before, which must have
+	// the same concrete type, or nil if there is none.
 	change(before desired, _ types.Revision, _ issueTicket) (any, error)
-	// allocations are those that its device may report on.
+	// allocations returns the allocations that the device may report on, by id.
 	allocations() map[int64]binding
 }
 
-// issueTicket signs a ticket for the session's client to a tunnel server that was
-// last seen at a time.
+// issueTicket issues a ticket of the session's client for a tunnel server that was
+// last connected at seen.
 type issueTicket func(serverID uuid.UUID, seen time.Time) (string, error)
 
-// clientState is what a tunnel client shall do. Its servers carry no tickets:
-// those are signed as they are sent, so that a fresh one is not a difference.
+// clientState is the desired state of a tunnel client. Its servers carry no tickets:
+// tickets are issued when the state is sent, so that a new one is not a difference.
 type clientState struct {
 	bindings []types.ClientAllocation
 	servers  []types.ClientServer
 	seen     map[uuid.UUID]time.Time // When each server was last connected.
-	pending  map[int64]bool          // Allocations that the database has no report of.
+	pending  map[int64]bool          // Allocations without a report in the database.
 }
 
 func newClientState(rows db.ClientState) *clientState {
@@ -66,7 +66,7 @@ func newClientState(rows db.ClientState) *clientState {
 	}
 	for _, d := range rows.Servers {
 		if d.RelayPort == 0 {
-			continue // It has not said yet where it takes links.
+			continue // It has not reported its relay address yet.
 		}
 		if d.LastSeenAt != nil {
 			s.seen[d.ID] = *d.LastSeenAt
@@ -108,8 +108,8 @@ func (s *clientState) change(before desired, revision types.Revision, issue issu
 	}, err
 }
 
-// renewal is the change that carries nothing but fresh tickets; nil where the
-// client needs none.
+// renewal returns a change that contains only new tickets, or nil if the client needs
+// none.
 func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, error) {
 	if len(s.servers) == 0 {
 		return nil, nil
@@ -128,7 +128,7 @@ func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, 
 func (s *clientState) allocations() map[int64]binding {
 	bindings := make(map[int64]binding, len(s.bindings))
 	for _, a := range s.bindings {
-		bindings[a.ID] = binding{about: about{server: a.ServerID}, pending: s.pending[a.ID]}
+		bindings[a.ID] = binding{subject: subject{server: a.ServerID}, pending: s.pending[a.ID]}
 	}
 	return bindings
 }
@@ -138,7 +138,7 @@ func (s *clientState) withTickets(servers []types.ClientServer, issue issueTicke
 	for i, server := range servers {
 		ticket, err := issue(server.ID, s.seen[server.ID])
 		if err != nil {
-			return nil, fmt.Errorf("issue a ticket to server %s: %w", server.ID, err)
+			return nil, fmt.Errorf("issue ticket for server %s: %w", server.ID, err)
 		}
 		out[i] = server
 		out[i].Ticket = ticket
@@ -146,12 +146,12 @@ func (s *clientState) withTickets(servers []types.ClientServer, issue issueTicke
 	return out, nil
 }
 
-// serverState is what a tunnel server shall do.
+// serverState is the desired state of a tunnel server.
 type serverState struct {
 	bindings []types.ServerAllocation
 	clients  []types.ServerClient
 	keys     types.JWKS
-	pending  map[int64]bool // Allocations that the database has no report of.
+	pending  map[int64]bool // Allocations without a report in the database.
 }
 
 func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
@@ -169,7 +169,7 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 			ClientID: a.DeviceID,
 			Options:  options(a),
 		}
-		if a.Retires != nil { // It goes on under the allocation's id: the players are the same.
+		if a.Retires != nil { // The former port of an allocation, which keeps its id.
 			bound.ID = *a.Retires
 		} else if a.ServerState == db.StatePending {
 			s.pending[a.ID] = true
@@ -220,7 +220,7 @@ func (s *serverState) change(before desired, revision types.Revision, _ issueTic
 func (s *serverState) allocations() map[int64]binding {
 	bindings := make(map[int64]binding, len(s.bindings))
 	for _, a := range s.bindings {
-		b := binding{about: about{protocol: a.Protocol, port: a.Port, client: a.ClientID}, pending: s.pending[a.ID]}
+		b := binding{subject: subject{protocol: a.Protocol, port: a.Port, client: a.ClientID}, pending: s.pending[a.ID]}
 		if a.DrainUntil != nil {
 			b.drainUntil = *a.DrainUntil
 		}
@@ -229,9 +229,9 @@ func (s *serverState) allocations() map[int64]binding {
 	return bindings
 }
 
-// diff returns the items of after that are new or differ from before, and the
-// keys of those that are gone, both in their lists' order and never nil: the
-// contract's arrays are not null.
+// diff returns the items of after that are new or differ from before, and the keys of
+// the items that only before contains, both in the order of their lists. Neither is
+// nil, because the contract's arrays are not nullable.
 func diff[K comparable, V any](before, after []V, key func(V) K) (changed []V, removed []K) {
 	was := make(map[K]V, len(before))
 	for _, v := range before {

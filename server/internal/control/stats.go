@@ -10,23 +10,23 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// Ending is how a control channel ended.
+// Ending is the reason for which a control channel ended.
 type Ending string
 
-// How control channels end. The first group is by the panel's word, the second
-// is not.
+// The panel ends a channel for the reasons of the first group, and not for those of
+// the second.
 const (
 	EndTokenDead  Ending = "token_dead"
 	EndDeleted    Ending = "deleted"
 	EndTakenOver  Ending = "taken_over"
 	EndFeatureOff Ending = "feature_off"
 	EndRestarting Ending = "restarting"
-	EndViolation  Ending = "violation" // The device sent what it may not, or no hello.
-	EndDatabase   Ending = "database"  // The database could not be told of the device.
+	EndViolation  Ending = "violation" // The device violated the protocol or sent no hello.
+	EndDatabase   Ending = "database"  // The connection could not be stored.
 
-	EndLeft Ending = "left" // The device closed it in good order.
+	EndLeft Ending = "left" // The device closed the channel.
 	EndSlow Ending = "slow" // The device did not read.
-	EndLost Ending = "lost" // It was cut, or fell silent.
+	EndLost Ending = "lost" // The connection broke or timed out.
 )
 
 // Endings lists every Ending.
@@ -35,14 +35,14 @@ var Endings = [...]Ending{
 	EndLeft, EndSlow, EndLost,
 }
 
-// Stats are counts of a Hub's control channels, now or since it was made.
+// Stats counts a Hub's control channels.
 type Stats struct {
-	Online map[types.DeviceKind]int    // Devices with a control channel here, by kind.
-	Opened map[types.DeviceKind]uint64 // Control channels ever taken, by kind.
-	Closed map[Ending]uint64           // Control channels ever ended.
+	Online map[types.DeviceKind]int    // Devices connected to this hub now, by kind.
+	Opened map[types.DeviceKind]uint64 // Channels opened since the hub was created, by kind.
+	Closed map[Ending]uint64           // Channels ended since the hub was created, by reason.
 }
 
-// Stats returns counts. It may be called at any time.
+// Stats returns the current counts.
 func (h *Hub) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -53,12 +53,12 @@ func (h *Hub) Stats() Stats {
 	return Stats{Online: online, Opened: maps.Clone(h.opened), Closed: maps.Clone(h.closed)}
 }
 
-// howEnded is called once the session is over.
-func (s *session) howEnded() Ending {
+// ending returns why the session ended. It must have ended.
+func (s *session) ending() Ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.code {
-	case 0: // Not by our word.
+	switch s.closeCode {
+	case 0: // Not ended by the panel.
 	case channel.CloseTokenDead:
 		return EndTokenDead
 	case channel.CloseDeleted:
@@ -75,9 +75,9 @@ func (s *session) howEnded() Ending {
 		return EndViolation
 	}
 	switch {
-	case errors.Is(s.gone, channel.ErrSlow):
+	case errors.Is(s.readErr, channel.ErrSlow):
 		return EndSlow
-	case websocket.IsCloseError(s.gone, websocket.CloseNormalClosure, websocket.CloseGoingAway):
+	case websocket.IsCloseError(s.readErr, websocket.CloseNormalClosure, websocket.CloseGoingAway):
 		return EndLeft
 	default:
 		return EndLost

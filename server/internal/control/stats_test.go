@@ -13,7 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
-func TestStats_CountChannelsByHowTheyEnd(t *testing.T) {
+func TestStats_CountChannelsByEnding(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)
 	row := enroll(t, d, db.KindClient)

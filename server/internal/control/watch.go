@@ -16,8 +16,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// start does the part of Start that can fail, in an order that leaves no gap:
-// listen first, then read.
+// start is the part of Start that can fail. It listens before it reads, so that it
+// misses no change.
 func (h *Hub) start(ctx context.Context) error {
 	if err := h.opts.Store.RenewLease(ctx, h.replica, lease); err != nil {
 		return fmt.Errorf("claim the replica's lease: %w", err)
@@ -28,7 +28,7 @@ func (h *Hub) start(ctx context.Context) error {
 	}
 	if err := h.readAll(ctx); err != nil {
 		h.stop()
-		for range events { // Its end is the listener's.
+		for range events { // Wait for the listener to end.
 		}
 		return err
 	}
@@ -43,7 +43,7 @@ func (h *Hub) start(ctx context.Context) error {
 func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 	var retry backoff.Exponential
 	var again <-chan time.Time
-	keys, all := false, false // What is to be read.
+	keys, all := false, false // What has to be read.
 	for {
 		select {
 		case event, ok := <-events:
@@ -52,7 +52,7 @@ func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 				return
 			case event.All:
 				keys, all = true, true
-				// Events were missed, and with them perhaps our own disconnects.
+				// Events were missed, and writes of this replica may have failed too.
 				h.reconcile.Store(true)
 			case event.Keys:
 				keys = true
@@ -63,9 +63,9 @@ func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 		case <-again:
 		}
 		again = nil
-		if err := h.catchUp(ctx, &keys, &all); err != nil {
+		if err := h.reload(ctx, &keys, &all); err != nil {
 			if ctx.Err() == nil {
-				h.opts.Logger.WarnContext(ctx, "keys, settings and devices not read again yet", slog.Any("error", err))
+				h.opts.Logger.WarnContext(ctx, "keys, settings and devices not reloaded yet", slog.Any("error", err))
 			}
 			again = time.After(retry.Next())
 			continue
@@ -74,10 +74,10 @@ func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 	}
 }
 
-// catchUp reads keys or all, and takes from them what is done.
-func (h *Hub) catchUp(ctx context.Context, keys, all *bool) error {
+// reload reads the keys or everything, as requested, and clears what is done.
+func (h *Hub) reload(ctx context.Context, keys, all *bool) error {
 	if *keys {
-		// First, since what is read after it is signed with them.
+		// Keys come first, because the states read afterwards carry tickets.
 		if err := h.readKeys(ctx); err != nil {
 			return err
 		}
@@ -92,8 +92,8 @@ func (h *Hub) catchUp(ctx context.Context, keys, all *bool) error {
 	return nil
 }
 
-// readKeys has tunnel servers told of the signing keys that there are now and,
-// where some were revoked, tunnel clients sent tickets signed by others.
+// readKeys reloads the signing keys. It causes tunnel servers to receive the new keys
+// and, if any were revoked, tunnel clients to receive new tickets.
 func (h *Hub) readKeys(ctx context.Context) error {
 	revoked, err := h.opts.ReloadKeys(ctx)
 	if err != nil {
@@ -103,32 +103,32 @@ func (h *Hub) readKeys(ctx context.Context) error {
 	defer h.mu.Unlock()
 	for _, s := range h.current {
 		if s.kind == types.DeviceKindServer {
-			s.want(work{state: true})
+			s.request(work{state: true})
 		} else if revoked {
-			s.want(work{tickets: true})
+			s.request(work{tickets: true})
 		}
 	}
 	return nil
 }
 
-// changed has the device's channel, where it is here, look at the database.
+// changed makes the device's channel, if it is on this replica, read the database.
 func (h *Hub) changed(device uuid.UUID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s := h.current[device]; s != nil {
-		s.want(work{row: true, state: true})
+		s.request(work{row: true, state: true})
 	}
 }
 
-// readAll applies the settings and has every channel look at the database.
+// readAll applies the settings and makes every channel read the database.
 func (h *Hub) readAll(ctx context.Context) error {
 	settings, err := h.opts.Store.Settings(ctx)
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
 	sessions := h.setFeature(settings.TunnelsEnabled)
-	// Batches, since a query for each of thousands of channels would take long
-	// enough for a dead token to be used.
+	// In batches: one query for each of thousands of channels would leave revoked
+	// tokens usable for too long.
 	for part := range slices.Chunk(sessions, batch) {
 		ids := make([]uuid.UUID, len(part))
 		for i, s := range part {
@@ -139,16 +139,16 @@ func (h *Hub) readAll(ctx context.Context) error {
 			return fmt.Errorf("read devices: %w", err)
 		}
 		for _, s := range part {
-			if s.judge(rows) {
-				s.want(work{state: true})
+			if s.checkAgainst(rows) {
+				s.request(work{state: true})
 			}
 		}
 	}
 	return nil
 }
 
-// setFeature switches channels on or off and returns those that stay. Under the
-// lock of register, so that none slips in between.
+// setFeature switches tunnels on or off, and returns the channels that stay open. It
+// holds the lock of register, so that it misses no channel.
 func (h *Hub) setFeature(on bool) []*session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -163,8 +163,8 @@ func (h *Hub) setFeature(on bool) []*session {
 	return nil
 }
 
-// keepLease renews the replica's lease and, where presence may have gone wrong,
-// tells the database which devices are really here.
+// keepLease renews the replica's lease until ctx ends. If the database's view of
+// presence may be wrong, it reconciles it.
 func (h *Hub) keepLease(ctx context.Context) {
 	ticks, stop := h.opts.Every(lease / 3)
 	defer stop()
@@ -177,14 +177,14 @@ func (h *Hub) keepLease(ctx context.Context) {
 		}
 		err := h.renewLease(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			h.opts.Logger.WarnContext(ctx, "lease not renewed; devices here will look offline", slog.Any("error", err))
+			h.opts.Logger.WarnContext(ctx, "lease not renewed; devices on this replica will be shown as offline", slog.Any("error", err))
 		}
 		failing = err != nil
 	}
 }
 
 func (h *Hub) renewLease(ctx context.Context) error {
-	// A renewal that hangs must not hold up the next.
+	// A renewal that hangs must not delay the next one.
 	ctx, cancel := context.WithTimeout(ctx, lease/3)
 	defer cancel()
 	if err := h.opts.Store.RenewLease(ctx, h.replica, lease); err != nil {
@@ -206,7 +206,7 @@ func (h *Hub) renewLease(ctx context.Context) error {
 	return nil
 }
 
-// renewTickets sends every client fresh tickets long before the old ones expire.
+// renewTickets sends every client new tickets well before the old ones expire.
 func (h *Hub) renewTickets(ctx context.Context) {
 	ticks, stop := h.opts.Every(ticketRenewal)
 	defer stop()
@@ -218,14 +218,15 @@ func (h *Hub) renewTickets(ctx context.Context) {
 		}
 		h.mu.Lock()
 		for _, s := range h.current {
-			// The state tells which keys the tunnel servers have heard of.
-			s.want(work{state: s.kind == types.DeviceKindClient, tickets: true})
+			// The state includes when tunnel servers were last connected, which
+			// determines the key of a ticket.
+			s.request(work{state: s.kind == types.DeviceKindClient, tickets: true})
 		}
 		h.mu.Unlock()
 	}
 }
 
-// slot waits for one of the bounded number of slots, and returns what frees it.
+// slot acquires a slot of a semaphore and returns the function that releases it.
 func slot(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
 	case slots <- struct{}{}:
@@ -240,13 +241,13 @@ func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind)
 	if kind == types.DeviceKindClient {
 		rows, err := h.opts.Store.ClientState(ctx, device)
 		if err != nil {
-			return nil, fmt.Errorf("read state of client: %w", err)
+			return nil, fmt.Errorf("read client state: %w", err)
 		}
 		return newClientState(rows), nil
 	}
 	rows, err := h.opts.Store.ServerState(ctx, device)
 	if err != nil {
-		return nil, fmt.Errorf("read state of server: %w", err)
+		return nil, fmt.Errorf("read server state: %w", err)
 	}
 	return newServerState(rows, h.opts.Keys()), nil
 }

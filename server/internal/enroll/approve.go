@@ -16,15 +16,15 @@ import (
 // Approval is a request to approve the device with a user code.
 type Approval struct {
 	UserCode string
-	// OwnerID and OrganisationID say whom the device shall belong to; at most one
-	// is set. Where neither is, a device that nobody owns goes to the admin.
+	// OwnerID and OrganisationID name the device's new owner; at most one is set. If
+	// neither is, a device without an owner is given to the admin.
 	OwnerID, OrganisationID *int64
 	// Name renames the device; nil keeps its name.
 	Name *string
 }
 
-// Approve approves a pending device. The caller in ctx must be an admin. It may
-// fail with any problem.Error that the contract lists for the operation.
+// Approve approves a pending device. The caller in ctx must be an admin. The error
+// may be any problem.Error that the contract lists for the operation.
 func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, error) {
 	caller := auth.FromContext(ctx)
 	if !caller.IsAdmin() {
@@ -37,7 +37,7 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 		"approve:user:" + strconv.FormatInt(caller.User.ID, 10),
 		"approve:address:" + auth.AddressKey(ctx),
 	}
-	// Counted before the code is tried, so that guesses made at once all count.
+	// Counted before the code is tried, so that concurrent guesses all count.
 	for _, key := range limits {
 		wait, err := e.options.Store.Take(ctx, key, approveFailures, approveWindow, e.options.Now())
 		if err != nil {
@@ -59,8 +59,8 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 	return device, nil
 }
 
-// checkNewOwner holds the new owner to what exists. It comes before the code is
-// tried: a slip here is not a guess.
+// checkNewOwner checks the new name, and that the new owner exists. It runs before the
+// code is tried, so that a mistake in these fields does not count as a guess.
 func (e *Enroller) checkNewOwner(ctx context.Context, approval Approval) error {
 	if approval.Name != nil && strings.TrimSpace(*approval.Name) == "" {
 		return problem.Invalid(problem.Field("name", "is blank"))
@@ -73,14 +73,14 @@ func (e *Enroller) checkNewOwner(ctx context.Context, approval Approval) error {
 	if approval.OwnerID != nil {
 		_, err := e.options.Store.UserByID(ctx, *approval.OwnerID)
 		if errors.Is(err, db.ErrNotFound) {
-			return problem.Invalid(problem.Field("ownerId", "is no user of this panel"))
+			return problem.Invalid(problem.Field("ownerId", "is not a user of this panel"))
 		}
 		return err
 	}
 	if approval.OrganisationID != nil {
 		exists, err := e.options.Store.OrganisationExists(ctx, *approval.OrganisationID)
 		if err == nil && !exists {
-			return problem.Invalid(problem.Field("organisationId", "is no organisation of this panel"))
+			return problem.Invalid(problem.Field("organisationId", "is not an organisation of this panel"))
 		}
 		return err
 	}
@@ -107,7 +107,7 @@ func (e *Enroller) approve(ctx context.Context, caller auth.Principal, approval 
 	}
 	approved, err := e.options.Store.ApproveDevice(ctx, device.ID, row)
 	if errors.Is(err, db.ErrConflict) {
-		// Somebody else was faster, or its time ran out just now: say which.
+		// It was approved or expired since it was read: find out which.
 		if _, err := e.find(ctx, approval.UserCode, now); err != nil {
 			return db.Device{}, err
 		}

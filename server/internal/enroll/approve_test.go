@@ -12,7 +12,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-func TestApprove_TakesAUserCodeAsPeopleTypeIt(t *testing.T) {
+func TestApprove_AcceptsUserCodesAsTyped(t *testing.T) {
 	r := newRules(t)
 	admin, _ := r.user(t, "root@example.com", "admin")
 	for _, typed := range []func(string) string{
@@ -36,7 +36,7 @@ func TestApprove_NeedsAnAdmin(t *testing.T) {
 	wantCode(t, err, types.CodeForbidden)
 }
 
-func TestApprove_SaysWhyNot(t *testing.T) {
+func TestApprove_ReportsWhyItFails(t *testing.T) {
 	r := newRules(t)
 	admin, _ := r.user(t, "root@example.com", "admin")
 	started, late := r.start(t, t.Context(), enroll.Start{}), r.start(t, t.Context(), enroll.Start{})
@@ -81,7 +81,7 @@ func same(a, b *int64) bool {
 	return a == b || (a != nil && b != nil && *a == *b)
 }
 
-func TestApprove_RefusesAnOwnerThatDoesNotExist(t *testing.T) {
+func TestApprove_RejectsAnUnknownOwner(t *testing.T) {
 	r := newRules(t)
 	adminCtx, admin := r.user(t, "root@example.com", "admin")
 	organisation, absent := dbtest.Organisation(t, r.db, "guild"), int64(999)
@@ -91,7 +91,7 @@ func TestApprove_RefusesAnOwnerThatDoesNotExist(t *testing.T) {
 		"organisationId":         {UserCode: code, OrganisationID: &absent},
 		"ownerId,organisationId": {UserCode: code, OwnerID: &admin.ID, OrganisationID: &organisation},
 	} {
-		// More often than codes may be wrong: these are slips, not guesses.
+		// More often than wrong codes are allowed: these do not count as guesses.
 		for range 11 {
 			_, err := r.Approve(adminCtx, approval)
 			var named []string
@@ -106,7 +106,7 @@ func TestApprove_RefusesAnOwnerThatDoesNotExist(t *testing.T) {
 	r.approve(t, adminCtx, code)
 }
 
-func TestApprove_RenamesAndSetsUpATunnelServer(t *testing.T) {
+func TestApprove_RenamesAndConfiguresATunnelServer(t *testing.T) {
 	r := newRules(t, func(o *enroll.Options) { o.PublicHost = "play.example.com" })
 	admin, _ := r.user(t, "root@example.com", "admin")
 	name := " edge-1 "
@@ -143,7 +143,7 @@ func TestApprove_LimitsWrongCodes(t *testing.T) {
 	guess(1)
 }
 
-func TestApprove_OneOfTwoAtOnceWins(t *testing.T) {
+func TestApprove_OneOfTwoConcurrentCallsSucceeds(t *testing.T) {
 	r := newRules(t)
 	admin, _ := r.user(t, "root@example.com", "admin")
 	code := r.start(t, t.Context(), enroll.Start{}).Device.UserCode

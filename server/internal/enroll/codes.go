@@ -10,24 +10,24 @@ import (
 )
 
 const (
-	// deviceCodeBytes are 256 random bits, twice what RFC 8628 section 5.2 asks
-	// for at least.
+	// deviceCodeBytes is the length of a device code in bytes: 256 random bits, twice
+	// the minimum of RFC 8628 section 5.2.
 	deviceCodeBytes = 32
 
-	// The alphabets of a user code: no vowels, so that it spells no word, and
-	// none of the letters and digits that are taken for one another (RFC 8628
-	// section 6.1). Their lengths divide 256, so a random byte picks evenly.
+	// The alphabets of a user code contain no vowels, so that a code spells no word,
+	// and no characters that look alike (RFC 8628 section 6.1). Their lengths divide
+	// 256, so that a random byte selects uniformly.
 	codeLetters = "CDFGHJKMNPQRTVWX"
 	codeDigits  = "23456789"
 
 	halfCode = 4
 )
 
-// newDeviceCode returns a secret for the device and the hash it is stored under.
+// newDeviceCode returns a new device code and its hash, under which it is stored.
 func newDeviceCode(random io.Reader) (code string, hash []byte, err error) {
 	secret := make([]byte, deviceCodeBytes)
 	if _, err := io.ReadFull(random, secret); err != nil {
-		return "", nil, fmt.Errorf("make device code: %w", err)
+		return "", nil, fmt.Errorf("generate device code: %w", err)
 	}
 	code = base64.RawURLEncoding.EncodeToString(secret)
 	return code, hashDeviceCode(code), nil
@@ -39,11 +39,11 @@ func hashDeviceCode(code string) []byte {
 	return hash[:]
 }
 
-// newUserCode returns a code for people, such as CDFG-2345.
+// newUserCode returns a new user code, such as CDFG-2345.
 func newUserCode(random io.Reader) (string, error) {
 	picks := make([]byte, 2*halfCode)
 	if _, err := io.ReadFull(random, picks); err != nil {
-		return "", fmt.Errorf("make user code: %w", err)
+		return "", fmt.Errorf("generate user code: %w", err)
 	}
 	for i, pick := range picks {
 		alphabet := codeLetters
@@ -55,9 +55,9 @@ func newUserCode(random io.Reader) (string, error) {
 	return string(picks[:halfCode]) + "-" + string(picks[halfCode:]), nil
 }
 
-// normaliseUserCode brings what a person typed into the form in which codes are
-// stored: case, spaces and dashes, of any sort, do not matter. What cannot be a
-// code becomes the empty string, which no device has.
+// normaliseUserCode converts a typed user code to the form in which codes are stored.
+// It ignores case, spaces and dashes. If the input cannot be a code, it returns the
+// empty string, which no pending device has.
 func normaliseUserCode(typed string) string {
 	plain := strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) || unicode.Is(unicode.Dash, r) {

@@ -1,10 +1,9 @@
-// Package enroll holds the rules by which a machine becomes a device: RFC 8628
-// with this API's names. It is the one owner of each of them; the handlers only
-// translate, and the database only keeps.
+// Package enroll implements device enrollment: RFC 8628 with this API's names. All of
+// its rules are here; handlers only convert and the database only stores.
 //
-// A machine starts and gets two codes. The device code is its secret, with which
-// it polls. The user code is for people: an admin who is told it approves the
-// machine. The two never stand in for each other.
+// A machine starts an enrollment and receives two codes. The device code is its
+// secret, with which it polls. The user code is for people: an admin who enters it
+// approves the machine. Neither is accepted in place of the other.
 package enroll
 
 import (
@@ -20,26 +19,28 @@ import (
 )
 
 const (
-	// Lifetime is how long a device may stay unapproved.
+	// Lifetime is the time within which a device must be approved.
 	Lifetime = 10 * time.Minute
-	// Interval is the least time between two polls.
+	// Interval is the minimum time between two polls.
 	Interval = 5 * time.Second
 
-	// The ports of a newly approved tunnel server, unless Options say otherwise.
+	// The default port range of a newly approved tunnel server.
 	defaultPortFirst = 20000
 	defaultPortLast  = 29999
 
-	// anonymousStarts may happen within anonymousWindow per address.
+	// anonymousStarts is the maximum number of anonymous starts per address within
+	// anonymousWindow.
 	anonymousStarts = 20
 	anonymousWindow = 10 * time.Minute
 
-	// approveFailures may happen within approveWindow, per admin and per
-	// address: with 2^28 codes, guessing one that is pending is hopeless.
+	// approveFailures is the maximum number of wrong user codes within approveWindow,
+	// per admin and per address. There are 2^28 codes, so guessing a pending one is not
+	// feasible.
 	approveFailures = 10
 	approveWindow   = time.Minute
 )
 
-// Store is what enroll needs of the database.
+// Store is the part of the database that enroll uses.
 type Store interface {
 	Settings(ctx context.Context) (db.Settings, error)
 	UserByID(ctx context.Context, id int64) (db.User, error)
@@ -60,22 +61,21 @@ type Tokens interface {
 	DeviceToken(id uuid.UUID, kind string, version int64) (string, error)
 }
 
-// Options is what an Enroller needs.
+// Options configures an Enroller.
 type Options struct {
-	Store  Store
-	Tokens Tokens
-	// PublicHost, PortFirst and PortLast are given to a tunnel server that is
-	// approved without its own. The zero values are no host, and ports 20000 to
-	// 29999.
+	Store  Store  // Required.
+	Tokens Tokens // Required.
+	// PublicHost, PortFirst and PortLast are the defaults of a tunnel server that is
+	// approved without its own. Zero values mean no host, and ports 20000 to 29999.
 	PublicHost          string
 	PortFirst, PortLast int
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// Random makes the codes; nil is crypto/rand.
+	// Random is the source of codes; nil is crypto/rand.
 	Random io.Reader
 }
 
-// Enroller runs enrollments. It is safe for concurrent use where Random is.
+// Enroller runs enrollments. It is safe for concurrent use if Options.Random is.
 type Enroller struct {
 	options Options
 }
@@ -89,7 +89,7 @@ func New(options Options) (*Enroller, error) {
 		options.PortFirst, options.PortLast = defaultPortFirst, defaultPortLast
 	}
 	if options.PortFirst < 1 || options.PortLast > 65535 || options.PortFirst > options.PortLast {
-		return nil, errors.New("enroll: the port range is not one")
+		return nil, errors.New("enroll: invalid port range")
 	}
 	if options.Now == nil {
 		options.Now = time.Now

@@ -27,7 +27,7 @@ func (tokens) DeviceToken(id uuid.UUID, kind string, version int64) (string, err
 	return fmt.Sprintf("%s %s %d", id, kind, version), nil
 }
 
-// rules is an Enroller with a clock that stands still until it is moved.
+// rules is an Enroller with a clock that only advances when told to.
 type rules struct {
 	*enroll.Enroller
 	db  *db.DB
@@ -83,7 +83,7 @@ func (r *rules) approve(t *testing.T, ctx context.Context, userCode string) db.D
 	return device
 }
 
-// wantCode checks that err is answered with a code of the contract.
+// wantCode checks the contract's error code of err.
 func wantCode(t *testing.T, err error, want types.ErrorCode) problem.Error {
 	t.Helper()
 	if err == nil {
@@ -103,7 +103,7 @@ func client(organisation *int64) enroll.Start {
 
 var tunnelServer = enroll.Start{Name: "edge", Kind: types.DeviceKindServer}
 
-func TestStart_MakesUnguessableCodesInTheirOwnForms(t *testing.T) {
+func TestStart_GeneratesUnguessableCodes(t *testing.T) {
 	r := newRules(t)
 	started := r.start(t, t.Context(), enroll.Start{Name: "  gaming-rig "})
 	if !regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`).MatchString(started.DeviceCode) {
@@ -172,7 +172,7 @@ func TestStart_TunnelServerNeedsAnAdmin(t *testing.T) {
 	}
 }
 
-func TestStart_TunnelServerHasWhatIsAskedForIt(t *testing.T) {
+func TestStart_TunnelServerGetsTheRequestedSettings(t *testing.T) {
 	r := newRules(t, func(o *enroll.Options) { o.PublicHost = "panel.example.com" })
 	admin, _ := r.user(t, "root@example.com", "admin")
 	asked := enroll.ServerSettings{PublicHost: "fra1.example.com", PortFirst: 30000, PortLast: 30009, Region: "eu"}
@@ -211,7 +211,7 @@ func TestStart_LimitsAnonymousStarts(t *testing.T) {
 	r.start(t, t.Context(), enroll.Start{})
 }
 
-func TestStart_DrawsAgainWhenAUserCodeIsPending(t *testing.T) {
+func TestStart_RetriesWhenTheUserCodeIsPending(t *testing.T) {
 	secret, first, second := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{0}, 8), bytes.Repeat([]byte{1}, 8)
 	other := bytes.Repeat([]byte{2}, 32)
 	random := bytes.Join([][]byte{secret, first, other, first, first, second}, nil)
@@ -224,7 +224,7 @@ func TestStart_DrawsAgainWhenAUserCodeIsPending(t *testing.T) {
 	}
 }
 
-// zeros never runs out of the same codes.
+// zeros always generates the same codes.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -232,7 +232,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestStart_BlamesItselfWhenNoUserCodeIsLeft(t *testing.T) {
+func TestStart_IsAnInternalErrorWhenNoUserCodeIsFree(t *testing.T) {
 	// The device codes differ, the user codes never do.
 	r := newRules(t, func(o *enroll.Options) {
 		o.Random = io.MultiReader(io.LimitReader(rand.Reader, 32), io.LimitReader(zeros{}, 8), io.LimitReader(rand.Reader, 32), zeros{})

@@ -8,18 +8,17 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// Status is what a poll tells the machine.
+// Status is the state of an enrollment.
 type Status struct {
 	Approved bool
-	// Token is a fresh device token, which replaces the one before; empty while
-	// pending, and again once the device has connected.
+	// Token is a new device token, which replaces the previous one. It is empty while
+	// the enrollment is pending and after the device has first connected.
 	Token string
 }
 
-// Poll tells the machine that holds deviceCode how its enrollment stands
-// (RFC 8628 sections 3.4 and 3.5). The token is given again and again until the
-// device first connects, since an answer may get lost. An approved device never
-// expires.
+// Poll returns the state of the enrollment with the given device code (RFC 8628
+// sections 3.4 and 3.5). Every poll returns a token until the device first connects,
+// because a response may be lost. An approved device never expires.
 func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) {
 	device, err := e.options.Store.DeviceByCodeHash(ctx, hashDeviceCode(deviceCode))
 	if errors.Is(err, db.ErrNotFound) {
@@ -51,7 +50,7 @@ func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) 
 func (e *Enroller) issue(ctx context.Context, device db.Device) (Status, error) {
 	version, err := e.options.Store.NextEnrollmentToken(ctx, device.ID)
 	if errors.Is(err, db.ErrConflict) {
-		// It connected since the row was read: the token it has is the last one.
+		// It connected after the row was read, with the token from its last poll.
 		return Status{Approved: true}, nil
 	}
 	if err != nil {

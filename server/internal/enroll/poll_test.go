@@ -52,7 +52,7 @@ func TestPoll_PendingThenApprovedThenConnected(t *testing.T) {
 	}
 }
 
-func TestPoll_SlowsDownWhoPollsTooFast(t *testing.T) {
+func TestPoll_RejectsPollsWithinTheInterval(t *testing.T) {
 	r := newRules(t)
 	code := r.start(t, t.Context(), enroll.Start{}).DeviceCode
 	poll := func() error {
@@ -60,7 +60,7 @@ func TestPoll_SlowsDownWhoPollsTooFast(t *testing.T) {
 		return err
 	}
 	if err := poll(); err != nil {
-		t.Errorf("the first poll may come at once: %v", err)
+		t.Errorf("the first poll: %v", err)
 	}
 	r.now = r.now.Add(2 * time.Second)
 	if wait := wantCode(t, poll(), types.CodeSlowDown).RetryAfter; wait != 3*time.Second {
@@ -68,7 +68,7 @@ func TestPoll_SlowsDownWhoPollsTooFast(t *testing.T) {
 	}
 	r.now = r.now.Add(3 * time.Second)
 	if err := poll(); err != nil {
-		t.Errorf("after the interval, refused polls not counted: %v", err)
+		t.Errorf("after the interval, rejected polls not counted: %v", err)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestPoll_ExpiresPendingOnly(t *testing.T) {
 	}
 }
 
-func TestPoll_KnowsDeviceCodesOnly(t *testing.T) {
+func TestPoll_AcceptsDeviceCodesOnly(t *testing.T) {
 	r := newRules(t)
 	started := r.start(t, t.Context(), enroll.Start{})
 	for _, code := range []string{"nonsense", started.Device.UserCode, started.Device.ID.String(), started.DeviceCode + "A"} {

@@ -12,46 +12,47 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// codeAttempts bounds how often a user code that is pending already is drawn
-// again. Two in a row take a quarter of a million pending devices.
+// codeAttempts is the maximum number of user codes generated until one is not
+// pending. Two collisions in a row become likely only with a quarter of a million
+// pending devices.
 const codeAttempts = 10
 
-// Start is a request to begin an enrollment.
+// Start is a request to start an enrollment.
 type Start struct {
 	Name           string
 	Kind           types.DeviceKind
 	OrganisationID *int64
-	// Server is for a tunnel server only; nil leaves everything to its defaults.
+	// Server is for tunnel servers only; nil means all defaults.
 	Server *ServerSettings
 }
 
-// ServerSettings are those of a tunnel server; a zero value means its default.
+// ServerSettings are the settings of a tunnel server. A zero field means its default.
 type ServerSettings struct {
-	// PublicHost is by default the caller's address, or Options.PublicHost where
-	// the caller is on the panel's own machine.
+	// PublicHost defaults to the caller's address, or to Options.PublicHost if the
+	// caller is on the panel's machine.
 	PublicHost string
-	// PortFirst and PortLast are by default those of Options.
+	// PortFirst and PortLast default to those of Options.
 	PortFirst, PortLast int
 	Region              string
 	Cordoned            bool
 }
 
-// Started is an enrollment just begun.
+// Started is a started enrollment.
 type Started struct {
-	// DeviceCode is the machine's secret. It is not kept.
+	// DeviceCode is the machine's secret. Only its hash is stored.
 	DeviceCode string
 	Device     db.Device
 }
 
-// Start begins an enrollment (RFC 8628 section 3.1) for the caller in ctx, who
-// may be anonymous. It may fail with any problem.Error that the contract lists
-// for the operation.
+// Start starts an enrollment (RFC 8628 section 3.1) for the caller in ctx, who may be
+// anonymous. The error may be any problem.Error that the contract lists for the
+// operation.
 func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	caller := auth.FromContext(ctx)
 	if start.Server != nil && start.Kind != types.DeviceKindServer {
 		return Started{}, problem.Invalid(problem.Field("server", "is for a device of kind server only"))
 	}
-	// The contract's pattern knows fewer spaces than there are.
+	// The contract's pattern does not cover all Unicode spaces.
 	if start.Name = strings.TrimSpace(start.Name); start.Name == "" {
 		return Started{}, problem.Invalid(problem.Field("name", "is blank"))
 	}
@@ -70,17 +71,18 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 		device.OwnerID = &caller.User.ID
 	}
 	if start.Kind == types.DeviceKindServer {
-		setUp(ctx, &device, start.Server)
+		applyServerSettings(ctx, &device, start.Server)
 	}
 	return e.create(ctx, device)
 }
 
-// setUp gives a tunnel server what was asked for it. Its host is found out now,
-// while the machine itself is calling; the other defaults are the approval's.
-func setUp(ctx context.Context, device *db.NewDevice, asked *ServerSettings) {
-	if asked != nil {
-		device.PublicHost, device.Region, device.Cordoned = asked.PublicHost, asked.Region, asked.Cordoned
-		device.PortFirst, device.PortLast = asked.PortFirst, asked.PortLast
+// applyServerSettings applies the requested settings to a tunnel server. The default
+// host is determined now, while the machine itself is calling; Approve sets the other
+// defaults.
+func applyServerSettings(ctx context.Context, device *db.NewDevice, settings *ServerSettings) {
+	if settings != nil {
+		device.PublicHost, device.Region, device.Cordoned = settings.PublicHost, settings.Region, settings.Cordoned
+		device.PortFirst, device.PortLast = settings.PortFirst, settings.PortLast
 	}
 	if from := auth.Address(ctx); device.PublicHost == "" && from.IsValid() && !from.IsLoopback() {
 		device.PublicHost = from.String()
@@ -112,7 +114,7 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 		return err
 	}
 	if !settings.AnonymousEnrollment {
-		return problem.Unauthorized("This panel takes no enrollment without a session. Log in first.")
+		return problem.Unauthorized("This panel does not accept enrollment without a session. Log in first.")
 	}
 	wait, err := e.options.Store.Take(ctx, "start:address:"+auth.AddressKey(ctx), anonymousStarts, anonymousWindow, e.options.Now())
 	if err != nil {
@@ -124,8 +126,8 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	return nil
 }
 
-// mayManage lets an organisation's owners and admins through, and the panel's
-// admins. To everybody outside it, the organisation does not exist.
+// mayManage checks that the caller is an owner or admin of the organisation, or an
+// admin of the panel. To callers who are not members, the organisation does not exist.
 func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organisationID int64) error {
 	absent := problem.NotFound("There is no such organisation.")
 	if caller.IsAdmin() {
@@ -147,8 +149,8 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organis
 	return nil
 }
 
-// create stores the device under codes of its own. That no two pending devices
-// share a user code is the database's to hold; here a taken one is drawn again.
+// create stores the device with new codes. The database ensures that no two pending
+// devices share a user code; create retries with another code on a conflict.
 func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, error) {
 	deviceCode, hash, err := newDeviceCode(e.options.Random)
 	if err != nil {
@@ -168,6 +170,6 @@ func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, er
 		}
 		return Started{DeviceCode: deviceCode, Device: row}, nil
 	}
-	// Not ErrConflict, which would tell the caller that the request is at fault.
-	return Started{}, fmt.Errorf("draw a user code: %d were all pending", codeAttempts)
+	// Not ErrConflict, which would blame the request.
+	return Started{}, fmt.Errorf("generate user code: %d codes in a row were pending", codeAttempts)
 }

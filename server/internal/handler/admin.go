@@ -12,12 +12,12 @@ import (
 
 func needAdmin(ctx context.Context) error {
 	if !auth.FromContext(ctx).IsAdmin() {
-		return problem.Forbidden("This needs an admin.")
+		return problem.Forbidden("Only an admin can do this.")
 	}
 	return nil
 }
 
-// GetSettings reads the panel's settings.
+// GetSettings returns the panel's settings.
 func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject) (server.GetSettingsResponseObject, error) {
 	if err := needAdmin(ctx); err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject
 	return server.GetSettings200JSONResponse(toSettings(settings)), nil
 }
 
-// UpdateSettings changes the settings that are present.
+// UpdateSettings changes the settings that the request contains.
 func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsRequestObject) (server.UpdateSettingsResponseObject, error) {
 	if err := needAdmin(ctx); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func TestSettings_AreForAdmins(t *testing.T) {
 	wantField(t, admin.send(t, "PATCH", path, map[string]any{"features": map[string]any{"tunnels": "yes"}}), "features.tunnels")
 }
 
-func TestFeatureFlag_ClosesEveryTunnelOperationForEverybody(t *testing.T) {
+func TestFeatureFlag_DisablesEveryTunnelOperationForEveryCaller(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	_, device := p.device(t, admin, admin, types.DeviceKindClient)
@@ -70,7 +70,7 @@ func TestFeatureFlag_ClosesEveryTunnelOperationForEverybody(t *testing.T) {
 	decode[[]types.Device](t, admin.send(t, "GET", "/api/tunnel/devices", nil), 200)
 }
 
-func TestFeatureFlag_HoldsOnAnotherReplicaWithinASecond(t *testing.T) {
+func TestFeatureFlag_ReachesOtherReplicasWithinASecond(t *testing.T) {
 	p := newPanel(t)
 	other := newReplica(t, p.db, p.Now())
 	admin := p.user(t, "root@example.com", "admin")

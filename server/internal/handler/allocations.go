@@ -14,19 +14,19 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// The defaults of an allocation that the contract gives in words.
+// The defaults of an allocation that the contract states in prose.
 const (
 	defaultLocalHost    = "127.0.0.1"
 	defaultDrainSeconds = 3600
 )
 
-// firstUnprivilegedPort is the lowest port that may be asked for without being an admin:
-// those below it belong to the tunnel server's own system.
+// firstUnprivilegedPort is the lowest port that a caller other than an admin may
+// request. Those below it are reserved for the tunnel server's own services.
 const firstUnprivilegedPort = 1024
 
 var (
 	errNoAllocation = problem.NotFound("There is no such allocation.")
-	errNoServer     = problem.NotFound("There is no such tunnel server for this device, or the device is gone.")
+	errNoServer     = problem.NotFound("There is no such tunnel server for this device, or the device no longer exists.")
 )
 
 // ListAllocations lists the allocations of devices the caller can manage.
@@ -84,14 +84,14 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	return server.CreateAllocation201JSONResponse(toCreated(rows)), nil
 }
 
-// allocatingDevice returns the device an allocation is for: the one asked for, or
-// the caller where the caller is a device. It must be one that can serve it.
-func (a *api) allocatingDevice(ctx context.Context, asked *uuid.UUID) (uuid.UUID, error) {
+// allocatingDevice returns the device of a new allocation: the requested one, or the
+// caller if it is a device. The device must be an approved tunnel client.
+func (a *api) allocatingDevice(ctx context.Context, requested *uuid.UUID) (uuid.UUID, error) {
 	caller := auth.FromContext(ctx)
 	var id uuid.UUID
 	switch {
-	case asked != nil:
-		id = *asked
+	case requested != nil:
+		id = *requested
 	case caller.Device != nil:
 		id = caller.Device.ID
 	default:
@@ -102,7 +102,7 @@ func (a *api) allocatingDevice(ctx context.Context, asked *uuid.UUID) (uuid.UUID
 	case err != nil:
 		return uuid.Nil, ifNotFound(err, errNoDevice)
 	case device.Kind != string(types.DeviceKindClient):
-		return uuid.Nil, problem.Conflict("A tunnel server takes no allocations of its own; name a tunnel client.")
+		return uuid.Nil, problem.Conflict("A tunnel server cannot own allocations; name a tunnel client.")
 	case device.ApprovedAt == nil:
 		return uuid.Nil, problem.Conflict("The device has not been approved yet.")
 	}
@@ -118,7 +118,7 @@ func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationReq
 	return server.GetAllocation200JSONResponse(toAllocation(row)), nil
 }
 
-// UpdateAllocation changes the fields that are present.
+// UpdateAllocation changes the fields that the request contains.
 func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocationRequestObject) (server.UpdateAllocationResponseObject, error) {
 	scope := auth.FromContext(ctx).Scope()
 	row, err := a.db.Allocation(ctx, scope, request.ID)
@@ -145,7 +145,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 			}
 		}
 	}
-	// Elsewhere the port that it has is another.
+	// The same port on another tunnel server is a new port.
 	moves := patch.Move != nil && patch.Move.ServerID != row.ServerID
 	if patch.Port != nil && (moves || *patch.Port != row.Port) {
 		if err := mayUsePort(ctx, patch.Port); err != nil {
@@ -170,7 +170,7 @@ func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocat
 	return server.DeleteAllocation200JSONResponse(types.Success{Success: true}), nil
 }
 
-// move reads where an allocation is to move; nil: nowhere.
+// move returns the move that a patch requests, or nil.
 func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 	switch {
 	case patch.ServerID != nil:
@@ -186,19 +186,20 @@ func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 		}
 		return &m, nil
 	case patch.DrainSeconds != nil:
-		return nil, problem.Invalid(problem.Field("drainSeconds", "comes with serverId, to move the allocation there"))
+		return nil, problem.Invalid(problem.Field("drainSeconds", "requires serverId, the tunnel server to move to"))
 	}
 	return nil, nil
 }
 
 func mayUsePort(ctx context.Context, port *int) error {
 	if port != nil && *port < firstUnprivilegedPort && !auth.FromContext(ctx).IsAdmin() {
-		return problem.Forbidden("A port below 1024 needs an admin.")
+		return problem.Forbidden("Only an admin can use a port below 1024.")
 	}
 	return nil
 }
 
-// checkProxyProtocol holds v1 to TCP: its text header has no form for datagrams.
+// checkProxyProtocol rejects version 1 for protocols other than TCP: its text header
+// cannot describe datagrams.
 func checkProxyProtocol(version string, protocols []string) error {
 	if version != string(types.ProxyProtocolV1) {
 		return nil

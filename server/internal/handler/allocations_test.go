@@ -12,8 +12,8 @@ import (
 
 const allocations = "/api/tunnel/allocations"
 
-// wish is an allocation to ask for: TCP to 25565 for a device, with changes.
-func wish(device types.Device, changes ...any) map[string]any {
+// newAllocation returns a request for an allocation: TCP to port 25565 of a device, with changes.
+func newAllocation(device types.Device, changes ...any) map[string]any {
 	body := map[string]any{"deviceId": device.ID, "protocol": "tcp", "localPort": 25565}
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, _ := changes[i].(string)
@@ -31,7 +31,7 @@ func TestAllocations_CreateGivesDefaultsAndThePublicAddress(t *testing.T) {
 	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
 	server := p.server(t, 20999)
 	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
-	made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, wish(device)), 201)
+	made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device)), 201)
 	if made.Port < 20000 || made.Port > 20999 || made.DeviceID != device.ID || made.ServerID != server.ID || made.LocalHost != "127.0.0.1" || made.LocalPort != 25565 || made.Name != "" {
 		t.Errorf("made %+v", made)
 	}
@@ -61,7 +61,7 @@ func TestAllocations_BothProtocolsShareThePort(t *testing.T) {
 	p.server(t, 20999)
 	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
 	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations,
-		wish(device, "deviceId", nil, "protocol", "tcp+udp", "port", 25565, "localHost", "192.168.1.5", "name", "bedrock",
+		newAllocation(device, "deviceId", nil, "protocol", "tcp+udp", "port", 25565, "localHost", "192.168.1.5", "name", "bedrock",
 			"options", map[string]any{"proxyProtocol": "v2", "udpIdleSeconds": 5})), 201)
 	if len(made.Allocations) != 2 || made.Allocations[0].Protocol != types.ProtocolTCP || made.Allocations[1].Protocol != types.ProtocolUDP {
 		t.Fatalf("made %+v", made.Allocations)
@@ -71,52 +71,52 @@ func TestAllocations_BothProtocolsShareThePort(t *testing.T) {
 			t.Errorf("made %+v", one)
 		}
 	}
-	wantError(t, agent.send(t, "POST", allocations, wish(device, "protocol", "udp", "port", 25565)), 409, types.CodePortTaken)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(device, "protocol", "udp", "port", 25565)), 409, types.CodePortTaken)
 }
 
-func TestAllocations_CreateAnswersEachRefusal(t *testing.T) {
+func TestAllocations_CreateReportsEachError(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
 	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
 	other, _ := p.device(t, bob, admin, types.DeviceKindClient)
 	edge, _ := p.device(t, admin, admin, types.DeviceKindServer)
 
-	a := ada.send(t, "POST", allocations, wish(device))
+	a := ada.send(t, "POST", allocations, newAllocation(device))
 	wantError(t, a, 503, types.CodeNoTunnelServer)
 	server := p.server(t, 20000)
 
-	wantError(t, p.anonymous().send(t, "POST", allocations, wish(device)), 401, types.CodeUnauthorized)
-	wantField(t, ada.send(t, "POST", allocations, wish(device, "deviceId", nil)), "deviceId")
-	wantError(t, ada.send(t, "POST", allocations, wish(other)), 404, types.CodeNotFound)
-	wantError(t, agent.send(t, "POST", allocations, wish(other)), 404, types.CodeNotFound)
-	wantError(t, ada.send(t, "POST", allocations, wish(device, "serverId", uuid.New())), 404, types.CodeNotFound)
-	wantError(t, ada.send(t, "POST", allocations, wish(device, "serverId", other.ID)), 404, types.CodeNotFound)
-	wantError(t, ada.send(t, "POST", allocations, wish(device, "port", 1023)), 403, types.CodeForbidden)
-	wantError(t, agent.send(t, "POST", allocations, wish(device, "port", 80)), 403, types.CodeForbidden)
-	wantError(t, admin.send(t, "POST", allocations, wish(edge)), 409, types.CodeConflict)
+	wantError(t, p.anonymous().send(t, "POST", allocations, newAllocation(device)), 401, types.CodeUnauthorized)
+	wantField(t, ada.send(t, "POST", allocations, newAllocation(device, "deviceId", nil)), "deviceId")
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(other)), 404, types.CodeNotFound)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(other)), 404, types.CodeNotFound)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(device, "serverId", uuid.New())), 404, types.CodeNotFound)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(device, "serverId", other.ID)), 404, types.CodeNotFound)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(device, "port", 1023)), 403, types.CodeForbidden)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(device, "port", 80)), 403, types.CodeForbidden)
+	wantError(t, admin.send(t, "POST", allocations, newAllocation(edge)), 409, types.CodeConflict)
 	for _, protocol := range []string{"udp", "tcp+udp"} {
-		wantField(t, ada.send(t, "POST", allocations, wish(device, "protocol", protocol, "options", map[string]any{"proxyProtocol": "v1"})), "options.proxyProtocol")
+		wantField(t, ada.send(t, "POST", allocations, newAllocation(device, "protocol", protocol, "options", map[string]any{"proxyProtocol": "v1"})), "options.proxyProtocol")
 	}
-	wantField(t, ada.send(t, "POST", allocations, wish(device, "localPort", "x")), "localPort")
-	wantField(t, ada.send(t, "POST", allocations, wish(device, "localHost", "a b")), "localHost")
+	wantField(t, ada.send(t, "POST", allocations, newAllocation(device, "localPort", "x")), "localPort")
+	wantField(t, ada.send(t, "POST", allocations, newAllocation(device, "localHost", "a b")), "localHost")
 
 	decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)
 	pending := decode[[]types.Device](t, ada.send(t, "GET", "/api/tunnel/devices?limit=1", nil), 200)[0]
-	wantError(t, ada.send(t, "POST", allocations, wish(pending)), 409, types.CodeConflict)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(pending)), 409, types.CodeConflict)
 
-	decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, wish(device, "port", 1023, "serverId", server.ID)), 201)
-	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, wish(device, "serverId", server.ID)), 201)
-	wantError(t, ada.send(t, "POST", allocations, wish(device, "serverId", server.ID)), 503, types.CodeNoPortsAvailable)
-	wantError(t, ada.send(t, "POST", allocations, wish(device, "port", 20000)), 409, types.CodePortTaken)
+	decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, newAllocation(device, "port", 1023, "serverId", server.ID)), 201)
+	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device, "serverId", server.ID)), 201)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(device, "serverId", server.ID)), 503, types.CodeNoPortsAvailable)
+	wantError(t, ada.send(t, "POST", allocations, newAllocation(device, "port", 20000)), 409, types.CodePortTaken)
 }
 
-func TestAllocations_PatchChangesWhatIsPresent(t *testing.T) {
+func TestAllocations_PatchChangesOnlyPresentFields(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
 	p.server(t, 20999)
 	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
-	made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, wish(device, "protocol", "udp", "port", 20005, "name", "old")), 201)
-	taken := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, wish(device, "protocol", "udp")), 201)
+	made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device, "protocol", "udp", "port", 20005, "name", "old")), 201)
+	taken := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device, "protocol", "udp")), 201)
 	path := fmt.Sprintf("%s/%d", allocations, made.ID)
 
 	got := decode[types.Allocation](t, agent.send(t, "PATCH", path, `{"localHost":"localhost","localPort":2456}`), 200)
@@ -143,7 +143,7 @@ func TestAllocations_DeleteFreesThePort(t *testing.T) {
 	p.server(t, 20000)
 	device, agent := p.device(t, ada, admin, types.DeviceKindClient)
 	for _, who := range []caller{ada, agent, admin} {
-		made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, wish(device)), 201)
+		made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device)), 201)
 		path := fmt.Sprintf("%s/%d", allocations, made.ID)
 		wantError(t, bob.send(t, "DELETE", path, nil), 404, types.CodeNotFound)
 		if done := decode[types.Success](t, who.send(t, "DELETE", path, nil), 200); !done.Success {
@@ -160,7 +160,7 @@ func TestAllocations_PageThroughWithLinks(t *testing.T) {
 	p.server(t, 20999)
 	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
 	for range 3 {
-		decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, wish(device)), 201)
+		decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device)), 201)
 	}
 	first := agent.send(t, "GET", allocations+"?limit=2", nil)
 	newest := decode[[]types.Allocation](t, first, 200)
@@ -174,12 +174,12 @@ func TestAllocations_PageThroughWithLinks(t *testing.T) {
 	}
 }
 
-func TestAllocations_StatusIsWhatBothEndsReport(t *testing.T) {
+func TestAllocations_StatusFollowsTheReportsOfBothEnds(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	server := p.server(t, 20999)
 	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
-	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, wish(device)), 201)
+	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device)), 201)
 	report := func(id uuid.UUID, kind, state, reason string) {
 		t.Helper()
 		if err := p.db.SaveReports(t.Context(), id, kind, []db.Report{{AllocationID: made.ID, State: state, Reason: reason}}); err != nil {
@@ -216,13 +216,13 @@ func TestAllocations_StatusIsWhatBothEndsReport(t *testing.T) {
 	want(types.AllocationOffline, "the tunnel server is not connected")
 }
 
-// A port below 1024 that an admin gave on one tunnel server is no right to it on another.
-func TestAllocations_MoveNamesNoPrivilegedPort(t *testing.T) {
+// A port below 1024 that an admin granted on one tunnel server is not granted on another.
+func TestAllocations_MoveToAPrivilegedPortNeedsAnAdmin(t *testing.T) {
 	p := newPanel(t)
 	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
 	p.server(t, 20009)
 	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
-	made := decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, wish(client, "port", 443)), 201)
+	made := decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, newAllocation(client, "port", 443)), 201)
 	edge := p.edge(t)
 	path := fmt.Sprintf("%s/%d", allocations, made.ID)
 	wantError(t, agent.send(t, "PATCH", path, map[string]any{"serverId": edge.ID, "port": 443}), 403, types.CodeForbidden)

@@ -9,7 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// Login checks an email and password and begins a session.
+// Login checks an email and password and creates a session.
 func (a *api) Login(ctx context.Context, request server.LoginRequestObject) (server.LoginResponseObject, error) {
 	login, err := a.auth.Login(ctx, string(request.Body.Email), request.Body.Password)
 	if err != nil {
@@ -21,7 +21,7 @@ func (a *api) Login(ctx context.Context, request server.LoginRequestObject) (ser
 	}, nil
 }
 
-// Logout ends the session it is called with.
+// Logout ends the caller's session.
 func (a *api) Logout(ctx context.Context, _ server.LogoutRequestObject) (server.LogoutResponseObject, error) {
 	cookie, err := a.auth.Logout(ctx)
 	if err != nil {
@@ -30,7 +30,7 @@ func (a *api) Logout(ctx context.Context, _ server.LogoutRequestObject) (server.
 	return server.Logout204Response{Headers: server.Logout204ResponseHeaders{SetCookie: cookie.String()}}, nil
 }
 
-// GetSession says who is asking.
+// GetSession returns the caller's session.
 func (a *api) GetSession(ctx context.Context, _ server.GetSessionRequestObject) (server.GetSessionResponseObject, error) {
 	caller := auth.FromContext(ctx)
 	return server.GetSession200JSONResponse(types.Session{

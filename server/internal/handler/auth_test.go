@@ -41,7 +41,7 @@ func TestLogin_IgnoresAStaleCredential(t *testing.T) {
 	decode[types.Login](t, stale.send(t, "POST", "/api/auth/login", map[string]string{"email": "ada@example.com", "password": password}), 200)
 }
 
-func TestLogin_RefusesAndLimits(t *testing.T) {
+func TestLogin_RejectsAndLimitsFailures(t *testing.T) {
 	p := newPanel(t)
 	p.user(t, "ada@example.com", "user")
 	login := func(password string) answer {

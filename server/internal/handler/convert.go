@@ -10,9 +10,9 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-func valueOr[T any](value *T, otherwise T) T {
+func valueOr[T any](value *T, fallback T) T {
 	if value == nil {
-		return otherwise
+		return fallback
 	}
 	return *value
 }
@@ -50,7 +50,7 @@ func toAllocation(row db.Allocation) types.Allocation {
 	return allocation
 }
 
-// toCreated shows the first allocation as itself, and all of them besides.
+// toCreated returns the fields of the first allocation, and the list of all.
 func toCreated(rows []db.Allocation) types.AllocationCreated {
 	first := toAllocation(rows[0])
 	return types.AllocationCreated{
@@ -72,8 +72,8 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 	}
 }
 
-// AllocationStatus says what is true of an allocation, and why where players
-// cannot join. What an end reported counts for as long as it is connected.
+// AllocationStatus returns the status of an allocation, and the reason if players
+// cannot join. The report of a device counts only while the device is connected.
 func AllocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
 	switch {
 	case row.ServerOnline && row.DeviceOnline && row.Draining:

@@ -24,7 +24,7 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 	wanted, page := page(request.Params.Limit, request.Params.After)
 	rows, err := a.db.Devices(ctx, auth.FromContext(ctx).Scope(), page)
 	if err != nil {
-		return nil, ifNotFound(err, problem.Invalid(problem.Field("after", "names none of these devices")))
+		return nil, ifNotFound(err, problem.Invalid(problem.Field("after", "is not one of these devices")))
 	}
 	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string { return d.ID.String() })
 	devices := make([]types.Device, 0, len(rows))
@@ -73,49 +73,49 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
 }
 
-// mayConfigure lets admins set what a tunnel server can be set to.
+// mayConfigure checks that the caller may apply the settings to a tunnel server.
 func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.UUID, settings types.TunnelServerSettings) error {
 	device, err := a.db.Device(ctx, caller.Scope(), id)
 	switch {
 	case err != nil:
 		return ifNotFound(err, errNoDevice)
 	case !caller.IsAdmin():
-		return problem.Forbidden("The settings of a tunnel server need an admin.")
+		return problem.Forbidden("Only an admin can change the settings of a tunnel server.")
 	case device.Kind != db.KindServer:
-		return problem.Conflict("The device is a tunnel client; only tunnel servers have such settings.")
+		return problem.Conflict("The device is a tunnel client; only tunnel servers have these settings.")
 	case device.Embedded && (settings.PublicHost != nil || settings.PortRange != nil):
-		return problem.Conflict("This tunnel server is part of a panel, whose own settings say its host and ports.")
+		return problem.Conflict("This tunnel server is embedded in a panel, whose settings determine its host and ports.")
 	}
 	return checkServerSettings(settings)
 }
 
-// checkServerSettings holds them to what the contract cannot express.
+// checkServerSettings checks what the contract cannot express.
 func checkServerSettings(settings types.TunnelServerSettings) error {
 	if host := settings.PublicHost; host != nil && strings.Contains(*host, ":") {
 		if _, err := netip.ParseAddr(*host); err != nil {
-			return problem.Invalid(problem.Field("server.publicHost", "is a host name or an IP address, without a port"))
+			return problem.Invalid(problem.Field("server.publicHost", "must be a host name or an IP address, without a port"))
 		}
 	}
 	if ports := settings.PortRange; ports != nil && ports.First > ports.Last {
-		return problem.Invalid(problem.Field("server.portRange", "begins above its end"))
+		return problem.Invalid(problem.Field("server.portRange", "must not begin above its end"))
 	}
 	return nil
 }
 
-// DrainDevice empties a tunnel server of its players.
+// DrainDevice drains a tunnel server of its players.
 func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)
 	if _, err := a.db.Device(ctx, caller.Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	if !caller.IsAdmin() {
-		return nil, problem.Forbidden("Draining a tunnel server needs an admin.")
+		return nil, problem.Forbidden("Only an admin can drain a tunnel server.")
 	}
 	limit := time.Duration(valueOr(request.Body.TimeoutSeconds, defaultDrainSeconds)) * time.Second
 	device, err := a.db.DrainServer(ctx, caller.Scope(), request.ID, limit, valueOr(request.Body.Move, false))
 	switch {
 	case errors.Is(err, db.ErrConflict):
-		return nil, problem.Conflict("Only a tunnel server that has been approved can be drained.")
+		return nil, problem.Conflict("Only an approved tunnel server can be drained.")
 	case err != nil:
 		return nil, ifNotFound(err, errNoDevice)
 	}
@@ -134,7 +134,7 @@ func (a *api) DeleteDevice(ctx context.Context, request server.DeleteDeviceReque
 func (a *api) RegenerateDeviceToken(ctx context.Context, request server.RegenerateDeviceTokenRequestObject) (server.RegenerateDeviceTokenResponseObject, error) {
 	device, err := a.db.RegenerateToken(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if errors.Is(err, db.ErrConflict) {
-		return nil, problem.Conflict("The device has not been approved yet, and has no token.")
+		return nil, problem.Conflict("The device has not been approved yet and has no token.")
 	}
 	if err != nil {
 		return nil, ifNotFound(err, errNoDevice)
@@ -146,7 +146,7 @@ func (a *api) RegenerateDeviceToken(ctx context.Context, request server.Regenera
 	return server.RegenerateDeviceToken200JSONResponse(types.TokenRegenerated{Success: true, Token: token}), nil
 }
 
-// absent says what it is that was not found.
+// ifNotFound returns notFound if err is db.ErrNotFound, otherwise err.
 func ifNotFound(err error, notFound *problem.Error) error {
 	if errors.Is(err, db.ErrNotFound) {
 		return notFound
@@ -175,7 +175,7 @@ func toDevice(row db.Device) types.Device {
 		device.UserCode = nullable.NewNullableWithValue(row.UserCode)
 		device.ExpiresAt = nullable.NewNullableWithValue(row.ExpiresAt)
 	} else if device.Kind == types.DeviceKindServer {
-		// A tunnel server gets these when it is approved.
+		// These are set when the tunnel server is approved.
 		device.Server = nullable.NewNullableWithValue(types.TunnelServer{
 			PublicHost:  row.PublicHost,
 			RelayPort:   row.RelayPort,

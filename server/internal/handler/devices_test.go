@@ -14,7 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-func TestDevices_ShowTheirStateAsItIs(t *testing.T) {
+func TestDevices_ShowTheirState(t *testing.T) {
 	p := newPanel(t)
 	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
 	decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)
@@ -33,7 +33,7 @@ func TestDevices_ShowTheirStateAsItIs(t *testing.T) {
 	}
 }
 
-func TestDevices_ATunnelServerShowsItsSettingsOnceApproved(t *testing.T) {
+func TestDevices_TunnelServerShowsItsSettingsOnceApproved(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`), 200)
@@ -47,7 +47,7 @@ func TestDevices_ATunnelServerShowsItsSettingsOnceApproved(t *testing.T) {
 	}
 }
 
-func TestDevices_AreSeenByWhoManagesThem(t *testing.T) {
+func TestDevices_AreVisibleToTheirManagers(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
 	carol, dave := p.user(t, "carol@example.com", "user"), p.user(t, "dave@example.com", "user")
@@ -101,7 +101,7 @@ func TestDevices_RenameRegenerateDelete(t *testing.T) {
 	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeUnauthorized)
 }
 
-func TestDevices_APendingOneHasNoTokenToRegenerate(t *testing.T) {
+func TestDevices_PendingDeviceHasNoToken(t *testing.T) {
 	p := newPanel(t)
 	ada := p.user(t, "ada@example.com", "user")
 	decode[types.Enrollment](t, ada.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)
@@ -139,7 +139,7 @@ func TestDevices_PageThroughWithLinks(t *testing.T) {
 	wantField(t, ada.send(t, "GET", "/api/tunnel/devices?after="+uuid.NewString(), nil), "after")
 }
 
-func TestDevices_ATunnelServerHasTheHostItEnrollsFrom(t *testing.T) {
+func TestDevices_TunnelServerDefaultsToTheHostItEnrollsFrom(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	host := func(body, from string) string {
@@ -161,7 +161,7 @@ func TestDevices_ATunnelServerHasTheHostItEnrollsFrom(t *testing.T) {
 	}
 }
 
-func TestDevices_ATunnelServersSettingsAreForAdmins(t *testing.T) {
+func TestDevices_TunnelServerSettingsAreForAdmins(t *testing.T) {
 	p := newPanel(t)
 	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
 	started := decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`), 200)
@@ -208,7 +208,7 @@ func TestDevices_ATunnelServersSettingsAreForAdmins(t *testing.T) {
 	wantError(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+uuid.NewString(), settings), 404, types.CodeNotFound)
 }
 
-func TestDevices_ANameOfSpacesAloneIsRefused(t *testing.T) {
+func TestDevices_RejectBlankNames(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	device, _ := p.device(t, admin, admin, types.DeviceKindClient)

@@ -9,7 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 )
 
-// StartEnrollment begins the device code flow.
+// StartEnrollment starts an enrollment.
 func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmentRequestObject) (server.StartEnrollmentResponseObject, error) {
 	start := enroll.Start{
 		Name:           request.Body.Name,
@@ -49,7 +49,7 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 	}), nil
 }
 
-// PollEnrollment tells a machine whether it has been approved.
+// PollEnrollment returns the state of an enrollment.
 func (a *api) PollEnrollment(ctx context.Context, request server.PollEnrollmentRequestObject) (server.PollEnrollmentResponseObject, error) {
 	status, err := a.enroll.Poll(ctx, request.Params.DeviceCode)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestPublishedExamples_WorkAsPrinted(t *testing.T) {
 	wantError(t, admin.send(t, "GET", device, nil), 404, types.CodeNotFound)
 }
 
-func TestEnrollment_AnswersEachRefusal(t *testing.T) {
+func TestEnrollment_ReportsEachError(t *testing.T) {
 	p := newPanel(t)
 	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
 	const start, approve = "/api/tunnel/device/start", "/api/tunnel/device/approve"
@@ -76,7 +76,7 @@ func TestEnrollment_AnswersEachRefusal(t *testing.T) {
 	wantField(t, p.anonymous().send(t, "GET", "/api/tunnel/device/poll", nil), "deviceCode")
 }
 
-func TestEnrollment_APolledTokenReplacesTheLast(t *testing.T) {
+func TestEnrollment_PolledTokenReplacesThePreviousOne(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	started := decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", `{"name":"x"}`), 200)

@@ -11,21 +11,21 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// gateTTL is how long the feature flag is remembered, so that it is not a
-// query per request: a flag turned off on another replica holds here within it.
+// gateTTL is how long the feature flag is cached. A change on another replica takes
+// effect here within that time.
 const gateTTL = time.Second
 
-// gate turns tunnel operations away while the feature is off. That comes before
-// the credential is looked at, since the contract promises it for every caller.
+// gate rejects tunnel operations while the feature is off. It runs before
+// authentication, because the contract promises this to every caller.
 type gate struct {
 	settings interface {
 		Settings(ctx context.Context) (db.Settings, error)
 	}
 	now func() time.Time
 
-	mu      sync.Mutex
-	open    bool
-	askedAt time.Time
+	mu     sync.Mutex
+	open   bool
+	readAt time.Time
 }
 
 func (g *gate) admit(r *http.Request, path string) error {
@@ -42,12 +42,12 @@ func (g *gate) admit(r *http.Request, path string) error {
 	return nil
 }
 
-// isOpen asks the database outside the lock: requests that come while it is slow
-// ask for themselves, and each can give up by itself.
+// isOpen queries the database without holding the lock, so that each request can give
+// up by itself while the database is slow.
 func (g *gate) isOpen(ctx context.Context) (bool, error) {
 	now := g.now()
 	g.mu.Lock()
-	open, fresh := g.open, !g.askedAt.IsZero() && now.Sub(g.askedAt) < gateTTL
+	open, fresh := g.open, !g.readAt.IsZero() && now.Sub(g.readAt) < gateTTL
 	g.mu.Unlock()
 	if fresh {
 		return open, nil
@@ -60,12 +60,12 @@ func (g *gate) isOpen(ctx context.Context) (bool, error) {
 	return settings.TunnelsEnabled, nil
 }
 
-// set remembers the flag as it was at a time, unless something later is known.
+// set caches the flag as read at a time, unless the cached value is newer.
 func (g *gate) set(open bool, at time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if at.Before(g.askedAt) {
+	if at.Before(g.readAt) {
 		return
 	}
-	g.open, g.askedAt = open, at
+	g.open, g.readAt = open, at
 }

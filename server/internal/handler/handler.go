@@ -1,7 +1,7 @@
-// Package handler serves the REST API: every operation of the contract, one file
-// per tag. A handler authorises, calls and converts; the rules themselves live in
-// auth, enroll and db, and what the contract can express is checked before a
-// handler is reached.
+// Package handler implements the REST API: every operation of the contract, one file
+// per tag. A handler authorises the caller, calls other packages and converts types.
+// The rules are in packages auth, enroll and db; package validate has already checked
+// the request against the contract.
 package handler
 
 import (
@@ -23,29 +23,28 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// Options is what the API needs. All but Logger and Now are required.
+// Options configures the API. All fields but Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
 	Enroll *enroll.Enroller
-	// PublicURL is where people reach the panel; the pages they are sent to lie
-	// below it.
+	// PublicURL is the panel's URL for people, below which its pages are served.
 	PublicURL *url.URL
-	// Version is what /api/version answers.
+	// Version is the response of /api/version.
 	Version types.Version
-	// Ready says why the panel cannot serve requests, as a *problem.Error, or nil
-	// when it can.
+	// Ready returns nil if the panel can serve requests, otherwise the reason as a
+	// *problem.Error.
 	Ready func(ctx context.Context) error
-	// ControlChannel serves GET /api/tunnel/ws. The device that asks is in the
-	// request's context (auth.FromContext), and w can be hijacked.
+	// ControlChannel serves GET /api/tunnel/ws. The request's context contains the
+	// device (auth.FromContext), and the response writer is an http.Hijacker.
 	ControlChannel http.Handler
-	// Logger gets the causes of failed requests; nil is slog.Default.
+	// Logger logs the causes of failed requests; nil is slog.Default.
 	Logger *slog.Logger
-	// Now is the clock of the feature flag's cache; nil is time.Now.
+	// Now is the clock of the cached feature flag; nil is time.Now.
 	Now func() time.Time
 }
 
-// api implements the operations.
+// api implements the operations of the contract.
 type api struct {
 	db        *db.DB
 	auth      *auth.Auth
@@ -58,8 +57,8 @@ type api struct {
 
 var _ server.StrictServerInterface = (*api)(nil)
 
-// New returns the handler of every path in the contract. Any other path is
-// answered 404 not_found.
+// New returns a handler for every path of the contract. It responds with 404 not_found
+// to any other path.
 func New(options Options) (http.Handler, error) {
 	if err := options.check(); err != nil {
 		return nil, err
@@ -121,8 +120,8 @@ func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
 	return nil
 }
 
-// private keeps answers, many of which hold tokens, out of shared caches
-// (RFC 6749 section 5.1).
+// private keeps responses out of caches, since many contain tokens (RFC 6749
+// section 5.1).
 func private(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

@@ -9,8 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// page asks the database for one row more than wanted: whether it comes tells
-// whether there is a next page.
+// page requests one row more than wanted, which tells whether there is a next page.
 func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
 	wanted = types.DefaultLimit
 	if limit != nil {
@@ -19,8 +18,8 @@ func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
 	return wanted, db.Page[K]{Limit: wanted + 1, After: after}
 }
 
-// cut drops the row too many and returns the Link header that leads to it
-// (RFC 8288); nil where there is none.
+// cut removes the extra row of page and returns the Link header to the next page
+// (RFC 8288), or nil if there is none.
 func cut[T any](rows []T, wanted int, path string, key func(T) string) ([]T, *string) {
 	if len(rows) <= wanted {
 		return rows, nil

@@ -26,8 +26,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 )
 
-// panel is the API on a real server and a real database, with a clock that stands
-// still until it is moved. Every answer it gives is held to the contract.
+// panel is the API on a real server and a real database, with a clock that only
+// advances when told to. Every response is checked against the contract.
 type panel struct {
 	db      *db.DB
 	auth    *auth.Auth
@@ -58,7 +58,7 @@ func (p *panel) ready(context.Context) error {
 	return p.notReady
 }
 
-// connected is the stand-in for the control channel: it says which device came.
+// connected replaces the control channel: it responds with the device's id.
 func connected(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Device", auth.FromContext(r.Context()).Device.ID.String())
 	w.WriteHeader(http.StatusSwitchingProtocols)
@@ -104,7 +104,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time) *panel {
 	return p
 }
 
-// caller is somebody with a credential, or nobody.
+// caller is a caller with a credential, or an anonymous one.
 type caller struct {
 	panel  *panel
 	user   db.User
@@ -114,7 +114,7 @@ type caller struct {
 
 const password = "correct horse battery staple"
 
-// passwordHash is made once: hashing is slow on purpose.
+// passwordHash is computed once: hashing is slow on purpose.
 var passwordHash = sync.OnceValues(func() (string, error) { return auth.HashPassword(password) })
 
 func (p *panel) anonymous() caller { return caller{panel: p} }
@@ -147,7 +147,7 @@ func (p *panel) device(t *testing.T, owner, admin caller, kind types.DeviceKind)
 	return approved.Device, caller{panel: p, token: *status.Token}
 }
 
-// connect takes a device online, as the control channel would.
+// connect marks a device as online, as its control channel would.
 func (p *panel) connect(t *testing.T, id uuid.UUID) (generation int64) {
 	t.Helper()
 	if err := p.db.RenewLease(t.Context(), p.replica, time.Minute); err != nil {
@@ -167,7 +167,7 @@ func (p *panel) connect(t *testing.T, id uuid.UUID) (generation int64) {
 	return generation
 }
 
-// server makes a tunnel server that is online, with ports 20000 to last.
+// server creates a tunnel server that is online, with ports 20000 to last.
 func (p *panel) server(t *testing.T, last int) db.Device {
 	t.Helper()
 	server, err := p.db.EnsureEmbeddedServer(t.Context(), db.EmbeddedServer{
@@ -188,7 +188,7 @@ type answer struct {
 	body         []byte
 }
 
-// send makes a request; a body that is not nil is sent as JSON, text as it is.
+// send makes a request. A body that is not nil is sent as JSON, a string unchanged.
 func (c caller) send(t *testing.T, method, path string, body any, headers ...string) answer {
 	t.Helper()
 	var reader io.Reader
@@ -230,7 +230,7 @@ func (c caller) send(t *testing.T, method, path string, body any, headers ...str
 	return answer{method: method, path: path, status: response.StatusCode, header: response.Header, body: text}
 }
 
-// decode checks the status of an answer and reads its body.
+// decode checks the status of a response and decodes its body.
 func decode[T any](t *testing.T, a answer, status int) T {
 	t.Helper()
 	var value T
@@ -245,8 +245,7 @@ func decode[T any](t *testing.T, a answer, status int) T {
 	return value
 }
 
-// wantError checks that an answer is an error with a status and code, and returns
-// it.
+// wantError checks that a response is an error with a status and code, and returns it.
 func wantError(t *testing.T, a answer, status int, code types.ErrorCode) types.Error {
 	t.Helper()
 	failure := decode[types.Error](t, a, status)
@@ -259,7 +258,7 @@ func wantError(t *testing.T, a answer, status int, code types.ErrorCode) types.E
 	return failure
 }
 
-// wantField checks that an answer refuses one field.
+// wantField checks that a response rejects exactly one field.
 func wantField(t *testing.T, a answer, field string) {
 	t.Helper()
 	failure := wantError(t, a, 400, types.CodeInvalidRequest)

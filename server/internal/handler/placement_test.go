@@ -11,7 +11,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// edge makes a second tunnel server that is online.
+// edge creates a second tunnel server that is online.
 func (p *panel) edge(t *testing.T) db.Device {
 	t.Helper()
 	server, err := p.db.EnsureEmbeddedServer(t.Context(), db.EmbeddedServer{
@@ -30,7 +30,7 @@ func TestDevices_DrainAndBack(t *testing.T) {
 	server := p.server(t, 20009)
 	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
 	p.connect(t, client.ID)
-	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, wish(client)), 201)
+	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(client)), 201)
 	path := "/api/tunnel/devices/" + server.ID.String()
 	state := func(a answer) types.TunnelServer { return decode[types.Device](t, a, 200).Server.MustGet() }
 	if got := state(admin.send(t, "GET", path, nil)); got.State != types.ServerActive || !got.Players.IsNull() || !got.DrainUntil.IsNull() {
@@ -40,18 +40,18 @@ func TestDevices_DrainAndBack(t *testing.T) {
 	if got := state(admin.send(t, "PATCH", path, `{"server":{"cordoned":true}}`)); got.State != types.ServerCordoned {
 		t.Errorf("cordoned: %+v", got)
 	}
-	wantError(t, agent.send(t, "POST", allocations, wish(client)), 503, types.CodeNoTunnelServer)
-	wantError(t, admin.send(t, "POST", allocations, wish(client)), 503, types.CodeNoTunnelServer)
-	wantError(t, agent.send(t, "POST", allocations, wish(client, "serverId", server.ID)), 409, types.CodeConflict)
-	decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, wish(client, "serverId", server.ID)), 201)
-	wantError(t, agent.send(t, "POST", allocations, wish(client, "serverId", uuid.New())), 404, types.CodeNotFound)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(client)), 503, types.CodeNoTunnelServer)
+	wantError(t, admin.send(t, "POST", allocations, newAllocation(client)), 503, types.CodeNoTunnelServer)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID)), 409, types.CodeConflict)
+	decode[types.AllocationCreated](t, admin.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID)), 201)
+	wantError(t, agent.send(t, "POST", allocations, newAllocation(client, "serverId", uuid.New())), 404, types.CodeNotFound)
 
 	before := time.Now()
 	got := state(admin.send(t, "POST", path+"/drain", `{"timeoutSeconds":600}`))
 	if until, err := got.DrainUntil.Get(); got.State != types.ServerDraining || err != nil || until.Before(before.Add(9*time.Minute)) || until.After(time.Now().Add(11*time.Minute)) {
 		t.Errorf("draining: %+v", got)
 	}
-	wantError(t, admin.send(t, "POST", allocations, wish(client, "serverId", server.ID)), 409, types.CodeConflict)
+	wantError(t, admin.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID)), 409, types.CodeConflict)
 	one := fmt.Sprintf("%s/%d", allocations, made.ID)
 	if a := decode[types.Allocation](t, agent.send(t, "GET", one, nil), 200); a.Status != types.AllocationDraining || a.StatusReason.IsNull() {
 		t.Errorf("its allocation: %+v", a)
@@ -78,7 +78,7 @@ func TestDevices_DrainAndBack(t *testing.T) {
 	wantField(t, admin.send(t, "POST", path+"/drain", `{"force":true}`), "force")
 }
 
-func TestDevices_ATunnelServerMayJoinCordoned(t *testing.T) {
+func TestDevices_TunnelServerMayEnrollCordoned(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	started := decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start",
@@ -95,7 +95,7 @@ func TestAllocations_MoveToAnotherTunnelServer(t *testing.T) {
 	server := p.server(t, 20009)
 	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
 	p.connect(t, client.ID)
-	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, wish(client, "protocol", "tcp+udp")), 201)
+	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(client, "protocol", "tcp+udp")), 201)
 	edge := p.edge(t)
 	path := func(a types.Allocation) string { return fmt.Sprintf("%s/%d", allocations, a.ID) }
 	tcp, udp := made.Allocations[0], made.Allocations[1]
@@ -114,7 +114,7 @@ func TestAllocations_MoveToAnotherTunnelServer(t *testing.T) {
 	if back.ServerID != server.ID || back.Port != 20005 {
 		t.Errorf("back at %+v", back)
 	}
-	// To where it is, it does not move.
+	// A move to the current tunnel server does nothing.
 	decode[types.Allocation](t, ada.send(t, "PATCH", path(tcp), map[string]any{"serverId": server.ID}), 200)
 
 	wantField(t, agent.send(t, "PATCH", path(tcp), `{"drainSeconds":5}`), "drainSeconds")

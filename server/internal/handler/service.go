@@ -8,17 +8,17 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// GetJWKS publishes the public keys of tokens and tickets.
+// GetJWKS returns the public keys of tokens and tickets.
 func (a *api) GetJWKS(context.Context, server.GetJWKSRequestObject) (server.GetJWKSResponseObject, error) {
 	return server.GetJWKS200JSONResponse(a.auth.JWKS()), nil
 }
 
-// GetHealth says that the process is alive.
+// GetHealth reports that the process is alive.
 func (a *api) GetHealth(context.Context, server.GetHealthRequestObject) (server.GetHealthResponseObject, error) {
 	return server.GetHealth200JSONResponse(types.Health{Status: "ok"}), nil
 }
 
-// GetReadiness says whether the panel can serve requests.
+// GetReadiness reports whether the panel can serve requests.
 func (a *api) GetReadiness(ctx context.Context, _ server.GetReadinessRequestObject) (server.GetReadinessResponseObject, error) {
 	if err := a.ready(ctx); err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (a *api) GetVersion(context.Context, server.GetVersionRequestObject) (serve
 func serveContract(text []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		// An error here is a caller who hung up.
+		// An error here means that the caller disconnected.
 		_, _ = w.Write(text)
 	}
 }

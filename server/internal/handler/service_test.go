@@ -10,7 +10,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-func TestService_AnswersAnybody(t *testing.T) {
+func TestService_NeedsNoCredential(t *testing.T) {
 	p := newPanel(t)
 	for _, who := range []caller{p.anonymous(), {panel: p, token: "forged"}} {
 		if got := decode[types.Health](t, who.send(t, "GET", "/healthz", nil), 200); got.Status != "ok" {
@@ -32,7 +32,7 @@ func TestService_AnswersAnybody(t *testing.T) {
 	}
 }
 
-func TestReadiness_TellsNoReason(t *testing.T) {
+func TestReadiness_HidesTheCause(t *testing.T) {
 	p := newPanel(t)
 	p.mu.Lock()
 	p.notReady = problem.Unavailable("The database does not answer.", errors.New("db-1.internal is gone"))
@@ -45,7 +45,7 @@ func TestReadiness_TellsNoReason(t *testing.T) {
 	decode[types.Health](t, p.anonymous().send(t, "GET", "/healthz", nil), 200)
 }
 
-func TestAPI_AnswersEveryKindOfWrongRequest(t *testing.T) {
+func TestAPI_RespondsToEveryKindOfInvalidRequest(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
 	const start = "/api/tunnel/device/start"
@@ -72,7 +72,7 @@ func TestAPI_AnswersEveryKindOfWrongRequest(t *testing.T) {
 	wantError(t, p.anonymous().send(t, "POST", "/api/tunnel/allocations", "{"), 401, types.CodeUnauthorized)
 }
 
-func TestAPI_TakesTheCallersRequestID(t *testing.T) {
+func TestAPI_UsesTheCallersRequestID(t *testing.T) {
 	p := newPanel(t)
 	if got := wantError(t, p.anonymous().send(t, "GET", "/api/nothing", nil, "X-Request-Id", "trace-7"), 404, types.CodeNotFound); got.RequestID != "trace-7" {
 		t.Errorf("request id is %q", got.RequestID)
@@ -94,6 +94,6 @@ func TestControlChannel_IsForDevices(t *testing.T) {
 
 func TestNew_NeedsAllItsParts(t *testing.T) {
 	if _, err := handler.New(handler.Options{}); err == nil {
-		t.Error("it works with nothing")
+		t.Error("it works without options")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// undecodable answers what the generated decoders refuse although the contract
-// allows it: JSON Schema takes 1.0 and 1e3 for integers, Go does not.
+// undecodable responds to a request that matches the contract but that the generated
+// decoders reject: JSON Schema accepts 1.0 and 1e3 as integers, Go does not.
 func undecodable(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Write(w, r, problem.Invalid(undecodableField(err)))
 }

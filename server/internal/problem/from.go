@@ -10,13 +10,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// retryUnavailable is what a client is told to wait while the database is out
-// of reach: short, since a failover or restart of Postgres takes seconds.
+// retryUnavailable is the Retry-After while the database is unavailable. It is short
+// because a failover or restart of Postgres takes seconds.
 const retryUnavailable = 2 * time.Second
 
-// From translates any error into the answer it deserves: an Error as it is, the
-// errors of db and net/http by what they mean, everything else as an internal
-// error that tells the caller nothing.
+// From translates an error into an Error. It returns an Error unchanged, translates
+// the errors of db and net/http, and turns everything else into an internal error,
+// which tells the caller nothing about the cause.
 func From(err error) *Error {
 	var own *Error
 	var tooLarge *http.MaxBytesError
@@ -26,7 +26,7 @@ func From(err error) *Error {
 	case errors.As(err, &tooLarge):
 		return TooLarge()
 	case errors.Is(err, db.ErrNotFound):
-		return NotFound("There is no such thing.")
+		return NotFound("It does not exist.")
 	case errors.Is(err, db.ErrPortTaken):
 		return PortTaken()
 	case errors.Is(err, db.ErrNoPorts):
@@ -39,21 +39,21 @@ func From(err error) *Error {
 		return &Error{
 			Status:     http.StatusServiceUnavailable,
 			Code:       types.CodeNoTunnelServer,
-			Message:    "No tunnel server is connected that takes new allocations of this device.",
+			Message:    "No connected tunnel server accepts new allocations for this device.",
 			RetryAfter: retryUnavailable,
 		}
 	case errors.Is(err, db.ErrCordoned):
-		return Conflict("That tunnel server takes no new allocations: it is cordoned.")
+		return Conflict("The tunnel server is cordoned and accepts no new allocations.")
 	case errors.Is(err, db.ErrDraining):
-		return Conflict("That tunnel server takes no players: it is being drained.")
+		return Conflict("The tunnel server is draining and accepts no players.")
 	case errors.Is(err, db.ErrOffline):
-		return Conflict("That tunnel server is not connected.")
+		return Conflict("The tunnel server is not connected.")
 	case errors.Is(err, db.ErrConflict):
-		return Conflict("The request does not fit the state things are in.")
+		return Conflict("The request conflicts with the current state.")
 	case db.Unavailable(err):
-		return Unavailable("The database is out of reach; try again shortly.", err)
+		return Unavailable("The database is unavailable; try again shortly.", err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return Unavailable("The request was not finished in time.", err)
+		return Unavailable("The request did not complete in time.", err)
 	default:
 		return Internal(err)
 	}

@@ -1,6 +1,6 @@
-// Package problem is the vocabulary of the API's errors and the only writer of
-// error bodies. Everything that fails on the way to an answer is turned into an
-// Error here; its cause is logged under the request id and never sent.
+// Package problem defines the API's errors and is the only writer of error bodies. It
+// turns every failure of a request into an Error, whose cause is logged under the
+// request id and never sent.
 package problem
 
 import (
@@ -11,20 +11,20 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Error is a failure together with the answer it deserves.
+// Error is a failure together with its HTTP response.
 type Error struct {
 	Status  int
 	Code    types.ErrorCode
-	Message string // a sentence for people; it is sent
-	// Details name what was wrong with the input, where input was wrong.
+	Message string // A sentence for people, sent in the response.
+	// Details lists the invalid fields of the request.
 	Details []types.ErrorDetail
 	// RetryAfter is sent in whole seconds, rounded up; zero sends no header.
 	RetryAfter time.Duration
-	// Cause is logged where the status is 500 or above. It is never sent.
+	// Cause is logged if Status is 500 or above. It is never sent.
 	Cause error
 }
 
-// Error tells the whole story, for logs.
+// Error returns the code, the message and the cause, for logs.
 func (e *Error) Error() string {
 	if e.Cause != nil {
 		return fmt.Sprintf("%s: %s: %v", e.Code, e.Message, e.Cause)
@@ -35,23 +35,24 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// maxDetails bounds an answer whose size would otherwise follow the request's.
+// maxDetails bounds the size of a response, which would otherwise grow with the
+// request.
 const maxDetails = 20
 
-// Invalid is a request that does not fit the contract, or a rule the contract
-// cannot express. Of many details the first 20 are kept.
+// Invalid is a request that violates the contract, or a rule that the contract cannot
+// express. It keeps the first 20 details.
 func Invalid(details ...types.ErrorDetail) *Error {
 	details = details[:min(len(details), maxDetails)]
 	return &Error{
 		Status:  http.StatusBadRequest,
 		Code:    types.CodeInvalidRequest,
-		Message: "The request does not fit the contract.",
+		Message: "The request does not match the contract.",
 		Details: details,
 	}
 }
 
-// Field says what is wrong with one field, for Invalid. The name has dots into
-// objects and arrays; an empty one stands for the whole body.
+// Field is a detail for Invalid: a fault in one field. The name is a path such as
+// "options.proxyProtocol"; an empty name stands for the whole body.
 func Field(name, message string) types.ErrorDetail {
 	if name == "" {
 		name = "body"
@@ -59,45 +60,46 @@ func Field(name, message string) types.ErrorDetail {
 	return types.ErrorDetail{Field: name, Message: message}
 }
 
-// Unauthorized is a request without a credential, or with one that is wrong,
+// Unauthorized is a request without a credential, or with one that is invalid,
 // expired or revoked.
 func Unauthorized(message string) *Error {
 	return &Error{Status: http.StatusUnauthorized, Code: types.CodeUnauthorized, Message: message}
 }
 
-// Forbidden is a request by somebody known who may not make it.
+// Forbidden is a request that its authenticated caller may not make.
 func Forbidden(message string) *Error {
 	return &Error{Status: http.StatusForbidden, Code: types.CodeForbidden, Message: message}
 }
 
-// NotFound is something that does not exist, or is not the caller's to manage.
+// NotFound is a request for a resource that does not exist, or that the caller may
+// not see.
 func NotFound(message string) *Error {
 	return &Error{Status: http.StatusNotFound, Code: types.CodeNotFound, Message: message}
 }
 
-// MethodNotAllowed is a known path asked with another method. The caller sets
-// the Allow header.
+// MethodNotAllowed is a request for a known path with an unsupported method. The
+// caller sets the Allow header.
 func MethodNotAllowed() *Error {
 	return &Error{
 		Status:  http.StatusMethodNotAllowed,
 		Code:    types.CodeMethodNotAllowed,
-		Message: "This path does not take that method; the Allow header lists those it takes.",
+		Message: "This path does not support this method; the Allow header lists those it supports.",
 	}
 }
 
-// Conflict is a request that does not fit the state things are in.
+// Conflict is a request that conflicts with the current state.
 func Conflict(message string) *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeConflict, Message: message}
 }
 
 // PortTaken is a public port that another allocation holds.
 func PortTaken() *Error {
-	return &Error{Status: http.StatusConflict, Code: types.CodePortTaken, Message: "That port is taken on the tunnel server."}
+	return &Error{Status: http.StatusConflict, Code: types.CodePortTaken, Message: "The port is taken on the tunnel server."}
 }
 
-// AlreadyApproved is an enrollment that somebody has approved before.
+// AlreadyApproved is an approval of an enrollment that is already approved.
 func AlreadyApproved() *Error {
-	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device has been approved already."}
+	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device is already approved."}
 }
 
 // EnrollmentExpired is an enrollment that was not approved in time.
@@ -105,12 +107,12 @@ func EnrollmentExpired() *Error {
 	return &Error{Status: http.StatusGone, Code: types.CodeEnrollmentExpired, Message: "The code has expired. Start again."}
 }
 
-// TooLarge is a body beyond the limit.
+// TooLarge is a request whose body exceeds the limit.
 func TooLarge() *Error {
 	return &Error{Status: http.StatusRequestEntityTooLarge, Code: types.CodePayloadTooLarge, Message: "The body is larger than 64 KiB."}
 }
 
-// UnsupportedMediaType is a body that is not JSON.
+// UnsupportedMediaType is a request whose body is not JSON.
 func UnsupportedMediaType() *Error {
 	return &Error{
 		Status:  http.StatusUnsupportedMediaType,
@@ -119,7 +121,7 @@ func UnsupportedMediaType() *Error {
 	}
 }
 
-// SlowDown is polling faster than the interval (RFC 8628 section 3.5).
+// SlowDown is a poll before the interval has passed (RFC 8628 section 3.5).
 func SlowDown(wait time.Duration) *Error {
 	return &Error{
 		Status:     http.StatusTooManyRequests,
@@ -129,7 +131,7 @@ func SlowDown(wait time.Duration) *Error {
 	}
 }
 
-// RateLimited is too many attempts in a while.
+// RateLimited is a request beyond a rate limit.
 func RateLimited(wait time.Duration) *Error {
 	return &Error{
 		Status:     http.StatusTooManyRequests,
@@ -139,13 +141,12 @@ func RateLimited(wait time.Duration) *Error {
 	}
 }
 
-// FeatureDisabled is a tunnel operation while the operator has switched tunnels
-// off.
+// FeatureDisabled is a tunnel operation while tunnels are switched off.
 func FeatureDisabled() *Error {
 	return &Error{Status: http.StatusServiceUnavailable, Code: types.CodeFeatureDisabled, Message: "Tunnels are switched off on this panel."}
 }
 
-// Unavailable is a request that the panel cannot serve just now.
+// Unavailable is a request that the panel temporarily cannot serve.
 func Unavailable(message string, cause error) *Error {
 	return &Error{
 		Status:     http.StatusServiceUnavailable,
@@ -156,12 +157,12 @@ func Unavailable(message string, cause error) *Error {
 	}
 }
 
-// Internal is a fault of the panel's own.
+// Internal is a failure of the panel itself.
 func Internal(cause error) *Error {
 	return &Error{
 		Status:  http.StatusInternalServerError,
 		Code:    types.CodeInternalError,
-		Message: "Something went wrong in the panel; its log has the cause under this request id.",
+		Message: "The panel failed; its log has the cause under this request id.",
 		Cause:   cause,
 	}
 }

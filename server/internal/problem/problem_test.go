@@ -19,7 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// answer runs handler behind the middleware and returns its answer and the log.
+// answer runs handler behind the middleware and returns the response and the log.
 func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *httptest.ResponseRecorder, body types.Error, log string) {
 	t.Helper()
 	var buffer bytes.Buffer
@@ -27,7 +27,7 @@ func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *
 	response = httptest.NewRecorder()
 	problem.Middleware(logger)(handler).ServeHTTP(response, r)
 	if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
-		t.Fatalf("the body is no error: %v", err)
+		t.Fatalf("the body is not an error: %v", err)
 	}
 	return response, body, buffer.String()
 }
@@ -79,7 +79,7 @@ func TestWrite_KeepsTheCauseInTheLogUnderTheRequestID(t *testing.T) {
 	}
 }
 
-func TestWrite_LogsNothingOfTheCallersOwnMistakes(t *testing.T) {
+func TestWrite_DoesNotLogClientErrors(t *testing.T) {
 	_, body, log := answer(t, httptest.NewRequest("GET", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.Invalid(problem.Field("a", "is required")))
 	})
@@ -91,7 +91,7 @@ func TestWrite_LogsNothingOfTheCallersOwnMistakes(t *testing.T) {
 	}
 }
 
-func TestWrite_LogsNoFailureOfACallerWhoHungUp(t *testing.T) {
+func TestWrite_DoesNotLogFailuresAfterADisconnect(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequest("GET", "/x", nil).WithContext(ctx)
@@ -112,7 +112,7 @@ func TestWrite_RoundsRetryAfterUp(t *testing.T) {
 	}
 }
 
-func TestWrite_NamesTheSchemeWhereACredentialIsMissing(t *testing.T) {
+func TestWrite_NamesTheSchemeWhenACredentialIsMissing(t *testing.T) {
 	response, _, _ := answer(t, httptest.NewRequest("GET", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.Unauthorized("Log in first."))
 	})
@@ -121,7 +121,7 @@ func TestWrite_NamesTheSchemeWhereACredentialIsMissing(t *testing.T) {
 	}
 }
 
-func TestMiddleware_TakesOnlyPlainRequestIDs(t *testing.T) {
+func TestMiddleware_AcceptsOnlyPlainRequestIDs(t *testing.T) {
 	for id, taken := range map[string]bool{
 		"abc-123_X.y":             true,
 		strings.Repeat("a", 64):   true,
@@ -144,7 +144,7 @@ func TestMiddleware_TakesOnlyPlainRequestIDs(t *testing.T) {
 	}
 }
 
-func TestMiddleware_AnswersAPanic(t *testing.T) {
+func TestMiddleware_TurnsAPanicIntoAnInternalError(t *testing.T) {
 	response, body, log := answer(t, httptest.NewRequest("GET", "/x", nil), func(http.ResponseWriter, *http.Request) {
 		panic("out of luck")
 	})

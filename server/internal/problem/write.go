@@ -18,20 +18,21 @@ import (
 // RequestIDHeader carries the request id in both directions.
 const RequestIDHeader = "X-Request-Id"
 
-// maxRequestID bounds an id taken from the caller: it goes into every log line.
+// maxRequestID is the maximum length of a request id from the caller. The id is part
+// of every log line.
 const maxRequestID = 64
 
 type contextKey struct{}
 
-// request is what Write needs to know of the request it answers.
+// request is the part of a request's context that Write uses.
 type request struct {
 	id  string
 	log *slog.Logger
 }
 
-// Middleware gives every request an id: the caller's X-Request-Id where it is
-// plain, otherwise a new one. The id is in the context, the response's header
-// and every error body. A panic below it is answered as an internal error.
+// Middleware gives every request an id: the caller's X-Request-Id if it is safe to
+// log, otherwise a new one. The id is part of the context, the response header and
+// every error body. A panic in next becomes an internal error.
 func Middleware(log *slog.Logger) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,8 +56,8 @@ func Middleware(log *slog.Logger) func(http.Handler) http.Handler {
 	}
 }
 
-// plain reports whether an id from outside can go into headers and logs as it
-// is.
+// plain reports whether an id consists of characters that are safe in headers and
+// logs.
 func plain(id string) bool {
 	if id == "" || len(id) > maxRequestID {
 		return false
@@ -71,8 +72,8 @@ func plain(id string) bool {
 	return true
 }
 
-// Write answers r with err, translated by From. It logs the cause of an answer
-// of 500 and above, once, so whoever hands it an error does not log it too.
+// Write responds to r with err, translated by From. If the status is 500 or above it
+// logs the cause, so the caller must not log it too.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	e := From(err)
 	req, ok := r.Context().Value(contextKey{}).(request)
@@ -95,8 +96,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(e.Status)
 	if err := json.NewEncoder(w).Encode(body); err != nil {
-		// The caller is gone; there is nobody left to tell.
-		req.log.DebugContext(r.Context(), "error answer not delivered", slog.String("requestId", req.id), slog.Any("error", err))
+		// The caller disconnected.
+		req.log.DebugContext(r.Context(), "error response not sent", slog.String("requestId", req.id), slog.Any("error", err))
 	}
 }
 
@@ -107,7 +108,7 @@ func logCause(r *http.Request, req request, e *Error) {
 	level := slog.LevelError
 	switch {
 	case errors.Is(r.Context().Err(), context.Canceled):
-		// The caller hung up, and whatever was under way failed for it.
+		// The caller disconnected, which canceled the work in progress.
 		level = slog.LevelDebug
 	case e.Status == http.StatusServiceUnavailable:
 		level = slog.LevelWarn

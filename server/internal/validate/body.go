@@ -15,8 +15,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// checkBody reads the body, holds it to the contract and puts it back for the
-// decoder. The body of an operation that takes none is left alone.
+// checkBody reads the body, checks it against the contract, and replaces it for the
+// decoder. It does not touch the body of an operation without one.
 func (op *operation) checkBody(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > MaxBody {
 		return problem.TooLarge()
@@ -44,8 +44,8 @@ func (op *operation) checkBody(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// isJSON reports whether the headers announce plain JSON in UTF-8, the only
-// encoding it has (RFC 8259 section 8.1).
+// isJSON reports whether the headers announce uncompressed JSON in UTF-8, its only
+// encoding (RFC 8259 section 8.1).
 func isJSON(header http.Header) bool {
 	mediaType, parameters, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" || header.Get("Content-Encoding") != "" {
@@ -55,11 +55,11 @@ func isJSON(header http.Header) bool {
 	return !given || strings.EqualFold(charset, "utf-8")
 }
 
-// readBody reads the whole body, under a deadline of its own: a caller that
-// drips bytes holds a goroutine and 64 KiB.
+// readBody reads the whole body within bodyTimeout. A slow caller holds a goroutine
+// and up to 64 KiB for that long.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	control := http.NewResponseController(w)
-	// A response writer without deadlines, as in tests, goes without.
+	// The response writers of some tests do not support deadlines.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	text, err := io.ReadAll(r.Body)
 	_ = control.SetReadDeadline(time.Time{})
@@ -73,11 +73,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, problem.Invalid(problem.Field("body", "did not arrive in time"))
 	default:
-		return nil, problem.Invalid(problem.Field("body", "did not arrive whole"))
+		return nil, problem.Invalid(problem.Field("body", "did not arrive completely"))
 	}
 }
 
-// checkJSON holds text to schema.
+// checkJSON checks text against schema.
 func checkJSON(schema *openapi3.Schema, text []byte) error {
 	value, err := parseJSON(text)
 	if err != nil {
@@ -89,7 +89,7 @@ func checkJSON(schema *openapi3.Schema, text []byte) error {
 	}
 	details := schemaDetails("", err)
 	if len(details) == 0 {
-		details = append(details, problem.Field("body", "does not fit the contract"))
+		details = append(details, problem.Field("body", "does not match the contract"))
 	}
 	return problem.Invalid(details...)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-func TestMux_HoldsBodiesToTheContract(t *testing.T) {
+func TestMux_ChecksBodiesAgainstTheContract(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	for _, test := range []struct {
 		name, body string
@@ -25,7 +25,7 @@ func TestMux_HoldsBodiesToTheContract(t *testing.T) {
 		{"good with all", `{"deviceId":"` + someID + `","protocol":"tcp+udp","localPort":65535,"localHost":"::1","port":1,"serverId":"` + someID + `","name":"","options":{"proxyProtocol":"v2","udpIdleSeconds":5}}`, nil},
 		{"good with white space", " \n{\"protocol\":\"udp\",\"localPort\":1}\r\n", nil},
 		{"empty", ``, []string{"body"}},
-		{"no object", `[]`, []string{"body"}},
+		{"not an object", `[]`, []string{"body"}},
 		{"null", `null`, []string{"body"}},
 		{"not JSON", `protocol=tcp`, []string{"body"}},
 		{"cut short", `{"protocol":"tcp","localPort":`, []string{"localPort"}},
@@ -33,8 +33,8 @@ func TestMux_HoldsBodiesToTheContract(t *testing.T) {
 		{"malformed in a field", `{"protocol":tcp,"localPort":1}`, []string{"protocol"}},
 		{"comma missing", `{"protocol":"tcp" "localPort":1}`, []string{"body"}},
 		{"comma too many", `{"protocol":"tcp","localPort":1,}`, []string{"body"}},
-		{"garbage behind", `{"protocol":"tcp","localPort":1}}`, []string{"body"}},
-		{"a second value behind", `{"protocol":"tcp","localPort":1}{}`, []string{"body"}},
+		{"trailing garbage", `{"protocol":"tcp","localPort":1}}`, []string{"body"}},
+		{"a second value", `{"protocol":"tcp","localPort":1}{}`, []string{"body"}},
 		{"missing", `{}`, []string{"localPort", "protocol"}},
 		{"unknown", `{"protocol":"tcp","localPort":1,"colour":"red"}`, []string{"colour"}},
 		{"unknown by case", `{"protocol":"tcp","localPort":1,"LocalHost":"::1"}`, []string{"LocalHost"}},
@@ -47,12 +47,12 @@ func TestMux_HoldsBodiesToTheContract(t *testing.T) {
 		{"not in the list", `{"protocol":"tcp","localPort":1,"options":{"proxyProtocol":"v3"}}`, []string{"options.proxyProtocol"}},
 		{"null field", `{"protocol":"tcp","localPort":1,"port":null}`, []string{"port"}},
 		{"out of range", `{"protocol":"tcp","localPort":65536}`, []string{"localPort"}},
-		{"beyond any number", `{"protocol":"tcp","localPort":1e999}`, []string{"localPort"}},
-		{"no UUID", `{"deviceId":"abc","protocol":"tcp","localPort":1}`, []string{"deviceId"}},
+		{"beyond the range of numbers", `{"protocol":"tcp","localPort":1e999}`, []string{"localPort"}},
+		{"not a UUID", `{"deviceId":"abc","protocol":"tcp","localPort":1}`, []string{"deviceId"}},
 		{"NUL", `{"protocol":"tcp","localPort":1,"name":"a\u0000b"}`, []string{"name"}},
 		{"NUL in a name", `{"protocol":"tcp","localPort":1,"a\u0000b":1}`, []string{"body"}},
 		{"raw NUL", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\x00b\"}", []string{"name"}},
-		{"no UTF-8", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\xffb\"}", []string{"body"}},
+		{"invalid UTF-8", "{\"protocol\":\"tcp\",\"localPort\":1,\"name\":\"a\xffb\"}", []string{"body"}},
 		{"too long", `{"protocol":"tcp","localPort":1,"name":"` + strings.Repeat("ä", 101) + `"}`, []string{"name"}},
 		{"too deep", `{"name":` + strings.Repeat("[", 30000), []string{"name" + strings.Repeat(".0", 31)}},
 	} {
@@ -71,7 +71,7 @@ func TestMux_HoldsBodiesToTheContract(t *testing.T) {
 	}
 }
 
-func TestMux_BoundsItsAnswer(t *testing.T) {
+func TestMux_BoundsItsResponse(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	var body strings.Builder
 	body.WriteString(`{"a":1`)
@@ -85,7 +85,7 @@ func TestMux_BoundsItsAnswer(t *testing.T) {
 	}
 }
 
-func TestMux_RepeatsNoPassword(t *testing.T) {
+func TestMux_DoesNotEchoPasswords(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	for _, body := range []string{
 		`{"email":"hunter2","password":"hunter2"}`,
@@ -100,7 +100,7 @@ func TestMux_RepeatsNoPassword(t *testing.T) {
 	}
 }
 
-func TestMux_TakesOnlyJSON(t *testing.T) {
+func TestMux_AcceptsOnlyJSON(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	const body = `{"name":"x"}`
 	for header, status := range map[string]int{
@@ -143,9 +143,8 @@ func TestMux_LimitsBodies(t *testing.T) {
 	}
 }
 
-// FuzzMux_Body checks that no body makes the validator panic or answer with
-// anything but acceptance or a well-formed error, and that what it accepts can be
-// decoded.
+// FuzzMux_Body checks that the validator either accepts a body, which can then be
+// decoded, or responds with a well-formed error, and never panics.
 func FuzzMux_Body(f *testing.F) {
 	for _, seed := range []string{
 		`{"protocol":"tcp","localPort":1}`,

@@ -11,16 +11,16 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// unsupported is how kin-openapi names a property outside the schema: in its
-// reason only, while its path is the object's.
+// unsupported matches the reason that kin-openapi gives for a property outside the
+// schema. The error's path is that of the object; only the reason names the property.
 var unsupported = regexp.MustCompile(`^property "(.*)" is unsupported$`)
 
-// schemaDetails lists what a validation found, each under its field's path below
-// base. Only the reasons are taken: the errors' full text quotes the schema and
-// the value, and a value may be a password.
+// schemaDetails converts a validation error to details whose fields are paths below
+// base. It uses only the reasons: the full text of the errors quotes the value, which
+// may be a password.
 func schemaDetails(base string, err error) []types.ErrorDetail {
-	// An allOf holds the errors of its parts as a MultiError too: they say more
-	// than it does, and their paths are whole.
+	// The error of an allOf contains a MultiError with the errors of its parts, which
+	// are more precise and have complete paths.
 	var many openapi3.MultiError
 	if errors.As(err, &many) {
 		var details []types.ErrorDetail

@@ -12,13 +12,13 @@ import (
 
 var (
 	uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	// hostnamePattern is RFC 1123 section 2.1; the length is the schema's to limit.
+	// hostnamePattern follows RFC 1123 section 2.1; the schema limits the length.
 	hostnamePattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$`)
 )
 
-// formats are handed to each validation rather than registered in kin-openapi's
-// global table, which is not safe to change while others read it. OpenAPI leaves
-// formats to the validator; without these a wrong UUID would reach the database.
+// formats is passed to each validation rather than registered in kin-openapi's global
+// table, which is not safe for concurrent use. OpenAPI leaves formats to the
+// validator; without these an invalid UUID would reach the database.
 var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringFormatValidator{
 	"uuid":      check("must be a UUID", uuidPattern.MatchString),
 	"hostname":  check("must be a host name", hostnamePattern.MatchString),
@@ -38,8 +38,8 @@ func check(message string, ok func(string) bool) openapi3.StringFormatValidator 
 	})
 }
 
-// isEmail accepts a bare address, not "Name <address>", which the decoder of the
-// generated type would quietly shorten.
+// isEmail accepts only a bare address. The decoder of the generated type would silently
+// shorten "Name <address>".
 func isEmail(s string) bool {
 	address, err := mail.ParseAddress(s)
 	return err == nil && address.Address == s

@@ -17,13 +17,13 @@ import (
 // three levels.
 const maxDepth = 32
 
-// parseJSON parses text, which must be exactly one JSON value, into the types of
-// encoding/json with numbers as json.Number.
+// parseJSON parses exactly one JSON value into the types of encoding/json, with
+// numbers as json.Number.
 //
-// It is stricter than encoding/json: it rejects invalid UTF-8, objects with a
-// duplicate name (two parsers may disagree on which value counts), NUL in
-// strings, and nesting beyond maxDepth. The error is a *problem.Error that names
-// the field in which the fault lies, or "body" for a fault outside any field.
+// It is stricter than encoding/json: it rejects invalid UTF-8, duplicate names in an
+// object (parsers disagree on which value counts), NUL in strings, and nesting beyond
+// maxDepth. The error is a *problem.Error that names the invalid field, or "body" if
+// the error is not within a field.
 func parseJSON(text []byte) (any, error) {
 	if err := checkSyntax(text); err != nil {
 		return nil, err
@@ -32,13 +32,13 @@ func parseJSON(text []byte) (any, error) {
 	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil {
-		// Two parsers that disagree would be a bug in one of them.
+		// A bug in one of the two parsers.
 		return nil, problem.Internal(fmt.Errorf("decode checked JSON: %w", err))
 	}
 	return value, nil
 }
 
-// checkSyntax makes the checks that parseJSON promises.
+// checkSyntax makes all checks of parseJSON.
 func checkSyntax(text []byte) error {
 	if !utf8.Valid(text) {
 		return invalid("", "must be UTF-8")
@@ -63,20 +63,19 @@ func checkSyntax(text []byte) error {
 		}
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
-		return invalid("", "has something behind the JSON value")
+		return invalid("", "has data after the JSON value")
 	}
 	return nil
 }
 
-// isName reports whether the string that decoder read last is the name of an
-// object's member.
+// isName reports whether the last string that decoder read is the name of a member.
 func isName(decoder *jsontext.Decoder) bool {
 	kind, length := decoder.StackIndex(decoder.StackDepth())
 	return kind == jsontext.KindBeginObject && length%2 == 1
 }
 
-// syntaxError translates an error of jsontext. The offset, in bytes, is used where
-// the error has none.
+// syntaxError translates an error of jsontext. offset, in bytes, is the position to
+// report if the error has none.
 func syntaxError(err error, offset int64) error {
 	var syntactic *jsontext.SyntacticError
 	if !errors.As(err, &syntactic) {
@@ -97,8 +96,8 @@ func invalid(field, message string) error {
 	return problem.Invalid(problem.Field(field, message))
 }
 
-// field returns the path of a JSON pointer as an error's details show it:
-// "options.proxyProtocol" for "/options/proxyProtocol".
+// field converts a JSON pointer to the form of error details: "/options/proxyProtocol"
+// to "options.proxyProtocol".
 func field(pointer jsontext.Pointer) string {
 	path := ""
 	for name := range pointer.Tokens() {

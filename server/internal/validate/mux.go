@@ -1,11 +1,11 @@
-// Package validate holds every request to the contract before a handler sees
-// it. It routes by the contract too, so that the operation whose rules a request
-// was checked against is always the operation that serves it.
+// Package validate checks every request against the contract before a handler sees
+// it. It also routes by the contract, so that the operation that a request was
+// checked against is always the one that serves it.
 //
-// A request passes, in this order: its path and method must name an operation;
-// Admit may turn it away; its credential must be one the operation's security
-// names; then its parameters and at last its body must fit. The body of a caller
-// without a right to call is never read.
+// The checks run in this order: the path and method must name an operation; Admit may
+// reject the request; the credential must be one that the operation's security lists;
+// the parameters must match; the body must match. The body of a caller who is not
+// authorised is never read.
 package validate
 
 import (
@@ -23,35 +23,35 @@ import (
 )
 
 const (
-	// MaxBody is the largest body of a request, in bytes.
+	// MaxBody is the maximum size of a request body in bytes.
 	MaxBody = 64 << 10
-	// bodyTimeout bounds how long a caller may take to send it.
+	// bodyTimeout bounds the time a caller may take to send the body.
 	bodyTimeout = 15 * time.Second
 )
 
-// Authenticator tells who is asking.
+// Authenticator authenticates requests.
 type Authenticator interface {
-	// Authenticate returns the zero Principal for a request without a
-	// credential, and an error for a credential that is wrong, expired or
-	// revoked.
+	// Authenticate returns the caller of a request: the zero Principal if the
+	// request has no credential, and an error if the credential is invalid, expired
+	// or revoked.
 	Authenticate(r *http.Request) (auth.Principal, error)
 }
 
-// Options is what a Mux needs.
+// Options configures a Mux.
 type Options struct {
-	// Contract is the text of the OpenAPI document.
+	// Contract is the text of the OpenAPI document. Required.
 	Contract []byte
-	// Authenticator is asked for every operation that names a credential.
+	// Authenticator authenticates the requests of every operation with a security
+	// requirement. Required.
 	Authenticator Authenticator
-	// Admit may turn a request away before its credential is looked at; path is
-	// the operation's in the contract, with its parameters' names. Nil admits
-	// all.
+	// Admit may reject a request before authentication. path is the operation's path
+	// in the contract, with parameter names. nil admits all requests.
 	Admit func(r *http.Request, path string) error
 }
 
-// Mux serves the operations of the contract. Handlers are added with HandleFunc,
-// which gen/server calls for each of its operations. A Mux is safe for
-// concurrent use once they are all there.
+// Mux serves the operations of the contract. Handlers are added with HandleFunc, which
+// gen/server calls for each operation. A Mux is safe for concurrent use after the last
+// HandleFunc.
 type Mux struct {
 	options Options
 	doc     *openapi3.T
@@ -59,7 +59,7 @@ type Mux struct {
 	served  map[*openapi3.Operation]bool
 }
 
-// New parses the contract.
+// New parses the contract and returns a Mux without handlers.
 func New(options Options) (*Mux, error) {
 	doc, err := Load(options.Contract)
 	if err != nil {
@@ -76,8 +76,8 @@ func New(options Options) (*Mux, error) {
 	return m, nil
 }
 
-// HandleFunc serves the operation that pattern names ("GET /api/version"). It
-// panics, as http.ServeMux does, where the contract has no such operation.
+// HandleFunc registers the handler of an operation, named by a pattern such as
+// "GET /api/version". It panics if the contract has no such operation.
 func (m *Mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
 	method, path, _ := strings.Cut(pattern, " ")
 	item := m.doc.Paths.Value(path)
@@ -111,10 +111,10 @@ func (m *Mux) Unserved() []string {
 	return missing
 }
 
-// ServeHTTP answers a path outside the contract with 404, and a method outside
-// it with 405.
+// ServeHTTP dispatches a request to its operation. It responds with 404 to a path
+// outside the contract and with 405 to a method outside it.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// http.ServeMux would redirect an unclean path, with a page for people.
+	// http.ServeMux would redirect an unclean path.
 	if escaped := r.URL.EscapedPath(); escaped != path.Clean(escaped) {
 		notFound(w, r)
 		return

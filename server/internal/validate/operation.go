@@ -10,34 +10,34 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// schemes maps the contract's security schemes to the callers they stand for.
-// The empty requirement, {}, lets anybody call.
+// schemes maps the contract's security schemes to kinds of callers. The empty
+// requirement, {}, allows anonymous callers.
 var schemes = map[string]auth.Kind{
 	"sessionCookie": auth.KindUser,
 	"bearerAuth":    auth.KindUser,
 	"deviceToken":   auth.KindDevice,
 }
 
-// operation is one operation of the contract with what a request to it is
-// checked against.
+// operation is an operation of the contract, with what its requests are checked
+// against.
 type operation struct {
 	mux        *Mux
 	path       string
 	spec       *openapi3.Operation
 	parameters []*openapi3.Parameter
-	body       *openapi3.Schema // nil where the operation takes none
-	required   bool             // whether the body is
-	// public operations ignore credentials altogether: a stale cookie must not
-	// keep anybody from logging in.
+	body       *openapi3.Schema // nil if the operation has no body.
+	required   bool             // The body is required.
+	// public operations ignore credentials, so that a stale cookie does not prevent
+	// a login.
 	public  bool
 	callers map[auth.Kind]bool
 }
 
 type recordKey struct{}
 
-// Recording returns ctx with a slot for the id of the operation that serves a
-// request, which is not known yet: what wraps a request, as a histogram does, can
-// read it once the request is served. It stays empty where no operation does.
+// Recording returns a context with a slot that receives the id of the operation that
+// serves the request, so that a wrapper such as a histogram can read it afterwards.
+// The slot stays empty if no operation serves the request.
 func Recording(ctx context.Context) (context.Context, *string) {
 	slot := new(string)
 	return context.WithValue(ctx, recordKey{}, slot), slot
@@ -78,8 +78,8 @@ func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.O
 	return op
 }
 
-// check returns the request as its handler shall see it: with its Principal in
-// the context and its body read.
+// check checks a request and returns it for its handler, with the Principal in its
+// context and its body read.
 func (op *operation) check(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	if err := op.mux.options.Admit(r, op.path); err != nil {
 		return r, err
@@ -109,8 +109,8 @@ func (op *operation) authenticate(r *http.Request) (auth.Principal, error) {
 	case kind == auth.KindAnonymous:
 		return auth.Principal{}, problem.Unauthorized("Log in first, or send a token.")
 	case kind == auth.KindDevice:
-		return auth.Principal{}, problem.Forbidden("A device token cannot be used here.")
+		return auth.Principal{}, problem.Forbidden("This operation does not accept a device token.")
 	default:
-		return auth.Principal{}, problem.Forbidden("Only a device can use this, with its device token.")
+		return auth.Principal{}, problem.Forbidden("This operation needs a device token.")
 	}
 }

@@ -16,9 +16,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// checkParameters holds path and query to the contract. What the contract does
-// not name is refused: a misspelt parameter that is ignored looks like one that
-// works.
+// checkParameters checks path and query against the contract. It rejects unknown
+// parameters, because a misspelled parameter that is ignored appears to work.
 func (op *operation) checkParameters(r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -89,14 +88,14 @@ func checkParameter(ctx context.Context, input *openapi3filter.RequestValidation
 	case errors.Is(err, openapi3filter.ErrInvalidEmptyValue):
 		return []types.ErrorDetail{problem.Field(parameter.Name, "must not be empty")}
 	default:
-		// A number that is none, most likely: the decoder's text is not for callers.
+		// Probably not a number. The decoder's message is not suitable for callers.
 		return []types.ErrorDetail{problem.Field(parameter.Name, "has the wrong type")}
 	}
 }
 
 const unclean = "must be UTF-8 without NUL"
 
-// clean reports whether Postgres can store a string: it knows no NUL and no
+// clean reports whether Postgres can store s, which it cannot if s contains NUL or
 // invalid UTF-8.
 func clean(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsRune(s, 0)

@@ -17,7 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// tokens is an Authenticator that knows a user, a device and a wrong credential.
+// tokens is an Authenticator that accepts the credentials "user" and "device".
 type tokens struct{}
 
 func (tokens) Authenticate(r *http.Request) (auth.Principal, error) {
@@ -66,7 +66,7 @@ func send(t testing.TB, handler http.Handler, method, target, body string, heade
 	var failure types.Error
 	if w.Code >= 400 {
 		if err := json.Unmarshal(w.Body.Bytes(), &failure); err != nil {
-			t.Fatalf("%s %s answered %d with %q, which is no error", method, target, w.Code, w.Body)
+			t.Fatalf("%s %s answered %d with %q, which is not an error", method, target, w.Code, w.Body)
 		}
 	}
 	return w, failure
@@ -75,7 +75,7 @@ func send(t testing.TB, handler http.Handler, method, target, body string, heade
 const (
 	asUser   = "Authorization: user"
 	asDevice = "Authorization: device"
-	asNobody = "Authorization: forged"
+	asForged = "Authorization: forged"
 	asJSON   = "Content-Type: application/json"
 	someID   = "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11"
 )
@@ -111,7 +111,7 @@ func TestMux_RoutesByTheContract(t *testing.T) {
 	}
 }
 
-func TestMux_LetsInWhomTheOperationNames(t *testing.T) {
+func TestMux_AuthorisesCallersByOperation(t *testing.T) {
 	const start, startBody = "/api/tunnel/device/start", `{"name":"x"}`
 	mux := newMux(t, validate.Options{}, accept)
 	for _, test := range []struct {
@@ -120,7 +120,7 @@ func TestMux_LetsInWhomTheOperationNames(t *testing.T) {
 	}{
 		{"GET", "/api/tunnel/devices", "", asUser, 204},
 		{"GET", "/api/tunnel/devices", "", "", 401},
-		{"GET", "/api/tunnel/devices", "", asNobody, 401},
+		{"GET", "/api/tunnel/devices", "", asForged, 401},
 		{"GET", "/api/tunnel/devices", "", asDevice, 403},
 		{"GET", "/api/tunnel/allocations", "", asUser, 204},
 		{"GET", "/api/tunnel/allocations", "", asDevice, 204},
@@ -131,9 +131,9 @@ func TestMux_LetsInWhomTheOperationNames(t *testing.T) {
 		{"POST", start, startBody, "", 204},
 		{"POST", start, startBody, asUser, 204},
 		{"POST", start, startBody, asDevice, 403},
-		{"POST", start, startBody, asNobody, 401},
+		{"POST", start, startBody, asForged, 401},
 		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", "", 204},
-		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", asNobody, 204},
+		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", asForged, 204},
 		{"GET", "/api/tunnel/device/poll?deviceCode=x", "", asDevice, 204},
 	} {
 		w, failure := send(t, mux, test.method, test.target, test.body, test.as, asJSON)
@@ -146,7 +146,7 @@ func TestMux_LetsInWhomTheOperationNames(t *testing.T) {
 	}
 }
 
-func TestMux_HandsOnThePrincipalAndTheBody(t *testing.T) {
+func TestMux_PassesOnThePrincipalAndTheBody(t *testing.T) {
 	const body = `{"deviceId":"` + someID + `","protocol":"tcp","localPort":25565}`
 	mux := newMux(t, validate.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		read, err := io.ReadAll(r.Body)
@@ -163,7 +163,7 @@ func TestMux_HandsOnThePrincipalAndTheBody(t *testing.T) {
 	}
 }
 
-// unread fails the test when a body is read.
+// unread is a body that fails the test when it is read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {
@@ -171,7 +171,7 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-func TestMux_ReadsNoBodyOfAStranger(t *testing.T) {
+func TestMux_DoesNotReadTheBodyOfAnUnauthenticatedCaller(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	r := httptest.NewRequest("POST", "/api/tunnel/allocations", unread{t})
 	r.Header.Set("Content-Type", "text/plain")
@@ -182,7 +182,7 @@ func TestMux_ReadsNoBodyOfAStranger(t *testing.T) {
 	}
 }
 
-func TestMux_AsksAdmitBeforeTheCredential(t *testing.T) {
+func TestMux_CallsAdmitBeforeAuthentication(t *testing.T) {
 	mux := newMux(t, validate.Options{Admit: func(_ *http.Request, path string) error {
 		if path == "/api/tunnel/devices/{id}" {
 			return problem.FeatureDisabled()
@@ -197,7 +197,7 @@ func TestMux_AsksAdmitBeforeTheCredential(t *testing.T) {
 	}
 }
 
-func TestMux_HoldsParametersToTheContract(t *testing.T) {
+func TestMux_ChecksParametersAgainstTheContract(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	for target, field := range map[string]string{
 		"/api/tunnel/devices?limit=5&after=" + someID:     "",
@@ -241,7 +241,7 @@ func TestMux_HoldsParametersToTheContract(t *testing.T) {
 	}
 }
 
-// fields lists the fields an error blames, each once.
+// fields lists the fields that an error names, each once.
 func fields(failure types.Error) []string {
 	var names []string
 	if failure.Details != nil {
@@ -253,7 +253,7 @@ func fields(failure types.Error) []string {
 	return slices.Compact(names)
 }
 
-func TestMux_LetsAHandlerHijack(t *testing.T) {
+func TestMux_HandlerMayHijack(t *testing.T) {
 	mux := newMux(t, validate.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		if _, ok := w.(http.Hijacker); !ok {
 			t.Error("the connection cannot be hijacked")
@@ -277,11 +277,11 @@ func TestMux_LetsAHandlerHijack(t *testing.T) {
 	}
 }
 
-func TestMux_RefusesAHandlerOutsideTheContract(t *testing.T) {
+func TestMux_RejectsAHandlerOutsideTheContract(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	defer func() {
 		if recover() == nil {
-			t.Error("the handler was taken")
+			t.Error("the handler was accepted")
 		}
 	}()
 	mux.HandleFunc("GET /api/secret", accept)

@@ -1,6 +1,6 @@
-// Package web holds the panel's pages for people, embedded in the binary: the
-// one on which an admin approves a device (RFC 8628 section 3.3) and the one
-// that leads there. They load nothing from elsewhere and talk to the API only.
+// Package web serves the panel's web pages, which are embedded in the binary: the page
+// on which an admin approves a device (RFC 8628 section 3.3), and the index. The pages
+// load only files of their own origin and use only the public API.
 package web
 
 import (
@@ -16,7 +16,7 @@ import (
 //go:embed static
 var static embed.FS
 
-// pages are the embedded files by the path they are served at.
+// pages maps URL paths to embedded files.
 var pages = map[string]string{
 	"/":                 "static/index.html",
 	"/device":           "static/device.html",
@@ -24,12 +24,12 @@ var pages = map[string]string{
 	"/assets/panel.css": "static/panel.css",
 }
 
-// policy lets a page use only files of its own origin: nothing inline, nothing
-// framed, no form that leaves without the script.
+// policy restricts a page to files of its own origin. It forbids inline scripts and
+// styles, framing, and form submission without the script.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the pages, and hands requests for any other path to next.
+// Handler serves the pages and passes requests for any other path to next.
 func Handler(next http.Handler) (http.Handler, error) {
 	handlers := make(map[string]http.Handler, len(pages))
 	for path, file := range pages {
@@ -39,7 +39,7 @@ func Handler(next http.Handler) (http.Handler, error) {
 		}
 		handlers[path] = serve(file, content)
 	}
-	// Not a ServeMux: it would answer the API's unclean paths with a redirect.
+	// Not a ServeMux, which would redirect unclean API paths.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if page, ok := handlers[r.URL.Path]; ok {
 			page.ServeHTTP(w, r)
@@ -57,15 +57,15 @@ func serve(file string, content []byte) http.Handler {
 		header.Set("Content-Security-Policy", policy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("X-Frame-Options", "DENY") // For browsers without frame-ancestors.
-		// The page's address holds a user code.
+		// The page's URL contains a user code.
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			header.Set("Allow", "GET, HEAD")
-			http.Error(w, "This page can only be read.", http.StatusMethodNotAllowed)
+			http.Error(w, "This page supports only GET and HEAD.", http.StatusMethodNotAllowed)
 			return
 		}
-		// Asked for each time, so that an upgraded panel shows its own page.
+		// Browsers revalidate on each use, so that an upgrade takes effect at once.
 		header.Set("Cache-Control", "no-cache")
 		header.Set("ETag", tag)
 		http.ServeContent(w, r, file, time.Time{}, bytes.NewReader(content))

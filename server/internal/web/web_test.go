@@ -25,7 +25,7 @@ func get(t *testing.T, method, target string, header http.Header) *httptest.Resp
 	return w
 }
 
-func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
+func TestPages_LoadOnlyEmbeddedFiles(t *testing.T) {
 	reference := regexp.MustCompile(`(?:href|src)="([^"]+)"`)
 	api := map[string]bool{"/openapi.json": true, "/readyz": true, "/healthz": true, "/api/version": true}
 	for _, page := range []string{"/", "/device?code=BCDF-2345"} {
@@ -35,7 +35,7 @@ func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
 			t.Fatalf("%s: %d, %q", page, resp.Code, resp.Header().Get("Content-Type"))
 		}
 		if strings.Contains(text, "<style") || strings.Contains(text, "style=") || strings.Contains(text, "<script>") {
-			t.Errorf("%s has something inline, which its policy forbids", page)
+			t.Errorf("%s has inline content, which its policy forbids", page)
 		}
 		for _, match := range reference.FindAllStringSubmatch(text, -1) {
 			if api[match[1]] {
@@ -48,7 +48,7 @@ func TestPages_LoadOnlyWhatIsServedHere(t *testing.T) {
 	}
 }
 
-func TestPages_CarrySecurityHeaders(t *testing.T) {
+func TestPages_HaveSecurityHeaders(t *testing.T) {
 	resp := get(t, http.MethodGet, "/device", nil)
 	for name, want := range map[string]string{
 		"Content-Security-Policy": "frame-ancestors 'none'",
@@ -61,7 +61,7 @@ func TestPages_CarrySecurityHeaders(t *testing.T) {
 	}
 }
 
-func TestPages_AreNotSentAgainUnchanged(t *testing.T) {
+func TestPages_SupportConditionalRequests(t *testing.T) {
 	tag := get(t, http.MethodGet, "/assets/panel.css", nil).Header().Get("ETag")
 	resp := get(t, http.MethodGet, "/assets/panel.css", http.Header{"If-None-Match": {tag}})
 	if resp.Code != http.StatusNotModified {
@@ -69,7 +69,7 @@ func TestPages_AreNotSentAgainUnchanged(t *testing.T) {
 	}
 }
 
-func TestPages_RefuseOtherMethods(t *testing.T) {
+func TestPages_RejectOtherMethods(t *testing.T) {
 	resp := get(t, http.MethodPost, "/device", nil)
 	if resp.Code != http.StatusMethodNotAllowed || resp.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("%d, Allow %q", resp.Code, resp.Header().Get("Allow"))

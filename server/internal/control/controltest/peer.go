@@ -1,4 +1,4 @@
-// Package controltest speaks for a device on a control channel in tests.
+// Package controltest is a device's end of a control channel, for tests.
 package controltest
 
 import (
@@ -12,21 +12,21 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Patience bounds every wait for something that must come.
+// Patience bounds every wait of a test.
 const Patience = 20 * time.Second
 
 // Peer is a device's end of a control channel. It belongs to the test's
 // goroutine.
 type Peer struct {
-	// WS is for what Send does not do: raw messages, an end without a word.
+	// WS is for what Send cannot do, such as raw messages.
 	WS *websocket.Conn
 
 	t        testing.TB
 	messages chan any
-	ended    chan error // The reader's error; it is put back when it is looked at.
+	ended    chan error // The reader's error; put back after each receive.
 }
 
-// NewPeer reads from an open WebSocket, which ends with the test.
+// NewPeer returns a Peer on an open WebSocket, which it closes when the test ends.
 func NewPeer(t testing.TB, ws *websocket.Conn) *Peer {
 	p := &Peer{WS: ws, t: t, messages: make(chan any, 64), ended: make(chan error, 1)}
 	done := make(chan struct{})
@@ -59,7 +59,7 @@ func (p *Peer) read() error {
 	}
 }
 
-// Hello says hello; relay is nil for a client.
+// Hello sends a hello. relay is nil for a client.
 func (p *Peer) Hello(relay *types.RelayEndpoint) {
 	p.t.Helper()
 	p.Send(types.Hello{Type: types.TypeHello, AgentVersion: "0.0.0-test", Platform: "test/test", Relay: relay})
@@ -92,7 +92,7 @@ func Next[M any](p *Peer) M {
 	return zero
 }
 
-// Waiting is how many messages have come that nobody has taken.
+// Waiting returns the number of messages that were received and not yet taken.
 func (p *Peer) Waiting() int { return len(p.messages) }
 
 // Open reports whether the channel has not ended.
@@ -106,8 +106,7 @@ func (p *Peer) Open() bool {
 	}
 }
 
-// Closed waits for the channel's end, at most for limit, and returns its close
-// code.
+// Closed waits until the channel ends, at most for limit, and returns the close code.
 func (p *Peer) Closed(limit time.Duration) int {
 	p.t.Helper()
 	select {
@@ -124,8 +123,8 @@ func (p *Peer) Closed(limit time.Duration) int {
 	return 0
 }
 
-// Stays reports whether the channel was served rather than closed: whether a
-// message comes before its end.
+// Stays waits for a message or the end of the channel, and reports whether a message
+// came first.
 func (p *Peer) Stays() bool {
 	select {
 	case <-p.messages:
@@ -138,7 +137,7 @@ func (p *Peer) Stays() bool {
 	}
 }
 
-// Eventually asks again and again until ok: for what gives no signal.
+// Eventually polls a condition for which there is no signal until it is met.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)

@@ -1,7 +1,7 @@
 const byId = (id) => document.getElementById(id);
 const steps = ['login', 'approve', 'approved'].map(byId);
 
-/** A failure with a sentence for the person in front of the page. */
+/** A failure with a message for the user. */
 class Problem extends Error {
   constructor(code, message) {
     super(message);
@@ -35,7 +35,7 @@ function explain(response, answer) {
     case 'enrollment_expired':
       return 'This code has expired. Start the enrollment on the device again and enter the new code.';
     case 'already_approved':
-      return 'This device has been approved already. There is nothing left to do.';
+      return 'This device is already approved. There is nothing left to do.';
     case 'forbidden':
       return 'Approving a device needs an admin. Log in with an admin’s account.';
     case 'rate_limited':
@@ -43,19 +43,19 @@ function explain(response, answer) {
     case 'feature_disabled':
       return 'Tunnels are switched off in this panel’s settings.';
     case 'unavailable':
-      return 'The panel cannot reach its database just now. Try again in a few seconds.';
+      return 'The panel cannot reach its database. Try again in a few seconds.';
     case 'invalid_request': {
       const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
       return details ? `${answer.message} ${details}.` : answer.message;
     }
     case undefined:
-      return `The panel gave an answer that this page does not understand (status ${response.status}).`;
+      return `The panel sent an unexpected response (status ${response.status}).`;
     default:
       return response.status >= 500 ? `${answer.message} Request id: ${answer.requestId}` : answer.message;
   }
 }
 
-/** Shows one step and puts the focus where the person goes on. */
+/** Shows one step and moves the focus to an element in it. */
 function show(step, focus) {
   byId('busy').hidden = true;
   for (const s of steps) s.hidden = s !== step;
@@ -63,7 +63,7 @@ function show(step, focus) {
   focus?.focus();
 }
 
-function complain(problem) {
+function showProblem(problem) {
   const line = byId('problem');
   line.textContent = problem?.message ?? '';
   line.hidden = !problem;
@@ -78,22 +78,22 @@ function askForCode(user) {
   const code = byId('code');
   show(byId('approve'), code.value ? byId('approve').querySelector('button') : code);
   if (user.role !== 'admin') {
-    complain(new Problem('forbidden', 'Approving a device needs an admin. Log in with an admin’s account.'));
+    showProblem(new Problem('forbidden', 'Approving a device needs an admin. Log in with an admin’s account.'));
   }
 }
 
-/** Runs an action with its form switched off, and shows what went wrong. */
+/** Runs an action with its button disabled, and shows an error. */
 async function attempt(element, action) {
   const button = element.querySelector('button') ?? element;
   if (button.disabled) return;
   button.disabled = true;
-  complain(null);
+  showProblem(null);
   try {
     await action();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.code === 'unauthorized' && element !== byId('login')) askToLogIn();
-    complain(error);
+    showProblem(error);
   } finally {
     button.disabled = false;
   }
@@ -123,7 +123,7 @@ onSubmit(byId('approve'), async () => {
 
 byId('another').addEventListener('click', () => {
   byId('code').value = '';
-  complain(null);
+  showProblem(null);
   show(byId('approve'), byId('code'));
 });
 
@@ -138,5 +138,5 @@ try {
   askForCode(user);
 } catch (error) {
   askToLogIn();
-  if (error.code !== 'unauthorized') complain(error);
+  if (error.code !== 'unauthorized') showProblem(error);
 }
