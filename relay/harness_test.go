@@ -93,11 +93,11 @@ func (l *link) closeCode() int {
 }
 
 func (l *link) data(kind wire.Kind) (ws *websocket.Conn, status int, err error) {
-	return l.carrierData(kind, "")
+	return l.sessionData(kind, "")
 }
 
-func (l *link) carrierData(kind wire.Kind, carrier string) (ws *websocket.Conn, status int, err error) {
-	ws, status, err = dial(l.server, wire.PathData+"?kind="+string(kind)+"&carrier="+carrier, l.secret)
+func (l *link) sessionData(kind wire.Kind, session string) (ws *websocket.Conn, status int, err error) {
+	ws, status, err = dial(l.server, wire.PathData+"?kind="+string(kind)+"&"+wire.SessionParam+"="+session, l.secret)
 	if err == nil {
 		l.t.Cleanup(func() { _ = ws.Close() })
 	}

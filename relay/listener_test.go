@@ -40,12 +40,12 @@ func TestLink_OnlyAGoodTicketOpensOne(t *testing.T) {
 		data, _ := json.Marshal(good)
 		return header + "." + base64.RawURLEncoding.EncodeToString(data) + "."
 	}
-	stranger := relaytest.NewPanel(t)
-	stranger.Server = p.Server
+	unknown := relaytest.NewPanel(t)
+	unknown.Server = p.Server
 	for name, ticket := range map[string]string{
 		"nothing":             "",
 		"garbage":             "a.b.c",
-		"another panel's":     stranger.Ticket(client, 1, nil),
+		"another panel's":     unknown.Ticket(client, 1, nil),
 		"expired":             p.Ticket(client, 1, relaytest.Claims{"exp": time.Now().Add(-hour).Unix()}),
 		"without expiry":      p.Ticket(client, 1, relaytest.Claims{"exp": nil}),
 		"another issuer":      p.Ticket(client, 1, relaytest.Claims{"iss": "someone"}),
@@ -120,13 +120,13 @@ func TestLink_IsWelcomedBeforePlayersWhoWaitAskAnythingOfIt(t *testing.T) {
 	}
 }
 
-func TestLink_TicketAheadOfTheNewsWaitsForThem(t *testing.T) {
+func TestLink_TicketAheadOfTheDesiredStateWaitsForIt(t *testing.T) {
 	p, s, client, _ := start(t, nil)
-	stranger := uuid.New()
+	unknown := uuid.New()
 	for name, tc := range map[string]struct {
 		client  uuid.UUID
 		version int64
-	}{"a client not heard of": {stranger, 1}, "a token not heard of": {client, 2}} {
+	}{"an unknown client": {unknown, 1}, "a newer token": {client, 2}} {
 		linked := make(chan error, 1)
 		go func() {
 			ws, status, err := dial(s, wire.PathLink, p.Ticket(tc.client, tc.version, nil))
@@ -204,7 +204,7 @@ func TestLink_SilentOneIsGivenUp(t *testing.T) {
 	p, s, client, port := start(t, func(o *relay.Options) {
 		o.Channel = channel.Options{PingInterval: 20 * time.Millisecond, Deadline: 100 * time.Millisecond}
 	})
-	openLink(t, p, s, client, 1) // Answers no ping: nobody reads it.
+	openLink(t, p, s, client, 1) // It answers no ping: nothing reads it.
 	s.AwaitStats(t, "the link's end", func(s relay.Stats) bool { return s.Links == 0 })
 	wantRefusal(t, port)
 }
@@ -364,7 +364,7 @@ func TestData_BadFramesEndThatConnectionAlone(t *testing.T) {
 	p.AwaitReport(2, types.ReportReady)
 	l := openLink(t, p, s, client, 1)
 	if _, status, _ := l.data(wire.KindDatagram); status != http.StatusNotFound {
-		t.Errorf("a data connection of no carrier is answered %d", status)
+		t.Errorf("a data connection of no UDP session is answered %d", status)
 	}
 	player, err := net.Dial("udp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -374,9 +374,9 @@ func TestData_BadFramesEndThatConnectionAlone(t *testing.T) {
 	if _, err := player.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	carrier := l.next(wire.LinkDial).Session
+	session := l.next(wire.LinkDial).Session
 	for _, kind := range []wire.Kind{wire.KindStream, wire.KindDatagram} {
-		ws, _, err := l.carrierData(kind, carrier)
+		ws, _, err := l.sessionData(kind, session)
 		if err != nil {
 			t.Fatal(err)
 		}

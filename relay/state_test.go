@@ -152,7 +152,7 @@ func TestServer_KeepsNothingThatIsOverForGood(t *testing.T) {
 	}
 }
 
-func TestServer_StateThatMakesNoSenseIsLeftOut(t *testing.T) {
+func TestServer_MalformedStateIsIgnored(t *testing.T) {
 	p := relaytest.NewPanel(t)
 	relaytest.Start(t, p, func(o *relay.Options) {
 		o.Last = &types.ServerSnapshot{Allocations: []types.ServerAllocation{{ID: 1, Port: 70000, Protocol: "tcp"}}}
@@ -266,17 +266,17 @@ func TestServer_CertificateForTheSameKeyIsServedAtOnce(t *testing.T) {
 	}
 }
 
-func TestServer_TellsOfItsChannel(t *testing.T) {
-	heard := make(chan error, 64)
-	p, _, _, _ := start(t, func(o *relay.Options) { o.OnChannel = func(err error, _ time.Duration) { heard <- err } })
-	if err := <-heard; err != nil {
-		t.Errorf("heard %v first", err)
+func TestServer_ReportsTheStateOfItsChannel(t *testing.T) {
+	events := make(chan error, 64)
+	p, _, _, _ := start(t, func(o *relay.Options) { o.OnChannel = func(err error, _ time.Duration) { events <- err } })
+	if err := <-events; err != nil {
+		t.Errorf("the first event is %v", err)
 	}
 	p.Disconnect(channel.CloseRestarting, nil)
-	if err := <-heard; !websocket.IsCloseError(err, channel.CloseRestarting) {
-		t.Errorf("heard %v of the end", err)
+	if err := <-events; !websocket.IsCloseError(err, channel.CloseRestarting) {
+		t.Errorf("the end is reported as %v", err)
 	}
-	for err := range heard {
+	for err := range events {
 		if err == nil {
 			return
 		}

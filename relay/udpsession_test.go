@@ -19,18 +19,18 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// Of a data connection that is lost before the tunnel server has heard anything, the
+// Of a data connection that is lost before the tunnel server has received anything, the
 // tunnel client may have had the answer or not: its path is that of the first it has had.
-func TestServer_FirstDataConnectionLostUnheardLeavesAPath(t *testing.T) {
+func TestServer_FirstDataConnectionLostBeforeItsFirstRecordLeavesAPath(t *testing.T) {
 	t.Run("of the next", func(t *testing.T) {
-		lostUnheard(t, func(_, second tls.ConnectionState) tls.ConnectionState { return second })
+		lostBeforeFirstRecord(t, func(_, second tls.ConnectionState) tls.ConnectionState { return second })
 	})
 	t.Run("of the first", func(t *testing.T) {
-		lostUnheard(t, func(first, _ tls.ConnectionState) tls.ConnectionState { return first })
+		lostBeforeFirstRecord(t, func(first, _ tls.ConnectionState) tls.ConnectionState { return first })
 	})
 }
 
-func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.ConnectionState) {
+func lostBeforeFirstRecord(t *testing.T, had func(first, second tls.ConnectionState) tls.ConnectionState) {
 	p, s, client, _ := start(t, nil)
 	port := relaytest.FreePort(t)
 	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
@@ -43,14 +43,14 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 	defer player.Close()
 	_, _ = player.Write([]byte("hello"))
 	ask := l.next(wire.LinkDial)
-	first, _, err := l.carrierData(wire.KindDatagram, ask.Session)
+	first, _, err := l.sessionData(wire.KindDatagram, ask.Session)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := first.NetConn().(*tls.Conn).ConnectionState()
 	_ = first.Close()
 	ask = l.next(wire.LinkDial)
-	second, _, err := l.carrierData(wire.KindDatagram, ask.Session)
+	second, _, err := l.sessionData(wire.KindDatagram, ask.Session)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,9 +60,9 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 		t.Fatal(err)
 	}
 	var counters udptunnel.PathCounters
-	var heard atomic.Bool
+	var received atomic.Bool
 	handle := func(records []wire.Record) error {
-		heard.Store(heard.Load() || records[0].Kind == wire.RecordOpen)
+		received.Store(received.Load() || records[0].Kind == wire.RecordOpen)
 		return nil
 	}
 	c, err := udptunnel.DialPath(context.Background(), netip.MustParseAddrPort(s.Address), udptunnel.PathOptions{
@@ -75,7 +75,7 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 	served := make(chan struct{})
 	go func() { defer close(served); c.Serve() }()
 	defer func() { c.Close(); <-served }()
-	for deadline := time.Now().Add(relaytest.Patience); !c.Up() || !heard.Load(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(relaytest.Patience); !c.Up() || !received.Load(); time.Sleep(20 * time.Millisecond) {
 		c.Tick(time.Now())
 		_, _ = player.Write([]byte("hello"))
 		if time.Now().After(deadline) {
@@ -86,7 +86,7 @@ func lostUnheard(t *testing.T, had func(first, second tls.ConnectionState) tls.C
 
 // A tunnel client that pings and does not read the answers has its data connections
 // full: to retire them is nothing that others have to wait for.
-func TestServer_TendsOthersWhileDataConnectionsThatAreFullRetire(t *testing.T) {
+func TestServer_RetiringFullDataConnectionsDelaysNothingElse(t *testing.T) {
 	const full = 16 // Each would take a second.
 	p, s, client, _ := start(t, func(o *relay.Options) { o.Limits.WarmIdle = 5 * time.Second })
 	port := relaytest.FreePort(t)

@@ -18,15 +18,15 @@ type Exponential struct {
 	failures int
 }
 
-// Next returns the wait before the next try and counts it.
+// Next returns the wait before the next attempt and counts that.
 func (b *Exponential) Next() time.Duration {
 	lo, hi, random := b.Min, b.Max, b.Rand
 	if lo == 0 {
 		lo = 250 * time.Millisecond
 	}
 	if hi == 0 {
-		// With the time that a try takes to begin and fail, whoever is away is
-		// back within 5 s of the return of what was missing.
+		// With the time that an attempt takes to fail, a peer is back within about 5 s
+		// of the end of an outage.
 		hi = 4 * time.Second
 	}
 	if random == nil {
@@ -40,8 +40,8 @@ func (b *Exponential) Next() time.Duration {
 	return time.Duration(random() * float64(ceiling))
 }
 
-// Wait waits before the next try and counts it. Its only error is that of ctx, when
-// that ends first.
+// Wait waits before the next attempt and counts that. Its only error is that of ctx,
+// if that ends first.
 func (b *Exponential) Wait(ctx context.Context) error {
 	timer := time.NewTimer(b.Next())
 	defer timer.Stop()

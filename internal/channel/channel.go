@@ -1,13 +1,13 @@
-// Package channel is a channel of JSON messages over a WebSocket, as both ends
-// of the control channel and of a link use it: one writer, a bounded queue,
-// liveness in both directions, and an end that always has a reason.
+// Package channel is a channel of JSON messages over a WebSocket, used by both ends
+// of the control channel and of a link: one writer, a bounded queue, liveness in both
+// directions, and a reason for every end.
 //
 // Liveness: each end sends a ping every [Options.PingInterval], unless it is
-// [Options.Lazy] and the other does, and takes the other for dead once nothing at
-// all has arrived for [Options.Deadline]. Both ends do so, hence a connection that
-// is cut in one direction only is found by both.
+// [Options.Lazy] and the peer does, and considers the peer dead once nothing has
+// arrived for [Options.Deadline]. Since both ends do so, both detect a connection that
+// is cut in one direction only.
 //
-// [Keep] holds such a channel open against a peer that comes and goes.
+// [Keep] reconnects such a channel.
 package channel
 
 import (
@@ -25,33 +25,32 @@ import (
 // Close codes of the control channel and of links, from the range that RFC 6455
 // section 7.4.2 leaves to applications.
 const (
-	CloseTokenDead  = 4401 // The token or ticket is dead: stop, say why.
-	CloseDeleted    = 4404 // The device is deleted: stop, say why.
+	CloseTokenDead  = 4401 // The token or ticket is no longer valid: stop and say why.
+	CloseDeleted    = 4404 // The device is deleted: stop and say why.
 	CloseTakenOver  = 4409 // A newer connection of the same device took over: stop.
 	CloseFeatureOff = 4503 // Tunnels are switched off: come back later.
 	CloseRestarting = websocket.CloseServiceRestart
 )
 
-// ErrSlow ends a channel whose peer reads more slowly than it is sent to.
+// ErrSlow ends a channel whose peer reads too slowly: its queue is full.
 var ErrSlow = errors.New("channel: the peer reads too slowly")
 
 // ErrClosed is returned by Send once the channel is closing.
 var ErrClosed = errors.New("channel: closed")
 
-// closeGrace bounds the wait for the peer's answer to our close frame. Closing
-// the socket earlier could reset the connection and lose the frame, and with it
-// the reason.
+// closeGrace bounds the wait for the peer's answer to our close frame. Closing the
+// socket earlier could reset the connection and lose the frame with the reason.
 const closeGrace = time.Second
 
-// Options tune a Conn. The zero value is what both ends use in production.
+// Options tune a Conn. The zero value is ready for use.
 type Options struct {
 	PingInterval time.Duration // 0: 3 s.
-	Deadline     time.Duration // Silence after which the peer is dead; 0: 9 s.
-	WriteTimeout time.Duration // Of one message; 0: Deadline.
+	Deadline     time.Duration // The silence after which the peer counts as dead; 0: 9 s.
+	WriteTimeout time.Duration // Of one message; 0: the value of Deadline.
 	Queue        int           // Messages waiting to be written; 0: 64.
-	MaxMessage   int64         // Largest message taken, in bytes; 0: 1 MiB.
-	// Lazy leaves a ping out when the peer has sent one since the last was due:
-	// its pings and our answers show both ends that the other lives.
+	MaxMessage   int64         // Largest message accepted, in bytes; 0: 1 MiB.
+	// Lazy omits a ping if the peer has sent one since the last was due: its pings and
+	// our answers prove both ends alive.
 	Lazy bool
 }
 
@@ -92,8 +91,8 @@ type Conn struct {
 	err    error // Why, where it was this end that decided.
 }
 
-// New makes a channel of an open WebSocket, which it owns from then on. Its
-// writer runs until the channel has been closed and waited for.
+// New makes a channel of an open WebSocket, which it owns from then on. Its writer
+// goroutine runs until Wait.
 func New(ws *websocket.Conn, opts Options) *Conn {
 	opts = opts.withDefaults()
 	c := &Conn{
@@ -180,8 +179,8 @@ func (c *Conn) Close(code int, reason string) {
 // Closing is closed once an end is decided, by either side.
 func (c *Conn) Closing() <-chan struct{} { return c.closing }
 
-// Resume gives the peer another deadline, for a reading goroutine that has been
-// busy elsewhere: what the peer has sent meanwhile is there to be read.
+// Resume gives the peer another Deadline. A reading goroutine that was busy elsewhere
+// calls it: messages that arrived meanwhile are still to be read.
 func (c *Conn) Resume() { c.extend() }
 
 // Wait reads until the channel has ended, closes the socket and waits for the

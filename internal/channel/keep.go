@@ -11,8 +11,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
-// FinalError is an end after which a device must not come back by itself. A
-// Dial given to Keep returns one for a refusal of the same meaning.
+// FinalError is an end after which a device must not reconnect by itself. The Dial of
+// [KeepOptions] returns one for a refusal of the same meaning.
 type FinalError struct {
 	Code   int // One of CloseTokenDead, CloseDeleted, CloseTakenOver.
 	Reason string
@@ -36,15 +36,15 @@ func IsFeatureOff(err error) bool {
 type KeepOptions struct {
 	// Dial opens the WebSocket. A *FinalError ends Keep.
 	Dial func(ctx context.Context) (*websocket.Conn, error)
-	// Serve uses the channel until it ends and returns why. It reads until an
-	// error and need not close or wait: Keep does. It calls ready once the peer
-	// has shown that it accepts this end, which resets the back-off.
+	// Serve uses the channel until it ends and returns why. It reads until an error;
+	// Keep closes the channel and waits. Serve calls ready once the peer has accepted
+	// this end, which resets the back-off.
 	Serve func(ctx context.Context, c *Conn, ready func()) error
-	// Ended hears of every end, of a channel or of a try to open one, and of
-	// the wait that follows. May be nil.
+	// Ended is called with every error that ends a channel or an attempt to open one,
+	// and the wait that follows. nil: not called.
 	Ended func(err error, wait time.Duration)
-	// Wake cuts a wait short and resets the back-off: what made the last tries
-	// fail may have changed. May be nil.
+	// Wake cuts a wait short and resets the back-off: the cause of the last failures
+	// may be gone. nil: never.
 	Wake    <-chan struct{}
 	Backoff backoff.Exponential
 	Channel Options

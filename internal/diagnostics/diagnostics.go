@@ -1,8 +1,8 @@
 // Package diagnostics shows a program to those who operate it: metrics for
 // Prometheus and profiles for `go tool pprof`, on a listener of their own.
 //
-// That listener is meant for the operator's network alone. Whoever reaches it can
-// read the program's memory, secrets included, by /debug/pprof/heap.
+// The listener must be reachable from the operator's network only: /debug/pprof/heap
+// exposes the program's memory, secrets included.
 package diagnostics
 
 import (
@@ -34,7 +34,7 @@ type Options struct {
 	Listen string
 	// Program, Version and Commit are the labels of eclitunnel_build_info.
 	Program, Version, Commit string
-	// Logger hears where it listens; nil discards.
+	// Logger logs where it listens; nil discards.
 	Logger *slog.Logger
 }
 
@@ -99,7 +99,7 @@ func newRegistry(o Options) (*prometheus.Registry, error) {
 }
 
 // routes are on a mux of their own: what importing net/http/pprof puts on
-// http.DefaultServeMux is served by nobody.
+// http.DefaultServeMux is not served.
 func routes(registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{

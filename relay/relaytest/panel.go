@@ -172,7 +172,7 @@ func (p *Panel) jwks() types.JWKS {
 	return types.JWKS{Keys: []types.JWK{{Kty: "OKP", Crv: "Ed25519", Alg: "EdDSA", Use: "sig", Kid: keyID, X: x}}}
 }
 
-// signal wakes whoever awaits something. It is called with mu held.
+// signal wakes all waits. It is called with mu held.
 func (p *Panel) signal() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -105,7 +105,7 @@ func (l *link) close(code int, reason string, keep bool) {
 
 // dial asks the tunnel client for data connections.
 func (l *link) dial(kind wire.Kind, count int) {
-	// An error means that the link has ended, and whoever waits with it.
+	// An error means that the link has ended, which ends every wait as well.
 	_ = l.channel.Send(wire.LinkMessage{Type: wire.LinkDial, Kind: kind, Count: count})
 }
 

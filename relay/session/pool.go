@@ -27,7 +27,7 @@ const (
 
 // pool holds the idle stream data connections of a link and the players who wait
 // for one. It asks for as many as players need and keeps a few more ready while
-// players come: none when nobody has come lately, up to Limits.Warm when they come
+// players come: none when no player has come lately, up to Limits.Warm when they come
 // fast.
 type pool struct {
 	limits Limits

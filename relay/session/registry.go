@@ -184,7 +184,7 @@ func (r *registry) enlist(l *link, secret string, hash secretHash) error {
 	}
 	before := r.linked[l.client]
 	// The UDP session of the link before, in one step with taking its place: were it
-	// detached in between, nobody would resume it.
+	// detached in between, it would not be resumed.
 	kept := r.takeDetachedLocked(l.client)
 	if before != nil {
 		kept = before.takeUDPSession()

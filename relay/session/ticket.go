@@ -88,7 +88,7 @@ func (v *ticketVerifier) verify(token string) (ticket, error) {
 		jwt.WithClaimValue("use", ticketUse),
 		jwt.WithRequiredClaim(jwt.ExpirationKey),
 		// Not that it was issued in the past: a clock of ours that is slow would keep
-		// tunnel clients out, and tickets from the future harm nobody.
+		// tunnel clients out, and a ticket from the future does no harm.
 		jwt.WithResetValidators(true),
 		jwt.WithValidator(jwt.IsExpirationValid()),
 		jwt.WithValidator(jwt.IsNbfValid()),

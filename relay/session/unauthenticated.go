@@ -12,7 +12,7 @@ import (
 
 // unauthenticated bounds the connections to the listener that have shown no ticket
 // or secret. Beyond the limit the oldest connection of the source that has most is
-// closed, so that opening many silent ones locks out nobody else. Where no source
+// closed, so that one source with many silent connections locks out no other. Where no source
 // has more than that of the newest connection, the newest is closed: many tunnel
 // clients that come back at once do not cut each other off.
 type unauthenticated struct {

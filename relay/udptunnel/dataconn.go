@@ -15,19 +15,19 @@ import (
 // only make what arrives older.
 const DefaultQueue = 512 << 10
 
-// inlineLimit is the size of a batch, in bytes, up to which Flush writes it
-// itself. A socket that is ready takes it whole, see ready; a larger one is
-// worth a goroutine's waking.
+// inlineLimit is the size of a batch, in bytes, up to which Flush writes it itself: a
+// socket that is ready accepts it whole, see transport. For a larger one it is worth
+// waking a goroutine.
 const inlineLimit = 8 << 10
 
 const (
-	// WriteBufferSize is the size in bytes that WebSockets of data connections
-	// should be given for writing, so that most batches take one write.
+	// WriteBufferSize is the write buffer, in bytes, that WebSockets of data
+	// connections should have, so that most batches take one write.
 	WriteBufferSize = 32 << 10
 
-	// ReadBufferSize is the size in bytes that WebSockets of data connections
-	// should be given for reading, which each of them holds for good: headers of
-	// frames and short messages. What is longer is read past it.
+	// ReadBufferSize is the read buffer, in bytes, that WebSockets of data connections
+	// should have. Each holds it while it lives: for frame headers and short messages.
+	// Longer ones bypass it.
 	ReadBufferSize = 1 << 10
 )
 
@@ -37,42 +37,42 @@ var WriteBuffers sync.Pool
 // transport carries the batches of a DataConn to the other end, in order.
 // One goroutine at a time calls write.
 type transport interface {
-	// ready reports whether write certainly takes a batch of up to inlineLimit
-	// bytes without waiting for the other end.
+	// ready reports whether write accepts a batch of up to inlineLimit bytes without
+	// waiting for the other end.
 	ready() bool
-	// write sends a batch and may wait. The batch is the caller's again after it.
+	// write sends a batch and may wait. It does not keep the batch.
 	write(batch []byte) error
 }
 
-// DataConn is one end of a datagram data connection. Records may be sent
-// before it has a WebSocket: they wait in its queue. Send, Add and Flush may be
-// called from any goroutine.
+// DataConn is one end of a datagram data connection. Records may be sent before it
+// has a WebSocket: they wait in its queue. Its methods may be called from any
+// goroutine.
 //
-// What is queued is written by one goroutine at a time: by one that calls Flush
-// while nobody writes and the socket has room, which spares a hand-over and a
-// wake-up, otherwise by one of its own, which alone ever waits for the socket.
+// One goroutine at a time writes what is queued: a caller of Flush, if no other
+// writes and the socket accepts the batch at once, which saves waking a goroutine;
+// otherwise a goroutine of Serve, the only one that waits for the socket.
 type DataConn struct {
 	limit    int
 	counters *DatagramCounters
-	wake     chan struct{} // Hands writing over to the goroutine in Serve.
+	wake     chan struct{} // Makes the goroutine of Serve write.
 	closing  chan struct{}
 
 	mu        sync.Mutex
 	queue     []*[]byte // Batches; only the last one grows.
 	queued    int       // Bytes in queue.
-	writing   bool      // Somebody writes, or is about to, until the queue is empty.
+	writing   bool      // A goroutine writes, or is about to, until the queue is empty.
 	closed    bool
 	ws        *websocket.Conn
 	transport transport
 }
 
-// batches holds the memory of batches being filled. They grow to what is
-// needed: most are a few datagrams long.
+// batches holds the memory of batches that are being filled. They grow as needed:
+// most hold a few datagrams.
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
-// NewDataConn makes a datagram data connection that queues at most limit
-// bytes; 0 means DefaultQueue. Another wire.MaxBatch is being written at most.
-// What it moves and what it has to drop is counted in counters.
+// NewDataConn makes a datagram data connection that queues at most limit bytes; 0:
+// [DefaultQueue]. One more batch, of up to wire.MaxBatch bytes, may be being written.
+// Datagrams sent, received and dropped are counted in counters.
 func NewDataConn(limit int, counters *DatagramCounters) *DataConn {
 	if limit == 0 {
 		limit = DefaultQueue
@@ -80,20 +80,20 @@ func NewDataConn(limit int, counters *DatagramCounters) *DataConn {
 	return &DataConn{limit: limit, counters: counters, wake: make(chan struct{}, 1), closing: make(chan struct{})}
 }
 
-// Send queues records that belong together, and reports whether it did: a full
-// queue takes none of them, which counts as one datagram dropped. It never
-// blocks, nor does it write. Close records are always taken, being few and
-// small: losing one would leave the other end with a flow for good.
+// Send queues records that belong together and has a goroutine of Serve write them.
+// It reports whether it queued them: a full queue takes none, which counts as one
+// dropped datagram. It does not block. Close records are always taken: they are few
+// and small, and losing one would leave the other end with a dead flow.
 func (d *DataConn) Send(records ...wire.Record) bool {
 	taken := d.Queue(records...)
 	if taken {
-		d.pass(false)
+		d.startWriting(false)
 	}
 	return taken
 }
 
-// Queue is Send for a caller that will call Flush: until then, what is queued
-// may stay so.
+// Queue is like Send, for a caller that calls Flush afterwards: until then the records
+// may not be written.
 func (d *DataConn) Queue(records ...wire.Record) bool {
 	size, payload, droppable := 0, 0, false
 	for i := range records {
@@ -121,8 +121,8 @@ func (d *DataConn) Queue(records ...wire.Record) bool {
 	return true
 }
 
-// QueueAll queues datagrams that have nothing to do with each other: each that
-// finds no room is dropped and counted. The caller is to call Flush.
+// QueueAll queues datagrams that are independent of each other. Those that do not fit
+// into the queue are dropped and counted. The caller calls Flush afterwards.
 func (d *DataConn) QueueAll(datagrams []wire.Record) {
 	sent, payload := 0, 0
 	d.mu.Lock()
@@ -144,7 +144,7 @@ func (d *DataConn) QueueAll(datagrams []wire.Record) {
 	}
 }
 
-// refusedLocked is what counts datagrams that are not taken now.
+// refusedLocked returns the counter of datagrams that are not taken now.
 func (d *DataConn) refusedLocked() *atomic.Uint64 {
 	if d.closed {
 		return &d.counters.Late
@@ -152,13 +152,13 @@ func (d *DataConn) refusedLocked() *atomic.Uint64 {
 	return &d.counters.Overflowed
 }
 
-// Flush has what is queued written, at once and by the caller where that takes
-// no waiting. The caller should hold no lock that others need.
-func (d *DataConn) Flush() { d.pass(true) }
+// Flush writes what is queued, by the calling goroutine if it need not wait for that.
+// The caller should hold no lock that others need.
+func (d *DataConn) Flush() { d.startWriting(true) }
 
-// pass has somebody write what is queued, unless somebody does already. With
-// inline that may be the caller.
-func (d *DataConn) pass(inline bool) {
+// startWriting makes a goroutine write what is queued, unless one does already. With
+// inline it may be the calling one.
+func (d *DataConn) startWriting(inline bool) {
 	d.mu.Lock()
 	if d.writing || d.closed || len(d.queue) == 0 {
 		d.mu.Unlock()
@@ -172,13 +172,13 @@ func (d *DataConn) pass(inline bool) {
 		if b := d.take(inlineLimit); b != nil && !d.put(t, b) {
 			return
 		}
-		// Whoever has come meanwhile is not made to wait for the caller's next
-		// turn, nor the caller captured by them.
-		if d.rest() {
+		// Records queued meanwhile go to the other goroutine: they must not wait for
+		// the caller's next flush, nor keep the caller busy.
+		if d.stopWriting() {
 			return
 		}
 	}
-	// There is room for the signal: only who writes gives one.
+	// This does not block: only the goroutine that is writing signals.
 	d.wake <- struct{}{}
 }
 
@@ -192,8 +192,8 @@ func (d *DataConn) append(r *wire.Record) {
 	d.queued += len(*last) - before
 }
 
-// take returns the oldest batch, or nil if there is none or it is longer than
-// limit.
+// take removes and returns the oldest batch, or nil if there is none or it is longer
+// than limit.
 func (d *DataConn) take(limit int) *[]byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -208,8 +208,8 @@ func (d *DataConn) take(limit int) *[]byte {
 	return b
 }
 
-// put writes a batch that was taken, and reports whether the data connection
-// goes on.
+// put writes a batch that was taken, and reports whether it succeeded. Otherwise the
+// data connection ends.
 func (d *DataConn) put(t transport, b *[]byte) bool {
 	err := t.write(*b)
 	*b = (*b)[:0]
@@ -220,9 +220,9 @@ func (d *DataConn) put(t transport, b *[]byte) bool {
 	return err == nil
 }
 
-// rest ends the caller's turn of writing if nothing is queued, and reports
-// whether that is so.
-func (d *DataConn) rest() bool {
+// stopWriting ends the calling goroutine's turn of writing if nothing is queued, and
+// reports whether it did.
+func (d *DataConn) stopWriting() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.queue) > 0 {
@@ -232,7 +232,7 @@ func (d *DataConn) rest() bool {
 	return true
 }
 
-// Close ends the data connection. It does not wait: Serve does.
+// Close ends the data connection. It does not wait for Serve.
 func (d *DataConn) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -252,15 +252,15 @@ func (d *DataConn) Retire() {
 	ws := d.ws
 	d.mu.Unlock()
 	if ws != nil {
-		sayClose(ws, websocket.CloseNormalClosure, "")
+		writeClose(ws, websocket.CloseNormalClosure, "")
 	}
 	d.Close()
 }
 
-// Serve runs the data connection over ws until it ends, and returns why. It
-// calls handle with the records that arrive, those of one message together as
-// far as recordsAtOnce goes, from one goroutine; the records and their payloads
-// are valid until handle returns. It may be called once.
+// Serve runs the data connection over ws until it ends, and returns why. It calls
+// handle with the records that arrive, up to recordsAtOnce of one message at a time,
+// from one goroutine. The records and their payloads are valid until handle returns.
+// Serve may be called once.
 func (d *DataConn) Serve(ws *websocket.Conn, handle func([]wire.Record) error) error {
 	ws.SetReadLimit(wire.MaxBatch)
 	t := newMessages(ws)
@@ -275,16 +275,15 @@ func (d *DataConn) Serve(ws *websocket.Conn, handle func([]wire.Record) error) e
 	writer.Go(func() { d.write(t) })
 	err := d.read(ws, handle)
 	if errors.Is(err, wire.ErrMalformed) {
-		sayClose(ws, websocket.CloseProtocolError, "protocol error")
+		writeClose(ws, websocket.CloseProtocolError, "protocol error")
 	}
 	d.Close()
 	writer.Wait()
 	return err
 }
 
-// write sends what is queued whenever it is handed that: everything that has
-// gathered while the last batch was written goes together, and nothing waits for
-// company.
+// write writes what is queued whenever it is woken. Records that gather while a batch
+// is being written leave together; none waits for others.
 func (d *DataConn) write(t transport) {
 	for {
 		select {
@@ -292,7 +291,7 @@ func (d *DataConn) write(t transport) {
 		case <-d.closing:
 			return
 		}
-		for idle := false; !idle; idle = d.rest() {
+		for idle := false; !idle; idle = d.stopWriting() {
 			if b := d.take(wire.MaxBatch); b != nil && !d.put(t, b) {
 				return
 			}

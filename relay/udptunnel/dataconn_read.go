@@ -46,7 +46,7 @@ const recordsAtOnce = 64
 // decoded holds the records that handle is given.
 var decoded = sync.Pool{New: func() any { return new([recordsAtOnce]wire.Record) }}
 
-// receive has a batch's records handled.
+// receive handles the records of a batch.
 func (d *DataConn) receive(batch []byte, handle func([]wire.Record) error) error {
 	if len(batch) == 0 {
 		return fmt.Errorf("%w: empty batch", wire.ErrMalformed)
@@ -67,7 +67,7 @@ func (d *DataConn) receive(batch []byte, handle func([]wire.Record) error) error
 		}
 		d.counters.Received.Add(uint64(datagrams))
 		d.counters.ReceivedBytes.Add(uint64(payload))
-		// Those before a malformed one are handled, as if they had come alone.
+		// The records before a malformed one are handled as if they had come alone.
 		if n > 0 {
 			if err := handle(records[:n]); err != nil {
 				return err

@@ -1,11 +1,14 @@
-// Package udptunnel carries players' datagrams between the two ends of a tunnel:
-// over a data connection ([DataConn]) and, where such packets arrive, in sealed
-// UDP packets ([Path]), on which no datagram waits behind a lost one as it does on
-// TCP. [Selector] sends each record the better of the two ways. Both ends of the
-// tunnel use it.
+// Package udptunnel carries players' datagrams between the two ends of a tunnel, in
+// UDP sessions: [ServerSession] at the tunnel server, [ClientSession] at the tunnel
+// client. A session has two transports: a data connection ([DataConn]), which is a
+// WebSocket, and, where they arrive, sealed UDP packets ([Path]), on which no datagram
+// waits behind a lost one as it does on TCP. [Selector] chooses between them.
 //
-// How records, packets and paths work is specified in the documentation of package
-// wire.
+// In come records from the peer and datagrams from public ports ([PlayerDatagrams])
+// or local targets ([ClientFlow.Queue]); out go datagrams to those. A caller of Serve,
+// ServeData or Run owns the goroutine that it blocks and those started by it.
+//
+// Package wire specifies records, packets and paths.
 package udptunnel
 
 import (
@@ -20,33 +23,32 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// PathOptions say what a path carries.
+// PathOptions configure a path.
 type PathOptions struct {
 	Keys seal.Keys
-	// Handle is given the records that come, of which it has those in packets to
-	// itself, until it returns. One goroutine calls it, that of the socket. An
-	// error, or a packet that holds what is no record, is given to Fail, once.
+	// Handle is called with the records that arrive, by the goroutine that reads the
+	// socket. The records and their payloads are valid until it returns. An error of
+	// it, or a malformed packet, is passed to Fail, once. Required.
 	Handle func([]wire.Record) error
 	Fail   func(error)
-	// Queue is how many bytes of packets wait at most for Flush; 0:
-	// DefaultQueue.
+	// Queue is how many bytes of packets wait for Flush at most; 0: [DefaultQueue].
 	Queue int
-	// Datagrams counts the datagrams that take this way.
+	// Datagrams counts the datagrams that take the path. Required.
 	Datagrams *DatagramCounters
 }
 
-// Path is one end of a path. Its methods may be called from any goroutine.
+// Path is one end of a sealed path. Its methods may be called from any goroutine.
 type Path struct {
 	o        PathOptions
 	id       uint64
 	client   bool
 	socket   *PacketSocket
-	owned    bool // The socket is this path's alone.
+	owned    bool // The socket belongs to this path.
 	counters *PathCounters
 
 	up     atomic.Bool
-	eager  atomic.Bool  // Probes should be sent whenever there is a chance.
-	budget atomic.Int64 // Bytes of records that a packet has room for.
+	eager  atomic.Bool  // Probes should be sent at every flush.
+	budget atomic.Int64 // Bytes of records that fit into a packet.
 	failed atomic.Bool
 
 	queueMu sync.Mutex
@@ -116,7 +118,7 @@ func (p *Path) Up() bool { return p.up.Load() }
 func (p *Path) Received() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.state.heardAt.IsZero()
+	return !p.state.receivedAt.IsZero()
 }
 
 // Close ends the path, and its socket where DialPath has made it. It does not wait.

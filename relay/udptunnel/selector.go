@@ -6,93 +6,93 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// Selector are the ways that a carrier's records can take to the other end: its path,
-// while that is up, and its data connection. Either may be missing, come and go. A
-// record that finds no way is dropped and counted. The methods may be called from
-// any goroutine; none of them blocks.
+// Selector chooses the transport of each record of a UDP session: the sealed path,
+// while that is up, or the data connection. Either may be missing at times. A record
+// that finds no transport is dropped and counted. The methods may be called from any
+// goroutine and do not block.
 type Selector struct {
 	counters *DatagramCounters
 	conn     atomic.Pointer[DataConn]
 	path     atomic.Pointer[Path]
 }
 
-// NewSelector makes the ways of a carrier, without any. What is dropped is counted in
+// NewSelector makes a Selector without transports. Dropped datagrams are counted in
 // counters.
 func NewSelector(counters *DatagramCounters) *Selector { return &Selector{counters: counters} }
 
-// Use has records sent on a data connection from now on, or, with nil, on none.
-func (w *Selector) Use(conn *DataConn) { w.conn.Store(conn) }
+// Use sets the data connection; nil: there is none.
+func (s *Selector) Use(conn *DataConn) { s.conn.Store(conn) }
 
-// Leave undoes Use, unless another one is in use already.
-func (w *Selector) Leave(conn *DataConn) { w.conn.CompareAndSwap(conn, nil) }
+// Leave undoes Use, unless another data connection has been set since.
+func (s *Selector) Leave(conn *DataConn) { s.conn.CompareAndSwap(conn, nil) }
 
-// UsePath has records sent on a path while that is up.
-func (w *Selector) UsePath(p *Path) { w.path.Store(p) }
+// UsePath sets the sealed path, which is used while it is up.
+func (s *Selector) UsePath(p *Path) { s.path.Store(p) }
 
-// Queue queues records that belong together for Flush, and reports whether it did.
-func (w *Selector) Queue(records ...wire.Record) bool {
-	conn := w.conn.Load()
+// Queue queues records that belong together, for Flush, and reports whether it did.
+func (s *Selector) Queue(records ...wire.Record) bool {
+	conn := s.conn.Load()
 	closes := records[0].Kind == wire.RecordClose
-	// A close rather goes where it is sure to arrive.
-	if p := w.path.Load(); p != nil && (!closes || conn == nil) {
+	// A close record takes the data connection, where it is sure to arrive.
+	if p := s.path.Load(); p != nil && (!closes || conn == nil) {
 		switch p.put(records) {
 		case taken:
 			return true
 		case dropped:
 			return false
-		case elsewhere:
+		case unfit:
 		}
 	}
 	if conn != nil {
 		return conn.Queue(records...)
 	}
 	if !closes {
-		w.counters.Late.Add(1)
+		s.counters.Late.Add(1)
 	}
 	return false
 }
 
-// QueueAll queues datagrams that have nothing to do with each other.
-func (w *Selector) QueueAll(datagrams []wire.Record) {
-	p, conn := w.path.Load(), w.conn.Load()
+// QueueAll queues datagrams that are independent of each other.
+func (s *Selector) QueueAll(datagrams []wire.Record) {
+	p, conn := s.path.Load(), s.conn.Load()
 	switch {
 	case p != nil && p.up.Load():
-		p.putAll(datagrams, func(r *wire.Record) { w.queueOn(conn, r) })
+		p.putAll(datagrams, func(r *wire.Record) { s.queueOn(conn, r) })
 	case conn != nil:
 		conn.QueueAll(datagrams)
 	default:
-		w.counters.Late.Add(uint64(len(datagrams)))
+		s.counters.Late.Add(uint64(len(datagrams)))
 	}
 }
 
-func (w *Selector) queueOn(conn *DataConn, r *wire.Record) {
+func (s *Selector) queueOn(conn *DataConn, r *wire.Record) {
 	if conn == nil {
-		w.counters.Late.Add(1)
+		s.counters.Late.Add(1)
 		return
 	}
 	conn.Queue(*r)
 }
 
 // Flush sends what is queued.
-func (w *Selector) Flush() {
-	if p := w.path.Load(); p != nil {
+func (s *Selector) Flush() {
+	if p := s.path.Load(); p != nil {
 		p.Flush()
 	}
-	if conn := w.conn.Load(); conn != nil {
+	if conn := s.conn.Load(); conn != nil {
 		conn.Flush()
 	}
 }
 
-// Send queues records that belong together and has them sent, by another goroutine
-// where that takes a data connection. It reports whether it did.
-func (w *Selector) Send(records ...wire.Record) bool {
-	if !w.Queue(records...) {
+// Send queues records that belong together and sends them; on a data connection
+// another goroutine writes them. It reports whether they were queued.
+func (s *Selector) Send(records ...wire.Record) bool {
+	if !s.Queue(records...) {
 		return false
 	}
-	if p := w.path.Load(); p != nil {
+	if p := s.path.Load(); p != nil {
 		p.Flush()
 	}
-	if conn := w.conn.Load(); conn != nil {
+	if conn := s.conn.Load(); conn != nil {
 		conn.Send() // What is queued already.
 	}
 	return true

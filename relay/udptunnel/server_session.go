@@ -56,8 +56,8 @@ type ServerSession struct {
 	emptyAt   time.Time // Since when there are no flows.
 }
 
-// NewServerSession makes a session, of whose data connection the tunnel client
-// must be told by its name.
+// NewServerSession makes a session. The owner must ask the tunnel client for its data
+// connection, by Name.
 func NewServerSession(o ServerOptions, now time.Time) *ServerSession {
 	s := &ServerSession{
 		session: newSession(o.Queue, o.Counters),

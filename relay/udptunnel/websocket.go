@@ -9,10 +9,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// messages is the transport that sends each batch as a WebSocket message.
+// messages is a transport that sends each batch as one WebSocket message.
 type messages struct {
 	ws     *websocket.Conn
-	socket syscall.RawConn // nil where there is none to ask.
+	socket syscall.RawConn // nil: unknown.
 	room   bool
 	ask    func(fd uintptr) // Made once: a closure for each batch would be garbage.
 }
@@ -49,12 +49,12 @@ func (m *messages) ready() bool {
 	return m.socket.Control(m.ask) == nil && m.room
 }
 
-func sayClose(ws *websocket.Conn, code int, text string) {
+func writeClose(ws *websocket.Conn, code int, text string) {
 	_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, text), time.Now().Add(time.Second))
 }
 
-// closeNow closes a WebSocket's socket. Closing the TLS connection would first
-// try to say so, for up to 5 s if the peer does not read.
+// closeNow closes a WebSocket's socket. Closing the TLS connection would first send an
+// alert, and wait for up to 5 s if the peer does not read.
 func closeNow(ws *websocket.Conn) {
 	if t, ok := ws.NetConn().(*tls.Conn); ok {
 		_ = t.NetConn().Close()

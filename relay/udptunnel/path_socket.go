@@ -12,12 +12,12 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 )
 
-// packetRoom is room for the largest packet.
+// packetRoom is the memory of a packet, in bytes: enough for the largest.
 const packetRoom = 1536
 
-// packet is one being made.
+// packet is a packet being made.
 type packet struct {
-	n    int // Its length; when it is being filled, header included and tag not.
+	n    int // Its length in bytes; while it is filled, with the header and without the tag.
 	data [packetRoom]byte
 }
 
@@ -36,9 +36,9 @@ func release(all []*packet) {
 	}
 }
 
-// PacketSocket is a UDP socket on which sealed packets travel, those of one path at a
-// tunnel client and of all at a tunnel server. One goroutine reads it, any
-// goroutine writes it.
+// PacketSocket is a UDP socket for sealed packets: those of one path at a tunnel
+// client, those of all paths at a tunnel server. One goroutine reads it, any
+// goroutine may write.
 type PacketSocket struct {
 	conn     *udpsock.Conn
 	counters *PathCounters
@@ -47,8 +47,8 @@ type PacketSocket struct {
 	paths map[uint64]*Path
 }
 
-// ListenPackets opens a socket on an address, such as ":7443"; for a tunnel server.
-// What happens on it is counted in counters.
+// ListenPackets opens a tunnel server's socket on an address such as ":7443". Its
+// packets are counted in counters.
 func ListenPackets(ctx context.Context, address string, counters *PathCounters) (*PacketSocket, error) {
 	return newSocket(ctx, "udp", address, counters)
 }
@@ -68,14 +68,13 @@ func newSocket(ctx context.Context, network, address string, counters *PathCount
 	return &PacketSocket{conn: conn, counters: counters, paths: map[uint64]*Path{}}, nil
 }
 
-// Address is where the socket is bound.
+// Address is the address that the socket is bound to.
 func (s *PacketSocket) Address() netip.AddrPort { return s.conn.LocalAddr() }
 
-// Close closes the socket, by which Serve ends.
+// Close closes the socket, which ends Serve.
 func (s *PacketSocket) Close() { _ = s.conn.Close() }
 
-// add has packets with a path's id passed to it. It reports whether no other
-// path has that id.
+// add registers a path under its id. It reports whether the id was free.
 func (s *PacketSocket) add(p *Path) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +106,7 @@ func (s *PacketSocket) Serve() {
 			return
 		}
 		if err != nil {
-			// Some systems report here that an earlier packet was not taken.
+			// Some systems report here that an earlier packet could not be delivered.
 			time.Sleep(readPause)
 			continue
 		}
@@ -120,16 +119,16 @@ func (s *PacketSocket) Serve() {
 	}
 }
 
-// receiver is the reading side of a socket. It keeps together what comes together
-// for one path.
+// receiver is the reading side of a socket. It gathers the records of packets that
+// arrive together for one path.
 type receiver struct {
 	socket *PacketSocket
-	path   *Path // Whose records are held.
+	path   *Path // The path whose records are held.
 	now    time.Time
 	held   inbox
 }
 
-// take processes one packet. Its memory is held until flush.
+// take processes one packet. Its memory is used until flush.
 func (r *receiver) take(data []byte, from *udpsock.Endpoint) {
 	id, ok := seal.ID(data)
 	if r.path == nil || r.path.id != id || !ok {
@@ -151,7 +150,7 @@ func (r *receiver) take(data []byte, from *udpsock.Endpoint) {
 	r.path.receive(data, from, r.now, &r.held)
 }
 
-// flush hands on what is held.
+// flush handles what is held.
 func (r *receiver) flush() {
 	if r.path != nil {
 		r.path.deliver(&r.held)

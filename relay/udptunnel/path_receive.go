@@ -9,21 +9,21 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// inbox is what has come and is not handed on yet.
+// inbox holds records that have arrived and are not handled yet.
 type inbox struct {
 	records [64]wire.Record
 	n       int
 	now     time.Time
-	probe   uint64 // To be answered,
+	probe   uint64 // The number of the probe to answer,
 	probed  bool   // if there is one.
 }
 
-// receive opens a packet and puts its records into held.
+// receive opens a packet and adds its records to held.
 func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held *inbox) {
 	p.mu.Lock()
 	records, newest, err := p.opener.Open(data)
 	if err == nil {
-		p.heard(from, newest, now)
+		p.packetReceived(from, newest, now)
 	}
 	p.mu.Unlock()
 	switch {
@@ -51,23 +51,23 @@ func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held 
 			p.mu.Unlock()
 		default:
 			if held.n++; held.n == len(held.records) {
-				p.hand(held)
+				p.handleHeld(held)
 			}
 		}
 	}
 }
 
-// deliver hands on what is held, and answers the last probe.
+// deliver handles the records that are held, and answers the last probe.
 func (p *Path) deliver(held *inbox) {
-	p.hand(held)
+	p.handleHeld(held)
 	if held.probed {
 		held.probed = false
 		p.answer(held.probe, held.now)
 	}
 }
 
-// hand hands on the records that are held.
-func (p *Path) hand(held *inbox) {
+// handleHeld handles the records that are held.
+func (p *Path) handleHeld(held *inbox) {
 	records := held.records[:held.n]
 	held.n = 0
 	if len(records) == 0 {
@@ -84,7 +84,7 @@ func (p *Path) hand(held *inbox) {
 	p.o.Datagrams.ReceivedBytes.Add(uint64(payload))
 	p.counters.ReceivedDatagrams.Add(uint64(datagrams))
 	p.mu.Lock()
-	p.state.used = held.now
+	p.state.usedAt = held.now
 	p.mu.Unlock()
 	if err := p.o.Handle(records); err != nil {
 		p.fail(err)

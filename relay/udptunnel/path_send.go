@@ -8,19 +8,19 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// outcome is what has become of records.
+// outcome is what happened to records.
 type outcome int
 
 const (
-	elsewhere outcome = iota // They do not fit, or the path is down: another way is theirs.
-	taken
-	dropped
+	unfit   outcome = iota // They do not fit into a packet, or the path is down: use another transport.
+	taken                  // They are queued.
+	dropped                // The queue is full.
 )
 
 // put queues records that belong together.
 func (p *Path) put(records []wire.Record) outcome {
 	if !p.up.Load() {
-		return elsewhere
+		return unfit
 	}
 	size, payload, datagrams := 0, 0, 0
 	for i := range records {
@@ -31,7 +31,7 @@ func (p *Path) put(records []wire.Record) outcome {
 		}
 	}
 	if size > int(p.budget.Load()) {
-		return elsewhere
+		return unfit
 	}
 	p.queueMu.Lock()
 	done := p.putLocked(records, size)
@@ -47,8 +47,8 @@ func (p *Path) put(records []wire.Record) outcome {
 	return done
 }
 
-// putAll queues datagrams that have nothing to do with each other, as far as they
-// fit, and hands those that do not to other; all of them, if the path has just closed.
+// putAll queues datagrams that are independent of each other. Those that do not fit
+// into a packet go to other; all of them do if the path has just closed.
 func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 	budget := int(p.budget.Load())
 	sent, payload, overflowed := 0, 0, 0
@@ -86,7 +86,7 @@ func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 
 func (p *Path) putLocked(records []wire.Record, size int) outcome {
 	if p.closed {
-		return elsewhere
+		return unfit
 	}
 	var last *packet
 	if n := len(p.queue); n > 0 {
@@ -107,7 +107,7 @@ func (p *Path) putLocked(records []wire.Record, size int) outcome {
 
 func (p *packet) append(r *wire.Record) { p.n = len(wire.AppendRecord(p.data[:p.n], *r)) }
 
-// Flush writes what is queued.
+// Flush sends what is queued.
 func (p *Path) Flush() {
 	p.queueMu.Lock()
 	empty := len(p.queue) == 0
@@ -123,8 +123,8 @@ func (p *Path) Flush() {
 	p.transmit(time.Now(), len(p.list) > 0)
 }
 
-// transmit seals and sends the packets of list, and with them what probes are due.
-// It is called with sendMu held. Used says that there are players' among them.
+// transmit seals and sends the packets of list and the probes that are due. Used says
+// that records of players are among them. It is called with sendMu held.
 func (p *Path) transmit(now time.Time, used bool) {
 	p.mu.Lock()
 	var probes [2]probe
@@ -134,7 +134,7 @@ func (p *Path) transmit(now time.Time, used bool) {
 	if known {
 		for _, probe := range probes {
 			if probe.number != 0 {
-				p.list = append(p.list, newProbe(probe))
+				p.list = append(p.list, probePacket(probe))
 			}
 		}
 	}
@@ -168,12 +168,12 @@ func (p *Path) transmit(now time.Time, used bool) {
 	}
 }
 
-// newProbe makes the packet of a probe.
-func newProbe(of probe) *packet {
+// probePacket makes the packet of a probe.
+func probePacket(of probe) *packet {
 	packet := newPacket()
 	r := wire.Record{Kind: wire.RecordProbe, Flow: of.number}
 	empty := wire.EncodedSize(&r)
-	// The length of the padding takes two bytes, one more than that of none.
+	// The length prefix of the padding takes two bytes; that of no padding takes one.
 	r.Payload = padding[:of.size-seal.Overhead-empty-1]
 	packet.append(&r)
 	return packet
