@@ -10,6 +10,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
@@ -248,18 +249,14 @@ func TestNextEnrollmentToken_NotifiesTunnelServers(t *testing.T) {
 	device := readDevice(t, d, client.ID)
 	connect(t, d, device, startReplica(t, d))
 	for {
-		select {
-		case e := <-events:
-			if e.DeviceID == server.ID {
-				state, err := d.ServerState(t.Context(), server.ID)
-				check(t, err)
-				if len(state.Clients) != 1 || state.Clients[0].TokenVersion != version {
-					t.Errorf("%+v", state.Clients)
-				}
-				return
+		e := await.Receive(t, events, "event of the tunnel server")
+		if e.DeviceID == server.ID {
+			state, err := d.ServerState(t.Context(), server.ID)
+			check(t, err)
+			if len(state.Clients) != 1 || state.Clients[0].TokenVersion != version {
+				t.Errorf("%+v", state.Clients)
 			}
-		case <-time.After(eventLimit):
-			t.Fatal("the tunnel server is not told of the new version")
+			return
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 const day = 24 * time.Hour
@@ -180,13 +181,8 @@ func TestMaintain_RotatesAKeyThroughItsLife(t *testing.T) {
 func wantKeys(t *testing.T, events <-chan db.Event) {
 	t.Helper()
 	for {
-		select {
-		case event := <-events:
-			if event.Keys {
-				return
-			}
-		case <-time.After(eventLimit):
-			t.Fatal("nobody was told of the keys")
+		if await.Receive(t, events, "event of the keys").Keys {
+			return
 		}
 	}
 }

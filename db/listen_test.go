@@ -17,6 +17,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 const eventLimit = 15 * time.Second
@@ -58,13 +59,8 @@ func wantEvents(t *testing.T, events <-chan db.Event, what string, want ...db.De
 
 func wantAll(t *testing.T, events <-chan db.Event) {
 	t.Helper()
-	select {
-	case event := <-events:
-		if !event.All {
-			t.Fatalf("got %+v, want All", event)
-		}
-	case <-time.After(eventLimit):
-		t.Fatal("no event")
+	if event := await.Receive(t, events, "event"); !event.All {
+		t.Fatalf("got %+v, want All", event)
 	}
 }
 
@@ -200,12 +196,7 @@ func TestListen_SlowReaderGetsEachDeviceOnce(t *testing.T) {
 	check(t, err)
 	counts := map[uuid.UUID]int{}
 	for counts[marker.ID] == 0 {
-		select {
-		case event := <-events:
-			counts[event.DeviceID]++
-		case <-time.After(eventLimit):
-			t.Fatal("no event")
-		}
+		counts[await.Receive(t, events, "event").DeviceID]++
 	}
 	// Up to 200 may have come one by one, were the reader fast; a slow one finds a few.
 	if total := counts[client.ID] + counts[server.ID]; total > 20 {

@@ -17,9 +17,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/eclitunnel/eclitunnel/db/postgres"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // hasty is for servers whose data need not survive a power cut.
@@ -94,7 +94,7 @@ func startOrphan(t *testing.T, program, cluster string) (orphan *os.Process, end
 	check(t, cmd.Start())
 	end := make(chan error, 1)
 	go func() { end <- cmd.Wait() }()
-	await(t, "the socket of the orphan", func() bool { return exists(t, filepath.Join(cluster, ".s.PGSQL.5432")) })
+	awaitFile(t, filepath.Join(cluster, ".s.PGSQL.5432"))
 	return cmd.Process, end
 }
 
@@ -232,7 +232,7 @@ func TestStart_InterruptedInitdbLeavesNoHalfDatabase(t *testing.T) {
 		}
 		ended <- err
 	}()
-	await(t, "initdb at work", func() bool { return exists(t, filepath.Join(dir, "cluster.new", "PG_VERSION")) })
+	awaitFile(t, filepath.Join(dir, "cluster.new", "PG_VERSION")) // initdb is at work
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
@@ -370,19 +370,10 @@ func ownerOf(t *testing.T, path string) *syscall.Credential {
 	return &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}
 }
 
-// await is for what tells nobody that it has happened.
-func await(t *testing.T, what string, happened func() bool) {
+// awaitFile waits for a file that another process makes.
+func awaitFile(t *testing.T, path string) {
 	t.Helper()
-	deadline := time.After(limit)
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for !happened() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	await.Within(t, limit, "file "+path, func(context.Context) (bool, error) { return exists(t, path), nil })
 }
 
 func exists(t *testing.T, path string) bool {

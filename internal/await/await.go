@@ -14,7 +14,10 @@ const (
 	// the machine is.
 	Timeout = 10 * time.Second
 
-	pollInterval = 2 * time.Millisecond
+	// A condition is looked at again after a sixteenth of the time waited so far,
+	// within these bounds: looking may take a process or a query.
+	minPollInterval = 2 * time.Millisecond
+	maxPollInterval = 50 * time.Millisecond
 )
 
 // Receive returns the next value of a channel, which closing it ends with the zero
@@ -43,8 +46,7 @@ func Within(t testing.TB, limit time.Duration, what string, met func(context.Con
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	poll := time.NewTicker(pollInterval)
-	defer poll.Stop()
+	started := time.Now()
 	var last error
 	for {
 		ok, err := met(ctx)
@@ -55,7 +57,7 @@ func Within(t testing.TB, limit time.Duration, what string, met func(context.Con
 			last = err
 		}
 		select {
-		case <-poll.C:
+		case <-time.After(min(max(time.Since(started)/16, minPollInterval), maxPollInterval)):
 		case <-ctx.Done():
 			t.Fatalf("no %s after %v (last error: %v)", what, limit, last)
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -54,7 +55,7 @@ func TestCLI_OpensListsAndClosesAPort(t *testing.T) {
 	if listed(opened[0].ID) {
 		t.Error("what was closed is listed")
 	}
-	until(t, patience, "the port is closed", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "refused connection", func(ctx context.Context) (bool, error) {
 		_, err := new(net.Dialer).DialContext(ctx, "tcp", opened[0].PublicAddress)
 		return errors.Is(err, syscall.ECONNREFUSED), nil
 	})

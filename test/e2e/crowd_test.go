@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -62,7 +63,7 @@ func crowds(t *testing.T, w *world, sizes ...int64) {
 			took.Seconds(), float64(2*crowdSize*(size>>20))/took.Seconds())
 		for name, p := range processes {
 			// A warm pool may stay for a while; the players' connections may not.
-			until(t, 2*time.Minute, "the "+name+" has let go of its players", func(context.Context) (bool, error) {
+			await.Within(t, 2*time.Minute, "release of players' sockets by the "+name, func(context.Context) (bool, error) {
 				return openFiles(t, p) <= quiet[name]+20, nil
 			})
 			resident[name] = append(resident[name], residentBytes(t, p))
@@ -156,7 +157,7 @@ func TestCrowd_StalledReaderSlowsNobodyElse(t *testing.T) {
 
 	// Through the same link as the player, through an allocation of its own…
 	join(t, other)
-	until(t, patience, "the stalled reader's game can write no more", func(context.Context) (bool, error) {
+	await.Within(t, patience, "back-pressure on the stalled reader's game", func(context.Context) (bool, error) {
 		return firehose.stalled(), nil
 	})
 	if sent := firehose.sent(); sent > 64<<20 {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -52,7 +53,7 @@ func (p *playing) await(t *testing.T, more uint64) {
 	t.Helper()
 	for i := range p.rounds {
 		want := p.rounds[i].Load() + more
-		until(t, patience, fmt.Sprintf("player %d plays on", i), func(context.Context) (bool, error) {
+		await.Within(t, patience, fmt.Sprintf("more answers to player %d", i), func(context.Context) (bool, error) {
 			return p.rounds[i].Load() >= want, nil
 		})
 	}
@@ -108,18 +109,16 @@ func (w *world) secondServer(t *testing.T) (*cluster.Agent, *cluster.Process) {
 // awaitServer waits until a tunnel server is in a state, and returns it.
 func (w *world) awaitServer(t *testing.T, server *cluster.Agent, d time.Duration, met func(types.TunnelServer) bool) {
 	t.Helper()
-	last := ""
-	err := cluster.Until(within(t, d), "the tunnel server is as wanted", func(ctx context.Context) (bool, error) {
+	await.Within(t, d, "such state of the tunnel server", func(ctx context.Context) (bool, error) {
 		answer, err := w.panel.API.GetDeviceWithResponse(ctx, server.Device.ID)
-		if err != nil || answer.JSON200 == nil {
+		if err != nil {
 			return false, err
 		}
-		last = string(answer.Body)
-		return met(answer.JSON200.Server.MustGet()), nil
+		if answer.JSON200 == nil || !met(answer.JSON200.Server.MustGet()) {
+			return false, fmt.Errorf("it is %s", answer.Body)
+		}
+		return true, nil
 	})
-	if err != nil {
-		t.Fatalf("%v; it is %s", err, last)
-	}
 }
 
 func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
@@ -129,7 +128,7 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	if err := w.serving.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, patience, "the tunnel server is offline", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "end of the tunnel server's control channel", func(ctx context.Context) (bool, error) {
 		answer, err := w.panel.API.GetDeviceWithResponse(ctx, w.server.Device.ID)
 		if err != nil || answer.JSON200 == nil {
 			return false, err
@@ -166,7 +165,7 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 		t.Fatalf("drain: %v %s", err, answer.Body)
 	}
 	var fresh []types.Allocation
-	until(t, patience, "all has moved and listens", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "listening port for every allocation that moves", func(ctx context.Context) (bool, error) {
 		list, err := w.panel.API.ListAllocationsWithResponse(ctx, nil)
 		if err != nil || list.JSON200 == nil {
 			return false, err

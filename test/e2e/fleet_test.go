@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // darken kills the panel and its Postgres.
@@ -23,7 +24,7 @@ func (w *world) darken(t *testing.T) {
 // closed waits until nothing listens on a public address.
 func closed(t *testing.T, d time.Duration, public string) {
 	t.Helper()
-	until(t, d, "the public port is closed", func(ctx context.Context) (bool, error) {
+	await.Within(t, d, "refused connection", func(ctx context.Context) (bool, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", public)
 		if err == nil {
 			conn.Close()
@@ -103,7 +104,7 @@ func TestFleet_RegeneratedTokenEndsATunnelServer(t *testing.T) {
 	if w.serving, err = w.server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, patience, "it misses the panel", func(context.Context) (bool, error) {
+	await.Within(t, patience, "log line about the missing panel", func(context.Context) (bool, error) {
 		return strings.Contains(w.serving.Output(), "not connected"), nil
 	})
 	closed(t, time.Second, public)
@@ -127,7 +128,7 @@ func TestFleet_SwitchedOffStaysOffWithoutThePanel(t *testing.T) {
 	if w.serving, err = w.server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, patience, "it misses the panel", func(context.Context) (bool, error) {
+	await.Within(t, patience, "log line about the missing panel", func(context.Context) (bool, error) {
 		return strings.Contains(w.serving.Output(), "not connected"), nil
 	})
 	closed(t, time.Second, public)

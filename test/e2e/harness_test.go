@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -80,14 +81,6 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// until waits until met says yes and fails the test where it does not.
-func until(t testing.TB, d time.Duration, what string, met func(context.Context) (bool, error)) {
-	t.Helper()
-	if err := cluster.Until(within(t, d), what, met); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // expose allocates a public port for a local one and waits until players can
 // join. It returns the public address, which for tcp+udp is that of both, and
 // takes the allocation back after the test.
@@ -114,18 +107,16 @@ func (w *world) expose(t testing.TB, protocol types.AllocationCreateProtocol, lo
 // awaitListening waits until players can join an allocation.
 func (w *world) awaitListening(t testing.TB, id types.AllocationID, d time.Duration) {
 	t.Helper()
-	last := ""
-	err := cluster.Until(within(t, d), "it is listening", func(ctx context.Context) (bool, error) {
+	await.Within(t, d, fmt.Sprintf("listening port of allocation %d", id), func(ctx context.Context) (bool, error) {
 		answer, err := w.panel.API.GetAllocationWithResponse(ctx, id)
-		if err != nil || answer.JSON200 == nil {
-			return false, nil // the panel may be on its way back
+		if err != nil {
+			return false, err // the panel may be on its way back
 		}
-		last = string(answer.Body)
-		return answer.JSON200.Status == types.AllocationListening, nil
+		if answer.JSON200 == nil || answer.JSON200.Status != types.AllocationListening {
+			return false, fmt.Errorf("it is %s", answer.Body)
+		}
+		return true, nil
 	})
-	if err != nil {
-		t.Fatalf("allocation %d: %v; it is %s", id, err, last)
-	}
 }
 
 func (w *world) withdraw(t testing.TB, made []types.Allocation) {
@@ -175,10 +166,10 @@ func serve(t testing.TB, port int, program string, args ...string) {
 			t.Log(process.LastLines(20))
 		}
 	})
-	until(t, patience, program+" listens", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "connection to "+program, func(ctx context.Context) (bool, error) {
 		select {
 		case <-process.Done():
-			return false, fmt.Errorf("it ended with exit code %d:\n%s", process.ExitCode(), process.Output())
+			t.Fatalf("%s ended with exit code %d:\n%s", program, process.ExitCode(), process.Output())
 		default:
 		}
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", loopback(port))

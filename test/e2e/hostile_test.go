@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // hangers is how many silent and slow connections each port is given.
@@ -93,7 +94,7 @@ func TestHostile_PeersLeaveTheSystemServing(t *testing.T) {
 		conn.Close()
 	}
 	t.Logf("the last silent connection was hung up on after %v", time.Since(started))
-	until(t, time.Minute, "the panel has let go of them", func(context.Context) (bool, error) {
+	await.Within(t, time.Minute, "release of idle connections", func(context.Context) (bool, error) {
 		return openFiles(t, w.panel.Process) <= files+20, nil
 	})
 	grown := residentBytes(t, w.panel.Process) - resident
@@ -178,8 +179,8 @@ func TestHostile_DatagramsLeaveTheSystemServing(t *testing.T) {
 	}
 	defer conn.Close()
 	for _, size := range []int{1, 508, 1472, 9000, 32 << 10, 65507} {
-		until(t, patience, fmt.Sprintf("%d bytes come back whole", size), func(context.Context) (bool, error) {
-			return sameDatagram(conn, noise(size))
+		await.Within(t, patience, fmt.Sprintf("echo of %d bytes", size), func(context.Context) (bool, error) {
+			return sameDatagram(t, conn, noise(size)), nil
 		})
 	}
 	// An empty one and a flood from many ports, and the player plays on.
@@ -194,28 +195,29 @@ func TestHostile_DatagramsLeaveTheSystemServing(t *testing.T) {
 		_, _ = flood.Write(nil)
 		flood.Close()
 	}
-	until(t, patience, "the player plays on", func(context.Context) (bool, error) {
-		return sameDatagram(conn, []byte("still here"))
+	await.Within(t, patience, "echo after the flood", func(context.Context) (bool, error) {
+		return sameDatagram(t, conn, []byte("still here")), nil
 	})
 }
 
 // sameDatagram sends a datagram to an echo and reports whether it came back as
 // it was. One that was lost on the way is no error.
-func sameDatagram(conn net.Conn, sent []byte) (bool, error) {
+func sameDatagram(t *testing.T, conn net.Conn, sent []byte) bool {
+	t.Helper()
 	if _, err := conn.Write(sent); err != nil {
-		return false, err
+		t.Fatal(err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
-		return false, err
+		t.Fatal(err)
 	}
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
-			return false, nil
+			return false
 		}
 		if n == len(sent) { // otherwise an earlier one, late
-			return string(buf[:n]) == string(sent), nil
+			return string(buf[:n]) == string(sent)
 		}
 	}
 }

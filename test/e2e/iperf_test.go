@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // iperfReport is what is read here of iperf3's JSON.
@@ -38,11 +39,13 @@ func TestIperf3_BothProtocolsBothWays(t *testing.T) {
 		args = append([]string{"-c", "127.0.0.1", "-p", public, "-t", "2", "-J"}, args...)
 		// A server serves one at a time, and may hear of the end of the one before a
 		// moment later than that has ended.
-		until(t, patience, "the iperf3 server is free", func(context.Context) (bool, error) {
+		await.Within(t, patience, "idle iperf3 server", func(context.Context) (bool, error) {
 			out := command(t, patience, "iperf3", args...)
 			report = iperfReport{}
-			err := json.Unmarshal([]byte(out), &report)
-			return !strings.Contains(report.Error, "busy"), err
+			if err := json.Unmarshal([]byte(out), &report); err != nil {
+				t.Fatal(err)
+			}
+			return !strings.Contains(report.Error, "busy"), nil
 		})
 		if report.Error != "" {
 			t.Fatal(report.Error)

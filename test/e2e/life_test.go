@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -286,7 +287,7 @@ func TestAllocation_DeletedFreesItsPortAtOnce(t *testing.T) {
 	deleted := time.Now()
 	w.withdraw(t, w.allocations(t, game.port))
 	gone(t, player, deleted, time.Second)
-	until(t, time.Second, "its port is free", func(ctx context.Context) (bool, error) {
+	await.Within(t, time.Second, "free port", func(ctx context.Context) (bool, error) {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+portOf(t, public))
 		if err != nil {
 			return false, nil

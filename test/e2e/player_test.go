@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // echo is a game that sends back what it gets, and half-closes when its player does.
@@ -114,7 +116,7 @@ func plays(ctx context.Context, addr string) error {
 func awaitPlay(t *testing.T, d time.Duration, addr string) time.Duration {
 	t.Helper()
 	started := time.Now()
-	until(t, d, "a player can join", func(ctx context.Context) (bool, error) { return plays(ctx, addr) == nil, nil })
+	await.Within(t, d, "player who can join", func(ctx context.Context) (bool, error) { return plays(ctx, addr) == nil, nil })
 	return time.Since(started)
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // The examples of the published page, to the letter. Only what stands for
@@ -96,7 +98,7 @@ func TestPublishedPage_EveryExampleWorksAsPrinted(t *testing.T) {
 	id := field(t, device.Device, "id")
 
 	var polled json.RawMessage
-	until(t, patience, "the device is told its token", func(context.Context) (bool, error) {
+	await.Within(t, patience, "token for the device", func(context.Context) (bool, error) {
 		polled = example(examplePoll, "<code>", deviceCode)
 		// Asked again within the interval: "slow down".
 		return strings.Contains(string(polled), `"approved"`), nil

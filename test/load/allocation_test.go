@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 // listeningLimit is how long, at the median, an allocation may take from the
@@ -91,7 +92,7 @@ func keep(t *testing.T, address string, devices ...*device) {
 		cancel()
 		<-done
 	})
-	until(t, "the devices are connected", func(context.Context) (bool, error) {
+	await.Within(t, patience, "connection of every device", func(context.Context) (bool, error) {
 		return f.connected.Load() == int64(len(devices)), nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/bench/machine"
 )
 
@@ -71,11 +72,11 @@ func gather(t *testing.T, n int) *crowd {
 func (c *crowd) settle(t *testing.T) {
 	t.Helper()
 	all := int64(len(c.fleet.devices))
-	until(t, "all devices are connected", func(context.Context) (bool, error) {
+	await.Within(t, patience, "connection of every device", func(context.Context) (bool, error) {
 		return c.fleet.connected.Load() == all, nil
 	})
-	until(t, "all ports are open", func(context.Context) (bool, error) {
-		return c.database.ask(`SELECT count(*) FROM allocations a
+	await.Within(t, patience, "port open for every device", func(context.Context) (bool, error) {
+		return c.database.numbers(`SELECT count(*) FROM allocations a
 			JOIN devices d ON d.id = a.device_id JOIN replicas r ON r.id = d.replica_id
 			WHERE a.client_state = 'ready' AND a.server_state = 'ready' AND r.lease_expires_at > now()`)[0] == float64(all-1), nil
 	})
@@ -84,10 +85,10 @@ func (c *crowd) settle(t *testing.T) {
 func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 	n := devices(t)
 	c := gather(t, n)
-	c.database.forget()
+	c.database.resetStatements()
 	started := time.Now()
 	c.settle(t)
-	statements, _ := c.database.asked()
+	statements, _ := c.database.statements()
 	t.Logf("%d devices connected in %v, with %.1f statements each", n, time.Since(started).Round(time.Millisecond), statements/float64(n))
 	c.rest(t, n)
 
@@ -99,7 +100,7 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 		{"restarted", func() error { return c.panel.Stop() }},
 	} {
 		check(t, end.do())
-		c.database.forget()
+		c.database.resetStatements()
 		connects := c.fleet.connects.Load()
 		c.panel.start(t)
 		mark, err := machine.NewMeter([]int{c.panel.PID()}).Mark()
@@ -109,12 +110,12 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 		took := time.Since(started)
 		usage, err := machine.NewMeter([]int{c.panel.PID()}).Since(mark)
 		check(t, err)
-		statements, worked := c.database.asked()
+		statements, worked := c.database.statements()
 		each := statements / float64(n)
 		t.Logf("panel %s: %d devices back and settled %v after it was ready; %.1f statements each, %v of Postgres, %v of the panel; connected %d times; ends: %v",
 			end.how, n, took.Round(time.Millisecond), each, worked.Round(time.Millisecond), usage.CPU.Round(time.Millisecond),
 			c.fleet.connects.Load()-connects, c.fleet)
-		t.Logf("asked most:\n%s", c.database.busiest(16))
+		t.Logf("sent most often:\n%s", c.database.mostFrequent(16))
 		if took > settleLimit {
 			t.Errorf("it took %v to settle, want %v", took, settleLimit)
 		}
@@ -133,7 +134,7 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 // rest measures the panel while nothing happens.
 func (c *crowd) rest(t *testing.T, n int) {
 	t.Helper()
-	c.database.forget()
+	c.database.resetStatements()
 	meter := machine.NewMeter([]int{c.panel.PID()})
 	mark, err := meter.Mark()
 	check(t, err)
@@ -143,7 +144,7 @@ func (c *crowd) rest(t *testing.T, n int) {
 	memory, err := machine.Memory([]int{c.panel.PID()})
 	check(t, err)
 	each := (memory - c.memory) / int64(n)
-	statements, _ := c.database.asked()
+	statements, _ := c.database.statements()
 	t.Logf("at rest: %.1f KiB a device (%d MiB in all), %.1f %% of a CPU (%d CPUs, %.0f %% used by others), %.1f statements a second",
 		float64(each)/1024, memory>>20, 100*usage.CPU.Seconds()/usage.Elapsed.Seconds(),
 		runtime.NumCPU(), 100*usage.Foreign, statements/usage.Elapsed.Seconds())

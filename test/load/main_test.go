@@ -10,7 +10,6 @@
 package load
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -69,16 +68,6 @@ func newDir(t *testing.T) string {
 		}
 	})
 	return dir
-}
-
-// until waits until met says yes and fails the test where it does not.
-func until(t *testing.T, what string, met func(context.Context) (bool, error)) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := cluster.Until(ctx, what, met); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func check(t *testing.T, err error) {

@@ -4,7 +4,6 @@ package load
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -40,7 +40,7 @@ func newReplica(t *testing.T, database *postgres, env ...string) *replica {
 		cmd := exec.Command(filepath.Join(binaries, "eclitunneld"), "serve",
 			"--listen", r.address, "--public-url", r.url, "--no-tunnel-server", "--log-level", "warn")
 		cmd.Env = append(append(os.Environ(),
-			"ECLITUNNEL_DATABASE_URL="+database.url(),
+			"ECLITUNNEL_DATABASE_URL="+database.URL(),
 			"ECLITUNNEL_ADMIN_EMAIL="+cluster.AdminEmail,
 			"ECLITUNNEL_ADMIN_PASSWORD="+adminPassword), env...)
 		return cmd
@@ -52,10 +52,10 @@ func newReplica(t *testing.T, database *postgres, env ...string) *replica {
 func (r *replica) start(t *testing.T) {
 	t.Helper()
 	check(t, r.launch())
-	until(t, "the panel is ready", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "panel that is ready", func(ctx context.Context) (bool, error) {
 		select {
 		case <-r.Done():
-			return false, fmt.Errorf("it ended with exit code %d: %s", r.ExitCode(), r.LastLines(10))
+			t.Fatalf("the panel ended with exit code %d: %s", r.ExitCode(), r.LastLines(10))
 		default:
 		}
 		return ready(ctx, r.url), nil

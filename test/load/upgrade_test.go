@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/cluster"
 )
 
@@ -35,11 +37,11 @@ func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 		replicas[i] = newReplica(t, database, "ECLITUNNEL_SHUTDOWN_GRACE=1s")
 		replicas[i].start(t)
 	}
-	b := startBalancer(t, replicas...)
-	for _, r := range replicas {
-		b.await(t, r)
+	b := startBalancer(t, replicas)
+	for i := range replicas {
+		awaitBalanced(t, b, i)
 	}
-	url := "http://" + b.address
+	url := "http://" + b.Addr()
 	session := logIn(t, url)
 	admin := api(t, url, session)
 	device := startAgent(t, &cluster.Panel{URL: url, Token: session, API: admin})
@@ -63,7 +65,7 @@ func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 		}
 		stopped := time.Since(started)
 		r.start(t)
-		b.await(t, r)
+		awaitBalanced(t, b, i)
 		if err := ctx.Err(); err != nil {
 			break // Whoever failed says why below.
 		}
@@ -86,10 +88,29 @@ func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 	}
 }
 
-// await waits until the balancer sends connections to a panel.
-func (b *balancer) await(t *testing.T, r *replica) {
+// startBalancer puts a load balancer before panels that must say in time that they stop.
+func startBalancer(t *testing.T, replicas []*replica) *cluster.Balancer {
 	t.Helper()
-	until(t, "the balancer sends to the panel", func(context.Context) (bool, error) { return b.sends(r), nil })
+	o := cluster.BalancerOptions{Listen: "127.0.0.1:0"}
+	for _, r := range replicas {
+		o.Replicas = append(o.Replicas, r.address)
+	}
+	b, err := cluster.StartBalancer(t.Context(), o)
+	check(t, err)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// awaitBalanced waits until the balancer sends requests to a replica.
+func awaitBalanced(t *testing.T, b *cluster.Balancer, replica int) {
+	t.Helper()
+	await.Within(t, patience, "request to the replica", func(context.Context) (bool, error) {
+		return slices.Contains(b.Ready(), replica), nil
+	})
 }
 
 // startAgent starts a tunnel server and an agent in processes of their own, and
@@ -125,7 +146,7 @@ func listeningPort(t *testing.T, admin *client.ClientWithResponses, device uuid.
 	if made.JSON201 == nil {
 		t.Fatalf("allocate: %s", made.Body)
 	}
-	until(t, "the port listens", func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, "listening port", func(ctx context.Context) (bool, error) {
 		answer, err := admin.GetAllocationWithResponse(ctx, made.JSON201.ID)
 		return err == nil && answer.JSON200 != nil && answer.JSON200.Status == types.AllocationListening, err
 	})

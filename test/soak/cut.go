@@ -69,7 +69,7 @@ const healthyAfter = 3 * time.Second
 // balancer sends nobody there, and it heals by itself.
 func cutPostgres(ctx context.Context, h *house, r *rand.Rand) error {
 	i := r.IntN(replicas)
-	if err := h.world.cut(h.hosts[i].addr, h.postgres.place.addr); err != nil {
+	if err := h.world.cut(h.hosts[i].addr, h.database.addr); err != nil {
 		return err
 	}
 	var beside sync.WaitGroup
@@ -86,7 +86,7 @@ func cutPostgres(ctx context.Context, h *house, r *rand.Rand) error {
 	})
 	pause(ctx, h.around(r, longCut))
 	at := time.Now()
-	if err := h.world.heal(h.hosts[i].addr, h.postgres.place.addr); err != nil {
+	if err := h.world.heal(h.hosts[i].addr, h.database.addr); err != nil {
 		return err
 	}
 	return h.measure(ctx, "panel | Postgres", recovery{

@@ -143,7 +143,7 @@ func (h *house) anywhere(r *rand.Rand) *binding {
 func killPanel(ctx context.Context, h *house, i int, r *rand.Rand) error {
 	var its []*device
 	for _, d := range h.devices() {
-		if h.balancer.replicaOf(d.id()) == i {
+		if h.balancer.ReplicaOf(d.id()) == i {
 			its = append(its, d)
 		}
 	}
@@ -166,12 +166,12 @@ func killPanel(ctx context.Context, h *house, i int, r *rand.Rand) error {
 // killPostgres kills Postgres and starts it again: the panel answers with an
 // error meanwhile.
 func killPostgres(ctx context.Context, h *house, r *rand.Rand) error {
-	if err := h.postgres.kill(); err != nil {
+	if err := h.postgres.Kill(); err != nil {
 		return err
 	}
 	h.refuses(ctx, r.IntN(replicas), "Postgres killed")
 	pause(ctx, h.around(r, outage))
-	if err := h.postgres.start(ctx); err != nil {
+	if err := h.postgres.Start(ctx); err != nil {
 		return err
 	}
 	return h.measure(ctx, "Postgres killed", recovery{devices: h.devices(), listening: true, change: h.anywhere(r)}, time.Now())
@@ -199,15 +199,15 @@ func (h *house) refuses(ctx context.Context, replica int, name string) {
 
 // failOver has a standby take over after Postgres is killed.
 func failOver(ctx context.Context, h *house, r *rand.Rand) error {
-	if err := h.postgres.follow(ctx); err != nil {
+	if err := h.postgres.Follow(ctx); err != nil {
 		return err
 	}
 	pause(ctx, outage/2) // Changes are acknowledged that only the standby will have.
-	if err := h.postgres.kill(); err != nil {
+	if err := h.postgres.Kill(); err != nil {
 		return err
 	}
 	pause(ctx, h.around(r, outage))
-	if err := h.postgres.takeOver(ctx); err != nil {
+	if err := h.postgres.TakeOver(ctx); err != nil {
 		return err
 	}
 	return h.measure(ctx, "Postgres fails over", recovery{devices: h.devices(), listening: true, change: h.anywhere(r)}, time.Now())
@@ -222,7 +222,7 @@ func blackOut(ctx context.Context, h *house, r *rand.Rand) error {
 			return err
 		}
 	}
-	if err := h.postgres.kill(); err != nil {
+	if err := h.postgres.Kill(); err != nil {
 		return err
 	}
 	pause(ctx, h.around(r, outage))
@@ -233,7 +233,7 @@ func blackOut(ctx context.Context, h *house, r *rand.Rand) error {
 	if err := h.restart(ctx, r, "agent killed in a blackout", agent, h.portsOf(nil, agent)); err != nil {
 		return err
 	}
-	if err := h.postgres.start(ctx); err != nil {
+	if err := h.postgres.Start(ctx); err != nil {
 		return err
 	}
 	for _, p := range h.panels {

@@ -43,10 +43,11 @@ type house struct {
 	dir     string
 	token   string
 
-	postgres *postgres
-	balancer *balancer
+	postgres *cluster.Postgres
+	balancer *cluster.Balancer
 	panels   []*cluster.Panel
 	hosts    []*place // Of the panels.
+	database *place   // Of Postgres.
 	servers  []*device
 	agents   []*device
 	ports    []*port
@@ -98,14 +99,16 @@ func (h *house) open(ctx context.Context) error {
 	if h.world, err = newWorld(ctx, h.options.Apart); err != nil {
 		return err
 	}
-	at, err := h.world.add(ctx, "postgres")
-	if err != nil {
+	if h.database, err = h.world.add(ctx, "postgres"); err != nil {
 		return err
 	}
-	if h.postgres, err = newPostgres(ctx, at, h.dir); err != nil {
+	at := h.database
+	if h.postgres, err = cluster.NewPostgres(ctx, cluster.PostgresOptions{
+		Dir: h.dir, Host: at.addr, Place: at.Place, Settings: []string{"wal_retrieve_retry_interval=100ms"},
+	}); err != nil {
 		return err
 	}
-	if err := h.postgres.start(ctx); err != nil {
+	if err := h.postgres.Start(ctx); err != nil {
 		return err
 	}
 	if err := h.openPanels(ctx); err != nil {
@@ -146,7 +149,7 @@ func (h *house) openPanels(ctx context.Context) error {
 			Bin: h.options.Bin, Dir: filepath.Join(h.dir, at.name), Host: at.addr.String(), Listen: panelPort,
 			PublicURL: url, PortFirst: firstPublic, PortLast: lastPublic,
 			Env: []string{
-				"ECLITUNNEL_DATABASE_URL=" + h.postgres.url(),
+				"ECLITUNNEL_DATABASE_URL=" + h.postgres.URL(),
 				"ECLITUNNEL_METRICS_LISTEN=" + at.on(metricsPort),
 				"ECLITUNNEL_TRUSTED_PROXIES=10.77.0.0/16,127.77.0.0/16",
 			},
@@ -176,14 +179,16 @@ func (h *house) openPanels(ctx context.Context) error {
 		}
 	}
 	var err error
-	if h.balancer, err = newBalancer(ctx, netip.AddrPortFrom(router, panelPort).String(), backends); err != nil {
+	if h.balancer, err = cluster.StartBalancer(ctx, cluster.BalancerOptions{
+		Listen: netip.AddrPortFrom(router, panelPort).String(), Replicas: backends, Retry: true,
+	}); err != nil {
 		return err
 	}
 	if h.api, err = cluster.NewClient(url, h.token); err != nil {
 		return err
 	}
 	return cluster.Until(ctx, "the balancer finds the panels ready", func(context.Context) (bool, error) {
-		return len(h.balancer.candidates()) == replicas, nil
+		return len(h.balancer.Ready()) == replicas, nil
 	})
 }
 
@@ -358,10 +363,10 @@ func (h *house) close() error {
 		}
 	}
 	if h.balancer != nil {
-		errs = append(errs, h.balancer.close())
+		errs = append(errs, h.balancer.Close())
 	}
 	if h.postgres != nil {
-		errs = append(errs, h.postgres.stop())
+		errs = append(errs, h.postgres.Stop())
 	}
 	if h.world != nil {
 		errs = append(errs, h.world.close())

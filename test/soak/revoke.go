@@ -70,7 +70,7 @@ func (v *visit) end() {
 
 // elsewhere is a replica that does not hold the guest's control channel.
 func (h *house) elsewhere(r *rand.Rand) int {
-	return (h.balancer.replicaOf(h.guest.id()) + 1 + r.IntN(replicas-1)) % replicas
+	return (h.balancer.ReplicaOf(h.guest.id()) + 1 + r.IntN(replicas-1)) % replicas
 }
 
 // regenerate replaces the guest's token through one replica while its channel is
