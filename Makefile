@@ -100,11 +100,12 @@ lint: ## Run the linter
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: ## Write gen/ from openapi.yaml, and the tables of docs/settings.md from --help
+generate: ## Write gen/, the tables of docs/settings.md, and the import rules of linter and docs
 	@set -e; for p in $(GENERATED); do \
 		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
 	done
 	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
+	@go test -count=1 ./test/walls -update
 
 .PHONY: verify
 verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the contract has breaking changes or lint errors

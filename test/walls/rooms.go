@@ -1,0 +1,95 @@
+// Package walls holds the import rules of this module in one table, rooms, and
+// the tests that check code, linter and documentation against it:
+//
+//   - go list says what every package imports and what the agent links,
+//   - the depguard rules in .golangci.yml and the tables in docs/architecture.md
+//     are written from the table by `go test ./test/walls -update`.
+//
+// A new package takes one line in rooms, and that command.
+package walls
+
+// A room is a package, or a tree of packages where its path ends in "/...".
+type room struct {
+	// path is that of its directory; "." is the module's root.
+	path string
+	// imports are the packages of this module that it may import: paths with
+	// spaces between them. Test files may import more.
+	imports string
+	// task is what it is for.
+	task string
+}
+
+// rooms are all of them. The first one that holds a package decides.
+var rooms = []room{
+	{".", "", "the contract: every operation and every control-channel message (`openapi.yaml`)"},
+	{"./gen/types", "", "the contract's schemas as Go types, generated"},
+	{"./gen/...", "./gen/types", "the contract's server and client, generated"},
+
+	{"./db/dbtest", "./db/...", "for tests: a migrated database for each test"},
+	{"./db/...", "./db/...", "SQL, transactions, migrations; returns rows and its own errors. `db/postgres` is the embedded Postgres: find, set up, start, recover, stop"},
+
+	{"./internal/await", "", "for tests: wait for a value or a condition"},
+	{"./internal/wstest", "", "for tests: the two ends of a WebSocket"},
+	{"./internal/backoff", "", "the pauses between attempts to connect"},
+	{"./internal/channel", "./internal/backoff", "a channel of messages over a WebSocket: liveness, one writer, the reason of its end"},
+	{"./internal/netaddr", "", "what counts as one address, and as one source of connections"},
+	{"./internal/diagnostics", "", "metrics and profiles on a listener of their own"},
+	{"./internal/controlclient", "./gen/types ./internal/channel ./internal/backoff", "a device's end of its control channel, for tunnel clients and tunnel servers: desired state in, status reports out"},
+	{"./internal/contracttest", ".", "for tests: every response is checked against the contract"},
+
+	{"./relay/wire", "", "the messages between agent and tunnel server: a pure codec"},
+	{"./relay/seal", "", "encrypted packets: keys from TLS, sealing, opening, replay protection; a pure codec"},
+	{"./relay/seal/sealtest", "./relay/seal", "for tests: sealed packets"},
+	{"./relay/udpsock", "", "UDP sockets that read and write many datagrams at a time"},
+	{"./relay/tcpstream", "./relay/wire", "one player's TCP bytes over a data connection; used at both ends"},
+	{"./relay/udptunnel", "./relay/wire ./relay/seal ./relay/udpsock", "datagrams between the ends: over a data connection, in sealed packets, and the choice between the two; used at both ends"},
+	{"./relay/publicport", "./relay/wire ./relay/udpsock ./relay/tcpstream ./relay/udptunnel ./gen/types ./internal/...", "public ports: accepts players, reads datagrams, decides who may enter; knows tunnel clients by an interface of its own"},
+	{"./relay/session", "./relay/wire ./relay/seal ./relay/tcpstream ./relay/udptunnel ./gen/types ./internal/...", "linked tunnel clients: listener, tickets, links, data connections, UDP sessions"},
+	{"./relay/relaytest", "./relay/... ./gen/types ./internal/...", "for tests: a tunnel server"},
+	{"./relay", "./relay/... ./gen/types ./internal/...", "the tunnel server: assembles the packages below it, and orders start and stop"},
+
+	{"./clients/tunnel", "./gen/client ./gen/types", "the typed Go client that others import"},
+	{"./clients/agent/internal/pacing", "", "limits what the agent sends to what its uplink carries"},
+	{"./clients/agent/internal/store", "", "the agent's files: tokens, keys and the last desired state"},
+	{"./clients/agent/internal/target", "./relay/tcpstream ./relay/udpsock ./relay/udptunnel ./relay/wire ./gen/types", "local targets: TCP, UDP, the allow-list, the PROXY header"},
+	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
+	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
+	{"./clients/agent", "./clients/agent/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent as a library"},
+	{"./clients/eclitunnel", "./clients/agent ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent's binary: flags, environment, signals, exit codes"},
+
+	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
+	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, pages; `server/servertest` is a panel for tests"},
+
+	{"./test/...", "./test/... ./clients/... ./gen/client ./gen/types ./internal/...", "end-to-end tests, and the programs that measure and break a fleet; see its README"},
+}
+
+// A wall keeps packages of others, or of the standard library, to a few rooms.
+type wall struct {
+	// pkg is an import path; "/..." at its end stands for everything below it too.
+	pkg string
+	// rooms may import it: paths with spaces between them.
+	rooms string
+	// tests says that test files everywhere may import it.
+	tests bool
+	// why is what the linter says.
+	why string
+}
+
+var walls = []wall{
+	{"database/sql/...", "./db/...", false, "Nothing above db knows SQL; db returns rows and its own errors."},
+	{"github.com/jmoiron/sqlx/...", "./db/...", false, "Nothing above db knows SQL."},
+	{"github.com/lib/pq/...", "./db/...", false, "Nothing above db knows SQL; the agent must not link it."},
+	{"github.com/pressly/goose/...", "./db/...", false, "Migrations belong to db."},
+	{"github.com/lestrrat-go/jwx/...", "./server/internal/auth ./relay/session", true, "Tokens are made and checked in one place, and tickets checked in one place."},
+	{"github.com/getkin/kin-openapi/...", "./server/... ./internal/contracttest", false, "Only the panel validates against the contract; the agent must not link it."},
+	{"github.com/prometheus/...", "./relay ./clients/agent ./server ./internal/diagnostics", true, "Counters are atomics that return plain numbers; one file of each part turns them into metrics."},
+	{"log", "", true, "Logging is log/slog, and the logger is passed in."},
+}
+
+// agent is the binary that people run at home, and notLinked what it must not link.
+const agent = "./clients/eclitunnel"
+
+var notLinked = []string{
+	"./server/...", "./db/...", "./gen/server",
+	"github.com/lib/pq/...", "github.com/jmoiron/sqlx/...", "github.com/getkin/kin-openapi/...",
+}
