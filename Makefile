@@ -53,7 +53,7 @@ build-all: ## Build the agent for Linux, Windows and macOS, and the panel for Li
 demo: ## Run everything on this machine and play a game through it, until Ctrl-C
 	@scripts/setup demo
 	@$(MAKE) --no-print-directory build
-	@go build -o bin/demo ./test/demo
+	@go build -o bin/demo ./test/run/demo
 	@exec bin/demo -bin bin
 
 .PHONY: test
@@ -62,11 +62,11 @@ test: ## Install missing programs and run every test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
 # Packages that measure need the machine to themselves: test-e2e runs them one at a time.
-MEASURING := ./test/e2e ./test/bench ./test/load ./test/soak
+MEASURING := ./test/e2e ./test/load ./test/run/bench ./test/run/soak
 
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|bench|load|soak)$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|load|run/bench|run/soak)$$')
 
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and a short soak
@@ -75,7 +75,7 @@ test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 
 .PHONY: bench
 bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, such as BENCH=--short
 	@scripts/setup demo
-	@go build -o bin/bench ./test/bench
+	@go build -o bin/bench ./test/run/bench
 	@bin/bench -bin bin $(BENCH)
 
 .PHONY: load
@@ -88,7 +88,7 @@ DURATION ?= 2h
 .PHONY: soak
 soak: build ## Inject failures into a whole fleet for DURATION (2h); pass flags in SOAK, such as SOAK='--seed 1'
 	@scripts/setup demo soak
-	@go build -o bin/soak ./test/soak
+	@go build -o bin/soak ./test/run/soak
 	@bin/soak -bin bin -duration $(DURATION) $(SOAK)
 
 .PHONY: fuzz

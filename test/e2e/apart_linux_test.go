@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // The two ends of the cable between a tunnel server's machine and a home.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // sharedFor returns the shared world, and prints its log where the test fails.

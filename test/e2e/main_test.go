@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // patience bounds every wait on something that takes a moment; what must be

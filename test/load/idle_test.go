@@ -11,7 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
-	"github.com/eclitunnel/eclitunnel/test/bench/machine"
+	"github.com/eclitunnel/eclitunnel/test/run/bench/machine"
 )
 
 // What the panel promises.

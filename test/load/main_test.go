@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // postgres is a Postgres server of the test's own that counts its statements.

@@ -21,7 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
-	"github.com/eclitunnel/eclitunnel/test/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // players play throughout the upgrade.

@@ -60,7 +60,9 @@ var rooms = []room{
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
 	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, pages; `server/servertest` is a panel for tests"},
 
-	{"./test/...", "./test/... ./clients/... ./gen/client ./gen/types ./internal/...", "end-to-end tests, and the programs that measure and break a fleet; see its README"},
+	{"./test/lib/...", "./test/lib/... ./gen/client ./gen/types", "what tests and their programs are made of; see `test/README.md`"},
+	{"./test/run/...", "./test/lib/... ./test/run/... ./gen/client ./gen/types", "programs: the demo, the bench, the soak that breaks a fleet"},
+	{"./test/...", "", "tests of the whole: end to end, load, deployment, import rules"},
 }
 
 // A wall keeps packages of others, or of the standard library, to a few rooms.
