@@ -11,7 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/machine"
+	"github.com/eclitunnel/eclitunnel/test/lib/machine"
 )
 
 // What the panel promises.
@@ -103,12 +103,12 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 		c.database.resetStatements()
 		connects := c.fleet.connects.Load()
 		c.panel.start(t)
-		mark, err := machine.NewMeter([]int{c.panel.PID()}).Mark()
+		mark, err := machine.Now([]int{c.panel.PID()})
 		check(t, err)
 		started := time.Now()
 		c.settle(t)
 		took := time.Since(started)
-		usage, err := machine.NewMeter([]int{c.panel.PID()}).Since(mark)
+		usage, err := mark.Since()
 		check(t, err)
 		statements, worked := c.database.statements()
 		each := statements / float64(n)
@@ -135,11 +135,10 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 func (c *crowd) rest(t *testing.T, n int) {
 	t.Helper()
 	c.database.resetStatements()
-	meter := machine.NewMeter([]int{c.panel.PID()})
-	mark, err := meter.Mark()
+	mark, err := machine.Now([]int{c.panel.PID()})
 	check(t, err)
 	time.Sleep(10 * time.Second) // It is time itself that is looked at.
-	usage, err := meter.Since(mark)
+	usage, err := mark.Since()
 	check(t, err)
 	memory, err := machine.Memory([]int{c.panel.PID()})
 	check(t, err)

@@ -49,6 +49,15 @@ func (p *Place) Close() error {
 // Apart says whether the machine is another than this process's.
 func (p *Place) Apart() bool { return p.space != nil }
 
+// Enter is what comes before a command line of a shell to run it in the place,
+// while this process runs; "" here.
+func (p *Place) Enter() string {
+	if p.space == nil {
+		return ""
+	}
+	return fmt.Sprintf("nsenter --net=/proc/%d/fd/%d", os.Getpid(), p.space.Fd())
+}
+
 // Cable lays a cable from here, where its end is a device of that name with the
 // address near, to the place, whose end is PlaceDevice with the address far. Both
 // are in one network of 256 addresses, and the place reaches everything else

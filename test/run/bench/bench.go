@@ -18,11 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/machine"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/measure"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/report"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/role"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/subject"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
 // Where the home uplink is made.
@@ -35,52 +31,77 @@ const (
 // options are what to measure. Their meanings are those of the flags of the same
 // names; they are JSON because a role takes them.
 type options struct {
+	settings
 	Rounds             int
-	Duration           time.Duration
 	Bin, Game, Uplink  string
-	Idle               int
-	Flows              []int
 	Foreign            float64
-	Brief              bool
 	Subjects, Measures []string
 	Procs              []int
-	FRP, Chisel        string
-	Peers              []subject.Peer
+	Peers              []peer
 	// Networks are what the measures take that are taken in this process.
-	Networks []measure.Network
+	Networks []network
+}
+
+// The roles that the bench plays in processes of their own.
+const (
+	gameRole    = "game"
+	hopRole     = "hop"
+	awakeRole   = "awake"
+	networkRole = "network"
+)
+
+// roles is a function: a role may start others.
+func roles() map[string]role.Role {
+	return map[string]role.Role{
+		gameRole: role.Of(playGame), hopRole: role.Of(startHop), awakeRole: role.Of(playAwake), networkRole: role.Of(playNetwork),
+	}
 }
 
 // benchmark measures everything and returns what it found, which may be worth
 // having where it returns an error as well.
-func benchmark(ctx context.Context, o options, progress io.Writer) (report.Report, error) {
-	o.Networks = []measure.Network{measure.Anywhere}
+func benchmark(ctx context.Context, o options, progress io.Writer) (report, error) {
+	o.Networks = []network{anywhere}
 	if o.Uplink == uplinkHere {
-		o.Networks = append(o.Networks, measure.HomeUplink, measure.LossyLink)
+		o.Networks = append(o.Networks, homeUplink, lossyLink)
 	}
 	b := bench{options: o, progress: progress, awake: stayAwake}
 	started := time.Now()
 	r, err := b.measureHere(ctx)
-	for _, network := range []measure.Network{measure.HomeUplink, measure.LossyLink} {
-		if err == nil && o.Uplink == uplinkOwn {
-			err = b.measureOver(ctx, network, &r)
+	for _, n := range []network{homeUplink, lossyLink} {
+		if err == nil && o.Uplink == uplinkOwn && len(b.measures(n)) > 0 {
+			err = b.measureElsewhere(ctx, n, &r)
 		}
 	}
 	r.Started, r.Seconds = started, time.Since(started).Seconds()
-	return r, errors.Join(err, describeHost(&r.Host))
+	return r, errors.Join(err, r.Host.describe())
 }
 
-// measureOver measures what takes a network that is not here.
-func (b *bench) measureOver(ctx context.Context, network measure.Network, r *report.Report) error {
-	if len(b.measures(network)) == 0 {
-		return nil
-	}
+// measureElsewhere measures what takes a network, in a network namespace of its
+// own. The game cannot be reached from the other end of a cable but through a tunnel.
+func (b *bench) measureElsewhere(ctx context.Context, n network, r *report) error {
 	if err := cluster.CanPlace(); err != nil {
-		fmt.Fprintf(b.progress, "what takes a %s is not measured: %v\n", network, err)
+		fmt.Fprintf(b.progress, "what takes a %s is not measured: %v\n", n, err)
 		return nil
 	}
-	there, err := measureElsewhere(ctx, b.options, network)
-	r.Merge(there)
-	return err
+	o := b.options
+	o.Networks, o.Game = []network{n}, "127.0.0.1:0"
+	if n == lossyLink {
+		o.Subjects = slices.DeleteFunc(slices.Clone(o.Subjects), func(name string) bool { return name == direct })
+	}
+	var there report
+	process, err := role.Start(ctx, networkRole, o, &there, true)
+	if err != nil {
+		return err
+	}
+	r.merge(there)
+	return process.Stop()
+}
+
+// playNetwork is the bench in a network namespace that has nothing but lo.
+func playNetwork(ctx context.Context, o options) (report, func() error, error) {
+	b := bench{options: o, progress: os.Stderr, awake: stayAwake}
+	r, err := b.measureHere(ctx)
+	return r, func() error { return nil }, err
 }
 
 // bench measures subjects in turn.
@@ -89,75 +110,66 @@ type bench struct {
 	progress io.Writer
 	awake    func(context.Context) (func() error, error)
 	noting   sync.Mutex // Of the report and progress.
-	uplink   *machine.Uplink
-	cable    *machine.Cable
+	link     uplink
+	cable    *cable
 }
 
 // measures are those that are wanted and take one of these networks.
-func (b *bench) measures(networks ...measure.Network) []measure.Measure {
-	var wanted []measure.Measure
-	for _, m := range measure.All {
-		if slices.Contains(b.Measures, m.Name) && slices.Contains(networks, m.Network) {
-			wanted = append(wanted, m)
-		}
-	}
-	return wanted
+func (b *bench) measures(networks ...network) []measure {
+	return slices.DeleteFunc(slices.Clone(measures), func(m measure) bool {
+		return !slices.Contains(b.Measures, m.name) || !slices.Contains(networks, m.network)
+	})
 }
 
 // measureHere starts all subjects in this network namespace, measures and stops them.
-func (b *bench) measureHere(ctx context.Context) (r report.Report, err error) {
-	r = report.Report{Rounds: b.Rounds}
-	measures := b.measures(b.Networks...)
-	if len(measures) == 0 {
+func (b *bench) measureHere(ctx context.Context) (r report, err error) {
+	r = report{Rounds: b.Rounds}
+	wanted := b.measures(b.Networks...)
+	if len(wanted) == 0 {
 		return r, nil
 	}
-	if slices.Contains(b.Networks, measure.HomeUplink) {
-		if b.uplink, err = machine.NewUplink(ctx); err != nil {
+	if slices.Contains(b.Networks, homeUplink) {
+		if b.link, r.Host.UplinkCongestion, err = newUplink(ctx); err != nil {
 			return r, err
 		}
-		r.Host.UplinkCongestion = b.uplink.Congestion
-		defer func() { err = errors.Join(err, b.uplink.Close()) }()
+		defer func() { err = errors.Join(err, b.link.close()) }()
 	}
-	b.cable = machine.LoopbackCable()
-	if slices.Contains(b.Networks, measure.LossyLink) && b.Uplink != uplinkHere {
-		if b.cable, err = machine.NewCable(ctx); err != nil {
+	b.cable = loopbackCable()
+	if slices.Contains(b.Networks, lossyLink) && b.Uplink != uplinkHere {
+		if b.cable, err = newCable(ctx); err != nil {
 			return r, err
 		}
-		defer func() { err = errors.Join(err, b.cable.Close()) }()
+		defer func() { err = errors.Join(err, b.cable.close()) }()
 	}
-	f := new(field)
-	defer func() { err = errors.Join(err, f.close()) }()
-	if err := f.start(ctx, b.options, b.cable); err != nil {
+	f, err := startField(ctx, b.options, b.cable)
+	if err != nil {
 		return r, err
 	}
-	err = b.rounds(ctx, measures, f.subjects, &r)
+	defer func() { err = errors.Join(err, f.close()) }()
+	err = b.rounds(ctx, wanted, f.subjects, &r)
 	return r, err
 }
 
 // rounds measures every subject by every measure, again and again. Subjects
 // follow each other in the innermost loop, so that what is compared was measured
 // close together, and each round begins with another.
-func (b *bench) rounds(ctx context.Context, measures []measure.Measure, subjects []subject.Subject, r *report.Report) error {
+func (b *bench) rounds(ctx context.Context, wanted []measure, subjects []subject, r *report) error {
 	for _, s := range subjects {
-		r.Subjects = append(r.Subjects, s.Name)
+		r.Subjects = append(r.Subjects, s.name)
 	}
 	for round := 1; round <= b.Rounds; round++ {
-		for _, m := range measures {
-			if m.Once && round > 1 {
+		for _, m := range wanted {
+			if m.once && round > 1 {
 				continue
 			}
-			var order []subject.Subject
-			for i := range subjects {
-				if s := subjects[(i+round-1)%len(subjects)]; m.Applies(s) {
-					order = append(order, s)
-				}
-			}
 			at := new(errgroup.Group)
-			if !m.Together {
+			if !m.together {
 				at.SetLimit(1)
 			}
-			for _, s := range order {
-				at.Go(func() error { return b.take(ctx, m, s, round, r) })
+			for i := range subjects {
+				if s := subjects[(i+round-1)%len(subjects)]; m.applies(s) {
+					at.Go(func() error { return b.take(ctx, m, s, round, r) })
+				}
 			}
 			if err := at.Wait(); err != nil {
 				return err
@@ -171,7 +183,7 @@ const (
 	// attempts is how often a sample is taken again because the machine was busy.
 	attempts = 4
 	// latencyStrictness is by how much less others may use the CPUs while latencies
-	// are taken: who is in the way for a hundredth of the time makes the 99th of a
+	// are taken: a process in the way for a hundredth of the time makes the 99th of a
 	// hundred round trips.
 	latencyStrictness = 5
 	// sampleLimit is how long any sample may take.
@@ -179,24 +191,24 @@ const (
 )
 
 // take takes one sample, again where something else used the machine.
-func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, round int, r *report.Report) error {
+func (b *bench) take(ctx context.Context, m measure, s subject, round int, r *report) error {
 	tolerated := b.Foreign
-	if m.Latency {
+	if m.latency {
 		tolerated /= latencyStrictness
 	}
-	settings := measure.Settings{Duration: b.Duration, Idle: b.Idle, Flows: b.Flows, Brief: b.Brief, Awake: b.awake, Uplink: b.uplink, Cable: b.cable}
 	for range attempts {
 		limited, cancel := context.WithTimeout(ctx, sampleLimit)
-		values, foreign, err := m.Take(limited, s, settings)
+		t := &sample{settings: b.settings, subject: s, link: b.link, cable: b.cable, awake: b.awake, values: make(map[string]float64)}
+		err := m.run(limited, t)
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil && foreign > tolerated {
-			err = fmt.Errorf("%w: other processes used %.1f %% of the CPUs", measure.ErrUnfit, 100*foreign)
+		if err == nil && t.foreign > tolerated {
+			err = fmt.Errorf("%w: other processes used %.1f %% of the CPUs", errUnfit, 100*t.foreign)
 		}
-		if again := b.note(report.Failure{Measure: m.Name, Subject: s.Name, Round: round}, values, err, r); !again {
-			return nil // after a failure, what else there is to measure is worth having
+		if again := b.note(failure{Measure: m.name, Subject: s.name, Round: round}, t.values, err, r); !again {
+			return nil // After a failure, what else there is to measure is worth having.
 		}
 	}
 	return nil
@@ -204,25 +216,24 @@ func (b *bench) take(ctx context.Context, m measure.Measure, s subject.Subject, 
 
 // note adds a sample to the report, or why there is none, and reports whether it
 // should be taken again.
-func (b *bench) note(f report.Failure, values measure.Values, err error, r *report.Report) (again bool) {
+func (b *bench) note(f failure, values map[string]float64, err error, r *report) (again bool) {
 	b.noting.Lock()
 	defer b.noting.Unlock()
 	line := progressLine(f.Round, b.Rounds, f.Measure, f.Subject)
-	switch {
-	case errors.Is(err, measure.ErrUnfit):
-		f.Reason = err.Error()
-	case err != nil:
-		f.Reason, f.Fatal = err.Error(), true
-	default:
-		for id, value := range values {
-			r.Add(id, f.Subject, value)
-		}
-		fmt.Fprintln(b.progress, line+describe(values))
-		return false
+	if err != nil {
+		f.Reason, f.Fatal = err.Error(), !errors.Is(err, errUnfit)
+		r.Failures = append(r.Failures, f)
+		fmt.Fprintln(b.progress, line+"left out: "+f.Reason)
+		return !f.Fatal
 	}
-	r.Failures = append(r.Failures, f)
-	fmt.Fprintln(b.progress, line+"left out: "+f.Reason)
-	return !f.Fatal
+	var parts []string
+	for id, value := range values {
+		r.add(id, f.Subject, value)
+		parts = append(parts, fmt.Sprintf("%s %.4g", id, value))
+	}
+	slices.Sort(parts)
+	fmt.Fprintln(b.progress, line+strings.Join(parts, ", "))
+	return false
 }
 
 // progressLine is how the line of a sample begins.
@@ -230,44 +241,14 @@ func progressLine(round, rounds int, measure, subject string) string {
 	return fmt.Sprintf("%d/%d  %-14s  %-11s  ", round, rounds, measure, subject)
 }
 
-func describe(values measure.Values) string {
-	var parts []string
-	for id, value := range values {
-		parts = append(parts, fmt.Sprintf("%s %.4g", id, value))
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, ", ")
-}
-
-// The roles that the bench plays in processes of their own.
-const (
-	gameRole    = "game"
-	awakeRole   = "awake"
-	networkRole = "network"
-)
-
-var roles map[string]role.Role
-
-// A role may start others, which a literal of the map could not.
-func init() {
-	roles = map[string]role.Role{
-		gameRole:        playGame,
-		subject.HopRole: playHop,
-		awakeRole:       playAwake,
-		networkRole:     playNetwork,
-	}
-}
-
-// describeHost notes what the machine is.
-func describeHost(h *report.Host) error {
+// describe notes what the machine is.
+func (h *host) describe() error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return err
 	}
 	congestion, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	h.CPUs = runtime.NumCPU()
-	h.Kernel = unix.ByteSliceToString(name.Release[:])
-	h.Go = runtime.Version()
-	h.Congestion = strings.TrimSpace(string(congestion))
+	h.CPUs, h.Go = runtime.NumCPU(), runtime.Version()
+	h.Kernel, h.Congestion = unix.ByteSliceToString(name.Release[:]), strings.TrimSpace(string(congestion))
 	return err
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -19,82 +18,62 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/hop"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/measure"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/report"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/role"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/subject"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/target"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
 func TestMain(m *testing.M) {
-	// What a run starts as processes of their own is this binary.
-	if len(os.Args) == 3 {
-		if r, ok := roles[os.Args[1]]; ok {
-			role.ExitOn("bench", role.Play(r, os.Args[2]))
-			return
-		}
+	// What a run starts as processes of their own is this binary, and so is the
+	// game that a peer leads to.
+	role.Main("bench", roles())
+	if addr := os.Getenv(standIn); addr != "" {
+		role.Exit("stand-in", playStandIn(addr))
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// inProcess is what a run starts as processes of their own, in this one.
-func inProcess(t *testing.T) []subject.Subject {
+func check(t *testing.T, err error) {
 	t.Helper()
-	game, err := target.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := game.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	addr := game.Addr()
-	direct, err := subject.NewDirect(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	through := hop.Endpoints{Splice: addr, Copy: addr, UDP: addr}
-	inner := startHop(t, hop.Options{Next: through})
-	outer := startHop(t, hop.Options{Next: inner})
-	innerTLS := startHop(t, hop.Options{Next: through, AcceptTLS: true})
-	outerTLS := startHop(t, hop.Options{Next: innerTLS, DialTLS: true})
-	self := []int{os.Getpid()}
-	return []subject.Subject{
-		direct,
-		{Name: subject.Hop2, TCP: outer.Splice, UDP: outer.UDP, PIDs: self},
-		{Name: subject.HopCopy, TCP: outer.Copy, PIDs: self, StreamsOnly: true},
-		{Name: subject.HopTLS, TCP: outerTLS.Splice, PIDs: self},
 	}
 }
 
-func startHop(t *testing.T, o hop.Options) hop.Endpoints {
+// ends has something end with the test.
+func ends(t *testing.T, end func() error) { t.Cleanup(func() { check(t, end()) }) }
+
+// inProcess is what a run starts as processes of their own, in this one.
+func inProcess(t *testing.T) []subject {
 	t.Helper()
-	// Cleanups run when the test's own context is over.
-	h, err := hop.Listen(context.WithoutCancel(t.Context()), o)
-	if err != nil {
-		t.Fatal(err)
+	addr, stop, err := playGame(t.Context(), "127.0.0.1:0")
+	check(t, err)
+	ends(t, stop)
+	start := func(o hopOptions) endpoints {
+		at, stop, err := startHop(t.Context(), o)
+		check(t, err)
+		ends(t, stop)
+		return at
 	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h.Endpoints()
+	game := endpoints{Splice: addr, Copy: addr, UDP: addr}
+	outer := start(hopOptions{Next: start(hopOptions{Next: game})})
+	outerTLS := start(hopOptions{Next: start(hopOptions{Next: game, AcceptTLS: true}), DialTLS: true})
+	self := []int{os.Getpid()}
+	return []subject{
+		{name: direct, tcp: addr, udp: addr},
+		{name: hop2, tcp: outer.Splice, udp: outer.UDP, pids: self},
+		{name: hopCopy, tcp: outer.Copy, pids: self, streamsOnly: true},
+		{name: hopTLS, tcp: outerTLS.Splice, pids: self},
+	}
 }
 
 func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	var o options
-	if err := o.choose(nil); err != nil {
-		t.Fatal(err)
-	}
+	check(t, o.choose(nil))
 	o.Rounds, o.Duration, o.Brief, o.Idle, o.Flows, o.Foreign = 1, 40*time.Millisecond, true, 20, []int{50}, anyShare
 	subjects := inProcess(t)
 	var progress bytes.Buffer
 	b := bench{options: o, progress: &progress}
-	var r report.Report
-	if err := b.rounds(t.Context(), b.measures(measure.Anywhere), subjects, &r); err != nil {
+	var r report
+	if err := b.rounds(t.Context(), b.measures(anywhere), subjects, &r); err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
 	}
 	for _, f := range r.Failures {
@@ -103,17 +82,17 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 		}
 		t.Errorf("%s of %s: %s", f.Measure, f.Subject, f.Reason)
 	}
-	for _, m := range b.measures(measure.Anywhere) {
+	for _, m := range b.measures(anywhere) {
 		for _, s := range subjects {
-			taken := strings.Contains(progress.String(), progressLine(1, 1, m.Name, s.Name))
-			if taken != m.Applies(s) {
-				t.Errorf("%s of %s: taken %v", m.Name, s.Name, taken)
+			taken := strings.Contains(progress.String(), progressLine(1, 1, m.name, s.name))
+			if taken != m.applies(s) {
+				t.Errorf("%s of %s: taken %v", m.name, s.name, taken)
 			}
 		}
 	}
-	hasValue(t, r, report.UDPFlows(50), subject.Hop2, 50)
-	hasValue(t, r, report.HalfClose, subject.HopTLS, 1)
-	hasValue(t, r, report.Stalled, subject.Hop2, 0)
+	hasValue(t, r, "udp-flows-50", hop2, 50)
+	hasValue(t, r, "half-close", hopTLS, 1)
+	hasValue(t, r, "stalled-reader", hop2, 0)
 }
 
 // TestBench_MeasuresOverNetworksOfItsOwn takes root. It measures the plain
@@ -129,30 +108,26 @@ func TestBench_MeasuresOverNetworksOfItsOwn(t *testing.T) {
 		t.Skipf("no network can be made: %v", err)
 	}
 	o := options{Bin: os.Getenv("ECLITUNNEL_BIN"), Uplink: uplinkOwn, Procs: []int{1}}
-	subjects := []string{subject.Direct, subject.Hop2}
+	subjects := []string{direct, hop2}
 	if o.Bin != "" {
-		subjects = append(subjects, subject.OursProcs(1))
+		subjects = append(subjects, oursProcs+"1")
 	}
-	if err := o.choose(append([]string{"loss", "uplink"}, subjects...)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, o.choose(append([]string{"loss", "uplink"}, subjects...)))
 	o.Rounds, o.Duration, o.Brief, o.Foreign = 1, 700*time.Millisecond, true, anyShare
 	r, err := benchmark(t.Context(), o, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	for _, f := range r.Failures {
 		if f.Fatal {
 			t.Errorf("%s of %s: %s", f.Measure, f.Subject, f.Reason)
 		}
 	}
 	for _, name := range subjects {
-		for _, id := range []report.MetricID{report.UplinkTCPP99, report.UplinkUDPP50, report.UplinkRate} {
+		for _, id := range []string{"uplink-tcp-p99", "uplink-udp-p50", "uplink-rate"} {
 			if value(t, r, id, name) <= 0 {
 				t.Errorf("%s of %s is nothing", id, name)
 			}
 		}
-		if name != subject.Direct { // Its game is out of reach from the other end of the cable.
+		if name != direct { // Its game is out of reach from the other end of the cable.
 			checkLoss(t, r, name)
 		}
 	}
@@ -171,45 +146,37 @@ func TestRun_ShortFormMeasuresOursAndPrintsIt(t *testing.T) {
 		"--short", "--bin", bin, "--uplink", "off", "--json", file,
 		"--only", "hop2,ours,ours-plain,download,joins,udp-rtt,half-close",
 	}, &table, t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r report.Report
-	if err := json.Unmarshal(data, &r); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{subject.Hop2, subject.Ours, subject.OursPlain} {
-		if value(t, r, report.Download, name) <= 0 || value(t, r, report.Joins, name) <= 0 {
+	check(t, err)
+	var r report
+	check(t, json.Unmarshal(data, &r))
+	for _, name := range []string{hop2, ours, oursPlain} {
+		if value(t, r, "download", name) <= 0 || value(t, r, "joins", name) <= 0 {
 			t.Errorf("%s moves nothing", name)
 		}
-		hasValue(t, r, report.HalfClose, name, 1)
+		hasValue(t, r, "half-close", name, 1)
 	}
-	if value(t, r, report.UDPIdleP50, subject.Ours) <= 0 {
+	if value(t, r, "udp-rtt-p50", ours) <= 0 {
 		t.Error("no datagram comes back")
 	}
 	var again bytes.Buffer
-	if err := run(t.Context(), []string{"--from", file}, &again, t.Output()); err != nil {
-		t.Fatal(err)
-	}
+	check(t, run(t.Context(), []string{"--from", file}, &again, t.Output()))
 	if again.String() != table.String() || !strings.Contains(table.String(), "half-close passed on") {
 		t.Errorf("printed first\n%s\nand then\n%s", &table, &again)
 	}
 }
 
 // checkLoss checks what can be said of how a subject stands packets that get lost.
-func checkLoss(t *testing.T, r report.Report, name string) {
+func checkLoss(t *testing.T, r report, name string) {
 	t.Helper()
-	for _, percent := range report.Losses {
-		m := report.Loss(percent)
-		p50, p99, answered := value(t, r, m.P50, name), value(t, r, m.P99, name), value(t, r, m.Answered, name)
+	for _, percent := range losses {
+		at := func(what string) float64 { return value(t, r, lossMetric(percent, what), name) }
+		p50, p99, answered := at("p50"), at("p99"), at("answered")
 		if p50 <= 0 || p99 < p50 || answered < 50 || answered > 100 {
 			t.Errorf("%s at %d %% lost: p50 %v µs, p99 %v µs, %v %% answered", name, percent, p50, p99, answered)
 		}
-		if percent > 0 && value(t, r, m.Ratio, name) <= 0 {
+		if percent > 0 && at("ratio") <= 0 {
 			t.Errorf("%s at %d %% lost is not compared", name, percent)
 		}
 		// By chance it happens once in ten million times.
@@ -219,14 +186,14 @@ func checkLoss(t *testing.T, r report.Report, name string) {
 	}
 }
 
-func hasValue(t *testing.T, r report.Report, id report.MetricID, subject string, want float64) {
+func hasValue(t *testing.T, r report, id, subject string, want float64) {
 	t.Helper()
 	if got := value(t, r, id, subject); got != want {
 		t.Errorf("%s of %s is %v, want %v", id, subject, got, want)
 	}
 }
 
-func value(t *testing.T, r report.Report, id report.MetricID, subject string) float64 {
+func value(t *testing.T, r report, id, subject string) float64 {
 	t.Helper()
 	for _, result := range r.Results {
 		if result.Metric == id && result.Subject == subject {
@@ -240,12 +207,9 @@ func value(t *testing.T, r report.Report, id report.MetricID, subject string) fl
 func TestParse_ChoosesSubjectsAndMeasuresByName(t *testing.T) {
 	var usage bytes.Buffer
 	f, err := parse([]string{
-		"--only", "frp,chisel,hop2,rtt,joins", "--chisel", "bin/chisel",
-		"--peer", "name=frp,tcp=127.0.0.1:1,target=127.0.0.1:2,pids=3",
+		"--only", "frp,chisel,hop2,rtt,joins", "--peer", "chisel=peers/chisel", "--peer", "frp=peers/frp",
 	}, &usage)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if got := strings.Join(f.Subjects, " "); got != "frp chisel hop2" {
 		t.Errorf("subjects: %s", got)
 	}
@@ -261,8 +225,9 @@ func TestParse_RefusesWhatMakesNoRun(t *testing.T) {
 		{"--duration", "1ms"},
 		{"--uplink", "there"},
 		{"--flows", "many"},
-		{"--peer", "name=frp"},
-		{"--frp", "bin", "--peer", "name=frp,tcp=127.0.0.1:1,target=127.0.0.1:2,pids=3"},
+		{"--peer", "frp"},
+		{"--peer", "=peers/frp"},
+		{"--peer", "frp=a", "--peer", "frp=b"},
 		{"hop2"},
 	} {
 		if _, err := parse(args, new(bytes.Buffer)); err == nil {
@@ -281,13 +246,9 @@ const wrongAt = 100_000
 func startLossy(t *testing.T, game string) lossy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	var done sync.WaitGroup
 	t.Cleanup(func() {
 		listener.Close()
@@ -344,16 +305,15 @@ func carryWrongly(done *sync.WaitGroup, player net.Conn, game string) {
 }
 
 func TestBench_FailsATunnelThatChangesWhatItCarries(t *testing.T) {
-	game := inProcess(t)[0].TCP
-	wrong := startLossy(t, game)
-	s := subject.Subject{Name: "wrong", TCP: wrong.tcp, UDP: wrong.udp, PIDs: []int{os.Getpid()}}
-	settings := measure.Settings{Duration: 40 * time.Millisecond, Idle: 1, Flows: []int{1}}
-	for _, m := range measure.All {
-		if !slices.Contains([]string{"download", "download8", "udp-rtt", "udp-load", "udp-flows", "udp-offered"}, m.Name) {
+	wrong := startLossy(t, inProcess(t)[0].tcp)
+	s := subject{name: "wrong", tcp: wrong.tcp, udp: wrong.udp, pids: []int{os.Getpid()}}
+	for _, m := range measures {
+		if !slices.Contains([]string{"download", "download8", "udp-rtt", "udp-load", "udp-flows", "udp-offered"}, m.name) {
 			continue
 		}
-		if values, _, err := m.Take(t.Context(), s, settings); err == nil {
-			t.Errorf("%s found nothing wrong: %v", m.Name, values)
+		taken := &sample{settings: settings{Duration: 40 * time.Millisecond, Idle: 1, Flows: []int{1}}, subject: s, values: map[string]float64{}}
+		if err := m.run(t.Context(), taken); err == nil {
+			t.Errorf("%s found nothing wrong: %v", m.name, taken.values)
 		}
 	}
 }

@@ -1,9 +1,8 @@
 //go:build linux
 
-// Bench measures reverse tunnels from the player's side: ours, others, whose
-// binaries are given to it, and two plain proxies in a row, which are the limit of
-// what any can reach. What it measures, and how to read it, is described in
-// docs/benchmarks.md; --help lists its flags.
+// Bench measures reverse tunnels from the player's side: ours, others, and two plain
+// proxies in a row, which are the limit of what any can reach. What it measures, and
+// how to read it, is described in docs/benchmarks.md; --help lists its flags.
 package main
 
 import (
@@ -21,22 +20,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/run/bench/measure"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/report"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/role"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/subject"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
 func main() {
-	if len(os.Args) == 3 {
-		if r, ok := roles[os.Args[1]]; ok {
-			role.ExitOn("bench", role.Play(r, os.Args[2]))
-			return
-		}
-	}
+	role.Main("bench", roles())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	role.ExitOn("bench", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	role.Exit("bench", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // flags are the command line.
@@ -63,7 +54,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		// An error at the end is no reason to lose what was measured before it.
 		err = errors.Join(err, f.write(r, out))
 	}
-	if slices.ContainsFunc(r.Failures, func(f report.Failure) bool { return f.Fatal }) {
+	if slices.ContainsFunc(r.Failures, func(f failure) bool { return f.Fatal }) {
 		err = errors.Join(err, errors.New("not everything could be measured"))
 	}
 	return err
@@ -75,14 +66,14 @@ func (f flags) reprint(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var r report.Report
+	var r report
 	if err := json.Unmarshal(data, &r); err != nil {
 		return fmt.Errorf("read %s: %w", f.from, err)
 	}
 	return f.write(r, out)
 }
 
-func (f flags) write(r report.Report, out io.Writer) error {
+func (f flags) write(r report, out io.Writer) error {
 	if f.jsonFile != "" {
 		data, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
@@ -93,13 +84,13 @@ func (f flags) write(r report.Report, out io.Writer) error {
 		}
 	}
 	if f.markdown {
-		return r.WriteMarkdown(out)
+		return r.writeMarkdown(out)
 	}
-	return r.WriteTable(out)
+	return r.writeTable(out)
 }
 
 func parse(args []string, usage io.Writer) (flags, error) {
-	f := flags{options: options{Flows: []int{300, 5000}}}
+	f := flags{options: options{settings: settings{Flows: []int{300, 5000}}}}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(usage)
 	set.IntVar(&f.Rounds, "rounds", 3, "how often everything is measured")
@@ -126,10 +117,8 @@ func parse(args []string, usage io.Writer) (flags, error) {
 		f.Procs, err = numbers(text)
 		return err
 	})
-	set.StringVar(&f.FRP, "frp", "", "measure frp too: `directory` of frps and frpc, which the bench starts")
-	set.StringVar(&f.Chisel, "chisel", "", "measure chisel too: the `program`, which the bench starts")
-	set.Func("peer", "a tunnel that is running already, `name=frp,tcp=HOST:PORT,udp=HOST:PORT,target=HOST:PORT,pids=1,2,uplink=PORT`; may be given several times", func(text string) error {
-		p, err := subject.ParsePeer(text)
+	set.Func("peer", "another tunnel to measure: `NAME=PATH`, its name and a program that starts it, as those in test/run/bench/peers; may be given several times", func(text string) error {
+		p, err := parsePeer(text)
 		f.Peers = append(f.Peers, p)
 		return err
 	})
@@ -171,15 +160,9 @@ func numbers(text string) ([]int, error) {
 // choose sorts the names of --only into subjects and measures. Of a kind of which
 // none is named, all are wanted.
 func (o *options) choose(names []string) error {
-	subjects := []string{subject.Direct, subject.Hop2, subject.HopTLS, subject.Ours, subject.OursPlain}
+	subjects := []string{direct, hop2, hopTLS, ours, oursPlain}
 	for _, n := range o.Procs {
-		subjects = append(subjects, subject.OursProcs(n))
-	}
-	if o.FRP != "" {
-		subjects = append(subjects, subject.FRP)
-	}
-	if o.Chisel != "" {
-		subjects = append(subjects, subject.Chisel)
+		subjects = append(subjects, fmt.Sprint(oursProcs, n))
 	}
 	for _, p := range o.Peers {
 		if slices.Contains(subjects, p.Name) {
@@ -193,9 +176,9 @@ func (o *options) choose(names []string) error {
 			continue
 		}
 		before := len(o.Measures)
-		for _, m := range measure.All {
-			if m.Name == name || strings.HasPrefix(m.Name, name+"-") {
-				o.Measures = append(o.Measures, m.Name)
+		for _, m := range measures {
+			if m.name == name || strings.HasPrefix(m.name, name+"-") {
+				o.Measures = append(o.Measures, m.name)
 			}
 		}
 		if len(o.Measures) == before {
@@ -206,8 +189,8 @@ func (o *options) choose(names []string) error {
 		o.Subjects = subjects
 	}
 	if o.Measures == nil {
-		for _, m := range measure.All {
-			o.Measures = append(o.Measures, m.Name)
+		for _, m := range measures {
+			o.Measures = append(o.Measures, m.name)
 		}
 	}
 	return nil

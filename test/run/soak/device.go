@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/target"
+	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 // device is a tunnel server or an agent with its game, on its machine.
@@ -21,7 +21,7 @@ type device struct {
 	*cluster.Agent
 	place   *place
 	process *cluster.Process
-	game    *target.Server // nil on a tunnel server.
+	game    *traffic.Game // nil on a tunnel server.
 	channel channelWatch
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/target"
+	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 const (
@@ -58,7 +58,7 @@ type house struct {
 
 	stop    context.CancelFunc // Ends the players.
 	playing sync.WaitGroup
-	counts  traffic
+	counts  tally
 	guest   *device // Who is revoked; nil before the first time.
 	results []result
 
@@ -238,7 +238,7 @@ func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKin
 	if kind == types.DeviceKindServer {
 		d.Env = append(d.Env, "ECLITUNNEL_RELAY_LISTEN="+at.on(relayPort), "ECLITUNNEL_BIND_HOST="+at.addr.String())
 	} else if err := at.Do(func() (err error) {
-		d.game, err = target.Listen(ctx, netip.AddrPortFrom(netip.MustParseAddr(at.inside()), gamePort).String())
+		d.game, err = traffic.Listen(ctx, netip.AddrPortFrom(netip.MustParseAddr(at.inside()), gamePort).String())
 		return err
 	}); err != nil {
 		return nil, err

@@ -13,7 +13,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,20 +24,17 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/role"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
-// houseRole is the soak itself, in a network namespace that has nothing but lo.
-const houseRole = "house"
+// fleetRole is the soak itself, in a network namespace that has nothing but lo.
+const fleetRole = "fleet"
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == houseRole {
-		role.ExitOn("soak", role.Play(playHouse, os.Args[2]))
-		return
-	}
+	role.Main("soak", roles)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	role.ExitOn("soak", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	role.Exit("soak", run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
@@ -72,20 +68,16 @@ func everywhere(ctx context.Context, o options, progress io.Writer) (report, err
 		return soak(ctx, o, progress), nil
 	}
 	var r report
-	process, err := role.Start(ctx, houseRole, o, &r, true)
+	process, err := role.Start(ctx, fleetRole, o, &r, true)
 	if err != nil {
 		return report{}, err
 	}
 	return r, process.Stop()
 }
 
-func playHouse(ctx context.Context, encoded []byte, ready func(any) error) error {
-	var o options
-	if err := json.Unmarshal(encoded, &o); err != nil {
-		return err
-	}
-	return ready(soak(ctx, o, os.Stderr))
-}
+var roles = map[string]role.Role{fleetRole: role.Of(func(ctx context.Context, o options) (report, func() error, error) {
+	return soak(ctx, o, os.Stderr), func() error { return nil }, nil
+})}
 
 func parse(args []string, usage io.Writer) (options, error) {
 	o := options{}

@@ -11,8 +11,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/pattern"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/player"
+	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 const (
@@ -33,8 +32,8 @@ const (
 	lateCut = 15 * time.Second
 )
 
-// traffic counts what players did.
-type traffic struct {
+// tally counts what players did.
+type tally struct {
 	visits, messages, datagrams, lost, cuts atomic.Int64
 	longest                                 atomic.Int64 // Silence in ns that somebody unaffected heard.
 }
@@ -45,7 +44,7 @@ type traffic struct {
 type port struct {
 	types.Allocation
 	agent, server *device
-	counts        *traffic
+	counts        *tally
 	breach        func(format string, args ...any)
 
 	mu      sync.Mutex
@@ -148,12 +147,12 @@ func (p *port) stayOn(ctx context.Context) {
 		began := time.Now()
 		var err error
 		if p.Protocol == types.ProtocolTCP {
-			err = player.Stay(ctx, p.PublicAddress, pace, p.hear)
+			err = traffic.Stay(ctx, p.PublicAddress, pace, p.hear)
 		} else {
-			err = player.StayDatagrams(ctx, p.PublicAddress, pace, p.hear, p.lose)
+			err = traffic.StayDatagrams(ctx, p.PublicAddress, pace, p.hear, p.lose)
 		}
 		if err == nil || ctx.Err() != nil {
-			if errors.Is(err, pattern.ErrWrong) {
+			if errors.Is(err, traffic.ErrWrong) {
 				p.breach("%v: %v", p, err)
 			}
 			return
@@ -181,7 +180,7 @@ func (p *port) lost(began time.Time, err error) {
 	p.left = time.Now()
 	excused := p.excused || began.Before(p.healed) && time.Since(p.healed) < lateCut
 	p.mu.Unlock()
-	if excused && !errors.Is(err, pattern.ErrWrong) {
+	if excused && !errors.Is(err, traffic.ErrWrong) {
 		p.counts.cuts.Add(1)
 		return
 	}
@@ -209,7 +208,7 @@ func (p *port) comeAndGo(ctx context.Context) {
 			continue
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, pattern.ErrWrong), !excused && !p.isExcused():
+		case errors.Is(err, traffic.ErrWrong), !excused && !p.isExcused():
 			p.breach("%v: a player cannot play: %v", p, err)
 		}
 		pause(ctx, retryPause)
@@ -221,9 +220,9 @@ func (p *port) try(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if p.Protocol == types.ProtocolTCP {
-		return player.Visit(ctx, p.PublicAddress, visitEchoes)
+		return traffic.Visit(ctx, p.PublicAddress, visitEchoes)
 	}
-	return player.VisitDatagrams(ctx, p.PublicAddress, retryPause*2)
+	return traffic.VisitDatagrams(ctx, p.PublicAddress, retryPause*2)
 }
 
 // supervise notices that the one who stays hears nothing.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/player"
+	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 // revocation is how long what is revoked may live on, anywhere.
@@ -138,7 +138,7 @@ func remove(ctx context.Context, h *house, r *rand.Rand) error {
 	h.revoked(ctx, "device deleted", v, at, "delete")
 	for _, p := range v.ports {
 		if p.Protocol == types.ProtocolTCP {
-			if err := player.Visit(ctx, p.PublicAddress, 1); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := traffic.Visit(ctx, p.PublicAddress, 1); !errors.Is(err, syscall.ECONNREFUSED) {
 				h.breach("%v is not closed: %v", p, err)
 			}
 		}

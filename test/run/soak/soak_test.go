@@ -14,15 +14,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
-	"github.com/eclitunnel/eclitunnel/test/run/bench/role"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
 func TestMain(m *testing.M) {
 	// The soak runs in a process of its own, which is this binary.
-	if len(os.Args) == 3 && os.Args[1] == houseRole {
-		role.ExitOn("soak", role.Play(playHouse, os.Args[2]))
-		return
-	}
+	role.Main("soak", roles)
 	goleak.VerifyTestMain(m)
 }
 
