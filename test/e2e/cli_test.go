@@ -64,7 +64,7 @@ func TestCLI_OpensListsAndClosesAPort(t *testing.T) {
 // Scripts tell these apart by their exit codes, which --help lists.
 func TestCLI_ExitCodesTellFailuresApart(t *testing.T) {
 	w := sharedFor(t)
-	stranger := cluster.NewAgent(binaries, t.TempDir(), "stranger", nil)
+	unenrolled := cluster.NewAgent(binaries, t.TempDir(), "unenrolled", nil)
 	for name, c := range map[string]struct {
 		agent *cluster.Agent
 		args  []string
@@ -72,8 +72,8 @@ func TestCLI_ExitCodesTellFailuresApart(t *testing.T) {
 	}{
 		"no such command":   {w.agent, []string{"dance"}, 2},
 		"no such protocol":  {w.agent, []string{"open", "sctp", "1"}, 2},
-		"panel unreachable": {stranger, []string{"enroll", "--panel", "http://" + loopback(freePort(t))}, 3},
-		"not enrolled":      {stranger, []string{"list"}, 6},
+		"panel unreachable": {unenrolled, []string{"enroll", "--panel", "http://" + loopback(freePort(t))}, 3},
+		"not enrolled":      {unenrolled, []string{"list"}, 6},
 		"enrolled already":  {w.agent, []string{"enroll", "--panel", w.panel.URL}, 9},
 		"no such port":      {w.agent, []string{"close", "port:1"}, 11},
 	} {

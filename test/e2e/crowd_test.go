@@ -77,14 +77,14 @@ func crowds(t *testing.T, w *world, sizes ...int64) {
 	}
 	for name, p := range processes {
 		if n := goroutines(t, p); n > 150 {
-			t.Errorf("the %s has %d goroutines with nobody playing", name, n)
+			t.Errorf("the %s has %d goroutines without players", name, n)
 		} else {
 			t.Logf("%s: %d goroutines", name, n)
 		}
 	}
 }
 
-// crowd plays with everybody at once.
+// crowd has all players play at once.
 func crowd(t *testing.T, addr string, size int64) {
 	t.Helper()
 	ctx := within(t, 4*time.Minute)
@@ -147,7 +147,7 @@ func goroutines(t *testing.T, p *cluster.Process) int {
 }
 
 // A player who stops reading fills what lies between, and no more; the game's
-// writes stop, and everybody else plays on.
+// writes stop, and all others play on.
 func TestCrowd_StalledReaderSlowsNobodyElse(t *testing.T) {
 	w, game, firehose := sharedFor(t), startEcho(t), startFirehose(t)
 	public := w.expose(t, types.CreateTCP, game.port, nil)
@@ -168,10 +168,10 @@ func TestCrowd_StalledReaderSlowsNobodyElse(t *testing.T) {
 	if err := stalled.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	// The echo stops reading once nobody takes what it sends back, and so this comes to a halt.
+	// The echo stops reading once its answers are not read, and so this write blocks.
 	buffered, err := stalled.Write(make([]byte, 256<<20))
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("wrote %d bytes to a game that nobody reads from: %v", buffered, err)
+		t.Fatalf("wrote %d bytes to a game whose answers are not read: %v", buffered, err)
 	}
 
 	after := roundTrips(t, player)

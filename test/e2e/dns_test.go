@@ -14,7 +14,7 @@ func TestDNS_OverUDPAndTCPOnOnePort(t *testing.T) {
 	args := []string{
 		"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=",
 		"--listen-address=127.0.0.1", "--bind-interfaces", "--port=" + strconv.Itoa(port),
-		"--user=", "--group=", // as whoever runs the test: it needs no privilege to drop
+		"--user=", "--group=", // as the user who runs the test: there is no privilege to drop
 		"--address=/game.example/203.0.113.7", "--edns-packet-max=4096",
 	}
 	for i := range 5 {

@@ -17,7 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
-// playing is players who play on and on, each with a stream of its own of which
+// playing is players who keep playing, each with a stream of its own of which
 // every byte is checked.
 type playing struct {
 	rounds [4]atomic.Uint64
@@ -194,12 +194,12 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	if err := ask(flow, 2, patience); err != nil {
 		t.Errorf("a flow is lost with the move: %v", err)
 	}
-	stranger, err := net.Dial("udp", publicUDP)
+	latecomer, err := net.Dial("udp", publicUDP)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
-	if err := ask(stranger, 3, time.Second); err == nil {
+	defer latecomer.Close()
+	if err := ask(latecomer, 3, time.Second); err == nil {
 		t.Error("a new flow is served at the old place")
 	}
 	w.awaitServer(t, w.server, patience, func(s types.TunnelServer) bool {

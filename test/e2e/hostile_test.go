@@ -58,7 +58,7 @@ func TestHostile_PeersLeaveTheSystemServing(t *testing.T) {
 		for port, addr := range ports {
 			peers.Go(func() {
 				if err := throw(t.Context(), addr, sent); err != nil {
-					t.Errorf("%s: the %s port takes nobody: %v", name, port, err)
+					t.Errorf("%s: the %s port refuses connections: %v", name, port, err)
 				}
 			})
 			peers.Go(func() { throwTLS(t.Context(), addr, sent) })
@@ -102,7 +102,7 @@ func TestHostile_PeersLeaveTheSystemServing(t *testing.T) {
 	if grown > 128<<20 {
 		t.Error("hostile peers cost the panel memory")
 	}
-	w.stillServes(t, player, public, "everybody left")
+	w.stillServes(t, player, public, "all connections ended")
 }
 
 // embeddedServer returns where the panel's own tunnel server takes agents.
@@ -121,11 +121,11 @@ func (w *world) embeddedServer(t *testing.T) string {
 	return ""
 }
 
-// manners is how long a peer that threw something stays to see what happens.
-const manners = time.Second
+// misbehaviorTimeout is how long a peer that threw something stays to see what happens.
+const misbehaviorTimeout = time.Second
 
-// throw sends what no well-behaved peer would, and hangs up. Only that nobody
-// takes it is an error.
+// throw sends what no well-behaved peer would, and closes the connection. Only a
+// connection that is refused is an error.
 func throw(ctx context.Context, addr, sent string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -137,23 +137,23 @@ func throw(ctx context.Context, addr, sent string) error {
 
 // throwTLS does the same under TLS, where the port speaks it.
 func throwTLS(ctx context.Context, addr, sent string) {
-	ctx, cancel := context.WithTimeout(ctx, manners)
+	ctx, cancel := context.WithTimeout(ctx, misbehaviorTimeout)
 	defer cancel()
-	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // garbage is for whoever it is
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // the server's identity does not matter for garbage
 	if conn, err := dialer.DialContext(ctx, "tcp", addr); err == nil {
 		misbehave(conn, sent)
 	}
 }
 
-// misbehave ignores every error: the other end is within its rights to hang up.
+// misbehave ignores every error: the other end may close the connection.
 func misbehave(conn net.Conn, sent string) {
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(manners))
+	_ = conn.SetDeadline(time.Now().Add(misbehaviorTimeout))
 	_, _ = io.WriteString(conn, sent)
 	_, _ = conn.Read(make([]byte, 512))
 }
 
-// stillServes checks that whoever plays plays on, others can join, and the
+// stillServes checks that a player plays on, others can join, and the
 // panel answers.
 func (w *world) stillServes(t *testing.T, player net.Conn, public, after string) {
 	t.Helper()
@@ -161,7 +161,7 @@ func (w *world) stillServes(t *testing.T, player net.Conn, public, after string)
 		t.Fatalf("after %s the player was cut off: %v", after, err)
 	}
 	if err := plays(within(t, 5*time.Second), public); err != nil {
-		t.Fatalf("after %s nobody can join: %v", after, err)
+		t.Fatalf("after %s no player can join: %v", after, err)
 	}
 	ready, err := w.panel.API.GetReadinessWithResponse(within(t, 5*time.Second))
 	if err != nil || ready.StatusCode() != http.StatusOK {

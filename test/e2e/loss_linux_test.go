@@ -94,7 +94,7 @@ func TestLoss_NoDatagramWaitsBehindALostOne(t *testing.T) {
 	// The same with no UDP between the two machines, to see what it is for.
 	a.home.rules("meta l4proto udp drop")
 	askPacket(t, player, "over TCP")
-	a.play(t) // Until nobody tries any more.
+	a.play(t) // Until all players have finished.
 	a.home.rules("meta l4proto udp drop", "numgen random mod 1000 < 30 drop")
 	p99, _ := a.play(t)
 	t.Logf("3 %% lost each way, without UDP: p99 %v, %.2f of that without loss", p99, float64(p99)/float64(clean))

@@ -1,5 +1,5 @@
 // Package e2e runs the built binaries, a panel with its embedded Postgres and an
-// agent, against programs that nobody here wrote: nginx, curl, wrk, an SSH
+// agent, against programs of others: nginx, curl, wrk, an SSH
 // server, iperf3, a DNS server and dig.
 //
 // ECLITUNNEL_BIN names a directory of binaries to test; without it they are

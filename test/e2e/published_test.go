@@ -194,7 +194,7 @@ func TestPublishedPage_ErrorsHaveOneShape(t *testing.T) {
 	}
 }
 
-// RFC 8628 section 3.5: a device that polls too fast is told so, and when to come back.
+// RFC 8628 section 3.5: a device that polls too fast gets slow_down and Retry-After.
 func TestPublishedPage_PollingTooFastIsToldToSlowDown(t *testing.T) {
 	w := sharedFor(t)
 	start := strings.NewReplacer("https://your-panel.example.com", w.panel.URL, "<token>", w.panel.Token).Replace(exampleStart)

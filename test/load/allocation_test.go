@@ -36,7 +36,7 @@ func TestAllocation_ListensSoonOnATunnelServerOfAnotherReplica(t *testing.T) {
 	keep(t, replicas[2].address, server)
 	keep(t, replicas[1].address, agent)
 
-	var told, listening []time.Duration
+	var received, listening []time.Duration
 	for range rounds {
 		started := time.Now()
 		made, err := asked.CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
@@ -59,19 +59,19 @@ func TestAllocation_ListensSoonOnATunnelServerOfAnotherReplica(t *testing.T) {
 			}
 		}
 		listening = append(listening, time.Since(started))
-		told = append(told, server.told(id).Sub(started))
+		received = append(received, server.received(id).Sub(started))
 	}
-	slices.Sort(told)
+	slices.Sort(received)
 	slices.Sort(listening)
-	t.Logf("from the request until the tunnel server was told: median %v, worst %v; until the API says that it listens: median %v, worst %v",
-		told[rounds/2], told[rounds-1], listening[rounds/2], listening[rounds-1])
+	t.Logf("from the request until the tunnel server received it: median %v, worst %v; until the API reports it listening: median %v, worst %v",
+		received[rounds/2], received[rounds-1], listening[rounds/2], listening[rounds-1])
 	if median := listening[rounds/2]; median > listeningLimit {
 		t.Errorf("the median is %v, want %v", median, listeningLimit)
 	}
 }
 
-// told is when a device heard of an allocation.
-func (d *device) told(id int64) time.Time {
+// received is when a device received an allocation.
+func (d *device) received(id int64) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.listening[id]

@@ -31,15 +31,15 @@ const (
 	backoffMax   = 4 * time.Second
 )
 
-// device speaks for an enrolled device on its control channel, and does nothing
-// of what it is told but to say that it is done.
+// device holds the control channel of an enrolled device, and does nothing
+// but report that everything it is asked for is done.
 type device struct {
 	id    uuid.UUID
 	token string
 	relay *types.RelayEndpoint // nil for a tunnel client.
 
 	mu        sync.Mutex
-	listening map[int64]time.Time // Allocations it has been told of, and when.
+	listening map[int64]time.Time // When it received each allocation.
 }
 
 // fleet is devices that are kept connected to one address.
@@ -50,7 +50,7 @@ type fleet struct {
 	connected atomic.Int64 // Those that have a snapshot.
 	connects  atomic.Int64 // Snapshots ever.
 	failures  sync.Map     // Why connecting failed, or channels ended: a string to an *atomic.Int64.
-	dead      atomic.Int64 // Those that were told to stop for good.
+	dead      atomic.Int64 // Those that were closed for good.
 }
 
 // run keeps the devices connected until ctx ends, and returns once they are not.
@@ -62,7 +62,7 @@ func (f *fleet) run(ctx context.Context) {
 	group.Wait()
 }
 
-// keep comes back as an agent does: with full jitter.
+// keep reconnects as an agent does: with full jitter.
 func (f *fleet) keep(ctx context.Context, d *device) {
 	failures := 0
 	for ctx.Err() == nil {
@@ -133,7 +133,7 @@ func (f *fleet) String() string {
 	return strings.Join(list, ", ")
 }
 
-// serve speaks one control channel. It reports whether it was served.
+// serve runs one control channel. It reports whether it was served.
 func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 	dialer := websocket.Dialer{HandshakeTimeout: 15 * time.Second, ReadBufferSize: 1024, WriteBufferSize: 1024}
 	ws, resp, err := dialer.DialContext(ctx, "ws://"+f.address+"/api/tunnel/ws", http.Header{"Authorization": {"Bearer " + d.token}})
@@ -179,15 +179,15 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 			f.connected.Add(1)
 			f.connects.Add(1)
 		}
-		if err := d.obey(ws, data); err != nil {
+		if err := d.report(ws, data); err != nil {
 			f.connected.Add(-1)
 			return served, err
 		}
 	}
 }
 
-// obey reports what a message asks for as done.
-func (d *device) obey(ws *websocket.Conn, data []byte) error {
+// report reports what a message asks for as done.
+func (d *device) report(ws *websocket.Conn, data []byte) error {
 	var message struct {
 		Revision    int64
 		Allocations []struct{ ID int64 }

@@ -14,7 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/lib/machine"
 )
 
-// What the panel promises.
+// The limits that the panel keeps.
 const (
 	settleLimit = time.Minute // After a restart, with all devices there were.
 	// memoryLimit and statementLimit are of one device: resident memory while it
@@ -127,7 +127,7 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 		t.Errorf("unexpected: %v", wrong)
 	}
 	if dead := c.fleet.dead.Load(); dead > 0 {
-		t.Errorf("%d devices were told to stop", dead)
+		t.Errorf("%d devices were closed for good", dead)
 	}
 }
 

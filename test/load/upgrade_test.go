@@ -28,8 +28,8 @@ import (
 const players = 20
 
 // TestUpgrade_LosesNoRequestAndNoPlayer replaces three replicas one by one, while
-// players play over a stand-alone tunnel server and somebody makes and deletes
-// allocations without a pause.
+// players play over a stand-alone tunnel server and allocations are made and deleted
+// without a pause.
 func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 	database := startPostgres(t)
 	replicas := make([]*replica, 3)
@@ -67,7 +67,7 @@ func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 		r.start(t)
 		awaitBalanced(t, b, i)
 		if err := ctx.Err(); err != nil {
-			break // Whoever failed says why below.
+			break // The error is reported below.
 		}
 		t.Logf("replica %d: stopped after %v, replaced after %v; %d requests meanwhile", i,
 			stopped.Round(time.Millisecond), time.Since(started).Round(time.Millisecond), requests.Load()-before)
@@ -78,7 +78,7 @@ func TestUpgrade_LosesNoRequestAndNoPlayer(t *testing.T) {
 	}
 	t.Logf("%d players had %d answers, and %d requests succeeded", players, rounds.Load(), requests.Load())
 	if rounds.Load() < players || requests.Load() < 10 {
-		t.Error("hardly anybody played, or asked for anything")
+		t.Error("there were hardly any players or requests")
 	}
 	ctx, stop = context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()

@@ -13,8 +13,8 @@ import (
 )
 
 // otherNames are names that a log might call an id by, and the one it has
-// everywhere. Whoever looks for a device in the logs of panel, tunnel servers and
-// agents asks for one name.
+// everywhere, so that one search finds a device in the logs of panel, tunnel servers
+// and agents.
 var otherNames = map[string]string{
 	"device": "deviceId", "client": "deviceId", "clientId": "deviceId",
 	"allocation": "allocationId",

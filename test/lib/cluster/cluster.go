@@ -42,8 +42,8 @@ func Until(ctx context.Context, what string, met func(context.Context) (bool, er
 }
 
 // NewDir makes a directory for a panel and its agents. The embedded Postgres
-// runs as an unprivileged user where the panel runs as root, so anybody may
-// pass through it; what is secret inside has its own mode.
+// runs as an unprivileged user where the panel runs as root, so every user may
+// enter it; secret files inside have their own modes.
 func NewDir() (string, error) {
 	dir, err := os.MkdirTemp("", "eclitunnel-")
 	if err != nil {

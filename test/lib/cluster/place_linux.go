@@ -25,7 +25,7 @@ type Place struct {
 const PlaceDevice = "eth0"
 
 // NewPlace makes a machine with nothing but its loopback, which is up. It lives
-// until it is closed and nobody is in it.
+// until it is closed and no process is in it.
 func NewPlace(ctx context.Context) (*Place, error) {
 	space, err := newNamespace()
 	if err != nil {
@@ -102,7 +102,7 @@ func (p *Place) Start(name string, cmd *exec.Cmd, log io.Writer) (process *Proce
 }
 
 // newNamespace makes a network namespace that lives as long as the file is open
-// or somebody is in it.
+// or a process is in it.
 func newNamespace() (*os.File, error) {
 	type result struct {
 		file *os.File

@@ -39,7 +39,7 @@ type PostgresOptions struct {
 	Settings []string
 }
 
-// Postgres is a Postgres server that anybody who reaches it may use, and its
+// Postgres is a Postgres server without authentication, and its
 // standby while there is one. Both run on one machine: a standby takes over the
 // address.
 type Postgres struct {

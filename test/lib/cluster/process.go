@@ -29,7 +29,7 @@ type Process struct {
 type Starter func(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error)
 
 // StartProcess starts a program in its own process group, so that a Ctrl-C
-// meant for the caller reaches it only when the caller says so.
+// meant for the caller does not reach it.
 // What it prints is kept, and copied to copyTo unless that is nil.
 func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error) {
 	p := &Process{name: name, cmd: cmd, log: &tail{copyTo: copyTo}, done: make(chan struct{})}
@@ -42,7 +42,7 @@ func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error
 	go func() {
 		defer close(p.done)
 		defer running.Delete(p)
-		//nolint:errcheck // ProcessState tells how it ended, to whoever asks
+		//nolint:errcheck // ProcessState keeps how it ended
 		cmd.Wait()
 	}()
 	return p, nil
@@ -54,7 +54,7 @@ var running sync.Map
 // EndAll asks every process that was started and runs to end, and does not wait.
 func EndAll() {
 	running.Range(func(p, _ any) bool {
-		_ = p.(*Process).Signal(syscall.SIGTERM) // One that cannot be asked cannot be helped.
+		_ = p.(*Process).Signal(syscall.SIGTERM) // A process that cannot be signalled is left.
 		return true
 	})
 }

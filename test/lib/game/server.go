@@ -18,7 +18,7 @@ import (
 // Server answers pings over TCP and UDP on one port.
 //
 // It believes a PROXY protocol header, version 1 or 2, wherever one comes
-// first, so it must listen only where nobody but the tunnel's agent reaches it.
+// first, so it must listen only where only the tunnel's agent reaches it.
 type Server struct {
 	motd    string
 	guid    uint64

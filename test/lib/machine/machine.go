@@ -51,8 +51,8 @@ func Now(pids []int) (Mark, error) {
 			processes[p.PID] = stat
 		}
 	}
-	// Interrupts are left out: those of the bench's own packets cannot be told from
-	// others.
+	// Interrupts are left out: those of the bench's own packets cannot be distinguished
+	// from others.
 	cpu := total.CPUTotal
 	m := Mark{pids: pids, at: time.Now(), busy: cpu.User + cpu.Nice + cpu.System + cpu.Steal}
 	for _, pid := range pids {

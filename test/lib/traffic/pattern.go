@@ -40,7 +40,7 @@ var table = func() []byte {
 }()
 
 // slice is the n bytes of a stream from position on, n being cut to maxSlice.
-// They are shared: nobody may write to them.
+// They are shared: callers must not modify them.
 func slice(position uint64, n int) []byte {
 	start := int(position % period)
 	return table[start : start+min(n, maxSlice)]

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// staySize is the size in bytes of what somebody who stays sends at a time.
+	// staySize is the size in bytes of each message of a player who stays.
 	staySize = 512
 	// stayRemembered is how many datagrams are sent before one that has not come
 	// back is lost.
@@ -63,7 +63,7 @@ func VisitDatagrams(ctx context.Context, addr string, pause time.Duration) error
 		case ctx.Err() != nil:
 			return fmt.Errorf("flow: no datagram came back: %w", ctx.Err())
 		case refused(err):
-			// Said at once, and again at once.
+			// The error comes at once, and again at once.
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():

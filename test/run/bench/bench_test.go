@@ -78,7 +78,7 @@ func TestBench_MeasuresEverythingAndVerifiesIt(t *testing.T) {
 	}
 	for _, f := range r.Failures {
 		if !f.Fatal {
-			continue // a busy machine says nothing about the bench
+			continue // A busy machine proves nothing about the bench.
 		}
 		t.Errorf("%s of %s: %s", f.Measure, f.Subject, f.Reason)
 	}
@@ -133,7 +133,7 @@ func TestBench_MeasuresOverNetworksOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestRun_ShortFormMeasuresOursAndPrintsIt is the program as somebody runs it, with
+// TestRun_ShortFormMeasuresOursAndPrintsIt is the whole program, with
 // the binaries that have been built.
 func TestRun_ShortFormMeasuresOursAndPrintsIt(t *testing.T) {
 	bin := os.Getenv("ECLITUNNEL_BIN")

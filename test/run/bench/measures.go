@@ -88,7 +88,7 @@ type sample struct {
 }
 
 // errUnfit means that the machine was too busy to do to the tunnel what the
-// measure says. It says nothing about the tunnel.
+// measure says. The sample is no result.
 var errUnfit = errors.New("the machine is too busy")
 
 // measured runs what is measured and returns what it cost.

@@ -36,10 +36,10 @@ const (
 )
 
 // uplink is a slow link from a home to the rest of the world, within a network
-// namespace that nobody else uses. What passes it arrives on loopback like
+// namespace of its own. What passes it arrives on loopback like
 // everything else and is sent on a detour there, to an intermediate functional
 // block (ifb) with the queue. The sender's kernel has let go of a packet by
-// then, so it neither sees the queue nor spares it (TCP small queues do, where
+// then, so it neither sees the queue nor keeps it short (TCP small queues do, where
 // the queue is the sender's own): the queue is a modem's.
 type uplink struct{}
 
@@ -68,7 +68,7 @@ func newUplink(ctx context.Context) (u uplink, congestion string, err error) {
 
 // lossBased makes a congestion control that knows losses alone the default, as
 // nearly every home's is, whatever this machine's is. Cubic may be used in a
-// namespace only where the machine allows it to everybody.
+// namespace only where the machine allows it to all users.
 func lossBased() (string, error) {
 	const setting = "/proc/sys/net/ipv4/tcp_congestion_control"
 	if os.WriteFile(setting, []byte("cubic"), 0) == nil {
@@ -121,8 +121,8 @@ var (
 )
 
 // cable is the link between the two ends of a tunnel, which loses packets on
-// demand: between two network namespaces, or on the loopback of this one, where
-// nobody else may be.
+// demand: between two network namespaces, or on the loopback of this one, which
+// must be used by nothing else.
 type cable struct {
 	// home is where the end at the game is.
 	home *cluster.Place
@@ -164,7 +164,7 @@ func newCable(ctx context.Context) (*cable, error) {
 
 // lose drops so many of a thousand packets to and from these ports, in each
 // direction, at random, until it is called again. Packets are dropped as they
-// arrive: a sender whose own packet filter drops what it sends is told so.
+// arrive: a sender whose own packet filter drops what it sends gets an error.
 func (c *cable) lose(ctx context.Context, ports []port, perMille int) error {
 	drop := func(device string) error {
 		script := "table netdev cable {}\ndelete table netdev cable\n"

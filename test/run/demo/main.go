@@ -32,26 +32,26 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, bin string, once bool) (err error) {
-	h := &house{out: out, bin: bin}
+	f := &fleet{out: out, bin: bin}
 	defer func() {
 		interrupted := ctx.Err() != nil
 		if err != nil && !interrupted {
-			h.printLogs(os.Stderr)
+			f.printLogs(os.Stderr)
 		}
-		err = errors.Join(err, h.close())
+		err = errors.Join(err, f.close())
 		if interrupted {
 			err = nil // Ctrl-C is how the demo ends
 		}
 	}()
 	proof, cancel := context.WithTimeout(ctx, proofPatience)
 	defer cancel()
-	if err := h.open(proof); err != nil {
+	if err := f.open(proof); err != nil {
 		return err
 	}
-	if err := h.play(proof); err != nil {
+	if err := f.play(proof); err != nil {
 		return err
 	}
-	h.printWhereToLook()
+	f.printWhereToLook()
 	if once {
 		return nil
 	}
@@ -60,9 +60,9 @@ func run(ctx context.Context, out io.Writer, bin string, once bool) (err error) 
 	case <-ctx.Done():
 		fmt.Fprintln(out, "\nStopping.")
 		return nil
-	case <-h.panel.Done():
-		return fmt.Errorf("the panel ended with exit code %d", h.panel.ExitCode())
-	case <-h.running.Done():
-		return fmt.Errorf("the agent ended with exit code %d", h.running.ExitCode())
+	case <-f.panel.Done():
+		return fmt.Errorf("the panel ended with exit code %d", f.panel.ExitCode())
+	case <-f.running.Done():
+		return fmt.Errorf("the agent ended with exit code %d", f.running.ExitCode())
 	}
 }

@@ -28,10 +28,10 @@ var gauges = []struct {
 type size map[string]map[string]float64
 
 // weigh asks every program how large it is.
-func (h *house) weigh(ctx context.Context) (size, error) {
+func (fl *fleet) weigh(ctx context.Context) (size, error) {
 	s := size{}
-	places := append([]*place{}, h.hosts...)
-	for _, d := range h.devices() {
+	places := append([]*place{}, fl.hosts...)
+	for _, d := range fl.devices() {
 		places = append(places, d.place)
 	}
 	for _, p := range places {

@@ -26,7 +26,7 @@ const (
 // ledger makes and deletes allocations all the time and notes what the panel has
 // acknowledged. What it has not may have been done or not.
 type ledger struct {
-	house                *house
+	fleet                *fleet
 	acknowledged, failed atomic.Int64
 
 	mu   sync.Mutex // Held while a change is under way.
@@ -34,7 +34,7 @@ type ledger struct {
 	gone map[int64]bool
 }
 
-func newLedger(h *house) *ledger { return &ledger{house: h, gone: map[int64]bool{}} }
+func newLedger(fl *fleet) *ledger { return &ledger{fleet: fl, gone: map[int64]bool{}} }
 
 func (l *ledger) run(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
@@ -49,11 +49,11 @@ func (l *ledger) change(ctx context.Context, n int) {
 	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
 	defer cancel()
-	h := l.house
+	fl := l.fleet
 	if len(l.have) >= ledgerLength {
 		oldest := l.have[0]
-		l.have = l.have[1:] // If it fails, nobody knows.
-		answer, err := h.api.DeleteAllocationWithResponse(ctx, oldest)
+		l.have = l.have[1:] // If this fails, it may exist or not.
+		answer, err := fl.api.DeleteAllocationWithResponse(ctx, oldest)
 		if err != nil || answer.StatusCode() != http.StatusOK {
 			l.failed.Add(1)
 			return
@@ -62,7 +62,7 @@ func (l *ledger) change(ctx context.Context, n int) {
 		l.acknowledged.Add(1)
 		return
 	}
-	made, err := h.allocate(ctx, h.agents[n%len(h.agents)], h.servers[n%len(h.servers)], types.CreateTCP, ledgerName)
+	made, err := fl.allocate(ctx, fl.agents[n%len(fl.agents)], fl.servers[n%len(fl.servers)], types.CreateTCP, ledgerName)
 	if err != nil {
 		l.failed.Add(1)
 		return
@@ -79,7 +79,7 @@ func (l *ledger) verify(ctx context.Context) error {
 	defer cancel()
 	var rows []types.Allocation
 	if err := cluster.Until(ctx, "the panel lists allocations", func(ctx context.Context) (bool, error) {
-		answer, err := l.house.api.ListAllocationsWithResponse(ctx, nil)
+		answer, err := l.fleet.api.ListAllocationsWithResponse(ctx, nil)
 		if err != nil || answer.JSON200 == nil {
 			return false, nil
 		}
@@ -92,18 +92,18 @@ func (l *ledger) verify(ctx context.Context) error {
 	for _, a := range rows {
 		exists[a.ID] = true
 		if l.gone[a.ID] {
-			l.house.breach("the deletion of allocation %d was acknowledged and is lost", a.ID)
+			l.fleet.breach("the deletion of allocation %d was acknowledged and is lost", a.ID)
 		}
 	}
 	for _, id := range l.have {
 		if !exists[id] {
-			l.house.breach("allocation %d was acknowledged and is lost", id)
+			l.fleet.breach("allocation %d was acknowledged and is lost", id)
 		}
 		delete(exists, id)
 	}
 	for _, a := range rows {
 		if a.Name == ledgerName && exists[a.ID] {
-			if _, err := l.house.api.DeleteAllocationWithResponse(ctx, a.ID); err != nil {
+			if _, err := l.fleet.api.DeleteAllocationWithResponse(ctx, a.ID); err != nil {
 				return fmt.Errorf("delete allocation %d: %w", a.ID, err)
 			}
 		}

@@ -28,9 +28,8 @@ type place struct {
 	addr netip.Addr
 }
 
-// newWorld prepares the network. A world whose places are apart wants to be called in a
-// network namespace that has nothing but lo, which ends with the process and
-// takes everything made here with it.
+// newWorld prepares the network. A world whose places are apart must be made in a
+// network namespace that has nothing but lo; everything made here ends with it.
 func newWorld(ctx context.Context, apart bool) (*world, error) {
 	w := &world{apart: apart}
 	if !apart {
@@ -83,7 +82,7 @@ func (w *world) add(ctx context.Context, name string) (*place, error) {
 }
 
 // cut drops everything between two addresses, both ways, from now on: neither
-// end is told. heal ends that.
+// end is notified. heal ends that.
 func (w *world) cut(a, b netip.Addr) error {
 	return cluster.Feed(context.Background(), "nft", fmt.Sprintf("add element ip soak cut { %s . %s, %s . %s }", a, b, b, a), "-f", "-")
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// pace is how often somebody who stays sends something.
+	// pace is how often a player who stays sends something.
 	pace = 100 * time.Millisecond
 	// visitPause is between two who come and go, and between two tries where they cannot.
 	visitPause  = 400 * time.Millisecond
@@ -25,7 +25,7 @@ const (
 	// tryPatience a try while something is.
 	joinPatience = 5 * time.Second
 	tryPatience  = time.Second
-	// silence is how long a player who stays may hear nothing while nothing is broken.
+	// silence is how long a player who stays may get no answer while nothing is broken.
 	silence = 5 * time.Second
 	// lateCut is how long after a network's return the ends of a connection from
 	// before may find that it was too long for them: their deadline and more.
@@ -35,11 +35,11 @@ const (
 // tally counts what players did.
 type tally struct {
 	visits, messages, datagrams, lost, cuts atomic.Int64
-	longest                                 atomic.Int64 // Silence in ns that somebody unaffected heard.
+	longest                                 atomic.Int64 // The longest silence, in ns, of an unaffected player.
 }
 
-// port is a public port with the players on it: one who stays and one after
-// another who comes and goes. While it is excused, a fault may keep players from
+// port is a public port with the players on it: one who stays and others who
+// come and go. While it is excused, a fault may keep players from
 // it. Wrong content is never excused.
 type port struct {
 	types.Allocation
@@ -52,8 +52,8 @@ type port struct {
 	// since and until are when it was last excused and no longer.
 	since, until time.Time
 	healed       time.Time // When it was last to be served again.
-	heard        time.Time // When the one who stays last heard the game.
-	// stayed and visited are when somebody was first served of what began after
+	heard        time.Time // When the player who stays last got an answer.
+	// stayed and visited are when a player was first served of what began after
 	// healed.
 	stayed, visited time.Time
 	// latest is when the latest that came back was sent, left when the one who
@@ -119,11 +119,11 @@ func (p *port) served() (time.Time, bool) {
 func (p *port) back(since time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Sprintf("who stays after %.2f s, who comes after %.2f s", p.stayed.Sub(since).Seconds(), p.visited.Sub(since).Seconds())
+	return fmt.Sprintf("staying players after %.2f s, new ones after %.2f s", p.stayed.Sub(since).Seconds(), p.visited.Sub(since).Seconds())
 }
 
-// hear notes that what the one who stays sent has come back.
-func (p *port) hear(sent time.Time) {
+// answered notes that a message of the player who stays has come back.
+func (p *port) answered(sent time.Time) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,15 +141,15 @@ func (p *port) hear(sent time.Time) {
 	}
 }
 
-// stayOn has somebody stay, and come back where a fault has cut them off.
+// stayOn has a player stay, and come back where a fault has cut them off.
 func (p *port) stayOn(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		var err error
 		if p.Protocol == types.ProtocolTCP {
-			err = traffic.Stay(ctx, p.PublicAddress, pace, p.hear)
+			err = traffic.Stay(ctx, p.PublicAddress, pace, p.answered)
 		} else {
-			err = traffic.StayDatagrams(ctx, p.PublicAddress, pace, p.hear, p.lose)
+			err = traffic.StayDatagrams(ctx, p.PublicAddress, pace, p.answered, p.lose)
 		}
 		if err == nil || ctx.Err() != nil {
 			if errors.Is(err, traffic.ErrWrong) {
@@ -174,7 +174,7 @@ func (p *port) lose(sent time.Time) {
 	}
 }
 
-// lost judges that somebody who stayed was cut off.
+// lost judges the end of a player who stayed.
 func (p *port) lost(began time.Time, err error) {
 	p.mu.Lock()
 	p.left = time.Now()
@@ -215,7 +215,7 @@ func (p *port) comeAndGo(ctx context.Context) {
 	}
 }
 
-// try has somebody join, play for a moment and leave.
+// try has a player join, play for a moment and leave.
 func (p *port) try(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -225,7 +225,7 @@ func (p *port) try(ctx context.Context, patience time.Duration) error {
 	return traffic.VisitDatagrams(ctx, p.PublicAddress, retryPause*2)
 }
 
-// supervise notices that the one who stays hears nothing.
+// supervise notices that the player who stays gets no answers.
 func (p *port) supervise(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause(ctx, silence/10)
@@ -233,11 +233,11 @@ func (p *port) supervise(ctx context.Context) {
 		quiet := time.Since(p.heard)
 		silent := !p.excused && !p.heard.IsZero() && quiet > silence
 		if silent {
-			p.heard = time.Now() // Said once, and again if it goes on.
+			p.heard = time.Now() // Reported once, and again if it goes on.
 		}
 		p.mu.Unlock()
 		if silent && ctx.Err() == nil {
-			p.breach("%v: a player who stays has heard nothing for %v", p, quiet.Round(time.Millisecond))
+			p.breach("%v: a player who stays has had no answer for %v", p, quiet.Round(time.Millisecond))
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// recoveryPatience is when something is given up as not coming back.
+	// recoveryPatience is how long everything may take to recover.
 	recoveryPatience = 40 * time.Second
 	recoveryPoll     = 10 * time.Millisecond
 	apiPoll          = 100 * time.Millisecond
@@ -24,13 +24,13 @@ const (
 
 // recovery says what must be as it was once a cause has gone away.
 type recovery struct {
-	ports   []*port   // Served to those who stay and to those who come.
+	ports   []*port   // Served to players who stay and to new ones.
 	devices []*device // Their control channels are open,
 	// of those in reopened opened after this time.
 	after    time.Time
 	reopened []*device
 
-	listening bool     // The API says so of every port.
+	listening bool     // The API reports every port listening.
 	change    *binding // A port can be opened here and played on.
 	answers   *int     // This replica answers.
 }
@@ -53,7 +53,7 @@ type times map[string]time.Duration
 
 // recover waits until everything is back and says how long after at that was. It
 // breaks a promise where something is not back in time.
-func (h *house) recover(ctx context.Context, r recovery, at time.Time) (times, error) {
+func (fl *fleet) recover(ctx context.Context, r recovery, at time.Time) (times, error) {
 	for _, p := range r.ports {
 		p.heal(at)
 	}
@@ -61,19 +61,19 @@ func (h *house) recover(ctx context.Context, r recovery, at time.Time) (times, e
 	defer cancel()
 	waits := map[string]func(context.Context) (time.Time, error){}
 	if len(r.ports) > 0 {
-		waits[whatPlayers] = func(ctx context.Context) (time.Time, error) { return h.awaitPlayers(ctx, r.ports, at) }
+		waits[whatPlayers] = func(ctx context.Context) (time.Time, error) { return fl.awaitPlayers(ctx, r.ports, at) }
 	}
 	if len(r.devices) > 0 {
 		waits[whatChannels] = func(ctx context.Context) (time.Time, error) { return awaitChannels(ctx, r) }
 	}
 	if r.listening {
-		waits[whatListening] = h.awaitListening
+		waits[whatListening] = fl.awaitListening
 	}
 	if r.change != nil {
-		waits[whatChange] = func(ctx context.Context) (time.Time, error) { return h.awaitChange(ctx, *r.change) }
+		waits[whatChange] = func(ctx context.Context) (time.Time, error) { return fl.awaitChange(ctx, *r.change) }
 	}
 	if r.answers != nil {
-		waits[whatAPI] = func(ctx context.Context) (time.Time, error) { return h.awaitAnswer(ctx, *r.answers) }
+		waits[whatAPI] = func(ctx context.Context) (time.Time, error) { return fl.awaitAnswer(ctx, *r.answers) }
 	}
 	type ended struct {
 		what string
@@ -100,14 +100,14 @@ func (h *house) recover(ctx context.Context, r recovery, at time.Time) (times, e
 	return took, err
 }
 
-func (h *house) awaitPlayers(ctx context.Context, ports []*port, since time.Time) (time.Time, error) {
+func (fl *fleet) awaitPlayers(ctx context.Context, ports []*port, since time.Time) (time.Time, error) {
 	var last time.Time
 	for _, p := range ports {
 		for {
 			at, ok := p.served()
 			if ok {
-				if at.Sub(since) > h.options.Goal {
-					h.say("late: %v, %s", p, p.back(since))
+				if at.Sub(since) > fl.options.Goal {
+					fl.say("late: %v, %s", p, p.back(since))
 				}
 				if at.After(last) {
 					last = at
@@ -148,10 +148,10 @@ func awaitChannels(ctx context.Context, r recovery) (time.Time, error) {
 }
 
 // awaitListening waits until the API says of every port that players can join.
-func (h *house) awaitListening(ctx context.Context) (time.Time, error) {
+func (fl *fleet) awaitListening(ctx context.Context) (time.Time, error) {
 	last := errors.New("the API was not asked")
 	for ctx.Err() == nil {
-		if last = h.allListening(ctx); last == nil {
+		if last = fl.allListening(ctx); last == nil {
 			return time.Now(), nil
 		}
 		pause(ctx, apiPoll)
@@ -159,8 +159,8 @@ func (h *house) awaitListening(ctx context.Context) (time.Time, error) {
 	return time.Now(), fmt.Errorf("%w: %w", ctx.Err(), last)
 }
 
-func (h *house) allListening(ctx context.Context) error {
-	answer, err := h.api.ListAllocationsWithResponse(ctx, nil)
+func (fl *fleet) allListening(ctx context.Context) error {
+	answer, err := fl.api.ListAllocationsWithResponse(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (h *house) allListening(ctx context.Context) error {
 	for _, a := range *answer.JSON200 {
 		status[a.ID] = a
 	}
-	for _, p := range h.ports {
+	for _, p := range fl.ports {
 		if a := status[p.ID]; a.Status != types.AllocationListening {
 			reason, _ := a.StatusReason.Get()
 			return fmt.Errorf("%v is %q %s", p, a.Status, reason)
@@ -181,14 +181,14 @@ func (h *house) allListening(ctx context.Context) error {
 }
 
 // awaitChange opens a port, plays on it and closes it.
-func (h *house) awaitChange(ctx context.Context, where binding) (time.Time, error) {
+func (fl *fleet) awaitChange(ctx context.Context, where binding) (time.Time, error) {
 	var made *port
 	last := errors.New("the API was not asked")
 	for made == nil {
 		if ctx.Err() != nil {
 			return time.Now(), fmt.Errorf("%w: %w", ctx.Err(), last)
 		}
-		if made, last = h.allocate(ctx, where.agent, where.server, types.CreateTCP, "probe"); last != nil {
+		if made, last = fl.allocate(ctx, where.agent, where.server, types.CreateTCP, "probe"); last != nil {
 			pause(ctx, apiPoll)
 		}
 	}
@@ -200,16 +200,16 @@ func (h *house) awaitChange(ctx context.Context, where binding) (time.Time, erro
 	}
 	back := time.Now()
 	return back, cluster.Until(ctx, "the new port is closed again", func(ctx context.Context) (bool, error) {
-		answer, err := h.api.DeleteAllocationWithResponse(ctx, made.ID)
+		answer, err := fl.api.DeleteAllocationWithResponse(ctx, made.ID)
 		return err == nil && (answer.StatusCode() == http.StatusOK || answer.StatusCode() == http.StatusNotFound), nil
 	})
 }
 
 // awaitAnswer waits until a replica answers by itself.
-func (h *house) awaitAnswer(ctx context.Context, replica int) (time.Time, error) {
+func (fl *fleet) awaitAnswer(ctx context.Context, replica int) (time.Time, error) {
 	last := errors.New("the API was not asked")
 	for ctx.Err() == nil {
-		answer, err := h.apis[replica].ListDevicesWithResponse(ctx, nil)
+		answer, err := fl.apis[replica].ListDevicesWithResponse(ctx, nil)
 		switch {
 		case err != nil:
 			last = err

@@ -24,7 +24,7 @@ type report struct {
 	Skipped  []string `json:"skipped"`
 	Breaches []string `json:"breaches"`
 	Summary  string   `json:"summary"`
-	// Failed is why the soak could not go on; "" where it did.
+	// Failed is why the soak ended early; "" if it did not.
 	Failed string `json:"failed"`
 }
 

@@ -20,34 +20,34 @@ import (
 // revocation is how long what is revoked may live on, anywhere.
 const revocation = time.Second
 
-// visit is a guest who is about to be revoked, and players of theirs.
+// visit is a guest, a device that is about to be revoked, and its players.
 type visit struct {
 	ports   []*port
 	stop    context.CancelFunc
 	playing sync.WaitGroup
 }
 
-// invite has the guest serve players on both tunnel servers.
-func (h *house) invite(ctx context.Context) (*visit, error) {
-	if h.guest == nil {
-		d, err := h.newDevice(ctx, "guest", types.DeviceKindClient)
+// startGuest has the guest serve players on both tunnel servers.
+func (fl *fleet) startGuest(ctx context.Context) (*visit, error) {
+	if fl.guest == nil {
+		d, err := fl.newDevice(ctx, "guest", types.DeviceKindClient)
 		if err != nil {
 			return nil, err
 		}
-		h.guest = d
+		fl.guest = d
 	} else {
-		if err := h.enroll(ctx, h.guest, types.DeviceKindClient); err != nil {
+		if err := fl.enroll(ctx, fl.guest, types.DeviceKindClient); err != nil {
 			return nil, err
 		}
-		if err := h.guest.start(); err != nil {
+		if err := fl.guest.start(); err != nil {
 			return nil, err
 		}
 	}
 	playing, stop := context.WithCancel(ctx)
 	v := &visit{stop: stop}
 	for i, protocol := range []types.AllocationCreateProtocol{types.CreateTCP, types.CreateUDP} {
-		for _, server := range h.servers[i:] {
-			p, err := h.allocate(ctx, h.guest, server, protocol, "guest")
+		for _, server := range fl.servers[i:] {
+			p, err := fl.allocate(ctx, fl.guest, server, protocol, "guest")
 			if err != nil {
 				v.end()
 				return nil, err
@@ -56,7 +56,7 @@ func (h *house) invite(ctx context.Context) (*visit, error) {
 			v.playing.Go(func() { p.run(playing) })
 		}
 	}
-	if _, err := h.recover(ctx, recovery{ports: v.ports, devices: []*device{h.guest}}, time.Now()); err != nil {
+	if _, err := fl.recover(ctx, recovery{ports: v.ports, devices: []*device{fl.guest}}, time.Now()); err != nil {
 		v.end()
 		return nil, err
 	}
@@ -69,51 +69,51 @@ func (v *visit) end() {
 }
 
 // elsewhere is a replica that does not hold the guest's control channel.
-func (h *house) elsewhere(r *rand.Rand) int {
-	return (h.balancer.ReplicaOf(h.guest.id()) + 1 + r.IntN(replicas-1)) % replicas
+func (fl *fleet) elsewhere(r *rand.Rand) int {
+	return (fl.balancer.ReplicaOf(fl.guest.id()) + 1 + r.IntN(replicas-1)) % replicas
 }
 
 // regenerate replaces the guest's token through one replica while its channel is
 // on another; with the new one it serves again.
-func regenerate(ctx context.Context, h *house, r *rand.Rand) error {
-	v, err := h.invite(ctx)
+func regenerate(ctx context.Context, fl *fleet, r *rand.Rand) error {
+	v, err := fl.startGuest(ctx)
 	if err != nil {
 		return err
 	}
 	defer v.end()
 	excuse(v.ports)
 	at := time.Now()
-	answer, err := h.apis[h.elsewhere(r)].RegenerateDeviceTokenWithResponse(ctx, h.guest.id())
+	answer, err := fl.apis[fl.elsewhere(r)].RegenerateDeviceTokenWithResponse(ctx, fl.guest.id())
 	if err != nil {
 		return err
 	}
 	if answer.JSON200 == nil {
 		return fmt.Errorf("regenerate: %s: %s", answer.Status(), answer.Body)
 	}
-	h.revoked(ctx, "token regenerated", v, at, "token")
-	h.guest.setToken(answer.JSON200.Token)
+	fl.revoked(ctx, "token regenerated", v, at, "token")
+	fl.guest.setToken(answer.JSON200.Token)
 	again := time.Now()
-	if err := h.guest.start(); err != nil {
+	if err := fl.guest.start(); err != nil {
 		return err
 	}
-	if err := h.measure(ctx, "token regenerated", recovery{ports: v.ports, devices: []*device{h.guest}}, again); err != nil {
+	if err := fl.measure(ctx, "token regenerated", recovery{ports: v.ports, devices: []*device{fl.guest}}, again); err != nil {
 		return err
 	}
 	excuse(v.ports)
-	return h.dismiss(ctx)
+	return fl.endGuest(ctx)
 }
 
-// dismiss deletes the guest, whose revocation is another fault's to measure.
-func (h *house) dismiss(ctx context.Context) error {
-	if err := h.deleteGuest(ctx, h.api); err != nil {
+// endGuest deletes the guest; another fault measures that.
+func (fl *fleet) endGuest(ctx context.Context) error {
+	if err := fl.deleteGuest(ctx, fl.api); err != nil {
 		return err
 	}
-	_, err := h.guest.process.Wait(ctx)
+	_, err := fl.guest.process.Wait(ctx)
 	return err
 }
 
-func (h *house) deleteGuest(ctx context.Context, through *client.ClientWithResponses) error {
-	answer, err := through.DeleteDeviceWithResponse(ctx, h.guest.id())
+func (fl *fleet) deleteGuest(ctx context.Context, through *client.ClientWithResponses) error {
+	answer, err := through.DeleteDeviceWithResponse(ctx, fl.guest.id())
 	if err != nil {
 		return err
 	}
@@ -124,50 +124,50 @@ func (h *house) deleteGuest(ctx context.Context, through *client.ClientWithRespo
 }
 
 // remove deletes the guest through one replica while its channel is on another.
-func remove(ctx context.Context, h *house, r *rand.Rand) error {
-	v, err := h.invite(ctx)
+func remove(ctx context.Context, fl *fleet, r *rand.Rand) error {
+	v, err := fl.startGuest(ctx)
 	if err != nil {
 		return err
 	}
 	defer v.end()
 	excuse(v.ports)
 	at := time.Now()
-	if err := h.deleteGuest(ctx, h.apis[h.elsewhere(r)]); err != nil {
+	if err := fl.deleteGuest(ctx, fl.apis[fl.elsewhere(r)]); err != nil {
 		return err
 	}
-	h.revoked(ctx, "device deleted", v, at, "delete")
+	fl.revoked(ctx, "device deleted", v, at, "delete")
 	for _, p := range v.ports {
 		if p.Protocol == types.ProtocolTCP {
 			if err := traffic.Visit(ctx, p.PublicAddress, 1); !errors.Is(err, syscall.ECONNREFUSED) {
-				h.breach("%v is not closed: %v", p, err)
+				fl.breach("%v is not closed: %v", p, err)
 			}
 		}
 	}
 	return nil
 }
 
-// revoked checks that the guest says why and ends, and that its players are cut
-// off everywhere, and notes when the last of that was.
-func (h *house) revoked(ctx context.Context, name string, v *visit, at time.Time, why string) {
+// revoked checks that the guest ends with the reason, and that its players are cut
+// off everywhere, and notes how long that took.
+func (fl *fleet) revoked(ctx context.Context, name string, v *visit, at time.Time, why string) {
 	waiting, cancel := context.WithDeadline(ctx, at.Add(10*revocation))
 	defer cancel()
-	code, err := h.guest.process.Wait(waiting)
+	code, err := fl.guest.process.Wait(waiting)
 	if err != nil {
-		h.breach("the agent goes on: %v", err)
+		fl.breach("the agent goes on: %v", err)
 		return
 	}
 	last := time.Now()
-	if code == 0 || !regexp.MustCompile(`(?i)`+why).MatchString(h.guest.process.LastLines(5)) {
-		h.breach("the agent does not say why it ended (%s): exit code %d: %s", why, code, h.guest.process.LastLines(5))
+	if code == 0 || !regexp.MustCompile(`(?i)`+why).MatchString(fl.guest.process.LastLines(5)) {
+		fl.breach("the agent ended without the reason (%s): exit code %d: %s", why, code, fl.guest.process.LastLines(5))
 	}
-	// Whoever is still served is served within this time.
+	// A player who is still served is served within this time.
 	pause(waiting, time.Until(at.Add(2*revocation)))
 	for _, p := range v.ports {
 		p.mu.Lock()
 		left, latest := p.left, p.latest
 		p.mu.Unlock()
 		if p.Protocol == types.ProtocolTCP && !left.After(at) {
-			h.breach("%v: a player is still connected", p)
+			fl.breach("%v: a player is still connected", p)
 		}
 		for _, t := range []time.Time{left, latest} {
 			if t.After(last) {
@@ -175,5 +175,5 @@ func (h *house) revoked(ctx context.Context, name string, v *visit, at time.Time
 			}
 		}
 	}
-	h.note(name, times{whatRevoked: last.Sub(at)}, revocation)
+	fl.note(name, times{whatRevoked: last.Sub(at)}, revocation)
 }

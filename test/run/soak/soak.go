@@ -16,7 +16,7 @@ type options struct {
 	Bin      string        // Directory of the binaries.
 	Agents   int           // How many.
 	Duration time.Duration // 0: every fault once.
-	Seed     uint64        // Of the order of faults, and of whom they strike.
+	Seed     uint64        // Of the order of faults, and of the machines they affect.
 	Goal     time.Duration // In which everything must be back.
 	Only     string        // The one fault to repeat; "" is all.
 	Logs     string        // Directory for what the programs print; "" keeps nothing.
@@ -27,26 +27,27 @@ type options struct {
 	NotApart string
 }
 
-// calm is between two faults, for what the first left behind to show.
-const calm = 500 * time.Millisecond
+// settleTime is the pause between two faults, in which delayed effects of the first
+// show.
+const settleTime = 500 * time.Millisecond
 
-// soak runs a fleet, breaks it in every way, and reports. What keeps it from
-// going on is in the report too.
+// soak runs a fleet, breaks it in every way, and reports. An error that ends it
+// early is in the report too.
 func soak(ctx context.Context, o options, progress io.Writer) report {
-	h := &house{options: o, progress: progress, started: time.Now()}
-	err := h.soak(ctx)
+	fl := &fleet{options: o, progress: progress, started: time.Now()}
+	err := fl.soak(ctx)
 	r := report{Seed: o.Seed}
 	if err == nil {
-		h.leave()
+		fl.leave()
 	}
-	r.Summary = h.summary()
-	if err != nil && h.dir != "" {
-		fmt.Fprintln(progress, h.lastWords())
+	r.Summary = fl.summary()
+	if err != nil && fl.dir != "" {
+		fmt.Fprintln(progress, fl.lastOutput())
 	}
-	err = errors.Join(err, h.close())
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r.Results, r.Breaches = h.results, h.breaches
+	err = errors.Join(err, fl.close())
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	r.Results, r.Breaches = fl.results, fl.breaches
 	if !o.Apart {
 		r.Skipped = append(r.Skipped, "cutting networks: "+o.NotApart)
 	}
@@ -56,17 +57,17 @@ func soak(ctx context.Context, o options, progress io.Writer) report {
 	return r
 }
 
-func (h *house) soak(ctx context.Context) error {
-	if err := h.open(ctx); err != nil {
+func (fl *fleet) soak(ctx context.Context) error {
+	if err := fl.open(ctx); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	h.say("%d panels, %d tunnel servers, %d agents; players on %d ports", replicas, tunnelServers, len(h.agents), len(h.ports))
-	random := rand.New(rand.NewPCG(h.options.Seed, 0))
-	round := h.round()
+	fl.say("%d panels, %d tunnel servers, %d agents; players on %d ports", replicas, tunnelServers, len(fl.agents), len(fl.ports))
+	random := rand.New(rand.NewPCG(fl.options.Seed, 0))
+	round := fl.round()
 	if len(round) == 0 {
-		return fmt.Errorf("there is no fault %q here", h.options.Only)
+		return fmt.Errorf("there is no fault %q here", fl.options.Only)
 	}
-	ends := h.started.Add(h.options.Duration)
+	ends := fl.started.Add(fl.options.Duration)
 	var first size
 	for {
 		random.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
@@ -74,12 +75,12 @@ func (h *house) soak(ctx context.Context) error {
 			if first != nil && time.Now().After(ends) {
 				break
 			}
-			if err := h.suffer(ctx, f, random); err != nil {
+			if err := fl.inject(ctx, f, random); err != nil {
 				return err
 			}
-			pause(ctx, calm)
+			pause(ctx, settleTime)
 		}
-		now, err := h.weigh(ctx)
+		now, err := fl.weigh(ctx)
 		if err != nil {
 			return err
 		}
@@ -88,7 +89,7 @@ func (h *house) soak(ctx context.Context) error {
 		}
 		if time.Now().After(ends) {
 			for _, g := range grown(first, now) {
-				h.breach("%s", g)
+				fl.breach("%s", g)
 			}
 			return nil
 		}
@@ -96,10 +97,10 @@ func (h *house) soak(ctx context.Context) error {
 }
 
 // round is what is done once in every round.
-func (h *house) round() []fault {
+func (fl *fleet) round() []fault {
 	var round []fault
 	for _, f := range faults() {
-		if (!f.cuts || h.options.Apart) && (h.options.Only == "" || h.options.Only == f.name) {
+		if (!f.cuts || fl.options.Apart) && (fl.options.Only == "" || fl.options.Only == f.name) {
 			round = append(round, f)
 		}
 	}
@@ -107,14 +108,14 @@ func (h *house) round() []fault {
 }
 
 // summary is what players and the API did.
-func (h *house) summary() string {
-	c := &h.counts
+func (fl *fleet) summary() string {
+	c := &fl.counts
 	text := fmt.Sprintf("%.0f s; players: %d visits, %d messages and %d datagrams of those who stay, every byte verified; "+
 		"%d of them cut off by faults, %d datagrams lost and %.2f s of silence at most where nothing was broken",
-		time.Since(h.started).Seconds(), c.visits.Load(), c.messages.Load(), c.datagrams.Load(),
+		time.Since(fl.started).Seconds(), c.visits.Load(), c.messages.Load(), c.datagrams.Load(),
 		c.cuts.Load(), c.lost.Load(), time.Duration(c.longest.Load()).Seconds())
-	if h.ledger == nil {
+	if fl.ledger == nil {
 		return text
 	}
-	return fmt.Sprintf("%s; changes: %d acknowledged, %d failed", text, h.ledger.acknowledged.Load(), h.ledger.failed.Load())
+	return fmt.Sprintf("%s; changes: %d acknowledged, %d failed", text, fl.ledger.acknowledged.Load(), fl.ledger.failed.Load())
 }

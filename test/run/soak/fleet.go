@@ -36,8 +36,8 @@ const (
 	setupPatience = 2 * time.Minute
 )
 
-// house is a fleet, everything that runs for it, and its players.
-type house struct {
+// fleet is panels, tunnel servers and agents, everything that runs for it, and its players.
+type fleet struct {
 	options options
 	world   *world
 	dir     string
@@ -59,104 +59,104 @@ type house struct {
 	stop    context.CancelFunc // Ends the players.
 	playing sync.WaitGroup
 	counts  tally
-	guest   *device // Who is revoked; nil before the first time.
+	guest   *device // The one that is revoked; nil before the first time.
 	results []result
 
 	mu       sync.Mutex
 	progress io.Writer
-	fault    string // Which one is going on.
+	fault    string // The one in progress.
 	breaches []string
 	started  time.Time
 }
 
-// say tells whoever watches what is going on.
-func (h *house) say(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	fmt.Fprintf(h.progress, "%7.1fs  %s\n", time.Since(h.started).Seconds(), fmt.Sprintf(format, args...))
+// say prints progress.
+func (fl *fleet) say(format string, args ...any) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fmt.Fprintf(fl.progress, "%7.1fs  %s\n", time.Since(fl.started).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // breach notes a promise that was broken, or a byte that was wrong.
-func (h *house) breach(format string, args ...any) {
+func (fl *fleet) breach(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.fault != "" {
-		text = "during " + h.fault + ": " + text
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.fault != "" {
+		text = "during " + fl.fault + ": " + text
 	}
-	h.breaches = append(h.breaches, text)
-	fmt.Fprintf(h.progress, "%7.1fs  BROKEN   %s\n", time.Since(h.started).Seconds(), text)
+	fl.breaches = append(fl.breaches, text)
+	fmt.Fprintf(fl.progress, "%7.1fs  BROKEN   %s\n", time.Since(fl.started).Seconds(), text)
 }
 
 // open starts everything, until players play on every port.
-func (h *house) open(ctx context.Context) error {
+func (fl *fleet) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setupPatience)
 	defer cancel()
 	var err error
-	if h.dir, err = cluster.NewDir(); err != nil {
+	if fl.dir, err = cluster.NewDir(); err != nil {
 		return err
 	}
-	if h.world, err = newWorld(ctx, h.options.Apart); err != nil {
+	if fl.world, err = newWorld(ctx, fl.options.Apart); err != nil {
 		return err
 	}
-	if h.database, err = h.world.add(ctx, "postgres"); err != nil {
+	if fl.database, err = fl.world.add(ctx, "postgres"); err != nil {
 		return err
 	}
-	at := h.database
-	if h.postgres, err = cluster.NewPostgres(ctx, cluster.PostgresOptions{
-		Dir: h.dir, Host: at.addr, Place: at.Place, Settings: []string{"wal_retrieve_retry_interval=100ms"},
+	at := fl.database
+	if fl.postgres, err = cluster.NewPostgres(ctx, cluster.PostgresOptions{
+		Dir: fl.dir, Host: at.addr, Place: at.Place, Settings: []string{"wal_retrieve_retry_interval=100ms"},
 	}); err != nil {
 		return err
 	}
-	if err := h.postgres.Start(ctx); err != nil {
+	if err := fl.postgres.Start(ctx); err != nil {
 		return err
 	}
-	if err := h.openPanels(ctx); err != nil {
+	if err := fl.openPanels(ctx); err != nil {
 		return err
 	}
-	if err := h.openDevices(ctx); err != nil {
+	if err := fl.openDevices(ctx); err != nil {
 		return err
 	}
 	playing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	h.stop = stop
-	for _, p := range h.ports {
-		h.playing.Go(func() { p.run(playing) })
+	fl.stop = stop
+	for _, p := range fl.ports {
+		fl.playing.Go(func() { p.run(playing) })
 	}
-	h.ledger = newLedger(h)
-	h.playing.Go(func() { h.ledger.run(playing) })
-	if _, err := h.recover(ctx, recovery{ports: h.ports, devices: h.devices(), listening: true}, time.Now()); err != nil {
+	fl.ledger = newLedger(fl)
+	fl.playing.Go(func() { fl.ledger.run(playing) })
+	if _, err := fl.recover(ctx, recovery{ports: fl.ports, devices: fl.devices(), listening: true}, time.Now()); err != nil {
 		return err
 	}
-	for _, p := range h.ports {
+	for _, p := range fl.ports {
 		p.require()
 	}
 	return nil
 }
 
 // openPanels starts the replicas of the panel and the balancer before them.
-func (h *house) openPanels(ctx context.Context) error {
-	router := h.world.router()
+func (fl *fleet) openPanels(ctx context.Context) error {
+	router := fl.world.router()
 	url := "http://" + netip.AddrPortFrom(router, panelPort).String()
 	var backends []string
 	for i := range replicas {
-		at, err := h.world.add(ctx, fmt.Sprintf("panel-%d", i+1))
+		at, err := fl.world.add(ctx, fmt.Sprintf("panel-%d", i+1))
 		if err != nil {
 			return err
 		}
-		h.hosts = append(h.hosts, at)
+		fl.hosts = append(fl.hosts, at)
 		backends = append(backends, at.on(panelPort))
-		h.panels = append(h.panels, cluster.NewPanel(cluster.PanelOptions{
-			Bin: h.options.Bin, Dir: filepath.Join(h.dir, at.name), Host: at.addr.String(), Listen: panelPort,
+		fl.panels = append(fl.panels, cluster.NewPanel(cluster.PanelOptions{
+			Bin: fl.options.Bin, Dir: filepath.Join(fl.dir, at.name), Host: at.addr.String(), Listen: panelPort,
 			PublicURL: url, PortFirst: firstPublic, PortLast: lastPublic,
 			Env: []string{
-				"ECLITUNNEL_DATABASE_URL=" + h.postgres.URL(),
+				"ECLITUNNEL_DATABASE_URL=" + fl.postgres.URL(),
 				"ECLITUNNEL_METRICS_LISTEN=" + at.on(metricsPort),
 				"ECLITUNNEL_TRUSTED_PROXIES=10.77.0.0/16,127.77.0.0/16",
 			},
-			Log: h.log(at.name), Start: at.Start,
+			Log: fl.log(at.name), Start: at.Start,
 		}))
 	}
-	for i, p := range h.panels {
+	for i, p := range fl.panels {
 		if err := p.Launch(); err != nil {
 			return err
 		}
@@ -165,74 +165,74 @@ func (h *house) openPanels(ctx context.Context) error {
 			if err := p.LogIn(ctx); err != nil {
 				return err
 			}
-			h.token = p.Token
+			fl.token = p.Token
 		}
-		api, err := cluster.NewClient(p.URL, h.token)
+		api, err := cluster.NewClient(p.URL, fl.token)
 		if err != nil {
 			return err
 		}
-		h.apis = append(h.apis, api)
+		fl.apis = append(fl.apis, api)
 	}
-	for _, p := range h.panels {
+	for _, p := range fl.panels {
 		if err := p.AwaitReady(ctx); err != nil {
 			return err
 		}
 	}
 	var err error
-	if h.balancer, err = cluster.StartBalancer(ctx, cluster.BalancerOptions{
+	if fl.balancer, err = cluster.StartBalancer(ctx, cluster.BalancerOptions{
 		Listen: netip.AddrPortFrom(router, panelPort).String(), Replicas: backends, Retry: true,
 	}); err != nil {
 		return err
 	}
-	if h.api, err = cluster.NewClient(url, h.token); err != nil {
+	if fl.api, err = cluster.NewClient(url, fl.token); err != nil {
 		return err
 	}
 	return cluster.Until(ctx, "the balancer finds the panels ready", func(context.Context) (bool, error) {
-		return len(h.balancer.Ready()) == replicas, nil
+		return len(fl.balancer.Ready()) == replicas, nil
 	})
 }
 
 // openDevices enrolls and starts tunnel servers and agents, and allocates ports:
 // each agent has TCP on one tunnel server and UDP on another.
-func (h *house) openDevices(ctx context.Context) error {
+func (fl *fleet) openDevices(ctx context.Context) error {
 	for i := range tunnelServers {
-		d, err := h.newDevice(ctx, fmt.Sprintf("edge-%d", i+1), types.DeviceKindServer)
+		d, err := fl.newDevice(ctx, fmt.Sprintf("edge-%d", i+1), types.DeviceKindServer)
 		if err != nil {
 			return err
 		}
-		h.servers = append(h.servers, d)
+		fl.servers = append(fl.servers, d)
 	}
-	for i := range h.options.Agents {
-		d, err := h.newDevice(ctx, fmt.Sprintf("home-%d", i+1), types.DeviceKindClient)
+	for i := range fl.options.Agents {
+		d, err := fl.newDevice(ctx, fmt.Sprintf("home-%d", i+1), types.DeviceKindClient)
 		if err != nil {
 			return err
 		}
-		h.agents = append(h.agents, d)
+		fl.agents = append(fl.agents, d)
 		for j, protocol := range []types.AllocationCreateProtocol{types.CreateTCP, types.CreateUDP} {
-			p, err := h.allocate(ctx, d, h.servers[(i+j)%tunnelServers], protocol, "")
+			p, err := fl.allocate(ctx, d, fl.servers[(i+j)%tunnelServers], protocol, "")
 			if err != nil {
 				return err
 			}
-			h.ports = append(h.ports, p)
+			fl.ports = append(fl.ports, p)
 		}
 	}
 	return nil
 }
 
 // newDevice enrolls a device and starts it.
-func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKind) (*device, error) {
-	at, err := h.world.add(ctx, name)
+func (fl *fleet) newDevice(ctx context.Context, name string, kind types.DeviceKind) (*device, error) {
+	at, err := fl.world.add(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	d := &device{place: at}
-	d.channel.copyTo = h.log(name)
-	d.Agent = cluster.NewAgent(h.options.Bin, h.dir, name, &d.channel)
+	d.channel.copyTo = fl.log(name)
+	d.Agent = cluster.NewAgent(fl.options.Bin, fl.dir, name, &d.channel)
 	d.StartWith = at.Start
 	d.Env = []string{
-		"ECLITUNNEL_PANEL=http://" + netip.AddrPortFrom(h.world.router(), panelPort).String(),
+		"ECLITUNNEL_PANEL=http://" + netip.AddrPortFrom(fl.world.router(), panelPort).String(),
 		"ECLITUNNEL_JSON=true",
-		"ECLITUNNEL_LOG_LEVEL=" + h.options.LogLevel,
+		"ECLITUNNEL_LOG_LEVEL=" + fl.options.LogLevel,
 		"ECLITUNNEL_METRICS_LISTEN=" + at.on(metricsPort),
 	}
 	if kind == types.DeviceKindServer {
@@ -243,7 +243,7 @@ func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKin
 	}); err != nil {
 		return nil, err
 	}
-	if err := h.enroll(ctx, d, kind); err != nil {
+	if err := fl.enroll(ctx, d, kind); err != nil {
 		return nil, errors.Join(fmt.Errorf("enroll %s: %w", name, err), d.close())
 	}
 	return d, d.start()
@@ -251,20 +251,20 @@ func (h *house) newDevice(ctx context.Context, name string, kind types.DeviceKin
 
 // enroll has a device enrolled and approved; see test/e2e for the way that
 // people go.
-func (h *house) enroll(ctx context.Context, d *device, kind types.DeviceKind) error {
+func (fl *fleet) enroll(ctx context.Context, d *device, kind types.DeviceKind) error {
 	start := types.EnrollmentStart{Name: d.Name, Kind: &kind}
 	if kind == types.DeviceKindServer {
 		host := d.place.addr.String()
 		start.Server = &types.TunnelServerSettings{PublicHost: &host}
 	}
-	started, err := h.api.StartEnrollmentWithResponse(ctx, start)
+	started, err := fl.api.StartEnrollmentWithResponse(ctx, start)
 	if err != nil {
 		return err
 	}
 	if started.JSON200 == nil {
 		return fmt.Errorf("start: %s: %s", started.Status(), started.Body)
 	}
-	approved, err := h.api.ApproveDeviceWithResponse(ctx, types.DeviceApproval{UserCode: started.JSON200.UserCode})
+	approved, err := fl.api.ApproveDeviceWithResponse(ctx, types.DeviceApproval{UserCode: started.JSON200.UserCode})
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (h *house) enroll(ctx context.Context, d *device, kind types.DeviceKind) er
 		return fmt.Errorf("approve: %s: %s", approved.Status(), approved.Body)
 	}
 	d.Device = approved.JSON200.Device
-	polled, err := h.api.PollEnrollmentWithResponse(ctx, &types.PollEnrollmentParams{DeviceCode: started.JSON200.DeviceCode})
+	polled, err := fl.api.PollEnrollmentWithResponse(ctx, &types.PollEnrollmentParams{DeviceCode: started.JSON200.DeviceCode})
 	if err != nil {
 		return err
 	}
@@ -284,10 +284,10 @@ func (h *house) enroll(ctx context.Context, d *device, kind types.DeviceKind) er
 }
 
 // allocate opens a public port.
-func (h *house) allocate(ctx context.Context, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
+func (fl *fleet) allocate(ctx context.Context, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
 	device, at, host := agent.id(), server.id(), agent.place.inside()
 	idle := 10
-	answer, err := h.api.CreateAllocationWithResponse(ctx, types.AllocationCreate{
+	answer, err := fl.api.CreateAllocationWithResponse(ctx, types.AllocationCreate{
 		DeviceID: &device, ServerID: &at, Protocol: protocol, LocalPort: gamePort, LocalHost: &host, Name: &name,
 		Options: &types.AllocationOptions{UDPIdleSeconds: &idle},
 	})
@@ -299,25 +299,25 @@ func (h *house) allocate(ctx context.Context, agent, server *device, protocol ty
 	}
 	return &port{
 		Allocation: answer.JSON201.Allocations[0], agent: agent, server: server,
-		counts: &h.counts, breach: h.breach, excused: true,
+		counts: &fl.counts, breach: fl.breach, excused: true,
 	}, nil
 }
 
-// devices are all of them.
-func (h *house) devices() []*device { return append(append([]*device{}, h.servers...), h.agents...) }
+// devices are tunnel servers and agents.
+func (fl *fleet) devices() []*device { return append(append([]*device{}, fl.servers...), fl.agents...) }
 
-// guests are the guest, where there is one.
-func (h *house) guests() []*device {
-	if h.guest == nil {
+// guests are the guest, if there is one.
+func (fl *fleet) guests() []*device {
+	if fl.guest == nil {
 		return nil
 	}
-	return []*device{h.guest}
+	return []*device{fl.guest}
 }
 
 // portsOf are those on a tunnel server, of an agent, or both; nil is any.
-func (h *house) portsOf(server, agent *device) []*port {
+func (fl *fleet) portsOf(server, agent *device) []*port {
 	var found []*port
-	for _, p := range h.ports {
+	for _, p := range fl.ports {
 		if (server == nil || p.server == server) && (agent == nil || p.agent == agent) {
 			found = append(found, p)
 		}
@@ -326,66 +326,66 @@ func (h *house) portsOf(server, agent *device) []*port {
 }
 
 // log is where a program's output goes besides memory; nil without --logs.
-func (h *house) log(name string) io.Writer {
-	if h.options.Logs == "" {
+func (fl *fleet) log(name string) io.Writer {
+	if fl.options.Logs == "" {
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(h.options.Logs, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(filepath.Join(fl.options.Logs, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		h.say("no log of %s: %v", name, err)
+		fl.say("no log of %s: %v", name, err)
 		return nil
 	}
 	return f
 }
 
-// leave has the players leave, each of whom verifies that nothing is missing.
-func (h *house) leave() {
-	if h.stop != nil {
-		h.stop()
-		h.playing.Wait()
+// leave ends the players, each of whom verifies that no byte is missing.
+func (fl *fleet) leave() {
+	if fl.stop != nil {
+		fl.stop()
+		fl.playing.Wait()
 	}
 }
 
 // close ends everything.
-func (h *house) close() error {
-	h.leave()
+func (fl *fleet) close() error {
+	fl.leave()
 	var ending errgroup.Group
-	for _, d := range append(h.agents, h.guests()...) {
+	for _, d := range append(fl.agents, fl.guests()...) {
 		ending.Go(d.close)
 	}
-	for _, d := range h.servers {
+	for _, d := range fl.servers {
 		ending.Go(d.close)
 	}
 	errs := []error{ending.Wait()}
-	for _, p := range h.panels {
+	for _, p := range fl.panels {
 		if p.Process != nil {
 			errs = append(errs, p.Stop())
 		}
 	}
-	if h.balancer != nil {
-		errs = append(errs, h.balancer.Close())
+	if fl.balancer != nil {
+		errs = append(errs, fl.balancer.Close())
 	}
-	if h.postgres != nil {
-		errs = append(errs, h.postgres.Stop())
+	if fl.postgres != nil {
+		errs = append(errs, fl.postgres.Stop())
 	}
-	if h.world != nil {
-		errs = append(errs, h.world.close())
+	if fl.world != nil {
+		errs = append(errs, fl.world.close())
 	}
-	if h.dir != "" {
-		errs = append(errs, os.RemoveAll(h.dir))
+	if fl.dir != "" {
+		errs = append(errs, os.RemoveAll(fl.dir))
 	}
 	return errors.Join(errs...)
 }
 
-// lastWords are the ends of what the programs printed.
-func (h *house) lastWords() string {
+// lastOutput is the end of what each program printed.
+func (fl *fleet) lastOutput() string {
 	var all []string
-	for i, p := range h.panels {
+	for i, p := range fl.panels {
 		if p.Process != nil {
 			all = append(all, fmt.Sprintf("-- panel-%d\n%s", i+1, p.LastLines(15)))
 		}
 	}
-	for _, d := range append(append([]*device{}, h.servers...), h.agents[:min(2, len(h.agents))]...) {
+	for _, d := range append(append([]*device{}, fl.servers...), fl.agents[:min(2, len(fl.agents))]...) {
 		if d.process != nil {
 			all = append(all, d.process.LastLines(8))
 		}
