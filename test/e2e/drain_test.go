@@ -15,6 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 // playing is players who keep playing, each with a stream of its own of which
@@ -92,14 +93,7 @@ func (w *world) secondServer(t *testing.T) (*cluster.Agent, *cluster.Process) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(process.LastLines(40))
-		}
-	})
+	clustertest.StopAtEnd(t, process)
 	if err := w.panel.AwaitOnline(ctx, server.Device.ID, process); err != nil {
 		t.Fatal(err)
 	}

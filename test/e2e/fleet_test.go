@@ -101,16 +101,7 @@ func TestFleet_RegeneratedTokenEndsATunnelServer(t *testing.T) {
 	// Its last state went with the token: started once more while the panel is
 	// away, it has nothing to serve.
 	w.darken(t)
-	if w.serving, err = w.server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	await.Within(t, patience, "log line about the missing panel", func(context.Context) (bool, error) {
-		return strings.Contains(w.serving.Output(), "not connected"), nil
-	})
-	closed(t, time.Second, public)
-	if err := w.panel.Restart(within(t, time.Minute)); err != nil {
-		t.Fatal(err)
-	}
+	w.startServingNothing(t, public)
 	exits(t, w.serving, "token")
 }
 
@@ -124,6 +115,15 @@ func TestFleet_SwitchedOffStaysOffWithoutThePanel(t *testing.T) {
 	if err := w.serving.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	w.startServingNothing(t, public)
+	w.setTunnels(t, true)
+	awaitPlay(t, patience, public)
+}
+
+// startServingNothing starts the tunnel server while the panel is away, checks that it
+// keeps a port closed, and starts the panel again.
+func (w *world) startServingNothing(t *testing.T, public string) {
+	t.Helper()
 	var err error
 	if w.serving, err = w.server.Start(); err != nil {
 		t.Fatal(err)
@@ -135,6 +135,4 @@ func TestFleet_SwitchedOffStaysOffWithoutThePanel(t *testing.T) {
 	if err := w.panel.Restart(within(t, time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	w.setTunnels(t, true)
-	awaitPlay(t, patience, public)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 // sharedFor returns the shared world, and prints its log where the test fails.
@@ -158,14 +159,7 @@ func serve(t testing.TB, port int, program string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(process.LastLines(20))
-		}
-	})
+	clustertest.StopAtEnd(t, process)
 	await.Within(t, patience, "connection to "+program, func(ctx context.Context) (bool, error) {
 		select {
 		case <-process.Done():
@@ -202,21 +196,6 @@ func freePort(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return port
-}
-
-// publicDir is a directory that servers running as another user can read.
-func publicDir(t testing.TB) string {
-	t.Helper()
-	dir, err := cluster.NewDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 func writeFile(t testing.TB, path string, content []byte, mode os.FileMode) {

@@ -66,17 +66,24 @@ func (a *apart) play(t *testing.T) (p99 time.Duration, lost float64) {
 	return times[len(times)*99/100], 1 - float64(len(times))/float64(lossPlayers*each)
 }
 
-func TestLoss_NoDatagramWaitsBehindALostOne(t *testing.T) {
-	if !ownNetwork(t) {
-		return
-	}
+// newApartWithPlayer is an apart and a player whom its game has answered.
+func newApartWithPlayer(t *testing.T) (*apart, net.Conn) {
+	t.Helper()
 	a := newApart(t)
 	player, err := net.Dial("udp", a.public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer player.Close()
+	t.Cleanup(func() { player.Close() })
 	askPacket(t, player, "hello")
+	return a, player
+}
+
+func TestLoss_NoDatagramWaitsBehindALostOne(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	a, player := newApartWithPlayer(t)
 	clean, _ := a.play(t)
 	t.Logf("no loss: p99 %v", clean)
 	for _, perMille := range []int{10, 30} {
@@ -104,13 +111,7 @@ func TestLoss_NewAddressOfAHomeEndsNoFlow(t *testing.T) {
 	if !ownNetwork(t) {
 		return
 	}
-	a := newApart(t)
-	player, err := net.Dial("udp", a.public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer player.Close()
-	askPacket(t, player, "hello")
+	a, player := newApartWithPlayer(t)
 	a.play(t) // Until packets travel.
 	askPacket(t, player, "before")
 	port := a.at()

@@ -9,14 +9,13 @@ package e2e
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 // patience bounds every wait on something that takes a moment; what must be
@@ -25,17 +24,7 @@ const patience = 30 * time.Second
 
 var binaries string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if testing.Short() {
-		fmt.Println("skipped: these tests run whole systems")
-		return
-	}
-	os.Exit(cluster.RunWithBinaries(func(bin string) (int, error) {
-		binaries = bin
-		return m.Run(), closeShared()
-	}))
-}
+func TestMain(m *testing.M) { clustertest.Main(m, &binaries, closeShared) }
 
 // world is a panel, and an agent that serves.
 type world struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 const nginxConfig = `
@@ -50,7 +51,7 @@ type nginx struct {
 
 func startNginx(t *testing.T) nginx {
 	t.Helper()
-	dir := publicDir(t)
+	dir := clustertest.Dir(t)
 	n := nginx{www: filepath.Join(dir, "www"), files: freePort(t), real: freePort(t)}
 	if err := os.Mkdir(n.www, 0o755); err != nil {
 		t.Fatal(err)

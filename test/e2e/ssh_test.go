@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 const sshdConfig = `
@@ -29,7 +30,7 @@ Subsystem sftp internal-sftp
 // An SSH server speaks first: nothing may wait for the player's first byte.
 func TestSSH_ServerThatSpeaksFirst(t *testing.T) {
 	w := sharedFor(t)
-	keys, port := publicDir(t), freePort(t)
+	keys, port := clustertest.Dir(t), freePort(t)
 	for _, name := range []string{"host", "player"} {
 		command(t, patience, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(keys, name))
 	}

@@ -10,14 +10,12 @@
 package load
 
 import (
-	"flag"
-	"fmt"
 	"os"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 const (
@@ -29,17 +27,7 @@ const (
 
 var binaries string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if testing.Short() {
-		fmt.Println("skipped: these tests run whole systems")
-		return
-	}
-	os.Exit(cluster.RunWithBinaries(func(bin string) (int, error) {
-		binaries = bin
-		return m.Run(), nil
-	}))
-}
+func TestMain(m *testing.M) { clustertest.Main(m, &binaries, nil) }
 
 // devices is how many devices there shall be.
 func devices(t *testing.T) int {
@@ -55,36 +43,9 @@ func devices(t *testing.T) int {
 	return n
 }
 
-// newDir is a directory through which Postgres' own account may pass.
-func newDir(t *testing.T) string {
-	t.Helper()
-	dir, err := cluster.NewDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// stopAtEnd stops a process with the test, and prints its log where that fails.
-func stopAtEnd(t *testing.T, process *cluster.Process) {
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(process.LastLines(30))
-		}
-	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 const adminPassword = "correct horse battery staple"
@@ -60,7 +61,7 @@ func (r *replica) start(t *testing.T) {
 		}
 		return ready(ctx, r.url), nil
 	})
-	stopAtEnd(t, r.Process)
+	clustertest.StopAtEnd(t, r.Process)
 }
 
 func (r *replica) launch() (err error) {

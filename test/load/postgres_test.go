@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 // postgres is a Postgres server of the test's own that counts its statements.
@@ -24,7 +25,7 @@ type postgres struct {
 func startPostgres(t *testing.T) *postgres {
 	t.Helper()
 	server, err := cluster.NewPostgres(t.Context(), cluster.PostgresOptions{
-		Dir: newDir(t), Settings: []string{"shared_preload_libraries=pg_stat_statements"},
+		Dir: clustertest.Dir(t), Settings: []string{"shared_preload_libraries=pg_stat_statements"},
 	})
 	if errors.Is(err, cluster.ErrNoPostgres) && os.Getenv("CI") == "" {
 		t.Skip(err)

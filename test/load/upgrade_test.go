@@ -22,6 +22,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
 // players play throughout the upgrade.
@@ -117,7 +118,7 @@ func awaitBalanced(t *testing.T, b *cluster.Balancer, replica int) {
 // returns the agent's device.
 func startAgent(t *testing.T, panel *cluster.Panel) uuid.UUID {
 	t.Helper()
-	dir := newDir(t)
+	dir := clustertest.Dir(t)
 	const ports = 40
 	first, err := cluster.FreePorts(t.Context(), ports+1)
 	check(t, err)
@@ -128,7 +129,7 @@ func startAgent(t *testing.T, panel *cluster.Panel) uuid.UUID {
 	for _, machine := range []*cluster.Agent{server, agent} {
 		process, err := machine.Start()
 		check(t, err)
-		stopAtEnd(t, process)
+		clustertest.StopAtEnd(t, process)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		check(t, panel.AwaitOnline(ctx, machine.Device.ID, process))

@@ -227,10 +227,10 @@ func blackOut(ctx context.Context, fl *fleet, r *rand.Rand) error {
 	}
 	pause(ctx, fl.around(r, outage))
 	server, agent := pick(r, fl.servers), pick(r, fl.agents)
-	if err := fl.restart(ctx, r, "tunnel server killed in a blackout", server, fl.portsOf(server, nil)); err != nil {
+	if err := fl.restart(ctx, r, "tunnel server killed in a blackout", server, fl.portsOf(server, nil), nil); err != nil {
 		return err
 	}
-	if err := fl.restart(ctx, r, "agent killed in a blackout", agent, fl.portsOf(nil, agent)); err != nil {
+	if err := fl.restart(ctx, r, "agent killed in a blackout", agent, fl.portsOf(nil, agent), nil); err != nil {
 		return err
 	}
 	if err := fl.postgres.Start(ctx); err != nil {
@@ -257,41 +257,30 @@ func blackOut(ctx context.Context, fl *fleet, r *rand.Rand) error {
 	return nil
 }
 
-// restart kills a device's process and starts it again, while the panel may be away.
-func (fl *fleet) restart(ctx context.Context, r *rand.Rand, name string, d *device, ports []*port) error {
+// restart kills a device's process and starts it again. With a change the panel is
+// there, and everything recovers; without one only the ports do.
+func (fl *fleet) restart(ctx context.Context, r *rand.Rand, name string, d *device, ports []*port, change *binding) error {
 	excuse(ports)
 	if err := d.process.Kill(); err != nil {
 		return err
 	}
 	pause(ctx, fl.around(r, down))
-	at := time.Now()
+	at, back := time.Now(), recovery{ports: ports}
 	if err := d.start(); err != nil {
 		return err
 	}
-	return fl.measure(ctx, name, recovery{ports: ports}, at)
+	if change != nil {
+		back = recovery{ports: ports, devices: fl.devices(), reopened: []*device{d}, after: at, listening: true, change: change}
+	}
+	return fl.measure(ctx, name, back, at)
 }
 
 // killServer kills a tunnel server. The other one notices nothing.
 func killServer(ctx context.Context, fl *fleet, server *device, r *rand.Rand) error {
-	return fl.killDevice(ctx, r, "tunnel server killed", server, fl.portsOf(server, nil), binding{pick(r, fl.agents), server})
+	return fl.restart(ctx, r, "tunnel server killed", server, fl.portsOf(server, nil), &binding{pick(r, fl.agents), server})
 }
 
 func killAgent(ctx context.Context, fl *fleet, r *rand.Rand) error {
 	agent := pick(r, fl.agents)
-	return fl.killDevice(ctx, r, "agent killed", agent, fl.portsOf(nil, agent), binding{agent, pick(r, fl.servers)})
-}
-
-func (fl *fleet) killDevice(ctx context.Context, r *rand.Rand, name string, d *device, ports []*port, change binding) error {
-	excuse(ports)
-	if err := d.process.Kill(); err != nil {
-		return err
-	}
-	pause(ctx, fl.around(r, down))
-	at := time.Now()
-	if err := d.start(); err != nil {
-		return err
-	}
-	return fl.measure(ctx, name, recovery{
-		ports: ports, devices: fl.devices(), reopened: []*device{d}, after: at, listening: true, change: &change,
-	}, at)
+	return fl.restart(ctx, r, "agent killed", agent, fl.portsOf(nil, agent), &binding{agent, pick(r, fl.servers)})
 }

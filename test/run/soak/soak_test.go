@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
@@ -56,7 +56,7 @@ func binaries(t *testing.T) string {
 		return dir
 	}
 	dir := t.TempDir()
-	if err := cluster.Build(dir); err != nil {
+	if err := clustertest.Build(dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir
