@@ -110,7 +110,6 @@ type bench struct {
 	progress io.Writer
 	awake    func(context.Context) (func() error, error)
 	noting   sync.Mutex // Of the report and progress.
-	link     uplink
 	cable    *cable
 }
 
@@ -129,10 +128,10 @@ func (b *bench) measureHere(ctx context.Context) (r report, err error) {
 		return r, nil
 	}
 	if slices.Contains(b.Networks, homeUplink) {
-		if b.link, r.Host.UplinkCongestion, err = newUplink(ctx); err != nil {
+		if r.Host.UplinkCongestion, err = openUplink(ctx); err != nil {
 			return r, err
 		}
-		defer func() { err = errors.Join(err, b.link.close()) }()
+		defer func() { err = errors.Join(err, closeUplink()) }()
 	}
 	b.cable = loopbackCable()
 	if slices.Contains(b.Networks, lossyLink) && b.Uplink != uplinkHere {
@@ -198,7 +197,7 @@ func (b *bench) take(ctx context.Context, m measure, s subject, round int, r *re
 	}
 	for range attempts {
 		limited, cancel := context.WithTimeout(ctx, sampleLimit)
-		t := &sample{settings: b.settings, subject: s, link: b.link, cable: b.cable, awake: b.awake, values: make(map[string]float64)}
+		t := &sample{settings: b.settings, subject: s, cable: b.cable, awake: b.awake, values: make(map[string]float64)}
 		err := m.run(limited, t)
 		cancel()
 		if ctx.Err() != nil {

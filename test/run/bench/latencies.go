@@ -91,11 +91,11 @@ func uplinkUDP(ctx context.Context, s *sample) error {
 }
 
 func (s *sample) besideTransfer(ctx context.Context, name string, echo echo, addr string) (err error) {
-	if err := s.link.shape(ctx, s.uplink); err != nil {
+	if err := shapeUplink(ctx, s.uplink); err != nil {
 		return err
 	}
 	// What is measured next on this loopback must not pass the uplink.
-	defer func() { err = errors.Join(err, s.link.shape(context.WithoutCancel(ctx), nil)) }()
+	defer func() { err = errors.Join(err, shapeUplink(context.WithoutCancel(ctx), nil)) }()
 	moved, err := s.beside(ctx, 0, s.atLeast(uplinkFill), func() error {
 		return s.kept(ctx, func() error {
 			times, err := echo(ctx, addr, s.atLeast(uplinkLeast), uplinkGap)
@@ -120,7 +120,7 @@ func udpLoad(ctx context.Context, s *sample) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.counted(ctx, a, "udp-load", 1, 1e6); err != nil {
+	if err := s.counted(ctx, a, "udp-load", 1, 1e6); err != nil {
 		return err
 	}
 	s.values["udp-load-lost"] = 100 * float64(a.Lost()) / float64(a.Count()+a.Lost())

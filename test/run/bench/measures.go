@@ -78,7 +78,6 @@ func (m measure) applies(s subject) bool {
 type sample struct {
 	settings
 	subject
-	link   uplink
 	cable  *cable
 	awake  func(context.Context) (stop func() error, err error) // Keeps the CPUs from idling; nil does not.
 	values map[string]float64                                   // By metric.
@@ -125,10 +124,11 @@ const motionPatience = 10 * time.Second
 // counted lets an activity go on for the sample's duration, or longer until some
 // of it is done, closes it, and notes how much was done in a second, by so many at
 // a time, and what the tunnel's processes used for each of that, in seconds by cost.
-func (s *sample) counted(ctx context.Context, a *traffic.Activity, name string, unit, cost float64) (done float64, err error) {
+func (s *sample) counted(ctx context.Context, a *traffic.Activity, name string, unit, cost float64) (err error) {
+	var done float64
 	defer func() { err = errors.Join(a.Close(), err) }()
 	if err := pauseUnless(ctx, a.Failed(), s.warmUp()); err != nil {
-		return 0, err
+		return err
 	}
 	usage, err := s.measured(func() error {
 		before := a.Count()
@@ -144,13 +144,13 @@ func (s *sample) counted(ctx context.Context, a *traffic.Activity, name string, 
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	s.values[name] = done / unit / usage.Elapsed.Seconds()
 	if len(s.pids) > 0 {
 		s.values[name+"-cpu"] = usage.CPU.Seconds() * cost / done
 	}
-	return done, nil
+	return nil
 }
 
 // warmUp is how long something goes on before it is measured: windows open,
@@ -272,7 +272,7 @@ func download(name string, streams int) func(context.Context, *sample) error {
 	return func(ctx context.Context, s *sample) error {
 		a, err := traffic.StartDownload(ctx, s.tcp, streams, 0)
 		if err == nil {
-			_, err = s.counted(ctx, a, name, 1e6, 1e9)
+			err = s.counted(ctx, a, name, 1e6, 1e9)
 		}
 		return err
 	}
@@ -282,13 +282,12 @@ func download(name string, streams int) func(context.Context, *sample) error {
 func upload(ctx context.Context, s *sample) error {
 	a, err := traffic.StartUpload(ctx, s.tcp)
 	if err == nil {
-		_, err = s.counted(ctx, a, "upload", 1e6, 1e9)
+		err = s.counted(ctx, a, "upload", 1e6, 1e9)
 	}
 	return err
 }
 
 // joins measures players who come, hear the game's greeting and leave, 16 at a time.
 func joins(ctx context.Context, s *sample) error {
-	_, err := s.counted(ctx, traffic.StartJoins(ctx, s.tcp, 16), "joins", 1, 1e6)
-	return err
+	return s.counted(ctx, traffic.StartJoins(ctx, s.tcp, 16), "joins", 1, 1e6)
 }

@@ -35,23 +35,22 @@ const (
 	fromPort = "sport"
 )
 
-// uplink is a slow link from a home to the rest of the world, within a network
+// The uplink is a slow link from a home to the rest of the world, within a network
 // namespace of its own. What passes it arrives on loopback like
 // everything else and is sent on a detour there, to an intermediate functional
 // block (ifb) with the queue. The sender's kernel has let go of a packet by
 // then, so it neither sees the queue nor keeps it short (TCP small queues do, where
 // the queue is the sender's own): the queue is a modem's.
-type uplink struct{}
-
-// newUplink prepares the calling process's network namespace, which must have
-// no interface but loopback, until close. It returns the congestion control of
-// sockets that choose none.
-func newUplink(ctx context.Context) (u uplink, congestion string, err error) {
+//
+// openUplink prepares the calling process's network namespace, which must have
+// no interface but loopback, until closeUplink. It returns the congestion control
+// of sockets that choose none.
+func openUplink(ctx context.Context) (congestion string, err error) {
 	if err := cluster.Alone(); err != nil {
-		return u, "", fmt.Errorf("shape an uplink: %w", err)
+		return "", fmt.Errorf("shape an uplink: %w", err)
 	}
 	if congestion, err = lossBased(); err != nil {
-		return u, "", err
+		return "", err
 	}
 	err = commands(ctx,
 		fmt.Sprintf("ip link set lo mtu %d gso_max_segs 1 up", uplinkMTU),
@@ -61,9 +60,9 @@ func newUplink(ctx context.Context) (u uplink, congestion string, err error) {
 		fmt.Sprintf("tc class add dev ifb0 parent 1: classid 1:1 htb rate %s quantum %d", uplinkRate, 2*uplinkMTU),
 	)
 	if err != nil {
-		return u, "", errors.Join(err, u.close())
+		return "", errors.Join(err, closeUplink())
 	}
-	return u, congestion, nil
+	return congestion, nil
 }
 
 // lossBased makes a congestion control that knows losses alone the default, as
@@ -77,9 +76,9 @@ func lossBased() (string, error) {
 	return "reno", os.WriteFile(setting, []byte("reno"), 0)
 }
 
-// shape has the packets of these ports, and no others, pass the uplink, whose
+// shapeUplink has the packets of these ports, and no others, pass the uplink, whose
 // queue is empty again.
-func (uplink) shape(ctx context.Context, ports []port) error {
+func shapeUplink(ctx context.Context, ports []port) error {
 	lines := []string{
 		"tc qdisc replace dev ifb0 parent 1:1 pfifo",
 		fmt.Sprintf("tc qdisc replace dev ifb0 parent 1:1 bfifo limit %d", uplinkQueue),
@@ -94,8 +93,8 @@ func (uplink) shape(ctx context.Context, ports []port) error {
 	return commands(ctx, lines...)
 }
 
-// close makes the namespace's network what it was, but for the loopback's MTU.
-func (uplink) close() error {
+// closeUplink makes the namespace's network what it was, but for the loopback's MTU.
+func closeUplink() error {
 	//nolint:errcheck // it fails where nothing was shaped
 	commands(context.Background(), "nft delete table netdev home")
 	return commands(context.Background(), "ip link del ifb0")
