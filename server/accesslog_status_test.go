@@ -65,7 +65,7 @@ func TestAccessLog_RecordsTheStatus(t *testing.T) {
 	}
 }
 
-func TestAccessLog_LetsWebSocketsThrough(t *testing.T) {
+func TestAccessLog_PassesWebSocketUpgrades(t *testing.T) {
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		var upgrader websocket.Upgrader
 		conn, err := upgrader.Upgrade(w, r, nil)
@@ -98,10 +98,10 @@ func TestAccessLog_LetsWebSocketsThrough(t *testing.T) {
 	}
 }
 
-func TestAccessLog_OffersNoHijackWhereThereIsNone(t *testing.T) {
+func TestAccessLog_OffersHijackOnlyIfSupported(t *testing.T) {
 	handler := func(w http.ResponseWriter, _ *http.Request) {
 		if _, ok := w.(http.Hijacker); ok {
-			t.Error("it offers to hijack what cannot be hijacked")
+			t.Error("it offers Hijack on a writer without it")
 		}
 	}
 	w := httptest.NewRecorder()

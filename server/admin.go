@@ -14,21 +14,21 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// ErrExists means that an account with the email exists already.
+// ErrExists means that there is already an account with the email.
 var ErrExists = errors.New("an account with this email exists already")
 
 const (
-	// minPassword is the least length of an account's password, in characters, and
-	// maxPassword the most that a login takes.
+	// minPassword is the minimum length of a new account's password in characters, and
+	// maxPassword the maximum that a login accepts.
 	minPassword, maxPassword = 12, 1024
-	// maxEmail is the longest email that a login takes, in characters.
+	// maxEmail is the maximum length of an email that a login accepts, in characters.
 	maxEmail = 254
 )
 
-// Check says what is wrong with the account.
+// Check checks the email and the password.
 func (a Account) Check() error {
 	if a.Email == "" || a.Password == "" {
-		return errors.New("admin: email and password are given together")
+		return errors.New("admin: email and password must be given together")
 	}
 	address, err := mail.ParseAddress(a.Email)
 	if err != nil || address.Address != a.Email {
@@ -43,14 +43,14 @@ func (a Account) Check() error {
 	case n > maxPassword:
 		return fmt.Errorf("admin: the password has %d characters; at most %d can log in", n, maxPassword)
 	case !utf8.ValidString(a.Password) || strings.ContainsRune(a.Password, 0):
-		return errors.New("admin: the password is not text (UTF-8 without NUL), and nobody could log in with it")
+		return errors.New("admin: the password is not UTF-8 text without NUL, so it could not be used to log in")
 	}
 	return nil
 }
 
-// CreateAdmin makes an admin's account, beside a running panel or not, and
-// migrates the database where that is due. The error is ErrExists where the email
-// is taken.
+// CreateAdmin creates an account with the role admin, whether or not a panel is
+// running, and migrates the database if necessary. It returns ErrExists if the email is
+// taken.
 func CreateAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger) (err error) {
 	if err := account.Check(); err != nil {
 		return err
@@ -71,21 +71,21 @@ func CreateAdmin(ctx context.Context, database Database, account Account, logger
 	return err
 }
 
-// firstAdmin makes the account where there is no admin yet.
+// firstAdmin creates the account if there is no admin yet.
 func firstAdmin(ctx context.Context, d *db.DB, account Account, logger *slog.Logger) error {
 	exists, err := d.HasAdmin(ctx)
 	if err != nil || exists {
 		return err
 	}
 	if account == (Account{}) {
-		logger.WarnContext(ctx, "there is no admin yet, so nobody can log in; make one with: eclitunneld admin create")
+		logger.WarnContext(ctx, "there is no admin yet, so nobody can log in; create one with: eclitunneld admin create")
 		return nil
 	}
 	hash, err := auth.HashPassword(account.Password)
 	if err != nil {
 		return err
 	}
-	// Several replicas may start at once; the database lets one of them.
+	// Several replicas may start at once; the database lets one create it.
 	created, err := d.CreateFirstAdmin(ctx, account.Email, hash)
 	if err != nil {
 		return fmt.Errorf("create the first admin: %w", err)

@@ -12,7 +12,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// postgresTool runs one of Postgres' programs on the embedded database of a
+// postgresTool runs a Postgres program on the embedded database of a
 // running panel, as docs/operations.md tells operators to.
 func postgresTool(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
@@ -29,7 +29,7 @@ func postgresTool(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-func TestPanel_RestoredFromABackupKnowsItsDevices(t *testing.T) {
+func TestPanel_RestoredFromABackupAcceptsItsDevices(t *testing.T) {
 	backup := filepath.Join(t.TempDir(), "eclitunnel.dump")
 	damaged, fresh := dataDir(t), dataDir(t)
 	p := servertest.Start(t, func(o *server.Options) { o.Database.DataDir = damaged })
@@ -42,7 +42,7 @@ func TestPanel_RestoredFromABackupKnowsItsDevices(t *testing.T) {
 	restored := servertest.Start(t, func(o *server.Options) { o.Database.DataDir = fresh })
 	postgresTool(t, fresh, "pg_restore", "--clean", "--if-exists", "--single-transaction", backup)
 	restored.Restart()
-	// Its token is of the key that was restored.
+	// Its token was signed with a restored key.
 	snapshot := controltest.Next[types.ClientSnapshot](restored.Connect(device))
 	if len(snapshot.Allocations) != 1 || snapshot.Allocations[0].ID != created.ID {
 		t.Errorf("allocations after the restore: %+v", snapshot.Allocations)

@@ -14,16 +14,16 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 )
 
-// stopPostgres bounds a clean stop of the embedded Postgres. Cut short it
-// recovers at its next start, which takes longer than stopping would have.
-const stopPostgres = 30 * time.Second
+// stopPostgresTimeout bounds a clean shutdown of the embedded Postgres. If it is cut
+// short, Postgres recovers at its next start, which takes longer.
+const stopPostgresTimeout = 30 * time.Second
 
-// addressName is the file in the data directory that says where the embedded
-// Postgres listens while it runs, for commands beside the panel.
-const addressName = "database.url"
+// addressFile is the file in the data directory that contains the URL of the running
+// embedded Postgres, for commands that run beside the panel.
+const addressFile = "database.url"
 
-// Migrate brings the database to the schema of this version. It is safe while
-// panels run on it, and several may do it at once.
+// Migrate migrates the database to the schema of this version. It is safe while panels
+// use the database, and for several callers at once.
 func Migrate(ctx context.Context, database Database, logger *slog.Logger) error {
 	_, closeDB, err := open(ctx, database, logger)
 	if err != nil {
@@ -32,8 +32,8 @@ func Migrate(ctx context.Context, database Database, logger *slog.Logger) error 
 	return closeDB()
 }
 
-// open opens and migrates the database for a moment's work. An embedded one that
-// a running panel holds is shared with it, and otherwise started.
+// open opens and migrates the database for a command. It shares an embedded Postgres
+// with a running panel, or starts it if no panel runs.
 func open(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
 	if err := database.Check(); err != nil {
 		return nil, nil, err
@@ -41,7 +41,7 @@ func open(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB
 	url := database.URL
 	stop := func() error { return nil }
 	if url == "" {
-		if url, stop, err = borrow(ctx, database, logger); err != nil {
+		if url, stop, err = acquirePostgres(ctx, database, logger); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -52,12 +52,12 @@ func open(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB
 	return d, func() error { return errors.Join(d.Close(), stop()) }, nil
 }
 
-// borrow returns where the embedded Postgres listens, and starts it where no
-// panel runs it.
-func borrow(ctx context.Context, database Database, logger *slog.Logger) (url string, stop func() error, err error) {
+// acquirePostgres returns the URL of the embedded Postgres, and starts it if no panel
+// runs it.
+func acquirePostgres(ctx context.Context, database Database, logger *slog.Logger) (url string, stop func() error, err error) {
 	server, err := startPostgres(ctx, database, logger)
 	if errors.Is(err, postgres.ErrInUse) {
-		url, err := os.ReadFile(filepath.Join(database.DataDir, addressName))
+		url, err := os.ReadFile(filepath.Join(database.DataDir, addressFile))
 		if err != nil {
 			return "", nil, fmt.Errorf("the panel on %s is starting or stopping; try again", database.DataDir)
 		}
@@ -67,35 +67,35 @@ func borrow(ctx context.Context, database Database, logger *slog.Logger) (url st
 		return "", nil, err
 	}
 	return server.URL(), func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPostgres)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPostgresTimeout)
 		defer cancel()
 		return stopEmbedded(ctx, database, server)
 	}, nil
 }
 
-// startPostgres starts the embedded Postgres and leaves a note of where it
-// listens.
+// startPostgres starts the embedded Postgres and writes its URL to addressFile.
 func startPostgres(ctx context.Context, database Database, logger *slog.Logger) (*postgres.Server, error) {
 	server, err := postgres.Start(ctx, postgres.Options{DataDir: database.DataDir, BinDir: database.PostgresBinDir, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(database.DataDir, addressName), []byte(server.URL()), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("note where the database listens: %w", err), server.Stop(ctx))
+	if err := os.WriteFile(filepath.Join(database.DataDir, addressFile), []byte(server.URL()), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("write the database's address: %w", err), server.Stop(ctx))
 	}
 	return server, nil
 }
 
-// stopEmbedded also frees the data directory where the server has ended by itself.
+// stopEmbedded stops the embedded Postgres and releases the data directory, also if the
+// server has already ended.
 func stopEmbedded(ctx context.Context, database Database, server *postgres.Server) error {
-	// Whoever finds it missing is told to try again; a note that stays behind is
-	// read by nobody until the next start has written it anew.
-	_ = os.Remove(filepath.Join(database.DataDir, addressName))
+	// Without the file, acquirePostgres asks to try again. If it stays behind, it is
+	// not read before the next start has rewritten it.
+	_ = os.Remove(filepath.Join(database.DataDir, addressFile))
 	return server.Stop(ctx)
 }
 
-// startDatabase starts the embedded Postgres, where there is no other, and opens
-// the database.
+// startDatabase opens the database. It starts the embedded Postgres if the options do
+// not name another.
 func (s *Server) startDatabase(ctx, life context.Context) error {
 	url := s.opts.Database.URL
 	if url == "" {
@@ -104,29 +104,29 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 			return err
 		}
 		url = server.URL()
-		s.background(life, "database", func(ctx context.Context) error { return s.keepPostgres(ctx, server) })
+		s.background(life, "database", func(ctx context.Context) error { return s.supervisePostgres(ctx, server) })
 	}
 	d, err := s.awaitDB(ctx, url)
 	if err != nil {
 		return err
 	}
 	s.db = d
-	s.started("database connections", func(context.Context) error { return d.Close() })
+	s.addPart("database connections", func(context.Context) error { return d.Close() })
 	return nil
 }
 
-// awaitDB opens the database, and tries for as long as it is out of reach. Supervisors
-// would try too, but some of them wait minutes between.
+// awaitDB opens the database and retries while it is unavailable. Process supervisors
+// would retry too, but some wait minutes in between.
 func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 	retry := backoff.Exponential{Min: 200 * time.Millisecond, Max: 5 * time.Second}
-	for said := ""; ; {
+	for logged := ""; ; {
 		d, err := openDB(ctx, url, s.logger)
 		if err == nil || !db.Unavailable(err) || ctx.Err() != nil {
 			return d, err
 		}
-		// Once for each reason: of a wrong setting this is all that tells.
-		if reason := err.Error(); reason != said {
-			said = reason
+		// Log each reason once. It may be the only hint at a wrong setting.
+		if reason := err.Error(); reason != logged {
+			logged = reason
 			s.logger.WarnContext(ctx, "waiting for the database", slog.Any("error", err))
 		}
 		if err := retry.Wait(ctx); err != nil {
@@ -146,11 +146,11 @@ func openDB(ctx context.Context, url string, logger *slog.Logger) (*db.DB, error
 	return d, nil
 }
 
-// keepPostgres stops server when ctx ends, and starts Postgres again when it dies
-// by itself. That is better than ending the panel for a supervisor to restart:
-// players' connections and control channels outlive the database, but not the
-// process. It returns an error where the panel can no longer reach it.
-func (s *Server) keepPostgres(ctx context.Context, server *postgres.Server) error {
+// supervisePostgres stops server when ctx ends, and restarts Postgres if it dies.
+// Ending the panel instead, for a process supervisor to restart, would end players'
+// connections and control channels, which outlive the database but not the process. It
+// returns an error if the panel can no longer reach the database.
+func (s *Server) supervisePostgres(ctx context.Context, server *postgres.Server) error {
 	url := server.URL()
 	for {
 		select {
@@ -158,7 +158,7 @@ func (s *Server) keepPostgres(ctx context.Context, server *postgres.Server) erro
 			s.logger.ErrorContext(ctx, "database ended", slog.Any("error", server.Err()))
 		case <-ctx.Done():
 		}
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPostgres)
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPostgresTimeout)
 		err := stopEmbedded(stopping, s.opts.Database, server)
 		cancel()
 		if ctx.Err() != nil {
@@ -168,13 +168,14 @@ func (s *Server) keepPostgres(ctx context.Context, server *postgres.Server) erro
 			return nil // ctx has ended, and nothing runs.
 		}
 		if server.URL() != url {
-			// Only where the path of the data directory is too long for a socket.
-			return errors.Join(errors.New("it came back under another address"), server.Stop(ctx))
+			// Happens only if the path of the data directory is too long for a socket.
+			return errors.Join(errors.New("it restarted with another address"), server.Stop(ctx))
 		}
 	}
 }
 
-// restartPostgres tries until ctx ends, whose error is its only one.
+// restartPostgres starts Postgres. It retries until ctx ends, and returns no other
+// error than ctx's.
 func (s *Server) restartPostgres(ctx context.Context) (*postgres.Server, error) {
 	retry := backoff.Exponential{Min: time.Second, Max: 30 * time.Second}
 	for {

@@ -21,7 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// dataDir is a directory that Postgres' own account can reach.
+// dataDir creates a directory that the account of Postgres can access.
 func dataDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "eclitunnel-server-")
@@ -39,7 +39,7 @@ func dataDir(t *testing.T) string {
 	return dir
 }
 
-func TestPanel_OutlivesItsPostgres(t *testing.T) {
+func TestPanel_SurvivesACrashOfItsPostgres(t *testing.T) {
 	dir := dataDir(t)
 	p := servertest.Start(t, func(o *server.Options) { o.Database.DataDir = dir })
 	device := p.Enroll("gaming-rig")
@@ -77,7 +77,7 @@ func TestPanel_OutlivesItsPostgres(t *testing.T) {
 	}
 }
 
-func TestCreateAdmin_WorksBesideARunningPanelAndWithoutOne(t *testing.T) {
+func TestCreateAdmin_WorksWithAndWithoutARunningPanel(t *testing.T) {
 	database := server.Database{DataDir: dataDir(t)}
 	create := func(email string) {
 		t.Helper()
@@ -142,7 +142,7 @@ func TestTunnelServer_ReachesThePanelWhereverItListens(t *testing.T) {
 	}
 }
 
-func TestTunnelServer_SurvivesWhatIsDoneToItsDevice(t *testing.T) {
+func TestTunnelServer_SurvivesATokenChangeAndADeletion(t *testing.T) {
 	p := servertest.Start(t)
 	admin := p.Admin()
 	first := embedded(t, admin)
@@ -165,7 +165,7 @@ func TestTunnelServer_SurvivesWhatIsDoneToItsDevice(t *testing.T) {
 	}
 }
 
-func TestTunnelServer_OfTheSameNameYieldsToTheNewerPanel(t *testing.T) {
+func TestTunnelServer_StopsForANewerPanelWithTheSameName(t *testing.T) {
 	url := dbtest.URL(t)
 	same := func(o *server.Options) { o.Database.URL = url }
 	older := servertest.Start(t, same)
@@ -174,12 +174,12 @@ func TestTunnelServer_OfTheSameNameYieldsToTheNewerPanel(t *testing.T) {
 	if now := embedded(t, newer.Admin()); now.ID != id {
 		t.Errorf("it was %s and is %s", id, now.ID)
 	}
-	// Both panels go on; a device of either is served.
+	// Both panels keep running and serve devices.
 	device := older.Enroll("gaming-rig")
 	controltest.Next[types.ClientSnapshot](older.Connect(device))
 }
 
-func TestTunnelServer_ComesBackWithTheFeature(t *testing.T) {
+func TestTunnelServer_ReconnectsWhenTunnelsAreSwitchedOn(t *testing.T) {
 	p := servertest.Start(t)
 	admin := p.Admin()
 	device := p.Enroll("gaming-rig")
@@ -191,7 +191,7 @@ func TestTunnelServer_ComesBackWithTheFeature(t *testing.T) {
 	})
 	setTunnels(t, admin, true)
 	embedded(t, admin)
-	// A panel that has not heard of it yet ends channels.
+	// The panel closes channels until it has received the change.
 	controltest.Eventually(t, "channel stays", func() bool {
 		ws, err := p.Dial(t.Context(), device.Token)
 		if err != nil {

@@ -18,21 +18,23 @@ import (
 )
 
 const (
-	// A caller who does not even send its headers holds a connection this long.
+	// readHeaderTimeout bounds how long a caller can hold a connection without sending
+	// its headers.
 	readHeaderTimeout = 10 * time.Second
-	// readTimeout bounds the body, too, of a request whose body nobody wants: net/http
-	// reads what is left of it before it answers. Who wants it has a bound of its own.
+	// readTimeout bounds reading the whole request, including a body that no handler
+	// reads: net/http reads the rest of it before it responds. Handlers that read the
+	// body have their own limit.
 	readTimeout = 20 * time.Second
-	// writeTimeout bounds a request and its answer, which a caller may not read.
-	// Neither holds for control channels: an upgrade takes them off.
+	// writeTimeout bounds a request and its response, in case the caller does not read
+	// it. An upgrade to a control channel removes both limits.
 	writeTimeout = time.Minute
 	idleTimeout  = 2 * time.Minute
-	// maxHeaderBytes is for a token, a cookie and what proxies add.
+	// maxHeaderBytes leaves space for a token, a cookie and the headers of proxies.
 	maxHeaderBytes = 32 << 10
 )
 
-// listen opens the HTTP listener, and derives from it the addresses that the
-// options leave out.
+// listen opens the HTTP listener and derives the panel's URL and public host from it,
+// unless the options specify them.
 func (s *Server) listen(ctx context.Context) error {
 	if s.opts.TLSCertFile != "" {
 		certificate, err := tls.LoadX509KeyPair(s.opts.TLSCertFile, s.opts.TLSKeyFile)
@@ -57,7 +59,7 @@ func (s *Server) listen(ctx context.Context) error {
 	return nil
 }
 
-// localURL is where this machine reaches a listener.
+// localURL returns the URL at which this machine can reach a listener.
 func localURL(address net.Addr, secure bool) *url.URL {
 	u := &url.URL{Scheme: "http", Host: address.String()}
 	if secure {
@@ -83,7 +85,7 @@ func (s *Server) accept(life context.Context) {
 			s.fail(fmt.Errorf("serve HTTP: %w", err))
 		}
 	}()
-	s.started("listener", func(context.Context) error {
+	s.addPart("listener", func(context.Context) error {
 		// After a complete start, the part of serve has shut the server down already.
 		err := s.http.Close()
 		<-ended
@@ -108,19 +110,19 @@ func (s *Server) newHTTP(life context.Context) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return life },
-		// What it says is about callers' mistakes: a broken TLS handshake, a reset.
+		// It logs errors of callers, such as failed TLS handshakes.
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 }
 
-// startingRoutes answers while the panel starts, which may take as long as the
-// database is away or migrated: whoever probes hears at once that it is alive and
-// not ready, and the rest to come back.
+// startingRoutes responds while the panel starts, which can take long if the database
+// is unavailable or being migrated. Probes find the panel alive and not ready; other
+// requests are told to retry.
 func startingRoutes(logger *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		// An error here is a caller who hung up.
+		// An error here means that the caller disconnected.
 		_ = json.NewEncoder(w).Encode(types.Health{Status: "ok"})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, errNotServing) })
@@ -128,25 +130,25 @@ func startingRoutes(logger *slog.Logger) http.Handler {
 }
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
-	if s.leaving.Load() {
-		// The caller's next request opens a connection, which goes elsewhere.
+	if s.closing.Load() {
+		// The caller's next request opens a new connection, to another replica.
 		w.Header().Set("Connection", "close")
 	}
 	(*s.routes.Load()).ServeHTTP(w, r)
 }
 
-// serve answers requests with the panel's own routes.
+// serve installs the panel's own routes.
 func (s *Server) serve(routes http.Handler) {
 	s.routes.Store(&routes)
-	s.started("HTTP", func(ctx context.Context) error {
-		// Half of the time left: a request that hangs must not take it all from the
-		// parts that follow.
+	s.addPart("HTTP", func(ctx context.Context) error {
+		// Half of the timeout: a request that hangs must leave time for the parts that
+		// stop afterwards.
 		ctx, cancel := context.WithTimeout(ctx, s.opts.ShutdownTimeout/2)
 		defer cancel()
 		err := s.http.Shutdown(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			// The fault of a caller who is slow, and no reason to say that the stop failed.
-			s.logger.WarnContext(ctx, "requests cut off that did not end in time")
+			// Caused by a slow caller, and not a failure of the shutdown.
+			s.logger.WarnContext(ctx, "requests aborted that did not end in time")
 			return s.http.Close()
 		}
 		return err

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// serving is the HTTP server of a panel that serves handler, with an address.
+// serving runs the HTTP server of a panel with a handler and returns its address.
 func serving(t *testing.T, handler http.Handler, change func(*http.Server)) (address string) {
 	t.Helper()
 	s, err := New(Options{Database: Database{URL: "postgres://localhost/x"}, Logger: slog.New(slog.DiscardHandler)})
@@ -50,11 +50,11 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-func TestHTTP_ACallerWhoHoldsBackTheBodyIsAnsweredAndLetGo(t *testing.T) {
+func TestHTTP_RespondsWhenTheBodyDoesNotArrive(t *testing.T) {
 	starting := startingRoutes(slog.New(slog.DiscardHandler))
 	conn := dial(t, serving(t, starting, func(s *http.Server) {
 		if s.ReadTimeout == 0 {
-			t.Error("a request may last for ever")
+			t.Error("there is no read timeout")
 			return
 		}
 		s.ReadTimeout = 100 * time.Millisecond
@@ -68,15 +68,15 @@ func TestHTTP_ACallerWhoHoldsBackTheBodyIsAnsweredAndLetGo(t *testing.T) {
 	}
 }
 
-func TestHTTP_ACallerWhoDoesNotReadIsLetGo(t *testing.T) {
+func TestHTTP_ClosesConnectionsThatDoNotRead(t *testing.T) {
 	written := make(chan error, 1)
 	large := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, err := w.Write(make([]byte, 64<<20)) // More than sockets hold.
+		_, err := w.Write(make([]byte, 64<<20)) // More than sockets buffer.
 		written <- err
 	})
 	conn := dial(t, serving(t, large, func(s *http.Server) {
 		if s.WriteTimeout == 0 {
-			t.Error("an answer may last for ever")
+			t.Error("there is no write timeout")
 			return
 		}
 		s.WriteTimeout = 100 * time.Millisecond
@@ -87,9 +87,9 @@ func TestHTTP_ACallerWhoDoesNotReadIsLetGo(t *testing.T) {
 	select {
 	case err := <-written:
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the answer ended with %v", err)
+			t.Errorf("writing the response ended with %v", err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("the answer is still being written")
+		t.Error("the response is still being written")
 	}
 }

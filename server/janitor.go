@@ -11,20 +11,20 @@ import (
 
 const (
 	sweepInterval = 5 * time.Minute
-	// expiredRetention keeps the row of an enrollment that was not approved for a
-	// while, so that its agent is told "expired" rather than "unknown".
+	// expiredRetention is how long the row of an expired enrollment is kept, so that
+	// its agent is told "expired" rather than "unknown".
 	expiredRetention = time.Hour
 )
 
-// sweep deletes what has expired and rotates signing keys, at once and then now
-// and then until ctx ends. Every replica tries, and the database lets one at a
-// time do it.
+// sweep deletes expired rows and rotates signing keys, at once and then every
+// sweepInterval until ctx ends. Every replica does so, and the database lets one at a
+// time run.
 func (s *Server) sweep(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
 		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "what has expired is not deleted yet", slog.Any("error", err))
+			s.logger.WarnContext(ctx, "maintenance of the database failed; it is retried later", slog.Any("error", err))
 		}
 		select {
 		case <-ticker.C:
@@ -52,7 +52,7 @@ func (s *Server) maintain(ctx context.Context) error {
 		s.logger.InfoContext(ctx, "expired enrollments deleted", slog.Int64("count", done.Enrollments))
 	}
 	for _, key := range done.Keys.Created {
-		s.logger.InfoContext(ctx, "signing key made; it signs a day from now", slog.String("keyId", key))
+		s.logger.InfoContext(ctx, "signing key created; it signs from tomorrow on", slog.String("keyId", key))
 	}
 	for _, key := range done.Keys.Retired {
 		s.logger.InfoContext(ctx, "signing key retired", slog.String("keyId", key))

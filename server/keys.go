@@ -13,18 +13,18 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// ErrNoKey means that there is no signing key with the id.
+// ErrNoKey means that a signing key does not exist.
 var ErrNoKey = errors.New("there is no such signing key")
 
-// KeyState is the part that a signing key plays.
+// KeyState is the state of a signing key.
 type KeyState string
 
-// The states of a key, in the order of its life.
+// The states of a key, in order.
 const (
-	KeyPublished KeyState = "published" // It will sign.
+	KeyPublished KeyState = "published" // It does not sign yet.
 	KeySigns     KeyState = "signs"
-	KeyVerifies  KeyState = "verifies" // It signs no more, but for tunnel servers that know no newer one.
-	KeyRetired   KeyState = "retired"  // It verifies device tokens and sessions, and no ticket.
+	KeyVerifies  KeyState = "verifies" // It signs only tickets for tunnel servers that know no newer key.
+	KeyRetired   KeyState = "retired"  // It verifies device tokens and sessions, but no tickets.
 )
 
 // Key is a signing key of the panel.
@@ -34,7 +34,7 @@ type Key struct {
 	CreatedAt, SignsFrom time.Time
 }
 
-// Keys lists the signing keys, the last to sign first.
+// Keys lists the signing keys, sorted by SignsFrom, latest first.
 func Keys(ctx context.Context, database Database, logger *slog.Logger) (keys []Key, err error) {
 	d, closeDB, err := open(ctx, database, logger)
 	if err != nil {
@@ -45,7 +45,7 @@ func Keys(ctx context.Context, database Database, logger *slog.Logger) (keys []K
 	if err != nil {
 		return nil, err
 	}
-	signs := false // One that signs was found.
+	signs := false // The key that signs was found.
 	for _, row := range rows {
 		key := Key{ID: row.ID, CreatedAt: row.CreatedAt, SignsFrom: row.SignsFrom}
 		switch {
@@ -63,25 +63,24 @@ func Keys(ctx context.Context, database Database, logger *slog.Logger) (keys []K
 	return keys, nil
 }
 
-// Revocation is what became of signing keys that were revoked.
+// Revocation is the effect of revoking signing keys.
 type Revocation struct {
-	// Devices need new tokens: one of the keys signed theirs.
+	// Devices are the devices whose tokens the keys signed. They need new tokens.
 	Devices []RevokedDevice
-	// Unknown counts devices that have not connected since they were given a token;
-	// those whose token one of the keys signed need new ones too.
+	// Unknown is the number of devices that have not connected since they received
+	// their token. They need new tokens if the keys signed theirs.
 	Unknown int
 }
 
-// RevokedDevice is a device whose token is dead.
+// RevokedDevice is a device whose token was revoked.
 type RevokedDevice struct {
 	ID         uuid.UUID
 	Name, Kind string
 }
 
-// RevokeKeys ends signing keys that have leaked, beside running panels or not, and
-// with them everything that they signed. Where none is left to sign a new one is
-// made. The error wraps ErrNoKey where one of the ids is not that of a key;
-// nothing has changed then.
+// RevokeKeys revokes leaked signing keys and everything that they signed, whether or
+// not panels are running. If no key is left to sign, it creates a new one. If one of
+// the ids does not exist, it changes nothing and the error wraps ErrNoKey.
 func RevokeKeys(ctx context.Context, database Database, ids []string, logger *slog.Logger) (_ Revocation, err error) {
 	fresh, err := auth.NewKey()
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// keyOf is the id of the key that signed a token.
+// keyOf returns the id of the key that signed a token.
 func keyOf(t *testing.T, token string) string {
 	t.Helper()
 	head, _, _ := strings.Cut(token, ".")
@@ -41,7 +41,7 @@ func kids(keys []types.JWK) []string {
 	return ids
 }
 
-// twoPanels on one database, without tunnel servers of their own.
+// twoPanels starts two panels on one database, without embedded tunnel servers.
 func twoPanels(t *testing.T) (url string, a, b *servertest.Panel) {
 	t.Helper()
 	url = dbtest.URL(t)
@@ -58,7 +58,7 @@ func relayEndpoint(port int) types.RelayEndpoint {
 	return types.RelayEndpoint{Port: port, Fingerprint: strings.Repeat("ab", 32)}
 }
 
-func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
+func TestPanels_RotateTheirKeyWithoutInterruption(t *testing.T) {
 	url, a, b := twoPanels(t)
 	d := dbtest.Open(t, url)
 	connections := dbtest.SQL(t, d)
@@ -69,7 +69,7 @@ func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
 		t.Fatalf("keys %+v", first)
 	}
 
-	// A month passes, and some replica rotates.
+	// After a month, one of the replicas rotates the key.
 	_, err := connections.ExecContext(t.Context(),
 		`UPDATE signing_keys SET created_at = created_at - interval '31 days', signs_from = signs_from - interval '31 days'`)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
 	})
 	both := controltest.Next[types.ServerChange](edge).Keys
 	if both == nil || len(both.Keys) != 2 {
-		t.Fatalf("the tunnel server was told of %+v", both)
+		t.Fatalf("the tunnel server received %+v", both)
 	}
 	for _, p := range []*servertest.Panel{a, b, third} {
 		controltest.Eventually(t, "the next key is published", func() bool { return slices.Equal(jwks(t, p), both.Keys) })
@@ -90,7 +90,7 @@ func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
 		t.Errorf("key %s signs before its time", got)
 	}
 
-	// A day later it signs, on every replica, and the first one's tokens go on.
+	// A day later it signs on every replica, and the tokens of the first key stay valid.
 	_, err = connections.ExecContext(t.Context(), `UPDATE signing_keys SET created_at = created_at - interval '25 hours',
 		signs_from = signs_from - interval '25 hours'`)
 	if err != nil {
@@ -108,12 +108,12 @@ func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
 		t.Errorf("a session of another replica: %v %s", err, resp.Body)
 	}
 	if keyOf(t, device.Token) != first[0].Kid {
-		t.Fatal("the device's token is of the wrong key")
+		t.Fatal("the device's token was signed with the wrong key")
 	}
 	agent := b.Connect(device)
 	controltest.Next[types.ClientSnapshot](agent)
 
-	// A tunnel server that is connected has heard of the key that signs tickets.
+	// A connected tunnel server has received the key that signs tickets.
 	created := allocate(t, a.Client(session), device, types.CreateTCP)
 	change := controltest.Next[types.ClientChange](agent)
 	if len(change.Servers) != 1 || change.Servers[0].ID != created.ServerID {
@@ -124,7 +124,7 @@ func TestPanels_RotateTheirKeyWithoutAnybodyNoticing(t *testing.T) {
 	}
 }
 
-func TestRevokeKeys_EndsWhatALeakedKeySignedOnEveryReplica(t *testing.T) {
+func TestRevokeKeys_RevokesWhatAKeySignedOnEveryReplica(t *testing.T) {
 	url, a, b := twoPanels(t)
 	session := a.Login()
 	leaked := keyOf(t, session)
@@ -137,7 +137,7 @@ func TestRevokeKeys_EndsWhatALeakedKeySignedOnEveryReplica(t *testing.T) {
 
 	database := server.Database{URL: url}
 	if _, err := server.RevokeKeys(t.Context(), database, []string{"mistyped"}, nil); !errors.Is(err, server.ErrNoKey) {
-		t.Errorf("a key that is none: %v", err)
+		t.Errorf("an unknown key: %v", err)
 	}
 	revocation, err := server.RevokeKeys(t.Context(), database, []string{leaked}, nil)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestRevokeKeys_EndsWhatALeakedKeySignedOnEveryReplica(t *testing.T) {
 			}
 		}
 	}
-	// With a new token, from any replica, the device is back on any.
+	// With a new token from any replica, the device can connect to any.
 	again, err := a.Admin().RegenerateDeviceTokenWithResponse(t.Context(), device.ID)
 	if err != nil || again.JSON200 == nil {
 		t.Fatalf("regenerate: %v %s", err, again.Body)
@@ -176,11 +176,11 @@ func TestRevokeKeys_EndsWhatALeakedKeySignedOnEveryReplica(t *testing.T) {
 	controltest.Next[types.ClientSnapshot](b.Connect(servertest.Device{ID: device.ID, Token: again.JSON200.Token}))
 }
 
-func TestPanel_ToldNothingStillTakesTokensOfANewKey(t *testing.T) {
+func TestPanel_AcceptsTokensOfANewKeyWithoutANotification(t *testing.T) {
 	url, a, b := twoPanels(t)
 	d := dbtest.Open(t, url)
 	device := a.Enroll("gaming-rig")
-	// The key that signs is another from now on, and b hears nothing of it.
+	// Another key signs from now on, and b receives no notification.
 	_, err := dbtest.SQL(t, d).ExecContext(t.Context(),
 		`INSERT INTO signing_keys (id, seed, created_at) VALUES ('unheard-of', decode(repeat('42', 32), 'hex'), now())`)
 	if err != nil {

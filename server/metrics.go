@@ -16,7 +16,7 @@ import (
 )
 
 // censusTimeout bounds the counting of devices and allocations for a scrape, which
-// goes on without where the database is slow.
+// omits them if the database is slow.
 const censusTimeout = 2 * time.Second
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -27,7 +27,7 @@ var (
 	onlineDesc = describe("devices_online",
 		"Devices whose control channel is on this replica, by kind.", "kind")
 	openedDesc = describe("control_channels_opened_total",
-		"Control channels taken, by the device's kind.", "kind")
+		"Control channels opened, by the device's kind.", "kind")
 	closedDesc = describe("control_channels_closed_total",
 		"Control channels ended, by reason.", "reason")
 	devicesDesc = describe("devices",
@@ -37,17 +37,17 @@ var (
 	connectionsDesc = describe("database_connections",
 		"Connections to the database, by state.", "state")
 	maxConnectionsDesc = describe("database_connections_max",
-		"Connections to the database that there may be.")
+		"Maximum number of connections to the database.")
 	waitsDesc = describe("database_waits_total",
-		"How often a connection to the database had to be waited for.")
+		"Number of waits for a connection to the database.")
 	waitedDesc = describe("database_wait_seconds_total",
 		"Time spent waiting for a connection to the database.")
 	certificateDesc = describe("certificate_expiry_timestamp_seconds",
-		"When the certificate served with HTTPS expires, as a Unix time.")
+		"Unix time at which the certificate served with HTTPS expires.")
 )
 
-// metrics shows the panel to Prometheus. Labels are kinds, statuses and reasons:
-// none names a device or an allocation, of which there is no bound.
+// metrics is a Prometheus collector for the panel. Its labels are kinds, statuses and
+// reasons, never devices or allocations, whose number is unbounded.
 type metrics struct{ panel *Server }
 
 // Describe implements prometheus.Collector.
@@ -82,8 +82,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	m.collectCensus(ch)
 }
 
-// collectCensus shows what is in the database. Where that does not answer, its
-// metrics are missing and the others are not.
+// collectCensus collects the metrics of the database's content. If the database does
+// not respond, only these are missing.
 func (m metrics) collectCensus(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), censusTimeout)
 	defer cancel()
@@ -123,7 +123,7 @@ func counter(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, 
 	ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
 }
 
-// expiry is when the first certificate served with a configuration expires.
+// expiry returns when the first certificate of a configuration expires.
 func expiry(config *tls.Config) (time.Time, bool) {
 	if config == nil || len(config.Certificates) == 0 || config.Certificates[0].Leaf == nil {
 		return time.Time{}, false
@@ -131,19 +131,19 @@ func expiry(config *tls.Config) (time.Time, bool) {
 	return config.Certificates[0].Leaf.NotAfter, true
 }
 
-// latency is how long requests take. A request outside the contract, such as one
-// for a page, has the operation "other".
+// latency records how long requests take. Requests outside the contract, such as those
+// for a page, have the operation "other".
 type latency struct{ seconds *prometheus.HistogramVec }
 
 func newLatency() latency {
 	return latency{prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "eclitunnel_panel_http_request_duration_seconds",
-		Help:    "How long requests took to answer, by operation of the contract and class of the status.",
+		Help:    "Duration of requests, by operation of the contract and class of the status.",
 		Buckets: []float64{0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10},
 	}, []string{"operation", "status"})}
 }
 
-// observe notes a request. An upgrade is none: it lasts as long as its channel.
+// observe records a request. It ignores upgrades, which last as long as their channel.
 func (l latency) observe(operation string, status int, took time.Duration) {
 	if status < 200 {
 		return
@@ -154,8 +154,8 @@ func (l latency) observe(operation string, status int, took time.Duration) {
 	l.seconds.WithLabelValues(operation, strconv.Itoa(status/100)+"xx").Observe(took.Seconds())
 }
 
-// startMetrics hands the panel's metrics to the registry of its options, until
-// the panel stops.
+// startMetrics registers the panel's metrics with Options.Metrics until the panel
+// stops.
 func (s *Server) startMetrics() error {
 	registry := s.opts.Metrics
 	if registry == nil {
@@ -165,7 +165,7 @@ func (s *Server) startMetrics() error {
 		if err := registry.Register(collector); err != nil {
 			return err
 		}
-		s.started("metrics", func(context.Context) error {
+		s.addPart("metrics", func(context.Context) error {
 			registry.Unregister(collector)
 			return nil
 		})

@@ -15,7 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// series returns what a registry shows, each series as name{label="value"} value
+// series returns the content of a registry, each series as name{label="value"} value
 // with a histogram's count as its value.
 func series(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	t.Helper()
@@ -37,7 +37,7 @@ func series(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
 	return all
 }
 
-func TestMetrics_ShowThePanelAndItsTunnelServer(t *testing.T) {
+func TestMetrics_CoverThePanelAndItsTunnelServer(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	p := servertest.Start(t, func(o *server.Options) { o.Metrics = registry })
 	admin := p.Admin()
@@ -78,7 +78,7 @@ func TestMetrics_ShowThePanelAndItsTunnelServer(t *testing.T) {
 			t.Errorf("a control channel is counted as a request: %s", name)
 		}
 		if strings.Contains(name, device.ID.String()) || strings.Contains(name, created.ServerID.String()) {
-			t.Errorf("a series for a device: %s", name)
+			t.Errorf("a series with a device's id: %s", name)
 		}
 	}
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
@@ -94,17 +94,17 @@ func TestMetrics_ShowThePanelAndItsTunnelServer(t *testing.T) {
 	})
 	p.Stop()
 	if left := series(t, registry); len(left) > 0 {
-		t.Errorf("after the panel's end: %v", left)
+		t.Errorf("after the panel has stopped: %v", left)
 	}
 }
 
-func TestMetrics_TellWhenTheCertificateExpires(t *testing.T) {
+func TestMetrics_ContainTheExpiryOfTheCertificate(t *testing.T) {
 	certFile, keyFile, _ := certify(t)
 	registry := prometheus.NewPedanticRegistry()
 	servertest.Start(t, func(o *server.Options) {
 		o.TLSCertFile, o.TLSKeyFile, o.Metrics = certFile, keyFile, registry
 	})
 	if expiry := series(t, registry)[`panel_certificate_expiry_timestamp_seconds{}`]; expiry == 0 {
-		t.Error("no expiry is shown")
+		t.Error("there is no expiry")
 	}
 }

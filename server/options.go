@@ -26,116 +26,116 @@ const (
 	DefaultKeyRotation = 30 * 24 * time.Hour
 )
 
-// minKeyRotation leaves a key time to sign after that in which it is only
-// published.
+// minKeyRotation leaves a key as much time to sign as it was published before that.
 const minKeyRotation = 2 * db.KeyLead
 
-// maxShutdownGrace is more than any load balancer needs.
+// maxShutdownGrace is longer than any load balancer needs.
 const maxShutdownGrace = 5 * time.Minute
 
-// Options say how a panel runs. New checks them before anything starts.
+// Options configures a panel. New checks them.
 type Options struct {
-	// Database is where everything durable is. Required.
+	// Database is the panel's database. Required.
 	Database Database
-	// FirstAdmin is made where there is no admin yet; the zero value makes none.
+	// FirstAdmin is the account to create if there is no admin yet. The zero value
+	// creates none.
 	FirstAdmin Account
 
-	// Listen is the host and port of the HTTP listener; empty is DefaultListen.
-	// Port 0 lets the system choose: see Server.URL.
+	// Listen is the host and port of the HTTP listener; empty is DefaultListen. With
+	// port 0 the system chooses the port: see Server.URL.
 	Listen string
-	// TLSCertFile and TLSKeyFile are PEM files to serve HTTPS with. Both empty
-	// serve HTTP, for use behind a proxy that ends TLS.
+	// TLSCertFile and TLSKeyFile are PEM files for HTTPS. If both are empty, the panel
+	// serves HTTP, for use behind a proxy that terminates TLS.
 	TLSCertFile, TLSKeyFile string
-	// PublicURL is where people and agents reach the panel: scheme and host, no
-	// path. nil is http (or https) on localhost with the listener's port, which
-	// only this machine reaches.
+	// PublicURL is the panel's URL for people and agents: a scheme and host without a
+	// path. nil is http or https on localhost with the listener's port, which only
+	// this machine can reach.
 	PublicURL *url.URL
-	// PublicHost is the host that players enter, where a tunnel server was not
-	// given another one; empty is PublicURL's.
+	// PublicHost is the public host of tunnel servers without their own; empty is
+	// PublicURL's.
 	PublicHost string
-	// TrustedProxies are those whose X-Forwarded-For is believed.
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted.
 	TrustedProxies []netip.Prefix
 
-	// TunnelServer is the embedded tunnel server.
+	// TunnelServer configures the embedded tunnel server.
 	TunnelServer TunnelServer
-	// Ports are given to allocations that ask for none, on every tunnel server
-	// that is approved here. The zero value is 20000 to 29999.
+	// Ports is the range from which allocations without a requested port get theirs,
+	// on every tunnel server approved here. The zero value is 20000 to 29999.
 	Ports PortRange
 
-	// Version and Commit are what /api/version answers.
+	// Version and Commit are the response of /api/version.
 	Version, Commit string
 	// Logger is nil for slog.Default.
 	Logger *slog.Logger
-	// Metrics is given the metrics of the panel and of its tunnel server, for as
-	// long as they run. It may hold those of one panel at a time. nil: none.
+	// Metrics registers the metrics of the panel and its tunnel server while they
+	// run. One registry serves one panel at a time. nil registers none.
 	Metrics prometheus.Registerer
-	// KeyRotation is the age at which the key that signs tokens is followed by
-	// another; 0: 30 days, below 0: never. At least 48 hours otherwise.
+	// KeyRotation is the age at which the key that signs tokens is replaced, at least
+	// 48 hours. 0 is 30 days; a negative value disables rotation.
 	KeyRotation time.Duration
-	// ShutdownGrace is how long the panel serves on once Run's context has ended,
-	// while /readyz says that it is stopping: what a load balancer needs to notice
-	// and send nobody here any more. 0: not at all.
+	// ShutdownGrace is how long the panel continues to serve after Run's context has
+	// ended, while /readyz reports that it is stopping, so that load balancers stop
+	// sending requests here. 0 means not at all.
 	ShutdownGrace time.Duration
-	// ShutdownTimeout bounds the end of Run after that; 0: 10 s.
+	// ShutdownTimeout bounds the shutdown after that; 0 is 10 seconds.
 	ShutdownTimeout time.Duration
 }
 
-// Database says where the panel keeps its data: in a Postgres of the operator's,
-// or in one of its own.
+// Database configures the panel's database: the operator's Postgres, or an embedded
+// one.
 type Database struct {
-	// URL is a postgres:// URL or a DSN of key=value pairs. Empty means a Postgres
-	// of the panel's own in DataDir.
+	// URL is a postgres:// URL or a DSN of key=value pairs. If it is empty, the panel
+	// runs an embedded Postgres in DataDir.
 	URL string
-	// DataDir is a directory for nothing else. Required where URL is empty.
+	// DataDir is a directory for the embedded Postgres only. Required if URL is empty.
 	DataDir string
-	// PostgresBinDir holds initdb and postgres; empty means to search for them.
+	// PostgresBinDir contains initdb and postgres; if empty, they are searched for.
 	PostgresBinDir string
 }
 
-// Check says what is wrong with it, as far as that shows without connecting.
+// Check checks the fields without connecting.
 func (d Database) Check() error {
 	switch {
 	case d.URL != "":
 		return db.CheckURL(d.URL)
 	case d.DataDir == "":
-		return errors.New("database: neither a URL nor a data directory is given")
+		return errors.New("database: neither a URL nor a data directory given")
 	default:
 		return nil
 	}
 }
 
-// Account is a person who logs in by email and password.
+// Account is the email and password with which a person logs in.
 type Account struct {
 	Email, Password string
 }
 
-// TunnelServer says how the embedded tunnel server runs.
+// TunnelServer configures the embedded tunnel server.
 type TunnelServer struct {
-	// Disabled leaves it out.
+	// Disabled disables the embedded tunnel server.
 	Disabled bool
-	// Name tells the tunnel servers of several panels on one database apart;
-	// empty is the name of the host. A tunnel server with the same name keeps its
+	// Name identifies the tunnel server among those of all panels on the database;
+	// empty is the host's name. After a restart with the same name it keeps its
 	// allocations.
 	Name string
-	// Listen is the host and port where agents' links and data connections
-	// arrive; empty is DefaultRelayListen.
+	// Listen is the host and port of the listener for agents' links and data
+	// connections; empty is DefaultRelayListen.
 	Listen string
-	// BindHost is the address that public ports are bound on; empty is all of
-	// this machine's, IPv4 and IPv6.
+	// BindHost is the IP address on which public ports are bound; empty is all
+	// addresses, IPv4 and IPv6.
 	BindHost string
-	// PlainStreams lets agents that are told the same do without the encryption
-	// of players' TCP bytes.
+	// PlainStreams disables the encryption of players' TCP bytes between the tunnel
+	// server and agents with the same setting.
 	PlainStreams bool
 }
 
-// PortRange is a range of ports, both ends included.
+// PortRange is a range of ports, including both ends.
 type PortRange struct {
 	First, Last int
 }
 
 func (p PortRange) contains(port int) bool { return p.First <= port && port <= p.Last }
 
-// withDefaults fills in what was left out and says what is wrong with the rest.
+// withDefaults returns the options with defaults applied, and checks them.
 func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -149,7 +149,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.TunnelServer.Name == "" && !o.TunnelServer.Disabled {
 		name, err := os.Hostname()
 		if err != nil {
-			return o, fmt.Errorf("name of the tunnel server: %w", err)
+			return o, fmt.Errorf("default name of the tunnel server: %w", err)
 		}
 		o.TunnelServer.Name = name
 	}
@@ -205,9 +205,9 @@ func (o Options) checkAddresses() error {
 		if err != nil || port < 0 || port > 65535 {
 			return fmt.Errorf("%s: %q is not a port", name, text)
 		}
-		// It would be given to an allocation here, which then could not be bound.
+		// The port could be given to an allocation, and binding it would fail.
 		if !o.TunnelServer.Disabled && o.Ports.contains(port) {
-			return fmt.Errorf("%s: port %d lies in the port range %d-%d of allocations", name, port, first, last)
+			return fmt.Errorf("%s: port %d is within the port range %d-%d of allocations", name, port, first, last)
 		}
 	}
 	return nil
@@ -219,14 +219,14 @@ func (o Options) checkPublic() error {
 			return fmt.Errorf("public URL: %q is not http or https", u.Redacted())
 		}
 		if u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-			return fmt.Errorf("public URL: %q is not a scheme and host alone", u.Redacted())
+			return fmt.Errorf("public URL: %q is not just a scheme and host", u.Redacted())
 		}
 	}
 	if _, _, err := net.SplitHostPort(o.PublicHost); err == nil {
 		return fmt.Errorf("public host: %q has a port", o.PublicHost)
 	}
 	if _, err := netip.ParseAddr(o.PublicHost); err != nil && strings.ContainsAny(o.PublicHost, ":[]/ ") {
-		return fmt.Errorf("public host: %q is not a host name or an IP address alone", o.PublicHost)
+		return fmt.Errorf("public host: %q is not a host name or an IP address", o.PublicHost)
 	}
 	return nil
 }
@@ -240,7 +240,7 @@ func (o Options) checkFirstAdmin() error {
 
 func (o Options) checkTLS() error {
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
-		return errors.New("TLS: certificate and key file are given together or not at all")
+		return errors.New("TLS: certificate and key file must be given together")
 	}
 	return nil
 }

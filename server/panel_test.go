@@ -19,7 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// allocate asks for a public port as the API's caller.
+// allocate creates an allocation as a caller of the API.
 func allocate(t *testing.T, api *client.ClientWithResponses, device servertest.Device, protocol types.AllocationCreateProtocol) types.AllocationCreated {
 	t.Helper()
 	resp, err := api.CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
@@ -34,7 +34,7 @@ func allocate(t *testing.T, api *client.ClientWithResponses, device servertest.D
 	return *resp.JSON201
 }
 
-// listening waits until the API shows that players can join.
+// listening waits until the API reports that players can join.
 func listening(t *testing.T, api *client.ClientWithResponses, id int64) {
 	t.Helper()
 	controltest.Eventually(t, "allocation listens", func() bool {
@@ -54,7 +54,7 @@ func ready(channel *controltest.Peer, revision types.Revision, ids ...int64) {
 	channel.Send(report)
 }
 
-func TestPanel_CarriesADeviceFromItsCodeToAPublicPort(t *testing.T) {
+func TestPanel_TakesADeviceFromItsCodeToAPublicPort(t *testing.T) {
 	p := servertest.Start(t)
 	admin := p.Admin()
 	device := p.Enroll("gaming-rig")
@@ -95,8 +95,8 @@ func TestPanel_CarriesADeviceFromItsCodeToAPublicPort(t *testing.T) {
 	controltest.Eventually(t, "the public port is closed", func() bool { return !open(t, created.PublicAddress) })
 }
 
-// open reports whether something listens. A device without an agent's links has
-// its players reset, which can be seen as early as while dialling.
+// open reports whether a port is open. Without an agent's link, the tunnel server
+// resets players, which can happen as early as while dialling.
 func open(t *testing.T, address string) bool {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, time.Second)
@@ -150,7 +150,7 @@ func jwks(t *testing.T, p *servertest.Panel) []types.JWK {
 	return resp.JSON200.Keys
 }
 
-func TestPanels_OnOneDatabaseActAsOne(t *testing.T) {
+func TestPanels_OnOneDatabaseShareState(t *testing.T) {
 	url := dbtest.URL(t)
 	panel := func(name string) *servertest.Panel {
 		return servertest.Start(t, func(o *server.Options) {
@@ -213,7 +213,7 @@ func setTunnels(t *testing.T, admin *client.ClientWithResponses, on bool) {
 	}
 }
 
-func TestPanel_FailsBeforeItTouchesTheDatabaseWhereItsPortIsTaken(t *testing.T) {
+func TestPanel_FailsBeforeOpeningTheDatabaseIfItsPortIsTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -231,12 +231,12 @@ func TestPanel_FailsBeforeItTouchesTheDatabaseWhereItsPortIsTaken(t *testing.T) 
 	}
 }
 
-func TestNew_RefusesWhatCannotWork(t *testing.T) {
+func TestNew_RejectsInvalidOptions(t *testing.T) {
 	good := server.Options{Database: server.Database{URL: "postgres://localhost/x"}}
 	if _, err := server.New(good); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody is given ports of this machine then.
+	// Allocations get no ports of this machine then.
 	elsewhere := good
 	elsewhere.TunnelServer.Disabled, elsewhere.Ports = true, server.PortRange{First: 1024, Last: 65535}
 	if _, err := server.New(elsewhere); err != nil {
@@ -259,7 +259,7 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		"long password": func(o *server.Options) {
 			o.FirstAdmin = server.Account{Email: "admin@example.com", Password: strings.Repeat("a", 1025)}
 		},
-		"password that is no text": func(o *server.Options) {
+		"password that is not text": func(o *server.Options) {
 			o.FirstAdmin = server.Account{Email: "admin@example.com", Password: "correct horse \xff"}
 		},
 		"long email": func(o *server.Options) {

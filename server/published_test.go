@@ -45,7 +45,7 @@ func curlText(t *testing.T, p *servertest.Panel, method, path, session, body str
 	return text, resp.StatusCode
 }
 
-func TestPanel_AnswersThePublishedExamples(t *testing.T) {
+func TestPanel_ServesThePublishedExamples(t *testing.T) {
 	p := servertest.Start(t)
 	session := p.Login()
 

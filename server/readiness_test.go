@@ -21,8 +21,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// freeAddress is where a panel whose address must be known before it is ready
-// can listen.
+// freeAddress returns an address for a panel whose address must be known before it
+// is ready.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,8 +33,8 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// launch runs a panel, ready or not, until the test has ended, and returns its
-// address.
+// launch runs a panel until the test ends, does not wait until it is ready, and
+// returns its address.
 func launch(t *testing.T, o server.Options) (address string) {
 	t.Helper()
 	o.Listen = freeAddress(t)
@@ -54,7 +54,7 @@ func launch(t *testing.T, o server.Options) (address string) {
 	return o.Listen
 }
 
-// statusOf is the status of an answer, 0 where there is none.
+// statusOf returns the status of a response, or 0 if there is none.
 func statusOf(t *testing.T, url string) int {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -72,7 +72,7 @@ func TestPanel_IsAliveAndNotReadyUntilTheDatabaseIsMigrated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer migrating.Rollback() //nolint:errcheck // it only frees the connection
+	defer migrating.Rollback() //nolint:errcheck // releases the connection
 	if _, err := migrating.ExecContext(t.Context(), `LOCK TABLE goose_db_version`); err != nil {
 		t.Fatal(err)
 	}
@@ -90,9 +90,9 @@ func TestPanel_IsAliveAndNotReadyUntilTheDatabaseIsMigrated(t *testing.T) {
 	controltest.Eventually(t, "ready", func() bool { return statusOf(t, "http://"+address+"/readyz") == http.StatusOK })
 }
 
-func TestPanel_WaitsForADatabaseThatIsAway(t *testing.T) {
+func TestPanel_WaitsForTheDatabase(t *testing.T) {
 	url := dbtest.URL(t)
-	// It stays as it is, whatever new ones find.
+	// This connection keeps its settings, unlike new ones.
 	admin, err := dbtest.SQL(t, dbtest.Open(t, url)).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestPanel_WaitsForADatabaseThatIsAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// As while a failover is under way: it answers, and takes no writes.
+	// As during a failover: the server responds but accepts no writes.
 	alter("SET default_transaction_read_only = on")
 	var log lockedBuffer
 	address := launch(t, server.Options{
@@ -124,7 +124,7 @@ func TestPanel_WaitsForADatabaseThatIsAway(t *testing.T) {
 }
 
 func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // Accepts, and never says a word.
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // Accepts connections and sends nothing.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestPanel_StopsWhileItWaitsForTheDatabase(t *testing.T) {
 	}
 }
 
-func TestPanel_ACallerWhoIsSlowMakesNoFailureOfItsStop(t *testing.T) {
+func TestPanel_StopsCleanlyDespiteASlowCaller(t *testing.T) {
 	p := servertest.Start(t, func(o *server.Options) { o.ShutdownTimeout = 8 * time.Second })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
 	if err != nil {
@@ -161,14 +161,14 @@ func TestPanel_ACallerWhoIsSlowMakesNoFailureOfItsStop(t *testing.T) {
 	if _, err := conn.Write([]byte(request)); err != nil {
 		t.Fatal(err)
 	}
-	// The panel asks for the body: it is busy with the request.
+	// The panel asks for the body, so it is processing the request.
 	if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || answer != "HTTP/1.1 100 Continue\r\n" {
 		t.Fatalf("%q, %v", answer, err)
 	}
-	p.Stop() // It fails the test where the panel does not end in good order.
+	p.Stop() // Fails the test if the panel does not stop cleanly.
 }
 
-func TestPanel_ServesOnForTheGraceWhileItIsNotReady(t *testing.T) {
+func TestPanel_KeepsServingDuringTheShutdownGrace(t *testing.T) {
 	p := servertest.Start(t, func(o *server.Options) { o.ShutdownGrace = time.Second })
 	session := p.Login()
 	device := p.Enroll("gaming-rig")
@@ -181,10 +181,10 @@ func TestPanel_ServesOnForTheGraceWhileItIsNotReady(t *testing.T) {
 		DeviceID: &device.ID, Protocol: types.CreateTCP, LocalPort: 25565,
 	})
 	if err != nil || resp.JSON201 == nil {
-		t.Fatalf("a request within the grace: %v %s", err, resp.Body)
+		t.Fatalf("a request within the grace period: %v %s", err, resp.Body)
 	}
 	if !resp.HTTPResponse.Close {
-		t.Error("the caller may use the connection again")
+		t.Error("the caller may reuse the connection")
 	}
 	if got := controltest.Next[types.ClientChange](agent); len(got.Allocations) != 1 {
 		t.Errorf("change %+v", got)

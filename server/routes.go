@@ -16,7 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
-// build makes the parts that answer requests and returns where they are mounted.
+// build creates the parts that serve requests and returns their handler.
 func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	var err error
 	s.auth, err = auth.New(ctx, auth.Options{Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies})
@@ -69,7 +69,7 @@ func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64, serverSeen
 	return ticket, err
 }
 
-// caller is the device that a control channel's token stands for.
+// caller returns the authenticated device of a request for a control channel.
 func caller(ctx context.Context) (control.Device, bool) {
 	principal := auth.FromContext(ctx)
 	device := principal.Device

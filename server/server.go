@@ -1,7 +1,7 @@
 // Package server is the panel: the API, the control channels, the page on which
-// devices are approved, an embedded tunnel server, and, where the operator names
-// no database, a Postgres of its own. It builds these parts and orders their
-// start and their end; the rules live in the packages below it.
+// devices are approved, an embedded tunnel server, and an embedded Postgres unless the
+// operator provides a database. It builds these parts, and starts and stops them in
+// order; the rules are in the packages below it.
 package server
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// Server is one panel. Any number of them share a database.
+// Server is a replica of the panel. Any number of replicas share a database.
 type Server struct {
 	opts    Options
 	logger  *slog.Logger
@@ -31,28 +31,28 @@ type Server struct {
 	// Set while starting, in this order.
 	listener net.Listener
 	http     *http.Server
-	routes   atomic.Pointer[http.Handler] // Those in force.
+	routes   atomic.Pointer[http.Handler] // The current routes.
 	tls      *tls.Config                  // nil serves HTTP.
-	url      *url.URL                     // Where people and agents reach the panel.
-	host     string                       // Where players reach tunnel servers.
+	url      *url.URL                     // The panel's URL for people and agents.
+	host     string                       // The default public host of tunnel servers.
 	db       *db.DB
 	auth     *auth.Auth
 	hub      *control.Hub
 
-	running []part // What has been started, to be stopped in reverse.
+	running []part // Started parts, to be stopped in reverse order.
 	failed  chan error
-	ready   chan struct{} // Closed once everything is up.
-	serving atomic.Bool   // From ready until the end begins.
-	leaving atomic.Bool   // From then on.
+	ready   chan struct{} // Closed once all parts have started.
+	serving atomic.Bool   // Set from ready until the shutdown begins.
+	closing atomic.Bool   // Set from then on.
 }
 
-// part is something that was started and must be stopped.
+// part is a started part, which must be stopped.
 type part struct {
 	name string
 	stop func(ctx context.Context) error
 }
 
-// New checks the options. Nothing runs until Run.
+// New returns a Server that Run runs. It only checks the options.
 func New(opts Options) (*Server, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -67,24 +67,25 @@ func New(opts Options) (*Server, error) {
 	}, nil
 }
 
-// Ready is closed once the panel serves everything it was asked to. Where Run
-// returns first it stays open.
+// Ready returns a channel that is closed once all parts of the panel have started. If
+// Run returns before that, the channel stays open.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// URL is where the panel is reached. It is known once Ready is closed.
+// URL returns the panel's URL for people and agents. It must not be called before
+// Ready is closed.
 func (s *Server) URL() *url.URL { return s.url }
 
-// Run runs the panel until ctx ends, which is no error, or a part of it cannot go
-// on. It stops everything before it returns, and may be called once.
+// Run runs the panel until ctx ends, and then returns nil, or until a part fails, and
+// then returns the error. It stops all parts before it returns. It may be called once.
 func (s *Server) Run(ctx context.Context) (err error) {
-	// The parts live on when ctx ends: its end begins an orderly stop and must not
-	// cut off the database under those who still need it.
+	// The parts outlive ctx, whose end begins an orderly shutdown: the database must
+	// not stop while other parts still use it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	defer func() { err = errors.Join(err, s.stop(life)) }()
 	if err := s.start(ctx, life); err != nil {
 		if ctx.Err() != nil {
-			return nil // It was told to stop while starting.
+			return nil // Canceled while starting.
 		}
 		return err
 	}
@@ -95,18 +96,19 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	select {
 	case <-ctx.Done():
 		s.logger.InfoContext(ctx, "panel is stopping")
-		s.leave()
+		s.serveGrace()
 		return nil
 	case err := <-s.failed:
 		return err
 	}
 }
 
-// start starts the parts. ctx bounds the starting, life is theirs. The order is
-// also that of the end, backwards.
+// start starts the parts. ctx bounds the start and life the parts' lifetime. They are
+// stopped in reverse order.
 func (s *Server) start(ctx, life context.Context) error {
-	// The listener first: a port in use is the commonest mistake, and is found
-	// before a database is made. Who connects from now on hears that it starts.
+	// The listener comes first: a port in use is the most common mistake, and is
+	// detected before a database is created. From now on the panel responds that it is
+	// starting.
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
@@ -124,22 +126,23 @@ func (s *Server) start(ctx, life context.Context) error {
 	if err := s.startMetrics(); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	// Before the routes: a device may not get a channel on which events do not arrive.
+	// Before the routes: a channel must not open before the hub receives events.
 	if err := s.hub.Start(life); err != nil {
 		return err
 	}
-	s.started("control channels", s.hub.Shutdown)
+	s.addPart("control channels", s.hub.Shutdown)
 	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
-	// Last, since it is a client of all the others. It ends first, so that its
-	// links tell agents to come back while the panel still takes them.
+	// Last, because it is a client of all the others. It stops first, so that its links
+	// tell agents to reconnect while the panel still accepts them.
 	return s.startTunnelServer(ctx, life)
 }
 
-// leave serves on for the grace while /readyz says that the panel stops, so that
-// load balancers send nobody here any more before anything is gone.
-func (s *Server) leave() {
-	s.leaving.Store(true)
+// serveGrace continues to serve for the shutdown grace period while /readyz reports
+// that the panel is stopping, so that load balancers stop sending requests here before
+// any part stops.
+func (s *Server) serveGrace() {
+	s.closing.Store(true)
 	s.serving.Store(false)
 	if s.opts.ShutdownGrace == 0 {
 		return
@@ -149,14 +152,14 @@ func (s *Server) leave() {
 	select {
 	case <-timer.C:
 	case err := <-s.failed:
-		// There is nothing left to serve with.
+		// A part has failed, so the panel cannot serve any longer.
 		s.logger.Error("panel failed while it was stopping", slog.Any("error", err))
 	}
 }
 
-// stop stops what was started, last first, in the time the options give.
+// stop stops the started parts in reverse order, within Options.ShutdownTimeout.
 func (s *Server) stop(life context.Context) error {
-	s.leaving.Store(true)
+	s.closing.Store(true)
 	s.serving.Store(false)
 	ctx, cancel := context.WithTimeout(life, s.opts.ShutdownTimeout)
 	defer cancel()
@@ -172,12 +175,12 @@ func (s *Server) stop(life context.Context) error {
 	return errors.Join(errs...)
 }
 
-// started notes a part for stop.
-func (s *Server) started(name string, stop func(ctx context.Context) error) {
+// addPart adds a started part, which stop stops.
+func (s *Server) addPart(name string, stop func(ctx context.Context) error) {
 	s.running = append(s.running, part{name, stop})
 }
 
-// background runs f as a part, with a context that ends when it shall stop. An
+// background runs f in a goroutine as a part. f must return when its context ends. An
 // error before that ends the panel.
 func (s *Server) background(life context.Context, name string, f func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(life)
@@ -190,13 +193,13 @@ func (s *Server) background(life context.Context, name string, f func(ctx contex
 		}
 		ended <- err
 	}()
-	s.started(name, func(context.Context) error {
+	s.addPart(name, func(context.Context) error {
 		cancel()
 		return <-ended
 	})
 }
 
-// fail ends the panel; the first reason stands.
+// fail makes Run return err, unless fail was called before.
 func (s *Server) fail(err error) {
 	select {
 	case s.failed <- err:
@@ -204,17 +207,16 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// errNotServing has no cause: whoever waits for the start asks often, and nothing
-// is wrong that the log should name.
+// errNotServing has no cause, so that frequent readiness probes do not fill the log.
 var errNotServing = problem.Unavailable("The panel is starting or stopping.", nil)
 
-// check says why the panel cannot serve requests, for /readyz.
+// check returns why the panel cannot serve requests, or nil, for /readyz.
 func (s *Server) check(ctx context.Context) error {
 	if !s.serving.Load() {
 		return errNotServing
 	}
 	if err := s.db.Ping(ctx); err != nil {
-		return problem.Unavailable("The database does not answer.", err)
+		return problem.Unavailable("The database does not respond.", err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// certify makes a certificate for 127.0.0.1 and returns its files and who trusts it.
+// certify creates a certificate for 127.0.0.1 and returns its files and a pool that trusts it.
 func certify(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -56,7 +56,7 @@ func certify(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
 	return write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", private), roots
 }
 
-func TestPanel_ServesTLSAndStillReachesItsOwnTunnelServer(t *testing.T) {
+func TestPanel_ServesTLSAlsoToItsOwnTunnelServer(t *testing.T) {
 	certFile, keyFile, roots := certify(t)
 	p := servertest.Start(t, func(o *server.Options) { o.TLSCertFile, o.TLSKeyFile = certFile, keyFile })
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}

@@ -19,24 +19,23 @@ import (
 )
 
 const (
-	// onlineTimeout bounds the wait for it when the panel starts, which may go on
-	// without.
+	// onlineTimeout bounds the wait until the embedded tunnel server is online when
+	// the panel starts. The panel starts without it after that.
 	onlineTimeout = 5 * time.Second
 	onlinePoll    = 10 * time.Millisecond
 )
 
-// tunnelServer is the embedded tunnel server: the same code and the same device
-// as one on a machine of its own, except that it enrolls itself and reaches the
-// panel in memory.
+// tunnelServer is the embedded tunnel server. It differs from a stand-alone one only in
+// that it enrolls itself and dials the panel's own listener.
 type tunnelServer struct {
 	panel    *Server
 	log      *slog.Logger
 	listener net.Listener
-	dialled  chan error // How the first try to reach the panel went.
+	dialled  chan error // The result of the first attempt to reach the panel.
 }
 
-// startTunnelServer starts the embedded tunnel server, unless it is switched off,
-// and waits until it is online, so that a panel that is ready can allocate ports.
+// startTunnelServer starts the embedded tunnel server, unless it is disabled, and waits
+// until it is online, so that a panel that is ready can allocate ports.
 func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	if s.opts.TunnelServer.Disabled {
 		return nil
@@ -57,12 +56,12 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	if err != nil {
 		return errors.Join(err, t.listener.Close())
 	}
-	s.background(life, "tunnel server", func(ctx context.Context) error { return t.keep(ctx, device.ID) })
+	s.background(life, "tunnel server", func(ctx context.Context) error { return t.supervise(ctx, device.ID) })
 	t.awaitOnline(ctx, device.ID, before)
 	return nil
 }
 
-// generation counts the channels that the tunnel server has had.
+// generation returns the generation of the tunnel server's last control channel.
 func (t *tunnelServer) generation(ctx context.Context, id uuid.UUID) (int64, error) {
 	rows, err := t.panel.db.Channels(ctx, []uuid.UUID{id})
 	return rows[id].Generation, err
@@ -77,7 +76,7 @@ func (t *tunnelServer) listen(ctx context.Context) error {
 	return nil
 }
 
-// enroll makes the tunnel server's device, or finds the one it had.
+// enroll returns the tunnel server's device, which it creates if necessary.
 func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
 	return t.panel.db.EnsureEmbeddedServer(ctx, db.EmbeddedServer{
 		Name:       t.panel.opts.TunnelServer.Name,
@@ -87,10 +86,10 @@ func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
 	})
 }
 
-// keep runs the tunnel server until ctx ends. What would tell a stand-alone one
-// to stop for good does not stop this one, whose operator is the panel's: it goes
-// on with a new token, or as a new device.
-func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
+// supervise runs the tunnel server until ctx ends. Unlike a stand-alone one, it
+// continues with a new token, or as a new device, when its token is replaced or its
+// device deleted.
+func (t *tunnelServer) supervise(ctx context.Context, id uuid.UUID) error {
 	var retry backoff.Exponential
 	for {
 		err := t.run(ctx, id)
@@ -99,24 +98,24 @@ func (t *tunnelServer) keep(ctx context.Context, id uuid.UUID) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.As(err, &final) && final.Code == channel.CloseTakenOver:
-			t.log.ErrorContext(ctx, "tunnel server stopped: another panel on this database runs one of the same name; give each its own with --tunnel-server-name")
+			t.log.ErrorContext(ctx, "tunnel server stopped: another panel on this database runs one with the same name; set a different --tunnel-server-name for each")
 			return nil
 		case errors.As(err, &final) && final.Code == channel.CloseDeleted:
-			t.log.WarnContext(ctx, "tunnel server was deleted with its allocations; it enrolls itself anew")
+			t.log.WarnContext(ctx, "tunnel server was deleted with its allocations; enrolling it again")
 		case errors.As(err, &final):
-			t.log.InfoContext(ctx, "token of the tunnel server was replaced; it starts again with the new one")
+			t.log.InfoContext(ctx, "token of the tunnel server was replaced; restarting it with the new one")
 		default:
-			t.log.ErrorContext(ctx, "tunnel server ended; it starts again", slog.Any("error", err))
+			t.log.ErrorContext(ctx, "tunnel server failed; restarting it", slog.Any("error", err))
 		}
-		if id, err = t.again(ctx, &retry); err != nil {
+		if id, err = t.prepare(ctx, &retry); err != nil {
 			return nil // ctx has ended.
 		}
 	}
 }
 
-// again gets what run has used up, and tries until ctx ends, whose error is its
-// only one.
-func (t *tunnelServer) again(ctx context.Context, retry *backoff.Exponential) (uuid.UUID, error) {
+// prepare enrolls and listens for the next run. It retries until ctx ends, and returns
+// no other error than ctx's.
+func (t *tunnelServer) prepare(ctx context.Context, retry *backoff.Exponential) (uuid.UUID, error) {
 	for {
 		if err := retry.Wait(ctx); err != nil {
 			return uuid.Nil, err
@@ -134,7 +133,7 @@ func (t *tunnelServer) again(ctx context.Context, retry *backoff.Exponential) (u
 	}
 }
 
-// run runs the tunnel server as one device, and uses up the listener.
+// run runs the tunnel server as a device until it ends. It closes the listener.
 func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 	server, err := relay.New(relay.Options{
 		ID:       id,
@@ -154,9 +153,10 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 	return server.Run(ctx)
 }
 
-// awaitOnline returns once the tunnel server has a channel of a later generation,
-// or will not have one soon, as while tunnels are switched off. Whether it is
-// online does not tell: after a crash it looks so until the old lease has run out.
+// awaitOnline waits until the tunnel server has a control channel of a later
+// generation than before. It returns early if that will not happen soon, as while
+// tunnels are switched off. It does not check whether the device is online, because
+// after a crash it is shown as online until the old lease expires.
 func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID, before int64) {
 	ctx, cancel := context.WithTimeout(ctx, onlineTimeout)
 	defer cancel()
@@ -168,7 +168,7 @@ func (t *tunnelServer) awaitOnline(ctx context.Context, id uuid.UUID, before int
 	case <-ctx.Done():
 		return
 	}
-	// The hello is on its way; its end is a row, which gives no signal.
+	// The hello is on its way. Its effect is a row, for which there is no signal.
 	ticker := time.NewTicker(onlinePoll)
 	defer ticker.Stop()
 	for {

@@ -46,13 +46,13 @@ type commands struct {
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
-// console is what a command has of the terminal.
+// console is a command's standard input and outputs.
 type console struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
-// usageError is a mistake in how the program was called.
+// usageError is an error in how the program was called.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.Vars{"data_dir": defaultDataDir()},
 		kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
-		// Help exits in the middle of parsing; the rest of it has no effect.
+		// Help exits during parsing; parsing the rest has no effect.
 		kong.Exit(func(int) { helped = true }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(out),
@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return out.fail(parsed.Run())
 }
 
-// fail explains an error and returns its exit code; nil is success.
+// fail prints an error and returns its exit code; nil is success.
 func (c console) fail(err error) int {
 	if err == nil {
 		return exitOK
@@ -101,7 +101,7 @@ func (c console) fail(err error) int {
 	return exitFailed
 }
 
-// logFlags are those of every command that logs.
+// logFlags are the flags of every command that logs.
 type logFlags struct {
 	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"Lowest level to log: debug, info, warn or error (default: info)."`
 	LogFormat string     `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Format of the log on standard error: text or json (default: text)."`
@@ -115,7 +115,7 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// databaseFlags are those of every command that needs the database.
+// databaseFlags are the flags of every command that uses the database.
 type databaseFlags struct {
 	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the connection URL of Postgres from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs its own Postgres."`
 	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Data directory of the panel's own Postgres (default: ${data_dir})."`
@@ -134,8 +134,8 @@ func (f databaseFlags) database() (server.Database, error) {
 	return database, nil
 }
 
-// defaultDataDir is the system's place for root and the user's own for others;
-// empty where the user has none.
+// defaultDataDir returns the system's directory for root, the user's own for others,
+// and the empty string if the user has none.
 func defaultDataDir() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/eclitunnel"
@@ -152,8 +152,8 @@ func defaultDataDir() string {
 
 const variablePrefix = "ECLITUNNEL"
 
-// dropEmptyVariables forgets variables that are set to nothing, as units and
-// compose files do where they mean none.
+// dropEmptyVariables unsets empty variables, with which systemd units and compose
+// files leave a setting unset.
 func dropEmptyVariables() {
 	for _, variable := range os.Environ() {
 		name, value, _ := strings.Cut(variable, "=")
@@ -163,8 +163,8 @@ func dropEmptyVariables() {
 	}
 }
 
-// secret returns the value of ECLITUNNEL_<name>, or what the file holds; empty
-// where neither is given.
+// secret returns the value of ECLITUNNEL_<name> or the content of a file, and the
+// empty string if neither is given.
 func secret(name, file string) (string, error) {
 	variable := variablePrefix + "_" + name
 	value := os.Getenv(variable)
@@ -178,7 +178,7 @@ func secret(name, file string) (string, error) {
 	if err != nil {
 		return "", usageError{err}
 	}
-	// Editors end a file with a line break, which is no part of the secret.
+	// Editors end a file with a line break, which is not part of the secret.
 	value = strings.TrimRight(string(content), "\r\n")
 	if value == "" {
 		return "", usageError{fmt.Errorf("%s is empty", file)}

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// call runs a command line to its end.
+// call runs a command line until it returns.
 func call(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -35,7 +35,7 @@ func file(t *testing.T, content string) string {
 	return path
 }
 
-func TestRun_ExplainsWrongUseInALine(t *testing.T) {
+func TestRun_ExplainsUsageErrorsInOneLine(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://nowhere.invalid/x")
 	for name, test := range map[string]struct {
 		args []string
@@ -79,7 +79,7 @@ func TestRun_VersionAndHelp(t *testing.T) {
 	}
 }
 
-func TestRun_TakesAMalformedDatabaseURLForWrongUse(t *testing.T) {
+func TestRun_MalformedDatabaseURLIsAUsageError(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://panel:hush/hush:hush@127.0.0.1:1/x")
 	for _, args := range [][]string{{"serve"}, {"migrate"}, {"keys", "list"}} {
 		code, _, stderr := call(t, "", args...)
@@ -89,7 +89,7 @@ func TestRun_TakesAMalformedDatabaseURLForWrongUse(t *testing.T) {
 	}
 }
 
-func TestRun_FailsWithoutTheDatabaseAndKeepsItsPassword(t *testing.T) {
+func TestRun_FailsWithoutTheDatabaseAndHidesItsPassword(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL", "postgres://panel:hush-hush@127.0.0.1:1/x")
 	code, _, stderr := call(t, "", "migrate")
 	if code != exitFailed || stderr == "" || strings.Contains(stderr, "hush-hush") {
@@ -97,10 +97,10 @@ func TestRun_FailsWithoutTheDatabaseAndKeepsItsPassword(t *testing.T) {
 	}
 }
 
-func TestAdminCreate_TakesThePasswordFromEachSource(t *testing.T) {
+func TestAdminCreate_ReadsThePasswordFromEachSource(t *testing.T) {
 	const password = "correct horse battery"
 	t.Setenv("ECLITUNNEL_DATABASE_URL", dbtest.URL(t))
-	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD_FILE", "") // As compose files set what they leave out.
+	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD_FILE", "") // As compose files set variables that are not given.
 	create := func(email, stdin string, more ...string) (int, string, string) {
 		return call(t, stdin, append([]string{"admin", "create", "--email", email, "--log-level", "error"}, more...)...)
 	}
@@ -146,7 +146,7 @@ func get(t *testing.T, url string) (body string, ok bool) {
 	return string(text), resp.StatusCode == http.StatusOK
 }
 
-func TestServe_KeepsMetricsOffItsPublicListenerAndStopsInGoodOrder(t *testing.T) {
+func TestServe_KeepsMetricsOffItsPublicListenerAndStopsCleanly(t *testing.T) {
 	t.Setenv("ECLITUNNEL_DATABASE_URL_FILE", file(t, dbtest.URL(t)+"\n"))
 	t.Setenv("ECLITUNNEL_LISTEN", "127.0.0.1:0")
 	t.Setenv("ECLITUNNEL_METRICS_LISTEN", "127.0.0.1:0")
@@ -157,7 +157,7 @@ func TestServe_KeepsMetricsOffItsPublicListenerAndStopsInGoodOrder(t *testing.T)
 	log, stderr := io.Pipe()
 	ended := make(chan int, 1)
 	go func() { ended <- run(ctx, []string{"serve"}, strings.NewReader(""), io.Discard, stderr) }()
-	defer log.Close() // Whoever logs more is not held up.
+	defer log.Close() // Unblocks later writes.
 
 	var text strings.Builder
 	chunk := make([]byte, 4096)

@@ -56,8 +56,8 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 	return err
 }
 
-// password comes from where the flags and the environment say, and otherwise
-// from the person at the terminal.
+// password reads the password from the file or variable that is set, and otherwise
+// prompts for it.
 func (c *createAdminCommand) password(out console) (string, error) {
 	if c.PasswordFile == "-" {
 		return firstLine(out.stdin)
@@ -68,7 +68,7 @@ func (c *createAdminCommand) password(out console) (string, error) {
 	}
 	terminal, ok := out.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
-		return "", usageError{errors.New("no password: give --password-file, ECLITUNNEL_ADMIN_PASSWORD, or a terminal to ask at")}
+		return "", usageError{errors.New("no password: set --password-file or ECLITUNNEL_ADMIN_PASSWORD, or run in a terminal")}
 	}
 	first, err := ask(out, terminal, "Password: ")
 	if err != nil {
@@ -84,7 +84,7 @@ func (c *createAdminCommand) password(out console) (string, error) {
 	return first, nil
 }
 
-// ask reads a line that is not shown.
+// ask prompts for a line and does not echo it.
 func ask(out console, terminal *os.File, prompt string) (string, error) {
 	_, _ = fmt.Fprint(out.stderr, prompt)
 	line, err := term.ReadPassword(int(terminal.Fd()))

@@ -67,7 +67,7 @@ func (c *revokeKeysCommand) Run(ctx context.Context, out console) error {
 	return report(out.stdout, len(c.Keys), revocation)
 }
 
-// report says what is to be done now.
+// report prints what the operator has to do next.
 func report(w io.Writer, keys int, revocation server.Revocation) error {
 	fmt.Fprintf(w, "Revoked %d signing keys. People have to log in again.\n", keys)
 	if len(revocation.Devices) > 0 {

@@ -27,7 +27,7 @@ func TestKeys_AreListedAndRevoked(t *testing.T) {
 		t.Errorf("list: %q", list)
 	}
 	if got := keys(exitFailed, "revoke", "MISTYPED"); !strings.Contains(got, "MISTYPED") {
-		t.Errorf("a key that is none: %q", got)
+		t.Errorf("an unknown key: %q", got)
 	}
 	if got := keys(exitOK, "revoke", "--all"); !strings.Contains(got, "Revoked 1 signing keys") {
 		t.Errorf("revoke: %q", got)

@@ -15,21 +15,21 @@ var (
 	commit  = "unknown"
 )
 
-// gcPercent is the garbage at which it is collected, in percent of the memory in
-// use. Go's own 100 lets idle players take a tenth more memory or so, and joins a
-// fourteenth less CPU time. GOGC in the environment goes before it.
+// gcPercent is the garbage collector's target percentage. Go's default of 100 makes
+// idle players take about a tenth more memory, and joins about a fourteenth less CPU
+// time. GOGC in the environment takes precedence.
 const gcPercent = 40
 
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	// Go ends a program that writes to a standard output which nobody reads any more:
-	// everybody would go with whatever reads the log.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // Not Ignore, which programs that are started inherit.
+	// By default, Go ends a program that writes to a standard output that is no longer
+	// read, so all players would go with the reader of the log.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // Not signal.Ignore, which child processes inherit.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal begins an orderly stop; from then on signals do what they do
-	// by default, so that a second one ends the process at once.
+	// The first signal begins an orderly shutdown. After that, signals have their default
+	// effect, so that a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -53,7 +53,7 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 	if err != nil {
 		return err
 	}
-	// Last, so that a panel that hangs while it stops can be looked into.
+	// Closed last, so that a panel that hangs while stopping can be inspected.
 	defer func() { err = errors.Join(err, endpoint.Close()) }()
 	options.Metrics = endpoint.Metrics()
 	panel, err := server.New(options)
@@ -101,8 +101,8 @@ func (c *serveCommand) options() (server.Options, error) {
 	}, nil
 }
 
-// neverIfZero translates from the command line, where 0 is never, to the options,
-// where it is the default.
+// neverIfZero converts from the flag, where 0 means never, to the option, where 0 means
+// the default.
 func neverIfZero(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1
@@ -110,7 +110,7 @@ func neverIfZero(d time.Duration) time.Duration {
 	return d
 }
 
-// portRange is FIRST-LAST on the command line.
+// portRange is the flag value FIRST-LAST.
 type portRange server.PortRange
 
 func (r *portRange) UnmarshalText(text []byte) error {
@@ -124,7 +124,7 @@ func (r *portRange) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// network is an address or a network in CIDR notation on the command line.
+// network is the flag value of an address or a network in CIDR notation.
 type network struct{ netip.Prefix }
 
 func (n *network) UnmarshalText(text []byte) error {

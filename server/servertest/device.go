@@ -16,13 +16,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
-// Device is an enrolled tunnel client without an agent: a test speaks for it.
+// Device is an enrolled device without an agent: the test acts in its place.
 type Device struct {
 	ID    uuid.UUID
 	Token string
 }
 
-// Enroll enrolls a tunnel client: starts as anybody, approves as the admin, polls.
+// Enroll enrolls a tunnel client: it starts anonymously, approves as the admin and polls.
 func (p *Panel) Enroll(name string) Device {
 	p.t.Helper()
 	return p.enroll(p.Client(""), types.EnrollmentStart{Name: name})
@@ -35,10 +35,10 @@ func (p *Panel) EnrollServer(name string, settings *types.TunnelServerSettings) 
 	return p.enroll(p.Admin(), types.EnrollmentStart{Name: name, Kind: &kind, Server: settings})
 }
 
-func (p *Panel) enroll(starter *client.ClientWithResponses, wish types.EnrollmentStart) Device {
+func (p *Panel) enroll(starter *client.ClientWithResponses, request types.EnrollmentStart) Device {
 	p.t.Helper()
 	ctx := p.t.Context()
-	start, err := starter.StartEnrollmentWithResponse(ctx, wish)
+	start, err := starter.StartEnrollmentWithResponse(ctx, request)
 	check(p.t, "start enrollment", err)
 	if start.JSON200 == nil {
 		p.t.Fatalf("start enrollment: %s", start.Body)
@@ -63,14 +63,14 @@ func check(t testing.TB, what string, err error) {
 	}
 }
 
-// Connect opens the control channel of a tunnel client and says hello. It ends
-// with the test.
+// Connect opens the control channel of a tunnel client and sends a hello. It closes
+// when the test ends.
 func (p *Panel) Connect(device Device) *controltest.Peer {
 	p.t.Helper()
 	return p.connect(device, nil)
 }
 
-// ConnectServer does so for a tunnel server.
+// ConnectServer opens the control channel of a tunnel server and sends a hello.
 func (p *Panel) ConnectServer(device Device, relay types.RelayEndpoint) *controltest.Peer {
 	p.t.Helper()
 	return p.connect(device, &relay)
@@ -87,8 +87,8 @@ func (p *Panel) connect(device Device, relay *types.RelayEndpoint) *controltest.
 	return peer
 }
 
-// Dial opens a control channel without saying anything. An answer that is no
-// upgrade is an error with its body.
+// Dial opens a control channel and sends nothing. If the response is not an
+// upgrade, the error contains its status and code.
 func (p *Panel) Dial(ctx context.Context, token string) (*websocket.Conn, error) {
 	ws, resp, err := websocket.DefaultDialer.DialContext(ctx, "ws"+strings.TrimPrefix(p.URL, "http")+"/api/tunnel/ws",
 		http.Header{"Authorization": {"Bearer " + token}})

@@ -1,5 +1,5 @@
-// Package servertest runs real panels in tests: on 127.0.0.1, over a database of
-// the test's own, with every answer held to the contract.
+// Package servertest runs real panels in tests: on 127.0.0.1, with a database of
+// the test's own. Every response is checked against the contract.
 package servertest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 )
 
-// The admin that every panel of this package has.
+// The credentials of the admin of every panel.
 const (
 	AdminEmail    = "admin@example.com"
 	AdminPassword = "correct horse battery staple"
@@ -26,9 +26,9 @@ const (
 
 // Panel is a running panel. It belongs to the test's goroutine.
 type Panel struct {
-	// URL is where it is reached, without a slash at the end.
+	// URL is the panel's URL, without a trailing slash.
 	URL string
-	// HTTP sends requests whose answers are held to the contract.
+	// HTTP checks every response against the contract.
 	HTTP *http.Client
 
 	t       testing.TB
@@ -38,9 +38,9 @@ type Panel struct {
 	stopped bool
 }
 
-// Start starts a panel and waits until it is ready; it ends with the test. Its
-// database is a new one and its ports are the system's to choose, unless the
-// options are changed.
+// Start starts a panel, waits until it is ready, and stops it when the test ends. Its
+// database is new and the system chooses its ports, unless the options are
+// changed.
 func Start(t testing.TB, change ...func(*server.Options)) *Panel {
 	t.Helper()
 	options := server.Options{
@@ -68,7 +68,7 @@ func Start(t testing.TB, change ...func(*server.Options)) *Panel {
 	return p
 }
 
-// somePorts keeps tests that run at the same time out of each other's way.
+// somePorts returns a random range, so that concurrent tests rarely collide.
 func somePorts() server.PortRange {
 	first := 20000 + 100*rand.IntN(100)
 	return server.PortRange{First: first, Last: first + 99}
@@ -99,16 +99,16 @@ func (p *Panel) run() {
 	p.Over(transport)
 }
 
-// Over has requests go through a transport of the test's own.
+// Over makes HTTP send requests through a transport.
 func (p *Panel) Over(transport http.RoundTripper) {
 	p.t.Helper()
 	p.HTTP = &http.Client{Transport: contracttest.Transport(p.t, transport)}
 }
 
-// Leave tells the panel to stop and does not wait until it has; Stop does.
+// Leave tells the panel to stop and does not wait for it. Stop waits.
 func (p *Panel) Leave() { p.cancel() }
 
-// Stop ends the panel in good order. A second Stop does nothing.
+// Stop stops the panel and fails the test if it does not stop cleanly. A second Stop does nothing.
 func (p *Panel) Stop() {
 	p.t.Helper()
 	if p.stopped {
@@ -121,15 +121,15 @@ func (p *Panel) Stop() {
 	}
 }
 
-// Restart stops the panel and starts it again on the same database; its address
-// is another one.
+// Restart stops the panel and starts it again on the same database. Its address
+// changes.
 func (p *Panel) Restart() {
 	p.t.Helper()
 	p.Stop()
 	p.run()
 }
 
-// Client returns a client with a bearer token; empty for none.
+// Client returns a client with a bearer token; an empty token means none.
 func (p *Panel) Client(token string) *client.ClientWithResponses {
 	p.t.Helper()
 	c, err := client.NewClientWithResponses(p.URL, client.WithHTTPClient(p.HTTP),
@@ -145,7 +145,7 @@ func (p *Panel) Client(token string) *client.ClientWithResponses {
 	return c
 }
 
-// Login returns a session token of the admin.
+// Login returns a new session token of the admin.
 func (p *Panel) Login() string {
 	p.t.Helper()
 	resp, err := p.Client("").LoginWithResponse(p.t.Context(), types.LoginRequest{Email: AdminEmail, Password: AdminPassword})

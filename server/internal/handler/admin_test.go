@@ -20,9 +20,9 @@ func TestSettings_AreForAdmins(t *testing.T) {
 		status int
 		code   types.ErrorCode
 	}{
-		"nobody":   {p.anonymous(), 401, types.CodeUnauthorized},
-		"a user":   {ada, 403, types.CodeForbidden},
-		"a device": {device, 403, types.CodeForbidden},
+		"anonymous": {p.anonymous(), 401, types.CodeUnauthorized},
+		"a user":    {ada, 403, types.CodeForbidden},
+		"a device":  {device, 403, types.CodeForbidden},
 	} {
 		t.Log(who)
 		wantError(t, test.caller.send(t, "GET", path, nil), test.status, test.code)

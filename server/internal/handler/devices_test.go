@@ -70,8 +70,8 @@ func TestDevices_AreVisibleToTheirManagers(t *testing.T) {
 		}
 	}
 	path := "/api/tunnel/devices/" + own.ID.String()
-	for _, stranger := range []caller{bob, carol, otherAgent} {
-		wantError(t, stranger.send(t, "GET", path, nil), 404, types.CodeNotFound)
+	for _, other := range []caller{bob, carol, otherAgent} {
+		wantError(t, other.send(t, "GET", path, nil), 404, types.CodeNotFound)
 	}
 	wantError(t, bob.send(t, "PATCH", path, `{"name":"mine"}`), 404, types.CodeNotFound)
 	wantError(t, bob.send(t, "DELETE", path+"/delete", nil), 404, types.CodeNotFound)
