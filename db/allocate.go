@@ -10,21 +10,22 @@ import (
 	"github.com/lib/pq"
 )
 
-// portAttempts bounds how often a port is chosen anew after another caller was faster. Each
-// collision is somebody's success, and choices are random, so the last ports of a range are
-// contested a few times, never this often.
+// portAttempts bounds the retries after a concurrent caller has taken the chosen port. Each
+// collision means that another caller succeeded, and choices are random, so that even the last
+// ports of a range take a few attempts only.
 const portAttempts = 64
 
-// NewAllocation asks for one public port, in one protocol or several.
+// NewAllocation is a request for one public port, in one protocol or several.
 type NewAllocation struct {
 	DeviceID uuid.UUID // the tunnel client
-	// ServerID is the tunnel server. nil means the best: see [DB.CreateAllocations].
+	// ServerID is the tunnel server. nil means the best one: see [DB.CreateAllocations].
 	ServerID *uuid.UUID
-	// OnCordoned allows ServerID to be cordoned.
+	// OnCordoned allows the tunnel server ServerID to be cordoned.
 	OnCordoned bool
 	// Protocols are "tcp", "udp" or both, which then share the port.
 	Protocols []string
-	// Port is given or refused, within the server's range or not. 0 means a free one of the range.
+	// Port is the requested port, which may be outside the server's range. 0 means any free port
+	// of the range.
 	Port           int
 	LocalHost      string
 	LocalPort      int
@@ -33,66 +34,65 @@ type NewAllocation struct {
 	UDPIdleSeconds int
 }
 
-// CreateAllocations makes an allocation for each protocol, in their order, all or none, and
+// CreateAllocations creates an allocation for each protocol, in their order, all or none, and
 // notifies both sides.
 //
-// A tunnel server may serve devices of its organisation or, where it has none, all. The best for a
-// device is one that may serve it, is online and not cordoned, and has the port free; among those
-// one of the device's organisation before one of none, then the one with the fewest allocations for
-// the size of its range.
+// A tunnel server may serve the devices of its organisation, or all devices if it has none. The best
+// tunnel server for a device may serve it, is online, is not cordoned and has the port free. Among
+// several, one of the device's organisation is preferred, then the one with the fewest allocations
+// relative to the size of its range.
 //
-// Errors: [ErrNotFound] where the device is absent, or the server is absent, not approved, no server
-// or may not serve the device; [ErrConflict] where the device is not an approved client;
-// [ErrCordoned] and [ErrDraining] where the server takes no allocations; [ErrPortTaken] where the
-// port asked for belongs to another; [ErrNoPorts] where none is left to choose; [ErrNoServer] where a
-// server is to be chosen and none may be.
-func (d *DB) CreateAllocations(ctx context.Context, wish NewAllocation) ([]Allocation, error) {
+// Errors: [ErrNotFound] if the device does not exist, or the tunnel server does not exist, is not
+// approved or may not serve the device; [ErrConflict] if the device is not an approved client;
+// [ErrCordoned] and [ErrDraining] if the tunnel server accepts no allocations; [ErrPortTaken] if the
+// requested port belongs to another allocation; [ErrNoPorts] if the range has no free port;
+// [ErrNoServer] if no tunnel server is requested and none is suitable.
+func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Allocation, error) {
 	var allocations []Allocation
 	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
-		if err := requireClient(ctx, tx, wish.DeviceID); err != nil {
+		if err := requireClient(ctx, tx, request.DeviceID); err != nil {
 			return err
 		}
 		at, err := choosePlacement(ctx, tx, placementRequest{
-			device: wish.DeviceID, server: wish.ServerID, onCordoned: wish.OnCordoned,
-			protocols: wish.Protocols, port: wish.Port,
+			device: request.DeviceID, server: request.ServerID, onCordoned: request.OnCordoned,
+			protocols: request.Protocols, port: request.Port,
 		})
 		if err != nil {
 			return err
 		}
-		ids, err := insertAllocations(ctx, tx, wish, at)
+		ids, err := insertAllocations(ctx, tx, request, at)
 		if err != nil {
-			return at.lost(err)
+			return at.conflict(err)
 		}
 		allocations = nil
 		err = tx.SelectContext(ctx, &allocations, allocationQuery+` WHERE a.id = ANY ($1) ORDER BY a.id`, pq.Array(ids))
 		if err != nil {
 			return err
 		}
-		return notify(ctx, tx, wish.DeviceID, at.server)
+		return notify(ctx, tx, request.DeviceID, at.server)
 	})
 	return allocations, wrap(err, "allocate port")
 }
 
-// errLostRace means that what was chosen was taken before it was written.
-var errLostRace = errors.New("what was chosen was taken meanwhile")
+// errLostRace means that a concurrent transaction has invalidated a choice before it was written.
+var errLostRace = errors.New("lost a race with another transaction")
 
-// contend runs fn in a transaction, and again for as long as others are faster: fn returns
-// errLostRace then.
+// retryOnConflict runs fn in a transaction, and again while fn returns errLostRace.
 func (d *DB) retryOnConflict(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := d.tx(ctx, fn)
 		switch collided := errors.Is(err, errLostRace); {
 		case collided && attempt < portAttempts:
 		case collided:
-			return fmt.Errorf("lost %d times: %w", attempt, ErrNoPorts)
+			return fmt.Errorf("%d conflicts in a row: %w", attempt, ErrNoPorts)
 		default:
 			return err
 		}
 	}
 }
 
-// requireClient checks that the device may have allocations, and keeps it from being deleted
-// before tx ends.
+// requireClient checks that the device is an approved client, and locks it against deletion until
+// tx ends.
 func requireClient(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
 	var approvedClient bool
 	err := tx.GetContext(ctx, &approvedClient,
@@ -106,87 +106,88 @@ func requireClient(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
 	return nil
 }
 
-// placementRequest says what is to be placed, and where it may be.
+// placementRequest describes what to place, and where it may be placed.
 type placementRequest struct {
-	device     uuid.UUID
-	server     *uuid.UUID // nil: the best.
-	onCordoned bool       // server may be cordoned.
-	online     bool       // server must be online.
-	protocols  []string
-	port       int // 0: any that is free.
-	rather     int // Of those, this one; 0: none is preferred.
+	device        uuid.UUID
+	server        *uuid.UUID // nil means the best one.
+	onCordoned    bool       // server may be cordoned.
+	online        bool       // server must be online.
+	protocols     []string
+	port          int // 0 means any free port.
+	preferredPort int // The port to use if port is 0 and it is free; 0 means none.
 }
 
-// place is a port on a tunnel server. Nothing is reserved by choosing it: the write decides.
-type place struct {
-	server uuid.UUID
-	port   int
-	asked  bool // The caller named server and port: there is no other to try.
+// placement is a port on a tunnel server. Choosing it reserves nothing; inserting the allocation does.
+type placement struct {
+	server    uuid.UUID
+	port      int
+	requested bool // The caller requested this server and port, so there is no alternative.
 }
 
-// lost is what an error of writing an allocation to a place means.
-func (p place) lost(err error) error {
-	if errors.Is(translate(err), ErrPortTaken) && !p.asked {
+// conflict translates an error of writing an allocation to a placement: if the port was taken and there
+// are alternatives, it returns errLostRace.
+func (p placement) conflict(err error) error {
+	if errors.Is(translate(err), ErrPortTaken) && !p.requested {
 		return errLostRace
 	}
 	return err
 }
 
-// mayServe holds for the tunnel servers d that may serve the device $1.
+// mayServe is the condition that tunnel server d may serve device $1.
 const mayServe = `d.kind = 'server' AND d.approved_at IS NOT NULL AND (d.organisation_id IS NULL
 	OR d.organisation_id = (SELECT c.organisation_id FROM devices c WHERE c.id = $1))`
 
-// portFree holds where the port in %s is free on tunnel server d in all protocols of $2. The one on
-// which that takes agents, in TCP and UDP, never is.
+// portFree is the condition that port %s is free on tunnel server d in all protocols of $2. The port on
+// which the tunnel server accepts agents is never free, in neither protocol.
 const portFree = `d.relay_port <> %[1]s AND NOT EXISTS (SELECT 1 FROM allocations a
 	WHERE a.server_id = d.id AND a.port = %[1]s AND a.protocol = ANY ($2::text[]))`
 
-// freePorts are the ports of the range of tunnel server d that are free in all protocols of $2.
+// freePorts selects the ports p of the range of tunnel server d that are free in all protocols of $2.
 var freePorts = `FROM generate_series(d.port_first, d.port_last) AS p WHERE p > 0 AND ` + fmt.Sprintf(portFree, "p")
 
-// choosePlacement finds where the wish may be granted, and keeps the tunnel server as it is, uncordoned
-// for one, until tx ends.
-func choosePlacement(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (place, error) {
-	server, err := reserveServer(ctx, tx, wish)
+// choosePlacement chooses a placement that satisfies the request, and locks the tunnel server against
+// changes, such as cordoning, until tx ends.
+func choosePlacement(ctx context.Context, tx *sqlx.Tx, request placementRequest) (placement, error) {
+	server, err := reserveServer(ctx, tx, request)
 	if err != nil {
-		return place{}, err
+		return placement{}, err
 	}
-	port, err := choosePort(ctx, tx, server, wish)
-	if errors.Is(err, ErrNoPorts) && wish.server == nil {
-		return place{}, errLostRace // Its last one went meanwhile; another may have some.
+	port, err := choosePort(ctx, tx, server, request)
+	if errors.Is(err, ErrNoPorts) && request.server == nil {
+		return placement{}, errLostRace // Its last port was taken; another tunnel server may have one.
 	}
-	return place{server: server, port: port, asked: wish.server != nil && wish.port != 0}, err
+	return placement{server: server, port: port, requested: request.server != nil && request.port != 0}, err
 }
 
-// reserveServer is the half of choosePlacement that finds the tunnel server and keeps it.
-func reserveServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid.UUID, error) {
-	if wish.server != nil {
-		return *wish.server, lockServer(ctx, tx, wish, *wish.server)
+// reserveServer chooses the tunnel server of a placement and locks it.
+func reserveServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (uuid.UUID, error) {
+	if request.server != nil {
+		return *request.server, lockServer(ctx, tx, request, *request.server)
 	}
-	server, err := chooseServer(ctx, tx, wish)
+	server, err := chooseServer(ctx, tx, request)
 	if err != nil {
 		return uuid.Nil, err
 	}
-	err = lockServer(ctx, tx, wish, server)
+	err = lockServer(ctx, tx, request, server)
 	if errors.Is(err, ErrConflict) || errors.Is(translate(err), ErrNotFound) {
-		return uuid.Nil, errLostRace // It was cordoned or deleted meanwhile.
+		return uuid.Nil, errLostRace // It was cordoned or deleted in the meantime.
 	}
 	return server, err
 }
 
-// choosePort is the other half, which finds a port.
-func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, wish placementRequest) (int, error) {
-	if wish.port != 0 {
-		return wish.port, nil
+// choosePort chooses the port of a placement.
+func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, request placementRequest) (int, error) {
+	if request.port != 0 {
+		return request.port, nil
 	}
 	var port *int
-	// The choice is random so that callers at the same time rarely make the same.
+	// The choice is random so that concurrent callers rarely collide.
 	err := tx.GetContext(ctx, &port,
 		`SELECT coalesce(
 			(SELECT $3::int WHERE $3 > 0 AND `+fmt.Sprintf(portFree, "$3")+`),
 			(SELECT p `+freePorts+` ORDER BY random() LIMIT 1))
 		FROM devices d WHERE d.id = $1`,
-		server, pq.Array(wish.protocols), wish.rather)
+		server, pq.Array(request.protocols), request.preferredPort)
 	switch {
 	case err != nil:
 		return 0, err
@@ -196,26 +197,27 @@ func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, wish placeme
 	return *port, nil
 }
 
-// lockServer checks that the tunnel server may take the wish, and keeps it so until tx ends.
-func lockServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest, id uuid.UUID) error {
+// lockServer checks that the tunnel server can serve the request, and locks it against changes
+// until tx ends.
+func lockServer(ctx context.Context, tx *sqlx.Tx, request placementRequest, id uuid.UUID) error {
 	var server struct {
 		Cordoned bool `db:"cordoned"`
 		Draining bool `db:"draining"`
 		Online   bool `db:"online"`
-		Own      bool `db:"own"` // The port asked for is its own.
+		Own      bool `db:"own"` // The port requested is its own.
 	}
 	err := tx.GetContext(ctx, &server,
 		`SELECT d.cordoned, d.drain_until IS NOT NULL AS draining, `+deviceOnline+` AS online,
 			$3 > 0 AND d.relay_port = $3 AS own
-		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, wish.device, id, wish.port)
+		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, request.device, id, request.port)
 	switch {
 	case err != nil:
 		return err
 	case server.Draining:
 		return ErrDraining
-	case server.Cordoned && !wish.onCordoned:
+	case server.Cordoned && !request.onCordoned:
 		return ErrCordoned
-	case wish.online && !server.Online:
+	case request.online && !server.Online:
 		return ErrOffline
 	case server.Own:
 		return ErrPortTaken
@@ -223,8 +225,8 @@ func lockServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest, id uuid
 	return nil
 }
 
-// chooseServer finds the best tunnel server for a wish: see [DB.CreateAllocations].
-func chooseServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid.UUID, error) {
+// chooseServer finds the best tunnel server for a request: see [DB.CreateAllocations].
+func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (uuid.UUID, error) {
 	var servers []struct {
 		ID   uuid.UUID `db:"id"`
 		Free bool      `db:"free"`
@@ -241,13 +243,13 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid
 			(SELECT count(*) FROM allocations a WHERE a.server_id = d.id)::float / (d.port_last - d.port_first + 1),
 			random()
 		LIMIT 1`,
-		wish.device, pq.Array(wish.protocols), wish.port, wish.rather)
+		request.device, pq.Array(request.protocols), request.port, request.preferredPort)
 	switch {
 	case err != nil:
 		return uuid.Nil, err
 	case len(servers) == 0:
 		return uuid.Nil, ErrNoServer
-	case !servers[0].Free && wish.port != 0:
+	case !servers[0].Free && request.port != 0:
 		return uuid.Nil, ErrPortTaken
 	case !servers[0].Free:
 		return uuid.Nil, ErrNoPorts
@@ -255,15 +257,15 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, wish placementRequest) (uuid
 	return servers[0].ID, nil
 }
 
-// insertAllocations inserts in the order of the protocols, so that their ids have it too.
-func insertAllocations(ctx context.Context, tx *sqlx.Tx, wish NewAllocation, at place) ([]int64, error) {
+// insertAllocations inserts a row for each protocol, with ids in the order of the protocols.
+func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, at placement) ([]int64, error) {
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol, udp_idle_seconds)
 		SELECT $1, $2, p.protocol, $4, $5, $6, $7, $8, $9
 		FROM unnest($3::text[]) WITH ORDINALITY AS p (protocol, position) ORDER BY p.position
 		RETURNING id`,
-		wish.DeviceID, at.server, pq.Array(wish.Protocols), at.port, wish.LocalHost, wish.LocalPort,
-		wish.Name, wish.ProxyProtocol, wish.UDPIdleSeconds)
+		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds)
 	return ids, err
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// States a side of an allocation may be in.
+// The states of one side of an allocation.
 const (
 	StatePending = "pending" // it has not reported since it connected
 	StateReady   = "ready"
@@ -31,18 +31,18 @@ type Allocation struct {
 	PublicHost     string    `db:"public_host"` // of the tunnel server
 	DeviceOnline   bool      `db:"device_online"`
 	ServerOnline   bool      `db:"server_online"`
-	// What either side last reported, and why where it failed.
+	// The last reported state of each side, and the reason if it failed.
 	ServerState  string `db:"server_state"`
 	ServerReason string `db:"server_reason"`
 	ClientState  string `db:"client_state"`
 	ClientReason string `db:"client_reason"`
-	// Draining means that its port takes no new players, until DrainUntil, when the last are cut off;
-	// Drained that none is left.
+	// Draining means that the port accepts no new players, and that its players are cut off at
+	// DrainUntil. Drained means that it has no players left.
 	Draining   bool       `db:"draining"`
 	Drained    bool       `db:"drained"`
-	DrainUntil *time.Time `db:"drain_until"` // nil where it does not drain.
-	// Retires is the allocation whose former port this row keeps for the players who are still on it;
-	// nil for an allocation. Such a row is part of a [ServerState], and of nothing else.
+	DrainUntil *time.Time `db:"drain_until"` // nil if it does not drain.
+	// Retires is the id of the allocation whose old port this row keeps for the players who are still
+	// on it; nil for an allocation proper. Such a row is only part of a [ServerState].
 	Retires *int64 `db:"retires"`
 }
 
@@ -69,7 +69,7 @@ func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]
 	return allocations, wrap(err, "list allocations")
 }
 
-// Allocation finds an allocation of a device in scope.
+// Allocation returns an allocation of a device in scope.
 func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation, error) {
 	var allocation Allocation
 	err := d.pool.GetContext(ctx, &allocation,
@@ -81,12 +81,12 @@ func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation,
 type AllocationPatch struct {
 	Name, LocalHost, ProxyProtocol  *string
 	LocalPort, Port, UDPIdleSeconds *int
-	// Move brings it to another tunnel server, to Port there if that is not nil.
+	// Move moves it to another tunnel server, and there to Port if that is not nil.
 	Move *Move
 }
 
 // UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
-// [ErrPortTaken] where the new port belongs to another, and where it moves the errors of [Move].
+// [ErrPortTaken] if the new port belongs to another allocation, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
 	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
@@ -101,7 +101,7 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 			}
 		}
 		var updated int64
-		// The tunnel server's report was about the old port.
+		// A new port resets the tunnel server's report, which was about the old port.
 		err := tx.GetContext(ctx, &updated,
 			`UPDATE allocations AS a SET
 				name = coalesce($5, a.name),
@@ -131,7 +131,7 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 	return allocation, wrap(err, "update allocation %d", id)
 }
 
-// checkOwnPort returns ErrPortTaken where an allocation has the port on which its tunnel server takes
+// checkOwnPort returns ErrPortTaken if an allocation has the port on which its tunnel server accepts
 // agents.
 func checkOwnPort(ctx context.Context, tx *sqlx.Tx, a Allocation) error {
 	var own bool
@@ -142,11 +142,11 @@ func checkOwnPort(ctx context.Context, tx *sqlx.Tx, a Allocation) error {
 	return err
 }
 
-// DeleteAllocation removes an allocation of a device in scope, which frees its port and those that it
-// has moved away from, and notifies all sides.
+// DeleteAllocation deletes an allocation of a device in scope, which frees its port and its old ports,
+// and notifies all sides.
 func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error {
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock keeps it from being moved meanwhile.
+		// The lock prevents a concurrent move.
 		var deviceID uuid.UUID
 		err := tx.GetContext(ctx, &deviceID,
 			`SELECT a.device_id FROM allocations a JOIN devices d ON d.id = a.device_id

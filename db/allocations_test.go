@@ -52,7 +52,7 @@ func TestCreateAllocations_ConcurrentCreatorsFillTheRangeExactly(t *testing.T) {
 	var creators sync.WaitGroup
 	for range ports {
 		creators.Go(func() {
-			made, err := d.CreateAllocations(t.Context(), wish(client.ID, &server.ID, "tcp", "udp"))
+			made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, &server.ID, "tcp", "udp"))
 			if err != nil {
 				t.Error(err)
 				return
@@ -74,28 +74,28 @@ func TestCreateAllocations_ConcurrentCreatorsFillTheRangeExactly(t *testing.T) {
 			t.Errorf("port %d is out of range", port)
 		}
 	}
-	_, err := d.CreateAllocations(t.Context(), wish(client.ID, &server.ID, "tcp"))
+	_, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, &server.ID, "tcp"))
 	wantErr(t, err, db.ErrNoPorts)
 
-	// One deleted makes room for one.
+	// Deleting one frees its port.
 	all, err := d.Allocations(t.Context(), everything, db.Page[int64]{Limit: 1})
 	check(t, err)
 	check(t, d.DeleteAllocation(t.Context(), everything, all[0].ID))
-	made, err := d.CreateAllocations(t.Context(), wish(client.ID, &server.ID, all[0].Protocol))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, &server.ID, all[0].Protocol))
 	check(t, err)
 	if made[0].Port != all[0].Port {
 		t.Errorf("given port %d, want the one that was freed, %d", made[0].Port, all[0].Port)
 	}
 }
 
-func TestAllocations_LeaveATunnelServerThePortForAgents(t *testing.T) {
+func TestAllocations_ExcludeTheTunnelServersPortForAgents(t *testing.T) {
 	d := dbtest.New(t)
 	server, client := enroll(t, d, db.KindServer, nil), enroll(t, d, db.KindClient, nil)
 	_, err := d.Connect(t.Context(), server.ID, db.Hello{
 		TokenVersion: server.TokenVersion, ReplicaID: startReplica(t, d), RelayPort: 20005, Fingerprint: "f",
 	})
 	check(t, err)
-	ask := wish(client.ID, nil, "udp")
+	ask := newAllocation(client.ID, nil, "udp")
 	ask.Port = 20005
 	_, err = d.CreateAllocations(t.Context(), ask)
 	wantErr(t, err, db.ErrPortTaken)
@@ -107,7 +107,7 @@ func TestAllocations_LeaveATunnelServerThePortForAgents(t *testing.T) {
 			t.Fatal("it was given away")
 		}
 	}
-	_, err = d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoPorts)
 	a, err := d.Allocations(t.Context(), everything, db.Page[int64]{Limit: 1})
 	check(t, err)
@@ -120,12 +120,12 @@ func TestAllocations_LeaveATunnelServerThePortForAgents(t *testing.T) {
 func TestCreateAllocations_BothProtocolsOrNeither(t *testing.T) {
 	d := dbtest.New(t)
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
-	udpOnly := wish(client.ID, &server.ID, "udp")
+	udpOnly := newAllocation(client.ID, &server.ID, "udp")
 	udpOnly.Port = 25565
 	_, err := d.CreateAllocations(t.Context(), udpOnly)
 	check(t, err)
 
-	both := wish(client.ID, &server.ID, "tcp", "udp")
+	both := newAllocation(client.ID, &server.ID, "tcp", "udp")
 	both.Port = 25565
 	_, err = d.CreateAllocations(t.Context(), both)
 	wantErr(t, err, db.ErrPortTaken)
@@ -134,21 +134,21 @@ func TestCreateAllocations_BothProtocolsOrNeither(t *testing.T) {
 	if len(all) != 1 {
 		t.Errorf("%d allocations, want the first alone", len(all))
 	}
-	// The other protocol of a port is another port.
-	tcpOnly := wish(client.ID, &server.ID, "tcp")
+	// The same port of the other protocol is a different port.
+	tcpOnly := newAllocation(client.ID, &server.ID, "tcp")
 	tcpOnly.Port = 25565
 	_, err = d.CreateAllocations(t.Context(), tcpOnly)
 	check(t, err)
 }
 
-func TestCreateAllocations_OfManyWhoAskForAPortOneGetsIt(t *testing.T) {
+func TestCreateAllocations_OneOfManyGetsARequestedPort(t *testing.T) {
 	d := dbtest.New(t)
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
 	errs := make(chan error, 8)
 	var creators sync.WaitGroup
 	for i := range cap(errs) {
 		creators.Go(func() {
-			asked := wish(client.ID, &server.ID, "tcp", "udp")
+			asked := newAllocation(client.ID, &server.ID, "tcp", "udp")
 			if i%2 == 0 {
 				slices.Reverse(asked.Protocols) // so that the two rows are locked in either order
 			}
@@ -175,7 +175,7 @@ func TestCreateAllocations_OfManyWhoAskForAPortOneGetsIt(t *testing.T) {
 func TestCreateAllocations_ChoosesOnlineServerWithFewestAllocations(t *testing.T) {
 	d := dbtest.New(t)
 	client := enroll(t, d, db.KindClient, nil)
-	_, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	_, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoServer)
 
 	replica := startReplica(t, d)
@@ -184,14 +184,14 @@ func TestCreateAllocations_ChoosesOnlineServerWithFewestAllocations(t *testing.T
 	connect(t, d, busy, replica)
 	connect(t, d, idle, replica)
 	allocate(t, d, client.ID, busy.ID)
-	made, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	check(t, err)
 	if made[0].ServerID != idle.ID {
 		t.Error("a busier server, or one that is offline, was chosen")
 	}
 
-	// A port that one server has left is found there.
-	asked := wish(client.ID, &idle.ID, "tcp")
+	// If only one server has the port free, that server is chosen.
+	asked := newAllocation(client.ID, &idle.ID, "tcp")
 	asked.Port = 25565
 	_, err = d.CreateAllocations(t.Context(), asked)
 	check(t, err)
@@ -205,20 +205,20 @@ func TestCreateAllocations_ChoosesOnlineServerWithFewestAllocations(t *testing.T
 	wantErr(t, err, db.ErrPortTaken)
 }
 
-func TestCreateAllocations_PassesOverFullServers(t *testing.T) {
+func TestCreateAllocations_SkipsFullServers(t *testing.T) {
 	d := dbtest.New(t)
 	client, replica := enroll(t, d, db.KindClient, nil), startReplica(t, d)
 	full, err := d.EnsureEmbeddedServer(t.Context(), db.EmbeddedServer{Name: "full", PublicHost: "h", PortFirst: 5, PortLast: 5})
 	check(t, err)
 	connect(t, d, full, replica)
 	allocate(t, d, client.ID, full.ID)
-	_, err = d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoPorts)
 
 	roomy := enroll(t, d, db.KindServer, nil)
 	connect(t, d, roomy, replica)
 	for range 2 {
-		made, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+		made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 		check(t, err)
 		if made[0].ServerID != roomy.ID {
 			t.Error("a full server was chosen")
@@ -226,7 +226,7 @@ func TestCreateAllocations_PassesOverFullServers(t *testing.T) {
 	}
 }
 
-func TestCreateAllocations_RefusesWhatCannotBe(t *testing.T) {
+func TestCreateAllocations_RejectsInvalidRequests(t *testing.T) {
 	d := dbtest.New(t)
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
 	for _, tc := range []struct {
@@ -242,7 +242,7 @@ func TestCreateAllocations_RefusesWhatCannotBe(t *testing.T) {
 		{"a server as client", server.ID, server.ID, db.ErrConflict},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := d.CreateAllocations(t.Context(), wish(tc.client, &tc.server, "tcp"))
+			_, err := d.CreateAllocations(t.Context(), newAllocation(tc.client, &tc.server, "tcp"))
 			wantErr(t, err, tc.want)
 		})
 	}

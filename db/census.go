@@ -7,14 +7,14 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// PoolStats say how the pool of connections is doing, now or since it was opened.
+// PoolStats are statistics of the connection pool.
 type PoolStats struct {
-	Max, InUse, Idle int           // Connections.
-	Waits            int64         // How often one had to be waited for,
-	Waited           time.Duration // and for how long in all.
+	Max, InUse, Idle int           // Current number of connections.
+	Waits            int64         // Number of waits for a connection since the pool was opened.
+	Waited           time.Duration // Total time of these waits.
 }
 
-// PoolStats returns counts of the pool. It asks the database nothing.
+// PoolStats returns statistics of the pool. It does not query the database.
 func (d *DB) PoolStats() PoolStats {
 	s := d.pool.Stats()
 	return PoolStats{
@@ -23,21 +23,22 @@ func (d *DB) PoolStats() PoolStats {
 	}
 }
 
-// Census is what there is in the database, by number.
+// Census counts the devices and allocations in the database.
 type Census struct {
 	Devices     []DeviceCount
 	Allocations []AllocationCount
 }
 
-// DeviceCount is how many approved devices of a kind there are, and how many of
-// them are online on any replica.
+// DeviceCount is the number of approved devices of a kind, and of those that are online
+// on any replica.
 type DeviceCount struct {
 	Kind     string `db:"kind"`
 	Approved int    `db:"approved"`
 	Online   int    `db:"online"`
 }
 
-// AllocationCount is how many allocations have what decides their status in common.
+// AllocationCount is the number of allocations with the same values of the fields that
+// determine their status.
 type AllocationCount struct {
 	DeviceOnline bool   `db:"device_online"`
 	ServerOnline bool   `db:"server_online"`
@@ -47,7 +48,7 @@ type AllocationCount struct {
 	Count        int    `db:"count"`
 }
 
-// Census counts devices and allocations, both as of one moment.
+// Census counts devices and allocations in one snapshot.
 func (d *DB) Census(ctx context.Context) (Census, error) {
 	var c Census
 	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {

@@ -10,9 +10,9 @@ import (
 	"github.com/lib/pq"
 )
 
-// lib/pq waits for an answer whatever the context says, so a connection whose peer vanished without
-// a word (power cut, dropped NAT entry) must be found dead by the kernel: by keepalive probes while
-// an answer is awaited, by the user timeout while sent bytes stay unacknowledged.
+// lib/pq waits for a response regardless of the context. If the peer vanished without closing the
+// connection (power cut, dropped NAT entry), the kernel must detect it: by keepalive probes while a
+// response is awaited, and by the user timeout while sent bytes are unacknowledged.
 const (
 	keepAliveIdle     = 3 * time.Second
 	keepAliveInterval = 2 * time.Second
@@ -20,9 +20,9 @@ const (
 	userTimeout       = 8 * time.Second
 )
 
-// dialer is a pq.Dialer and pq.DialerContext.
+// dialer implements pq.Dialer and pq.DialerContext.
 type dialer struct {
-	// dialled, where it is not nil, is told of the connection.
+	// dialled, if not nil, is called with each connection.
 	dialled func(net.Conn)
 }
 
@@ -51,9 +51,9 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	return conn, err
 }
 
-// connector makes the pool's connections such that one the server has ended meanwhile is noticed
-// before it is used again. Without it, after a restart of the server, each pooled connection would
-// fail one request: once a statement has been written, nothing may repeat it.
+// connector creates connections for the pool that detect, before they are reused, that the server has
+// closed them. Otherwise each pooled connection would fail one request after a restart of the server,
+// since a statement that was written must not be repeated.
 type connector struct{ config pq.Config }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -64,7 +64,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	var socket atomic.Pointer[net.Conn]
 	var connected atomic.Bool
 	inner.Dialer(dialer{dialled: func(conn net.Conn) {
-		// pq dials again, from goroutines of its own, for each statement it cancels.
+		// pq dials again, from its own goroutines, for each statement that it cancels.
 		if !connected.Load() {
 			socket.Store(&conn)
 		}
@@ -77,14 +77,14 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &pooledConn{pqConn: conn.(pqConn), socket: *socket.Load()}, nil
 }
 
-// connectError is why there is no connection: it is not about a statement.
+// connectError is an error of connecting, as opposed to one of a statement.
 type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
 func (connector) Driver() driver.Driver { return &pq.Driver{} }
 
-// pqConn is all that database/sql finds in a connection of lib/pq.
+// pqConn is the set of interfaces that database/sql uses of a connection of lib/pq.
 type pqConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -104,7 +104,7 @@ type pooledConn struct {
 
 // ResetSession is called before a pooled connection is used again.
 func (c *pooledConn) ResetSession(ctx context.Context) error {
-	// A server has nothing to say to an idle session, but that it ends it.
+	// The server sends nothing to an idle session, except when it closes it.
 	if hasInput(c.socket) {
 		return driver.ErrBadConn
 	}

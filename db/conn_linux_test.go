@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lib/pq waits for a peer that vanished as long as the kernel does.
-func TestDialer_BoundsHowLongAPeerMayBeGone(t *testing.T) {
+// lib/pq waits for a vanished peer as long as the kernel does.
+func TestDialer_BoundsTheWaitForAVanishedPeer(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// hasInput reports whether the connection has something to read, its end included, without waiting
-// or taking it.
+// hasInput reports whether the connection has data or its end to read. It does not block and does not
+// consume data.
 func hasInput(conn net.Conn) bool {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {

@@ -2,6 +2,6 @@ package db
 
 import "net"
 
-// hasInput reports false: on Windows nothing looks into a socket without waiting, and a connection
-// that ended is found by its use.
+// hasInput returns false: Windows has no non-blocking peek, so that the next use of a closed connection
+// detects it.
 func hasInput(net.Conn) bool { return false }

@@ -1,12 +1,12 @@
-// Package db is the panel's memory: everything durable, in Postgres.
+// Package db stores the panel's durable state in Postgres.
 //
-// It returns rows and a few sentinel errors ([ErrNotFound], [ErrConflict], …); nothing above it
-// knows SQL. Any number of replicas of the panel share one database: rules that must hold between
-// them are constraints or row locks here, and a write that a connected device must hear of notifies
-// in its own transaction (see [DB.Listen]).
+// It returns rows and a few sentinel errors ([ErrNotFound], [ErrConflict], …); its callers use no SQL.
+// Any number of replicas of the panel share one database. Rules that must hold between replicas are
+// constraints or row locks, and a write that affects a connected device sends a notification in its
+// own transaction (see [DB.Listen]).
 //
-// All times are UTC, with the microsecond precision of Postgres. Every method may be called from
-// several goroutines at once.
+// All times are UTC, with the microsecond precision of Postgres. All methods are safe for concurrent
+// use.
 package db
 
 import (
@@ -25,35 +25,35 @@ import (
 
 const (
 	defaultMaxOpenConns = 16
-	// A connection is replaced now and then, so that a failed-over or resized server is found.
+	// Connections are replaced periodically, so that the pool moves to a new primary or server.
 	connMaxLifetime = 30 * time.Minute
 	connMaxIdleTime = 5 * time.Minute
 	// connectTimeout bounds dialling and the start-up handshake together.
 	connectTimeout = 5 * time.Second
-	// txAttempts bounds how often a transaction that lost a deadlock runs.
+	// txAttempts is the maximum number of attempts of a transaction that is aborted by a deadlock.
 	txAttempts = 4
 )
 
-// Options configure a [DB].
+// Options configures a [DB].
 type Options struct {
-	// URL is a postgres:// URL or a DSN of key=value pairs, as libpq reads them; a host that
-	// starts with a slash is a directory with a unix socket. Required.
+	// URL is a postgres:// URL or a DSN of key=value pairs, as in libpq. A host that starts with a
+	// slash is a directory with a Unix socket. Required.
 	URL string
-	// MaxOpenConns bounds the pool. 0 means 16. The listener has one connection besides.
+	// MaxOpenConns is the maximum size of the pool; 0 means 16. The listener uses one more connection.
 	MaxOpenConns int
-	// Logger hears of lost listeners and of migrations. nil discards.
+	// Logger logs lost listeners and migrations; nil discards.
 	Logger *slog.Logger
 }
 
 // DB is a pool of connections to one database.
 type DB struct {
 	pool   *sqlx.DB
-	url    string // Of the listener.
+	url    string // The listener's URL.
 	logger *slog.Logger
 	listen listenTiming
 }
 
-// Open connects to the database and checks that it answers. It does not migrate: see [DB.Migrate].
+// Open connects to the database and checks that it responds. It does not migrate: see [DB.Migrate].
 func Open(ctx context.Context, options Options) (*DB, error) {
 	if options.URL == "" {
 		return nil, errors.New("database URL is empty")
@@ -64,9 +64,9 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	}
 	listenURL := options.URL
 	if config.TargetSessionAttrs == "" {
-		// While a failover is under way the name may lead to a standby still, which answers and takes
-		// no writes: a pool that has connections to it would keep them. The listener, which hears
-		// nothing there, has to look where the pool does.
+		// During a failover the host name may still resolve to a standby, which responds but accepts no
+		// writes. The pool must not keep connections to it, and the listener, which would receive
+		// nothing there, must connect where the pool does.
 		config.TargetSessionAttrs = pq.TargetSessionAttrsReadWrite
 		listenURL = withSetting(listenURL, "target_session_attrs="+string(pq.TargetSessionAttrsReadWrite))
 	}
@@ -99,7 +99,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	return d, nil
 }
 
-// CheckURL says what is wrong with an [Options].URL, as far as that shows without connecting.
+// CheckURL checks an [Options].URL without connecting.
 func CheckURL(text string) error {
 	_, err := parseURL(text)
 	return err
@@ -112,17 +112,17 @@ func parseURL(text string) (pq.Config, error) {
 	case err == nil:
 		return config, nil
 	case errors.As(err, &malformed):
-		// The parser's error quotes the URL, and with it the password.
+		// The parser's error contains the URL, and with it the password.
 		return config, errors.New("database URL is malformed (special characters in a password must be percent-encoded)")
 	case strings.Contains(err.Error(), `missing "="`):
-		// This one quotes a word, which may be part of a password.
+		// This error contains a word that may be part of a password.
 		return config, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
 	default:
 		return config, fmt.Errorf("database URL: %w", err)
 	}
 }
 
-// withSetting adds a setting to a well-formed [Options].URL, which does not have it.
+// withSetting adds a setting to a well-formed [Options].URL that does not have it.
 func withSetting(text, setting string) string {
 	switch {
 	case !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://"):
@@ -134,7 +134,7 @@ func withSetting(text, setting string) string {
 	}
 }
 
-// Close ends the pool's connections. Listeners end with the context of their [DB.Listen].
+// Close closes the pool's connections. A listener ends with the context of its [DB.Listen].
 func (d *DB) Close() error {
 	if err := d.pool.Close(); err != nil {
 		return fmt.Errorf("close database: %w", err)
@@ -142,18 +142,18 @@ func (d *DB) Close() error {
 	return nil
 }
 
-// Ping checks that the database answers.
+// Ping checks that the database responds.
 func (d *DB) Ping(ctx context.Context) error {
 	var one int
-	// A query and not PingContext: pq answers that with a bare "bad connection", whatever is wrong.
+	// Not PingContext, for which pq returns just "bad connection", whatever the cause.
 	if err := d.pool.GetContext(ctx, &one, `SELECT 1`); err != nil {
 		return fmt.Errorf("ping database: %w", err)
 	}
 	return nil
 }
 
-// tx runs fn in a transaction, which commits when fn returns nil. fn runs again when the
-// transaction lost a deadlock, so it must have no effect but through tx.
+// tx runs fn in a transaction, which commits if fn returns nil. fn runs again if the transaction is
+// aborted by a deadlock, so it must have no effects other than through tx.
 func (d *DB) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := d.txOnce(ctx, nil, fn)
@@ -163,7 +163,7 @@ func (d *DB) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	}
 }
 
-// snapshot runs fn in a read-only transaction whose queries all see the same moment.
+// snapshot runs fn in a read-only transaction whose queries all see the same state.
 func (d *DB) snapshot(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	return d.txOnce(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
 }
@@ -173,7 +173,7 @@ func (d *DB) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *sql
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	// After a commit this does nothing; after an error or a panic it frees the connection.
+	// No effect after a commit; after an error or a panic it releases the connection.
 	defer func() { _ = tx.Rollback() }()
 	if err := fn(tx); err != nil {
 		return err
@@ -184,14 +184,14 @@ func (d *DB) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *sql
 	return nil
 }
 
-// stamp brings a time to the precision it will have when it is read back, so that a comparison
-// before and after storing it agree.
+// stamp returns t with the precision of Postgres, so that a time compares equal before and after it
+// is stored.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
-// Page selects a part of a list that is sorted newest first. The zero Page is the whole list.
+// Page selects a part of a list that is sorted newest first. The zero Page selects the whole list.
 type Page[K any] struct {
-	// Limit is how many rows to return at most. 0 means all.
+	// Limit is the maximum number of rows to return; 0 means all.
 	Limit int
-	// After continues behind the row with this key. nil means from the start.
+	// After is the key of the row after which to continue; nil means from the start.
 	After *K
 }

@@ -95,7 +95,7 @@ func TestUnavailable(t *testing.T) {
 			t.Errorf("Unavailable(%v) = false", err)
 		}
 	})
-	t.Run("too late", func(t *testing.T) {
+	t.Run("deadline exceeded", func(t *testing.T) {
 		d := dbtest.New(t)
 		ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 		defer cancel()
@@ -110,7 +110,7 @@ func TestUnavailable(t *testing.T) {
 			}
 		}
 	})
-	t.Run("refused statements are not", func(t *testing.T) {
+	t.Run("rejected statements are not", func(t *testing.T) {
 		for _, err := range []error{nil, db.ErrNotFound, db.ErrConflict, context.Canceled, &pq.Error{Code: "42601"}, errors.New("x")} {
 			if db.Unavailable(err) {
 				t.Errorf("Unavailable(%v) = true", err)
@@ -119,8 +119,8 @@ func TestUnavailable(t *testing.T) {
 	})
 }
 
-// While a failover is under way the address may lead to a standby still.
-func TestDB_StaysWithNoServerThatTakesNoWrites(t *testing.T) {
+// During a failover the address may still lead to a standby.
+func TestDB_LeavesAServerThatAcceptsNoWrites(t *testing.T) {
 	url := dbtest.URL(t)
 	d := dbtest.Open(t, url)
 	config, err := pq.NewConfig(url)
@@ -141,7 +141,7 @@ func TestDB_StaysWithNoServerThatTakesNoWrites(t *testing.T) {
 	}
 
 	alter("SET default_transaction_read_only = on")
-	terminateOthers(t, d, "") // As the former primary's end does.
+	terminateOthers(t, d, "") // As when the former primary stops.
 	if err := d.Ping(t.Context()); !db.Unavailable(err) {
 		t.Errorf("ping: %v", err)
 	}
@@ -153,7 +153,7 @@ func TestDB_StaysWithNoServerThatTakesNoWrites(t *testing.T) {
 	check(t, write())
 }
 
-// The pool must come back by itself after the server ended all its connections.
+// The pool must recover after the server has closed all its connections.
 func TestDB_SurvivesLostConnections(t *testing.T) {
 	d := dbtest.New(t)
 	check(t, d.Ping(t.Context()))
@@ -161,8 +161,8 @@ func TestDB_SurvivesLostConnections(t *testing.T) {
 	check(t, d.Ping(t.Context()))
 }
 
-// terminateOthers ends the database's sessions whose last query starts with the text, but its own,
-// and returns when they have ended.
+// terminateOthers terminates the database's other sessions whose last query starts with the text, waits
+// until they have ended, and returns their number.
 func terminateOthers(t *testing.T, d *db.DB, query string) int {
 	t.Helper()
 	var ended int

@@ -14,63 +14,63 @@ const (
 	KindServer = "server"
 )
 
-// Device is an enrolled machine, or one whose enrollment waits for approval.
+// Device is an enrolled machine, or one whose enrollment is pending.
 type Device struct {
 	ID             uuid.UUID `db:"id"`
 	Name           string    `db:"name"`
 	Kind           string    `db:"kind"`     // KindClient or KindServer
-	OwnerID        *int64    `db:"owner_id"` // nil where an organisation owns it, or nobody
+	OwnerID        *int64    `db:"owner_id"` // nil if an organisation owns it, or if it has no owner
 	OrganisationID *int64    `db:"organisation_id"`
-	// UserCode is empty for an embedded tunnel server, and means nothing once approved.
+	// UserCode is empty for an embedded tunnel server, and has no meaning once approved.
 	UserCode string `db:"user_code"`
-	// ExpiresAt ends a pending enrollment, and means nothing once approved.
+	// ExpiresAt is when a pending enrollment expires. It has no meaning once approved.
 	ExpiresAt        time.Time  `db:"expires_at"`
 	CreatedAt        time.Time  `db:"created_at"`
 	ApprovedAt       *time.Time `db:"approved_at"`        // nil while pending
 	FirstConnectedAt *time.Time `db:"first_connected_at"` // nil until it has connected
-	// LastSeenAt is when it was last known to be connected: about now while it is online, nil
-	// where it never was.
+	// LastSeenAt is when it was last known to be connected: about now while it is online, nil if it
+	// never was.
 	LastSeenAt *time.Time `db:"last_seen_at"`
-	// TokenVersion is the one version of its tokens that is valid. 0 means that it never had one.
+	// TokenVersion is the only valid version of its tokens. 0 means that it has never had one.
 	TokenVersion int64 `db:"token_version"`
-	// Online means connected on a replica whose lease has not run out.
+	// Online means connected to a replica whose lease has not expired.
 	Online       bool    `db:"online"`
 	AgentVersion *string `db:"agent_version"`
 	Platform     *string `db:"platform"`
 
-	// The rest describes a tunnel server, and is zero for a client.
+	// The remaining fields describe a tunnel server, and are zero for a client.
 
 	PublicHost  string `db:"public_host"`
 	RelayPort   int    `db:"relay_port"`  // 0 until it has reported one
 	Fingerprint string `db:"fingerprint"` // empty until it has reported one
-	// PortFirst and PortLast bound the ports to choose from, both included; 0 means none.
+	// PortFirst and PortLast bound the port range, both included; 0 means none.
 	PortFirst int `db:"port_first"`
 	PortLast  int `db:"port_last"`
 	// Region is a label for people.
 	Region string `db:"region"`
-	// Embedded means that it is part of a panel.
+	// Embedded means that it is embedded in a panel.
 	Embedded bool `db:"embedded"`
-	// ServerState is what it takes: one of the constants ServerActive to ServerDrained.
+	// ServerState is one of the constants ServerActive to ServerDrained.
 	ServerState string `db:"server_state"`
-	// DrainUntil is when the last players of one that drains are cut off, nil where it does not, and
-	// DrainMove whether its allocations move to others.
+	// DrainUntil is when a draining tunnel server cuts off its last players; nil if it does not
+	// drain. DrainMove means that its allocations move to other tunnel servers.
 	DrainUntil *time.Time `db:"drain_until"`
 	DrainMove  bool       `db:"drain_move"`
-	// Players is how many it carries, as last reported: nil while it is offline, or has not said.
+	// Players is the last reported number of players: nil while it is offline or has not reported.
 	Players *int `db:"players"`
 }
 
-// What a tunnel server takes.
+// The states of a tunnel server.
 const (
 	ServerActive   = "active"
-	ServerCordoned = "cordoned" // no new allocations
-	ServerDraining = "draining" // no new players either, while those who play may finish
-	ServerDrained  = "drained"  // nobody is left
+	ServerCordoned = "cordoned" // it accepts no new allocations
+	ServerDraining = "draining" // it accepts no new players either, and still has some
+	ServerDrained  = "drained"  // it has no players left
 )
 
-// deviceColumns are the columns of Device, of devices d. Presence is read through subqueries, not a
-// join, so that they serve RETURNING too. A device of a replica that died was last seen when that
-// replica last renewed its lease.
+// deviceColumns are the columns of a Device, from devices d. Presence is read through subqueries
+// instead of a join, so that RETURNING can use them too. A device of a dead replica was last seen when
+// that replica last renewed its lease.
 const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
 	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
 	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
@@ -86,8 +86,8 @@ const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.us
 
 const deviceOnline = `EXISTS (SELECT 1 FROM replicas r WHERE r.id = d.replica_id AND r.lease_expires_at > now())`
 
-// Devices lists the devices in scope, newest first. It returns [ErrNotFound] where page.After is
-// not among them.
+// Devices lists the devices in scope, newest first. It returns [ErrNotFound] if page.After is not
+// among them.
 func (d *DB) Devices(ctx context.Context, scope Scope, page Page[uuid.UUID]) ([]Device, error) {
 	var after struct {
 		CreatedAt *time.Time `db:"created_at"`
@@ -109,7 +109,7 @@ func (d *DB) Devices(ctx context.Context, scope Scope, page Page[uuid.UUID]) ([]
 	return devices, wrap(err, "list devices")
 }
 
-// Device finds a device in scope.
+// Device returns a device in scope.
 func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
 	err := d.pool.GetContext(ctx, &device,
@@ -121,17 +121,17 @@ func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, err
 type DevicePatch struct {
 	Name *string
 
-	// The rest is for a tunnel server.
+	// The remaining fields are for tunnel servers.
 
 	PublicHost          *string
 	PortFirst, PortLast *int // both or neither
 	Region              *string
-	// Cordoned keeps it from new allocations; false also ends its draining.
+	// Cordoned closes it to new allocations; false also ends a drain.
 	Cordoned *bool
 }
 
-// UpdateDevice changes a device in scope. Clients are notified when the host of their tunnel server
-// changed, and a tunnel server when it drains no more.
+// UpdateDevice changes a device in scope. It notifies the clients of a tunnel server whose host has
+// changed, and a tunnel server that no longer drains.
 func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -153,7 +153,7 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 			return err
 		}
 		if patch.Cordoned != nil && !*patch.Cordoned {
-			if err := refill(ctx, tx, id); err != nil {
+			if err := reopenPorts(ctx, tx, id); err != nil {
 				return err
 			}
 		}
@@ -165,11 +165,11 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 	return device, wrap(err, "update device %s", id)
 }
 
-// DeleteDevice removes a device in scope with its allocations, and notifies it and the devices at
-// the other ends.
+// DeleteDevice deletes a device in scope with its allocations, and notifies it and the devices at the
+// other ends.
 func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error {
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock keeps new allocations away: theirs on this row conflicts with it.
+		// The lock excludes new allocations, which lock this row too.
 		var locked uuid.UUID
 		err := tx.GetContext(ctx, &locked,
 			`SELECT d.id FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`, scope.args(id)...)
@@ -180,8 +180,8 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 			DeviceID uuid.UUID `db:"device_id"`
 			ServerID uuid.UUID `db:"server_id"`
 		}
-		// Rows of allocations are always locked in the order of their ids, so that nobody deadlocks.
-		// Among them are the ports that the allocations of a tunnel server have on others.
+		// Allocations are always locked in the order of their ids, which avoids deadlocks. They
+		// include the old ports that a tunnel server's allocations have on other tunnel servers.
 		err = tx.SelectContext(ctx, &ends,
 			`WITH locked AS (
 				SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1
@@ -203,9 +203,9 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 	return wrap(err, "delete device %s", id)
 }
 
-// RegenerateToken raises the token version of an approved device in scope, which ends the validity
-// of every token it has, and notifies it and its tunnel servers. It returns [ErrConflict] where the
-// device is not approved.
+// RegenerateToken raises the token version of an approved device in scope, which invalidates its
+// tokens, and notifies it and its tunnel servers. It returns [ErrConflict] if the device is not
+// approved.
 func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -231,17 +231,17 @@ func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (De
 	return device, wrap(err, "regenerate token of device %s", id)
 }
 
-// EmbeddedServer describes the tunnel server inside a panel.
+// EmbeddedServer describes the embedded tunnel server of a panel.
 type EmbeddedServer struct {
-	// Name identifies it among embedded servers, and is its display name at first.
+	// Name identifies it among embedded tunnel servers, and is its initial display name.
 	Name                string
 	PublicHost          string
 	PortFirst, PortLast int
 }
 
-// EnsureEmbeddedServer makes the device of an embedded tunnel server where it is absent, approved
-// and with a token version, and otherwise brings its host and ports up to date. Clients are
-// notified when the host changed.
+// EnsureEmbeddedServer creates the device of an embedded tunnel server, approved and with a token
+// version. If the device exists, it updates its host and ports. It notifies clients if the host has
+// changed.
 func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -270,8 +270,8 @@ func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (D
 	return device, wrap(err, "ensure embedded server %q", server.Name)
 }
 
-// notifyServersOf notifies the tunnel servers on which clients have ports. Those of allocations that
-// are being made are among them only if the client's row is locked FOR UPDATE, which waits for those.
+// notifyServersOf notifies the tunnel servers on which clients have allocations. To include those of
+// allocations that are being created, the caller must hold a FOR UPDATE lock on the client's row.
 func notifyServersOf(ctx context.Context, tx *sqlx.Tx, clients ...uuid.UUID) error {
 	var servers []uuid.UUID
 	err := tx.SelectContext(ctx, &servers,

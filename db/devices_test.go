@@ -12,7 +12,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 )
 
-// Who sees a device sees its allocations, and nobody else sees either.
+// A caller sees a device if and only if it sees the device's allocations.
 func TestScope(t *testing.T) {
 	d := dbtest.New(t)
 	owner, other := createUser(t, d, "owner@example.com"), createUser(t, d, "other@example.com")
@@ -41,7 +41,7 @@ func TestScope(t *testing.T) {
 		{"organisation's member", db.Scope{UserID: member}, false, false},
 		{"another user", db.Scope{UserID: other}, false, false},
 		{"the device", db.Scope{DeviceID: owned.ID}, true, false},
-		{"nobody", db.Scope{}, false, false},
+		{"no caller", db.Scope{}, false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			devices, err := d.Devices(t.Context(), tc.scope, db.Page[uuid.UUID]{})
@@ -131,7 +131,7 @@ func TestUpdateDevice_Renames(t *testing.T) {
 	}
 }
 
-func TestUpdateDevice_ChangesWhatIsGiven(t *testing.T) {
+func TestUpdateDevice_ChangesGivenFields(t *testing.T) {
 	d := dbtest.New(t)
 	server := enroll(t, d, db.KindServer, nil)
 	first, err := d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{
@@ -149,7 +149,7 @@ func TestUpdateDevice_ChangesWhatIsGiven(t *testing.T) {
 	}
 }
 
-func TestRegenerateToken_EndsTheOldOne(t *testing.T) {
+func TestRegenerateToken_InvalidatesTheOldOne(t *testing.T) {
 	d := dbtest.New(t)
 	device := enroll(t, d, db.KindClient, nil)
 	regenerated, err := d.RegenerateToken(t.Context(), everything, device.ID)
@@ -166,7 +166,7 @@ func TestRegenerateToken_EndsTheOldOne(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestDeleteDevice_TakesItsAllocationsWithIt(t *testing.T) {
+func TestDeleteDevice_DeletesItsAllocations(t *testing.T) {
 	d := dbtest.New(t)
 	server, client, other := enroll(t, d, db.KindServer, nil), enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)
 	allocate(t, d, client.ID, server.ID)

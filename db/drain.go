@@ -11,15 +11,15 @@ import (
 	"github.com/lib/pq"
 )
 
-// longest is longer than any drain may last.
-const longest = 366 * 24 * time.Hour
+// maxDrain is longer than any drain.
+const maxDrain = 366 * 24 * time.Hour
 
-// drainBatch bounds what one [DB.AdvanceDrains] moves, so that it ends.
+// drainBatch is the maximum number of groups that one [DB.AdvanceDrains] moves.
 const drainBatch = 200
 
-// DrainServer cordons a tunnel server in scope and has it take no new players, and those who play
-// leave within limit. With move its allocations are to go elsewhere first, which [DB.AdvanceDrains] does.
-// It returns [ErrConflict] where the device is no approved tunnel server.
+// DrainServer cordons a tunnel server in scope and closes it to new players. Its players are cut off
+// after limit. With move, its allocations first move to other tunnel servers, which
+// [DB.AdvanceDrains] does. It returns [ErrConflict] if the device is not an approved tunnel server.
 func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit time.Duration, move bool) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -51,8 +51,9 @@ func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit t
 	return device, wrap(err, "drain server %s", id)
 }
 
-// drainPorts gives the ports of a tunnel server their time: those that drain already, because of an
-// earlier drain until before or of a move that would last longer, and with all every other too.
+// drainPorts sets the time until which the ports of a tunnel server drain. It changes ports that
+// already drain, because of an earlier drain that ends at before or because of a move that ends
+// later, and with all every other port too.
 func drainPorts(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, until time.Time, before *time.Time, all bool) error {
 	_, err := tx.ExecContext(ctx,
 		`WITH locked AS (SELECT id FROM allocations WHERE server_id = $1 ORDER BY id FOR NO KEY UPDATE)
@@ -65,8 +66,8 @@ func drainPorts(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, until time
 	return err
 }
 
-// refill has a tunnel server take players on its allocations again.
-func refill(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) error {
+// reopenPorts makes a tunnel server accept players on its allocations again.
+func reopenPorts(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) error {
 	_, err := tx.ExecContext(ctx,
 		`WITH locked AS (
 			SELECT id FROM allocations WHERE server_id = $1 AND retires IS NULL AND drain_until IS NOT NULL
@@ -80,16 +81,16 @@ func refill(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) error {
 	return notify(ctx, tx, serverID)
 }
 
-// Drained says that a tunnel server has found no player left on a port that drains.
+// DrainedPort is a tunnel server's report that a draining port has no players left.
 type DrainedPort struct {
-	// AllocationID is what the port is for, or was before that moved away.
+	// AllocationID is the allocation to which the port belongs, or belonged before it moved away.
 	AllocationID int64
-	// Until is when it was to end. A later drain is another.
+	// Until identifies the drain by the time at which it ends.
 	Until time.Time
 }
 
-// SaveDrained frees ports on which no player is left, and notifies those concerned. What is not true
-// any more is ignored.
+// SaveDrained frees ports without players, and notifies the devices concerned. It ignores reports on
+// drains that are no longer current.
 func (d *DB) SaveDrained(ctx context.Context, serverID uuid.UUID, ports []DrainedPort) error {
 	ids := make([]int64, len(ports))
 	untils := make([]time.Time, len(ports))
@@ -107,9 +108,8 @@ func (d *DB) SaveDrained(ctx context.Context, serverID uuid.UUID, ports []Draine
 	return wrap(err, "save what server %s has drained", serverID)
 }
 
-// endDrains ends the draining of the ports that a query finds and locks: nobody shall be on them any
-// more. One that has been moved away from is free, one that has not is closed until its server takes
-// players again.
+// endDrains ends the drain of the ports that a query selects and locks. The old port of a moved
+// allocation is freed; any other is closed until its tunnel server accepts players again.
 func endDrains(ctx context.Context, tx *sqlx.Tx, query string, args ...any) error {
 	var changed []uuid.UUID
 	err := tx.SelectContext(ctx, &changed,
@@ -127,20 +127,19 @@ func endDrains(ctx context.Context, tx *sqlx.Tx, query string, args ...any) erro
 	return notify(ctx, tx, changed...)
 }
 
-// SavePlayers stores how many players a tunnel server carries.
+// SavePlayers stores the number of players on a tunnel server.
 func (d *DB) SavePlayers(ctx context.Context, serverID uuid.UUID, players int) error {
 	_, err := d.pool.ExecContext(ctx,
 		`UPDATE devices SET players = $2 WHERE id = $1 AND players IS DISTINCT FROM $2`, serverID, players)
 	return wrap(err, "save players of server %s", serverID)
 }
 
-// AdvanceDrains does what draining has come to: it ends what has had its time, closes old ports that have
-// been held open for long enough, and moves the allocations of tunnel servers that are to be rid of
-// them. It is called again and again, on any replica: what one is at, another leaves alone. It reports
-// whether there is more to do at once.
+// AdvanceDrains ends drains whose time has passed, closes old ports that have been held open for long
+// enough, and moves allocations away from draining tunnel servers. Every replica calls it
+// periodically; row locks keep replicas apart. It reports whether there is more to do at once.
 func (d *DB) AdvanceDrains(ctx context.Context) (more bool, err error) {
 	var due bool
-	// Nothing drains most of the time, and then this is all.
+	// Most of the time nothing drains, and this is the only query.
 	err = d.pool.GetContext(ctx, &due,
 		`SELECT EXISTS (SELECT 1 FROM allocations WHERE drain_until IS NOT NULL)
 			OR EXISTS (SELECT 1 FROM devices WHERE drain_until IS NOT NULL)`)
@@ -161,8 +160,8 @@ func (d *DB) AdvanceDrains(ctx context.Context) (more bool, err error) {
 	return more, wrap(err, "empty draining servers")
 }
 
-// closeOldPorts closes the old ports of allocations that have moved to new players, where both sides
-// are ready at the new place.
+// closeOldPorts closes the old ports of moved allocations to new players if both sides are ready at
+// the new port.
 func (d *DB) closeOldPorts(ctx context.Context, ids []int64) error {
 	return d.closePorts(ctx,
 		`SELECT r.id FROM allocations r JOIN allocations a ON a.id = r.retires
@@ -170,7 +169,7 @@ func (d *DB) closeOldPorts(ctx context.Context, ids []int64) error {
 		ORDER BY r.id FOR NO KEY UPDATE OF r`, pq.Array(ids))
 }
 
-// closeHeldPorts closes the old ports for which the new place has had its time.
+// closeHeldPorts closes the old ports that have been held open for [HoldOpen].
 func (d *DB) closeHeldPorts(ctx context.Context) error {
 	return d.closePorts(ctx,
 		`SELECT id FROM allocations
@@ -178,7 +177,7 @@ func (d *DB) closeHeldPorts(ctx context.Context) error {
 		ORDER BY id FOR NO KEY UPDATE SKIP LOCKED`, HoldOpen.Seconds())
 }
 
-// closePorts has the ports that a query finds and locks take no new players.
+// closePorts closes the ports that a query selects and locks to new players.
 func (d *DB) closePorts(ctx context.Context, query string, args ...any) error {
 	return d.tx(ctx, func(tx *sqlx.Tx) error {
 		var servers []uuid.UUID
@@ -192,15 +191,15 @@ func (d *DB) closePorts(ctx context.Context, query string, args ...any) error {
 	})
 }
 
-// emptyServers moves allocations away from tunnel servers that drain, and closes to new players those
-// that find no other place, or shall not look for one.
+// emptyServers moves allocations away from draining tunnel servers. It closes those to new players
+// that find no other placement, or should not move.
 func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 	var waiting []struct {
 		ID       int64 `db:"id"`
 		Draining bool  `db:"draining"`
 		Move     bool  `db:"drain_move"`
 	}
-	// Those that have found no place before come last: they find one only if something has changed.
+	// Those that found no placement before come last: they find one only if something has changed.
 	err = d.pool.SelectContext(ctx, &waiting,
 		`SELECT min(a.id) AS id, bool_and(a.draining) AS draining, d.drain_move
 		FROM devices d JOIN allocations a ON a.server_id = d.id
@@ -222,7 +221,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 		case !errors.Is(err, ErrNoServer) && !errors.Is(err, ErrNoPorts):
 			return false, err
 		case w.Draining:
-			return false, nil // And so it is with those behind it.
+			return false, nil // The rest have found no placement before either.
 		}
 		if err := d.drainInPlace(ctx, w.ID); err != nil {
 			return false, err
@@ -231,7 +230,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 	return len(waiting) == drainBatch && moved > 0, nil
 }
 
-// moveAway moves an allocation, with its group, from a tunnel server that drains to the best one.
+// moveAway moves the group of an allocation from a draining tunnel server to the best one.
 func (d *DB) moveAway(ctx context.Context, id int64) error {
 	return d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)
@@ -244,14 +243,14 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 		var move bool
 		err = tx.GetContext(ctx, &move, `SELECT drain_move FROM devices WHERE id = $1 FOR SHARE`, g.ServerID)
 		if err != nil || !move {
-			return err // Moved by another, or back in service.
+			return err // Moved by another replica, or no longer draining.
 		}
-		// The server's own limit is what ends it.
-		return g.move(ctx, tx, placementRequest{device: g.DeviceID, protocols: g.Protocols, rather: g.Port}, longest)
+		// The drain of the tunnel server ends it sooner.
+		return g.move(ctx, tx, placementRequest{device: g.DeviceID, protocols: g.Protocols, preferredPort: g.Port}, maxDrain)
 	})
 }
 
-// drainInPlace closes an allocation on a tunnel server that drains, with its group, to new players.
+// drainInPlace closes the group of an allocation on a draining tunnel server to new players.
 func (d *DB) drainInPlace(ctx context.Context, id int64) error {
 	return d.tx(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)

@@ -16,7 +16,7 @@ func wantState(t *testing.T, d *db.DB, server db.Device, want string) {
 	}
 }
 
-func TestDrain_IsSeenToItsEndAndBack(t *testing.T) {
+func TestDrain_RunsToItsEndAndCanBeReverted(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 1)
 	server := servers[0]
@@ -34,23 +34,23 @@ func TestDrain_IsSeenToItsEndAndBack(t *testing.T) {
 	until := *readDevice(t, d, server.ID).DrainUntil
 	for _, port := range ports(t, d, server.ID) {
 		if !port.Draining || !port.DrainUntil.Equal(until) {
-			t.Errorf("a port that takes players: %+v", port)
+			t.Errorf("the port accepts players: %+v", port)
 		}
 	}
-	// One by one the ports drain, and close.
+	// The ports drain and close one by one.
 	for i, a := range made {
 		check(t, d.SaveDrained(t.Context(), server.ID, []db.DrainedPort{{AllocationID: a.ID, Until: until}}))
 		if left := len(ports(t, d, server.ID)); left != 1-i {
 			t.Errorf("%d ports are left", left)
 		}
 	}
-	wantState(t, d, server, db.ServerDraining) // Two players, by its own word.
+	wantState(t, d, server, db.ServerDraining) // It reports two players.
 	check(t, d.SavePlayers(t.Context(), server.ID, 0))
 	wantState(t, d, server, db.ServerDrained)
 	if got := readDevice(t, d, server.ID).Players; got == nil || *got != 0 {
 		t.Errorf("players: %v", got)
 	}
-	// A restart does not change that: its number of players is not known, that nobody joins is.
+	// A restart does not change that. The number of players is unknown then, but nobody can join.
 	connect(t, d, readDevice(t, d, server.ID), startReplica(t, d))
 	wantState(t, d, server, db.ServerDrained)
 	if got := readDevice(t, d, server.ID).Players; got != nil {
@@ -82,7 +82,7 @@ func TestDrain_WithoutAllocationsIsDrainedAtOnce(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestDrain_TheLimitEndsItWhateverRestarts(t *testing.T) {
+func TestDrain_EndsAtItsLimit(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 3)
 	stays, moves := allocate(t, d, client.ID, servers[0].ID), allocate(t, d, client.ID, servers[1].ID)
@@ -99,7 +99,7 @@ func TestDrain_TheLimitEndsItWhateverRestarts(t *testing.T) {
 	replicas.Wait()
 	for _, server := range servers[:2] {
 		if left := ports(t, d, server.ID); len(left) != 0 {
-			t.Errorf("past the limit there is %+v", left)
+			t.Errorf("after the limit there is %+v", left)
 		}
 	}
 	wantState(t, d, servers[0], db.ServerDrained)
@@ -123,9 +123,9 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	for range 3 {
 		pair(t, d, client.ID, servers[1].ID)
 	}
-	for _, a := range made { // Their own ports are not free there.
+	for _, a := range made { // Their ports are not free there.
 		for _, server := range servers[1:] {
-			asked := wish(client.ID, &server.ID, a.Protocol)
+			asked := newAllocation(client.ID, &server.ID, a.Protocol)
 			asked.Port = a.Port
 			_, err := d.CreateAllocations(t.Context(), asked)
 			check(t, err)
@@ -135,7 +135,7 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	check(t, err)
 	for _, port := range ports(t, d, servers[0].ID) {
 		if port.Draining {
-			t.Errorf("closed before there is another place: %+v", port)
+			t.Errorf("closed before it has another placement: %+v", port)
 		}
 	}
 	var replicas sync.WaitGroup
@@ -147,12 +147,12 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	for i := 0; i < len(made); i += 2 {
 		tcp, udp := readAllocation(t, d, made[i].ID), readAllocation(t, d, made[i+1].ID)
 		if tcp.ServerID != udp.ServerID || tcp.Port != udp.Port {
-			t.Errorf("torn apart: %+v %+v", tcp, udp)
+			t.Errorf("separated: %+v %+v", tcp, udp)
 		}
 		if tcp.ServerID != servers[0].ID {
 			moved++
 		} else if !tcp.Draining || !udp.Draining {
-			t.Errorf("it found no place and takes players: %+v", tcp)
+			t.Errorf("it found no placement but accepts players: %+v", tcp)
 		}
 	}
 	if moved != 7 {
@@ -161,10 +161,10 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	until := *readDevice(t, d, servers[0].ID).DrainUntil
 	for _, port := range ports(t, d, servers[0].ID) {
 		if !port.DrainUntil.Equal(until) {
-			t.Errorf("a limit of its own: %+v", port)
+			t.Errorf("another limit: %+v", port)
 		}
 	}
-	// Room that comes later is found.
+	// Ports that become free later are used.
 	_, err = d.UpdateDevice(t.Context(), everything, servers[2].ID, db.DevicePatch{PortFirst: ptr(30000), PortLast: ptr(30009)})
 	check(t, err)
 	tend(t, d)
@@ -175,13 +175,13 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	}
 }
 
-func TestDrain_NoAllocationSlipsIn(t *testing.T) {
+func TestDrain_ExcludesConcurrentAllocations(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	var creators sync.WaitGroup
 	for range 8 {
 		creators.Go(func() {
-			if _, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp")); err != nil {
+			if _, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp")); err != nil {
 				t.Error(err)
 			}
 		})
@@ -196,7 +196,7 @@ func TestDrain_NoAllocationSlipsIn(t *testing.T) {
 	}
 	for _, port := range after {
 		if !port.Draining {
-			t.Errorf("it takes players: %+v", port)
+			t.Errorf("it accepts players: %+v", port)
 		}
 	}
 }

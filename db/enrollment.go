@@ -8,26 +8,26 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// NewDevice is the start of an enrollment.
+// NewDevice is a device to enroll.
 type NewDevice struct {
 	Name           string
 	Kind           string // KindClient or KindServer
 	OwnerID        *int64 // at most one of OwnerID and OrganisationID
 	OrganisationID *int64
 	UserCode       string
-	// CodeHash is a hash of the device code, which itself is never stored.
+	// CodeHash is a hash of the device code, which is not stored itself.
 	CodeHash             []byte
 	ExpiresAt, CreatedAt time.Time
-	// The rest is for a tunnel server. What is zero is filled in when it is approved.
+	// The remaining fields are for tunnel servers. Approval sets those that are zero.
 	PublicHost          string
 	PortFirst, PortLast int
 	Region              string
 	Cordoned            bool
 }
 
-// CreateDevice stores a pending device. It returns [ErrConflict] where another pending device has
-// the user code; try again with a fresh one. It returns [ErrNotFound] where the owner or organisation is
-// gone.
+// CreateDevice stores a pending device. It returns [ErrConflict] if another pending device has the user
+// code; try again with another code. It returns [ErrNotFound] if the owner or organisation does not
+// exist.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
@@ -40,7 +40,7 @@ func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error)
 	return created, wrap(err, "create device")
 }
 
-// DeviceByCodeHash finds a device by the hash of its device code.
+// DeviceByCodeHash returns the device with the given hash of its device code.
 func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) {
 	var device Device
 	err := d.pool.GetContext(ctx, &device,
@@ -48,8 +48,8 @@ func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) 
 	return device, wrap(err, "device by code")
 }
 
-// DeviceByUserCode finds a device by its user code: the pending one if there is one, otherwise the
-// newest that had the code.
+// DeviceByUserCode returns the device with a user code: the pending one if there is one, otherwise the
+// newest with that code.
 func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, error) {
 	var device Device
 	err := d.pool.GetContext(ctx, &device,
@@ -58,8 +58,8 @@ func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, err
 	return device, wrap(err, "device by user code")
 }
 
-// RecordPoll keeps polls of a device at least interval apart, whichever replicas they reach. It
-// returns 0 and remembers now, or how long to wait, and remembers nothing.
+// RecordPoll enforces an interval between the polls of a device, across replicas. It records the poll
+// and returns 0, or records nothing and returns how long to wait.
 func (d *DB) RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (wait time.Duration, err error) {
 	now = stamp(now)
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -79,22 +79,21 @@ func (d *DB) RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interv
 	return wait, wrap(err, "record poll of device %s", id)
 }
 
-// Approval is an admin's consent to an enrollment.
+// Approval is an admin's approval of an enrollment.
 type Approval struct {
 	At time.Time
-	// OwnerID or OrganisationID, where one is given, replaces whoever the device belonged to. At
-	// most one.
+	// OwnerID or OrganisationID, if set, is the device's new owner. At most one may be set.
 	OwnerID, OrganisationID *int64
-	// Name replaces the device's own, where it is not nil.
+	// Name, if not nil, replaces the device's name.
 	Name *string
-	// PublicHost, PortFirst and PortLast are for a tunnel server that has none yet.
+	// PublicHost, PortFirst and PortLast are the defaults of a tunnel server.
 	PublicHost          string
 	PortFirst, PortLast int
 }
 
-// ApproveDevice approves a device that is pending and has not expired at approval.At; otherwise it
-// returns [ErrConflict]. It returns [ErrNotFound] where the device, its new owner or its new
-// organisation is gone.
+// ApproveDevice approves a pending device that has not expired at approval.At; otherwise it returns
+// [ErrConflict]. It returns [ErrNotFound] if the device, its new owner or its new organisation does not
+// exist.
 func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -129,10 +128,10 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 	return device, wrap(err, "approve device %s", id)
 }
 
-// NextEnrollmentToken raises the token version of a device that is approved and has never
-// connected, for a token that replaces the last one polled, and notifies the tunnel servers on which
-// it has been given ports meanwhile: they know it by the version before. Otherwise it returns
-// [ErrConflict].
+// NextEnrollmentToken raises the token version of an approved device that has never connected, for a
+// token that replaces the last polled one. It notifies the tunnel servers on which the device already
+// has allocations, which know its previous version. If the device is not approved or has connected, it
+// returns [ErrConflict].
 func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int64, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
 		var ready bool

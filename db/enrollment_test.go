@@ -78,7 +78,7 @@ func TestApproveDevice_OnlyPendingAndInTime(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestApproveDevice_GivesItToWhoIsNamed(t *testing.T) {
+func TestApproveDevice_SetsTheNewOwner(t *testing.T) {
 	d := dbtest.New(t)
 	ann, bob := createUser(t, d, "ann@example.com"), createUser(t, d, "bob@example.com")
 	org := dbtest.Organisation(t, d, "guild")
@@ -88,7 +88,7 @@ func TestApproveDevice_GivesItToWhoIsNamed(t *testing.T) {
 		wantOwner, wantOrg *int64
 		wantName           string
 	}{
-		{"nobody named", db.Approval{}, &ann, nil, "rig"},
+		{"no owner given", db.Approval{}, &ann, nil, "rig"},
 		{"another user", db.Approval{OwnerID: &bob}, &bob, nil, "rig"},
 		{"an organisation", db.Approval{OrganisationID: &org, Name: ptr("new name")}, nil, &org, "new name"},
 	} {
@@ -115,7 +115,7 @@ func equal[T comparable](a, b *T) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-func TestApproveDevice_LeavesATunnelServerItsOwnSettings(t *testing.T) {
+func TestApproveDevice_KeepsATunnelServersSettings(t *testing.T) {
 	d := dbtest.New(t)
 	pending, err := d.CreateDevice(t.Context(), db.NewDevice{
 		Name: "edge", Kind: db.KindServer, UserCode: "CODE", CodeHash: []byte("hash"), CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
@@ -129,7 +129,7 @@ func TestApproveDevice_LeavesATunnelServerItsOwnSettings(t *testing.T) {
 	}
 }
 
-func TestApproveDevice_OfManyAtOnceOneWins(t *testing.T) {
+func TestApproveDevice_OneOfManyConcurrentCallsSucceeds(t *testing.T) {
 	d := dbtest.New(t)
 	device := startEnrollment(t, d, db.KindClient)
 	var admins sync.WaitGroup
@@ -186,7 +186,7 @@ func TestRecordPoll_KeepsPollsApart(t *testing.T) {
 		{5 * time.Second, 0},
 		{9 * time.Second, time.Second},
 	} {
-		// Odd nanoseconds, which the database does not keep, must not matter.
+		// Nanoseconds, which the database does not store, must not matter.
 		wait, err := d.RecordPoll(t.Context(), id, noon.Add(999).Add(step.after), interval)
 		check(t, err)
 		if wait != step.want {
@@ -197,7 +197,7 @@ func TestRecordPoll_KeepsPollsApart(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestRecordPoll_OfManyAtOnceOneIsAllowed(t *testing.T) {
+func TestRecordPoll_OneOfManyConcurrentPollsIsAllowed(t *testing.T) {
 	d := dbtest.New(t)
 	id := startEnrollment(t, d, db.KindClient).ID
 	var polls sync.WaitGroup
@@ -234,8 +234,8 @@ func TestMaintain_KeepsApprovedDevices(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-// A token that replaces the last is news to the tunnel servers that have been given the client's
-// token version: they refuse tickets of any other.
+// A replaced token concerns the tunnel servers that have received the client's token version: they
+// reject tickets of any other version.
 func TestNextEnrollmentToken_NotifiesTunnelServers(t *testing.T) {
 	d := dbtest.New(t)
 	server := enroll(t, d, db.KindServer, nil)

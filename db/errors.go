@@ -14,31 +14,31 @@ import (
 )
 
 var (
-	// ErrNotFound means that the row is absent, or outside the caller's [Scope].
+	// ErrNotFound means that the row does not exist, or is outside the caller's [Scope].
 	ErrNotFound = errors.New("not found")
-	// ErrConflict means that the row exists but its state, or another row, stands in the way.
+	// ErrConflict means that the state of the row, or another row, prevents the operation.
 	ErrConflict = errors.New("conflict")
-	// ErrPortTaken means that the port asked for belongs to another allocation.
+	// ErrPortTaken means that the requested port belongs to another allocation.
 	ErrPortTaken = errors.New("port taken")
-	// ErrNoPorts means that no port is left to choose.
+	// ErrNoPorts means that the range has no free port left.
 	ErrNoPorts = errors.New("no ports left")
-	// ErrNoServer means that no tunnel server is online that may be chosen.
-	ErrNoServer = errors.New("no tunnel server to choose")
-	// ErrCordoned means that the tunnel server takes no new allocations, ErrDraining that it takes no
-	// players either, and ErrOffline that it is not connected. Each is an ErrConflict too.
+	// ErrNoServer means that no suitable tunnel server is online.
+	ErrNoServer = errors.New("no suitable tunnel server")
+	// ErrCordoned means that the tunnel server accepts no new allocations, ErrDraining that it accepts
+	// no players either, and ErrOffline that it is not connected. Each of them is an ErrConflict.
 	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)
-	ErrDraining = fmt.Errorf("tunnel server drains: %w", ErrConflict)
+	ErrDraining = fmt.Errorf("tunnel server is draining: %w", ErrConflict)
 	ErrOffline  = fmt.Errorf("tunnel server is not online: %w", ErrConflict)
 )
 
-// Names of constraints whose violation has a meaning of its own.
+// Names of constraints whose violations have their own errors.
 const (
 	constraintPort    = "allocations_port_key"
 	constraintReplica = "devices_replica_id_fkey"
 )
 
-// wrap names the operation in err and translates what the database said into the errors of this
-// package. It is the one place that does.
+// wrap adds the operation to err and translates errors of the database to those of this package. It is
+// the only function that does so.
 func wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -60,7 +60,7 @@ func translate(err error) error {
 	case pgErr.Code == pqerror.UniqueViolation:
 		return ErrConflict
 	case pgErr.Code == pqerror.ForeignKeyViolation && pgErr.Constraint == constraintReplica:
-		// Not ErrNotFound: a caller would take it for a deleted device.
+		// Not ErrNotFound, which a caller would take for a deleted device.
 		return fmt.Errorf("replica holds no lease: %w", err)
 	case pgErr.Code == pqerror.ForeignKeyViolation:
 		return ErrNotFound
@@ -68,8 +68,8 @@ func translate(err error) error {
 	return err
 }
 
-// Unavailable reports whether err means that the database is out of reach or not answering in
-// time, as opposed to having refused a statement.
+// Unavailable reports whether err means that the database is unreachable or did not respond in time, as
+// opposed to having rejected a statement.
 func Unavailable(err error) bool {
 	var pgErr *pq.Error
 	if errors.As(err, &pgErr) {
@@ -77,7 +77,7 @@ func Unavailable(err error) bool {
 		case pqerror.ClassConnectionException, pqerror.ClassInsufficientResources, pqerror.ClassOperatorIntervention:
 			return true
 		}
-		// A standby, or a server whose disk is full.
+		// A standby, or a server that became read-only because its disk is full.
 		return pgErr.Code == pqerror.ReadOnlySQLTransaction
 	}
 	var netErr net.Error

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// MigrateDown undoes every migration.
+// MigrateDown reverts every migration.
 func (d *DB) MigrateDown(ctx context.Context) error {
 	provider, err := d.migrator()
 	if err != nil {
@@ -15,7 +15,7 @@ func (d *DB) MigrateDown(ctx context.Context) error {
 	return err
 }
 
-// SpeedUpListener makes the listener find silence in a fraction of the usual time.
+// SpeedUpListener shortens the time in which the listener detects a silent peer.
 func (d *DB) SpeedUpListener() {
 	d.listen.ping, d.listen.silence = 50*time.Millisecond, 300*time.Millisecond
 }

@@ -14,7 +14,7 @@ import (
 // everything is the scope of an admin.
 var everything = db.Scope{All: true}
 
-// noon is when tests with a clock of their own begin.
+// noon is the start time of tests that use their own clock.
 var noon = time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func ptr[T any](value T) *T { return &value }
@@ -28,7 +28,7 @@ func createUser(t *testing.T, d *db.DB, email string) int64 {
 	return user.ID
 }
 
-// startEnrollment makes a pending device that expires ten minutes after noon.
+// startEnrollment creates a pending device that expires ten minutes after noon.
 func startEnrollment(t *testing.T, d *db.DB, kind string) db.Device {
 	t.Helper()
 	device, err := d.CreateDevice(t.Context(), db.NewDevice{
@@ -41,7 +41,7 @@ func startEnrollment(t *testing.T, d *db.DB, kind string) db.Device {
 	return device
 }
 
-// enroll makes an approved device with its first token version; a server has ports 20000 to 20009.
+// enroll creates an approved device with its first token version. A server has ports 20000 to 20009.
 func enroll(t *testing.T, d *db.DB, kind string, owner *int64) db.Device {
 	t.Helper()
 	pending := startEnrollment(t, d, kind)
@@ -67,7 +67,7 @@ func readDevice(t *testing.T, d *db.DB, id uuid.UUID) db.Device {
 	return device
 }
 
-// startReplica makes a replica with a lease of a minute.
+// startReplica creates a replica with a lease of a minute.
 func startReplica(t *testing.T, d *db.DB) uuid.UUID {
 	t.Helper()
 	id := uuid.New()
@@ -88,17 +88,17 @@ func connect(t *testing.T, d *db.DB, device db.Device, replica uuid.UUID) int64 
 	return generation
 }
 
-// allocate makes one allocation on a port of the server's range.
+// allocate creates one allocation on a port of the server's range.
 func allocate(t *testing.T, d *db.DB, client, server uuid.UUID) db.Allocation {
 	t.Helper()
-	made, err := d.CreateAllocations(t.Context(), wish(client, &server, "tcp"))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client, &server, "tcp"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made[0]
 }
 
-func wish(client uuid.UUID, server *uuid.UUID, protocols ...string) db.NewAllocation {
+func newAllocation(client uuid.UUID, server *uuid.UUID, protocols ...string) db.NewAllocation {
 	return db.NewAllocation{
 		DeviceID: client, ServerID: server, Protocols: protocols,
 		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,

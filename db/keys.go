@@ -12,44 +12,46 @@ import (
 )
 
 const (
-	// KeyLead is how long a key is published before it signs. Replicas and tunnel servers hear of it
-	// within a second; the rest is for those that a rolling upgrade has not reached yet.
+	// KeyLead is how long a key is published before it signs. Replicas and tunnel servers receive it
+	// within a second; the rest leaves time for a rolling upgrade.
 	KeyLead = 24 * time.Hour
-	// KeyPropagation is how long a tunnel server may take to hear of a key while it is connected.
+	// KeyPropagation bounds the time until a connected tunnel server has received a new key.
 	KeyPropagation = time.Minute
-	// keyRetirementDelay is how long after its last use a key verifies tickets: they live for a day and are
-	// renewed every half, by which time a replica has seen that a newer key will do.
+	// keyRetirementDelay is how long a key verifies tickets after its last use. Tickets are valid for
+	// a day and renewed every twelve hours, and replicas have switched to a newer key by then.
 	keyRetirementDelay = 48 * time.Hour
-	// retiredKeyRetention is how long a retired key is kept at least; no session lives as long.
+	// retiredKeyRetention is the minimum time for which a retired key is kept. It exceeds the
+	// lifetime of sessions.
 	retiredKeyRetention = 31 * 24 * time.Hour
 )
 
-// SigningKey is an Ed25519 key that the panel signs tokens with. Its times are those of the
-// database's clock.
+// SigningKey is an Ed25519 key with which the panel signs tokens. Its times are by the database's
+// clock.
 type SigningKey struct {
 	ID string `db:"id"`
 	// Seed is the private key as RFC 8032 defines it, 32 bytes.
 	Seed      []byte    `db:"seed"`
-	CreatedAt time.Time `db:"created_at"` // It has been published since.
-	// SignsFrom is when it begins to sign; it does so until a newer key begins.
+	CreatedAt time.Time `db:"created_at"` // It is published from then on.
+	// SignsFrom is when it starts to sign. It signs until a newer key does.
 	SignsFrom time.Time `db:"signs_from"`
-	// RetiredAt is when it ceased to verify tickets, and signs nothing any more; nil before. What
-	// lives longer, as device tokens do, it verifies until the row is gone.
+	// RetiredAt is when it stopped signing and verifying tickets; nil before that. It verifies tokens
+	// that are valid for longer, such as device tokens, until it is deleted.
 	RetiredAt *time.Time `db:"retired_at"`
 }
 
 const signingKeyQuery = `SELECT id, seed, created_at, signs_from, retired_at FROM signing_keys
 	ORDER BY signs_from DESC, id`
 
-// SigningKeys reads all keys, the last to sign first.
+// SigningKeys returns all keys, sorted by SignsFrom, latest first.
 func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 	var keys []SigningKey
 	err := d.pool.SelectContext(ctx, &keys, signingKeyQuery)
 	return keys, wrap(err, "signing keys")
 }
 
-// EnsureSigningKey stores candidate, of which only the id and the seed count, where there is no key
-// yet, and returns all keys, the last to sign first. Replicas that start together agree on one.
+// EnsureSigningKey stores candidate if there is no key yet, and returns all keys, sorted by SignsFrom,
+// latest first. It uses only the candidate's id and seed. Replicas that start together agree on one
+// key.
 func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]SigningKey, error) {
 	var keys []SigningKey
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -69,30 +71,30 @@ func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]Sign
 	return keys, wrap(err, "ensure signing key")
 }
 
-// lockSigningKeys lets one writer at the keys: the lock conflicts with itself, so that a second
-// replica sees the first one's key.
+// lockSigningKeys locks the keys for one writer until tx ends. The lock conflicts with itself, so that
+// a second replica sees the first one's key.
 func lockSigningKeys(ctx context.Context, tx *sqlx.Tx) error {
 	_, err := tx.ExecContext(ctx, `LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE`)
 	return err
 }
 
-// KeyRotation says how signing keys are replaced.
+// KeyRotation configures the rotation of signing keys.
 type KeyRotation struct {
-	// Every is the age at which the newest key is followed by another; 0: never.
+	// Every is the age at which the newest key is replaced; 0 means never.
 	Every time.Duration
-	// Candidate is the next key, of which the id and the seed count.
+	// Candidate is the next key. Only its id and seed are used.
 	Candidate SigningKey
 }
 
-// KeyChanges are the ids of keys whose part has changed.
+// KeyChanges are the ids of keys whose state has changed.
 type KeyChanges struct {
 	Created, Retired, Deleted []string
 }
 
 func (k KeyChanges) none() bool { return len(k.Created)+len(k.Retired)+len(k.Deleted) == 0 }
 
-// rotateKeys makes the next key when that is due, retires those that sign no more and deletes those
-// that nothing depends on, and notifies every replica of a change.
+// rotateKeys creates the next key if it is due, retires keys that no longer sign, deletes keys that
+// nothing depends on, and notifies every replica of a change.
 func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChanges, error) {
 	var changes KeyChanges
 	if err := lockSigningKeys(ctx, tx); err != nil {
@@ -109,8 +111,8 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 			return changes, err
 		}
 	}
-	// A key signs until a newer one does and, for a tunnel server that was away when the newer one
-	// was made, until that server has been back to hear of it.
+	// A key signs until a newer one does. For a tunnel server that was offline when the newer one was
+	// created, it signs until that tunnel server has connected and received it.
 	_, err := tx.ExecContext(ctx,
 		`UPDATE signing_keys k SET needed_at = now() WHERE k.retired_at IS NULL AND NOT EXISTS (
 			SELECT 1 FROM signing_keys n WHERE n.signs_from > k.signs_from AND n.signs_from <= now()
@@ -130,7 +132,7 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 	if err != nil {
 		return changes, err
 	}
-	// A device whose token was signed by a key that is not known may depend on any of them.
+	// If the key that signed a device's token is not known, it may be any of them.
 	err = tx.SelectContext(ctx, &changes.Deleted,
 		`DELETE FROM signing_keys k WHERE k.retired_at < now() - $1 * interval '1 second' AND NOT EXISTS (
 			SELECT 1 FROM devices d WHERE d.token_version > 0
@@ -142,20 +144,20 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 	return changes, notifyKeys(ctx, tx)
 }
 
-// Revocation is what became of signing keys that were revoked.
+// Revocation is the effect of revoking signing keys.
 type Revocation struct {
-	// Devices are those whose token one of the keys signed, as they are now: they need new tokens.
+	// Devices are those whose tokens the keys signed, as they are now. They need new tokens.
 	Devices []Device
-	// Unknown counts the devices that have not connected since they were given a token, or since
-	// an older version of the panel. They need new tokens if one of the keys signed theirs.
+	// Unknown is the number of devices that have not connected since they received their token, or
+	// since an older version of the panel. They need new tokens if the keys signed theirs.
 	Unknown int
 }
 
-// RevokeSigningKeys deletes keys at once: whatever they signed is worth nothing from now on, on any
-// replica and any tunnel server. Where no key is left that signs, fresh, of which the id and the
-// seed count, does so at once. The token version of every device whose token one of the keys signed
-// is raised, which ends its connections, those of an impostor included; except that of an embedded
-// tunnel server, which keeps no token. It returns [ErrNotFound] where an id is not that of a key.
+// RevokeSigningKeys deletes keys, which invalidates everything that they signed on all replicas and
+// tunnel servers. If no key is left that signs, fresh signs at once; only its id and seed are used.
+// RevokeSigningKeys raises the token version of every device whose token the keys signed, which closes
+// its connections, including those of an impostor. It skips embedded tunnel servers, which store no
+// token. It returns [ErrNotFound] if one of the keys does not exist.
 func (d *DB) RevokeSigningKeys(ctx context.Context, ids []string, fresh SigningKey) (Revocation, error) {
 	var revocation Revocation
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -188,7 +190,7 @@ func (d *DB) RevokeSigningKeys(ctx context.Context, ids []string, fresh SigningK
 	return revocation, wrap(err, "revoke signing keys")
 }
 
-// endTokens raises the token versions of the devices whose token one of the keys signed.
+// endTokens raises the token versions of the devices whose tokens the keys signed.
 func endTokens(ctx context.Context, tx *sqlx.Tx, keys []string, revocation *Revocation) error {
 	err := tx.GetContext(ctx, &revocation.Unknown,
 		`SELECT count(*) FROM devices WHERE token_version > 0 AND embedded_name IS NULL

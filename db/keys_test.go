@@ -19,7 +19,7 @@ const day = 24 * time.Hour
 
 func candidate(id string) db.SigningKey { return db.SigningKey{ID: id, Seed: make([]byte, 32)} }
 
-func maintain(t *testing.T, d *db.DB, m db.Maintenance) db.Maintained {
+func maintain(t *testing.T, d *db.DB, m db.Maintenance) db.MaintenanceResult {
 	t.Helper()
 	done, ran, err := d.Maintain(t.Context(), m)
 	check(t, err)
@@ -29,13 +29,13 @@ func maintain(t *testing.T, d *db.DB, m db.Maintenance) db.Maintained {
 	return done
 }
 
-// rotate offers the next key of a monthly rotation.
+// rotate runs the maintenance of a monthly rotation with the next key.
 func rotate(t *testing.T, d *db.DB, next string) db.KeyChanges {
 	t.Helper()
 	return maintain(t, d, db.Maintenance{Keys: db.KeyRotation{Every: 30 * day, Candidate: candidate(next)}}).Keys
 }
 
-// age moves the times of keys and presence into the past, as if the database's clock had gone on.
+// age moves the times of keys and presence into the past, as if the database's clock had advanced.
 func age(t *testing.T, connections *sql.DB, d time.Duration) {
 	t.Helper()
 	for _, statement := range []string{
@@ -83,7 +83,7 @@ func TestEnsureSigningKey_ReplicasAgree(t *testing.T) {
 	}
 }
 
-func TestMaintain_LetsOneReplicaDoItAtATime(t *testing.T) {
+func TestMaintain_RunsOnOneReplicaAtATime(t *testing.T) {
 	d := dbtest.New(t)
 	other, err := dbtest.SQL(t, d).BeginTx(t.Context(), nil)
 	check(t, err)
@@ -97,7 +97,7 @@ func TestMaintain_LetsOneReplicaDoItAtATime(t *testing.T) {
 	maintain(t, d, db.Maintenance{})
 }
 
-func TestMaintain_ReplicasMakeOneKeyTogether(t *testing.T) {
+func TestMaintain_ReplicasCreateOneKeyTogether(t *testing.T) {
 	d := dbtest.New(t)
 	_, err := d.EnsureSigningKey(t.Context(), candidate("first"))
 	check(t, err)
@@ -119,7 +119,7 @@ func TestMaintain_ReplicasMakeOneKeyTogether(t *testing.T) {
 	}
 }
 
-func TestMaintain_RotatesAKeyThroughItsLife(t *testing.T) {
+func TestMaintain_RotatesAKeyThroughAllStates(t *testing.T) {
 	d := dbtest.New(t)
 	connections := dbtest.SQL(t, d)
 	_, err := d.EnsureSigningKey(t.Context(), candidate("first"))
@@ -146,7 +146,7 @@ func TestMaintain_RotatesAKeyThroughItsLife(t *testing.T) {
 		t.Errorf("the newest is %s with a lead of %v", keys[0].ID, lead)
 	}
 
-	// The first signs for another day, and what it signed lasts for two more.
+	// The first key signs for another day, and verifies tickets for two more.
 	age(t, connections, day-time.Hour)
 	rotate(t, d, "")
 	age(t, connections, 2*day)
@@ -159,7 +159,7 @@ func TestMaintain_RotatesAKeyThroughItsLife(t *testing.T) {
 	}
 	wantKeys(t, events)
 
-	// As long as the device has the token that it signed, it stays.
+	// It is kept as long as the device has a token that it signed.
 	age(t, connections, 20*day)
 	age(t, connections, 12*day)
 	if got := rotate(t, d, "third"); len(got.Deleted) != 0 {
@@ -187,7 +187,7 @@ func wantKeys(t *testing.T, events <-chan db.Event) {
 	}
 }
 
-func TestMaintain_KeepsAKeyForATunnelServerThatIsAway(t *testing.T) {
+func TestMaintain_KeepsAKeyForAnOfflineTunnelServer(t *testing.T) {
 	d := dbtest.New(t)
 	connections := dbtest.SQL(t, d)
 	_, err := d.EnsureSigningKey(t.Context(), candidate("first"))
@@ -212,11 +212,11 @@ func TestMaintain_KeepsAKeyForATunnelServerThatIsAway(t *testing.T) {
 	rotate(t, d, "")
 	age(t, connections, 2*day+time.Hour)
 	if got := rotate(t, d, ""); !slices.Equal(got.Retired, []string{"first"}) {
-		t.Errorf("retired %v once it was back", got.Retired)
+		t.Errorf("retired %v after it reconnected", got.Retired)
 	}
 }
 
-func TestRevokeSigningKeys_EndsWhatTheySigned(t *testing.T) {
+func TestRevokeSigningKeys_InvalidatesWhatTheySigned(t *testing.T) {
 	d := dbtest.New(t)
 	_, err := d.EnsureSigningKey(t.Context(), candidate("leaked"))
 	check(t, err)

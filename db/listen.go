@@ -11,14 +11,15 @@ import (
 	"github.com/lib/pq"
 )
 
-// listenTiming says how fast a dead listener is found and replaced.
+// listenTiming determines how fast a dead listener is detected and replaced.
 type listenTiming struct {
-	// ping is how often the server is made to answer.
+	// ping is the interval between pings of the server.
 	ping time.Duration
-	// silence is how long it may say nothing; more than two pings, so that one slow answer is no death.
+	// silence is the time without data after which the connection is closed. It is longer than two
+	// pings, so that one slow response does not close it.
 	silence time.Duration
-	// reconnectMin and reconnectMax bound the back-off between attempts to connect. The latter is
-	// also how long the end of a Listen may take while the server is away.
+	// reconnectMin and reconnectMax bound the back-off between attempts to connect. The latter also
+	// bounds the time that a Listen takes to end while the server is down.
 	reconnectMin, reconnectMax time.Duration
 }
 
@@ -27,25 +28,24 @@ var defaultListenTiming = listenTiming{
 	reconnectMin: 100 * time.Millisecond, reconnectMax: time.Second,
 }
 
-// maxPendingEvents bounds what a slow reader makes the listener remember. Beyond it, the reader is
-// told that everything changed.
+// maxPendingEvents bounds the queue of a slow reader. Beyond it, the queue becomes one event with All.
 const maxPendingEvents = 10_000
 
-// Event says that the desired state of a device may have changed.
+// Event reports that the desired state of a device may have changed.
 type Event struct {
 	DeviceID uuid.UUID
-	// Keys means the signing keys, and no device.
+	// Keys means that the signing keys, and no device, have changed.
 	Keys bool
-	// All means any device, the settings and the signing keys: they changed, or the listener was
-	// lost for a while and nobody knows what did. Read everything again.
+	// All means that any device, the settings and the signing keys may have changed, for example
+	// because the listener lost its connection. Read everything again.
 	All bool
 }
 
-// Listen reports changes made by any replica from the time it returns, until ctx ends; then the
-// channel closes. A reader may be slow: events of one device that wait for it become one. After a
-// lost connection Listen comes back by itself and sends an Event with All.
+// Listen returns a channel of the changes that any replica makes from now on. The channel is closed
+// after ctx ends. Its reader may be slow: pending events of the same device are merged. After a lost
+// connection, Listen reconnects and sends an Event with All.
 //
-// It waits for its first connection, and returns ctx's error if that ends first.
+// Listen waits for its first connection, and returns ctx's error if ctx ends first.
 func (d *DB) Listen(ctx context.Context) (<-chan Event, error) {
 	listener := pq.NewDialListener(dialForListener(ctx, d.listen.silence), d.url,
 		d.listen.reconnectMin, d.listen.reconnectMax, d.logListener(ctx))
@@ -75,19 +75,20 @@ func (d *DB) Listen(ctx context.Context) (<-chan Event, error) {
 			defer close(pinging)
 			d.pingListener(ctx, listener)
 		}()
-		relayEvents(ctx, listener.Notify, events)
+		forwardEvents(ctx, listener.Notify, events)
 		closeListener(listener)
 		<-pinging
 	}()
 	return events, nil
 }
 
-// relayEvents hands notifications to events until ctx ends. It always takes the next notification,
-// however slow the reader of events is: a listener that cannot deliver stops answering pings.
-func relayEvents(ctx context.Context, notifications <-chan *pq.Notification, events chan<- Event) {
+// forwardEvents forwards notifications to events until ctx ends. It always receives the next
+// notification, even if the reader of events is slow: a listener that cannot deliver notifications
+// does not process ping responses either.
+func forwardEvents(ctx context.Context, notifications <-chan *pq.Notification, events chan<- Event) {
 	pending := pendingEvents{devices: make(map[uuid.UUID]struct{})}
 	for {
-		// A nil channel blocks, so with nothing pending only the other cases can run.
+		// A nil channel blocks, which disables the send if nothing is pending.
 		var out chan<- Event
 		next, ok := pending.peek()
 		if ok {
@@ -100,7 +101,7 @@ func relayEvents(ctx context.Context, notifications <-chan *pq.Notification, eve
 			pending.remove(next)
 		case notification := <-notifications:
 			if notification == nil {
-				// pq says so after a reconnect: what was notified meanwhile is lost.
+				// pq sends nil after it has reconnected. Notifications in between are lost.
 				pending.add(Event{All: true})
 				continue
 			}
@@ -109,7 +110,7 @@ func relayEvents(ctx context.Context, notifications <-chan *pq.Notification, eve
 	}
 }
 
-// pendingEvents are the events the reader has not taken yet, each once.
+// pendingEvents is the set of events that the reader has not received yet.
 type pendingEvents struct {
 	all     bool
 	keys    bool
@@ -118,7 +119,7 @@ type pendingEvents struct {
 
 func (p *pendingEvents) add(event Event) {
 	switch {
-	case p.all: // That includes it.
+	case p.all: // It includes the event.
 	case event.Keys:
 		p.keys = true
 	case !event.All && len(p.devices) < maxPendingEvents:
@@ -153,8 +154,8 @@ func (p *pendingEvents) remove(event Event) {
 	}
 }
 
-// pingListener makes the server speak, so that its silence is a sign. A ping that fails needs no
-// handling: the listener has lost its connection then, and connects again.
+// pingListener pings the server periodically, so that a live connection always receives data. It
+// ignores errors, after which the listener reconnects.
 func (d *DB) pingListener(ctx context.Context, listener *pq.Listener) {
 	ticker := time.NewTicker(d.listen.ping)
 	defer ticker.Stop()
@@ -168,10 +169,10 @@ func (d *DB) pingListener(ctx context.Context, listener *pq.Listener) {
 	}
 }
 
-// closeListener ends a listener and waits for its goroutines.
+// closeListener closes a listener and waits for its goroutines.
 func closeListener(listener *pq.Listener) {
 	drained := make(chan struct{})
-	// Close waits for a ping under way, whose answer waits behind notifications nobody has taken.
+	// Close waits for a ping in progress, whose response is queued behind unread notifications.
 	go func() {
 		defer close(drained)
 		for range listener.Notify {
@@ -195,8 +196,7 @@ func (d *DB) logListener(ctx context.Context) pq.EventCallbackType {
 	}
 }
 
-// listenDial is a pq.Dialer. A timeout it is given is ignored: connectTimeout is shorter or meant
-// the same.
+// listenDial implements pq.Dialer. It ignores the timeout, because connectTimeout is at most as long.
 type listenDial func(network, address string) (net.Conn, error)
 
 func (dial listenDial) Dial(network, address string) (net.Conn, error) { return dial(network, address) }
@@ -205,21 +205,21 @@ func (dial listenDial) DialTimeout(network, address string, _ time.Duration) (ne
 	return dial(network, address)
 }
 
-// dialForListener makes connections that end with ctx and fail after silence.
+// dialForListener returns a dialer whose connections close when ctx ends and fail after silence.
 func dialForListener(ctx context.Context, silence time.Duration) listenDial {
 	return func(network, address string) (net.Conn, error) {
 		conn, err := dialer{}.DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		// Without this the end of ctx would wait for the answer to a ping.
+		// Without this, ending would have to wait for the response to a ping.
 		release := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		return &listenConn{Conn: conn, silence: silence, release: release}, nil
 	}
 }
 
-// listenConn is a connection that fails once its peer has been silent for too long. That finds even
-// a peer whose kernel still answers while the process behind it does not.
+// listenConn is a connection that fails if it receives nothing for some time. It detects even a peer
+// whose kernel still responds while its process does not.
 type listenConn struct {
 	net.Conn
 	silence time.Duration

@@ -35,7 +35,7 @@ func listen(t *testing.T, d *db.DB) <-chan db.Event {
 	return events
 }
 
-// wantEvents waits until the devices were notified, in any order, and fails at an event of another.
+// wantEvents waits until the devices are notified, in any order. It fails on an event of another device.
 func wantEvents(t *testing.T, events <-chan db.Event, what string, want ...db.Device) {
 	t.Helper()
 	var missing []uuid.UUID
@@ -64,9 +64,8 @@ func wantAll(t *testing.T, events <-chan db.Event) {
 	}
 }
 
-// Each change notifies whom it concerns and nobody else: an event that should not be shows up as
-// the unexpected one of the next step.
-func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
+// Each change notifies exactly the devices concerned. An unexpected event fails the next step.
+func TestListen_ChangesNotifyTheDevicesConcerned(t *testing.T) {
 	url := dbtest.URL(t)
 	d, otherReplica := dbtest.Open(t, url), dbtest.Open(t, url)
 	server := enroll(t, d, db.KindServer, nil)
@@ -112,7 +111,7 @@ func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
 	check(t, d.DeleteDevice(t.Context(), everything, client.ID))
 	wantEvents(t, events, "delete client", client, server)
 
-	// What changes nothing that a device must know notifies nobody.
+	// A change that does not concern devices notifies none.
 	check(t, d.SaveReports(t.Context(), server.ID, db.KindServer, nil))
 	_, err = d.UpdateDevice(t.Context(), everything, bystander.ID, db.DevicePatch{Name: ptr("new")})
 	check(t, err)
@@ -122,7 +121,7 @@ func TestListen_ChangesReachWhoTheyConcern(t *testing.T) {
 	wantAll(t, events)
 }
 
-func TestListen_EmbeddedServersNewHostReachesItsClients(t *testing.T) {
+func TestListen_NewHostOfAnEmbeddedServerNotifiesItsClients(t *testing.T) {
 	d := dbtest.New(t)
 	spec := db.EmbeddedServer{Name: "panel", PublicHost: "old.example.com", PortFirst: 1, PortLast: 9}
 	server, err := d.EnsureEmbeddedServer(t.Context(), spec)
@@ -142,7 +141,7 @@ func TestListen_EmbeddedServersNewHostReachesItsClients(t *testing.T) {
 	wantAll(t, events)
 }
 
-func TestListen_RolledBackChangeNotifiesNobody(t *testing.T) {
+func TestListen_RolledBackChangeSendsNothing(t *testing.T) {
 	d := dbtest.New(t)
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
 	first, second := allocate(t, d, client.ID, server.ID), allocate(t, d, client.ID, server.ID)
@@ -161,13 +160,13 @@ func TestListen_LostListenerSendsAll(t *testing.T) {
 		t.Fatalf("ended %d listeners, want 1", ended)
 	}
 	wantAll(t, events)
-	// It hears again.
+	// It receives events again.
 	_, err := d.UpdateSettings(t.Context(), db.SettingsPatch{})
 	check(t, err)
 	wantAll(t, events)
 }
 
-// A server that falls silent without a word is found by its silence.
+// A server that vanishes without closing the connection is detected because it sends nothing.
 func TestListen_SilentServerIsReplaced(t *testing.T) {
 	url := dbtest.URL(t)
 	d := dbtest.Open(t, url)
@@ -186,7 +185,7 @@ func TestListen_SlowReaderGetsEachDeviceOnce(t *testing.T) {
 	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
 	made := allocate(t, d, client.ID, server.ID)
 	events := listen(t, d)
-	// More than the listener's own buffers hold: if it waited for the reader, it would be stuck.
+	// More than the listener's buffers hold, so it must not wait for the reader.
 	for range 200 {
 		_, err := d.UpdateAllocation(t.Context(), everything, made.ID, db.AllocationPatch{Name: ptr("x")})
 		check(t, err)
@@ -198,7 +197,7 @@ func TestListen_SlowReaderGetsEachDeviceOnce(t *testing.T) {
 	for counts[marker.ID] == 0 {
 		counts[await.Receive(t, events, "event").DeviceID]++
 	}
-	// Up to 200 may have come one by one, were the reader fast; a slow one finds a few.
+	// A fast reader could receive up to 200 events; a slow one receives a few.
 	if total := counts[client.ID] + counts[server.ID]; total > 20 {
 		t.Errorf("a slow reader got %d events for two devices", total)
 	}
@@ -213,17 +212,17 @@ func TestListen_EndsWithItsContext(t *testing.T) {
 	select {
 	case _, open := <-events:
 		if open {
-			t.Error("an event after the end")
+			t.Error("an event after its context ended")
 		}
 	case <-time.After(eventLimit):
 		t.Fatal("the channel did not close")
 	}
 	if _, err := d.Listen(ctx); err == nil {
-		t.Error("listens with a context that is over")
+		t.Error("listens with a context that has ended")
 	}
 }
 
-// proxy stands between a client and the server, and can stop passing bytes on without closing.
+// proxy forwards bytes between a client and the server, and can stop without closing.
 type proxy struct {
 	url string
 
@@ -270,7 +269,7 @@ func startProxy(t *testing.T, url string) *proxy {
 	return p
 }
 
-// freeze makes every present connection silent. New ones work.
+// freeze stops forwarding on all current connections. New ones work.
 func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -280,7 +279,7 @@ func (p *proxy) freeze() {
 	p.frozen = nil
 }
 
-// pass copies until either end closes, and swallows everything once frozen.
+// pass copies until either end closes, and discards everything once frozen.
 func pass(to, from net.Conn, frozen <-chan struct{}) {
 	defer to.Close()
 	defer from.Close()
@@ -298,8 +297,8 @@ type writerFunc func([]byte) (int, error)
 
 func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
 
-// The listener has to look where the pool does: nothing is notified on a standby.
-func TestListen_WaitsForAServerThatTakesWrites(t *testing.T) {
+// The listener must connect where the pool does: a standby sends no notifications.
+func TestListen_WaitsForAServerThatAcceptsWrites(t *testing.T) {
 	url := dbtest.URL(t)
 	d := dbtest.Open(t, url)
 	config, err := pq.NewConfig(url)

@@ -7,36 +7,35 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// maintenanceLock is the advisory lock of [DB.Maintain]; any number that nobody else on the
-// database uses ("ecli" in ASCII).
+// maintenanceLock is the advisory lock of [DB.Maintain]: "ecli" in ASCII, a number that no other user
+// of the database is likely to use.
 const maintenanceLock = 0x65636c69
 
-// deadReplicaRetention is how long a replica whose lease ran out is remembered, if no device needs
-// it to tell when it was last seen.
+// deadReplicaRetention is how long a replica with an expired lease is kept if no device refers to it.
 const deadReplicaRetention = time.Hour
 
-// Maintenance is what the database needs done now and then, by any one replica.
+// Maintenance configures [DB.Maintain].
 type Maintenance struct {
-	// EnrollmentsBefore is when pending devices must have expired to be deleted; until then a poll
-	// can still tell that they expired.
+	// EnrollmentsBefore is the time before which pending devices must have expired to be deleted. Until
+	// then, a poll can report that they have expired.
 	EnrollmentsBefore time.Time
-	// ExpiredBefore is when sessions and rate-limit windows must have ended to be deleted. They have
-	// no effect any more; this keeps their tables small.
+	// ExpiredBefore is the time before which sessions and rate-limit windows must have ended to be
+	// deleted. They no longer have an effect; deleting them keeps their tables small.
 	ExpiredBefore time.Time
 	Keys          KeyRotation
 }
 
-// Maintained is what was done.
-type Maintained struct {
+// MaintenanceResult is what [DB.Maintain] did.
+type MaintenanceResult struct {
 	Enrollments int64 // Pending devices deleted.
 	Keys        KeyChanges
 }
 
-// Maintain deletes what has expired and rotates signing keys. Of replicas that call it at the same
-// time one does, and the others return at once with ran false.
-func (d *DB) Maintain(ctx context.Context, m Maintenance) (done Maintained, ran bool, err error) {
+// Maintain deletes expired rows and rotates signing keys. If several replicas call it at the same time,
+// one runs and the others return at once with ran false.
+func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResult, ran bool, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
-		done, ran = Maintained{}, false
+		done, ran = MaintenanceResult{}, false
 		// Released with the transaction, however it or the replica ends.
 		if err := tx.GetContext(ctx, &ran, `SELECT pg_try_advisory_xact_lock($1)`, int64(maintenanceLock)); err != nil || !ran {
 			return err
@@ -60,13 +59,13 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done Maintained, ran 
 		return err
 	})
 	if err != nil {
-		return Maintained{}, false, wrap(err, "maintain database")
+		return MaintenanceResult{}, false, wrap(err, "maintain database")
 	}
 	return done, ran, nil
 }
 
 func deleteExpiredDevices(ctx context.Context, tx *sqlx.Tx, before time.Time) (int64, error) {
-	// Those that are being approved or polled this moment can wait.
+	// Rows that are being approved or polled right now can wait.
 	result, err := tx.ExecContext(ctx,
 		`DELETE FROM devices WHERE id IN (
 			SELECT id FROM devices WHERE approved_at IS NULL AND expires_at < $1 FOR UPDATE SKIP LOCKED)`,

@@ -10,14 +10,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/migrations"
 )
 
-// Replicas that start together ask for the migration lock every second, for five minutes.
+// A replica tries to acquire the migration lock every second for five minutes.
 const (
 	migrationLockPeriodSeconds = 1
 	migrationLockAttempts      = 300
 )
 
-// Migrate brings the schema up to date. Several replicas may call it at once: one migrates, the
-// others wait for it and find nothing to do.
+// Migrate migrates the schema to this version. Several replicas may call it at once: one migrates, and
+// the others wait for it.
 func (d *DB) Migrate(ctx context.Context) error {
 	provider, err := d.migrator()
 	if err != nil {
@@ -29,8 +29,8 @@ func (d *DB) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// migrator holds no resource but the pool, which must outlive it: it is never closed, because that
-// would close the pool.
+// migrator returns a provider on the pool. The provider must not be closed, because that would close
+// the pool.
 func (d *DB) migrator() (*goose.Provider, error) {
 	locker, err := lock.NewPostgresSessionLocker(
 		lock.WithLockTimeout(migrationLockPeriodSeconds, migrationLockAttempts))

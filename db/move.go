@@ -12,28 +12,29 @@ import (
 	"github.com/lib/pq"
 )
 
-// Move brings an allocation to another tunnel server, and one of the other protocol on the same port
-// with it. The port it leaves stays open until both sides are ready at the new place ([HoldOpen] at
-// most), and after that for the players who are on it, until they leave or Linger has passed.
+// Move moves an allocation to another tunnel server, together with that of the other protocol on the
+// same port. The old port stays open until both sides are ready at the new one, at most for
+// [HoldOpen]. After that it only serves the players who are on it, until they leave or Linger has
+// passed.
 //
-// Errors: as of [DB.CreateAllocations] about the tunnel server and the port, and [ErrOffline] where
-// the server is not online.
+// Errors: those of [DB.CreateAllocations] about the tunnel server and the port, and [ErrOffline] if
+// the tunnel server is not online.
 type Move struct {
 	ServerID uuid.UUID
-	// OnCordoned allows the server to be cordoned.
+	// OnCordoned allows the tunnel server to be cordoned.
 	OnCordoned bool
-	// KeepAbove is the port from which on the allocation keeps the one it has, where that is free at
-	// the new place. It gets one of the range otherwise, unless a port is asked for.
-	KeepAbove int
-	// Linger is how long players may stay at the old place, if that does not drain sooner.
+	// KeepPortFrom is the lowest port that the allocation keeps if it is free on the new tunnel
+	// server. Otherwise the allocation gets a port of the range, unless one is requested.
+	KeepPortFrom int
+	// Linger is how long players may stay on the old port, unless its tunnel server drains sooner.
 	Linger time.Duration
 }
 
-// HoldOpen is how long at most the old port of an allocation that moves takes new players, while the
-// new one is being opened and linked.
+// HoldOpen is the maximum time for which the old port of a moved allocation accepts new players while
+// the new port is being opened and linked.
 const HoldOpen = 15 * time.Second
 
-// moveInScope moves an allocation, and reports whether it was elsewhere.
+// moveInScope moves an allocation, and reports whether it was on another tunnel server.
 func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move Move, port *int) (bool, error) {
 	var seen bool
 	err := tx.GetContext(ctx, &seen,
@@ -46,19 +47,19 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	if err != nil || group.ServerID == move.ServerID {
 		return false, err
 	}
-	wish := placementRequest{
+	request := placementRequest{
 		device: group.DeviceID, server: &move.ServerID, onCordoned: move.OnCordoned, online: true,
 		protocols: group.Protocols,
 	}
 	if port != nil {
-		wish.port = *port
-	} else if group.Port >= move.KeepAbove {
-		wish.rather = group.Port
+		request.port = *port
+	} else if group.Port >= move.KeepPortFrom {
+		request.preferredPort = group.Port
 	}
-	return true, group.move(ctx, tx, wish, move.Linger)
+	return true, group.move(ctx, tx, request, move.Linger)
 }
 
-// group is the allocations of a device on one port of a tunnel server: one, or one for each protocol.
+// group is the allocations of a device on one port of a tunnel server: one for each protocol.
 type group struct {
 	DeviceID  uuid.UUID      `db:"device_id"`
 	ServerID  uuid.UUID      `db:"server_id"`
@@ -85,20 +86,21 @@ func readGroup(ctx context.Context, tx *sqlx.Tx, id int64) (group, error) {
 	return g, err
 }
 
-// move moves the group to where the wish may be granted. Devices are locked before allocations, here
-// as everywhere, and those in the order of their ids.
-func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placementRequest, linger time.Duration) error {
+// move moves the group to a placement that satisfies the request. As everywhere, it locks devices
+// before allocations, and allocations in the order of their ids.
+func (g group) move(ctx context.Context, tx *sqlx.Tx, request placementRequest, linger time.Duration) error {
 	if err := requireClient(ctx, tx, g.DeviceID); err != nil {
 		return err
 	}
-	server, err := reserveServer(ctx, tx, wish)
+	server, err := reserveServer(ctx, tx, request)
 	if err != nil {
 		return err
 	}
 	if err := g.lock(ctx, tx); err != nil {
 		return err
 	}
-	// Back where players still are on its port, it has that again, and they stay.
+	// If the group moves back to a tunnel server on which its old port is still open, it gets that
+	// port again and its players stay.
 	var former []int
 	err = tx.SelectContext(ctx, &former,
 		`DELETE FROM allocations WHERE server_id = $1 AND retires = ANY ($2) RETURNING port`, server, g.IDs)
@@ -106,22 +108,22 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placementRequest, lin
 		return err
 	}
 	if len(former) > 0 {
-		wish.rather = former[0]
+		request.preferredPort = former[0]
 	}
-	port, err := choosePort(ctx, tx, server, wish)
-	if errors.Is(err, ErrNoPorts) && wish.server == nil {
-		return errLostRace // Its last one went meanwhile; another may have some.
+	port, err := choosePort(ctx, tx, server, request)
+	if errors.Is(err, ErrNoPorts) && request.server == nil {
+		return errLostRace // Its last port was taken; another tunnel server may have one.
 	}
 	if err != nil {
 		return err
 	}
-	at := place{server: server, port: port, asked: wish.server != nil && wish.port != 0}
+	at := placement{server: server, port: port, requested: request.server != nil && request.port != 0}
 	_, err = tx.ExecContext(ctx,
 		`UPDATE allocations SET server_id = $1, port = $2, draining = false, drained = false, drain_until = NULL,
 			server_state = 'pending', server_reason = '', client_state = 'pending', client_reason = ''
 		WHERE id = ANY ($3)`, server, port, g.IDs)
 	if err != nil {
-		return at.lost(err)
+		return at.conflict(err)
 	}
 	if err := g.retire(ctx, tx, linger); err != nil {
 		return err
@@ -129,8 +131,8 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, wish placementRequest, lin
 	return notify(ctx, tx, g.DeviceID, g.ServerID, server)
 }
 
-// lock keeps the rows of the group from being changed, and reports errLostRace where they have been
-// since the group was read.
+// lock locks the rows of the group. It returns errLostRace if they have changed since the group was
+// read.
 func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 	var locked []int64
 	err := tx.SelectContext(ctx, &locked,
@@ -145,8 +147,8 @@ func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
-// retire keeps the port that the group has left for the players who are on it. One that had none left
-// is free at once.
+// retire keeps the group's old port for the players who are on it. A port without players is freed
+// at once.
 func (g group) retire(ctx context.Context, tx *sqlx.Tx, linger time.Duration) error {
 	if g.Drained {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// Notifications say that something changed, never what: readers read the rows again.
+// Notifications tell that something changed, not what: their receivers read the rows again.
 const (
 	notifyChannel = "eclitunnel"
 	payloadAll    = "all"
@@ -17,8 +17,8 @@ const (
 	payloadDevice = "device:"
 )
 
-// notify tells every replica, once tx commits, that the desired state of the devices changed. It
-// takes duplicates.
+// notify notifies every replica, once tx commits, that the desired state of the devices has changed.
+// ids may contain duplicates.
 func notify(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
@@ -33,20 +33,20 @@ func notify(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
 	return wrap(err, "notify")
 }
 
-// notifyAll tells every replica, once tx commits, that everything may have changed.
+// notifyAll notifies every replica, once tx commits, that anything may have changed.
 func notifyAll(ctx context.Context, tx *sqlx.Tx) error {
 	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadAll)
 	return wrap(err, "notify")
 }
 
-// notifyKeys tells every replica, once tx commits, that the signing keys changed.
+// notifyKeys notifies every replica, once tx commits, that the signing keys have changed.
 func notifyKeys(ctx context.Context, tx *sqlx.Tx) error {
 	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadKeys)
 	return wrap(err, "notify")
 }
 
-// parseEvent reads a payload. What it cannot read, as from a newer replica during a rolling
-// upgrade, is taken as a change of everything.
+// parseEvent parses a payload. An unknown one, as from a newer replica during a rolling upgrade, is
+// an event with All.
 func parseEvent(payload string) Event {
 	if payload == payloadKeys {
 		return Event{Keys: true}
@@ -58,8 +58,8 @@ func parseEvent(payload string) Event {
 	return Event{DeviceID: id}
 }
 
-// uuidArray is the argument of a ::uuid[] parameter. It is never NULL, which would make
-// `NOT (id = ANY(…))` true for no row.
+// uuidArray returns the argument of a ::uuid[] parameter. It is never NULL, with which
+// `NOT (id = ANY(…))` would be true for no row.
 func uuidArray(ids []uuid.UUID) any {
 	texts := make([]string, len(ids))
 	for i, id := range ids {

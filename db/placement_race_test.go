@@ -8,8 +8,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 )
 
-// The last port of the best tunnel server may go while it is being chosen: the next best has some.
-func TestCreateAllocations_LastPortGoesWhileItIsChosen(t *testing.T) {
+// If the last port of the best tunnel server is taken concurrently, the next best one is used.
+func TestCreateAllocations_RetriesWhenTheLastPortIsTaken(t *testing.T) {
 	d := dbtest.New(t)
 	org := dbtest.Organisation(t, d, "guild")
 	replica := startReplica(t, d)
@@ -36,7 +36,7 @@ func TestCreateAllocations_LastPortGoesWhileItIsChosen(t *testing.T) {
 	made := make(chan db.Allocation, 1)
 	failed := make(chan error, 1)
 	go func() {
-		rows, err := d.CreateAllocations(t.Context(), wish(pending.ID, nil, "tcp"))
+		rows, err := d.CreateAllocations(t.Context(), newAllocation(pending.ID, nil, "tcp"))
 		if err != nil {
 			failed <- err
 			return
@@ -46,7 +46,7 @@ func TestCreateAllocations_LastPortGoesWhileItIsChosen(t *testing.T) {
 	deadline := time.Now().Add(eventLimit)
 	for waits := false; !waits; { // It has chosen, and waits for the row.
 		if time.Now().After(deadline) {
-			t.Fatal("nobody waits for the tunnel server's row")
+			t.Fatal("no session waits for the tunnel server's row")
 		}
 		check(t, tx.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_stat_activity
 			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits))

@@ -12,7 +12,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 )
 
-// fleet is tunnel servers that are online, each with ports 20000 to 20009.
+// fleet creates tunnel servers that are online, each with ports 20000 to 20009.
 func fleet(t *testing.T, d *db.DB, n int) []db.Device {
 	t.Helper()
 	replica := startReplica(t, d)
@@ -24,10 +24,10 @@ func fleet(t *testing.T, d *db.DB, n int) []db.Device {
 	return servers
 }
 
-// pair makes an allocation for both protocols on one port.
+// pair creates allocations for both protocols on one port.
 func pair(t *testing.T, d *db.DB, client, server uuid.UUID) []db.Allocation {
 	t.Helper()
-	made, err := d.CreateAllocations(t.Context(), wish(client, &server, "tcp", "udp"))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client, &server, "tcp", "udp"))
 	check(t, err)
 	return made
 }
@@ -42,13 +42,13 @@ func readAllocation(t *testing.T, d *db.DB, id int64) db.Allocation {
 func moveTo(t *testing.T, d *db.DB, id int64, server uuid.UUID) db.Allocation {
 	t.Helper()
 	a, err := d.UpdateAllocation(t.Context(), everything, id, db.AllocationPatch{
-		Move: &db.Move{ServerID: server, KeepAbove: 1, Linger: time.Hour},
+		Move: &db.Move{ServerID: server, KeepPortFrom: 1, Linger: time.Hour},
 	})
 	check(t, err)
 	return a
 }
 
-// ports is what a tunnel server has ports for.
+// ports returns the allocations in the desired state of a tunnel server.
 func ports(t *testing.T, d *db.DB, server uuid.UUID) []db.Allocation {
 	t.Helper()
 	state, err := d.ServerState(t.Context(), server)
@@ -56,7 +56,7 @@ func ports(t *testing.T, d *db.DB, server uuid.UUID) []db.Allocation {
 	return state.Allocations
 }
 
-// ready has both sides of an allocation report that it is.
+// ready makes both sides of an allocation report that they are ready.
 func ready(t *testing.T, d *db.DB, a db.Allocation) {
 	t.Helper()
 	report := []db.Report{{AllocationID: a.ID, State: db.StateReady}}
@@ -79,19 +79,19 @@ func cordon(t *testing.T, d *db.DB, id uuid.UUID, cordoned bool) {
 	check(t, err)
 }
 
-func TestPlacement_PassesOverWhatIsCordoned(t *testing.T) {
+func TestPlacement_SkipsCordonedServers(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	allocate(t, d, client.ID, servers[1].ID)
 	cordon(t, d, servers[0].ID, true)
-	made, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	check(t, err)
 	if made[0].ServerID != servers[1].ID {
 		t.Error("a cordoned server was chosen")
 	}
-	_, err = d.CreateAllocations(t.Context(), wish(client.ID, &servers[0].ID, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(client.ID, &servers[0].ID, "tcp"))
 	wantErr(t, err, db.ErrCordoned)
-	asked := wish(client.ID, &servers[0].ID, "tcp")
+	asked := newAllocation(client.ID, &servers[0].ID, "tcp")
 	asked.OnCordoned = true
 	_, err = d.CreateAllocations(t.Context(), asked)
 	check(t, err)
@@ -101,11 +101,11 @@ func TestPlacement_PassesOverWhatIsCordoned(t *testing.T) {
 	_, err = d.CreateAllocations(t.Context(), asked)
 	wantErr(t, err, db.ErrDraining)
 	cordon(t, d, servers[1].ID, true)
-	_, err = d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoServer)
 }
 
-// ofOrganisation makes an approved device that belongs to an organisation.
+// ofOrganisation creates an approved device that belongs to an organisation.
 func ofOrganisation(t *testing.T, d *db.DB, kind string, org int64) db.Device {
 	t.Helper()
 	device, err := d.ApproveDevice(t.Context(), startEnrollment(t, d, kind).ID, db.Approval{
@@ -115,52 +115,52 @@ func ofOrganisation(t *testing.T, d *db.DB, kind string, org int64) db.Device {
 	return device
 }
 
-func TestPlacement_AnOrganisationsServersServeItsDevicesFirstAndNoOthers(t *testing.T) {
+func TestPlacement_PrefersTheOrganisationsServersAndReservesThem(t *testing.T) {
 	d := dbtest.New(t)
 	org, other := dbtest.Organisation(t, d, "guild"), dbtest.Organisation(t, d, "clan")
 	own, foreign, shared := ofOrganisation(t, d, db.KindServer, org), ofOrganisation(t, d, db.KindServer, other), fleet(t, d, 1)[0]
 	replica := startReplica(t, d)
 	connect(t, d, own, replica)
 	connect(t, d, foreign, replica)
-	member, stranger := ofOrganisation(t, d, db.KindClient, org), enroll(t, d, db.KindClient, nil)
+	member, outsider := ofOrganisation(t, d, db.KindClient, org), enroll(t, d, db.KindClient, nil)
 
-	_, err := d.CreateAllocations(t.Context(), wish(stranger.ID, &own.ID, "tcp"))
+	_, err := d.CreateAllocations(t.Context(), newAllocation(outsider.ID, &own.ID, "tcp"))
 	wantErr(t, err, db.ErrNotFound)
-	_, err = d.CreateAllocations(t.Context(), wish(member.ID, &foreign.ID, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(member.ID, &foreign.ID, "tcp"))
 	wantErr(t, err, db.ErrNotFound)
-	// Its one port first, though the shared one has none taken, then the shared one.
+	// First the organisation's only port, although the shared server is empty, then the shared one.
 	for _, want := range []db.Device{own, shared, shared} {
-		made, err := d.CreateAllocations(t.Context(), wish(member.ID, nil, "tcp"))
+		made, err := d.CreateAllocations(t.Context(), newAllocation(member.ID, nil, "tcp"))
 		check(t, err)
 		if made[0].ServerID != want.ID {
 			t.Errorf("it went to %s", made[0].PublicHost)
 		}
 	}
 	cordon(t, d, shared.ID, true)
-	_, err = d.CreateAllocations(t.Context(), wish(member.ID, nil, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(member.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoPorts)
-	_, err = d.CreateAllocations(t.Context(), wish(stranger.ID, nil, "tcp"))
+	_, err = d.CreateAllocations(t.Context(), newAllocation(outsider.ID, nil, "tcp"))
 	wantErr(t, err, db.ErrNoServer)
 }
 
-func TestPlacement_LoadIsAllocationsForTheSizeOfTheRange(t *testing.T) {
+func TestPlacement_LoadIsRelativeToTheSizeOfTheRange(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
-	// Three of a hundred ports are less than one of ten.
+	// Three of a hundred ports are a lower load than one of ten.
 	_, err := d.UpdateDevice(t.Context(), everything, servers[0].ID, db.DevicePatch{PortFirst: ptr(20000), PortLast: ptr(20099)})
 	check(t, err)
 	for range 3 {
 		allocate(t, d, client.ID, servers[0].ID)
 	}
 	allocate(t, d, client.ID, servers[1].ID)
-	made, err := d.CreateAllocations(t.Context(), wish(client.ID, nil, "tcp"))
+	made, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, nil, "tcp"))
 	check(t, err)
 	if made[0].ServerID != servers[0].ID {
 		t.Error("the busier server was chosen")
 	}
 }
 
-func TestMove_BothProtocolsKeepOnePortAndTheOldOneStaysForItsPlayers(t *testing.T) {
+func TestMove_MovesBothProtocolsAndKeepsTheOldPortForItsPlayers(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	made := pair(t, d, client.ID, servers[0].ID)
@@ -182,12 +182,12 @@ func TestMove_BothProtocolsKeepOnePortAndTheOldOneStaysForItsPlayers(t *testing.
 	if len(state.Allocations) != 2 || len(state.Servers) != 2 || len(state.Leaving[moved.ID]) != 1 || state.Leaving[moved.ID][0] != servers[0].ID {
 		t.Errorf("the client's state: %+v", state)
 	}
-	// Until the new place is ready the old one takes players, and nobody else has its port.
+	// Until the new port is ready, the old one accepts players and cannot be allocated.
 	old := ports(t, d, servers[0].ID)
 	if len(old) != 2 || *old[1].Retires != moved.ID || old[0].Draining || old[0].Port != made[0].Port {
 		t.Fatalf("the old ports: %+v", old)
 	}
-	asked := wish(client.ID, &servers[0].ID, "udp")
+	asked := newAllocation(client.ID, &servers[0].ID, "udp")
 	asked.Port = made[0].Port
 	_, err = d.CreateAllocations(t.Context(), asked)
 	wantErr(t, err, db.ErrPortTaken)
@@ -202,7 +202,7 @@ func TestMove_BothProtocolsKeepOnePortAndTheOldOneStaysForItsPlayers(t *testing.
 	drained := []db.DrainedPort{{AllocationID: moved.ID, Until: old[1].DrainUntil.Add(-time.Minute)}}
 	check(t, d.SaveDrained(t.Context(), servers[0].ID, drained)) // Of another drain.
 	if len(ports(t, d, servers[0].ID)) != 2 {
-		t.Error("a port was freed by what was said of an earlier drain")
+		t.Error("a report on an earlier drain freed a port")
 	}
 	drained[0].Until = *old[1].DrainUntil
 	check(t, d.SaveDrained(t.Context(), servers[0].ID, drained))
@@ -213,7 +213,7 @@ func TestMove_BothProtocolsKeepOnePortAndTheOldOneStaysForItsPlayers(t *testing.
 	check(t, err)
 }
 
-func TestMove_AReportAboutTheOldPlaceSaysNothingOfTheNew(t *testing.T) {
+func TestMove_IgnoresReportsAboutTheOldServer(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	a := allocate(t, d, client.ID, servers[0].ID)
@@ -225,12 +225,12 @@ func TestMove_AReportAboutTheOldPlaceSaysNothingOfTheNew(t *testing.T) {
 	}
 }
 
-func TestMove_BackGivesTheOldPortAgain(t *testing.T) {
+func TestMove_BackRestoresTheOldPort(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	made := pair(t, d, client.ID, servers[0].ID)
-	// Its port is taken there, so that it gets another one.
-	asked := wish(client.ID, &servers[1].ID, "udp")
+	// Its port is taken there, so it gets another one.
+	asked := newAllocation(client.ID, &servers[1].ID, "udp")
 	asked.Port = made[0].Port
 	_, err := d.CreateAllocations(t.Context(), asked)
 	check(t, err)
@@ -243,14 +243,14 @@ func TestMove_BackGivesTheOldPortAgain(t *testing.T) {
 		t.Errorf("back on port %d, was on %d", back.Port, made[0].Port)
 	}
 	if old := ports(t, d, servers[0].ID); len(old) != 2 || old[0].Retires != nil || old[0].DrainUntil != nil {
-		t.Errorf("it still leaves: %+v", old)
+		t.Errorf("it still has an old port: %+v", old)
 	}
 	if left := ports(t, d, servers[1].ID); len(left) != 3 {
-		t.Errorf("what it left: %+v", left)
+		t.Errorf("the old port: %+v", left)
 	}
 }
 
-func TestMove_RefusesWhatCannotBe(t *testing.T) {
+func TestMove_RejectsInvalidMoves(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 3)
 	a := allocate(t, d, client.ID, servers[0].ID)
@@ -279,7 +279,7 @@ func TestMove_RefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
-func TestMove_DeletedWithWhatItLeaves(t *testing.T) {
+func TestMove_DeletionDeletesOldPorts(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	byItself, withServer := allocate(t, d, client.ID, servers[0].ID), allocate(t, d, client.ID, servers[0].ID)
@@ -296,25 +296,25 @@ func TestMove_DeletedWithWhatItLeaves(t *testing.T) {
 	}
 }
 
-func TestMove_ContendersForTheLastPortsGetOneEach(t *testing.T) {
+func TestMove_ConcurrentMovesShareTheLastPorts(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
 	var made []db.Allocation
 	for range 10 {
 		made = append(made, pair(t, d, client.ID, servers[0].ID)[0])
 	}
-	// Moves, and creators at their new place, at the same time: 16 for 10 ports.
+	// Concurrent moves and creations on the new server: 16 for 10 ports.
 	errs := make(chan error, 16)
 	var contenders sync.WaitGroup
 	for i := range cap(errs) {
 		contenders.Go(func() {
 			if i >= len(made) {
-				_, err := d.CreateAllocations(t.Context(), wish(client.ID, &servers[1].ID, "tcp", "udp"))
+				_, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, &servers[1].ID, "tcp", "udp"))
 				errs <- err
 				return
 			}
 			_, err := d.UpdateAllocation(t.Context(), everything, made[i].ID, db.AllocationPatch{
-				Move: &db.Move{ServerID: servers[1].ID, KeepAbove: 1, Linger: time.Hour},
+				Move: &db.Move{ServerID: servers[1].ID, KeepPortFrom: 1, Linger: time.Hour},
 			})
 			errs <- err
 		})

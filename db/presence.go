@@ -9,8 +9,9 @@ import (
 	"github.com/lib/pq"
 )
 
-// RenewLease keeps the devices connected on a replica online for another lease, by the database's
-// clock. A replica renews well before its lease runs out, and first of all before any [DB.Connect].
+// RenewLease creates or extends a replica's lease, by the database's clock. The devices connected to
+// the replica are online while the lease is valid. A replica must have a lease before any
+// [DB.Connect], and renew it well before it expires.
 func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Duration) error {
 	_, err := d.pool.ExecContext(ctx,
 		`INSERT INTO replicas (id, renewed_at, lease_expires_at)
@@ -21,41 +22,40 @@ func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Dur
 	return wrap(err, "renew lease")
 }
 
-// handOverLease is how long the devices of a replica that stops are given to be back on another.
-const handOverLease = 3 * time.Second
+// releaseGrace is the time in which the devices of a stopping replica should reconnect to another.
+const releaseGrace = 3 * time.Second
 
-// ReleaseReplica ends the lease of a replica that stops, but for a moment: until then its devices
-// are online still, so that a tunnel server that moves to another replica is not found missing. One
-// that does not come back was last seen now.
+// ReleaseReplica shortens the lease of a stopping replica to a few seconds. Its devices remain online
+// for that long, so that a tunnel server that reconnects to another replica is not shown as offline. A
+// device that does not reconnect was last seen now.
 func (d *DB) ReleaseReplica(ctx context.Context, replicaID uuid.UUID) error {
 	_, err := d.pool.ExecContext(ctx,
 		`UPDATE replicas SET renewed_at = now(), lease_expires_at = now() + $2 * interval '1 second' WHERE id = $1`,
-		replicaID, handOverLease.Seconds())
+		replicaID, releaseGrace.Seconds())
 	return wrap(err, "release replica")
 }
 
-// Hello is what a device says when it connects.
+// Hello describes a device that connects.
 type Hello struct {
-	// TokenVersion is that of the token it connected with.
+	// TokenVersion is the version of the token with which it connected.
 	TokenVersion int64
-	// ReplicaID is the replica it connected to.
+	// ReplicaID is the replica to which it connected.
 	ReplicaID              uuid.UUID
 	AgentVersion, Platform string
-	// RelayPort and Fingerprint tell clients how to reach a tunnel server; zero for a client.
+	// RelayPort and Fingerprint tell clients how to connect to a tunnel server; zero for a client.
 	RelayPort   int
 	Fingerprint string
-	// TokenKey is the id of the key that signed the token it connected with; empty where that is
-	// not known.
+	// TokenKey is the id of the key that signed the token with which it connected; empty if not known.
 	TokenKey string
 }
 
-// Connect takes a device online and returns the generation of this connection, which is above that
-// of every earlier one. Its reports on allocations start over. Where another replica had it online
-// the device is notified, so that an older connection there ends; and so are the clients of a tunnel
-// server that is now reached differently.
+// Connect marks a device as online and returns the generation of this connection, which is greater than
+// that of every earlier one. It resets the device's reports on allocations. If the device was online on
+// another replica, Connect notifies the device, so that its older connection there ends. If the address
+// or key of a tunnel server has changed, it notifies the clients.
 //
-// It returns [ErrNotFound] where the device is deleted and [ErrConflict] where the token version is
-// not the valid one, or the device not approved. The replica must hold a lease ([DB.RenewLease]).
+// It returns [ErrNotFound] if the device does not exist, and [ErrConflict] if the token version is not
+// current or the device is not approved. The replica must hold a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
 		var before struct {
@@ -90,8 +90,8 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 				return err
 			}
 		}
-		// An older connection on this replica its hub knows of, and most often there is none: with
-		// thousands of devices that come back at once, each would be read again for its own event.
+		// The replica's hub knows an older connection on the same replica by itself. Without this
+		// condition, thousands of devices that reconnect at once would each be read again.
 		if !before.Replica.Valid || before.Replica.UUID == hello.ReplicaID {
 			return nil
 		}
@@ -100,7 +100,7 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 	return generation, wrap(err, "connect device %s", deviceID)
 }
 
-// Disconnect takes a device offline, unless a later connection than that of generation took over.
+// Disconnect marks a device as offline, unless it has a connection of a later generation.
 func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int64) error {
 	_, err := d.pool.ExecContext(ctx,
 		`UPDATE devices SET replica_id = NULL, last_seen_at = now()
@@ -108,10 +108,10 @@ func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int6
 	return wrap(err, "disconnect device %s", deviceID)
 }
 
-// ReconcilePresence takes offline every device that the database has on the replica but that is not
-// among those that connected returns, as after a Disconnect that failed. A device whose [DB.Connect]
-// is under way must be among them. connected is called once the database has been read: a device that
-// connects after that has another generation, and stays.
+// ReconcilePresence marks devices as offline that the database shows on the replica but that connected
+// does not return, as after a failed Disconnect. connected must include devices whose [DB.Connect] is
+// in progress. It is called after the database has been read: a device that connects later has another
+// generation and stays online.
 func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connected func() []uuid.UUID) error {
 	var rows []struct {
 		ID         uuid.UUID `db:"id"`
@@ -145,14 +145,14 @@ func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connect
 	return wrap(err, "reconcile presence")
 }
 
-// Channel is what makes a control channel the rightful one of its device.
+// Channel is the state of a device that its control channel must match.
 type Channel struct {
 	TokenVersion int64 `db:"token_version"`
 	Generation   int64 `db:"generation"`
 }
 
-// Channels reads the current token version and generation of devices. A device that is absent from
-// the result is deleted.
+// Channels returns the current token version and generation of devices. A device that is missing from
+// the result does not exist.
 func (d *DB) Channels(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Channel, error) {
 	var rows []struct {
 		ID uuid.UUID `db:"id"`

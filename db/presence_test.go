@@ -30,7 +30,7 @@ func TestConnect_TakesDeviceOnline(t *testing.T) {
 	}
 }
 
-func TestConnect_RefusesWhoMayNot(t *testing.T) {
+func TestConnect_RejectsInvalidDevices(t *testing.T) {
 	d := dbtest.New(t)
 	replica := startReplica(t, d)
 	_, err := d.Connect(t.Context(), uuid.New(), db.Hello{ReplicaID: replica})
@@ -43,7 +43,7 @@ func TestConnect_RefusesWhoMayNot(t *testing.T) {
 }
 
 // A replica without a lease must not be mistaken for a deleted device, which would stop the agent.
-func TestConnect_ReplicaWithoutLeaseIsAnErrorOfItsOwn(t *testing.T) {
+func TestConnect_ReplicaWithoutLeaseIsASeparateError(t *testing.T) {
 	d := dbtest.New(t)
 	device := enroll(t, d, db.KindClient, nil)
 	_, err := d.Connect(t.Context(), device.ID, db.Hello{TokenVersion: device.TokenVersion, ReplicaID: uuid.New()})
@@ -78,7 +78,7 @@ func TestDisconnect_LateOneKeepsNewerConnection(t *testing.T) {
 	}
 }
 
-func TestLease_RunOutTakesDevicesOffline(t *testing.T) {
+func TestLease_ExpiryTakesDevicesOffline(t *testing.T) {
 	d := dbtest.New(t)
 	device := enroll(t, d, db.KindClient, nil)
 	replica := startReplica(t, d)
@@ -93,19 +93,19 @@ func TestLease_RunOutTakesDevicesOffline(t *testing.T) {
 	if dead.Online || !dead.LastSeenAt.Equal(lastRenewal) {
 		t.Errorf("online %v, last seen %v, want the last renewal %v", dead.Online, dead.LastSeenAt, lastRenewal)
 	}
-	// Another replica tidies up, but not what tells when the device was last seen.
+	// Maintenance keeps the replica, which determines when the device was last seen.
 	maintain(t, d, db.Maintenance{})
 	if dead := readDevice(t, d, device.ID); !dead.LastSeenAt.Equal(lastRenewal) {
-		t.Errorf("last seen %v once tidied", dead.LastSeenAt)
+		t.Errorf("last seen %v after maintenance", dead.LastSeenAt)
 	}
-	// A replica that was only slow comes back with its devices.
+	// A replica that was only slow gets its devices back.
 	check(t, d.RenewLease(t.Context(), replica, time.Minute))
 	if !readDevice(t, d, device.ID).Online {
 		t.Error("offline though the lease was renewed")
 	}
 }
 
-func TestMaintain_ForgetsReplicasLongDead(t *testing.T) {
+func TestMaintain_DeletesDeadReplicas(t *testing.T) {
 	d := dbtest.New(t)
 	for range 3 {
 		startReplica(t, d)
@@ -118,11 +118,11 @@ func TestMaintain_ForgetsReplicasLongDead(t *testing.T) {
 	var left int
 	check(t, sql.QueryRowContext(t.Context(), `SELECT count(*) FROM replicas`).Scan(&left))
 	if left != 1 {
-		t.Errorf("%d replicas are remembered, want 1", left)
+		t.Errorf("%d replicas are left, want 1", left)
 	}
 }
 
-func TestReleaseReplica_LeavesItsDevicesAMomentToMove(t *testing.T) {
+func TestReleaseReplica_GivesItsDevicesTimeToReconnect(t *testing.T) {
 	d := dbtest.New(t)
 	device, other := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)
 	stopping, running := startReplica(t, d), startReplica(t, d)
@@ -130,7 +130,7 @@ func TestReleaseReplica_LeavesItsDevicesAMomentToMove(t *testing.T) {
 	connect(t, d, other, running)
 	check(t, d.ReleaseReplica(t.Context(), stopping))
 	if !readDevice(t, d, device.ID).Online {
-		t.Error("offline before it can be back elsewhere")
+		t.Error("offline before it could reconnect")
 	}
 	_, err := dbtest.SQL(t, d).ExecContext(t.Context(), `UPDATE replicas SET lease_expires_at = lease_expires_at - interval '5 seconds'`)
 	check(t, err)
@@ -154,6 +154,6 @@ func TestReconcilePresence_CorrectsMissedDisconnects(t *testing.T) {
 	}
 	check(t, d.ReconcilePresence(t.Context(), replica, func() []uuid.UUID { return nil }))
 	if readDevice(t, d, here.ID).Online {
-		t.Error("online though nobody is connected")
+		t.Error("online although no device is connected")
 	}
 }

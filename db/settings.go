@@ -6,11 +6,11 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Settings are what an admin switches while the panel runs. Both are true at first.
+// Settings are the settings that an admin can change while the panel runs. Both default to true.
 type Settings struct {
-	// TunnelsEnabled is the feature flag of everything under /api/tunnel.
+	// TunnelsEnabled enables all operations under /api/tunnel.
 	TunnelsEnabled bool `db:"tunnels_enabled"`
-	// AnonymousEnrollment lets a client start enrollment without a session.
+	// AnonymousEnrollment allows a client to start an enrollment without a session.
 	AnonymousEnrollment bool `db:"anonymous_enrollment"`
 }
 
@@ -20,14 +20,14 @@ type SettingsPatch struct {
 	AnonymousEnrollment *bool
 }
 
-// Settings reads the settings.
+// Settings returns the settings.
 func (d *DB) Settings(ctx context.Context) (Settings, error) {
 	var settings Settings
 	err := d.pool.GetContext(ctx, &settings, `SELECT tunnels_enabled, anonymous_enrollment FROM settings`)
 	return settings, wrap(err, "settings")
 }
 
-// UpdateSettings changes settings and notifies every replica.
+// UpdateSettings changes the settings and notifies every replica.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {

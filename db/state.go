@@ -12,15 +12,14 @@ import (
 // ClientState is the desired state of a tunnel client.
 type ClientState struct {
 	Allocations []Allocation // by id
-	// Servers are the tunnel servers on which it has allocations, or that these are leaving.
+	// Servers are the tunnel servers on which it has allocations or old ports.
 	Servers []Device
-	// Leaving are the tunnel servers that allocations have moved away from and that players may still
-	// be on, by allocation.
+	// Leaving maps moved allocations to the tunnel servers on which they still have old ports.
 	Leaving map[int64][]uuid.UUID
 }
 
-// ClientState reads the desired state of a tunnel client as it is at one moment. That of a device
-// that is absent, or no client, is empty.
+// ClientState returns the desired state of a tunnel client in one snapshot. It is empty if the device
+// does not exist or is not a client.
 func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, error) {
 	var state ClientState
 	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
@@ -51,22 +50,22 @@ func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, 
 
 // ServerState is the desired state of a tunnel server.
 type ServerState struct {
-	// Allocations are what it has a port for, by id, allocations that have moved away included. Those
-	// that have drained are not among them: their ports are closed.
+	// Allocations are the open ports, including old ports of moved allocations, by id. Drained
+	// allocations are not included, because their ports are closed.
 	Allocations []Allocation
-	// Clients are those that have allocations on it, or had while players may still be on it.
+	// Clients are the owners of the Allocations and of drained ones.
 	Clients []ServerClient
 }
 
 // ServerClient is a tunnel client as a tunnel server knows it.
 type ServerClient struct {
 	ID uuid.UUID `db:"id"`
-	// TokenVersion is the one version of its tickets that is valid.
+	// TokenVersion is the only valid version of its tickets.
 	TokenVersion int64 `db:"token_version"`
 }
 
-// ServerState reads the desired state of a tunnel server as it is at one moment. That of a device
-// that is absent, or no server, is empty.
+// ServerState returns the desired state of a tunnel server in one snapshot. It is empty if the device
+// does not exist or is not a tunnel server.
 func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, error) {
 	var state ServerState
 	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
@@ -82,18 +81,18 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 	return state, wrap(err, "state of server %s", deviceID)
 }
 
-// Report is what a device found true of an allocation.
+// Report is a device's report on an allocation.
 type Report struct {
 	AllocationID int64
-	// ServerID is the tunnel server that the allocation was on when a client reported; nil: wherever.
-	// It may have moved since, and what was true there is not of the new place.
+	// ServerID is the tunnel server of the allocation when a client reported it. The report is ignored
+	// if the allocation has moved since. nil means any.
 	ServerID *uuid.UUID
 	State    string // StatePending, StateReady or StateFailed
 	Reason   string
 }
 
-// SaveReports stores what a device of the kind reported. Reports on allocations that are not the
-// device's are ignored.
+// SaveReports stores the reports of a device of the given kind. It ignores reports on allocations of
+// other devices.
 func (d *DB) SaveReports(ctx context.Context, deviceID uuid.UUID, kind string, reports []Report) error {
 	ids := make([]int64, len(reports))
 	states := make([]string, len(reports))
@@ -115,9 +114,9 @@ func (d *DB) SaveReports(ctx context.Context, deviceID uuid.UUID, kind string, r
 	return wrap(err, "save reports of device %s", deviceID)
 }
 
-// reportStatements write one side's reports; save returns the allocations that have an old port open
-// still. Both lock rows in the order of their ids, because the
-// two sides of many allocations report at the same time.
+// reportStatements are the statements for the reports of one side. save returns the reported
+// allocations whose old port is still open. Both statements lock rows in the order of their ids,
+// because the two sides of many allocations report at the same time.
 type reportStatements struct {
 	save, reset string
 }

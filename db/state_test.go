@@ -34,8 +34,8 @@ func TestSaveReports_OnlyOfItsOwnSideAndAllocations(t *testing.T) {
 	}
 }
 
-// A device that connects anew has reported nothing yet; what the other side said still holds.
-func TestConnect_StartsReportsOver(t *testing.T) {
+// A device that reconnects has not reported yet. Reports of the other side stay valid.
+func TestConnect_ResetsReports(t *testing.T) {
 	d := dbtest.New(t)
 	client, server, replica := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil), startReplica(t, d)
 	made := allocate(t, d, client.ID, server.ID)
@@ -57,8 +57,8 @@ func TestConnect_StartsReportsOver(t *testing.T) {
 	}
 }
 
-// Both sides of many allocations report at once and connect anew meanwhile: no deadlock may
-// surface.
+// Both sides of many allocations report and reconnect concurrently, which must not cause a
+// deadlock.
 func TestSaveReports_BothSidesAtOnce(t *testing.T) {
 	d := dbtest.New(t)
 	client, server, replica := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil), startReplica(t, d)
@@ -99,7 +99,7 @@ func TestSaveReports_BothSidesAtOnce(t *testing.T) {
 	sides.Wait()
 }
 
-func TestState_IsWhatADeviceNeeds(t *testing.T) {
+func TestState_ContainsWhatADeviceNeeds(t *testing.T) {
 	d := dbtest.New(t)
 	client, other := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)
 	server, elsewhere := enroll(t, d, db.KindServer, nil), enroll(t, d, db.KindServer, nil)
@@ -126,6 +126,6 @@ func TestState_IsWhatADeviceNeeds(t *testing.T) {
 	empty, err := d.ClientState(t.Context(), uuid.New())
 	check(t, err)
 	if len(empty.Allocations) != 0 || len(empty.Servers) != 0 {
-		t.Errorf("state of nobody %+v", empty)
+		t.Errorf("state of an unknown device %+v", empty)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // User is an account of the panel.
 type User struct {
 	ID int64 `db:"id"`
-	// Email is as it was entered; it is compared without regard to case.
+	// Email is stored as entered and compared case-insensitively.
 	Email        string    `db:"email"`
 	PasswordHash string    `db:"password_hash"`
 	Role         string    `db:"role"` // "user" or "admin"
@@ -20,7 +20,7 @@ type User struct {
 
 const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at`
 
-// CreateUser adds an account. It returns [ErrConflict] where the email has one.
+// CreateUser creates an account. It returns [ErrConflict] if the email has one.
 func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {
 	var user User
 	err := d.pool.GetContext(ctx, &user,
@@ -29,12 +29,12 @@ func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (
 	return user, wrap(err, "create user")
 }
 
-// CreateFirstAdmin adds an admin where there is none, and reports whether it did. Of several
-// callers at once one succeeds. It returns [ErrConflict] where the email belongs to a user who is
-// no admin.
+// CreateFirstAdmin creates an admin if there is none, and reports whether it did. Of several
+// concurrent callers one succeeds. It returns [ErrConflict] if the email belongs to a user who is not
+// an admin.
 func (d *DB) CreateFirstAdmin(ctx context.Context, email, passwordHash string) (created bool, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock conflicts with itself and with writes: no admin appears behind the check.
+		// The lock conflicts with itself and with writes, so that no admin appears after the check.
 		if _, err := tx.ExecContext(ctx, `LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (d *DB) HasAdmin(ctx context.Context) (bool, error) {
 	return has, wrap(err, "look for an admin")
 }
 
-// UserByEmail finds an account, without regard to the case of the email.
+// UserByEmail returns the account with an email, compared case-insensitively.
 func (d *DB) UserByEmail(ctx context.Context, email string) (User, error) {
 	var user User
 	err := d.pool.GetContext(ctx, &user,
@@ -70,21 +70,21 @@ func (d *DB) UserByEmail(ctx context.Context, email string) (User, error) {
 	return user, wrap(err, "user by email")
 }
 
-// UserByID finds an account.
+// UserByID returns an account.
 func (d *DB) UserByID(ctx context.Context, id int64) (User, error) {
 	var user User
 	err := d.pool.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1`, id)
 	return user, wrap(err, "user %d", id)
 }
 
-// Session is a login of a user.
+// Session is a user's session.
 type Session struct {
 	ID        uuid.UUID `db:"id"`
 	UserID    int64     `db:"user_id"`
 	ExpiresAt time.Time `db:"expires_at"`
 }
 
-// CreateSession stores a login. It returns [ErrNotFound] where the user is gone.
+// CreateSession stores a session. It returns [ErrNotFound] if the user does not exist.
 func (d *DB) CreateSession(ctx context.Context, session Session) error {
 	_, err := d.pool.ExecContext(ctx,
 		`INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, $3)`,
@@ -92,7 +92,7 @@ func (d *DB) CreateSession(ctx context.Context, session Session) error {
 	return wrap(err, "create session")
 }
 
-// SessionUser finds a login that has not expired at now, and its user.
+// SessionUser returns a session that has not expired at now, and its user.
 func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Session, User, error) {
 	var row struct {
 		Session Session `db:"session"`
@@ -109,13 +109,14 @@ func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Sess
 	return row.Session, row.User, nil
 }
 
-// DeleteSession ends a login. Ending one that is gone is no error.
+// DeleteSession deletes a session. It is not an error if the session does not exist.
 func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
 	_, err := d.pool.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
 	return wrap(err, "delete session")
 }
 
-// OrganisationRole returns "owner", "admin" or "member", and [ErrNotFound] for who is none of them.
+// OrganisationRole returns a user's role in an organisation: "owner", "admin" or "member". It returns
+// [ErrNotFound] if the user is not a member.
 func (d *DB) OrganisationRole(ctx context.Context, organisationID, userID int64) (string, error) {
 	var role string
 	err := d.pool.GetContext(ctx, &role,
@@ -124,7 +125,7 @@ func (d *DB) OrganisationRole(ctx context.Context, organisationID, userID int64)
 	return role, wrap(err, "role of user %d in organisation %d", userID, organisationID)
 }
 
-// OrganisationExists reports whether there is such an organisation.
+// OrganisationExists reports whether an organisation exists.
 func (d *DB) OrganisationExists(ctx context.Context, id int64) (bool, error) {
 	var exists bool
 	err := d.pool.GetContext(ctx, &exists, `SELECT EXISTS (SELECT 1 FROM organisations WHERE id = $1)`, id)

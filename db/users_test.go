@@ -13,7 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 )
 
-func TestUsers_EmailIsUniqueWithoutRegardToCase(t *testing.T) {
+func TestUsers_EmailIsUniqueCaseInsensitively(t *testing.T) {
 	d := dbtest.New(t)
 	created, err := d.CreateUser(t.Context(), "Ann@Example.com", "hash", "admin")
 	check(t, err)
@@ -39,7 +39,7 @@ func TestUsers_EmailIsUniqueWithoutRegardToCase(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestCreateFirstAdmin_OneOfManyWins(t *testing.T) {
+func TestCreateFirstAdmin_OneOfManySucceeds(t *testing.T) {
 	d := dbtest.New(t)
 	has, err := d.HasAdmin(t.Context())
 	check(t, err)
@@ -102,7 +102,7 @@ func TestSessions(t *testing.T) {
 	wantErr(t, err, db.ErrNotFound)
 }
 
-func TestMaintain_KeepsSessionsAndLimitsThatAreValid(t *testing.T) {
+func TestMaintain_KeepsValidSessionsAndLimits(t *testing.T) {
 	d := dbtest.New(t)
 	user := createUser(t, d, "ann@example.com")
 	old := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(-time.Second)}
@@ -119,7 +119,7 @@ func TestMaintain_KeepsSessionsAndLimitsThatAreValid(t *testing.T) {
 	_, _, err = d.SessionUser(t.Context(), valid.ID, noon)
 	check(t, err)
 	if wait := take(t, d, "valid", 1, noon); wait == 0 {
-		t.Error("a limit that still holds was uncounted")
+		t.Error("a limit that is still in effect was deleted")
 	}
 }
 
@@ -145,7 +145,7 @@ func TestOrganisations(t *testing.T) {
 	}
 }
 
-func TestSettings_PatchChangesOnlyWhatItNames(t *testing.T) {
+func TestSettings_PatchChangesOnlyGivenFields(t *testing.T) {
 	d := dbtest.New(t)
 	settings, err := d.Settings(t.Context())
 	check(t, err)

@@ -1,13 +1,13 @@
-// Package dbtest gives each test a migrated database of its own, on a real Postgres.
+// Package dbtest provides each test with its own migrated database on a real Postgres.
 //
-// The server is that of ECLITUNNEL_TEST_DATABASE_URL, whose user must be allowed to create
-// databases, or else a private one that the first test of a process starts. A package that uses
-// dbtest hands its TestMain to [Main]:
+// It uses the server at ECLITUNNEL_TEST_DATABASE_URL, whose user must be allowed to create databases.
+// If the variable is not set, the first test of a process starts a private server. A package that uses
+// dbtest calls [Main] in its TestMain:
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
-// Without that its tests work too, but are not checked for leaked goroutines, and the private server
-// is ended by the death of the process and its directory removed by the next that needs a server.
+// Without that, its tests are not checked for leaked goroutines, the private server ends with the
+// process, and its directory is removed by the next process that needs a server.
 package dbtest
 
 import (
@@ -22,19 +22,19 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 )
 
-// limit bounds each step of setting up or tearing down.
+// limit bounds each step of setup and teardown.
 const limit = time.Minute
 
-// Main runs the tests of a package, stops the server they used, and fails if goroutines are left;
-// options except those that may be. It does not return.
+// Main runs the tests of a package, stops the server they used, and fails if goroutines are left that
+// options do not ignore. It does not return.
 //
-// A single test that checks for leaks by itself calls [New] or [URL] first, and then goleak with
-// goleak.IgnoreCurrent: the private server has a goroutine that lives until the end of the process.
+// A test that checks for leaks itself must call [New] or [URL] first, and then goleak with
+// goleak.IgnoreCurrent: the private server has a goroutine that runs until the process ends.
 func Main(m *testing.M, options ...goleak.Option) {
 	goleak.VerifyTestMain(stopAfter{m}, options...)
 }
 
-// stopAfter is a goleak.TestingM that leaves no server running.
+// stopAfter is a goleak.TestingM that stops the server after the tests.
 type stopAfter struct{ m *testing.M }
 
 func (s stopAfter) Run() int {
@@ -46,14 +46,15 @@ func (s stopAfter) Run() int {
 	return code
 }
 
-// New returns a database of the test's own, migrated and empty. It ends with the test.
+// New creates an empty migrated database and connects to it. The database is dropped when the test
+// ends.
 func New(t testing.TB) *db.DB {
 	t.Helper()
 	return Open(t, URL(t))
 }
 
-// URL returns the URL of a database of the test's own, migrated and empty, for tests that open it
-// several times or hand it to a program. It ends with the test, whoever is still connected.
+// URL creates an empty migrated database and returns its URL, for tests that open it several times or
+// pass it to a program. The database is dropped when the test ends, even if it has connections.
 func URL(t testing.TB) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -67,7 +68,7 @@ func URL(t testing.TB) string {
 		t.Fatalf("dbtest: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's context is over by now.
+		// The test's context has ended.
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		if err := server.dropDatabase(ctx, name); err != nil {
@@ -77,7 +78,7 @@ func URL(t testing.TB) string {
 	return server.databaseURL(name)
 }
 
-// Open connects to a database of [URL]. The connection ends with the test.
+// Open connects to a database of [URL]. It is closed when the test ends.
 func Open(t testing.TB, url string) *db.DB {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -10,10 +10,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 )
 
-// opened maps each *db.DB that Open made to its URL, for fixtures that db itself cannot make.
+// opened maps each *db.DB of Open to its URL, for fixtures that package db cannot create.
 var opened sync.Map
 
-// Organisation makes an organisation and returns its id. d is from [New] or [Open].
+// Organisation creates an organisation and returns its id. d is from [New] or [Open].
 func Organisation(t testing.TB, d *db.DB, name string) int64 {
 	t.Helper()
 	var id int64
@@ -24,8 +24,7 @@ func Organisation(t testing.TB, d *db.DB, name string) int64 {
 	return id
 }
 
-// Member makes a user a member of an organisation, as "owner", "admin" or "member". d is from [New]
-// or [Open].
+// Member adds a user to an organisation as "owner", "admin" or "member". d is from [New] or [Open].
 func Member(t testing.TB, d *db.DB, organisation, user int64, role string) {
 	t.Helper()
 	_, err := SQL(t, d).ExecContext(t.Context(),
@@ -35,8 +34,8 @@ func Member(t testing.TB, d *db.DB, organisation, user int64, role string) {
 	}
 }
 
-// SQL returns connections to the database of d, which is from [New] or [Open], for what a test does
-// behind db's back. They end with the test.
+// SQL returns a pool of connections to the database of d, which is from [New] or [Open], for tests that
+// bypass package db. It is closed when the test ends.
 func SQL(t testing.TB, d *db.DB) *sql.DB {
 	t.Helper()
 	url, ok := opened.Load(d)

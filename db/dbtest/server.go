@@ -29,12 +29,12 @@ const (
 	dirPrefix = "eclitunnel-dbtest-"
 )
 
-// server is the Postgres that the tests of this process share, with a migrated template database
-// that each test gets a copy of.
+// server is the Postgres server that the tests of this process share. It has a migrated template
+// database, of which each test gets a copy.
 type server struct {
 	url      string
 	template string
-	private  *postgres.Server // nil where the server is somebody else's
+	private  *postgres.Server // nil if the server is not private
 	dir      string           // of the private server
 }
 
@@ -82,14 +82,14 @@ func (s *server) stop(ctx context.Context) error {
 	return errors.Join(s.private.Stop(ctx), os.RemoveAll(s.dir))
 }
 
-// startPrivate starts a server that is fast and forgets everything in a crash.
+// startPrivate starts a server that is fast and loses its data in a crash.
 func (s *server) startPrivate(ctx context.Context) error {
 	removeAbandoned()
 	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {
 		return err
 	}
-	// Postgres does not run as root, and must get through to its own part.
+	// Postgres does not run as root, and must be able to enter the directory.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -105,8 +105,8 @@ func (s *server) startPrivate(ctx context.Context) error {
 	return nil
 }
 
-// removeAbandoned removes the directories of processes that ended without [Main], as killed ones do.
-// Their servers have ended with them.
+// removeAbandoned removes the directories of processes that ended without [Main], for example because
+// they were killed. Their servers have ended with them.
 func removeAbandoned() {
 	// The pattern is a constant: the only error Glob has is a malformed one.
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
@@ -123,8 +123,8 @@ func removeAbandoned() {
 	}
 }
 
-// makeTemplate makes the template database, named after the migrations in it, where no other
-// process on the same server has.
+// makeTemplate creates the template database, which is named after its migrations, unless another
+// process has created it on the same server.
 func (s *server) makeTemplate(ctx context.Context) error {
 	digest, err := migrationsDigest()
 	if err != nil {
@@ -141,7 +141,8 @@ func (s *server) makeTemplate(ctx context.Context) error {
 		if err != nil || exists {
 			return err
 		}
-		// It gets its name once it is complete: a process that dies here leaves no half template.
+		// It is renamed once it is complete, so that a process that dies here leaves no incomplete
+		// template.
 		unfinished := s.template + "_unfinished"
 		for _, statement := range []string{`DROP DATABASE IF EXISTS %s WITH (FORCE)`, `CREATE DATABASE %s`} {
 			if _, err := conn.ExecContext(ctx, fmt.Sprintf(statement, pq.QuoteIdentifier(unfinished))); err != nil {
@@ -197,7 +198,7 @@ func (s *server) dropDatabase(ctx context.Context, name string) error {
 	})
 }
 
-// admin runs fn on a connection of its own: none stays, so nothing is left for leak checks to find.
+// admin runs fn on a new connection. It leaves no connection open, which leak checks would report.
 func (s *server) admin(ctx context.Context, fn func(conn *sql.Conn) error) error {
 	connector, err := pq.NewConnector(s.url)
 	if err != nil {
@@ -217,6 +218,6 @@ func (s *server) databaseURL(name string) string {
 		u.Path = "/" + name
 		return u.String()
 	}
-	// A DSN: the last of two equal keys counts.
+	// A DSN, in which the last of two equal keys takes effect.
 	return s.url + " dbname=" + name
 }

@@ -37,7 +37,7 @@ CREATE TABLE signing_keys (
     created_at timestamptz NOT NULL
 );
 
--- One row: the primary key allows no second.
+-- The primary key allows only one row.
 CREATE TABLE settings (
     id                   boolean PRIMARY KEY DEFAULT true CHECK (id),
     tunnels_enabled      boolean NOT NULL DEFAULT true,

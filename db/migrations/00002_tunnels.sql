@@ -11,7 +11,7 @@ CREATE TABLE devices (
     kind               text        NOT NULL CHECK (kind IN ('client', 'server')),
     owner_id           bigint REFERENCES users (id) ON DELETE SET NULL,
     organisation_id    bigint REFERENCES organisations (id) ON DELETE SET NULL,
-    -- The name a panel knows its own tunnel server by, which a rename leaves alone.
+    -- The name by which a panel identifies its embedded tunnel server. Renaming the device does not change it.
     embedded_name      text,
     user_code          text        NOT NULL DEFAULT '',
     code_hash          bytea,

@@ -1,23 +1,23 @@
 -- +goose Up
--- A version that does not know these columns runs beside this one for a while: all have defaults.
+-- All columns have defaults, because the previous version runs beside this one during an upgrade.
 ALTER TABLE devices
     ADD COLUMN cordoned    boolean NOT NULL DEFAULT false,
     ADD COLUMN drain_until timestamptz,
     ADD COLUMN drain_move  boolean NOT NULL DEFAULT false,
-    -- What a tunnel server last reported; NULL until it has since it connected.
+    -- The last report of a tunnel server; NULL until it reports after connecting.
     ADD COLUMN players     integer,
     ADD CONSTRAINT devices_draining_is_cordoned CHECK (drain_until IS NULL OR cordoned);
 CREATE INDEX devices_draining_idx ON devices (id) WHERE drain_until IS NOT NULL;
 
--- A row that retires another holds the port that its allocation has moved away from, for the players
--- who are still on it. It is a row of the same table so that one constraint keeps all ports apart.
+-- A row that retires another one holds the old port of a moved allocation, for the players who are still
+-- on it. It is in the same table so that one constraint covers all ports.
 ALTER TABLE allocations
     ADD COLUMN retires     bigint REFERENCES allocations (id) ON DELETE CASCADE,
-    -- When the last players are cut off; NULL where the port does not drain.
+    -- When the last players are cut off; NULL if the port does not drain.
     ADD COLUMN drain_until timestamptz,
-    -- It takes no new players,
+    -- The port accepts no new players.
     ADD COLUMN draining    boolean NOT NULL DEFAULT false,
-    -- and has none left.
+    -- The port has no players left.
     ADD COLUMN drained     boolean NOT NULL DEFAULT false,
     ADD CONSTRAINT allocations_retired_drain CHECK (retires IS NULL OR (drain_until IS NOT NULL AND NOT drained)),
     ADD CONSTRAINT allocations_draining_ends CHECK (NOT draining OR drain_until IS NOT NULL),

@@ -1,11 +1,11 @@
-// Package migrations holds the schema of the panel's database as goose migrations, in the binary.
+// Package migrations embeds the schema of the panel's database as goose migrations.
 //
-// A migration that has been released is never edited: a change is a new file.
+// The SQL of a released migration is never changed: a change is a new file.
 package migrations
 
 import "embed"
 
-// FS holds the migrations, named NNNNN_subject.sql, in its root.
+// FS contains the migrations, named NNNNN_subject.sql, in its root.
 //
 //go:embed *.sql
 var FS embed.FS

@@ -14,15 +14,15 @@ import (
 	"syscall"
 )
 
-// account is the user Postgres runs as.
+// account is the user as which Postgres runs.
 type account struct {
 	name     string
 	uid, gid uint32
-	// drop means that it is another than ours: we are root.
+	// drop means that this process runs as root, and Postgres as another user.
 	drop bool
 }
 
-// chooseAccount decides who runs Postgres on a cluster, which need not exist yet.
+// chooseAccount chooses the account for a cluster, which need not exist yet.
 func chooseAccount(cluster string) (account, error) {
 	info, err := os.Stat(cluster)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +37,7 @@ func chooseAccount(cluster string) (account, error) {
 		}
 		return us, nil
 	}
-	// Who made the cluster keeps it, even if a user postgres has come into being since.
+	// The owner of an existing cluster keeps it, even if a user postgres was created since.
 	if exists && ownerOf(info).uid != 0 {
 		owner := ownerOf(info)
 		owner.drop = true
@@ -55,7 +55,7 @@ func chooseAccount(cluster string) (account, error) {
 		}
 		return account{name: name, uid: uint32(uid), gid: uint32(gid), drop: true}, nil
 	}
-	return account{}, errors.New("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody to run it as")
+	return account{}, errors.New("PostgreSQL does not run as root, and neither the user postgres nor the user nobody exists")
 }
 
 func ownerOf(info fs.FileInfo) account {
@@ -72,8 +72,8 @@ func userName(uid uint32) string {
 	return found.Username
 }
 
-// command prepares a program that runs as the account, with nothing of our environment that could
-// change what Postgres does (PGDATA, PGOPTIONS) or that it has no business knowing.
+// command returns a command that runs as the account. Its environment contains no variables that affect
+// Postgres (PGDATA, PGOPTIONS) and no secrets.
 func (a account) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...) //nolint:noctx // run and stop end it: by signals it handles, and its children with it
 	cmd.Env = []string{"LC_ALL=C"}
@@ -88,17 +88,17 @@ func (a account) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// own gives a file or directory to the account.
-func (a account) own(path string) error {
+// chown makes the account the owner of a file or directory.
+func (a account) chown(path string) error {
 	if !a.drop {
 		return nil
 	}
 	return os.Lchown(path, int(a.uid), int(a.gid))
 }
 
-// checkPasses makes sure that the account can reach dir, whose links are resolved: it may be in a
-// home that only root may enter.
-func (a account) checkPasses(dir string) error {
+// checkSearchable checks that the account has search permission on dir and all its parents, which may
+// lie in a home directory that only root may enter. dir must not contain symbolic links.
+func (a account) checkSearchable(dir string) error {
 	if !a.drop {
 		return nil
 	}
@@ -107,16 +107,16 @@ func (a account) checkPasses(dir string) error {
 		if err != nil {
 			return err
 		}
-		owner, passes := ownerOf(info), info.Mode()&0o001 != 0
+		owner, searchable := ownerOf(info), info.Mode()&0o001 != 0
 		switch {
 		case owner.uid == a.uid:
-			passes = info.Mode()&0o100 != 0
+			searchable = info.Mode()&0o100 != 0
 		case owner.gid == a.gid:
-			passes = info.Mode()&0o010 != 0
+			searchable = info.Mode()&0o010 != 0
 		}
-		if !passes {
-			return fmt.Errorf("the directory %s (%s) does not let the user %s through, as whom PostgreSQL runs: "+
-				"run `chmod o+x %s`, or use a data directory elsewhere", dir, info.Mode(), a.name, dir)
+		if !searchable {
+			return fmt.Errorf("PostgreSQL runs as the user %s, who may not enter the directory %s (%s): "+
+				"run `chmod o+x %s`, or use another data directory", a.name, dir, info.Mode(), dir)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil

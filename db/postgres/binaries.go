@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// minMajor is the oldest version that the panel's schema works on.
+// minMajor is the oldest major version that supports the panel's schema.
 const minMajor = 13
 
 const versionLimit = 10 * time.Second
 
-// installDirs are where packages put the binaries outside PATH.
+// installDirs are directories outside PATH in which packages install the binaries.
 var installDirs = []string{
 	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
 	"/usr/pgsql-*/bin",          // packages of postgresql.org for Fedora, RHEL
@@ -32,17 +32,17 @@ var installDirs = []string{
 }
 
 const howToInstall = "install it (Debian, Ubuntu: apt install postgresql; Fedora, RHEL: dnf install postgresql-server; " +
-	"macOS: brew install postgresql) or set ECLITUNNEL_DATABASE_URL to use a server you have"
+	"macOS: brew install postgresql) or set ECLITUNNEL_DATABASE_URL to use your own server"
 
-// binaries is a directory with initdb and postgres.
+// binaries is a directory that contains initdb and postgres.
 type binaries struct {
 	dir     string
 	major   int
 	version string
 }
 
-// findBinaries looks in binDir, or where it is empty wherever Postgres may be, for binaries of the
-// major version, or where that is 0 of any that will do. They must run as the account.
+// findBinaries returns binaries of a major version, or of any supported one if major is 0. It searches
+// binDir or, if that is empty, PATH and installDirs. The account must be able to run them.
 func findBinaries(ctx context.Context, binDir string, major int, as account) (binaries, error) {
 	candidates := []string{binDir}
 	if binDir == "" {
@@ -65,7 +65,7 @@ func findBinaries(ctx context.Context, binDir string, major int, as account) (bi
 		}
 	}
 	if len(found) > 0 {
-		return binaries{}, fmt.Errorf("%w: the data is of version %d, here is %s; the data was not touched; "+
+		return binaries{}, fmt.Errorf("%w: the data has version %d, installed is %s; the data was not modified; "+
 			"install PostgreSQL %d, or move the data with pg_dump and start with an empty directory",
 			ErrOtherVersion, major, strings.Join(found, ", "), major)
 	}
@@ -76,15 +76,16 @@ func findBinaries(ctx context.Context, binDir string, major int, as account) (bi
 	if len(problems) > 0 {
 		where += "; " + strings.Join(problems, "; ")
 	}
-	return binaries{}, fmt.Errorf("%w (looked in %s): %s", ErrNotInstalled, where, howToInstall)
+	return binaries{}, fmt.Errorf("%w (searched %s): %s", ErrNotInstalled, where, howToInstall)
 }
 
-// candidateDirs lists directories that hold both programs: those of the search path in its order,
-// then those that match the patterns, the highest version first.
+// candidateDirs lists the directories that contain both programs: those of the search path in order,
+// then those that match the patterns, highest version first.
 func candidateDirs(searchPath string, patterns []string) []string {
 	var dirs []string
 	add := func(dir string) {
-		// A link in PATH leads to one program; initdb wants its siblings, beside the real file.
+		// PATH may contain a link to one program. initdb needs the others, in the directory of the
+		// link's target.
 		program, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 		if err != nil {
 			return
@@ -125,10 +126,10 @@ func versionInPath(dir string) int {
 	return version
 }
 
-// reportedVersion matches the answer to --version: "postgres (PostgreSQL) 15.14 (Debian 15.14-0)".
+// reportedVersion matches the output of --version: "postgres (PostgreSQL) 15.14 (Debian 15.14-0)".
 var reportedVersion = regexp.MustCompile(`\(PostgreSQL\) ((\d+)\S*)`)
 
-// inspect asks the binaries for their version, as the account: who cannot run them cannot use them.
+// inspect runs the binaries as the account to get their version.
 func inspect(ctx context.Context, dir string, as account) (binaries, error) {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return binaries{}, err
@@ -144,7 +145,7 @@ func inspect(ctx context.Context, dir string, as account) (binaries, error) {
 	}
 	match := reportedVersion.FindStringSubmatch(output.String())
 	if match == nil {
-		return binaries{}, fmt.Errorf("postgres --version says %q", output.String())
+		return binaries{}, fmt.Errorf("unexpected output of postgres --version: %q", output.String())
 	}
 	major, err := strconv.Atoi(match[2])
 	if err != nil {

@@ -25,10 +25,10 @@ const (
 	tempSocketPrefix = "eclitunnel-postgres-"
 )
 
-// maxSocketPath is the longest path a unix socket may have here: 107 bytes on Linux, 103 on macOS.
+// maxSocketPath is the maximum length of a Unix socket's path: 107 bytes on Linux, 103 on macOS.
 var maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// dataDir is a data directory that this process holds the lock of.
+// dataDir is a data directory that this process has locked.
 type dataDir struct {
 	root    string // absolute, links resolved
 	account account
@@ -37,7 +37,7 @@ type dataDir struct {
 
 func (d *dataDir) cluster() string { return filepath.Join(d.root, clusterName) }
 
-// openDataDir makes the directory where it is missing and locks it.
+// openDataDir creates the directory if it is missing, and locks it.
 func openDataDir(path string) (*dataDir, error) {
 	root, err := filepath.Abs(path)
 	if err != nil {
@@ -53,7 +53,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if d.account, err = chooseAccount(d.cluster()); err != nil {
 		return nil, err
 	}
-	if err := d.account.checkPasses(root); err != nil {
+	if err := d.account.checkSearchable(root); err != nil {
 		return nil, err
 	}
 	if d.lock, err = lockFile(filepath.Join(root, lockName)); err != nil {
@@ -62,8 +62,9 @@ func openDataDir(path string) (*dataDir, error) {
 	return d, nil
 }
 
-// makeDirs makes a directory and its missing parents, whatever the umask. Where we are root, who will
-// not run Postgres, others may pass; that opens nothing, as what is in the directory is private.
+// makeDirs creates a directory and its missing parents, regardless of the umask. If this process runs
+// as root, other users get search permission, because Postgres runs as one of them. The content of the
+// directory is private.
 func makeDirs(path string) error {
 	perm := fs.FileMode(0o700)
 	if os.Geteuid() == 0 {
@@ -95,7 +96,7 @@ func makeDirs(path string) error {
 	return os.Chmod(path, info.Mode().Perm()|0o111)
 }
 
-// lockFile takes a lock that ends with this process, however it ends, and notes our pid in it.
+// lockFile acquires a lock that is released when this process ends, and writes the pid to the file.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -119,10 +120,11 @@ func lockFile(path string) (*os.File, error) {
 	return file, nil
 }
 
-// unlock leaves the file: removing it would let two others each lock one of their own.
+// unlock releases the lock but keeps the file: if it were removed, two processes could lock different
+// files.
 func (d *dataDir) unlock() { _ = d.lock.Close() }
 
-// version returns the major version of the cluster, or 0 where there is none.
+// version returns the major version of the cluster, or 0 if there is no cluster.
 func (d *dataDir) version() (int, error) {
 	if _, err := os.Stat(d.cluster()); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -133,13 +135,14 @@ func (d *dataDir) version() (int, error) {
 	}
 	major, err := strconv.Atoi(strings.TrimSpace(string(content)))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s says %q", ErrOtherVersion, filepath.Join(d.cluster(), "PG_VERSION"), content)
+		return 0, fmt.Errorf("%w: %s contains %q", ErrOtherVersion, filepath.Join(d.cluster(), "PG_VERSION"), content)
 	}
 	return major, nil
 }
 
-// adopt gives the cluster to the account where it is root's, like a backup that root restored.
-func (d *dataDir) adopt() error {
+// takeOwnership makes the account the owner of a cluster that belongs to root, such as a backup that
+// root has restored.
+func (d *dataDir) takeOwnership() error {
 	info, err := os.Stat(d.cluster())
 	if err != nil {
 		return err
@@ -148,12 +151,12 @@ func (d *dataDir) adopt() error {
 		return nil
 	}
 	return filepath.WalkDir(d.cluster(), func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, d.account.own(path))
+		return errors.Join(err, d.account.chown(path))
 	})
 }
 
-// initialise makes a cluster beside its place and moves it there when it is complete, so that an
-// interrupted initdb leaves no half of a database.
+// initialise creates a cluster in a temporary directory and renames it when it is complete, so that an
+// interrupted initdb leaves no incomplete cluster.
 func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) error {
 	fresh := filepath.Join(d.root, newClusterName)
 	if err := os.RemoveAll(fresh); err != nil {
@@ -162,8 +165,8 @@ func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) err
 	if err := d.makePrivate(fresh); err != nil {
 		return err
 	}
-	// Trust means: who reaches the socket is the superuser. It is acceptable only because the
-	// socket is the one way in and lies in a directory that only the account may enter.
+	// "trust" makes anyone who can connect to the socket the superuser. This is acceptable because
+	// Postgres listens on nothing else, and only the account may enter the socket's directory.
 	args := []string{"-D", fresh, "--username=" + superuser, "--auth=trust", "--encoding=UTF8", "--locale=C"}
 	if noSync {
 		args = append(args, "--no-sync")
@@ -186,10 +189,10 @@ func (d *dataDir) makePrivate(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return d.account.own(dir)
+	return d.account.chown(dir)
 }
 
-// syncDir makes a rename in dir survive a power cut.
+// syncDir syncs dir, so that a rename in it survives a power failure.
 func syncDir(dir string) error {
 	file, err := os.Open(dir)
 	if err != nil {
@@ -198,15 +201,15 @@ func syncDir(dir string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// makeSocketDir makes a directory for the socket that only the account may enter.
+// makeSocketDir creates a directory for the socket, which only the account may enter.
 func (d *dataDir) makeSocketDir() (dir string, remove func(), err error) {
 	dir = filepath.Join(d.root, socketDirName)
-	// What an earlier server left there could make this one think that it still runs.
+	// Files of an earlier server could make this one believe that it still runs.
 	if err := os.RemoveAll(dir); err != nil {
 		return "", nil, err
 	}
 	socket := filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(socketPort))
-	// A comma would make two hosts of one directory for whoever connects.
+	// libpq would take a directory with a comma for two hosts.
 	if len(socket) <= maxSocketPath && !strings.Contains(dir, ",") {
 		return dir, func() { removeAll(dir) }, d.makePrivate(dir)
 	}
@@ -216,14 +219,14 @@ func (d *dataDir) makeSocketDir() (dir string, remove func(), err error) {
 	remove = func() { removeAll(dir) }
 	resolved, err := filepath.EvalSymlinks(dir)
 	if err == nil {
-		err = d.account.checkPasses(filepath.Dir(resolved))
+		err = d.account.checkSearchable(filepath.Dir(resolved))
 	}
 	if err == nil {
-		err = d.account.own(dir)
+		err = d.account.chown(dir)
 	}
 	if err != nil {
 		remove()
-		return "", nil, fmt.Errorf("socket directory (in place of %s, whose path no socket can have): %w",
+		return "", nil, fmt.Errorf("socket directory (instead of %s, whose path is not usable for a socket): %w",
 			filepath.Join(d.root, socketDirName), err)
 	}
 	return dir, remove, nil

@@ -18,21 +18,21 @@ import (
 
 const leftoverPoll = 50 * time.Millisecond
 
-// pidFile is what a running server writes into its cluster.
+// pidFile is the content of postmaster.pid, which a running server keeps in its cluster.
 type pidFile struct {
 	pid       int
 	cluster   string
 	socketDir string
 }
 
-var errNoPID = errors.New("postmaster.pid names no process")
+var errNoPID = errors.New("postmaster.pid contains no process id")
 
 func readPIDFile(cluster string) (pidFile, error) {
 	content, err := os.ReadFile(filepath.Join(cluster, "postmaster.pid"))
 	if err != nil {
 		return pidFile{}, err
 	}
-	// pid, data directory, start time, port, socket directory, …; the later ones come later.
+	// pid, data directory, start time, port, socket directory, …; later lines are written later.
 	lines := append(strings.Split(string(content), "\n"), make([]string, 5)...)
 	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
 	if err != nil || pid <= 0 {
@@ -41,12 +41,13 @@ func readPIDFile(cluster string) (pidFile, error) {
 	return pidFile{pid: pid, cluster: lines[1], socketDir: lines[4]}, nil
 }
 
-// stopLeftover ends a server on the cluster whose panel was killed, and clears what a server that
-// was killed itself left behind. We hold the lock, so no living panel needs it.
+// stopLeftover stops a server on the cluster whose panel was killed, and removes the files of a server
+// that was itself killed. This process holds the lock, so no running panel uses them.
 func stopLeftover(ctx context.Context, cluster string, logger *slog.Logger) error {
 	left, err := readPIDFile(cluster)
-	// Who is killed between making the file and writing it leaves it empty. What runs is seen without.
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPID) && seesEveryServer {
+	// A server that is killed between creating and writing the file leaves it empty. If running servers
+	// can be found without the file, it is not needed.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPID) && findsAllServers {
 		left, err = pidFile{}, nil
 	}
 	if err != nil {
@@ -65,8 +66,8 @@ func stopLeftover(ctx context.Context, cluster string, logger *slog.Logger) erro
 	if strings.HasPrefix(filepath.Base(left.socketDir), tempSocketPrefix) {
 		removeAll(left.socketDir)
 	}
-	if seesEveryServer {
-		// Postgres would refuse to start if the pid in it belongs to some other process by now.
+	if findsAllServers {
+		// Postgres would not start if the pid in the file now belongs to another process.
 		err := os.Remove(filepath.Join(cluster, "postmaster.pid"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -75,7 +76,7 @@ func stopLeftover(ctx context.Context, cluster string, logger *slog.Logger) erro
 	return nil
 }
 
-// endServers asks the postmaster for a fast shutdown, and then everybody for an immediate one. The
+// endServers asks the postmaster for a fast shutdown, and then all processes for an immediate one. The
 // children of a dead postmaster end by themselves.
 func endServers(ctx context.Context, cluster string, postmaster int) error {
 	signals := []struct {
@@ -94,7 +95,7 @@ func endServers(ctx context.Context, cluster string, postmaster int) error {
 		}
 		for _, pid := range pids {
 			if step.everyone || pid == postmaster {
-				// One that has ended meanwhile is what we want.
+				// An error means that it has already ended.
 				_ = syscall.Kill(pid, step.signal)
 			}
 		}
@@ -102,11 +103,11 @@ func endServers(ctx context.Context, cluster string, postmaster int) error {
 			return err
 		}
 	}
-	return fmt.Errorf("the database of an earlier run does not stop (processes %v)", pids)
+	return fmt.Errorf("the database of an earlier run did not stop (processes %v)", pids)
 }
 
-// awaitNoServers returns the processes that are still there after limit. They are not our
-// children, so nothing can tell us but looking again.
+// awaitNoServers waits until no server process is left, and returns those that remain after limit. It
+// polls because they are not children of this process.
 func awaitNoServers(ctx context.Context, cluster string, limit time.Duration) ([]int, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -17,17 +17,17 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/postgres"
 )
 
-// Root in a container has no CAP_SYS_PTRACE, as a rule, and may not look at other users' processes.
-func TestStart_EndsAServerThatItMayNotLookAt(t *testing.T) {
+// Root in a container usually lacks CAP_SYS_PTRACE and may not inspect processes of other users.
+func TestStart_StopsAServerThatItMayNotInspect(t *testing.T) {
 	needRoot(t)
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	stop(t, start(t, options))
 	program, err := exec.LookPath("postgres")
 	check(t, err)
 	program, err = filepath.EvalSymlinks(program)
 	check(t, err)
-	orphan, ended := startOrphan(t, program, filepath.Join(dir, "cluster"))
+	leftover, ended := startLeftover(t, program, filepath.Join(dir, "cluster"))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var server *postgres.Server
@@ -37,7 +37,7 @@ func TestStart_EndsAServerThatItMayNotLookAt(t *testing.T) {
 		check(t, end)
 	default:
 		t.Error("the server of the earlier run still runs")
-		check(t, orphan.Signal(syscall.SIGINT))
+		check(t, leftover.Signal(syscall.SIGINT))
 		check(t, <-ended)
 	}
 	check(t, err)
@@ -67,7 +67,7 @@ func withoutCapability(t *testing.T, capability int, f func()) {
 	check(t, <-done)
 }
 
-func TestStart_AfterADeathThatLeftAnEmptyPidFile(t *testing.T) {
+func TestStart_WithAnEmptyPidFile(t *testing.T) {
 	dir := sharedDir(t)
 	s := start(t, postgres.Options{DataDir: dir})
 	stop(t, s)

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// maxLogSize is when a start puts the log aside, as postgres.log.old.
+	// maxLogSize is the size in bytes above which a start renames the log to postgres.log.old.
 	maxLogSize = 10 << 20
 	tailLines  = 15
 	tailBytes  = 8 << 10
 )
 
-// serverLog is the file that Postgres writes to, from where this run of it begins.
+// serverLog is the log file of Postgres, and the offset at which the current run starts.
 type serverLog struct {
 	file  *os.File
 	start int64
@@ -39,9 +39,9 @@ func openServerLog(path string) (*serverLog, error) {
 	return &serverLog{file: file, start: start}, nil
 }
 
-// tail returns the last lines of this run, for an error message.
+// tail returns the last lines of the current run, for an error message.
 func (l *serverLog) tail() string {
-	// By name: a Stop may have closed our own handle.
+	// Opened by name, because Stop may have closed l.file.
 	file, err := os.Open(l.file.Name())
 	if err != nil {
 		return err.Error()

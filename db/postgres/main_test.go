@@ -25,7 +25,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/postgres"
 )
 
-// hostDir, in the environment, makes the test binary a panel that runs a server on that directory
+// hostDir is an environment variable that makes the test binary a panel, which runs a server on that directory
 // until its standard input ends.
 const hostDir = "POSTGRES_TEST_HOST_DIR"
 
@@ -61,13 +61,13 @@ type panel struct {
 	url   string
 }
 
-// startPanel re-executes the test binary as the user, or as ours where that is nil.
+// startPanel executes the test binary as a panel, as the given user or, if nil, the current one.
 func startPanel(t *testing.T, dir string, as *syscall.Credential) *panel {
 	t.Helper()
 	program, err := os.Executable()
 	check(t, err)
 	if as != nil {
-		// go test builds where only we may look.
+		// Only the current user can access the directory in which go test builds.
 		program = copyProgram(t, program)
 	}
 	cmd := exec.CommandContext(t.Context(), program)
@@ -100,7 +100,7 @@ func copyProgram(t *testing.T, program string) string {
 	return path
 }
 
-// sharedDir makes a directory that every user may enter, unlike t.TempDir.
+// sharedDir creates a directory that every user may enter, unlike t.TempDir.
 func sharedDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "eclitunnel-postgres-test-")
@@ -129,7 +129,7 @@ func stop(t *testing.T, server *postgres.Server) {
 	check(t, server.Stop(ctx))
 }
 
-// startError starts what cannot start.
+// startError returns the error of a start that must fail.
 func startError(t *testing.T, options postgres.Options) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -142,7 +142,7 @@ func startError(t *testing.T, options postgres.Options) error {
 	return err
 }
 
-// query runs SQL that returns one text.
+// query runs SQL that returns one string.
 func query(t *testing.T, url, statement string) string {
 	t.Helper()
 	connector, err := pq.NewConnector(url)

@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// setParentDeathSignal does nothing: the child outlives us, and the next start ends it.
+// setParentDeathSignal does nothing: the child outlives this process, and the next start ends it.
 func setParentDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}

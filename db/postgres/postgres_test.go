@@ -22,13 +22,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
-// hasty is for servers whose data need not survive a power cut.
-var hasty = map[string]string{"fsync": "off"}
+// noSync is for servers whose data need not survive a power failure.
+var noSync = map[string]string{"fsync": "off"}
 
 func TestStart_KeepsDataAndLeavesNoProcess(t *testing.T) {
-	// Parents that are not there yet, and characters that need quoting.
+	// Missing parents, and characters that need quoting.
 	dir := filepath.Join(sharedDir(t), "not there", `a,b "c"`)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	server := start(t, options)
 	if group, err := syscall.Getpgid(postmaster(t, dir)); err != nil || group == syscall.Getpgrp() {
 		t.Errorf("it is in our process group and would get our Ctrl-C (%v)", err)
@@ -53,7 +53,7 @@ func TestStart_KeepsDataAndLeavesNoProcess(t *testing.T) {
 
 func TestStart_OnlyTheAccountReachesTheSocket(t *testing.T) {
 	dir := sharedDir(t)
-	server := start(t, postgres.Options{DataDir: dir, Settings: hasty})
+	server := start(t, postgres.Options{DataDir: dir, Settings: noSync})
 	u, err := url.Parse(server.URL())
 	check(t, err)
 	for _, private := range []string{u.Query().Get("host"), filepath.Join(dir, "cluster")} {
@@ -73,7 +73,7 @@ func TestStart_AfterThePanelWasKilled(t *testing.T) {
 	panel := startPanel(t, dir, nil)
 	query(t, panel.url, `CREATE TABLE kept AS SELECT 'data' AS x; SELECT 'ok'`)
 	check(t, panel.cmd.Process.Kill())
-	// Its server may still be about to end. The lock ends with the process.
+	// Its server may still be stopping. The lock is released with the process.
 	_ = panel.cmd.Wait()
 	server := start(t, postgres.Options{DataDir: dir})
 	if got := query(t, server.URL(), `SELECT x FROM kept`); got != "data" {
@@ -84,8 +84,8 @@ func TestStart_AfterThePanelWasKilled(t *testing.T) {
 	}
 }
 
-// startOrphan starts a server that no panel runs, and returns what its end says.
-func startOrphan(t *testing.T, program, cluster string) (orphan *os.Process, ended <-chan error) {
+// startLeftover starts a server without a panel, and returns a channel for the result of its Wait.
+func startLeftover(t *testing.T, program, cluster string) (leftover *os.Process, ended <-chan error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, "-D", cluster,
 		"-c", "listen_addresses=", "-c", "unix_socket_directories="+cluster)
@@ -98,10 +98,10 @@ func startOrphan(t *testing.T, program, cluster string) (orphan *os.Process, end
 	return cmd.Process, end
 }
 
-// Where the system does not end a server with its panel, it is still there at the next start.
-func TestStart_EndsTheServerOfAnEarlierRun(t *testing.T) {
+// On systems that do not end a server with its panel, it still runs at the next start.
+func TestStart_StopsTheServerOfAnEarlierRun(t *testing.T) {
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	first := start(t, options)
 	query(t, first.URL(), `CREATE TABLE kept AS SELECT 'data' AS x; SELECT 'ok'`)
 	program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(postmaster(t, dir)), "exe"))
@@ -110,7 +110,7 @@ func TestStart_EndsTheServerOfAnEarlierRun(t *testing.T) {
 	}
 	stop(t, first)
 
-	_, ended := startOrphan(t, program, filepath.Join(dir, "cluster"))
+	_, ended := startLeftover(t, program, filepath.Join(dir, "cluster"))
 	second := start(t, options)
 	check(t, <-ended)
 	if got := query(t, second.URL(), `SELECT x FROM kept`); got != "data" {
@@ -135,10 +135,10 @@ func TestStart_AfterPostgresItselfWasKilled(t *testing.T) {
 	}
 }
 
-// After a reboot, the pid that a killed server noted may be anybody's.
-func TestStart_SparesWhoHasThePidNow(t *testing.T) {
+// After a reboot, the recorded pid of a killed server may belong to another process.
+func TestStart_SparesAProcessWithAReusedPid(t *testing.T) {
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	stop(t, start(t, options))
 	cluster := filepath.Join(dir, "cluster")
 	innocent := exec.CommandContext(t.Context(), "sleep", "600")
@@ -155,16 +155,16 @@ func TestStart_SparesWhoHasThePidNow(t *testing.T) {
 	start(t, options)
 	select {
 	case <-ended:
-		t.Error("a process that is no server was ended")
+		t.Error("a process that is not a server was killed")
 	default:
 		check(t, innocent.Process.Kill())
 		<-ended
 	}
 }
 
-func TestStart_RefusesAnotherMajorVersionUntouched(t *testing.T) {
+func TestStart_RejectsAnotherMajorVersionUnmodified(t *testing.T) {
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	stop(t, start(t, options))
 	cluster := filepath.Join(dir, "cluster")
 	version := filepath.Join(cluster, "PG_VERSION")
@@ -178,13 +178,13 @@ func TestStart_RefusesAnotherMajorVersionUntouched(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if after := listing(t, cluster); !maps.Equal(before, after) {
-		t.Error("the data was touched")
+		t.Error("the data was modified")
 	}
 	check(t, os.WriteFile(version, original, 0o600))
 	start(t, options)
 }
 
-func TestStart_RefusesWhatIsNoDatabase(t *testing.T) {
+func TestStart_RejectsWhatIsNotADatabase(t *testing.T) {
 	dir := sharedDir(t)
 	precious := filepath.Join(dir, "cluster", "precious")
 	check(t, os.Mkdir(filepath.Dir(precious), 0o700))
@@ -197,9 +197,9 @@ func TestStart_RefusesWhatIsNoDatabase(t *testing.T) {
 	}
 }
 
-func TestStart_SecondOnOneDirectoryIsRefused(t *testing.T) {
+func TestStart_RejectsASecondServerOnADirectory(t *testing.T) {
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	first := start(t, options)
 	err := startError(t, options)
 	if !errors.Is(err, postgres.ErrInUse) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
@@ -208,20 +208,20 @@ func TestStart_SecondOnOneDirectoryIsRefused(t *testing.T) {
 	query(t, first.URL(), `SELECT 'still here'`)
 }
 
-func TestStart_DiscardsAnUnfinishedInitdb(t *testing.T) {
+func TestStart_DiscardsAnIncompleteInitdb(t *testing.T) {
 	dir := sharedDir(t)
 	half := filepath.Join(dir, "cluster.new")
 	check(t, os.Mkdir(half, 0o700))
 	check(t, os.WriteFile(filepath.Join(half, "PG_VERSION"), nil, 0o600))
-	start(t, postgres.Options{DataDir: dir, Settings: hasty})
+	start(t, postgres.Options{DataDir: dir, Settings: noSync})
 	if exists(t, half) {
 		t.Error("it is still there")
 	}
 }
 
-func TestStart_InterruptedInitdbLeavesNoHalfDatabase(t *testing.T) {
+func TestStart_InterruptedInitdbLeavesNoCluster(t *testing.T) {
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -248,7 +248,7 @@ func TestStart_InterruptedInitdbLeavesNoHalfDatabase(t *testing.T) {
 
 func TestStart_LongPathPutsTheSocketElsewhere(t *testing.T) {
 	dir := filepath.Join(sharedDir(t), strings.Repeat("long/", 30))
-	server := start(t, postgres.Options{DataDir: dir, Settings: hasty})
+	server := start(t, postgres.Options{DataDir: dir, Settings: noSync})
 	query(t, server.URL(), `SELECT 'ok'`)
 	u, err := url.Parse(server.URL())
 	check(t, err)
@@ -264,7 +264,7 @@ func TestStart_LongPathPutsTheSocketElsewhere(t *testing.T) {
 	}
 }
 
-func TestStart_NamesTheDirectoryThatLetsNobodyThrough(t *testing.T) {
+func TestStart_NamesADirectoryWithoutSearchPermission(t *testing.T) {
 	needRoot(t)
 	closed := filepath.Join(sharedDir(t), "closed")
 	check(t, os.Mkdir(closed, 0o700))
@@ -274,15 +274,15 @@ func TestStart_NamesTheDirectoryThatLetsNobodyThrough(t *testing.T) {
 	}
 }
 
-// The directory itself is the server's own, and may have been made with a strict umask.
-func TestStart_OpensItsOwnDirectoryToItsAccount(t *testing.T) {
+// The data directory may have been created with a strict umask.
+func TestStart_LetsItsAccountEnterTheDataDirectory(t *testing.T) {
 	needRoot(t)
 	dir := filepath.Join(sharedDir(t), "data")
 	check(t, os.Mkdir(dir, 0o700))
-	start(t, postgres.Options{DataDir: dir, Settings: hasty})
+	start(t, postgres.Options{DataDir: dir, Settings: noSync})
 }
 
-func TestStart_SaysHowToGetPostgres(t *testing.T) {
+func TestStart_ExplainsHowToInstallPostgres(t *testing.T) {
 	err := startError(t, postgres.Options{DataDir: sharedDir(t), BinDir: t.TempDir()})
 	if !errors.Is(err, postgres.ErrNotInstalled) {
 		t.Errorf("got %v", err)
@@ -294,14 +294,14 @@ func TestStart_SaysHowToGetPostgres(t *testing.T) {
 	}
 }
 
-func TestStart_ShowsWhatPostgresComplainsAbout(t *testing.T) {
+func TestStart_ReportsErrorsOfPostgres(t *testing.T) {
 	err := startError(t, postgres.Options{DataDir: sharedDir(t), Settings: map[string]string{"fsync": "off", "work_mem": "plenty"}})
 	if !strings.Contains(err.Error(), `invalid value for parameter "work_mem"`) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestStop_WithoutTimeEndsItAllTheSame(t *testing.T) {
+func TestStop_WithoutTimeStillStopsIt(t *testing.T) {
 	dir := sharedDir(t)
 	server := start(t, postgres.Options{DataDir: dir})
 	query(t, server.URL(), `CREATE TABLE kept AS SELECT 'data' AS x; SELECT 'ok'`)
@@ -338,8 +338,8 @@ func TestStart_AsAnOrdinaryUser(t *testing.T) {
 	if pids := running(t, dir); len(pids) > 0 {
 		t.Errorf("processes %v are left", pids)
 	}
-	// Root goes on with it as its owner, even if there is a user postgres.
-	server := start(t, postgres.Options{DataDir: dir, Settings: hasty})
+	// Root continues to run it as its owner, even if there is a user postgres.
+	server := start(t, postgres.Options{DataDir: dir, Settings: noSync})
 	if got := query(t, server.URL(), `SELECT x FROM kept`); got != "data" {
 		t.Errorf("kept %q", got)
 	}
@@ -348,10 +348,10 @@ func TestStart_AsAnOrdinaryUser(t *testing.T) {
 	}
 }
 
-func TestStart_AdoptsABackupThatRootRestored(t *testing.T) {
+func TestStart_TakesOwnershipOfABackupRestoredByRoot(t *testing.T) {
 	needRoot(t)
 	dir := sharedDir(t)
-	options := postgres.Options{DataDir: dir, Settings: hasty}
+	options := postgres.Options{DataDir: dir, Settings: noSync}
 	stop(t, start(t, options))
 	check(t, filepath.WalkDir(filepath.Join(dir, "cluster"), func(path string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Lchown(path, 0, 0))
@@ -370,7 +370,7 @@ func ownerOf(t *testing.T, path string) *syscall.Credential {
 	return &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}
 }
 
-// awaitFile waits for a file that another process makes.
+// awaitFile waits for a file that another process creates.
 func awaitFile(t *testing.T, path string) {
 	t.Helper()
 	await.Within(t, limit, "file "+path, func(context.Context) (bool, error) { return exists(t, path), nil })

@@ -13,15 +13,16 @@ import (
 	"time"
 )
 
-// process is a child and the goroutine that waits for it.
+// process is a child process and the goroutine that waits for it.
 type process struct {
 	cmd  *exec.Cmd
 	pid  int
 	done chan struct{} // closed when the child has been reaped
 }
 
-// spawn starts cmd in a process group of its own, so that Ctrl-C in a terminal reaches only us: we
-// decide when it ends. Where the system can, it gets parentDeath when this process dies.
+// spawn starts cmd in its own process group, so that Ctrl-C in a terminal reaches only this process,
+// which then stops cmd. On systems that support it, cmd receives the signal parentDeath when this
+// process dies.
 func spawn(cmd *exec.Cmd, parentDeath syscall.Signal) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -32,8 +33,8 @@ func spawn(cmd *exec.Cmd, parentDeath syscall.Signal) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// The parent's death is, to Linux, that of the thread which made the child: this one
-		// stays here, and alive, as long as the child is.
+		// Linux sends the signal when the thread that created the child ends, so this goroutine
+		// keeps its thread as long as the child runs.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -41,7 +42,7 @@ func spawn(cmd *exec.Cmd, parentDeath syscall.Signal) (*process, error) {
 		if err != nil {
 			return
 		}
-		// How it ended is in cmd.ProcessState.
+		// cmd.ProcessState describes how it ended.
 		_ = cmd.Wait()
 		close(p.done)
 	}()
@@ -52,10 +53,10 @@ func spawn(cmd *exec.Cmd, parentDeath syscall.Signal) (*process, error) {
 	return p, nil
 }
 
-// state says how the process ended. It may be called once done is closed.
+// state describes how the process ended. It may be called after done is closed.
 func (p *process) state() string { return p.cmd.ProcessState.String() }
 
-// wait returns whether the process ended before ctx and limit did.
+// wait waits for the process until ctx or limit ends, and reports whether the process has ended.
 func (p *process) wait(ctx context.Context, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -68,7 +69,7 @@ func (p *process) wait(ctx context.Context, limit time.Duration) bool {
 	return false
 }
 
-// stop ends a Postgres server: a fast shutdown until ctx is over, then an immediate one.
+// stop stops a Postgres server with a fast shutdown, and once ctx ends with an immediate one.
 func (p *process) stop(ctx context.Context) error {
 	if err := p.signal(syscall.SIGINT); err != nil {
 		return err
@@ -83,7 +84,7 @@ func (p *process) stop(ctx context.Context) error {
 		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 		<-p.done
 	}
-	return errors.Join(errors.New("it did not shut down in time and was ended"), ctx.Err())
+	return errors.Join(errors.New("it did not shut down in time and was terminated"), ctx.Err())
 }
 
 func (p *process) signal(sig syscall.Signal) error {
@@ -93,7 +94,7 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// run runs cmd to its end and kills it, with its children, when ctx is over.
+// run runs cmd until it ends. When ctx ends, run kills it and its children.
 func run(ctx context.Context, cmd *exec.Cmd) error {
 	p, err := spawn(cmd, syscall.SIGKILL)
 	if err != nil {

@@ -22,38 +22,38 @@ import (
 
 const (
 	superuser = "eclitunnel"
-	// The port is only a part of the socket's name: nothing listens on it.
+	// socketPort is part of the socket's file name. No TCP port is opened.
 	socketPort = 5432
 
-	// startLimit bounds a start whose context has no deadline. Recovery after a crash replays the
-	// log, which takes a while on a slow disk.
+	// startLimit bounds a start. Recovery after a crash replays the log, which takes time on a slow
+	// disk.
 	startLimit = 5 * time.Minute
-	// readyPoll is how often a starting server is tried.
+	// readyPoll is the interval between attempts to connect to a starting server.
 	readyPoll = 25 * time.Millisecond
-	// fastLimit bounds a fast shutdown: it ends sessions and writes a checkpoint.
+	// fastLimit bounds a fast shutdown, which ends sessions and writes a checkpoint.
 	fastLimit = time.Minute
-	// immediateLimit bounds an immediate shutdown: Postgres itself kills its children after 5 s.
+	// immediateLimit bounds an immediate shutdown. Postgres kills its children after 5 s.
 	immediateLimit = 10 * time.Second
 )
 
-// Server is a running Postgres. Its methods may be called from several goroutines at once.
+// Server is a running Postgres server. Its methods are safe for concurrent use.
 type Server struct {
 	url     string
 	process *process
 	log     *serverLog
 	logger  *slog.Logger
-	release func() // gives up the socket directory and the lock
+	release func() // releases the socket directory, the log and the lock
 
 	mu       sync.Mutex
 	stopping bool
 	released bool
 }
 
-// Start starts Postgres on the data directory, making a database where there is none, and waits
-// until it takes connections. ctx bounds only the start.
+// Start starts Postgres on the data directory, creates a database if there is none, and waits until
+// Postgres accepts connections. ctx bounds only the start.
 //
-// Errors: [ErrNotInstalled], [ErrOtherVersion], [ErrInUse]; others say what is wrong with the
-// directory or end with the last lines of Postgres' log.
+// Errors: [ErrNotInstalled], [ErrOtherVersion], [ErrInUse]. Others describe a problem with the
+// directory, or include the last lines of Postgres' log.
 func Start(ctx context.Context, options Options) (*Server, error) {
 	if options.DataDir == "" {
 		return nil, errors.New("start postgres: no data directory given")
@@ -93,7 +93,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off"); err != nil {
 			return nil, err
 		}
-	} else if err := dir.adopt(); err != nil {
+	} else if err := dir.takeOwnership(); err != nil {
 		return nil, err
 	}
 	socketDir, removeSocketDir, err := dir.makeSocketDir()
@@ -122,7 +122,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		},
 	}
 	if err := server.awaitReady(ctx); err != nil {
-		// ctx may be over, but the process must end all the same.
+		// The process must be stopped even if ctx has ended.
 		stopped := process.stop(context.WithoutCancel(ctx))
 		removeSocketDir()
 		return nil, errors.Join(err, stopped, log.file.Close())
@@ -133,7 +133,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 }
 
 func serverArgs(cluster, socketDir string, settings map[string]string) []string {
-	// The parameter is a list of directories; quotes keep a space in a name.
+	// The parameter is a list of directories; quotes protect spaces in a name.
 	quoted := `"` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`
 	args := []string{
 		"-D", cluster,
@@ -161,7 +161,7 @@ func serverURL(socketDir string) string {
 	return u.String()
 }
 
-// awaitReady tries to connect until Postgres lets it.
+// awaitReady waits until Postgres accepts a connection.
 func (s *Server) awaitReady(ctx context.Context) error {
 	connector, err := pq.NewConnector(s.url)
 	if err != nil {
@@ -178,20 +178,20 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		case <-s.process.done:
 			return fmt.Errorf("it exited at once (%s):\n%s", s.process.state(), s.log.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("it takes no connections (%w): %w\n%s", err, ctx.Err(), s.log.tail())
+			return fmt.Errorf("it accepts no connections (%w): %w\n%s", err, ctx.Err(), s.log.tail())
 		case <-ticker.C:
 		}
 	}
 }
 
-// URL is where to connect, as the superuser to the database postgres.
+// URL returns the URL with which the superuser connects to the database postgres.
 func (s *Server) URL() string { return s.url }
 
-// Done closes when the server has ended, by Stop or by itself.
+// Done returns a channel that is closed when the server has ended, whether or not Stop was called.
 func (s *Server) Done() <-chan struct{} { return s.process.done }
 
-// Err says why the server ended by itself, with the last lines of its log. It is nil while the
-// server runs and after a Stop.
+// Err returns why the server ended without a Stop, with the last lines of its log. It returns nil while
+// the server runs and after a Stop.
 func (s *Server) Err() error {
 	select {
 	case <-s.process.done:
@@ -203,11 +203,12 @@ func (s *Server) Err() error {
 	if s.stopping {
 		return nil
 	}
-	return fmt.Errorf("postgres ended by itself (%s):\n%s", s.process.state(), s.log.tail())
+	return fmt.Errorf("postgres ended unexpectedly (%s):\n%s", s.process.state(), s.log.tail())
 }
 
-// Stop ends the server: cleanly, or once ctx is over immediately, which it recovers from at its
-// next start and which is an error. It returns when no process is left. A second Stop does nothing.
+// Stop shuts the server down cleanly. If ctx ends first, it shuts it down immediately and returns an
+// error; the next start then recovers. Stop returns when no process is left. A second Stop does
+// nothing.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	select {
@@ -232,6 +233,6 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// removeAll is for directories that no longer matter: what cannot be removed is found and
-// discarded at the next start.
+// removeAll removes a directory that is no longer needed. It ignores errors: the next start removes
+// what is left.
 func removeAll(path string) { _ = os.RemoveAll(path) }

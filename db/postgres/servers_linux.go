@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// seesEveryServer says whether serversOn finds all there are, children of a dead postmaster
-// included.
-const seesEveryServer = true
+// findsAllServers reports whether serversOn finds all processes, including children of a dead
+// postmaster.
+const findsAllServers = true
 
-// serversOn lists the Postgres processes of a cluster: they, and only they, run postgres with the
-// cluster as their working directory. A pid alone proves nothing: it may be somebody else's by now.
+// serversOn lists the Postgres processes of a cluster: those that run postgres with the cluster as
+// their working directory. A recorded pid is not sufficient, because it may have been reused.
 func serversOn(cluster string) ([]int, error) {
 	here, err := os.Stat(cluster)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,19 +35,19 @@ func serversOn(cluster string) ([]int, error) {
 			continue
 		}
 		cwd, err := os.Stat(filepath.Join("/proc", entry.Name(), "cwd"))
-		// Root in a container may have no right to look at processes of other users (CAP_SYS_PTRACE),
-		// such as a server that it started itself. A command line is everybody's to read.
-		// Nor is it proof, where anybody may write one: the server runs as the owner of the directory.
+		// Root in a container may not be allowed to inspect processes of other users
+		// (CAP_SYS_PTRACE), such as a server that it started itself. It can read their command line,
+		// which any process can forge, so the process must also run as the owner of the directory.
 		if errors.Is(err, fs.ErrPermission) && isPostmaster(entry.Name(), cluster) && sameOwner(entry, here) {
 			pids = append(pids, pid)
 			continue
 		}
-		// Other errors mean that it has ended, is a zombie, or is not our server.
+		// Other errors mean that it has ended, is a zombie, or is not a server on this cluster.
 		if err != nil || !os.SameFile(cwd, here) {
 			continue
 		}
-		// One that is ending has no program any more, but the shared memory until that is unmapped,
-		// and Postgres does not start as long as anybody has it. The directory it loses after that.
+		// A process that is ending has no program, but still maps the shared memory, without which
+		// Postgres cannot start again. It loses its working directory after that.
 		program, err := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && strings.HasPrefix(filepath.Base(program), "postgres") {
 			pids = append(pids, pid)

@@ -12,12 +12,12 @@ import (
 	"syscall"
 )
 
-// seesEveryServer says whether serversOn finds all there are, children of a dead postmaster
-// included.
-const seesEveryServer = false
+// findsAllServers reports whether serversOn finds all processes, including children of a dead
+// postmaster.
+const findsAllServers = false
 
-// serversOn returns the postmaster of a cluster, if it runs. A pid alone proves nothing, since it
-// may be somebody else's by now: the file must be about this cluster and the process be a postgres.
+// serversOn returns the postmaster of a cluster, if it runs. Because a pid may have been reused, the
+// pid file must name this cluster and the process must run postgres.
 func serversOn(cluster string) ([]int, error) {
 	file, err := readPIDFile(cluster)
 	if errors.Is(err, fs.ErrNotExist) {

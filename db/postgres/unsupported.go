@@ -7,15 +7,15 @@ import (
 	"errors"
 )
 
-// Server is a running Postgres. There is none on this operating system.
+// Server is not supported on this operating system.
 type Server struct{}
 
 // Start returns an error: this operating system is not supported.
 func Start(context.Context, Options) (*Server, error) {
-	return nil, errors.New("the embedded Postgres runs on Linux and macOS only; set ECLITUNNEL_DATABASE_URL to use a server you have")
+	return nil, errors.New("the embedded Postgres runs on Linux and macOS only; set ECLITUNNEL_DATABASE_URL to use your own server")
 }
 
-// URL returns nothing.
+// URL returns the empty string.
 func (*Server) URL() string { return "" }
 
 // Done returns a channel that never closes.

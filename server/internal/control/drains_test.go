@@ -36,7 +36,7 @@ func TestHub_MoveOpensTheNewPortBeforeItClosesTheOldOne(t *testing.T) {
 	known := types.Revision(1)
 
 	if _, err := d.UpdateAllocation(t.Context(), everything, a.ID, db.AllocationPatch{
-		Move: &db.Move{ServerID: newRow.ID, KeepAbove: 1, Linger: time.Hour},
+		Move: &db.Move{ServerID: newRow.ID, KeepPortFrom: 1, Linger: time.Hour},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestHub_KeepsReportsWhenAMoveIsUndone(t *testing.T) {
 	// The old tunnel server receives no change, and so does not report again.
 	for _, to := range []uuid.UUID{newRow.ID, oldRow.ID} {
 		if _, err := d.UpdateAllocation(t.Context(), everything, a.ID, db.AllocationPatch{
-			Move: &db.Move{ServerID: to, KeepAbove: 1, Linger: time.Hour},
+			Move: &db.Move{ServerID: to, KeepPortFrom: 1, Linger: time.Hour},
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -176,13 +176,13 @@ func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 	case patch.ServerID != nil:
 		admin := auth.FromContext(ctx).IsAdmin()
 		m := db.Move{
-			ServerID:   *patch.ServerID,
-			OnCordoned: admin,
-			KeepAbove:  firstUnprivilegedPort,
-			Linger:     time.Duration(valueOr(patch.DrainSeconds, defaultDrainSeconds)) * time.Second,
+			ServerID:     *patch.ServerID,
+			OnCordoned:   admin,
+			KeepPortFrom: firstUnprivilegedPort,
+			Linger:       time.Duration(valueOr(patch.DrainSeconds, defaultDrainSeconds)) * time.Second,
 		}
 		if admin {
-			m.KeepAbove = 1
+			m.KeepPortFrom = 1
 		}
 		return &m, nil
 	case patch.DrainSeconds != nil:
