@@ -94,7 +94,7 @@ func TestDrain_EndsAtItsLimit(t *testing.T) {
 	// Several replicas at once.
 	var replicas sync.WaitGroup
 	for range 4 {
-		replicas.Go(func() { tend(t, d) })
+		replicas.Go(func() { advanceDrains(t, d) })
 	}
 	replicas.Wait()
 	for _, server := range servers[:2] {
@@ -140,7 +140,7 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	}
 	var replicas sync.WaitGroup
 	for range 3 {
-		replicas.Go(func() { tend(t, d) })
+		replicas.Go(func() { advanceDrains(t, d) })
 	}
 	replicas.Wait()
 	moved := 0
@@ -167,7 +167,7 @@ func TestDrain_MovesEachToTheBestAndDrainsTheRestInPlace(t *testing.T) {
 	// Ports that become free later are used.
 	_, err = d.UpdateDevice(t.Context(), everything, servers[2].ID, db.DevicePatch{PortFirst: ptr(30000), PortLast: ptr(30009)})
 	check(t, err)
-	tend(t, d)
+	advanceDrains(t, d)
 	for _, a := range made {
 		if now := readAllocation(t, d, a.ID); now.ServerID == servers[0].ID || now.Draining {
 			t.Errorf("still there: %+v", now)

@@ -64,7 +64,7 @@ func ready(t *testing.T, d *db.DB, a db.Allocation) {
 	check(t, d.SaveReports(t.Context(), a.DeviceID, db.KindClient, report))
 }
 
-func tend(t *testing.T, d *db.DB) {
+func advanceDrains(t *testing.T, d *db.DB) {
 	t.Helper()
 	for more := true; more; {
 		var err error
@@ -305,9 +305,9 @@ func TestMove_ConcurrentMovesShareTheLastPorts(t *testing.T) {
 	}
 	// Concurrent moves and creations on the new server: 16 for 10 ports.
 	errs := make(chan error, 16)
-	var contenders sync.WaitGroup
+	var callers sync.WaitGroup
 	for i := range cap(errs) {
-		contenders.Go(func() {
+		callers.Go(func() {
 			if i >= len(made) {
 				_, err := d.CreateAllocations(t.Context(), newAllocation(client.ID, &servers[1].ID, "tcp", "udp"))
 				errs <- err
@@ -319,7 +319,7 @@ func TestMove_ConcurrentMovesShareTheLastPorts(t *testing.T) {
 			errs <- err
 		})
 	}
-	contenders.Wait()
+	callers.Wait()
 	close(errs)
 	given := 0
 	for err := range errs {

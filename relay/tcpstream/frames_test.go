@@ -45,7 +45,7 @@ func TestFrames_AreTakenHoweverTheyAreCut(t *testing.T) {
 	player, accepted := tcp(t)
 	over := make(chan error, 1)
 	go func() { over <- conn.Carry(accepted, openMessage) }()
-	_, _ = io.ReadFull(far, make([]byte, 2)) // The open: its carrier is up.
+	_, _ = io.ReadFull(far, make([]byte, 2)) // The open: the stream has begun.
 	fin := make(chan struct{})
 	go func() {
 		defer close(fin)

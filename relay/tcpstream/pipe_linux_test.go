@@ -30,7 +30,7 @@ func pipesOpen(t *testing.T) int {
 func TestPlain_IdlePlayersHoldNoPipeAndStalledOnesLeaveTheOthersTheirs(t *testing.T) {
 	const (
 		players = 40
-		kept    = 2 * 4  // Ends of pipes, whoever is there.
+		kept    = 2 * 4  // Ends of pipes that are always kept.
 		most    = 2 * 32 // However many players stall.
 	)
 	before := pipesOpen(t)

@@ -115,10 +115,11 @@ func (w *world) awaitServer(t *testing.T, server *cluster.Agent, d time.Duration
 	})
 }
 
-func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
-	w, game := ownFleet(t), startEcho(t)
-	// The first tunnel server leaves the second one's address alone.
-	w.server.Env = append(w.server.Env, "ECLITUNNEL_BIND_HOST=127.0.0.1")
+// restartServerOn restarts the first tunnel server with its public ports on an
+// address.
+func (w *world) restartServerOn(t *testing.T, host string) {
+	t.Helper()
+	w.server.Env = append(w.server.Env, "ECLITUNNEL_BIND_HOST="+host)
 	if err := w.serving.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +137,31 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	if err := w.panel.AwaitOnline(within(t, patience), w.server.Device.ID, w.serving); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// awaitMoved waits until all allocations listen on a tunnel server, and returns them.
+func (w *world) awaitMoved(t *testing.T, to *cluster.Agent) []types.Allocation {
+	t.Helper()
+	var moved []types.Allocation
+	await.Within(t, patience, "listening port for every allocation that moves", func(ctx context.Context) (bool, error) {
+		list, err := w.panel.API.ListAllocationsWithResponse(ctx, nil)
+		if err != nil || list.JSON200 == nil {
+			return false, err
+		}
+		moved = *list.JSON200
+		for _, a := range moved {
+			if a.ServerID != to.Device.ID || a.Status != types.AllocationListening {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	return moved
+}
+
+func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
+	w, game := ownFleet(t), startEcho(t)
+	w.restartServerOn(t, "127.0.0.1") // It leaves the second one's address alone.
 	idle := 5
 	public := w.expose(t, types.CreateTCP, game.port, nil)
 	publicUDP := w.expose(t, types.CreateUDP, startUDPEcho(t), &types.AllocationOptions{UDPIdleSeconds: &idle})
@@ -158,20 +184,7 @@ func TestFleet_DrainedTunnelServerLosesNobody(t *testing.T) {
 	if err != nil || answer.JSON200 == nil {
 		t.Fatalf("drain: %v %s", err, answer.Body)
 	}
-	var fresh []types.Allocation
-	await.Within(t, patience, "listening port for every allocation that moves", func(ctx context.Context) (bool, error) {
-		list, err := w.panel.API.ListAllocationsWithResponse(ctx, nil)
-		if err != nil || list.JSON200 == nil {
-			return false, err
-		}
-		fresh = *list.JSON200
-		for _, a := range fresh {
-			if a.ServerID != second.Device.ID || a.Status != types.AllocationListening {
-				return false, nil
-			}
-		}
-		return true, nil
-	})
+	fresh := w.awaitMoved(t, second)
 	t.Logf("new players could join elsewhere %v after the drain was asked for", time.Since(drained))
 	for _, a := range fresh {
 		if old := map[types.Protocol]string{types.ProtocolTCP: public, types.ProtocolUDP: publicUDP}[a.Protocol]; portOf(t, a.PublicAddress) != portOf(t, old) {
