@@ -231,9 +231,9 @@ func (p *Ports) Wait() { p.work.Wait() }
 // openPort opens an allocation's public port.
 func (p *Ports) openPort(a types.ServerAllocation) (port, error) {
 	if a.Protocol == types.ProtocolUDP {
-		return p.openUDP(a)
+		return openUDP(p, a)
 	}
-	return p.openTCP(a)
+	return openTCP(p, a)
 }
 
 // bindAddress is where a port is bound. Without a host the net package takes

@@ -31,7 +31,7 @@ type tcpPort struct {
 	players   map[*net.TCPConn]struct{}
 }
 
-func (p *Ports) openTCP(a types.ServerAllocation) (port, error) {
+func openTCP(p *Ports, a types.ServerAllocation) (port, error) {
 	t := &tcpPort{ports: p, allocation: a, admission: newAdmission(p.o.Limits), players: map[*net.TCPConn]struct{}{}}
 	t.closing, t.cancel = context.WithCancel(context.Background())
 	if err := t.resume(); err != nil {

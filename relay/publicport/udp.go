@@ -40,7 +40,7 @@ type flowKey struct {
 
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
-func (p *Ports) openUDP(a types.ServerAllocation) (port, error) {
+func openUDP(p *Ports, a types.ServerAllocation) (port, error) {
 	conn, err := udpsock.Listen(context.Background(), "udp", p.bindAddress(a.Port), udpsock.Options{
 		Destinations: true,
 		ReadBuffer:   udpsock.SocketBuffer,
