@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,7 +102,9 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 
 // Authenticate returns the caller of a request, or the zero Principal if the request
 // has no credential. A bearer token takes precedence over the cookie: an invalid
-// token is an error even if the cookie is valid.
+// token is an error even if the cookie is valid. Of several session cookies, the first
+// valid one counts: a browser also sends those that another program on the host, or on
+// a parent domain, has set.
 func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, token, _ := strings.Cut(header, " ")
@@ -110,15 +113,43 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 		}
 		return a.bearer(r.Context(), strings.TrimSpace(token))
 	}
-	cookie, err := r.Cookie(cookieName)
-	if err != nil || cookie.Value == "" {
+	tokens := sessionCookies(r)
+	if len(tokens) == 0 {
 		return Principal{}, nil
 	}
 	// SameSite=Lax does not protect against pages on a sibling domain.
 	if err := a.origin.Check(r); err != nil {
 		return Principal{}, problem.Unauthorized("The session cookie is not accepted from another origin.")
 	}
-	claims, err := a.verify(r.Context(), cookie.Value)
+	for _, token := range tokens {
+		principal, err := a.cookieSession(r.Context(), token)
+		if !errors.Is(err, errDeadSession) {
+			return principal, err
+		}
+	}
+	return Principal{}, errDeadSession
+}
+
+// maxSessionCookies is the maximum number of session cookies that are tried.
+const maxSessionCookies = 16
+
+// sessionCookies returns the different values of the request's session cookies, in
+// order. The number of values is bounded by maxSessionCookies, of which the last are
+// dropped.
+func sessionCookies(r *http.Request) []string {
+	var tokens []string
+	for _, cookie := range r.CookiesNamed(cookieName) {
+		if cookie.Value != "" && !slices.Contains(tokens, cookie.Value) && len(tokens) < maxSessionCookies {
+			tokens = append(tokens, cookie.Value)
+		}
+	}
+	return tokens
+}
+
+// cookieSession returns the caller of a session token. It returns errDeadSession if
+// the token is not one, or its session has ended.
+func (a *Auth) cookieSession(ctx context.Context, token string) (Principal, error) {
+	claims, err := a.verify(ctx, token)
 	switch {
 	case errors.Is(err, errToken):
 		return Principal{}, errDeadSession
@@ -127,7 +158,7 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	case claims.audience != audienceSession:
 		return Principal{}, errDeadSession
 	}
-	return a.session(r.Context(), claims)
+	return a.session(ctx, claims)
 }
 
 var (

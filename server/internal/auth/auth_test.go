@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -169,6 +170,57 @@ func TestAuthenticate_NoCredentialIsAnonymous(t *testing.T) {
 		if principal, err := p.auth.Authenticate(r); err != nil || principal.Kind() != auth.KindAnonymous {
 			t.Errorf("%s: %+v, %v", name, principal, err)
 		}
+	}
+}
+
+func TestAuthenticate_FirstValidOfSeveralCookiesCounts(t *testing.T) {
+	p := newPanel(t)
+	user := p.user(t)
+	good, other, ended := p.login(t), p.login(t), p.login(t)
+	principal, err := p.auth.Authenticate(bearer(ended.Token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.auth.Logout(auth.NewContext(t.Context(), principal)); err != nil {
+		t.Fatal(err)
+	}
+	_, device := p.device(t)
+	// A session of another program, with a signature of its own.
+	const foreign = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.dGhpcyBpcyBub3Qgb3Vycw"
+	for name, test := range map[string]struct {
+		cookies []string // Cookie headers.
+		session string   // The token of the session that counts; empty for none.
+	}{
+		"another program's first": {[]string{"session=abc; session=" + good.Token}, good.Token},
+		"another program's last":  {[]string{"session=" + good.Token + "; session=abc"}, good.Token},
+		"in headers of their own": {[]string{"session=abc", "theme=dark; session=" + good.Token}, good.Token},
+		"an empty one first":      {[]string{"session=; session=" + good.Token}, good.Token},
+		"another program's JWT":   {[]string{"session=" + foreign + "; session=" + good.Token}, good.Token},
+		"an ended one first":      {[]string{"session=" + ended.Token + "; session=" + good.Token}, good.Token},
+		"a device's token first":  {[]string{"session=" + device + "; session=" + good.Token}, good.Token},
+		"a malformed one first":   {[]string{"session=a\"b; session=" + good.Token}, good.Token},
+		"the same many times":     {[]string{strings.Repeat("session=abc; ", 100) + "session=" + good.Token}, good.Token},
+		"two good ones":           {[]string{"session=" + other.Token + "; session=" + good.Token}, other.Token},
+		"none that is good":       {[]string{"session=abc; session=" + ended.Token + "; session=" + device}, ""},
+	} {
+		r := httptest.NewRequest("GET", "https://panel.example.com/", nil)
+		r.Header["Cookie"] = test.cookies
+		principal, err := p.auth.Authenticate(r)
+		if test.session == "" {
+			if status(err) != 401 {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		want, wantErr := p.auth.Authenticate(bearer(test.session))
+		if err != nil || wantErr != nil || principal.User.ID != user.ID || principal.Session.ID != want.Session.ID {
+			t.Errorf("%s: %+v, %v", name, principal, err)
+		}
+	}
+	r := cookie("abc")
+	r.Header.Set("Authorization", "Bearer "+good.Token)
+	if _, err := p.auth.Authenticate(r); err != nil {
+		t.Errorf("a token beside a bad cookie: %v", err)
 	}
 }
 
