@@ -45,14 +45,38 @@ func (op *operation) checkBody(w http.ResponseWriter, r *http.Request) error {
 }
 
 // isJSON reports whether the headers announce uncompressed JSON in UTF-8, its only
-// encoding (RFC 8259 section 8.1).
+// encoding (RFC 8259 section 8.1). Parameters of the media type have no meaning for JSON
+// (RFC 8259 section 11) and are ignored, except a charset that is not UTF-8.
 func isJSON(header http.Header) bool {
-	mediaType, parameters, err := mime.ParseMediaType(header.Get("Content-Type"))
-	if err != nil || mediaType != "application/json" || header.Get("Content-Encoding") != "" {
+	mediaType, parameters, err := mime.ParseMediaType(strings.Join(header.Values("Content-Type"), ","))
+	// A malformed parameter does not change the type. A second type would.
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
 		return false
 	}
-	charset, given := parameters["charset"]
-	return !given || strings.EqualFold(charset, "utf-8")
+	return mediaType == "application/json" && isUTF8(parameters["charset"]) && isIdentity(header.Values("Content-Encoding"))
+}
+
+// isUTF8 reports whether a charset is UTF-8, or a subset of it, under one of its names.
+// An empty charset is.
+func isUTF8(charset string) bool {
+	switch strings.ToLower(strings.Trim(charset, " '\"")) {
+	case "", "utf-8", "utf8", "us-ascii", "ascii":
+		return true
+	default:
+		return false
+	}
+}
+
+// isIdentity reports whether values of Content-Encoding name no encoding.
+func isIdentity(values []string) bool {
+	for _, value := range values {
+		for coding := range strings.SplitSeq(value, ",") {
+			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // readBody reads the whole body within bodyTimeout. A slow caller holds a goroutine

@@ -104,14 +104,24 @@ func TestMux_AcceptsOnlyJSON(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	const body = `{"name":"x"}`
 	for header, status := range map[string]int{
-		"Content-Type: application/json":                  204,
-		"Content-Type: Application/JSON; charset=UTF-8":   204,
-		"Content-Type: application/json; charset=latin1":  415,
-		"Content-Type: text/plain":                        415,
-		"Content-Type: application/x-www-form-urlencoded": 415,
-		"Content-Type: application/problem+json":          415,
-		"Content-Type: ;":                                 415,
-		"X-Other: no content type":                        415,
+		"Content-Type: application/json":                   204,
+		"Content-Type: Application/JSON; charset=UTF-8":    204,
+		"Content-Type: application/json; charset=utf8":     204,
+		"Content-Type: application/json; charset=UTF8":     204,
+		"Content-Type: application/json;charset=\"utf-8\"": 204,
+		"Content-Type: application/json; charset='utf-8'":  204,
+		"Content-Type: application/json; charset=":         204,
+		"Content-Type: application/json;":                  204,
+		"Content-Type: application/json; version=1":        204,
+		"Content-Type:  application/json ; odata=verbose":  204,
+		"Content-Type: application/json; charset=latin1":   415,
+		"Content-Type: application/json; charset=utf-16":   415,
+		"Content-Type: application/json, text/plain":       415,
+		"Content-Type: text/plain":                         415,
+		"Content-Type: application/x-www-form-urlencoded":  415,
+		"Content-Type: application/problem+json":           415,
+		"Content-Type: ;":                                  415,
+		"X-Other: no content type":                         415,
 	} {
 		w, failure := send(t, mux, "POST", "/api/tunnel/device/start", body, header)
 		if w.Code != status || (status == 415 && failure.Error != types.CodeUnsupportedMediaType) {
