@@ -15,6 +15,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
 const (
@@ -125,7 +126,13 @@ func startingRoutes(logger *slog.Logger) http.Handler {
 		// An error here means that the caller disconnected.
 		_ = json.NewEncoder(w).Encode(types.Health{Status: "ok"})
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, errNotServing) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if web.WantsPage(r) {
+			web.Starting(w, r)
+			return
+		}
+		problem.Write(w, r, errNotServing)
+	})
 	return problem.Middleware(logger)(mux)
 }
 

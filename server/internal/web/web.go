@@ -10,6 +10,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
+	"path"
+	"strings"
 	"time"
 )
 
@@ -29,7 +32,10 @@ var pages = map[string]string{
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the pages and passes requests for any other path to next.
+// Handler serves the pages and passes requests for any other path to next. A browser
+// that asks for the path of a page in another spelling, such as with a slash at the end,
+// is redirected to it. One that asks for a page that does not exist gets a page that says
+// so.
 func Handler(next http.Handler) (http.Handler, error) {
 	handlers := make(map[string]http.Handler, len(pages))
 	for path, file := range pages {
@@ -45,8 +51,30 @@ func Handler(next http.Handler) (http.Handler, error) {
 			page.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		if !WantsPage(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		clean := path.Clean("/" + strings.ToLower(r.URL.Path))
+		if _, ok := handlers[clean]; !ok {
+			notFound(w, r)
+			return
+		}
+		// The query contains a user code.
+		target := url.URL{Path: clean, RawQuery: r.URL.RawQuery}
+		w.Header().Set("Cache-Control", "no-store")
+		http.Redirect(w, r, target.String(), http.StatusTemporaryRedirect)
 	}), nil
+}
+
+// setSecurityHeaders sets the headers that every page has.
+func setSecurityHeaders(header http.Header) {
+	header.Set("Content-Security-Policy", policy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY") // For browsers without frame-ancestors.
+	// The page's URL contains a user code.
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
 func serve(file string, content []byte) http.Handler {
@@ -54,12 +82,7 @@ func serve(file string, content []byte) http.Handler {
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Set("Content-Security-Policy", policy)
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("X-Frame-Options", "DENY") // For browsers without frame-ancestors.
-		// The page's URL contains a user code.
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Cross-Origin-Opener-Policy", "same-origin")
+		setSecurityHeaders(header)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			header.Set("Allow", "GET, HEAD")
 			http.Error(w, "This page supports only GET and HEAD.", http.StatusMethodNotAllowed)

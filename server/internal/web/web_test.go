@@ -10,18 +10,23 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
-func get(t *testing.T, method, target string, header http.Header) *httptest.ResponseRecorder {
+func handler(t *testing.T) http.Handler {
 	t.Helper()
 	handler, err := web.Handler(http.NotFoundHandler())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return handler
+}
+
+func get(t *testing.T, method, target string, header http.Header) *httptest.ResponseRecorder {
+	t.Helper()
 	r := httptest.NewRequest(method, target, nil)
 	for name, values := range header {
 		r.Header[name] = values
 	}
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, r)
+	handler(t).ServeHTTP(w, r)
 	return w
 }
 
@@ -73,5 +78,60 @@ func TestPages_RejectOtherMethods(t *testing.T) {
 	resp := get(t, http.MethodPost, "/device", nil)
 	if resp.Code != http.StatusMethodNotAllowed || resp.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("%d, Allow %q", resp.Code, resp.Header().Get("Allow"))
+	}
+}
+
+// browser is the Accept header of a browser that follows a link.
+var browser = http.Header{"Accept": {"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}}
+
+func TestPages_InAnotherSpellingRedirect(t *testing.T) {
+	for target, want := range map[string]string{
+		"/device/":                "/device",
+		"/device/?code=BCDF-2345": "/device?code=BCDF-2345",
+		"/Device":                 "/device",
+		"//device":                "/device",
+		"/device/.":               "/device",
+		"/assets/../":             "/",
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://panel.example.com/", nil)
+		r.URL.Path, r.URL.RawQuery, _ = strings.Cut(target, "?")
+		r.Header = browser
+		w := httptest.NewRecorder()
+		handler(t).ServeHTTP(w, r)
+		if got := w.Header().Get("Location"); w.Code != http.StatusTemporaryRedirect || got != want {
+			t.Errorf("%s: %d to %q, want %q", target, w.Code, got, want)
+		}
+	}
+}
+
+func TestPages_UnknownOnesAreAPageForPeopleOnly(t *testing.T) {
+	api := handler(t) // It responds in text/plain.
+	for name, test := range map[string]struct {
+		method, target, accept string
+		page                   bool
+	}{
+		"a browser":               {"GET", "/devices", browser.Get("Accept"), true},
+		"a browser's HEAD":        {"HEAD", "/login", browser.Get("Accept"), true},
+		"below a page":            {"GET", "/device/BCDF-2345", browser.Get("Accept"), true},
+		"markup in the address":   {"GET", "/<script>", browser.Get("Accept"), true},
+		"another site":            {"GET", "//example.com/", browser.Get("Accept"), true},
+		"curl":                    {"GET", "/devices", "*/*", false},
+		"no preference":           {"GET", "/devices", "", false},
+		"a program":               {"GET", "/devices", "application/json", false},
+		"anything but HTML":       {"GET", "/devices", "text/html;q=0, */*", false},
+		"another method":          {"POST", "/devices", browser.Get("Accept"), false},
+		"the API in a browser":    {"GET", "/api/tunnel/nothing", browser.Get("Accept"), false},
+		"a well-known address":    {"GET", "/.well-known/nothing", browser.Get("Accept"), false},
+		"a health check's person": {"GET", "/readyz", browser.Get("Accept"), false},
+	} {
+		r := httptest.NewRequest(test.method, "http://panel.example.com/", nil)
+		r.URL.Path = test.target
+		r.Header.Set("Accept", test.accept)
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, r)
+		page := strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") && w.Header().Get("Content-Security-Policy") != ""
+		if w.Code != http.StatusNotFound || page != test.page || strings.Contains(w.Body.String(), "<script>") {
+			t.Errorf("%s: %d, %q, %s", name, w.Code, w.Header().Get("Content-Type"), w.Body)
+		}
 	}
 }
