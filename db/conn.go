@@ -12,7 +12,8 @@ import (
 
 // lib/pq waits for a response regardless of the context. If the peer vanished without closing the
 // connection (power cut, dropped NAT entry), the kernel must detect it: by keepalive probes while a
-// response is awaited, and by the user timeout while sent bytes are unacknowledged.
+// response is awaited, and by the user timeout while sent bytes are unacknowledged. Statements do not
+// wait that long: see guardedConn.
 const (
 	keepAliveIdle     = 3 * time.Second
 	keepAliveInterval = 2 * time.Second
@@ -22,8 +23,8 @@ const (
 
 // dialer implements pq.Dialer and pq.DialerContext.
 type dialer struct {
-	// dialled, if not nil, is called with each connection.
-	dialled func(net.Conn)
+	// dialled, if not nil, is called with each connection and returns the one to use.
+	dialled func(net.Conn) net.Conn
 }
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
@@ -46,7 +47,7 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	}
 	conn, err := netDialer.DialContext(ctx, network, address)
 	if err == nil && d.dialled != nil {
-		d.dialled(conn)
+		conn = d.dialled(conn)
 	}
 	return conn, err
 }
@@ -61,20 +62,24 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var socket atomic.Pointer[net.Conn]
+	var socket atomic.Pointer[guardedConn]
 	var connected atomic.Bool
-	inner.Dialer(dialer{dialled: func(conn net.Conn) {
+	inner.Dialer(dialer{dialled: func(conn net.Conn) net.Conn {
 		// pq dials again, from its own goroutines, for each statement that it cancels.
-		if !connected.Load() {
-			socket.Store(&conn)
+		if connected.Load() {
+			return conn
 		}
+		guarded := &guardedConn{Conn: conn}
+		guarded.watch(watchStatement, ctx) // The handshake's.
+		socket.Store(guarded)
+		return guarded
 	}})
 	conn, err := inner.Connect(ctx)
 	connected.Store(true)
 	if err != nil {
 		return nil, connectError{err}
 	}
-	return &pooledConn{pqConn: conn.(pqConn), socket: *socket.Load()}, nil
+	return &pooledConn{pqConn: conn.(pqConn), socket: socket.Load()}, nil
 }
 
 // connectError is an error of connecting, as opposed to one of a statement.
@@ -97,16 +102,59 @@ type pqConn interface {
 	driver.Validator
 }
 
+// pooledConn has its socket watch the context of what it does, until the next thing it does: the rows
+// of a query are read after QueryContext has returned.
 type pooledConn struct {
 	pqConn
-	socket net.Conn
+	socket *guardedConn
 }
 
 // ResetSession is called before a pooled connection is used again.
 func (c *pooledConn) ResetSession(ctx context.Context) error {
+	if c.socket.reset() != nil {
+		return driver.ErrBadConn
+	}
 	// The server sends nothing to an idle session, except when it closes it.
-	if hasInput(c.socket) {
+	if hasInput(c.socket.Conn) {
 		return driver.ErrBadConn
 	}
 	return c.pqConn.ResetSession(ctx)
+}
+
+// Close takes leave of the server, which need not hear it.
+func (c *pooledConn) Close() error {
+	c.socket.leave()
+	if err := c.pqConn.Close(); err != nil && !c.socket.expired.Load() {
+		return err
+	}
+	return nil
+}
+
+func (c *pooledConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	c.socket.watch(watchStatement, ctx)
+	return c.pqConn.QueryContext(ctx, query, args)
+}
+
+func (c *pooledConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.socket.watch(watchStatement, ctx)
+	return c.pqConn.ExecContext(ctx, query, args)
+}
+
+func (c *pooledConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	c.socket.watch(watchStatement, ctx)
+	return c.pqConn.PrepareContext(ctx, query)
+}
+
+func (c *pooledConn) Ping(ctx context.Context) error {
+	c.socket.watch(watchStatement, ctx)
+	return c.pqConn.Ping(ctx)
+}
+
+func (c *pooledConn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	c.socket.watch(watchTransaction, ctx)
+	tx, err := c.pqConn.BeginTx(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return guardedTx{tx, c.socket}, nil
 }

@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"time"
+
+	"github.com/jmoiron/sqlx"
 )
 
 // MigrateDown reverts every migration.
@@ -18,4 +20,20 @@ func (d *DB) MigrateDown(ctx context.Context) error {
 // SpeedUpListener shortens the time in which the listener detects a silent peer.
 func (d *DB) SpeedUpListener() {
 	d.listen.ping, d.listen.silence = 50*time.Millisecond, 300*time.Millisecond
+}
+
+// InTransaction runs fn in a transaction. again reads something in it, with ctx.
+func (d *DB) InTransaction(ctx context.Context, fn func(again func() error) error) error {
+	return d.tx(ctx, func(tx *sqlx.Tx) error {
+		return fn(func() error {
+			var one int
+			return tx.GetContext(ctx, &one, `SELECT 1`)
+		})
+	})
+}
+
+// BackendPID is the process of the server that serves a connection of the pool.
+func (d *DB) BackendPID(ctx context.Context) (pid int, err error) {
+	err = d.pool.GetContext(ctx, &pid, `SELECT pg_backend_pid()`)
+	return pid, err
 }

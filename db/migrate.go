@@ -37,7 +37,7 @@ func (d *DB) migrator() (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migration lock: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, d.pool.DB, migrations.FS,
+	provider, err := goose.NewProvider(goose.DialectPostgres, d.pool.DB.DB, migrations.FS,
 		goose.WithSessionLocker(locker),
 		goose.WithDisableGlobalRegistry(true),
 		goose.WithSlog(d.logger))

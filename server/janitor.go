@@ -11,6 +11,8 @@ import (
 
 const (
 	sweepInterval = 5 * time.Minute
+	// sweepTimeout is enough to delete what expires on a busy panel.
+	sweepTimeout = time.Minute
 	// expiredRetention is how long the row of an expired enrollment is kept, so that
 	// its agent is told "expired" rather than "unknown".
 	expiredRetention = time.Hour
@@ -35,6 +37,8 @@ func (s *Server) sweep(ctx context.Context) error {
 }
 
 func (s *Server) maintain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
 	next, err := auth.NewKey()
 	if err != nil {
 		return err

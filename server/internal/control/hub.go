@@ -190,6 +190,8 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	if err := wait(ctx, &h.background); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
 	return h.opts.Store.ReleaseReplica(ctx, h.replica)
 }
 
@@ -209,6 +211,10 @@ func closeInBatches(ctx context.Context, sessions []*session) {
 		}
 	}
 }
+
+// releaseTimeout bounds the release of the lease, which otherwise runs out by itself: a
+// database that stalls must not use up the time of the parts that stop after the hub.
+const releaseTimeout = 2 * time.Second
 
 // wait waits for group until ctx ends.
 func wait(ctx context.Context, group *sync.WaitGroup) error {
