@@ -40,7 +40,9 @@ const (
 // Options configures a [DB].
 type Options struct {
 	// URL is a postgres:// URL or a DSN of key=value pairs, as in libpq. A host that starts with a
-	// slash is a directory with a Unix socket. Required.
+	// slash is a directory with a Unix socket. Required. The environment variables of libpq have no
+	// effect, and [Open] removes them from the process; only PGPASSWORD and PGPASSFILE are used if the
+	// URL has no password, and PGSERVICEFILE if it names a service.
 	URL string
 	// MaxOpenConns is the maximum size of the pool; 0 means 16. The listener uses one more connection.
 	MaxOpenConns int
@@ -109,6 +111,7 @@ func CheckURL(text string) error {
 }
 
 func parseURL(text string) (pq.Config, error) {
+	ignoreEnvironment()
 	config, err := pq.NewConfig(text)
 	var malformed *url.Error
 	switch {

@@ -38,11 +38,12 @@ const (
 
 // Server is a running Postgres server. Its methods are safe for concurrent use.
 type Server struct {
-	url     string
-	process *process
-	log     *serverLog
-	logger  *slog.Logger
-	release func() // releases the socket directory, the log and the lock
+	url       string
+	socketDir string
+	process   *process
+	log       *serverLog
+	logger    *slog.Logger
+	release   func() // releases the socket directory, the log and the lock
 
 	mu       sync.Mutex
 	stopping bool
@@ -114,7 +115,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		return nil, errors.Join(err, log.file.Close())
 	}
 	server := &Server{
-		url: serverURL(socketDir), process: process, log: log, logger: options.Logger,
+		url: serverURL(socketDir), socketDir: socketDir, process: process, log: log, logger: options.Logger,
 		release: func() {
 			removeSocketDir()
 			_ = log.file.Close()
@@ -163,7 +164,12 @@ func serverURL(socketDir string) string {
 
 // awaitReady waits until Postgres accepts a connection.
 func (s *Server) awaitReady(ctx context.Context) error {
-	connector, err := pq.NewConnector(s.url)
+	// Not by the URL, to which lib/pq would add what the environment says.
+	connector, err := pq.NewConnectorConfig(pq.Config{
+		Host: s.socketDir, Port: socketPort, User: superuser, Database: "postgres", SSLMode: pq.SSLModeDisable,
+		ClientEncoding: "UTF8", Datestyle: "ISO, MDY",
+		MinProtocolVersion: pq.ProtocolVersion30, MaxProtocolVersion: pq.ProtocolVersion30,
+	})
 	if err != nil {
 		return err
 	}
