@@ -231,45 +231,6 @@ func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (De
 	return device, wrap(err, "regenerate token of device %s", id)
 }
 
-// EmbeddedServer describes the embedded tunnel server of a panel.
-type EmbeddedServer struct {
-	// Name identifies it among embedded tunnel servers, and is its initial display name.
-	Name                string
-	PublicHost          string
-	PortFirst, PortLast int
-}
-
-// EnsureEmbeddedServer creates the device of an embedded tunnel server, approved and with a token
-// version. If the device exists, it updates its host and ports. It notifies clients if the host has
-// changed.
-func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (Device, error) {
-	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		var hosts []string
-		err := tx.SelectContext(ctx, &hosts,
-			`SELECT public_host FROM devices WHERE embedded_name = $1 FOR NO KEY UPDATE`, server.Name)
-		if err != nil {
-			return err
-		}
-		err = tx.GetContext(ctx, &device,
-			`INSERT INTO devices AS d (name, embedded_name, kind, created_at, expires_at, approved_at,
-				token_version, public_host, port_first, port_last)
-			VALUES ($1, $1, 'server', now(), now(), now(), 1, $2, $3, $4)
-			ON CONFLICT (embedded_name) DO UPDATE SET
-				public_host = excluded.public_host, port_first = excluded.port_first, port_last = excluded.port_last
-			RETURNING `+deviceColumns,
-			server.Name, server.PublicHost, server.PortFirst, server.PortLast)
-		if err != nil {
-			return err
-		}
-		if len(hosts) == 0 || hosts[0] == server.PublicHost {
-			return nil
-		}
-		return notifyClientsOf(ctx, tx, device.ID)
-	})
-	return device, wrap(err, "ensure embedded server %q", server.Name)
-}
-
 // notifyServersOf notifies the tunnel servers on which clients have allocations. To include those of
 // allocations that are being created, the caller must hold a FOR UPDATE lock on the client's row.
 func notifyServersOf(ctx context.Context, tx *sqlx.Tx, clients ...uuid.UUID) error {

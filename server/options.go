@@ -113,10 +113,13 @@ type Account struct {
 type TunnelServer struct {
 	// Disabled disables the embedded tunnel server.
 	Disabled bool
-	// Name identifies the tunnel server among those of all panels on the database;
-	// empty is the host's name. After a restart with the same name it keeps its
-	// allocations.
+	// Name identifies the tunnel server among those of all panels on the database.
+	// After a restart with the same name it keeps its allocations. Empty is
+	// HostName, and the tunnel server follows when that changes, as long as no other
+	// panel runs on the database.
 	Name string
+	// HostName is the name of this machine; empty asks the operating system.
+	HostName string
 	// Listen is the host and port of the listener for agents' links and data
 	// connections; empty is DefaultRelayListen.
 	Listen string
@@ -146,12 +149,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.TunnelServer.Listen == "" {
 		o.TunnelServer.Listen = DefaultRelayListen
 	}
-	if o.TunnelServer.Name == "" && !o.TunnelServer.Disabled {
+	if o.TunnelServer.Name == "" && o.TunnelServer.HostName == "" && !o.TunnelServer.Disabled {
 		name, err := os.Hostname()
 		if err != nil {
 			return o, fmt.Errorf("default name of the tunnel server: %w", err)
 		}
-		o.TunnelServer.Name = name
+		o.TunnelServer.HostName = name
 	}
 	if o.Ports == (PortRange{}) {
 		o.Ports = PortRange{DefaultPortFirst, DefaultPortLast}

@@ -29,6 +29,7 @@ const (
 // that it enrolls itself and dials the panel's own listener.
 type tunnelServer struct {
 	panel    *Server
+	name     string // Tells it from those of other panels.
 	log      *slog.Logger
 	listener net.Listener
 	dialled  chan error // The result of the first attempt to reach the panel.
@@ -40,9 +41,14 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	if s.opts.TunnelServer.Disabled {
 		return nil
 	}
+	name, err := s.claimName(ctx)
+	if err != nil {
+		return err
+	}
 	t := &tunnelServer{
 		panel:   s,
-		log:     s.logger.With(slog.String("serverName", s.opts.TunnelServer.Name)),
+		name:    name,
+		log:     s.logger.With(slog.String("serverName", name)),
 		dialled: make(chan error, 1),
 	}
 	if err := t.listen(ctx); err != nil {
@@ -79,7 +85,7 @@ func (t *tunnelServer) listen(ctx context.Context) error {
 // enroll returns the tunnel server's device, which it creates if necessary.
 func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
 	return t.panel.db.EnsureEmbeddedServer(ctx, db.EmbeddedServer{
-		Name:       t.panel.opts.TunnelServer.Name,
+		Name:       t.name,
 		PublicHost: t.panel.host,
 		PortFirst:  t.panel.opts.Ports.First,
 		PortLast:   t.panel.opts.Ports.Last,

@@ -23,7 +23,7 @@ type serveCommand struct {
 	TrustedProxies []network `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For header is trusted (default: none)."`
 
 	TunnelServer     bool      `default:"true" negatable:"" help:"Run the embedded tunnel server (default: true)."`
-	TunnelServerName string    `placeholder:"NAME" help:"Name of the embedded tunnel server, unique among panels that share a database. Its ports belong to this name (default: the machine's host name)."`
+	TunnelServerName string    `placeholder:"NAME" help:"Name of the embedded tunnel server, unique among panels that share a database. Its ports belong to this name (default: the machine's host name; if that changes, the only panel on a database keeps its ports)."`
 	RelayListen      string    `default:":7443" placeholder:"HOST:PORT" help:"Address on which the tunnel server accepts agents, over TCP and UDP (default: :7443)."`
 	BindHost         string    `placeholder:"ADDRESS" help:"Address on which public ports are opened (default: all addresses, IPv4 and IPv6)."`
 	PlainStreams     bool      `help:"Do not encrypt players' TCP bytes between the tunnel server and agents that also have this flag. Only for networks that are already encrypted, or trusted (default: false)."`
