@@ -713,7 +713,7 @@ type Device struct {
 	// Example: linux/amd64
 	Platform nullable.Nullable[string] `json:"platform"`
 
-	// Server Settings and state of a tunnel server. Null for a tunnel client.
+	// Server Settings and state of a tunnel server. Null for a tunnel client, and for a tunnel server before its approval.
 	Server nullable.Nullable[TunnelServer] `json:"server"`
 
 	// UserCode Human-readable activation code shown during the enrollment flow. Null after approval.
@@ -1208,7 +1208,7 @@ type TokenRegenerated struct {
 	Token string `json:"token"`
 }
 
-// TunnelServer Settings and state of a tunnel server.
+// TunnelServer Settings and state of a tunnel server. Null in a device that is not an approved tunnel server.
 type TunnelServer struct {
 	// DrainUntil When a draining tunnel server disconnects its last players. Null if it is not draining.
 	DrainUntil nullable.Nullable[time.Time] `json:"drainUntil"`

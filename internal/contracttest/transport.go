@@ -65,7 +65,10 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 // contract is openapi.yaml with its paths made ready for matching.
 type contract struct {
 	doc    *openapi3.T
+	strict *strict
 	routes *http.ServeMux // pattern is the path in the contract
+
+	mu sync.Mutex // guards strict, whose compiler is not safe for concurrent use
 }
 
 var load = sync.OnceValues(func() (*contract, error) {
@@ -76,7 +79,11 @@ var load = sync.OnceValues(func() (*contract, error) {
 	if err := doc.Validate(context.Background()); err != nil {
 		return nil, fmt.Errorf("check contract: %w", err)
 	}
-	c := &contract{doc: doc, routes: http.NewServeMux()}
+	second, err := newStrict(eclitunnel.OpenAPI)
+	if err != nil {
+		return nil, err
+	}
+	c := &contract{doc: doc, strict: second, routes: http.NewServeMux()}
 	for path := range doc.Paths.Map() {
 		c.routes.Handle(path, http.NotFoundHandler())
 	}
@@ -115,7 +122,7 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 		return errors.New("the method is not in it")
 	}
 	route := &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: method, Operation: operation}
-	return openapi3filter.ValidateResponse(request.Context(), &openapi3filter.ResponseValidationInput{
+	err := openapi3filter.ValidateResponse(request.Context(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: request, Route: route},
 		Status:                 response.StatusCode,
 		Header:                 response.Header,
@@ -126,6 +133,12 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 			SchemaValidationOptions: []openapi3.SchemaValidationOption{formats},
 		},
 	})
+	if err != nil || !hasBody(request.Method, response.StatusCode) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.strict.check(path, method, response.StatusCode, body)
 }
 
 func (c *contract) checkError(response *http.Response, body []byte) error {

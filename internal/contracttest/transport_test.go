@@ -37,6 +37,13 @@ func (a answer) RoundTrip(request *http.Request) (*http.Response, error) {
 	}, nil
 }
 
+// device is a tunnel client as JSON, with the value of `server`.
+func device(server string) string {
+	return `{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","name":"a","kind":"client","approved":true,"userCode":null,
+		"expiresAt":null,"createdAt":"2026-01-02T03:04:05Z","ownerId":1,"organisationId":null,"online":false,
+		"lastSeenAt":null,"agentVersion":null,"platform":null,"server":` + server + `}`
+}
+
 const someError = `{"error":"not_found","message":"No.","requestId":"1"}`
 
 func TestTransport_ReportsWhatTheContractDoesNotDescribe(t *testing.T) {
@@ -54,6 +61,8 @@ func TestTransport_ReportsWhatTheContractDoesNotDescribe(t *testing.T) {
 		"a wrong method, no body": {"PUT", "/healthz", answer{405, ``}, true},
 		"an unknown path":         {"GET", "/api/nothing", answer{404, someError}, false},
 		"an unknown path, found":  {"GET", "/api/nothing", answer{200, `{}`}, true},
+		"null where it may be":    {"GET", "/api/tunnel/devices/3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11", answer{200, device("null")}, false},
+		"an empty object":         {"GET", "/api/tunnel/devices/3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11", answer{200, device("{}")}, true},
 		"the console":             {"GET", "/devices", answer{200, `<html>`}, false},
 		"null for a list":         {"GET", "/api/tunnel/devices", answer{200, `null`}, true},
 		"a key without its parts": {"GET", "/.well-known/jwks.json", answer{200, `{"keys":[{"kty":1}]}`}, true},
