@@ -506,9 +506,11 @@ type AllocationCreated struct {
 
 // AllocationOptions Options of how an allocation forwards traffic.
 type AllocationOptions struct {
+	// ProxyProtocol The PROXY protocol header that tells the game the player's address. A new allocation has `none` by default.
 	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 
-	// UDPIdleSeconds The idle timeout of a UDP flow, in seconds. The flow ends when neither direction has carried a datagram for this long.
+	// UDPIdleSeconds The idle timeout of a UDP flow, in seconds. The flow ends when neither direction has carried
+	// a datagram for this long. A new allocation has 60 by default.
 	UDPIdleSeconds *int `json:"udpIdleSeconds,omitempty"`
 }
 
@@ -750,10 +752,10 @@ type DeviceApproved struct {
 
 // DeviceDrain How to drain a tunnel server.
 type DeviceDrain struct {
-	// Move Whether to move the allocations to other tunnel servers.
+	// Move Whether to move the allocations to other tunnel servers. The default is false.
 	Move *bool `json:"move,omitempty"`
 
-	// TimeoutSeconds How long players can stay, in seconds.
+	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
 
@@ -810,6 +812,7 @@ type EnrollmentSettings struct {
 
 // EnrollmentStart A request to enroll a machine.
 type EnrollmentStart struct {
+	// Kind Device role: `client` or `server`. The default is `client`.
 	Kind *DeviceKind `json:"kind,omitempty"`
 
 	// Name Human-readable name of the device.

@@ -1,11 +1,42 @@
 package contracttest
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel"
 )
+
+// schemas calls visit with every schema of the contract's components, and with its
+// JSON pointer.
+func (s *strict) schemas(visit func(pointer string, schema map[string]any)) {
+	var walk func(pointer string, node any)
+	walk = func(pointer string, node any) {
+		schema, ok := node.(map[string]any)
+		if !ok {
+			return
+		}
+		visit(pointer, schema)
+		properties, _ := schema["properties"].(map[string]any)
+		for name, property := range properties {
+			walk(pointer+"/properties/"+escape(name), property)
+		}
+		for _, keyword := range []string{"items", "not", "additionalProperties"} {
+			walk(pointer+"/"+keyword, schema[keyword])
+		}
+		for _, keyword := range []string{"allOf", "anyOf", "oneOf"} {
+			members, _ := schema[keyword].([]any)
+			for i, member := range members {
+				walk(pointer+"/"+keyword+"/"+strconv.Itoa(i), member)
+			}
+		}
+	}
+	components, _ := s.at("/components/schemas")
+	for name, schema := range components.(map[string]any) {
+		walk("/components/schemas/"+escape(name), schema)
+	}
+}
 
 // TestContract_NullableAcceptsNull holds every schema of the contract: where
 // `nullable` stands, a strict validator accepts null.
@@ -15,30 +46,36 @@ func TestContract_NullableAcceptsNull(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	var walk func(pointer string, node any)
-	walk = func(pointer string, node any) {
-		object, ok := node.(map[string]any)
-		if !ok {
+	s.schemas(func(pointer string, object map[string]any) {
+		if object["nullable"] != true {
 			return
 		}
-		if object["nullable"] == true {
-			found++
-			schema, err := s.compiler.Compile(contractURL + "#" + pointer)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := schema.Validate(nil); err != nil {
-				t.Errorf("%s is nullable, and null is rejected: %v", pointer, err)
-			}
+		found++
+		schema, err := s.compiler.Compile(contractURL + "#" + pointer)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for name, child := range object {
-			walk(pointer+"/"+escape(name), child)
+		if err := schema.Validate(nil); err != nil {
+			t.Errorf("%s is nullable, and null is rejected: %v", pointer, err)
 		}
-	}
-	walk("", s.document)
+	})
 	if found < 10 {
 		t.Errorf("found %d nullable schemas, want at least 10", found)
 	}
+}
+
+// TestContract_BodiesHaveNoDefaults guards updates: a client whose validator fills in
+// defaults would reset every field that its caller leaves out.
+func TestContract_BodiesHaveNoDefaults(t *testing.T) {
+	s, err := newStrict(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.schemas(func(pointer string, schema map[string]any) {
+		if value, ok := schema["default"]; ok {
+			t.Errorf("%s has the default %v; state it in the description, and in x-default if Go needs it", pointer, value)
+		}
+	})
 }
 
 func TestStrict_NullableWidensOnlyTheTypeBesideIt(t *testing.T) {
