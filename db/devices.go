@@ -86,26 +86,26 @@ const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.us
 
 const deviceOnline = `EXISTS (SELECT 1 FROM replicas r WHERE r.id = d.replica_id AND r.lease_expires_at > now())`
 
-// Devices lists the devices in scope, newest first. It returns [ErrNotFound] if page.After is not
-// among them.
-func (d *DB) Devices(ctx context.Context, scope Scope, page Page[uuid.UUID]) ([]Device, error) {
-	var after struct {
-		CreatedAt *time.Time `db:"created_at"`
-		ID        *uuid.UUID `db:"id"`
-	}
+// DevicePosition is the position of a device in the list of devices, which is sorted by these
+// fields. It remains a position after the device is deleted.
+type DevicePosition struct {
+	CreatedAt time.Time
+	ID        uuid.UUID
+}
+
+// Devices lists the devices in scope, newest first. The device at page.After need not exist any more.
+func (d *DB) Devices(ctx context.Context, scope Scope, page Page[DevicePosition]) ([]Device, error) {
+	var createdAt *time.Time
+	var id *uuid.UUID
 	if page.After != nil {
-		err := d.pool.GetContext(ctx, &after,
-			`SELECT d.created_at, d.id FROM devices d WHERE d.id = $4 AND `+visible, scope.args(*page.After)...)
-		if err != nil {
-			return nil, wrap(err, "device %s", *page.After)
-		}
+		createdAt, id = &page.After.CreatedAt, &page.After.ID
 	}
 	var devices []Device
 	err := d.pool.SelectContext(ctx, &devices,
 		`SELECT `+deviceColumns+` FROM devices d
 		WHERE `+visible+` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
 		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`,
-		scope.args(after.CreatedAt, after.ID, page.Limit)...)
+		scope.args(createdAt, id, page.Limit)...)
 	return devices, wrap(err, "list devices")
 }
 

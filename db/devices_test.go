@@ -44,7 +44,7 @@ func TestScope(t *testing.T) {
 		{"no caller", db.Scope{}, false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			devices, err := d.Devices(t.Context(), tc.scope, db.Page[uuid.UUID]{})
+			devices, err := d.Devices(t.Context(), tc.scope, db.Page[db.DevicePosition]{})
 			check(t, err)
 			allocations, err := d.Allocations(t.Context(), tc.scope, db.Page[int64]{})
 			check(t, err)
@@ -96,13 +96,13 @@ func TestDevices_PagesNewestFirst(t *testing.T) {
 		check(t, err)
 		newestFirst = append(newestFirst, device.ID)
 	}
-	all, err := d.Devices(t.Context(), everything, db.Page[uuid.UUID]{})
+	all, err := d.Devices(t.Context(), everything, db.Page[db.DevicePosition]{})
 	check(t, err)
 	if len(all) != 5 || all[0].ID != newestFirst[4] {
 		t.Fatalf("got %d devices, first %v", len(all), all[0].ID)
 	}
 	var paged []uuid.UUID
-	page := db.Page[uuid.UUID]{Limit: 2}
+	page := db.Page[db.DevicePosition]{Limit: 2}
 	for {
 		devices, err := d.Devices(t.Context(), everything, page)
 		check(t, err)
@@ -112,13 +112,21 @@ func TestDevices_PagesNewestFirst(t *testing.T) {
 		for _, device := range devices {
 			paged = append(paged, device.ID)
 		}
-		page.After = &devices[len(devices)-1].ID
+		last := devices[len(devices)-1]
+		page.After = &db.DevicePosition{CreatedAt: last.CreatedAt, ID: last.ID}
 	}
 	if !slices.EqualFunc(all, paged, func(a db.Device, b uuid.UUID) bool { return a.ID == b }) {
 		t.Errorf("pages give %v", paged)
 	}
-	_, err = d.Devices(t.Context(), everything, db.Page[uuid.UUID]{After: ptr(uuid.New())})
-	wantErr(t, err, db.ErrNotFound)
+	// Devices deleted between two pages do not break the list.
+	page.After = &db.DevicePosition{CreatedAt: all[2].CreatedAt, ID: all[2].ID}
+	check(t, d.DeleteDevice(t.Context(), everything, all[2].ID))
+	check(t, d.DeleteDevice(t.Context(), everything, all[3].ID))
+	rest, err := d.Devices(t.Context(), everything, page)
+	check(t, err)
+	if len(rest) != 1 || rest[0].ID != all[4].ID {
+		t.Errorf("after deletions the next page is %+v, want the device %s", rest, all[4].ID)
+	}
 }
 
 func TestUpdateDevice_Renames(t *testing.T) {

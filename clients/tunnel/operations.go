@@ -2,6 +2,9 @@ package tunnel
 
 import (
 	"context"
+	"net/http"
+	"net/url"
+	"strings"
 
 	openapi_types "github.com/oapi-codegen/runtime/types"
 
@@ -64,14 +67,15 @@ func (c *Client) Session(ctx context.Context) (types.Session, error) {
 // an admin's lists all devices of the panel. It fetches pages of 1,000 until the last.
 // The list is not nil unless there is an error.
 func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
-	var after *openapi_types.UUID
-	return pages(func() ([]types.Device, error) {
+	var after *string
+	return pages(func() (page []types.Device, more bool, err error) {
 		limit := pageSize
-		page, err := decode[[]types.Device](body(c.api.ListDevices(ctx, &types.ListDevicesParams{Limit: &limit, After: after})))
-		if len(page) > 0 {
-			after = &page[len(page)-1].ID
+		resp, err := c.api.ListDevices(ctx, &types.ListDevicesParams{Limit: &limit, After: after})
+		if page, err = decode[[]types.Device](body(resp, err)); err != nil {
+			return nil, false, err
 		}
-		return page, err
+		after = nextPage(resp.Header)
+		return page, after != nil, nil
 	})
 }
 
@@ -108,13 +112,13 @@ func (c *Client) RegenerateToken(ctx context.Context, id openapi_types.UUID) (st
 // not nil unless there is an error.
 func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 	var after *int64
-	return pages(func() ([]types.Allocation, error) {
+	return pages(func() (page []types.Allocation, more bool, err error) {
 		limit := pageSize
-		page, err := decode[[]types.Allocation](body(c.api.ListAllocations(ctx, &types.ListAllocationsParams{Limit: &limit, After: after})))
+		page, err = decode[[]types.Allocation](body(c.api.ListAllocations(ctx, &types.ListAllocationsParams{Limit: &limit, After: after})))
 		if len(page) > 0 {
 			after = &page[len(page)-1].ID
 		}
-		return page, err
+		return page, len(page) == pageSize, err
 	})
 }
 
@@ -171,16 +175,28 @@ func (c *Client) Ready(ctx context.Context) error {
 	return done(body(c.api.GetReadiness(ctx)))
 }
 
-// pages collects the pages that next returns until one is not full.
-func pages[T any](next func() ([]T, error)) ([]T, error) {
+// nextPage returns the parameter `after` of the next page, or nil on the last one. The
+// panel names it in the Link header (RFC 8288), which has no other link.
+func nextPage(header http.Header) *string {
+	target, parameters, _ := strings.Cut(strings.TrimPrefix(header.Get("Link"), "<"), ">")
+	next, err := url.Parse(target)
+	if err != nil || !strings.Contains(parameters, `rel="next"`) || !next.Query().Has("after") {
+		return nil
+	}
+	after := next.Query().Get("after")
+	return &after
+}
+
+// pages collects the pages that next returns until no more follow.
+func pages[T any](next func() (page []T, more bool, err error)) ([]T, error) {
 	all := []T{}
 	for {
-		page, err := next()
+		page, more, err := next()
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, page...)
-		if len(page) < pageSize {
+		if !more {
 			return all, nil
 		}
 	}

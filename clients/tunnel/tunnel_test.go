@@ -32,7 +32,8 @@ type answer struct {
 	status     int
 	body       any // A string is sent as HTML, anything else as JSON.
 	retryAfter string
-	abort      bool // Close the connection instead.
+	link       string // The Link header.
+	abort      bool   // Close the connection instead.
 }
 
 func problem(status int, code types.ErrorCode) answer {
@@ -61,6 +62,9 @@ func serve(t *testing.T, answers ...answer) *script {
 		}
 		if a.retryAfter != "" {
 			w.Header().Set("Retry-After", a.retryAfter)
+		}
+		if a.link != "" {
+			w.Header().Set("Link", a.link)
 		}
 		if text, ok := a.body.(string); ok {
 			w.Header().Set("Content-Type", "text/html")
@@ -209,6 +213,20 @@ func TestClient_CollectsAllPages(t *testing.T) {
 		t.Fatalf("%d allocations, error %v", len(all), err)
 	}
 	if got := s.requests()[1].URL.Query().Get("after"); got != "100" {
+		t.Errorf("second page after %q", got)
+	}
+}
+
+func TestClient_FollowsTheLinkToTheNextPageOfDevices(t *testing.T) {
+	devices := answer{status: 200, body: make([]types.Device, 2)}
+	linked := devices
+	linked.link = `</api/tunnel/devices?after=a-b_c&limit=1000>; rel="next"`
+	s := serve(t, linked, devices)
+	all, err := s.client(t, "").Devices(t.Context())
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%d devices, error %v", len(all), err)
+	}
+	if got := s.requests()[1].URL.Query().Get("after"); got != "a-b_c" {
 		t.Errorf("second page after %q", got)
 	}
 }

@@ -1365,7 +1365,7 @@ type ListAllocationsParams struct {
 	// Limit The maximum number of items to return.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// After Return only allocations that follow the one with this ID.
+	// After Return only allocations that follow the one with this ID, which need not exist any more.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
@@ -1380,8 +1380,10 @@ type ListDevicesParams struct {
 	// Limit The maximum number of items to return.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// After Return only devices that follow the one with this ID.
-	After *openapi_types.UUID `form:"after,omitempty" json:"after,omitempty"`
+	// After Return only the devices that follow this position in the list: the value of `after` in the
+	// `Link` header of the previous page. It stays valid when devices are deleted. The UUID of a
+	// device that still exists stands for the position of that device.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.

@@ -21,12 +21,19 @@ var errNoDevice = problem.NotFound("There is no such device.")
 
 // ListDevices lists the devices the caller can manage.
 func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequestObject) (server.ListDevicesResponseObject, error) {
-	wanted, page := page(request.Params.Limit, request.Params.After)
-	rows, err := a.db.Devices(ctx, auth.FromContext(ctx).Scope(), page)
+	scope := auth.FromContext(ctx).Scope()
+	after, err := a.devicePosition(ctx, scope, request.Params.After)
 	if err != nil {
-		return nil, ifNotFound(err, problem.Invalid(problem.Field("after", "is not one of these devices")))
+		return nil, err
 	}
-	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string { return d.ID.String() })
+	wanted, page := page(request.Params.Limit, after)
+	rows, err := a.db.Devices(ctx, scope, page)
+	if err != nil {
+		return nil, err
+	}
+	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string {
+		return cursor(db.DevicePosition{CreatedAt: d.CreatedAt, ID: d.ID})
+	})
 	devices := make([]types.Device, 0, len(rows))
 	for _, row := range rows {
 		devices = append(devices, toDevice(row))
@@ -35,6 +42,27 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 		Body:    devices,
 		Headers: server.ListDevices200ResponseHeaders{Link: link},
 	}, nil
+}
+
+// devicePosition returns the position that the parameter `after` names, or nil without
+// one. A device's id, which the first version of the API used as a cursor, names the
+// position of that device.
+func (a *api) devicePosition(ctx context.Context, scope db.Scope, after *string) (*db.DevicePosition, error) {
+	if after == nil {
+		return nil, nil
+	}
+	if position, ok := parseCursor(*after); ok {
+		return &position, nil
+	}
+	id, err := uuid.Parse(*after)
+	if err != nil {
+		return nil, problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
+	}
+	device, err := a.db.Device(ctx, scope, id)
+	if err != nil {
+		return nil, ifNotFound(err, problem.Invalid(problem.Field("after", "is not one of these devices; use the URL in the Link header")))
+	}
+	return &db.DevicePosition{CreatedAt: device.CreatedAt, ID: device.ID}, nil
 }
 
 // GetDevice returns one device.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,7 +137,58 @@ func TestDevices_PageThroughWithLinks(t *testing.T) {
 	if a := ada.send(t, "GET", "/api/tunnel/devices?limit=5", nil); a.header.Get("Link") != "" {
 		t.Errorf("a whole list leads on to %s", a.header.Get("Link"))
 	}
-	wantField(t, ada.send(t, "GET", "/api/tunnel/devices?after="+uuid.NewString(), nil), "after")
+}
+
+func TestDevices_PagesOutliveTheirDevices(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	for i := range 6 {
+		p.advance(time.Second)
+		decode[types.Enrollment](t, admin.send(t, "POST", "/api/tunnel/device/start", map[string]any{"name": fmt.Sprint(i)}), 200)
+	}
+	list := func(path string) (devices []types.Device, names, next string) {
+		t.Helper()
+		a := admin.send(t, "GET", path, nil)
+		devices = decode[[]types.Device](t, a, 200)
+		for _, device := range devices {
+			names += device.Name
+		}
+		if match := nextLink.FindStringSubmatch(a.header.Get("Link")); match != nil {
+			next = match[1]
+		}
+		return devices, names, next
+	}
+	first, _, next := list("/api/tunnel/devices?limit=2")
+	last := first[1].ID.String()
+
+	// Clients of the first version continue after the id of the last device.
+	if _, names, _ := list("/api/tunnel/devices?limit=2&after=" + last); names != "32" {
+		t.Errorf("after the id of device 4 follow %s, want 32", names)
+	}
+	if _, names, _ := list("/api/tunnel/devices?limit=2&after=" + strings.ToUpper(last)); names != "32" {
+		t.Errorf("after the id of device 4 in upper case follow %s, want 32", names)
+	}
+
+	// The last device of the page goes, and the first one of the next page.
+	second, _, _ := list(next)
+	for _, device := range []types.Device{first[1], second[0]} {
+		decode[types.Success](t, admin.send(t, "DELETE", "/api/tunnel/devices/"+device.ID.String()+"/delete", nil), 200)
+	}
+	if _, names, _ := list(next); names != "21" {
+		t.Errorf("after deletions the next page has %s, want 21", names)
+	}
+
+	for name, after := range map[string]string{
+		"the id of a deleted device": last,
+		"an unknown id":              uuid.NewString(),
+		"text":                       "first",
+		"a truncated cursor":         "AAYxAqf3wAA_DipsbwtMDp9XDW888vm",
+		"a time out of range":        strings.Repeat("_", 32),
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantField(t, admin.send(t, "GET", "/api/tunnel/devices?after="+after, nil), "after")
+		})
+	}
 }
 
 func TestDevices_TunnelServerDefaultsToTheHostItEnrollsFrom(t *testing.T) {

@@ -1,9 +1,14 @@
 package handler
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"net/url"
 	"strconv"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -31,4 +36,31 @@ func cut[T any](rows []T, wanted int, path string, key func(T) string) ([]T, *st
 	}
 	link := fmt.Sprintf(`<%s?%s>; rel="next"`, path, query.Encode())
 	return rows, &link
+}
+
+// cursorBytes is the length of a decoded cursor: microseconds since 1970 as 8 bytes in
+// big-endian order, then the 16 bytes of the UUID.
+const cursorBytes = 8 + 16
+
+// lastMicrosecond bounds the times of a cursor. Postgres rejects some beyond it.
+var lastMicrosecond = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() - 1
+
+// cursor encodes a position in the list of devices. It has the sort key, so that it
+// stays valid when the device is deleted; Postgres keeps times in microseconds.
+func cursor(position db.DevicePosition) string {
+	raw := binary.BigEndian.AppendUint64(nil, uint64(position.CreatedAt.UnixMicro()))
+	return base64.RawURLEncoding.EncodeToString(append(raw, position.ID[:]...))
+}
+
+// parseCursor decodes a cursor. It reports whether text is one.
+func parseCursor(text string) (db.DevicePosition, bool) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != cursorBytes {
+		return db.DevicePosition{}, false
+	}
+	microseconds := binary.BigEndian.Uint64(raw)
+	if microseconds > uint64(lastMicrosecond) {
+		return db.DevicePosition{}, false
+	}
+	return db.DevicePosition{CreatedAt: time.UnixMicro(int64(microseconds)).UTC(), ID: uuid.UUID(raw[8:])}, true
 }
