@@ -92,7 +92,8 @@ func (a *app) fail(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	a.warnf("eclitunnel: %s", explain(err))
+	// The lines of explain are escaped already.
+	_, _ = fmt.Fprintf(a.stderr, "eclitunnel: %s\n", explain(err))
 	return exitCode(err)
 }
 
@@ -127,19 +128,24 @@ func withEnvironment(value *kong.Value) string {
 	return strings.TrimSuffix(value.Help, ".") + " ($" + name + ")."
 }
 
-// printf writes a line to standard output. There is nowhere to report an error.
+// printf writes a line to standard output, with the arguments escaped. There is nowhere
+// to report an error.
 func (a *app) printf(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.stdout, format+"\n", args...)
+	_, _ = fmt.Fprintf(a.stdout, format+"\n", escapeAll(args)...)
 }
 
-// warnf writes a line to standard error.
+// warnf writes a line to standard error, with the arguments escaped.
 func (a *app) warnf(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.stderr, format+"\n", args...)
+	_, _ = fmt.Fprintf(a.stderr, format+"\n", escapeAll(args)...)
 }
 
 // printJSON writes a value as one line of JSON.
 func (a *app) printJSON(value any) error {
-	if err := json.NewEncoder(a.stdout).Encode(value); err != nil {
+	text, err := json.Marshal(value)
+	if err == nil {
+		_, err = a.stdout.Write(append(escapeJSON(text), '\n'))
+	}
+	if err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil

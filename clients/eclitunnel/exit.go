@@ -65,26 +65,26 @@ func exitCodeHelp() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// explain returns an error's message and what the user can do about it.
+// explain returns an error's message, escaped, and what the user can do about it.
 func explain(err error) string {
 	var stopped *channel.FinalError
 	switch {
 	case interrupted(err):
 		return "interrupted"
 	case as[*usageError](err):
-		return err.Error() + "\nRun \"eclitunnel --help\" for usage."
+		return escape(err.Error()) + "\nRun \"eclitunnel --help\" for usage."
 	case code(types.CodeEnrollmentExpired)(err):
 		return "the code expired before it was approved; run \"eclitunnel enroll\" again"
 	case is(agent.ErrNotEnrolled)(err):
 		return "this machine is not enrolled; run: eclitunnel enroll --panel URL"
 	case is(errAlreadyEnrolled)(err):
-		return err.Error() + "; use --force to replace the enrollment"
+		return escape(err.Error()) + "; use --force to replace the enrollment"
 	case errors.As(err, &stopped):
 		return explainFinal(stopped)
 	case code(types.CodeUnauthorized)(err) && !errors.Is(err, errNeedsSession):
-		return "the panel rejected the token: " + err.Error() + "\n" + newTokenHint
+		return "the panel rejected the token: " + escape(err.Error()) + "\n" + newTokenHint
 	default:
-		return err.Error()
+		return escape(err.Error())
 	}
 }
 
@@ -93,7 +93,7 @@ const newTokenHint = "Regenerate the token on the panel and install it with: ecl
 func explainFinal(e *channel.FinalError) string {
 	reason := ""
 	if e.Reason != "" {
-		reason = " (" + e.Reason + ")"
+		reason = " (" + escape(e.Reason) + ")"
 	}
 	switch e.Code {
 	case channel.CloseDeleted:

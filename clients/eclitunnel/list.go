@@ -43,7 +43,8 @@ func (a *app) printAllocations(allocations []types.Allocation) {
 		if reason, err := o.StatusReason.Get(); err == nil && reason != "" {
 			status += " (" + reason + ")"
 		}
-		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", o.ID, o.Protocol, o.PublicAddress, localAddress(o), status, o.Name)
+		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n",
+			escapeAll([]any{o.ID, o.Protocol, o.PublicAddress, localAddress(o), status, o.Name})...)
 	}
 	_ = w.Flush()
 }
