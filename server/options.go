@@ -9,12 +9,12 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
 // Defaults of Options.
@@ -225,11 +225,10 @@ func (o Options) checkPublic() error {
 			return fmt.Errorf("public URL: %q is not just a scheme and host", u.Redacted())
 		}
 	}
-	if _, _, err := net.SplitHostPort(o.PublicHost); err == nil {
-		return fmt.Errorf("public host: %q has a port", o.PublicHost)
-	}
-	if _, err := netip.ParseAddr(o.PublicHost); err != nil && strings.ContainsAny(o.PublicHost, ":[]/ ") {
-		return fmt.Errorf("public host: %q is not a host name or an IP address", o.PublicHost)
+	if o.PublicHost != "" {
+		if err := netaddr.CheckPublicHost(o.PublicHost); err != nil {
+			return fmt.Errorf("public host %q: %w", o.PublicHost, err)
+		}
 	}
 	return nil
 }

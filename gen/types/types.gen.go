@@ -411,7 +411,10 @@ type AllocationCreate struct {
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
 
-	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
+	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
+	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
+	// has 127.0.0.1 by default.
+	//
 	//
 	// Example: 127.0.0.1
 	LocalHost *LocalHost `json:"localHost,omitempty"`
@@ -421,7 +424,9 @@ type AllocationCreate struct {
 	// Example: 25565
 	LocalPort Port `json:"localPort"`
 
-	// Name A display name. May be empty.
+	// Name A display name, on one line. May be empty. It has no control characters and none that change the
+	// direction of text.
+	//
 	//
 	// Example: survival
 	Name *Label `json:"name,omitempty"`
@@ -520,7 +525,10 @@ type AllocationPatch struct {
 	// default is 3600.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
 
-	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
+	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
+	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
+	// has 127.0.0.1 by default.
+	//
 	//
 	// Example: 127.0.0.1
 	LocalHost *LocalHost `json:"localHost,omitempty"`
@@ -530,7 +538,9 @@ type AllocationPatch struct {
 	// Example: 25565
 	LocalPort *Port `json:"localPort,omitempty"`
 
-	// Name A display name. May be empty.
+	// Name A display name, on one line. May be empty. It has no control characters and none that change the
+	// direction of text.
+	//
 	//
 	// Example: survival
 	Name *Label `json:"name,omitempty"`
@@ -724,7 +734,9 @@ type Device struct {
 
 // DeviceApproval The approval of a pending device.
 type DeviceApproval struct {
-	// Name Human-readable name of the device.
+	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
+	// none that change the direction of text.
+	//
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
@@ -762,14 +774,17 @@ type DeviceDrain struct {
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
 
-// DeviceName Human-readable name of the device.
+// DeviceName Human-readable name of the device, on one line. It is not blank and has no control characters and
+// none that change the direction of text.
 //
 // Example: home-server
 type DeviceName = string
 
 // DevicePatch The fields of a device to change.
 type DevicePatch struct {
-	// Name Human-readable name of the device.
+	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
+	// none that change the direction of text.
+	//
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
@@ -815,7 +830,9 @@ type EnrollmentStart struct {
 	// Kind Device role: `client` or `server`. The default is `client`.
 	Kind *DeviceKind `json:"kind,omitempty"`
 
-	// Name Human-readable name of the device.
+	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
+	// none that change the direction of text.
+	//
 	//
 	// Example: home-server
 	Name DeviceName `json:"name"`
@@ -977,12 +994,15 @@ type JWKS struct {
 	Keys []JWK `json:"keys"`
 }
 
-// Label A display name. May be empty.
+// Label A display name, on one line. May be empty. It has no control characters and none that change the
+// direction of text.
 //
 // Example: survival
 type Label = string
 
-// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine resolves. The default is 127.0.0.1.
+// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
+// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
+// has 127.0.0.1 by default.
 //
 // Example: 127.0.0.1
 type LocalHost = string
@@ -1035,7 +1055,8 @@ type Protocol string
 // - `v2`: the binary format. For UDP, it precedes every datagram.
 type ProxyProtocol string
 
-// Region The location of a tunnel server, for display. May be empty.
+// Region The location of a tunnel server, for display, on one line. May be empty. It has no control
+// characters and none that change the direction of text.
 //
 // Example: eu-central
 type Region = string
@@ -1229,7 +1250,9 @@ type TunnelServer struct {
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server.
 	PublicHost string `json:"publicHost"`
 
-	// Region The location of a tunnel server, for display. May be empty.
+	// Region The location of a tunnel server, for display, on one line. May be empty. It has no control
+	// characters and none that change the direction of text.
+	//
 	//
 	// Example: eu-central
 	Region Region `json:"region"`
@@ -1255,12 +1278,16 @@ type TunnelServerSettings struct {
 	// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
 	PortRange *PortRange `json:"portRange,omitempty"`
 
-	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a port.
+	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a
+	// port. An IPv6 address has neither brackets nor a zone.
+	//
 	//
 	// Example: fra1.example.com
 	PublicHost *string `json:"publicHost,omitempty"`
 
-	// Region The location of a tunnel server, for display. May be empty.
+	// Region The location of a tunnel server, for display, on one line. May be empty. It has no control
+	// characters and none that change the direction of text.
+	//
 	//
 	// Example: eu-central
 	Region *Region `json:"region,omitempty"`
@@ -1349,13 +1376,13 @@ const (
 	MaxHelloAgentVersion                   = 100
 	MaxHelloPlatform                       = 100
 	MaxLabel                               = 100
-	MaxLocalHost                           = 253
+	MaxLocalHost                           = 300
 	MaxLoginRequestEmail                   = 254
 	MaxLoginRequestPassword                = 1024
 	MaxPort                                = 65535
 	MaxRegion                              = 50
 	MaxStatusReportAllocations             = 1000
-	MaxTunnelServerSettingsPublicHost      = 253
+	MaxTunnelServerSettingsPublicHost      = 254
 	MaxLimit                               = 1000
 	DefaultLimit                           = 1000
 )

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -41,7 +40,6 @@ func newStrict(text []byte) (*strict, error) {
 	compiler := jsonschema.NewCompiler()
 	// OpenAPI 3.0 extends JSON Schema Wright-00, whose keywords are those of draft 4.
 	compiler.DefaultDraft(jsonschema.Draft4)
-	compiler.UseRegexpEngine(compilePattern)
 	if err := compiler.AddResource(contractURL, document); err != nil {
 		return nil, fmt.Errorf("add contract: %w", err)
 	}
@@ -130,12 +128,4 @@ func unescape(token string) string {
 // hasBody reports whether a response to the method has a body to check.
 func hasBody(method string, status int) bool {
 	return method != http.MethodHead && status != http.StatusNoContent
-}
-
-// codePoint is the one notation of ECMAScript's regular expressions in the contract
-// that Go's do not have.
-var codePoint = regexp.MustCompile(`\\u([0-9a-fA-F]{4})`)
-
-func compilePattern(pattern string) (jsonschema.Regexp, error) {
-	return regexp.Compile(codePoint.ReplaceAllString(pattern, `\x{$1}`))
 }

@@ -3,7 +3,6 @@ package handler
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -119,11 +118,6 @@ func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.U
 
 // checkServerSettings checks what the contract cannot express.
 func checkServerSettings(settings types.TunnelServerSettings) error {
-	if host := settings.PublicHost; host != nil && strings.Contains(*host, ":") {
-		if _, err := netip.ParseAddr(*host); err != nil {
-			return problem.Invalid(problem.Field("server.publicHost", "must be a host name or an IP address, without a port"))
-		}
-	}
 	if ports := settings.PortRange; ports != nil && ports.First > ports.Last {
 		return problem.Invalid(problem.Field("server.portRange", "must not begin above its end"))
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/oapi-codegen/nullable"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
@@ -269,5 +270,26 @@ func TestDevices_RejectBlankNames(t *testing.T) {
 		wantField(t, p.anonymous().send(t, "POST", "/api/tunnel/device/start", map[string]any{"name": blank}), "name")
 		wantField(t, admin.send(t, "PATCH", "/api/tunnel/devices/"+device.ID.String(), map[string]any{"name": blank}), "name")
 		wantField(t, admin.send(t, "POST", "/api/tunnel/device/approve", map[string]any{"userCode": pending.UserCode, "name": blank}), "name")
+	}
+}
+
+func TestDevices_OldNamesKeepWorking(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	device, _ := p.device(t, admin, admin, types.DeviceKindServer)
+	old := "edge\x1b[2J\u202e"
+	if _, err := p.db.UpdateDevice(t.Context(), db.Scope{All: true}, device.ID, db.DevicePatch{Name: &old}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/api/tunnel/devices/" + device.ID.String()
+	if got := decode[types.Device](t, admin.send(t, "GET", path, nil), 200); got.Name != old {
+		t.Errorf("the name is %q", got.Name)
+	}
+	if got := decode[types.Device](t, admin.send(t, "PATCH", path, `{"server":{"region":"eu"}}`), 200); got.Name != old {
+		t.Errorf("a patch of the region makes the name %q", got.Name)
+	}
+	wantField(t, admin.send(t, "PATCH", path, map[string]any{"name": old}), "name")
+	if got := decode[types.Device](t, admin.send(t, "PATCH", path, `{"name":"edge"}`), 200); got.Name != "edge" {
+		t.Errorf("renamed to %q", got.Name)
 	}
 }

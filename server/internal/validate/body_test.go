@@ -192,3 +192,76 @@ func FuzzMux_Body(f *testing.F) {
 		}
 	})
 }
+
+func TestMux_HostsAreHostsAlone(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	const device = "/api/tunnel/devices/" + someID
+	for _, field := range []struct{ method, path, body, name, port string }{
+		{"POST", "/api/tunnel/allocations", `{"protocol":"tcp","localPort":1,"localHost":%q}`, "localHost", "a port belongs in localPort"},
+		{"PATCH", "/api/tunnel/allocations/7", `{"localHost":%q}`, "localHost", "a port belongs in localPort"},
+		{"PATCH", device, `{"server":{"publicHost":%q}}`, "server.publicHost", "without a port"},
+		{"POST", "/api/tunnel/device/start", `{"name":"x","kind":"server","server":{"publicHost":%q}}`, "server.publicHost", "without a port"},
+	} {
+		for host, message := range map[string]string{
+			"play.example.com":        "",
+			"2001:db8::7":             "",
+			"127.0.0.1:25565":         field.port,
+			"[::1]:25565":             field.port,
+			"...":                     "must be a host name or an IP address",
+			"http://play.test":        "not a URL",
+			"[::1]":                   "without brackets",
+			"127.0.0.300":             "must be an IPv4 address",
+			strings.Repeat("a.", 140): "must be at most 253 characters",
+		} {
+			w, failure := send(t, mux, field.method, field.path, fmt.Sprintf(field.body, host), asUser, asJSON)
+			if message == "" {
+				if w.Code != 204 {
+					t.Errorf("%s %s, %q: %d %s", field.method, field.path, host, w.Code, w.Body)
+				}
+				continue
+			}
+			if w.Code != 400 || !slices.Equal(fields(failure), []string{field.name}) || !strings.Contains(w.Body.String(), message) {
+				t.Errorf("%s %s, %q: %d %s, want %s: %s", field.method, field.path, host, w.Code, w.Body, field.name, message)
+			}
+		}
+	}
+}
+
+func TestMux_NamesAreOneLineOfText(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, field := range []struct{ method, path, body, name string }{
+		{"POST", "/api/tunnel/device/start", `{"name":%s}`, "name"},
+		{"POST", "/api/tunnel/device/approve", `{"userCode":"BCDF-2345","name":%s}`, "name"},
+		{"PATCH", "/api/tunnel/devices/" + someID, `{"name":%s}`, "name"},
+		{"PATCH", "/api/tunnel/devices/" + someID, `{"server":{"region":%s}}`, "server.region"},
+		{"POST", "/api/tunnel/allocations", `{"protocol":"tcp","localPort":1,"name":%s}`, "name"},
+		{"PATCH", "/api/tunnel/allocations/7", `{"name":%s}`, "name"},
+	} {
+		for name, accepted := range map[string]bool{
+			"home-server": true,
+			"Überlebende 生存 \U0001F9D1\u200D\U0001F680": true,
+			"\u0645\u06cc\u200c\u062e":                  true,
+			"a\nb":                                      false,
+			"a\tb":                                      false,
+			"\x1b[2Ja":                                  false,
+			"\u009b2Ja":                                 false,
+			"a\x7f":                                     false,
+			"a\u202egpj.exe":                            false,
+			"a\u2066b":                                  false,
+			"a\u2028b":                                  false,
+			"\ufeffa":                                   false,
+		} {
+			text, err := json.Marshal(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, failure := send(t, mux, field.method, field.path, fmt.Sprintf(field.body, text), asUser, asJSON)
+			switch {
+			case accepted && w.Code != 204:
+				t.Errorf("%s %s, %q: %d %s", field.method, field.path, name, w.Code, w.Body)
+			case !accepted && (w.Code != 400 || !slices.Equal(fields(failure), []string{field.name}) || !strings.Contains(w.Body.String(), "contain control characters")):
+				t.Errorf("%s %s, %q: %d %s, want 400 for %s", field.method, field.path, name, w.Code, w.Body, field.name)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package validate
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -43,6 +44,10 @@ func schemaDetails(base string, err error) []types.ErrorDetail {
 	return []types.ErrorDetail{problem.Field(field, reason(one))}
 }
 
+// patternMessage is the extension of the contract that says in words what a pattern
+// requires; the pattern itself helps nobody.
+const patternMessage = "x-pattern-message"
+
 func reason(err *openapi3.SchemaError) string {
 	switch {
 	case err.SchemaField == "required":
@@ -51,6 +56,8 @@ func reason(err *openapi3.SchemaError) string {
 		return errors.Unwrap(err.Origin).Error()
 	case err.SchemaField == "nullable":
 		return "must not be null"
+	case err.SchemaField == "pattern" && err.Schema.Extensions[patternMessage] != nil:
+		return fmt.Sprint(err.Schema.Extensions[patternMessage])
 	default:
 		return strings.ToLower(err.Reason[:1]) + err.Reason[1:]
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
 var (
@@ -26,6 +28,9 @@ var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringForm
 	"date-time": check("must be an RFC 3339 date and time", isDateTime),
 	"ipv4":      check("must be an IPv4 address", isIPv4),
 	"ipv6":      check("must be an IPv6 address", isIPv6),
+	// Of this contract.
+	"local-host":  openapi3.NewCallbackValidator(netaddr.CheckLocalHost),
+	"public-host": openapi3.NewCallbackValidator(netaddr.CheckPublicHost),
 })
 
 func check(message string, ok func(string) bool) openapi3.StringFormatValidator {

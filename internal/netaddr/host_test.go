@@ -1,0 +1,71 @@
+package netaddr_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+)
+
+func TestCheckHost_AcceptsOneHostAlone(t *testing.T) {
+	long := strings.Repeat("a.", 126) + "a"
+	for host, want := range map[string]struct{ local, public string }{
+		"127.0.0.1":         {},
+		"::1":               {},
+		"2001:db8::7":       {},
+		"::ffff:192.0.2.7":  {},
+		"localhost":         {},
+		"play.example.com":  {},
+		"play.example.com.": {},
+		"my_service":        {},
+		"xn--bcher-kva.de":  {},
+		"3com.example":      {},
+		long:                {},
+		"fe80::1%eth0":      {public: "zone"},
+		"0.0.0.0":           {public: "connect"},
+		"::":                {public: "connect"},
+		"ff02::1":           {public: "connect"},
+
+		"127.0.0.1:25565":        {"localPort", "without a port"},
+		"localhost:25565":        {"localPort", "without a port"},
+		"[::1]:25565":            {"localPort", "without a port"},
+		"localhost:":             {"localPort", "without a port"},
+		"[::1]":                  {"brackets", "brackets"},
+		"tcp://127.0.0.1":        {"URL", "URL"},
+		"http://play.test:1/x":   {"URL", "URL"},
+		"play.test/x":            {"URL", "URL"},
+		"me@play.test":           {"URL", "URL"},
+		"...":                    {"host name", "host name"},
+		".":                      {"host name", "host name"},
+		"":                       {"host name", "host name"},
+		"a..b":                   {"host name", "host name"},
+		"-a.test":                {"host name", "host name"},
+		"a-.test":                {"host name", "host name"},
+		" a":                     {"host name", "host name"},
+		"a b":                    {"host name", "host name"},
+		"a\nb":                   {"host name", "host name"},
+		"fe80::1%a\x1b[2J":       {"host name", "host name"},
+		"bücher.test":            {"host name", "host name"},
+		"::1::":                  {"host name", "host name"},
+		strings.Repeat("a", 64):  {"host name", "host name"},
+		long + "a.b":             {"253", "253"},
+		"127.0.0.300":            {"IPv4", "IPv4"},
+		"127.1":                  {"IPv4", "IPv4"},
+		"25565":                  {"IPv4", "IPv4"},
+		"play.example.com.25565": {"IPv4", "IPv4"},
+	} {
+		if err := netaddr.CheckLocalHost(host); !says(err, want.local) {
+			t.Errorf("local host %q: %v, want %q", host, err, want.local)
+		}
+		if err := netaddr.CheckPublicHost(host); !says(err, want.public) {
+			t.Errorf("public host %q: %v, want %q", host, err, want.public)
+		}
+	}
+}
+
+func says(err error, words string) bool {
+	if words == "" {
+		return err == nil
+	}
+	return err != nil && strings.Contains(err.Error(), words)
+}
