@@ -133,7 +133,9 @@ type ClientInterface interface {
 	// LoginWithBody Log in
 	//
 	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited.
+	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+	// those from addresses with many attempts come last.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -143,7 +145,9 @@ type ClientInterface interface {
 	// Login Log in
 	//
 	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited.
+	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+	// those from addresses with many attempts come last.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -573,7 +577,9 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 // LoginWithBody Log in
 //
 // Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited.
+// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+// those from addresses with many attempts come last.
 //
 // Takes any type of body and a specified content type.
 //
@@ -593,7 +599,9 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 // Login Log in
 //
 // Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited.
+// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+// those from addresses with many attempts come last.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2172,7 +2180,9 @@ type ClientWithResponsesInterface interface {
 	// LoginWithBodyWithResponse Log in
 	//
 	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited.
+	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+	// those from addresses with many attempts come last.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2182,7 +2192,9 @@ type ClientWithResponsesInterface interface {
 	// LoginWithResponse Log in
 	//
 	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited.
+	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+	// those from addresses with many attempts come last.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4458,7 +4470,9 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 // LoginWithBodyWithResponse Log in
 //
 // Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited.
+// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+// those from addresses with many attempts come last.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4474,7 +4488,9 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 // LoginWithResponse Log in
 //
 // Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited.
+// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
+// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
+// those from addresses with many attempts come last.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

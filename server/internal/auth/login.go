@@ -38,7 +38,9 @@ type Login struct {
 }
 
 // Login checks an email and password and creates a session of 30 days. It reads the
-// caller's address from ctx.
+// caller's address from ctx. While more passwords are to be checked than the machine has
+// time for, addresses with many attempts wait, and after 2 seconds get a rate_limited
+// error.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
 	emailKey := "login:email:" + strings.ToLower(email)
 	addressKey := "login:address:" + AddressKey(ctx)
@@ -56,7 +58,7 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return Login{}, err
 	}
-	match, err := a.passwords.match(ctx, password, user.PasswordHash)
+	match, err := a.passwords.match(ctx, AddressKey(ctx), password, user.PasswordHash)
 	if err != nil {
 		return Login{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"unicode/utf8"
 
 	"github.com/alexedwards/argon2id"
@@ -14,13 +15,16 @@ import (
 // one lane.
 var hashing = &argon2id.Params{Memory: 19 << 10, Iterations: 2, Parallelism: 1, SaltLength: 16, KeyLength: 32}
 
-const (
-	// maxHashes is the maximum number of concurrent password checks, which take
-	// 19 MiB each.
-	maxHashes = 4
-	// maxPassword is the contract's maximum length of a password, in characters.
-	maxPassword = 1024
-)
+// maxHashes is the maximum number of concurrent password checks, which take 19 MiB
+// each.
+const maxHashes = 4
+
+// concurrentHashes is the number of password checks that run at a time: on half of the
+// processors, so that players on the embedded tunnel server keep theirs.
+func concurrentHashes() int { return min(max(1, runtime.GOMAXPROCS(0)/2), maxHashes) }
+
+// maxPassword is the contract's maximum length of a password, in characters.
+const maxPassword = 1024
 
 // HashPassword returns the argon2id hash of a password of 1 to 1,024 characters, in
 // the encoded form that includes the parameters.
@@ -35,9 +39,9 @@ func HashPassword(password string) (string, error) {
 	return hash, nil
 }
 
-// passwords checks passwords, maxHashes at a time.
+// passwords checks passwords, a bounded number at a time.
 type passwords struct {
-	slots chan struct{}
+	queue *queue
 	// dummy is the hash to check against if the user does not exist, so that an
 	// unknown email takes as long as a wrong password.
 	dummy string
@@ -48,18 +52,17 @@ func newPasswords() (*passwords, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &passwords{slots: make(chan struct{}, maxHashes), dummy: dummy}, nil
+	return &passwords{queue: newQueue(concurrentHashes()), dummy: dummy}, nil
 }
 
 // match reports whether password has the given hash. An empty hash matches nothing
-// and takes as long. match waits for a slot until ctx ends.
-func (p *passwords) match(ctx context.Context, password, hash string) (bool, error) {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return false, ctx.Err()
+// and takes as long. match waits for its turn among the checks of all sources; see
+// queue.acquire for its errors.
+func (p *passwords) match(ctx context.Context, source, password, hash string) (bool, error) {
+	if err := p.queue.acquire(ctx, source); err != nil {
+		return false, err
 	}
+	defer p.queue.release()
 	known := hash != ""
 	if !known {
 		hash = p.dummy
@@ -67,6 +70,9 @@ func (p *passwords) match(ctx context.Context, password, hash string) (bool, err
 	match, err := argon2id.ComparePasswordAndHash(password, hash)
 	if err != nil {
 		return false, fmt.Errorf("check password: %w", err)
+	}
+	if match && known {
+		p.queue.succeeded(source)
 	}
 	return match && known, nil
 }
