@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -182,5 +183,54 @@ func TestListener_WithoutTLSSpeaksHTTP1AndSurvivesTheRest(t *testing.T) {
 	}
 	if status, version := fetch(t, speaking(t, &tls.Config{}, 1), "GET", p.URL+"/readyz", ""); status != 200 || version != 1 {
 		t.Errorf("afterwards: %d over HTTP/%d", status, version)
+	}
+}
+
+// The contract says which refusals have no body of the panel's.
+func TestListener_RefusesMalformedHTTPAsTheContractSays(t *testing.T) {
+	p := servertest.Start(t, func(o *server.Options) { o.TunnelServer.Disabled = true })
+	address := strings.TrimPrefix(p.URL, "http://")
+	for name, test := range map[string]struct {
+		said   string
+		status int
+	}{
+		"no request line":            {"nonsense\r\n\r\n", 400},
+		"malformed escape in path":   {"GET /api/%zz HTTP/1.1\r\nHost: panel\r\n\r\n", 400},
+		"no host":                    {"GET /readyz HTTP/1.1\r\n\r\n", 400},
+		"malformed header field":     {"GET /readyz HTTP/1.1\r\nHost: panel\r\nnonsense\r\n\r\n", 400},
+		"unknown expectation":        {"GET /readyz HTTP/1.1\r\nHost: panel\r\nExpect: miracles\r\n\r\n", 417},
+		"too many header fields":     {"GET /readyz HTTP/1.1\r\nHost: panel\r\nX: " + strings.Repeat("x", 40<<10) + "\r\n\r\n", 431},
+		"unsupported coding":         {"POST /api/auth/login HTTP/1.1\r\nHost: panel\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+		"unsupported version":        {"GET /readyz HTTP/3.0\r\nHost: panel\r\n\r\n", 505},
+		"malformed escape in query":  {"GET /api/tunnel/devices?limit=%zz HTTP/1.1\r\nHost: panel\r\nConnection: close\r\n\r\n", 0},
+		"an operation's own refusal": {"GET /api/tunnel/devices HTTP/1.1\r\nHost: panel\r\nConnection: close\r\n\r\n", 0},
+	} {
+		conn, err := net.DialTimeout("tcp", address, controltest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(controltest.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, test.said); err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(conn) // Until the panel closes the connection.
+		if err != nil {
+			t.Errorf("%s: %q, %v", name, text, err)
+			continue
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(text)), nil)
+		if err != nil {
+			t.Errorf("%s: %q, %v", name, text, err)
+			continue
+		}
+		resp.Body.Close()
+		// Everything that reaches the panel's own code has an id and a body.
+		ours := resp.Header.Get("X-Request-Id") != "" && resp.Header.Get("Content-Type") == "application/json"
+		if ours != (test.status == 0) || test.status != 0 && resp.StatusCode != test.status {
+			t.Errorf("%s: %q, want %d", name, text, test.status)
+		}
 	}
 }
