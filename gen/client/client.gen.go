@@ -324,8 +324,10 @@ type ClientInterface interface {
 	// PollEnrollment Poll device status
 	//
 	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
-	// more often than once per `interval` gives `429 slow_down`.
+	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
+	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
+	// `429 slow_down`.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
 	// has connected for the first time, the response no longer contains a token.
@@ -898,8 +900,10 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 // PollEnrollment Poll device status
 //
 // Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
-// more often than once per `interval` gives `429 slow_down`.
+// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
+// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
+// `429 slow_down`.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
 // has connected for the first time, the response no longer contains a token.
@@ -2381,8 +2385,10 @@ type ClientWithResponsesInterface interface {
 	// PollEnrollmentWithResponse Poll device status
 	//
 	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
-	// more often than once per `interval` gives `429 slow_down`.
+	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
+	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
+	// `429 slow_down`.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
 	// has connected for the first time, the response no longer contains a token.
@@ -3560,6 +3566,8 @@ type PollEnrollmentResponse struct {
 	JSON200 *EnrollmentStatus
 	// JSON400 the response for an HTTP 400 `application/json` response
 	JSON400 *BadRequest
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Denied
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *NotFound
 	// JSON410 the response for an HTTP 410 `application/json` response
@@ -3582,6 +3590,11 @@ func (r PollEnrollmentResponse) GetJSON200() *EnrollmentStatus {
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
 func (r PollEnrollmentResponse) GetJSON400() *BadRequest {
 	return r.JSON400
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r PollEnrollmentResponse) GetJSON403() *Denied {
+	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
@@ -4749,8 +4762,10 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 // PollEnrollmentWithResponse Poll device status
 //
 // Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Poll until `approved` is true or the device expires (`410 enrollment_expired`). Polling
-// more often than once per `interval` gives `429 slow_down`.
+// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
+// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
+// `429 slow_down`.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
 // has connected for the first time, the response no longer contains a token.
@@ -5931,6 +5946,13 @@ func ParsePollEnrollmentResponse(rsp *http.Response) (*PollEnrollmentResponse, e
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Denied
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
 		var dest NotFound

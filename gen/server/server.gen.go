@@ -751,6 +751,8 @@ type BadRequestJSONResponse Error
 
 type ConflictJSONResponse Error
 
+type DeniedJSONResponse Error
+
 type ExpiredJSONResponse Error
 
 type ForbiddenJSONResponse Error
@@ -1872,6 +1874,20 @@ func (response PollEnrollment400JSONResponse) VisitPollEnrollmentResponse(w http
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PollEnrollment403JSONResponse struct{ DeniedJSONResponse }
+
+func (response PollEnrollment403JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
 	_, err := buf.WriteTo(w)
 	return err
 }

@@ -131,6 +131,8 @@ func (e DeviceKind) Valid() bool {
 const (
 	CodeAlreadyApproved      ErrorCode = "already_approved"
 	CodeConflict             ErrorCode = "conflict"
+	CodeDeviceDeleted        ErrorCode = "device_deleted"
+	CodeEnrollmentDenied     ErrorCode = "enrollment_denied"
 	CodeEnrollmentExpired    ErrorCode = "enrollment_expired"
 	CodeFeatureDisabled      ErrorCode = "feature_disabled"
 	CodeForbidden            ErrorCode = "forbidden"
@@ -144,8 +146,10 @@ const (
 	CodePortTaken            ErrorCode = "port_taken"
 	CodeRateLimited          ErrorCode = "rate_limited"
 	CodeSlowDown             ErrorCode = "slow_down"
+	CodeTokenRevoked         ErrorCode = "token_revoked"
 	CodeUnauthorized         ErrorCode = "unauthorized"
 	CodeUnavailable          ErrorCode = "unavailable"
+	CodeUnknownDevice        ErrorCode = "unknown_device"
 	CodeUnsupportedMediaType ErrorCode = "unsupported_media_type"
 )
 
@@ -155,6 +159,10 @@ func (e ErrorCode) Valid() bool {
 	case CodeAlreadyApproved:
 		return true
 	case CodeConflict:
+		return true
+	case CodeDeviceDeleted:
+		return true
+	case CodeEnrollmentDenied:
 		return true
 	case CodeEnrollmentExpired:
 		return true
@@ -182,9 +190,13 @@ func (e ErrorCode) Valid() bool {
 		return true
 	case CodeSlowDown:
 		return true
+	case CodeTokenRevoked:
+		return true
 	case CodeUnauthorized:
 		return true
 	case CodeUnavailable:
+		return true
+	case CodeUnknownDevice:
 		return true
 	case CodeUnsupportedMediaType:
 		return true
@@ -669,6 +681,10 @@ type ClientSnapshot struct {
 	// Allocations All allocations of the tunnel client.
 	Allocations []ClientAllocation `json:"allocations"`
 
+	// PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
+	// is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
+	PanelID *PanelID `json:"panelId,omitempty"`
+
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision `json:"revision"`
 
@@ -867,12 +883,15 @@ type Error struct {
 	// |---|---|---|
 	// | `invalid_request` | 400 | The request is malformed or violates this contract. |
 	// | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
+	// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
+	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 	// | `forbidden` | 403 | The caller is not permitted to do this. |
 	// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
 	// | `method_not_allowed` | 405 | The path does not support this method. |
 	// | `conflict` | 409 | The request conflicts with the current state. |
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
+	// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -881,6 +900,7 @@ type Error struct {
 	// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
 	// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
 	// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
+	// | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
 	// | `no_ports_available` | 503 | No port is left in the range. |
 	// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 	Error ErrorCode `json:"error"`
@@ -898,12 +918,15 @@ type Error struct {
 // |---|---|---|
 // | `invalid_request` | 400 | The request is malformed or violates this contract. |
 // | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
+// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
+// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 // | `forbidden` | 403 | The caller is not permitted to do this. |
 // | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
 // | `method_not_allowed` | 405 | The path does not support this method. |
 // | `conflict` | 409 | The request conflicts with the current state. |
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
+// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -912,6 +935,7 @@ type Error struct {
 // | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
 // | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
 // | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
+// | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
 // | `no_ports_available` | 503 | No port is left in the range. |
 // | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 type ErrorCode string
@@ -1026,6 +1050,10 @@ type LoginRequest struct {
 	// Password The user's password.
 	Password string `json:"password"`
 }
+
+// PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
+// is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
+type PanelID = openapi_types.UUID
 
 // Port A port number.
 //
@@ -1156,6 +1184,10 @@ type ServerSnapshot struct {
 
 	// Keys A JSON Web Key Set (RFC 7517).
 	Keys JWKS `json:"keys"`
+
+	// PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
+	// is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
+	PanelID *PanelID `json:"panelId,omitempty"`
 
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision           `json:"revision"`
@@ -1345,6 +1377,9 @@ type BadRequest = Error
 
 // Conflict The body of every error response.
 type Conflict = Error
+
+// Denied The body of every error response.
+type Denied = Error
 
 // Expired The body of every error response.
 type Expired = Error
