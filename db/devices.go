@@ -165,8 +165,8 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 	return device, wrap(err, "update device %s", id)
 }
 
-// DeleteDevice deletes a device in scope with its allocations, and notifies it and the devices at the
-// other ends.
+// DeleteDevice deletes a device in scope with its allocations, leaves a tombstone, and notifies it and
+// the devices at the other ends.
 func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error {
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock excludes new allocations, which lock this row too.
@@ -194,6 +194,9 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 		changed := []uuid.UUID{id}
 		for _, end := range ends {
 			changed = append(changed, end.DeviceID, end.ServerID)
+		}
+		if err := buryDevice(ctx, tx, id); err != nil {
+			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
 			return err

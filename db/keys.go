@@ -176,6 +176,11 @@ func (d *DB) RevokeSigningKeys(ctx context.Context, ids []string, fresh SigningK
 			}
 		}
 		_, err = tx.ExecContext(ctx,
+			`INSERT INTO revoked_signing_keys (id) SELECT unnest($1::text[]) ON CONFLICT (id) DO NOTHING`, pq.Array(deleted))
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx,
 			`INSERT INTO signing_keys (id, seed, created_at) SELECT $1, $2, now()
 			WHERE NOT EXISTS (SELECT 1 FROM signing_keys WHERE signs_from <= now() AND retired_at IS NULL)`,
 			fresh.ID, fresh.Seed)

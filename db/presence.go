@@ -149,17 +149,21 @@ func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connect
 type Channel struct {
 	TokenVersion int64 `db:"token_version"`
 	Generation   int64 `db:"generation"`
+	// Deleted means that the device was deleted; the rest is zero then.
+	Deleted bool `db:"deleted"`
 }
 
 // Channels returns the current token version and generation of devices. A device that is missing from
-// the result does not exist.
+// the result is unknown: the database has neither it nor its tombstone.
 func (d *DB) Channels(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Channel, error) {
 	var rows []struct {
 		ID uuid.UUID `db:"id"`
 		Channel
 	}
 	err := d.pool.SelectContext(ctx, &rows,
-		`SELECT id, token_version, generation FROM devices WHERE id = ANY ($1::uuid[])`, uuidArray(ids))
+		`SELECT id, token_version, generation, false AS deleted FROM devices WHERE id = ANY ($1::uuid[])
+		UNION ALL
+		SELECT id, 0, 0, true FROM deleted_devices WHERE id = ANY ($1::uuid[])`, uuidArray(ids))
 	if err != nil {
 		return nil, wrap(err, "channels")
 	}

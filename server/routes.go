@@ -38,6 +38,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Ticket:     s.ticket,
 		Keys:       s.auth.TicketKeys,
 		ReloadKeys: s.auth.ReloadKeys,
+		PanelID:    s.auth.PanelID,
 		Caller:     caller,
 		Logger:     s.logger,
 	})

@@ -31,6 +31,9 @@ type Store interface {
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	Device(ctx context.Context, scope db.Scope, id uuid.UUID) (db.Device, error)
+	PanelID(ctx context.Context) (uuid.UUID, error)
+	DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error)
+	SigningKeyRevoked(ctx context.Context, id string) (bool, error)
 	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
 	Refund(ctx context.Context, key string) error
 	Reset(ctx context.Context, key string) error
@@ -169,6 +172,8 @@ var (
 func (a *Auth) bearer(ctx context.Context, token string) (Principal, error) {
 	claims, err := a.verify(ctx, token)
 	switch {
+	case errors.Is(err, errUnknownKey) && claims.audience == audienceDevice:
+		return Principal{}, a.unknownKey(ctx, claims)
 	case errors.Is(err, errToken):
 		return Principal{}, errDeadToken
 	case err != nil:
@@ -200,21 +205,4 @@ func (a *Auth) session(ctx context.Context, claims claims) (Principal, error) {
 		return Principal{}, errDeadSession
 	}
 	return Principal{User: &user, Session: &session}, nil
-}
-
-func (a *Auth) device(ctx context.Context, claims claims) (Principal, error) {
-	id, err := uuid.Parse(claims.subject)
-	if err != nil {
-		return Principal{}, errDeadToken
-	}
-	device, err := a.store.Device(ctx, db.Scope{DeviceID: id}, id)
-	switch {
-	case errors.Is(err, db.ErrNotFound):
-		return Principal{}, problem.Unauthorized("This device has been deleted.")
-	case err != nil:
-		return Principal{}, err
-	case device.TokenVersion != claims.version || device.Kind != claims.kind || device.ApprovedAt == nil:
-		return Principal{}, problem.Unauthorized("This device's token has been replaced by a newer one.")
-	}
-	return Principal{Device: &device, TokenKey: claims.key}, nil
 }

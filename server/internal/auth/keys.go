@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
@@ -19,6 +20,7 @@ import (
 
 // keyring holds the panel's signing keys as last read from the database.
 type keyring struct {
+	panel     uuid.UUID    // The panel's identity, read with them.
 	keys      []signingKey // Sorted by signsFrom, latest first.
 	public    jwk.Set      // The public keys of all.
 	published types.JWKS   // The same, as published.
@@ -54,11 +56,16 @@ func loadKeys(ctx context.Context, store Store) (*keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load signing keys: %w", err)
 	}
-	return newKeyring(rows)
+	return newKeyring(ctx, store, rows)
 }
 
-func newKeyring(rows []db.SigningKey) (*keyring, error) {
+func newKeyring(ctx context.Context, store Store, rows []db.SigningKey) (*keyring, error) {
+	panel, err := store.PanelID(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ring := &keyring{
+		panel:     panel,
 		public:    jwk.NewSet(),
 		published: types.JWKS{Keys: []types.JWK{}},
 		tickets:   types.JWKS{Keys: []types.JWK{}},
@@ -189,7 +196,7 @@ func (a *Auth) reloadLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load signing keys: %w", err)
 	}
-	ring, err := newKeyring(rows)
+	ring, err := newKeyring(ctx, a.store, rows)
 	if err != nil {
 		return err
 	}
@@ -217,6 +224,9 @@ func (a *Auth) keysFor(ctx context.Context, id string) (*keyring, error) {
 	}
 	return a.keys.Load(), nil
 }
+
+// PanelID returns the identity of the panel, as last read.
+func (a *Auth) PanelID() uuid.UUID { return a.keys.Load().panel }
 
 // JWKS returns all public keys, as /.well-known/jwks.json publishes them.
 func (a *Auth) JWKS() types.JWKS { return copyOf(a.keys.Load().published) }

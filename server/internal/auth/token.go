@@ -29,12 +29,14 @@ const (
 )
 
 // DeviceToken issues a device token at a token version. The token does not expire;
-// it is valid until the device's token version changes.
+// it is valid until the device's token version changes. It names the panel, whose
+// database alone decides about it.
 func (a *Auth) DeviceToken(id uuid.UUID, kind string, version int64) (string, error) {
 	return sign(a.signer(), a.builder().
 		Audience([]string{audienceDevice}).
 		Subject(id.String()).
 		Claim("kind", kind).
+		Claim("panel", a.PanelID().String()).
 		Claim("ver", version))
 }
 
@@ -87,16 +89,22 @@ type claims struct {
 	subject  string
 	id       string
 	kind     string
+	panel    string // The panel that issued it; empty before tokens named it.
 	version  int64
 }
 
 // noVersion is the version of a token without a version claim. No device has it.
 const noVersion = -1
 
-var errToken = errors.New("invalid token")
+var (
+	errToken = errors.New("invalid token")
+	// errUnknownKey is an errToken: the panel does not have the key that signed the token.
+	errUnknownKey = fmt.Errorf("%w: unknown key", errToken)
+)
 
 // verify verifies a token. The error wraps errToken if the token is invalid;
-// otherwise the signing keys could not be read.
+// otherwise the signing keys could not be read. With errUnknownKey it returns the claims
+// unverified.
 func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 	if len(token) > maxToken {
 		return claims{}, errToken
@@ -114,26 +122,55 @@ func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 	if err != nil {
 		return claims{}, err
 	}
+	if id != "" && !keys.has(id) {
+		parsed, err := jwt.ParseInsecure([]byte(token))
+		if err != nil {
+			return claims{}, errors.Join(errToken, err)
+		}
+		result, err := read(parsed)
+		if err != nil {
+			return claims{}, err
+		}
+		result.key = id
+		return result, errUnknownKey
+	}
 	result, err := keys.verify(token, a.now())
 	result.key = id
 	return result, err
 }
 
-// verify verifies a token's signature, issuer and times. The key set matches by kid
+// clockSkew is the tolerance for the expiry in a token, because replicas' clocks differ.
+// A session also ends with its row, by the clock of the replica that is asked.
+const clockSkew = 5 * time.Minute
+
+// verify verifies a token's signature and issuer, and the expiry of a token that must
+// have one. It does not compare when a token was issued with the clock: a token with a
+// valid signature was issued, and a clock that was set back must not reject it. A device
+// token has no times at all. The key set matches by kid
 // and by the algorithm pinned on each key, whatever the token's header claims, so
 // neither "none" nor an HMAC over the public key is accepted. The caller must check
 // the audience, which tells the types of token apart.
 func (k *keyring) verify(token string, now time.Time) (claims, error) {
 	parsed, err := jwt.ParseString(token,
 		jwt.WithKeySet(k.public),
-		jwt.WithIssuer(issuer),
-		jwt.WithClock(jwt.ClockFunc(func() time.Time { return now })),
-		// Replicas' clocks differ: one must not reject another's token because it was
-		// issued in the future.
-		jwt.WithAcceptableSkew(time.Minute))
+		jwt.WithResetValidators(true),
+		jwt.WithIssuer(issuer))
 	if err != nil {
 		return claims{}, errors.Join(errToken, err)
 	}
+	result, err := read(parsed)
+	if err != nil {
+		return claims{}, err
+	}
+	// Only device tokens have no expiry; their token version revokes them.
+	if result.audience != audienceDevice && !now.Before(parsed.Expiration().Add(clockSkew)) {
+		return claims{}, errToken
+	}
+	return result, nil
+}
+
+// read returns the claims of a token.
+func read(parsed jwt.Token) (claims, error) {
 	// A token with several audiences would be accepted in several roles.
 	if len(parsed.Audience()) != 1 {
 		return claims{}, errToken
@@ -144,14 +181,11 @@ func (k *keyring) verify(token string, now time.Time) (claims, error) {
 		id:       parsed.JwtID(),
 	}
 	private := parsed.PrivateClaims()
+	result.panel, _ = private["panel"].(string)
 	result.kind, _ = private["kind"].(string)
 	result.version = noVersion
 	if version, ok := private["ver"].(float64); ok {
 		result.version = int64(version)
-	}
-	// Only device tokens have no expiry; their token version revokes them.
-	if parsed.Expiration().IsZero() && result.audience != audienceDevice {
-		return claims{}, errToken
 	}
 	return result, nil
 }

@@ -80,6 +80,8 @@ type Options struct {
 	// ReloadKeys makes Ticket and Keys use the current keys. It reports whether any
 	// were revoked, in which case tickets must be replaced. Required.
 	ReloadKeys func(ctx context.Context) (revoked bool, err error)
+	// PanelID returns the identity of the panel, for snapshots. nil sends none.
+	PanelID func() uuid.UUID
 	// Caller returns the authenticated device of a request. Required.
 	Caller func(ctx context.Context) (Device, bool)
 
@@ -159,6 +161,14 @@ func New(opts Options) (*Hub, error) {
 		opened:   map[types.DeviceKind]uint64{},
 		closed:   map[Ending]uint64{},
 	}, nil
+}
+
+func (h *Hub) panelID() *uuid.UUID {
+	if h.opts.PanelID == nil {
+		return nil
+	}
+	id := h.opts.PanelID()
+	return &id
 }
 
 // Start claims the replica's lease, listens for database events and starts serving

@@ -29,6 +29,8 @@ const (
 	tokenDead  = "the token was replaced"
 	takenOver  = "a newer connection of this device took over"
 	featureOff = "tunnels are switched off on this panel"
+
+	unknownDevice = "the panel does not know this device"
 )
 
 // ServeHTTP upgrades an authenticated device's request and serves its control
@@ -188,10 +190,8 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		s.generation = generation
 		s.log = s.log.With(slog.Int64("generation", generation))
 		return true
-	case errors.Is(err, db.ErrNotFound):
-		s.close(channel.CloseDeleted, deleted)
-	case errors.Is(err, db.ErrConflict):
-		s.close(channel.CloseTokenDead, tokenDead)
+	case errors.Is(err, db.ErrNotFound), errors.Is(err, db.ErrConflict):
+		h.refuseUnknown(ctx, s)
 	default:
 		// The write may have succeeded although its result was lost.
 		h.reconcile.Store(true)
@@ -199,6 +199,19 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		s.close(websocket.CloseTryAgainLater, "the panel cannot reach its database")
 	}
 	return false
+}
+
+// refuseUnknown closes a channel whose device has no row, or one with another token
+// version, with the code that the database gives a reason for.
+func (h *Hub) refuseUnknown(ctx context.Context, s *session) {
+	rows, err := h.opts.Store.Channels(ctx, []uuid.UUID{s.device})
+	if err != nil {
+		s.close(websocket.CloseTryAgainLater, "the panel cannot reach its database")
+		return
+	}
+	if s.checkAgainst(rows) {
+		s.close(channel.CloseRestarting, restarting) // It was replaced in between.
+	}
 }
 
 // disconnect marks the device as offline, unless a newer channel has replaced this

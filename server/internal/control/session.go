@@ -234,15 +234,18 @@ func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, 
 	return 0, nil
 }
 
-// checkAgainst checks the session against its device's row, which is absent if the
-// device was deleted. It reports whether the session remains valid, and closes it
-// otherwise.
+// checkAgainst checks the session against its device's row. It reports whether the
+// session remains valid, and closes it otherwise. A row that is absent or older than the
+// session's token is that of a database that was replaced, as by a restore: the device
+// is told to come back.
 func (s *session) checkAgainst(rows map[uuid.UUID]db.Channel) bool {
 	row, ok := rows[s.device]
 	switch {
-	case !ok:
+	case !ok, row.TokenVersion < s.version && !row.Deleted:
+		s.close(channel.CloseRestarting, unknownDevice)
+	case row.Deleted:
 		s.close(channel.CloseDeleted, deleted)
-	case row.TokenVersion != s.version:
+	case row.TokenVersion > s.version:
 		s.close(channel.CloseTokenDead, tokenDead)
 	case row.Generation > s.generation:
 		s.close(channel.CloseTakenOver, takenOver)
@@ -259,7 +262,7 @@ func (s *session) send(state desired, whole bool) error {
 	var err error
 	whole = whole || s.sent == nil
 	if whole {
-		message, err = state.snapshot(s.revision+1, s.ticket)
+		message, err = state.snapshot(s.revision+1, s.hub.panelID(), s.ticket)
 	} else {
 		message, err = state.change(s.sent, s.revision+1, s.ticket)
 	}

@@ -16,7 +16,7 @@ import (
 // desired is the desired state of a device, as last read.
 type desired interface {
 	// snapshot returns the message with the whole state.
-	snapshot(types.Revision, issueTicket) (any, error)
+	snapshot(_ types.Revision, panel *uuid.UUID, _ issueTicket) (any, error)
 	// change returns the message with the difference from before, which must have
 	// the same concrete type, or nil if there is none.
 	change(before desired, _ types.Revision, _ issueTicket) (any, error)
@@ -80,11 +80,12 @@ func newClientState(rows db.ClientState) *clientState {
 	return s
 }
 
-func (s *clientState) snapshot(revision types.Revision, issue issueTicket) (any, error) {
+func (s *clientState) snapshot(revision types.Revision, panel *uuid.UUID, issue issueTicket) (any, error) {
 	servers, err := s.withTickets(s.servers, issue)
 	return types.ClientSnapshot{
 		Type:        types.TypeClientSnapshot,
 		Revision:    revision,
+		PanelID:     panel,
 		Allocations: s.bindings,
 		Servers:     servers,
 	}, err
@@ -185,10 +186,11 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 	return s
 }
 
-func (s *serverState) snapshot(revision types.Revision, _ issueTicket) (any, error) {
+func (s *serverState) snapshot(revision types.Revision, panel *uuid.UUID, _ issueTicket) (any, error) {
 	return types.ServerSnapshot{
 		Type:        types.TypeServerSnapshot,
 		Revision:    revision,
+		PanelID:     panel,
 		Allocations: s.bindings,
 		Clients:     s.clients,
 		Keys:        s.keys,

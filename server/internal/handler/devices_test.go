@@ -95,12 +95,12 @@ func TestDevices_RenameRegenerateDelete(t *testing.T) {
 	}
 	wantField(t, ada.send(t, "PATCH", path, `{"name":"x","ownerId":1}`), "ownerId")
 	token := decode[types.TokenRegenerated](t, ada.send(t, "POST", path+"/regenerate-token", nil), 200).Token
-	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeUnauthorized)
+	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeTokenRevoked)
 	agent.token = token
 	decode[types.Device](t, agent.send(t, "GET", path, nil), 200)
 	decode[types.Success](t, ada.send(t, "DELETE", path+"/delete", nil), 200)
 	wantError(t, ada.send(t, "DELETE", path+"/delete", nil), 404, types.CodeNotFound)
-	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeUnauthorized)
+	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeDeviceDeleted)
 }
 
 func TestDevices_PendingDeviceHasNoToken(t *testing.T) {

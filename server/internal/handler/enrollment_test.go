@@ -94,6 +94,6 @@ func TestEnrollment_PolledTokenReplacesThePreviousOne(t *testing.T) {
 	first := poll()
 	decode[types.Device](t, first.send(t, "GET", self, nil), 200)
 	second := poll()
-	wantError(t, first.send(t, "GET", self, nil), 401, types.CodeUnauthorized)
+	wantError(t, first.send(t, "GET", self, nil), 401, types.CodeTokenRevoked)
 	decode[types.Device](t, second.send(t, "GET", self, nil), 200)
 }

@@ -66,6 +66,29 @@ func Unauthorized(message string) *Error {
 	return &Error{Status: http.StatusUnauthorized, Code: types.CodeUnauthorized, Message: message}
 }
 
+// TokenRevoked is a request with a device token that was valid and is revoked. Only it
+// and DeviceDeleted tell a device to stop for good.
+func TokenRevoked() *Error {
+	return &Error{Status: http.StatusUnauthorized, Code: types.CodeTokenRevoked, Message: "This device's token was revoked."}
+}
+
+// DeviceDeleted is a request with the token of a device that was deleted.
+func DeviceDeleted() *Error {
+	return &Error{Status: http.StatusUnauthorized, Code: types.CodeDeviceDeleted, Message: "This device was deleted."}
+}
+
+// UnknownDevice is a request with a device token that this database knows nothing
+// about, as before a backup is restored. The status is one after which agents of all
+// versions retry.
+func UnknownDevice() *Error {
+	return &Error{
+		Status:     http.StatusServiceUnavailable,
+		Code:       types.CodeUnknownDevice,
+		Message:    "This panel does not know this device or its token. It may be another panel, or a backup is not restored yet.",
+		RetryAfter: retryUnavailable,
+	}
+}
+
 // Forbidden is a request that its authenticated caller may not make.
 func Forbidden(message string) *Error {
 	return &Error{Status: http.StatusForbidden, Code: types.CodeForbidden, Message: message}
@@ -100,6 +123,11 @@ func PortTaken() *Error {
 // AlreadyApproved is an approval of an enrollment that is already approved.
 func AlreadyApproved() *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device is already approved."}
+}
+
+// EnrollmentDenied is an enrollment whose device was deleted.
+func EnrollmentDenied() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeEnrollmentDenied, Message: "An admin denied this enrollment."}
 }
 
 // EnrollmentExpired is an enrollment that was not approved in time.

@@ -1,0 +1,81 @@
+package auth
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// A device stops for good when it is told that its token is revoked or that it is
+// deleted. So neither is concluded from something that is missing, which it also is in an
+// empty database, a foreign one, or one restored from an old backup: the database must
+// have a newer token version, or a tombstone.
+
+// device returns the device of a token whose signature is verified.
+func (a *Auth) device(ctx context.Context, claims claims) (Principal, error) {
+	device, err := a.lookUp(ctx, claims)
+	switch {
+	case err != nil:
+		return Principal{}, err
+	case claims.version > device.TokenVersion:
+		// It was issued after the backup from which this database was restored.
+		return Principal{}, problem.UnknownDevice()
+	case device.Kind != claims.kind || device.ApprovedAt == nil:
+		return Principal{}, errDeadToken
+	}
+	return Principal{Device: &device, TokenKey: claims.key}, nil
+}
+
+// unknownKey returns the error for a device token whose key the panel does not have. Its
+// claims are not verified: they select among errors only.
+func (a *Auth) unknownKey(ctx context.Context, claims claims) error {
+	if _, err := a.lookUp(ctx, claims); err != nil {
+		return err
+	}
+	revoked, err := a.store.SigningKeyRevoked(ctx, claims.key)
+	switch {
+	case err != nil:
+		return err
+	case revoked:
+		return problem.TokenRevoked()
+	}
+	return problem.UnknownDevice()
+}
+
+// lookUp returns the device of a token that may be valid. The error says why the token
+// is not.
+func (a *Auth) lookUp(ctx context.Context, claims claims) (db.Device, error) {
+	id, err := uuid.Parse(claims.subject)
+	if err != nil || claims.version == noVersion {
+		return db.Device{}, errDeadToken
+	}
+	if panel := a.PanelID(); claims.panel != "" && claims.panel != panel.String() {
+		return db.Device{}, problem.UnknownDevice()
+	}
+	device, err := a.store.Device(ctx, db.Scope{DeviceID: id}, id)
+	switch {
+	case errors.Is(err, db.ErrNotFound):
+		return db.Device{}, a.absent(ctx, id)
+	case err != nil:
+		return db.Device{}, err
+	case claims.version < device.TokenVersion:
+		return db.Device{}, problem.TokenRevoked()
+	}
+	return device, nil
+}
+
+// absent returns the error for a device that has no row.
+func (a *Auth) absent(ctx context.Context, id uuid.UUID) error {
+	deleted, err := a.store.DeviceDeleted(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case deleted:
+		return problem.DeviceDeleted()
+	}
+	return problem.UnknownDevice()
+}
