@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,7 +30,7 @@ func newControl(s *Server) (*control, error) {
 	c.Client, err = controlclient.New(controlclient.Options[desiredState, types.ServerSnapshot, types.ServerChange]{
 		Dial:         s.opts.Dial,
 		Hello:        c.hello,
-		FromSnapshot: fromSnapshot,
+		FromSnapshot: s.checked,
 		WithChange:   desiredState.with,
 		Apply:        c.apply,
 		SwitchedOff:  s.suspend,
@@ -99,6 +100,17 @@ type desiredState struct {
 	allocations map[int64]types.ServerAllocation
 	clients     map[uuid.UUID]int64 // The version of each one's token.
 	keys        types.JWKS
+}
+
+// errForeignPanel ends a channel that is not one of the panel that issued the token.
+var errForeignPanel = errors.New("another panel answers at this address; the last ports are kept")
+
+// checked returns the state in a snapshot of a control channel.
+func (s *Server) checked(m types.ServerSnapshot) (desiredState, error) {
+	if m.PanelID != nil && s.opts.Panel != uuid.Nil && *m.PanelID != s.opts.Panel {
+		return desiredState{}, errForeignPanel
+	}
+	return fromSnapshot(m)
 }
 
 func fromSnapshot(m types.ServerSnapshot) (desiredState, error) {

@@ -45,6 +45,9 @@ const tick = time.Second
 type Options struct {
 	// ID is its device id: tickets must name it. Required.
 	ID uuid.UUID
+	// Panel is the identity of the panel that issued its token. A snapshot of another
+	// panel is not applied and ends the channel; uuid.Nil: not checked.
+	Panel uuid.UUID
 	// Dial opens its control channel. An error wrapping channel.ErrFeatureOff
 	// closes all ports until a later try succeeds, a *channel.FinalError ends
 	// Run, any other is retried and changes nothing. Required.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
 // dialTimeout bounds the TLS and WebSocket handshakes of the control channel.
@@ -96,8 +97,5 @@ func refusal(resp *http.Response) error {
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&body); err != nil {
 		return fmt.Errorf("the panel answered %s", resp.Status)
 	}
-	if body.Error == types.CodeFeatureDisabled {
-		return channel.ErrFeatureOff
-	}
-	return fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message)
+	return controlclient.Refusal(body.Error, body.Message, fmt.Errorf("the panel answered %s: %s", resp.Status, body.Message))
 }

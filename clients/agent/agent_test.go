@@ -175,7 +175,7 @@ func TestAgent_FinalWordsStopIt(t *testing.T) {
 			}
 		})
 	}
-	for code, refusal := range map[int]types.ErrorCode{channel.CloseTokenDead: types.CodeUnauthorized, channel.CloseDeleted: types.CodeNotFound} {
+	for code, refusal := range map[int]types.ErrorCode{channel.CloseTokenDead: types.CodeTokenRevoked, channel.CloseDeleted: types.CodeDeviceDeleted} {
 		t.Run(string(refusal), func(t *testing.T) {
 			r := start(t)
 			c := r.channel(t)
@@ -189,6 +189,43 @@ func TestAgent_FinalWordsStopIt(t *testing.T) {
 		r.links.final <- &channel.FinalError{Code: channel.CloseTakenOver, Reason: "why"}
 		wantFinal(t, next(t, r.result, "the end"), channel.CloseTakenOver)
 	})
+}
+
+// An agent's token is valid still, whatever these say.
+func TestAgent_ReturnsAfterRefusalsThatAreNotFinal(t *testing.T) {
+	for _, code := range []types.ErrorCode{
+		types.CodeUnauthorized, types.CodeForbidden, types.CodeNotFound, types.CodeUnknownDevice, "a_later_code",
+	} {
+		t.Run(string(code), func(t *testing.T) {
+			r := start(t)
+			c := r.channel(t)
+			c.send(t, snapshot(1, 1))
+			wantIDs(t, r.appliedIDs(t), 1)
+			r.refuse <- types.Error{Error: code, Message: "why"}
+			c.Close(channel.CloseRestarting, "")
+			c = r.channel(t)
+			c.send(t, snapshot(1, 1, 2))
+			wantIDs(t, r.appliedIDs(t), 1, 2) // The ports were kept meanwhile.
+		})
+	}
+}
+
+func TestAgent_DoesNotApplyTheSnapshotOfAnotherPanel(t *testing.T) {
+	r := start(t)
+	c := r.channel(t)
+	own := snapshot(1, 1)
+	own.PanelID = &tokenPanel
+	c.send(t, own)
+	wantIDs(t, r.appliedIDs(t), 1)
+	c.Close(channel.CloseRestarting, "")
+	foreign := snapshot(1)
+	other := uuid.New()
+	foreign.PanelID = &other
+	c = r.channel(t)
+	c.send(t, foreign)
+	c = r.channel(t) // It tries again,
+	c.send(t, snapshot(1, 2))
+	wantIDs(t, r.appliedIDs(t), 2) // and has not closed its ports.
 }
 
 func wantFinal(t *testing.T, err error, code int) {

@@ -3,16 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
@@ -25,8 +23,10 @@ func newControl(a *Agent) (*control, error) {
 		Hello: func() types.Hello {
 			return types.Hello{Type: types.TypeHello, AgentVersion: a.opts.Version, Platform: a.opts.Platform}
 		},
-		FromSnapshot: func(m types.ClientSnapshot) (desired, error) { return fromSnapshot(m), nil },
-		WithChange:   func(d desired, m types.ClientChange) (desired, error) { return d.with(m), nil },
+		FromSnapshot: func(m types.ClientSnapshot) (desired, error) {
+			return fromSnapshot(m), checkPanel(a.opts.Client, m.PanelID)
+		},
+		WithChange: func(d desired, m types.ClientChange) (desired, error) { return d.with(m), nil },
 		Apply: func(d desired) {
 			a.apply(d)
 			a.state.Save(d.snapshot())
@@ -95,17 +95,18 @@ func dialPanel(ctx context.Context, client *tunnel.Client) (*websocket.Conn, err
 	if !errors.As(err, &refusal) {
 		return ws, err
 	}
-	if refusal.Code == types.CodeFeatureDisabled {
-		return nil, fmt.Errorf("%w: %w", channel.ErrFeatureOff, refusal)
+	return nil, controlclient.Refusal(refusal.Code, refusal.Message, refusal)
+}
+
+// errForeignPanel ends a channel whose snapshot is not of the panel that issued the
+// device's token, as when a name leads to another machine for a while.
+var errForeignPanel = errors.New("another panel answers at this address; the last ports are kept")
+
+// checkPanel returns an error if a snapshot is of another panel than the token. Either
+// may be of a version that does not name the panel.
+func checkPanel(client *tunnel.Client, panel *types.PanelID) error {
+	if issuer := client.TokenPanel(); panel != nil && issuer != uuid.Nil && issuer != *panel {
+		return errForeignPanel
 	}
-	// Only the panel's own answer is final: a proxy that answers 404 while the
-	// panel moves is an UnreachableError.
-	switch refusal.Status {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, &channel.FinalError{Code: channel.CloseTokenDead, Reason: refusal.Message}
-	case http.StatusNotFound:
-		return nil, &channel.FinalError{Code: channel.CloseDeleted, Reason: refusal.Message}
-	default:
-		return nil, refusal
-	}
+	return nil
 }

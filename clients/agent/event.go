@@ -109,6 +109,8 @@ func endReason(err error) string {
 	switch {
 	case channel.IsFeatureOff(err):
 		return "tunnels are switched off on the panel"
+	case tunnel.HasCode(err, types.CodeUnknownDevice):
+		return "the panel does not know this device now; the enrollment is kept"
 	case errors.As(err, &unreachable):
 		return unreachable.Error()
 	case errors.As(err, &closed) && closed.Code == channel.CloseRestarting:

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -82,6 +84,12 @@ type panel struct {
 	mute     chan struct{}    // Nothing is read after the next upgrade.
 }
 
+// refusalStatus is the status of a panel's refusal by its code.
+var refusalStatus = map[types.ErrorCode]int{
+	types.CodeUnauthorized: 401, types.CodeTokenRevoked: 401, types.CodeDeviceDeleted: 401, types.CodeForbidden: 403,
+	types.CodeNotFound: 404, types.CodeFeatureDisabled: 503, types.CodeUnknownDevice: 503,
+}
+
 type panelChannel struct {
 	*channel.Conn
 	received chan any
@@ -99,7 +107,7 @@ func newPanel(t *testing.T) *panel {
 		select {
 		case refusal := <-p.refuse:
 			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(map[types.ErrorCode]int{types.CodeUnauthorized: 401, types.CodeNotFound: 404, types.CodeFeatureDisabled: 503}[refusal.Error])
+			w.WriteHeader(cmp.Or(refusalStatus[refusal.Error], 400))
 			_ = json.NewEncoder(w).Encode(refusal)
 			return
 		default:
@@ -157,13 +165,20 @@ type running struct {
 	done    chan struct{} // Closed once Run has returned.
 }
 
+// deviceToken is a token of a client, issued by the panel with the identity tokenPanel.
+var (
+	tokenPanel  = uuid.New()
+	deviceToken = "e30." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil,
+		`{"sub":%q,"kind":"client","panel":%q}`, uuid.New(), tokenPanel)) + ".c2ln"
+)
+
 func start(t *testing.T) *running { return startAt(t, newPanel(t), nil) }
 
 // startAt starts an agent of a panel. Options may be changed before; change may
 // be nil.
 func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 	t.Helper()
-	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return "token" }})
+	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return deviceToken }})
 	if err != nil {
 		t.Fatal(err)
 	}

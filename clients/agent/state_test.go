@@ -69,7 +69,7 @@ func TestAgent_KeepsNoStateThatIsOverForGood(t *testing.T) {
 	}{
 		"token dead":       {code: channel.CloseTokenDead},
 		"deleted":          {code: channel.CloseDeleted},
-		"refused":          {code: channel.CloseRestarting, refusal: types.CodeUnauthorized},
+		"refused":          {code: channel.CloseRestarting, refusal: types.CodeTokenRevoked},
 		"switched off":     {code: channel.CloseFeatureOff, refusal: types.CodeFeatureDisabled},
 		"taken over":       {code: channel.CloseTakenOver, kept: true},
 		"panel restarting": {code: channel.CloseRestarting, kept: true},

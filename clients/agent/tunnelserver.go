@@ -107,6 +107,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 	}
 	s.relay, err = relay.New(relay.Options{
 		ID:             o.Device,
+		Panel:          o.Client.TokenPanel(),
 		Dial:           func(ctx context.Context) (*websocket.Conn, error) { return dialPanel(ctx, o.Client) },
 		Listener:       s.listener,
 		AdvertisedPort: o.AdvertisedPort,

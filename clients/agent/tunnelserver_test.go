@@ -36,7 +36,7 @@ type serving struct {
 // options are those of a tunnel server with everything it keeps in one directory.
 func (p *panel) options(t *testing.T, dir string) TunnelServerOptions {
 	t.Helper()
-	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return "token" }})
+	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return deviceToken }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,12 +158,34 @@ func TestTunnelServer_StartsWithKeyAndPortsWhileThePanelIsAway(t *testing.T) {
 	}
 }
 
+func TestTunnelServer_DoesNotApplyTheSnapshotOfAnotherPanel(t *testing.T) {
+	p := newPanel(t)
+	o, port := p.options(t, t.TempDir()), relaytest.FreePort(t)
+	s := serveAt(t, p, o)
+	c, _ := s.channel(t)
+	own := bindings(port)
+	own.PanelID = &tokenPanel
+	c.send(t, own)
+	c.status(t)
+	c.Close(channel.CloseRestarting, "")
+	c, _ = s.channel(t)
+	other := uuid.New()
+	c.send(t, types.ServerSnapshot{
+		Type: types.TypeServerSnapshot, Revision: 1, PanelID: &other, Keys: types.JWKS{Keys: []types.JWK{}},
+		Allocations: []types.ServerAllocation{}, Clients: []types.ServerClient{},
+	})
+	s.channel(t) // It tries again,
+	if !open(port) {
+		t.Error("its port is closed")
+	}
+}
+
 func TestTunnelServer_KeepsNothingOfADeadToken(t *testing.T) {
 	for _, end := range []func(*serving, *panelChannel){
 		func(_ *serving, c *panelChannel) { c.Close(channel.CloseTokenDead, "why") },
 		func(_ *serving, c *panelChannel) { c.Close(channel.CloseDeleted, "why") },
 		func(s *serving, c *panelChannel) {
-			s.panel.refuse <- types.Error{Error: types.CodeUnauthorized, Message: "why"}
+			s.panel.refuse <- types.Error{Error: types.CodeTokenRevoked, Message: "why"}
 			c.Close(channel.CloseRestarting, "")
 		},
 	} {

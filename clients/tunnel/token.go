@@ -28,9 +28,21 @@ func DeviceKind(token string) (types.DeviceKind, error) {
 	return claims.Kind, err
 }
 
+// TokenPanel returns the identity of the panel in the client's device token, which
+// snapshots of the control channel repeat. It is the zero UUID if the token does not
+// name its panel or is not a device token. Like [DeviceID] it does not verify the token.
+func (c *Client) TokenPanel() uuid.UUID {
+	claims, err := deviceClaims(c.sender.token())
+	if err != nil {
+		return uuid.Nil
+	}
+	return claims.Panel
+}
+
 type tokenClaims struct {
-	ID   uuid.UUID        `json:"sub"`
-	Kind types.DeviceKind `json:"kind"`
+	ID    uuid.UUID        `json:"sub"`
+	Kind  types.DeviceKind `json:"kind"`
+	Panel uuid.UUID        `json:"panel"`
 }
 
 // deviceClaims decodes the payload of a JWT in compact form (RFC 7519

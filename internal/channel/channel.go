@@ -25,7 +25,7 @@ import (
 // Close codes of the control channel and of links, from the range that RFC 6455
 // section 7.4.2 leaves to applications.
 const (
-	CloseTokenDead  = 4401 // The token or ticket is no longer valid: stop and say why.
+	CloseTokenDead  = 4401 // The token or ticket was revoked: stop and say why.
 	CloseDeleted    = 4404 // The device is deleted: stop and say why.
 	CloseTakenOver  = 4409 // A newer connection of the same device took over: stop.
 	CloseFeatureOff = 4503 // Tunnels are switched off: come back later.
