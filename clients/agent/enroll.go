@@ -34,9 +34,9 @@ type Approval struct {
 
 // AwaitApproval polls until the device is approved and returns its token
 // (RFC 8628 section 3.5). The panel's clock alone decides when the code has
-// expired. It fails with the panel's enrollment_expired, with not_found once
+// expired. It fails with the panel's enrollment_expired, with enrollment_denied once
 // the device was deleted, with ErrEnrollmentUsed, and with the last error once the
-// panel has been unreachable for ten minutes.
+// panel has been unreachable, or has not known the enrollment, for ten minutes.
 func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 	interval := time.Duration(a.Enrollment.Interval) * time.Second
 	if interval <= 0 {
@@ -73,11 +73,12 @@ func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 }
 
 // temporary reports whether the panel may answer later: it is restarting, without its
-// database, or under load.
+// database, which is perhaps being restored, or under load.
 func temporary(err error) bool {
 	var unreachable *tunnel.UnreachableError
 	return errors.As(err, &unreachable) ||
 		tunnel.HasCode(err, types.CodeUnavailable) ||
+		tunnel.HasCode(err, types.CodeNotFound) ||
 		tunnel.HasCode(err, types.CodeInternalError) ||
 		tunnel.HasCode(err, types.CodeRateLimited)
 }

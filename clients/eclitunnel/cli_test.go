@@ -99,7 +99,7 @@ func TestEnroll_ReportsHowItEnds(t *testing.T) {
 		words string
 	}{
 		"expired":            {refusal(410, types.CodeEnrollmentExpired), 4, "expired"},
-		"denied":             {refusal(404, types.CodeNotFound), 5, "denied"},
+		"denied":             {refusal(403, types.CodeEnrollmentDenied), 5, "denied"},
 		"feature off":        {refusal(503, types.CodeFeatureDisabled), 8, "feature_disabled"},
 		"already used":       {answer{200, types.EnrollmentStatus{Approved: true}}, 9, "connected already"},
 		"not a device token": {approved("x"), 1, "not a device token"},

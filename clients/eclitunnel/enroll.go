@@ -126,7 +126,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		Wait:       a.wait,
 		OnAway:     func(err error) { a.warnf("%v; still waiting", err) },
 	})
-	if tunnel.HasCode(err, types.CodeNotFound) {
+	if tunnel.HasCode(err, types.CodeEnrollmentDenied) {
 		err = errDenied
 	}
 	if err != nil {

@@ -33,7 +33,7 @@ var outcomes = []struct {
 }{
 	{exitOK, "success", func(err error) bool { return err == nil }},
 	{2, "the command line or a setting is invalid", as[*usageError]},
-	{3, "the panel cannot be reached", as[*tunnel.UnreachableError]},
+	{3, "the panel cannot be reached, or does not know this device now", unreachable},
 	{4, "the enrollment has expired", code(types.CodeEnrollmentExpired)},
 	{5, "denied: not permitted, the token is invalid, or the device was deleted", denied},
 	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
@@ -81,7 +81,9 @@ func explain(err error) string {
 		return escape(err.Error()) + "; use --force to replace the enrollment"
 	case errors.As(err, &stopped):
 		return explainFinal(stopped)
-	case code(types.CodeUnauthorized)(err) && !errors.Is(err, errNeedsSession):
+	case code(types.CodeDeviceDeleted)(err):
+		return explainFinal(&channel.FinalError{Code: channel.CloseDeleted})
+	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession):
 		return "the panel rejected the token: " + escape(err.Error()) + "\n" + newTokenHint
 	default:
 		return escape(err.Error())
@@ -140,9 +142,13 @@ func final(codes ...int) func(error) bool {
 	}
 }
 
+func unreachable(err error) bool {
+	return as[*tunnel.UnreachableError](err) || code(types.CodeUnknownDevice)(err)
+}
+
 func denied(err error) bool {
 	return errors.Is(err, errDenied) ||
-		code(types.CodeUnauthorized, types.CodeForbidden)(err) ||
+		code(types.CodeUnauthorized, types.CodeForbidden, types.CodeTokenRevoked, types.CodeDeviceDeleted)(err) ||
 		final(channel.CloseTokenDead, channel.CloseDeleted)(err)
 }
 

@@ -3,16 +3,21 @@ package enroll
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode"
 )
 
 const (
-	// deviceCodeBytes is the length of a device code in bytes: 256 random bits, twice
-	// the minimum of RFC 8628 section 5.2.
-	deviceCodeBytes = 32
+	// deviceCodeBytes is the length of a device code in bytes. The first deviceCodeSecret
+	// are random, 216 bits and more than RFC 8628 section 5.2 asks for; the rest is the
+	// time of expiry in seconds since 1970. Codes of older versions are all random, and
+	// one in 600 of them has a time in the past.
+	deviceCodeBytes  = 32
+	deviceCodeSecret = 27
 
 	// The alphabets of a user code contain no vowels, so that a code spells no word,
 	// and no characters that look alike (RFC 8628 section 6.1). Their lengths divide
@@ -23,14 +28,32 @@ const (
 	halfCode = 4
 )
 
-// newDeviceCode returns a new device code and its hash, under which it is stored.
-func newDeviceCode(random io.Reader) (code string, hash []byte, err error) {
+// newDeviceCode returns a new device code and its hash, under which it is stored. The
+// code ends with the time at which the enrollment expires, so that a poll can be told so
+// however long ago the row was deleted.
+func newDeviceCode(random io.Reader, expires time.Time) (code string, hash []byte, err error) {
 	secret := make([]byte, deviceCodeBytes)
 	if _, err := io.ReadFull(random, secret); err != nil {
 		return "", nil, fmt.Errorf("generate device code: %w", err)
 	}
+	// A second later than the row, which must be the first to expire.
+	seconds := binary.BigEndian.AppendUint64(nil, uint64(expires.Unix()+1))
+	copy(secret[deviceCodeSecret:], seconds[len(seconds)-(deviceCodeBytes-deviceCodeSecret):])
 	code = base64.RawURLEncoding.EncodeToString(secret)
 	return code, hashDeviceCode(code), nil
+}
+
+// deviceCodeExpiry returns the time in a device code.
+func deviceCodeExpiry(code string) (expires time.Time, ok bool) {
+	secret, err := base64.RawURLEncoding.DecodeString(code)
+	if err != nil || len(secret) != deviceCodeBytes {
+		return time.Time{}, false
+	}
+	var seconds int64
+	for _, b := range secret[deviceCodeSecret:] {
+		seconds = seconds<<8 | int64(b)
+	}
+	return time.Unix(seconds, 0), true
 }
 
 // hashDeviceCode needs no salt and no stretching: the code is random.

@@ -48,6 +48,7 @@ type Store interface {
 	OrganisationExists(ctx context.Context, id int64) (bool, error)
 	CreateDevice(ctx context.Context, device db.NewDevice) (db.Device, error)
 	DeviceByCodeHash(ctx context.Context, hash []byte) (db.Device, error)
+	EnrollmentDenied(ctx context.Context, hash []byte) (bool, error)
 	DeviceByUserCode(ctx context.Context, userCode string) (db.Device, error)
 	RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (time.Duration, error)
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)

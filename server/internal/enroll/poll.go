@@ -22,7 +22,7 @@ type Status struct {
 func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) {
 	device, err := e.options.Store.DeviceByCodeHash(ctx, hashDeviceCode(deviceCode))
 	if errors.Is(err, db.ErrNotFound) {
-		return Status{}, problem.NotFound("There is no enrollment with this device code.")
+		return Status{}, e.absent(ctx, deviceCode)
 	}
 	if err != nil {
 		return Status{}, err
@@ -45,6 +45,24 @@ func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) 
 		return Status{Approved: true}, nil
 	}
 	return e.issue(ctx, device)
+}
+
+// absent returns the error for a device code without a row: the enrollment was denied, or
+// it expired and its row is cleaned up, or this database never had it. The time in the
+// code is not verified; it only tells its holder what to do.
+func (e *Enroller) absent(ctx context.Context, deviceCode string) error {
+	denied, err := e.options.Store.EnrollmentDenied(ctx, hashDeviceCode(deviceCode))
+	if err != nil {
+		return err
+	}
+	expires, ok := deviceCodeExpiry(deviceCode)
+	switch {
+	case denied:
+		return problem.EnrollmentDenied()
+	case ok && !e.options.Now().Before(expires):
+		return problem.EnrollmentExpired()
+	}
+	return problem.NotFound("There is no enrollment with this device code.")
 }
 
 func (e *Enroller) issue(ctx context.Context, device db.Device) (Status, error) {

@@ -90,6 +90,35 @@ func TestPoll_ExpiresPendingOnly(t *testing.T) {
 	}
 }
 
+func TestPoll_TellsExpiredFromDeniedFromUnknown(t *testing.T) {
+	r := newRules(t)
+	r.now = time.Now() // The database's clock decides whether what is deleted had expired.
+	everything := db.Scope{All: true}
+	swept, denied, pending := r.start(t, t.Context(), enroll.Start{}), r.start(t, t.Context(), enroll.Start{}), r.start(t, t.Context(), enroll.Start{})
+	if err := r.db.DeleteDevice(t.Context(), everything, denied.Device.ID); err != nil {
+		t.Fatal(err)
+	}
+	poll := func(code string, want types.ErrorCode) {
+		t.Helper()
+		_, err := r.Poll(t.Context(), code)
+		wantCode(t, err, want)
+	}
+	poll(denied.DeviceCode, types.CodeEnrollmentDenied)
+	empty := newRules(t) // As before a restore.
+	empty.now = r.now
+	_, err := empty.Poll(t.Context(), pending.DeviceCode)
+	wantCode(t, err, types.CodeNotFound)
+
+	r.now = r.now.Add(time.Hour)
+	if _, _, err := r.db.Maintain(t.Context(), db.Maintenance{EnrollmentsBefore: r.now}); err != nil {
+		t.Fatal(err)
+	}
+	poll(swept.DeviceCode, types.CodeEnrollmentExpired)
+	poll(denied.DeviceCode, types.CodeEnrollmentDenied)
+	r.now = r.now.AddDate(1, 0, 0)
+	poll(swept.DeviceCode, types.CodeEnrollmentExpired)
+}
+
 func TestPoll_AcceptsDeviceCodesOnly(t *testing.T) {
 	r := newRules(t)
 	started := r.start(t, t.Context(), enroll.Start{})

@@ -152,7 +152,7 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organis
 // create stores the device with new codes. The database ensures that no two pending
 // devices share a user code; create retries with another code on a conflict.
 func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, error) {
-	deviceCode, hash, err := newDeviceCode(e.options.Random)
+	deviceCode, hash, err := newDeviceCode(e.options.Random, device.ExpiresAt)
 	if err != nil {
 		return Started{}, err
 	}
