@@ -133,6 +133,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.addPart("control channels", s.hub.Shutdown)
 	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
+	s.background(life, "clock", s.watchClock)
 	// Last, because it is a client of all the others. It stops first, so that its links
 	// tell agents to reconnect while the panel still accepts them.
 	return s.startTunnelServer(ctx, life)
