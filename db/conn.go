@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -76,6 +78,10 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}})
 	conn, err := inner.Connect(ctx)
 	connected.Store(true)
+	if errors.Is(err, pq.ErrSSLNotSupported) {
+		return nil, connectError{fmt.Errorf("%w: if the way to it is safe, add sslmode=disable to the database URL "+
+			"(its default is sslmode=require)", ErrNoTLS)}
+	}
 	if err != nil {
 		return nil, connectError{err}
 	}

@@ -13,12 +13,14 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -59,6 +61,7 @@ type DB struct {
 }
 
 // Open connects to the database and checks that it responds. It does not migrate: see [DB.Migrate].
+// It returns [ErrEncoding] where the database is not UTF-8.
 func Open(ctx context.Context, options Options) (*DB, error) {
 	if options.URL == "" {
 		return nil, errors.New("database URL is empty")
@@ -101,7 +104,24 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	if err := d.Ping(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	if err := d.checkEncoding(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
+}
+
+// checkEncoding refuses a database that would store some names wrongly, or not at all.
+func (d *DB) checkEncoding(ctx context.Context) error {
+	var encoding, name string
+	err := d.pool.QueryRowxContext(ctx, `SELECT current_setting('server_encoding'), current_database()`).Scan(&encoding, &name)
+	if err != nil {
+		return fmt.Errorf("encoding of the database: %w", err)
+	}
+	if encoding != "UTF8" {
+		return fmt.Errorf("%w: %s has the encoding %s; use one made with: CREATE DATABASE %s ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0",
+			ErrEncoding, name, encoding, pq.QuoteIdentifier(name))
+	}
+	return nil
 }
 
 // CheckURL checks an [Options].URL without connecting.
@@ -110,13 +130,36 @@ func CheckURL(text string) error {
 	return err
 }
 
+// Describe says where a well-formed [Options].URL leads, without the password.
+func Describe(text string) string {
+	config, err := parseURL(text)
+	if err != nil {
+		return "the database of the URL"
+	}
+	return fmt.Sprintf("the database %s on %s port %d", cmp.Or(config.Database, config.User), config.Host, config.Port)
+}
+
 func parseURL(text string) (pq.Config, error) {
 	ignoreEnvironment()
+	if scheme, _, ok := strings.Cut(text, "://"); ok && isScheme(scheme) && scheme != "postgres" && scheme != "postgresql" {
+		return pq.Config{}, fmt.Errorf("database URL starts with %s://, and not with postgres://", scheme)
+	}
 	config, err := pq.NewConfig(text)
 	var malformed *url.Error
+	var setting []string
+	if err != nil {
+		setting = wrongSetting.FindStringSubmatch(err.Error())
+	}
 	switch {
 	case err == nil:
 		return config, nil
+	case setting != nil:
+		// The driver's error quotes the value, which may be part of a password.
+		hint := "see the documentation of PostgreSQL's connection strings"
+		if setting[1] == "sslmode" {
+			hint = "it is one of disable, allow, prefer, require, verify-ca and verify-full"
+		}
+		return config, fmt.Errorf("database URL has a wrong value for %s: %s", setting[1], hint)
 	case errors.As(err, &malformed):
 		// The parser's error contains the URL, and with it the password.
 		return config, errors.New("database URL is malformed (special characters in a password must be percent-encoded)")
@@ -124,8 +167,16 @@ func parseURL(text string) (pq.Config, error) {
 		// This error contains a word that may be part of a password.
 		return config, errors.New("database URL is malformed (a value with spaces must be in single quotes)")
 	default:
-		return config, fmt.Errorf("database URL: %w", err)
+		return config, fmt.Errorf("database URL: %s", strings.TrimPrefix(err.Error(), "pq: "))
 	}
+}
+
+// wrongSetting matches what lib/pq says of a setting whose value it does not take.
+var wrongSetting = regexp.MustCompile(`^pq: wrong value for "?([a-z_]+)"?: `)
+
+// isScheme reports whether text looks like the scheme of a URL, and so holds no secret.
+func isScheme(text string) bool {
+	return text != "" && len(text) < 20 && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz+") == ""
 }
 
 // withSetting adds a setting to a well-formed [Options].URL that does not have it.

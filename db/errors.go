@@ -24,6 +24,12 @@ var (
 	ErrNoPorts = errors.New("no ports left")
 	// ErrNoServer means that no suitable tunnel server is online.
 	ErrNoServer = errors.New("no suitable tunnel server")
+	// ErrNewerSchema means that the database belongs to a later version of this program.
+	ErrNewerSchema = errors.New("the database schema is newer than this program")
+	// ErrNoTLS means that the server offers no TLS, which the URL asks for or does not waive.
+	ErrNoTLS = errors.New("the database server offers no TLS")
+	// ErrEncoding means that the database does not store text as UTF-8.
+	ErrEncoding = errors.New("the database is not UTF-8")
 	// ErrCordoned means that the tunnel server accepts no new allocations, ErrDraining that it accepts
 	// no players either, and ErrOffline that it is not connected. Each of them is an ErrConflict.
 	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -22,44 +23,134 @@ const stopPostgresTimeout = 30 * time.Second
 // embedded Postgres, for commands that run beside the panel.
 const addressFile = "database.url"
 
-// Migrate migrates the database to the schema of this version. It is safe while panels
-// use the database, and for several callers at once.
+// ErrNoDatabase means that a command that works on a panel's database found none.
+var ErrNoDatabase = errors.New("there is no database of a panel")
+
+// Migrate brings the database to the schema of this version. It is safe while
+// panels run on it, and several may do it at once. It fills an empty database that
+// the URL names; where there is no database it returns ErrNoDatabase.
 func Migrate(ctx context.Context, database Database, logger *slog.Logger) error {
-	_, closeDB, err := open(ctx, database, logger)
+	_, closeDB, err := openAny(ctx, database, logger)
 	if err != nil {
 		return err
 	}
 	return closeDB()
 }
 
-// open opens and migrates the database for a command. It shares an embedded Postgres
-// with a running panel, or starts it if no panel runs.
+// open opens the database of a panel for a moment's work. It returns ErrNoDatabase
+// where no panel has used it, and creates nothing then: a mistaken setting must not
+// look like an empty panel.
 func open(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
+	d, closeDB, err := connect(ctx, database, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	version, err := d.SchemaVersion(ctx)
+	if err == nil && version == 0 {
+		err = fmt.Errorf("%w in %s: it is empty; check the settings, or fill it with `eclitunneld serve` or `eclitunneld migrate`",
+			ErrNoDatabase, database)
+	}
+	if err == nil {
+		err = d.Migrate(ctx)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, closeDB())
+	}
+	return d, closeDB, nil
+}
+
+// openAny is open for an empty database too.
+func openAny(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
+	d, closeDB, err := connect(ctx, database, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.Migrate(ctx); err != nil {
+		return nil, nil, errors.Join(err, closeDB())
+	}
+	return d, closeDB, nil
+}
+
+// connect connects to the database. An embedded one that a running panel holds is
+// shared with it, and otherwise started.
+func connect(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
 	if err := database.Check(); err != nil {
 		return nil, nil, err
 	}
-	url := database.URL
-	stop := func() error { return nil }
-	if url == "" {
-		if url, stop, err = acquirePostgres(ctx, database, logger); err != nil {
+	if database.URL != "" {
+		d, err := db.Open(ctx, db.Options{URL: database.URL, Logger: logger})
+		if err != nil {
 			return nil, nil, err
 		}
+		return d, d.Close, nil
 	}
-	d, err := openDB(ctx, url, logger)
+	return connectEmbedded(ctx, database, logger)
+}
+
+// connectEmbedded waits for a panel that is starting or stopping.
+func connectEmbedded(ctx context.Context, database Database, logger *slog.Logger) (_ *db.DB, closeDB func() error, err error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	retry := backoff.Exponential{Min: 100 * time.Millisecond, Max: time.Second}
+	waiting, cancel := context.WithTimeout(ctx, panelPatience)
+	defer cancel()
+	for said := false; ; said = true {
+		d, stop, err := tryEmbedded(ctx, database, logger)
+		if err == nil {
+			return d, func() error { return errors.Join(d.Close(), stop()) }, nil
+		}
+		if !errors.Is(err, errPanelBusy) {
+			return nil, nil, err
+		}
+		if !said {
+			logger.InfoContext(ctx, "waiting for the panel, which is starting or stopping", slog.String("dir", database.DataDir))
+		}
+		if retry.Wait(waiting) != nil {
+			return nil, nil, errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+func tryEmbedded(ctx context.Context, database Database, logger *slog.Logger) (*db.DB, func() error, error) {
+	url, stop, err := borrow(ctx, database, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := db.Open(ctx, db.Options{URL: url, Logger: logger})
+	if db.Unavailable(err) && ctx.Err() == nil {
+		// The note is of an earlier run, or Postgres is stopping.
+		err = fmt.Errorf("%w: %w", busy(database), err)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, stop())
 	}
-	return d, func() error { return errors.Join(d.Close(), stop()) }, nil
+	return d, stop, nil
 }
 
-// acquirePostgres returns the URL of the embedded Postgres, and starts it if no panel
-// runs it.
-func acquirePostgres(ctx context.Context, database Database, logger *slog.Logger) (url string, stop func() error, err error) {
-	server, err := startPostgres(ctx, database, logger)
+// panelPatience bounds how long a command waits for a panel that starts or stops.
+const panelPatience = time.Minute
+
+// errPanelBusy means that a panel has the database and cannot share it now.
+var errPanelBusy = errors.New("the panel is starting or stopping; try again")
+
+func busy(database Database) error {
+	return fmt.Errorf("%s: %w", database.DataDir, errPanelBusy)
+}
+
+// borrow returns where the embedded Postgres listens, and starts it where no
+// panel runs it.
+func borrow(ctx context.Context, database Database, logger *slog.Logger) (url string, stop func() error, err error) {
+	server, err := startPostgres(ctx, database, logger, findOnly)
+	if errors.Is(err, postgres.ErrNoDatabase) {
+		return "", nil, fmt.Errorf("%w in %s: give the panel's own settings, with --data-dir or ECLITUNNEL_DATABASE_URL; "+
+			"`eclitunneld serve` creates a database", ErrNoDatabase, database.DataDir)
+	}
 	if errors.Is(err, postgres.ErrInUse) {
 		url, err := os.ReadFile(filepath.Join(database.DataDir, addressFile))
-		if err != nil {
-			return "", nil, fmt.Errorf("the panel on %s is starting or stopping; try again", database.DataDir)
+		// A panel writes it after the start of its Postgres, and not at once.
+		if err != nil || db.CheckURL(string(url)) != nil || strings.TrimSpace(string(url)) == "" {
+			return "", nil, busy(database)
 		}
 		return string(url), func() error { return nil }, nil
 	}
@@ -73,14 +164,25 @@ func acquirePostgres(ctx context.Context, database Database, logger *slog.Logger
 	}, nil
 }
 
-// startPostgres starts the embedded Postgres and writes its URL to addressFile.
-func startPostgres(ctx context.Context, database Database, logger *slog.Logger) (*postgres.Server, error) {
-	server, err := postgres.Start(ctx, postgres.Options{DataDir: database.DataDir, BinDir: database.PostgresBinDir, Logger: logger})
+// startMode says what startPostgres does where there is no database.
+type startMode int
+
+const (
+	mayCreate startMode = iota
+	findOnly            // It fails with postgres.ErrNoDatabase.
+)
+
+// startPostgres starts the embedded Postgres and leaves a note of where it
+// listens.
+func startPostgres(ctx context.Context, database Database, logger *slog.Logger, mode startMode) (*postgres.Server, error) {
+	server, err := postgres.Start(ctx, postgres.Options{
+		DataDir: database.DataDir, BinDir: database.PostgresBinDir, MustExist: mode == findOnly, Logger: logger,
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(database.DataDir, addressFile), []byte(server.URL()), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("write the database's address: %w", err), server.Stop(ctx))
+	if err := server.NoteURL(addressFile); err != nil {
+		return nil, errors.Join(fmt.Errorf("note where the database listens: %w", err), server.Stop(ctx))
 	}
 	return server, nil
 }
@@ -99,7 +201,7 @@ func stopEmbedded(ctx context.Context, database Database, server *postgres.Serve
 func (s *Server) startDatabase(ctx, life context.Context) error {
 	url := s.opts.Database.URL
 	if url == "" {
-		server, err := startPostgres(ctx, s.opts.Database, s.logger)
+		server, err := startPostgres(ctx, s.opts.Database, s.logger, mayCreate)
 		if err != nil {
 			return err
 		}
@@ -121,7 +223,8 @@ func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 	retry := backoff.Exponential{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 	for logged := ""; ; {
 		d, err := openDB(ctx, url, s.logger)
-		if err == nil || !db.Unavailable(err) || ctx.Err() != nil {
+		// A server without TLS will not have it later: that is a wrong setting.
+		if err == nil || !db.Unavailable(err) || errors.Is(err, db.ErrNoTLS) || ctx.Err() != nil {
 			return d, err
 		}
 		// Log each reason once. It may be the only hint at a wrong setting.
@@ -179,7 +282,7 @@ func (s *Server) supervisePostgres(ctx context.Context, server *postgres.Server)
 func (s *Server) restartPostgres(ctx context.Context) (*postgres.Server, error) {
 	retry := backoff.Exponential{Min: time.Second, Max: 30 * time.Second}
 	for {
-		server, err := startPostgres(ctx, s.opts.Database, s.logger)
+		server, err := startPostgres(ctx, s.opts.Database, s.logger, findOnly)
 		if err == nil {
 			return server, nil
 		}

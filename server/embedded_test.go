@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/db/postgres"
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server"
@@ -85,6 +87,16 @@ func TestCreateAdmin_WorksWithAndWithoutARunningPanel(t *testing.T) {
 		if err := server.CreateAdmin(t.Context(), database, account, nil); err != nil {
 			t.Fatal(err)
 		}
+	}
+	first, err := postgres.Start(t.Context(), postgres.Options{DataDir: database.DataDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Migrate(t.Context(), server.Database{URL: first.URL()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	create("before@example.com")
 	p := servertest.Start(t, func(o *server.Options) {
@@ -203,4 +215,46 @@ func TestTunnelServer_ReconnectsWhenTunnelsAreSwitchedOn(t *testing.T) {
 	agent := p.Connect(device)
 	ready(agent, controltest.Next[types.ClientSnapshot](agent).Revision, created.ID)
 	listening(t, admin, created.ID)
+}
+
+func TestKeys_WaitForAPanelThatIsStarting(t *testing.T) {
+	for name, note := range map[string]string{
+		"no address yet":               "",
+		"the address of a former run":  "postgres://eclitunnel@/postgres?host=%2Fnowhere&port=5432&sslmode=disable",
+		"an address that is not whole": " ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := dataDir(t)
+			starting, err := postgres.Start(t.Context(), postgres.Options{DataDir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := starting.Stop(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err := server.Migrate(t.Context(), server.Database{URL: starting.URL()}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if note != "" {
+				if err := os.WriteFile(filepath.Join(dir, "database.url"), []byte(note), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var log logBuffer
+			listed := make(chan error, 1)
+			go func() {
+				_, err := server.Keys(t.Context(), server.Database{DataDir: dir}, slog.New(slog.NewTextHandler(&log, nil)))
+				listed <- err
+			}()
+			controltest.Eventually(t, "it says that it waits", func() bool { return strings.Contains(log.String(), "waiting for the panel") })
+			if err := starting.NoteURL("database.url"); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-listed; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

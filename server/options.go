@@ -92,6 +92,14 @@ type Database struct {
 	PostgresBinDir string
 }
 
+// String says where it is, without secrets.
+func (d Database) String() string {
+	if d.URL != "" {
+		return db.Describe(d.URL)
+	}
+	return d.DataDir
+}
+
 // Check checks the fields without connecting.
 func (d Database) Check() error {
 	switch {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,7 +33,8 @@ type tunnelServer struct {
 	name     string // Tells it from those of other panels.
 	log      *slog.Logger
 	listener net.Listener
-	dialled  chan error // The result of the first attempt to reach the panel.
+	warned   atomic.Pointer[string] // Why it last did not reach the panel; empty where it did.
+	dialled  chan error             // How the first try to reach the panel went.
 }
 
 // startTunnelServer starts the embedded tunnel server, unless it is disabled, and waits

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,11 +30,24 @@ const dialTimeout = 10 * time.Second
 // awaitOnline.
 func (t *tunnelServer) dial(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
 	conn, err := t.connect(ctx, id)
+	t.warn(ctx, err)
 	select {
 	case t.dialled <- err:
 	default:
 	}
 	return conn, err
+}
+
+// warn logs once for each reason why the tunnel server does not reach its own
+// panel: nobody can play on its ports, and the panel itself runs on.
+func (t *tunnelServer) warn(ctx context.Context, err error) {
+	reason := ""
+	if err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrFeatureOff) {
+		reason = err.Error()
+	}
+	if last := t.warned.Swap(&reason); reason != "" && (last == nil || *last != reason) {
+		t.log.WarnContext(ctx, "tunnel server does not reach its panel; it keeps trying", slog.Any("error", err))
+	}
 }
 
 func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Conn, error) {
@@ -67,11 +83,33 @@ func (t *tunnelServer) panelListener() (dialer *websocket.Dialer, url string) {
 	config := t.panel.tls
 	u := localURL(t.panel.listener.Addr(), config != nil)
 	u.Scheme, u.Path = "ws", "/api/tunnel/ws"
+	dialer.NetDialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialListener(ctx, network, t.panel.listener.Addr())
+	}
 	if config != nil {
 		u.Scheme = "wss"
 		dialer.TLSClientConfig = pinned(config.Certificates[0])
 	}
 	return dialer, u.String()
+}
+
+// dialListener connects to a listener of this process. It uses addresses alone:
+// not every machine has the name localhost, or an address of each family for it.
+func dialListener(ctx context.Context, network string, address net.Addr) (net.Conn, error) {
+	var dialer net.Dialer
+	tcp, ok := address.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return dialer.DialContext(ctx, network, address.String())
+	}
+	conn, err := dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port)))
+	if err == nil {
+		return conn, nil
+	}
+	conn, err6 := dialer.DialContext(ctx, network, net.JoinHostPort("::1", strconv.Itoa(tcp.Port)))
+	if err6 != nil {
+		return nil, errors.Join(err, err6)
+	}
+	return conn, nil
 }
 
 // pinned returns a TLS configuration that accepts certificate and no other. The

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -33,5 +34,22 @@ func TestPinned_AcceptsOneCertificate(t *testing.T) {
 			resp.Body.Close()
 		}
 		transport.CloseIdleConnections()
+	}
+}
+
+func TestDialListener_NeedsNoName(t *testing.T) {
+	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::1]:0"} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("%s: %v", address, err) // No IPv6 here.
+			continue
+		}
+		conn, err := dialListener(t.Context(), "tcp", listener.Addr())
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+		} else {
+			conn.Close()
+		}
+		listener.Close()
 	}
 }

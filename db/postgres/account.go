@@ -20,23 +20,35 @@ type account struct {
 	uid, gid uint32
 	// drop means that this process runs as root, and Postgres as another user.
 	drop bool
+	// ownsDir means that the data directory is the account's too, and not only the cluster in it.
+	ownsDir bool
 }
 
-// chooseAccount chooses the account for a cluster, which need not exist yet.
-func chooseAccount(cluster string) (account, error) {
+// chooseAccount decides who runs Postgres: the owner of the data directory, whoever starts the panel.
+// Only where that is root, as whom Postgres does not run, it is the owner of the cluster, which need
+// not exist yet, or an account of the system.
+func chooseAccount(root, cluster string) (account, error) {
+	dir, err := os.Stat(root)
+	if err != nil {
+		return account{}, err
+	}
+	owner := ownerOf(dir)
+	if uid := uint32(os.Geteuid()); uid != 0 {
+		if owner.uid != uid && owner.uid != 0 {
+			return account{}, fmt.Errorf("%s belongs to the user %s: run as that user (`sudo -u %s …`) or as root",
+				root, owner.name, owner.name)
+		}
+		return account{name: userName(uid), uid: uid, gid: uint32(os.Getegid())}, nil
+	}
+	if owner.uid != 0 {
+		owner.drop, owner.ownsDir = true, true
+		return owner, nil
+	}
 	info, err := os.Stat(cluster)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return account{}, err
 	}
 	exists := err == nil
-	if uid := os.Geteuid(); uid != 0 {
-		us := account{name: userName(uint32(uid)), uid: uint32(uid), gid: uint32(os.Getegid())}
-		if exists && ownerOf(info).uid != us.uid {
-			return account{}, fmt.Errorf("%s belongs to the user %s: run as that user or as root",
-				cluster, ownerOf(info).name)
-		}
-		return us, nil
-	}
 	// The owner of an existing cluster keeps it, even if a user postgres was created since.
 	if exists && ownerOf(info).uid != 0 {
 		owner := ownerOf(info)
@@ -76,8 +88,8 @@ func userName(uid uint32) string {
 // Postgres (PGDATA, PGOPTIONS) and no secrets.
 func (a account) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...) //nolint:noctx // run and stop end it: by signals it handles, and its children with it
-	cmd.Env = []string{"LC_ALL=C"}
-	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "TZDIR"} {
+	cmd.Env = []string{"LC_ALL=C", "TZ=GMT"}
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}

@@ -5,6 +5,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -54,6 +56,9 @@ func findBinaries(ctx context.Context, binDir string, major int, as account) (bi
 		switch {
 		case ctx.Err() != nil:
 			return binaries{}, ctx.Err()
+		case as.drop && errors.Is(err, syscall.EPERM):
+			return binaries{}, fmt.Errorf("run PostgreSQL as the user %s: the panel runs as root without the right to become another user: "+
+				"give it the capabilities CAP_SETUID and CAP_SETGID, run it as that user, or set ECLITUNNEL_DATABASE_URL to use a server you have", as.name)
 		case err != nil:
 			problems = append(problems, fmt.Sprintf("%s: %v", dir, err))
 		case bin.major < minMajor:

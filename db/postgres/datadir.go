@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,13 +51,16 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, err
 	}
 	d := &dataDir{root: root}
-	if d.account, err = chooseAccount(d.cluster()); err != nil {
+	if d.account, err = chooseAccount(root, d.cluster()); err != nil {
 		return nil, err
 	}
 	if err := d.account.checkSearchable(root); err != nil {
 		return nil, err
 	}
-	if d.lock, err = lockFile(filepath.Join(root, lockName)); err != nil {
+	if err := d.checkOwned(); err != nil {
+		return nil, err
+	}
+	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -84,9 +88,19 @@ func makeDirs(path string) error {
 	if err := os.MkdirAll(path, perm); err != nil {
 		return err
 	}
-	for _, dir := range missing {
+	// The last one is the highest. What root makes in a user's directory is the user's.
+	for _, dir := range slices.Backward(missing) {
 		if err := os.Chmod(dir, perm); err != nil {
 			return err
+		}
+		parent, err := os.Stat(filepath.Dir(dir))
+		if err != nil {
+			return err
+		}
+		if owner := ownerOf(parent); os.Geteuid() == 0 && owner.uid != 0 {
+			if err := os.Lchown(dir, int(owner.uid), int(owner.gid)); err != nil {
+				return err
+			}
 		}
 	}
 	info, err := os.Stat(path)
@@ -96,16 +110,17 @@ func makeDirs(path string) error {
 	return os.Chmod(path, info.Mode().Perm()|0o111)
 }
 
-// lockFile acquires a lock that is released when this process ends, and writes the pid to the file.
-func lockFile(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// takeLock takes a lock that ends with this process, however it ends, and notes our pid in it.
+func (d *dataDir) takeLock() error {
+	path := filepath.Join(d.root, lockName)
+	file, err := d.openOwn(lockName, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(path) // only for the message
-		return nil, errors.Join(
+		return errors.Join(
 			fmt.Errorf("%w: another process (pid %s) holds %s", ErrInUse, bytes.TrimSpace(holder), path), file.Close())
 	}
 	if err == nil {
@@ -115,9 +130,10 @@ func lockFile(path string) (*os.File, error) {
 		_, err = fmt.Fprintln(file, os.Getpid())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+		return errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
 	}
-	return file, nil
+	d.lock = file
+	return nil
 }
 
 // unlock releases the lock but keeps the file: if it were removed, two processes could lock different
@@ -140,23 +156,8 @@ func (d *dataDir) version() (int, error) {
 	return major, nil
 }
 
-// takeOwnership makes the account the owner of a cluster that belongs to root, such as a backup that
-// root has restored.
-func (d *dataDir) takeOwnership() error {
-	info, err := os.Stat(d.cluster())
-	if err != nil {
-		return err
-	}
-	if !d.account.drop || ownerOf(info).uid == d.account.uid {
-		return nil
-	}
-	return filepath.WalkDir(d.cluster(), func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, d.account.chown(path))
-	})
-}
-
-// initialise creates a cluster in a temporary directory and renames it when it is complete, so that an
-// interrupted initdb leaves no incomplete cluster.
+// initialise makes a cluster beside its place and moves it there when it is complete, so that an
+// interrupted initdb leaves no half of a database.
 func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) error {
 	fresh := filepath.Join(d.root, newClusterName)
 	if err := os.RemoveAll(fresh); err != nil {
@@ -178,6 +179,9 @@ func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) err
 	if err := run(ctx, cmd); err != nil {
 		removeAll(fresh)
 		return fmt.Errorf("initdb: %w:\n%s", err, lastLines(output.Bytes()))
+	}
+	if err := useUTC(fresh); err != nil {
+		return err
 	}
 	if err := os.Rename(fresh, d.cluster()); err != nil {
 		return err
@@ -213,21 +217,40 @@ func (d *dataDir) makeSocketDir() (dir string, remove func(), err error) {
 	if len(socket) <= maxSocketPath && !strings.Contains(dir, ",") {
 		return dir, func() { removeAll(dir) }, d.makePrivate(dir)
 	}
-	if dir, err = os.MkdirTemp("", tempSocketPrefix); err != nil {
-		return "", nil, err
+	var problems []error
+	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		if dir, err = d.makeTempSocketDir(parent); err == nil {
+			return dir, func() { removeAll(dir) }, nil
+		}
+		problems = append(problems, err)
 	}
-	remove = func() { removeAll(dir) }
-	resolved, err := filepath.EvalSymlinks(dir)
-	if err == nil {
-		err = d.account.checkSearchable(filepath.Dir(resolved))
+	return "", nil, fmt.Errorf("the path of %s is too long for a socket, and no other directory will do (set TMPDIR to one, or use a shorter data directory): %w",
+		filepath.Join(d.root, socketDirName), errors.Join(problems...))
+}
+
+// makeTempSocketDir makes a directory for the socket where TMPDIR or the system has temporary files.
+func (d *dataDir) makeTempSocketDir(parent string) (string, error) {
+	if !filepath.IsAbs(parent) || strings.Contains(parent, ",") {
+		return "", fmt.Errorf("%s is not an absolute path without commas", parent)
 	}
-	if err == nil {
+	parent, err := filepath.EvalSymlinks(parent)
+	if err != nil {
+		return "", err
+	}
+	if err := d.account.checkSearchable(parent); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(parent, tempSocketPrefix)
+	if err != nil {
+		return "", err
+	}
+	if socket := filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(socketPort)); len(socket) > maxSocketPath {
+		err = fmt.Errorf("the path of %s is too long for a socket", parent)
+	} else {
 		err = d.account.chown(dir)
 	}
 	if err != nil {
-		remove()
-		return "", nil, fmt.Errorf("socket directory (instead of %s, whose path is not usable for a socket): %w",
-			filepath.Join(d.root, socketDirName), err)
+		return "", errors.Join(err, os.Remove(dir))
 	}
-	return dir, remove, nil
+	return dir, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -73,4 +74,22 @@ func TestStart_WithAnEmptyPidFile(t *testing.T) {
 	stop(t, s)
 	check(t, os.WriteFile(filepath.Join(dir, "cluster", "postmaster.pid"), nil, 0o600))
 	start(t, postgres.Options{DataDir: dir})
+}
+
+func TestStart_SaysThatRootMayNotBecomeAnotherUser(t *testing.T) {
+	needRoot(t)
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip("needs setpriv")
+	}
+	program, err := os.Executable()
+	check(t, err)
+	for _, missing := range []string{"-setuid", "-setgid", "-setuid,-setgid"} {
+		cmd := exec.CommandContext(t.Context(), setpriv, "--bounding-set", missing, "--inh-caps", missing, program)
+		cmd.Env = append(os.Environ(), hostDir+"="+sharedDir(t))
+		output, err := cmd.Output()
+		if err == nil || !strings.Contains(string(output), "CAP_SETUID") || strings.Contains(string(output), "apt install") {
+			t.Errorf("without %s: %v, %q", missing, err, output)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -22,13 +23,14 @@ type serverLog struct {
 	start int64
 }
 
-func openServerLog(path string) (*serverLog, error) {
+func (d *dataDir) openServerLog() (*serverLog, error) {
+	path := filepath.Join(d.root, logName)
 	if info, err := os.Stat(path); err == nil && info.Size() > maxLogSize {
 		if err := os.Rename(path, path+".old"); err != nil {
 			return nil, err
 		}
 	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := d.openOwn(logName, os.O_APPEND)
 	if err != nil {
 		return nil, err
 	}

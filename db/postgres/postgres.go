@@ -14,9 +14,10 @@
 // process is killed: on Linux at once, elsewhere at the next start. The next start also recovers from
 // a crash. A data directory of another major version of Postgres is rejected and not modified.
 //
-// Postgres does not run as root. If the panel runs as root, Postgres runs as the owner of an existing
-// cluster, otherwise as the user postgres, otherwise as the user nobody. If the panel runs as another
-// user, so does Postgres.
+// Postgres runs as the owner of the data directory, whether that user starts it or root, and what root
+// makes there is the owner's. A directory that root itself has, started by root, is for the owner of an
+// existing cluster, otherwise for the user postgres, otherwise for nobody; Postgres itself refuses to
+// run as root.
 package postgres
 
 import (
@@ -32,6 +33,8 @@ var (
 	ErrOtherVersion = errors.New("database was created by another major version of PostgreSQL")
 	// ErrInUse means that another process uses the data directory.
 	ErrInUse = errors.New("data directory is in use")
+	// ErrNoDatabase means that the data directory holds no database, with Options.MustExist.
+	ErrNoDatabase = errors.New("there is no database")
 )
 
 // Options configures a [Server].
@@ -42,6 +45,8 @@ type Options struct {
 	// the directories of Linux distributions and Homebrew, newest version first. Existing data needs
 	// its own major version.
 	BinDir string
+	// MustExist makes Start fail with ErrNoDatabase, and create nothing, where there is no database.
+	MustExist bool
 	// Settings are parameters that override postgresql.conf. nil means none.
 	Settings map[string]string
 	// Logger logs start, stop and recovery. nil discards.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -40,6 +41,7 @@ const (
 type Server struct {
 	url       string
 	socketDir string
+	dir       *dataDir
 	process   *process
 	log       *serverLog
 	logger    *slog.Logger
@@ -53,14 +55,20 @@ type Server struct {
 // Start starts Postgres on the data directory, creates a database if there is none, and waits until
 // Postgres accepts connections. ctx bounds only the start.
 //
-// Errors: [ErrNotInstalled], [ErrOtherVersion], [ErrInUse]. Others describe a problem with the
-// directory, or include the last lines of Postgres' log.
+// Errors: [ErrNotInstalled], [ErrOtherVersion], [ErrInUse], [ErrNoDatabase]; others say what is wrong with the
+// directory or end with the last lines of Postgres' log.
 func Start(ctx context.Context, options Options) (*Server, error) {
 	if options.DataDir == "" {
 		return nil, errors.New("start postgres: no data directory given")
 	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.MustExist {
+		_, err := os.Stat(filepath.Join(options.DataDir, clusterName))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w in %s", ErrNoDatabase, options.DataDir)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -94,14 +102,14 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off"); err != nil {
 			return nil, err
 		}
-	} else if err := dir.takeOwnership(); err != nil {
+	} else if err := errors.Join(dir.adopt(), useUTC(dir.cluster())); err != nil {
 		return nil, err
 	}
 	socketDir, removeSocketDir, err := dir.makeSocketDir()
 	if err != nil {
 		return nil, err
 	}
-	log, err := openServerLog(filepath.Join(dir.root, logName))
+	log, err := dir.openServerLog()
 	if err != nil {
 		removeSocketDir()
 		return nil, err
@@ -115,7 +123,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		return nil, errors.Join(err, log.file.Close())
 	}
 	server := &Server{
-		url: serverURL(socketDir), socketDir: socketDir, process: process, log: log, logger: options.Logger,
+		url: serverURL(socketDir), socketDir: socketDir, dir: dir, process: process, log: log, logger: options.Logger,
 		release: func() {
 			removeSocketDir()
 			_ = log.file.Close()
@@ -192,6 +200,20 @@ func (s *Server) awaitReady(ctx context.Context) error {
 
 // URL returns the URL with which the superuser connects to the database postgres.
 func (s *Server) URL() string { return s.url }
+
+// NoteURL writes the URL to a private file in the data directory, for other programs of its owner.
+func (s *Server) NoteURL(name string) error {
+	// What an earlier run left there may be another user's.
+	if err := os.Remove(filepath.Join(s.dir.root, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := s.dir.openOwn(name, os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(s.url)
+	return errors.Join(err, file.Close())
+}
 
 // Done returns a channel that is closed when the server has ended, whether or not Stop was called.
 func (s *Server) Done() <-chan struct{} { return s.process.done }

@@ -18,6 +18,9 @@ func Start(context.Context, Options) (*Server, error) {
 // URL returns the empty string.
 func (*Server) URL() string { return "" }
 
+// NoteURL does nothing.
+func (*Server) NoteURL(string) error { return nil }
+
 // Done returns a channel that never closes.
 func (*Server) Done() <-chan struct{} { return nil }
 

@@ -137,17 +137,34 @@ func (f databaseFlags) database() (server.Database, error) {
 // defaultDataDir returns the system's directory for root, the user's own for others,
 // and the empty string if the user has none.
 func defaultDataDir() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/eclitunnel"
+	state := "/var/lib"
+	if os.Geteuid() != 0 {
+		state = os.Getenv("XDG_STATE_HOME")
+		if !filepath.IsAbs(state) {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return ""
+			}
+			state = filepath.Join(home, ".local", "state")
+		}
 	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "eclitunnel")
+	return panelDir(state)
+}
+
+// panelDir is the panel's directory among those of other programs. The agent's is
+// eclitunnel, which earlier versions of the panel used too: a database that is
+// there stays in use.
+func panelDir(state string) string {
+	dir, former := filepath.Join(state, "eclitunneld"), filepath.Join(state, "eclitunnel")
+	if !exists(filepath.Join(dir, "cluster")) && exists(filepath.Join(former, "cluster")) {
+		return former
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(home, ".local", "state", "eclitunnel")
+	return dir
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 const variablePrefix = "ECLITUNNEL"

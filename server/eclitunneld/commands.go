@@ -25,7 +25,11 @@ func (c *migrateCommand) Run(ctx context.Context, out console) error {
 	if err != nil {
 		return err
 	}
-	return server.Migrate(ctx, database, c.logger(out.stderr))
+	if err := server.Migrate(ctx, database, c.logger(out.stderr)); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out.stdout, "The schema is that of this version, in %s.\n", database)
+	return err
 }
 
 type createAdminCommand struct {
@@ -52,7 +56,7 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 	if err := server.CreateAdmin(ctx, database, account, c.logger(out.stderr)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out.stdout, "Created the admin %s.\n", c.Email)
+	_, err = fmt.Fprintf(out.stdout, "Created the admin %s in %s.\n", c.Email, database)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/db/postgres"
 )
 
 // hostileEnvironment sets variables of libpq that lead to another database and that break every
@@ -38,6 +39,13 @@ func TestCommands_WorkOnTheirOwnDatabaseWhateverTheEnvironmentSays(t *testing.T)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	made, err := postgres.Start(t.Context(), postgres.Options{DataDir: filepath.Join(dir, "data")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := made.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for name, variables := range map[string]map[string]string{

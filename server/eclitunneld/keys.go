@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"text/tabwriter"
 	"time"
 
@@ -21,10 +22,13 @@ func (c *listKeysCommand) Run(ctx context.Context, out console) error {
 	if err != nil {
 		return err
 	}
-	keys, err := server.Keys(ctx, database, c.logger(out.stderr))
+	logger := c.logger(out.stderr)
+	keys, err := server.Keys(ctx, database, logger)
 	if err != nil {
 		return err
 	}
+	// Not among the keys, which scripts read.
+	logger.InfoContext(ctx, "listing signing keys", slog.Any("database", database.String()))
 	table := tabwriter.NewWriter(out.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KEY\tSTATE\tCREATED\tSIGNS FROM")
 	for _, key := range keys {
@@ -59,17 +63,20 @@ func (c *revokeKeysCommand) Run(ctx context.Context, out console) error {
 		for _, key := range keys {
 			c.Keys = append(c.Keys, key.ID)
 		}
+		if len(keys) == 0 {
+			return fmt.Errorf("there are no signing keys in %s", database)
+		}
 	}
 	revocation, err := server.RevokeKeys(ctx, database, c.Keys, logger)
 	if err != nil {
 		return err
 	}
-	return report(out.stdout, len(c.Keys), revocation)
+	return report(out.stdout, len(c.Keys), database, revocation)
 }
 
-// report prints what the operator has to do next.
-func report(w io.Writer, keys int, revocation server.Revocation) error {
-	fmt.Fprintf(w, "Revoked %d signing keys. People have to log in again.\n", keys)
+// report says what is to be done now.
+func report(w io.Writer, keys int, database server.Database, revocation server.Revocation) error {
+	fmt.Fprintf(w, "Revoked %d signing keys in %s. People have to log in again.\n", keys, database)
 	if len(revocation.Devices) > 0 {
 		fmt.Fprintln(w, "These devices need new tokens:")
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
