@@ -259,7 +259,7 @@ func TestMux_NamesAreOneLineOfText(t *testing.T) {
 			switch {
 			case accepted && w.Code != 204:
 				t.Errorf("%s %s, %q: %d %s", field.method, field.path, name, w.Code, w.Body)
-			case !accepted && (w.Code != 400 || !slices.Equal(fields(failure), []string{field.name}) || !strings.Contains(w.Body.String(), "contain control characters")):
+			case !accepted && (w.Code != 400 || !slices.Equal(fields(failure), []string{field.name}) || !strings.Contains(w.Body.String(), "must not contain control characters")):
 				t.Errorf("%s %s, %q: %d %s, want 400 for %s", field.method, field.path, name, w.Code, w.Body, field.name)
 			}
 		}

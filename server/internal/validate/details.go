@@ -58,6 +58,8 @@ func reason(err *openapi3.SchemaError) string {
 		return "must not be null"
 	case err.SchemaField == "pattern" && err.Schema.Extensions[patternMessage] != nil:
 		return fmt.Sprint(err.Schema.Extensions[patternMessage])
+	case err.SchemaField == "not" && err.Schema.Not.Value.Extensions[patternMessage] != nil:
+		return fmt.Sprint(err.Schema.Not.Value.Extensions[patternMessage])
 	default:
 		return strings.ToLower(err.Reason[:1]) + err.Reason[1:]
 	}
