@@ -2588,6 +2588,8 @@ type GetJWKSResponse struct {
 	JSON400 *BadRequest
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetJWKSResponse503Headers
 }
@@ -2605,6 +2607,11 @@ func (r GetJWKSResponse) GetJSON400() *BadRequest {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetJWKSResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetJWKSResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -2654,6 +2661,8 @@ type GetSettingsResponse struct {
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetSettingsResponse503Headers
 }
@@ -2681,6 +2690,11 @@ func (r GetSettingsResponse) GetJSON403() *Forbidden {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetSettingsResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetSettingsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -2730,6 +2744,8 @@ type UpdateSettingsResponse struct {
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateSettingsResponse503Headers
 }
@@ -2757,6 +2773,11 @@ func (r UpdateSettingsResponse) GetJSON403() *Forbidden {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r UpdateSettingsResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateSettingsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -2816,6 +2837,8 @@ type LoginResponse struct {
 	JSON429 *TooManyRequests
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *LoginResponse200Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
@@ -2847,6 +2870,11 @@ func (r LoginResponse) GetJSON429() *TooManyRequests {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r LoginResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -2899,6 +2927,8 @@ type LogoutResponse struct {
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers204 the parsed response headers for an HTTP 204 response
 	Headers204 *LogoutResponse204Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -2923,6 +2953,11 @@ func (r LogoutResponse) GetJSON403() *Forbidden {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r LogoutResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LogoutResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -2972,6 +3007,8 @@ type GetSessionResponse struct {
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetSessionResponse503Headers
 }
@@ -2999,6 +3036,11 @@ func (r GetSessionResponse) GetJSON403() *Forbidden {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetSessionResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetSessionResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3051,6 +3093,8 @@ type ListAllocationsResponse struct {
 	JSON401 *Unauthenticated
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ListAllocationsResponse200Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3075,6 +3119,11 @@ func (r ListAllocationsResponse) GetJSON401() *Unauthenticated {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r ListAllocationsResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAllocationsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3128,6 +3177,8 @@ type CreateAllocationResponse struct {
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateAllocationResponse503Headers
 }
@@ -3165,6 +3216,11 @@ func (r CreateAllocationResponse) GetJSON409() *Conflict {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r CreateAllocationResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateAllocationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3214,6 +3270,8 @@ type DeleteAllocationResponse struct {
 	JSON404 *NotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteAllocationResponse503Headers
 }
@@ -3241,6 +3299,11 @@ func (r DeleteAllocationResponse) GetJSON404() *NotFound {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r DeleteAllocationResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteAllocationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3290,6 +3353,8 @@ type GetAllocationResponse struct {
 	JSON404 *NotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetAllocationResponse503Headers
 }
@@ -3317,6 +3382,11 @@ func (r GetAllocationResponse) GetJSON404() *NotFound {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetAllocationResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetAllocationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3370,6 +3440,8 @@ type UpdateAllocationResponse struct {
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateAllocationResponse503Headers
 }
@@ -3407,6 +3479,11 @@ func (r UpdateAllocationResponse) GetJSON409() *Conflict {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r UpdateAllocationResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateAllocationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3469,6 +3546,8 @@ type ApproveDeviceResponse struct {
 	JSON429 *TooManyRequests
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ApproveDeviceResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3518,6 +3597,11 @@ func (r ApproveDeviceResponse) GetJSON429() *TooManyRequests {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r ApproveDeviceResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ApproveDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3576,6 +3660,8 @@ type PollEnrollmentResponse struct {
 	JSON429 *TooManyRequests
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *PollEnrollmentResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3615,6 +3701,11 @@ func (r PollEnrollmentResponse) GetJSON429() *TooManyRequests {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r PollEnrollmentResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PollEnrollmentResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3673,6 +3764,8 @@ type StartEnrollmentResponse struct {
 	JSON429 *TooManyRequests
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *StartEnrollmentResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3712,6 +3805,11 @@ func (r StartEnrollmentResponse) GetJSON429() *TooManyRequests {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r StartEnrollmentResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r StartEnrollmentResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3766,6 +3864,8 @@ type ListDevicesResponse struct {
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ListDevicesResponse200Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3795,6 +3895,11 @@ func (r ListDevicesResponse) GetJSON403() *Forbidden {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r ListDevicesResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDevicesResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3844,6 +3949,8 @@ type GetDeviceResponse struct {
 	JSON404 *NotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetDeviceResponse503Headers
 }
@@ -3871,6 +3978,11 @@ func (r GetDeviceResponse) GetJSON404() *NotFound {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetDeviceResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -3924,6 +4036,8 @@ type UpdateDeviceResponse struct {
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateDeviceResponse503Headers
 }
@@ -3961,6 +4075,11 @@ func (r UpdateDeviceResponse) GetJSON409() *Conflict {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r UpdateDeviceResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -4012,6 +4131,8 @@ type DeleteDeviceResponse struct {
 	JSON404 *NotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteDeviceResponse503Headers
 }
@@ -4044,6 +4165,11 @@ func (r DeleteDeviceResponse) GetJSON404() *NotFound {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r DeleteDeviceResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -4097,6 +4223,8 @@ type DrainDeviceResponse struct {
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DrainDeviceResponse503Headers
 }
@@ -4134,6 +4262,11 @@ func (r DrainDeviceResponse) GetJSON409() *Conflict {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r DrainDeviceResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DrainDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -4187,6 +4320,8 @@ type RegenerateDeviceTokenResponse struct {
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *RegenerateDeviceTokenResponse503Headers
 }
@@ -4226,6 +4361,11 @@ func (r RegenerateDeviceTokenResponse) GetJSON503() *Unavailable {
 	return r.JSON503
 }
 
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RegenerateDeviceTokenResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
 // GetBody returns the raw response body bytes
 func (r RegenerateDeviceTokenResponse) GetBody() []byte {
 	return r.Body
@@ -4262,6 +4402,8 @@ type GetVersionResponse struct {
 	JSON200 *Version
 	// JSON400 the response for an HTTP 400 `application/json` response
 	JSON400 *BadRequest
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -4272,6 +4414,11 @@ func (r GetVersionResponse) GetJSON200() *Version {
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
 func (r GetVersionResponse) GetJSON400() *BadRequest {
 	return r.JSON400
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVersionResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -4310,6 +4457,8 @@ type GetHealthResponse struct {
 	JSON200 *Health
 	// JSON400 the response for an HTTP 400 `application/json` response
 	JSON400 *BadRequest
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -4320,6 +4469,11 @@ func (r GetHealthResponse) GetJSON200() *Health {
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
 func (r GetHealthResponse) GetJSON400() *BadRequest {
 	return r.JSON400
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetHealthResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -4365,6 +4519,8 @@ type GetReadinessResponse struct {
 	JSON400 *BadRequest
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetReadinessResponse503Headers
 }
@@ -4382,6 +4538,11 @@ func (r GetReadinessResponse) GetJSON400() *BadRequest {
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
 func (r GetReadinessResponse) GetJSON503() *Unavailable {
 	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetReadinessResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -5069,6 +5230,13 @@ func ParseGetJWKSResponse(rsp *http.Response) (*GetJWKSResponse, error) {
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5135,6 +5303,13 @@ func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) 
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -5203,6 +5378,13 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5269,6 +5451,13 @@ func ParseLoginResponse(rsp *http.Response) (*LoginResponse, error) {
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -5353,6 +5542,13 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5430,6 +5626,13 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5489,6 +5692,13 @@ func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse,
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -5581,6 +5791,13 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5648,6 +5865,13 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5714,6 +5938,13 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -5795,6 +6026,13 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -5891,6 +6129,13 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -5981,6 +6226,13 @@ func ParsePollEnrollmentResponse(rsp *http.Response) (*PollEnrollmentResponse, e
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -6073,6 +6325,13 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -6150,6 +6409,13 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -6226,6 +6492,13 @@ func ParseGetDeviceResponse(rsp *http.Response) (*GetDeviceResponse, error) {
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -6308,6 +6581,13 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -6381,6 +6661,13 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -6463,6 +6750,13 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -6544,6 +6838,13 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		}
 		response.JSON503 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	switch {
@@ -6590,6 +6891,13 @@ func ParseGetVersionResponse(rsp *http.Response) (*GetVersionResponse, error) {
 		}
 		response.JSON400 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -6622,6 +6930,13 @@ func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -6662,6 +6977,13 @@ func ParseGetReadinessResponse(rsp *http.Response) (*GetReadinessResponse, error
 			return nil, err
 		}
 		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 

@@ -1384,6 +1384,9 @@ type Denied = Error
 // Expired The body of every error response.
 type Expired = Error
 
+// Failure The body of every error response.
+type Failure = Error
+
 // Forbidden The body of every error response.
 type Forbidden = Error
 

@@ -5,11 +5,13 @@ package contracttest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +57,10 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
+	if response.StatusCode == http.StatusInternalServerError {
+		// The contract describes it, and it is a bug all the same.
+		t.t.Errorf("%s %s failed: %s", request.Method, request.URL.Path, body)
+	}
 	if err := t.contract.check(request, response, body); err != nil {
 		t.t.Errorf("%s %s answered %d against the contract: %v\n%s",
 			request.Method, request.URL.Path, response.StatusCode, err, body)
@@ -90,14 +96,6 @@ var load = sync.OnceValues(func() (*contract, error) {
 	return c, nil
 })
 
-// common are the answers any operation may give without listing them: they follow
-// from HTTP and from the contract's introduction.
-var common = map[int]bool{
-	http.StatusMethodNotAllowed:      true,
-	http.StatusRequestEntityTooLarge: true,
-	http.StatusUnsupportedMediaType:  true,
-}
-
 func (c *contract) check(request *http.Request, response *http.Response, body []byte) error {
 	_, path := c.routes.Handler(request)
 	if path == "" {
@@ -109,9 +107,6 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 		}
 		return c.checkError(response, body)
 	}
-	if common[response.StatusCode] {
-		return c.checkError(response, body)
-	}
 	method := request.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -119,7 +114,10 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 	item := c.doc.Paths.Value(path)
 	operation := item.GetOperation(method)
 	if operation == nil {
-		return errors.New("the method is not in it")
+		if response.StatusCode != http.StatusMethodNotAllowed {
+			return errors.New("the method is not in it")
+		}
+		return c.checkError(response, body)
 	}
 	route := &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: method, Operation: operation}
 	err := openapi3filter.ValidateResponse(request.Context(), &openapi3filter.ResponseValidationInput{
@@ -136,9 +134,32 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 	if err != nil || !hasBody(request.Method, response.StatusCode) {
 		return err
 	}
+	if err := checkDefault(operation, response.StatusCode, body); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.strict.check(path, method, response.StatusCode, body)
+}
+
+// checkDefault checks that an answer which only the response `default` describes has
+// one of the codes that the response lists in x-codes: those of every operation. All
+// others stand on the operations that give them.
+func checkDefault(operation *openapi3.Operation, status int, body []byte) error {
+	if operation.Responses.Status(status) != nil || operation.Responses.Default() == nil {
+		return nil
+	}
+	var failure struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(body, &failure); err != nil {
+		return fmt.Errorf("parse error: %w", err)
+	}
+	codes, _ := operation.Responses.Default().Value.Extensions["x-codes"].([]any)
+	if !slices.Contains(codes, any(failure.Error)) {
+		return fmt.Errorf("the status %d with the code %s is not on the operation", status, failure.Error)
+	}
+	return nil
 }
 
 func (c *contract) checkError(response *http.Response, body []byte) error {

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/eclitunnel/eclitunnel"
 	"github.com/eclitunnel/eclitunnel/internal/contracttest"
 )
 
@@ -59,6 +62,11 @@ func TestTransport_ReportsWhatTheContractDoesNotDescribe(t *testing.T) {
 		"an unknown error code":   {"GET", "/api/tunnel/devices", answer{401, `{"error":"oops","message":"","requestId":""}`}, true},
 		"a wrong method":          {"PUT", "/healthz", answer{405, someError}, false},
 		"a wrong method, no body": {"PUT", "/healthz", answer{405, ``}, true},
+		"a body too large":        {"POST", "/api/auth/login", answer{413, `{"error":"payload_too_large","message":"","requestId":""}`}, false},
+		"a body not JSON":         {"POST", "/api/auth/login", answer{415, `{"error":"unsupported_media_type","message":"","requestId":""}`}, false},
+		"a panel that fails":      {"GET", "/healthz", answer{500, `{"error":"internal_error","message":"","requestId":""}`}, true},
+		"an error of elsewhere":   {"GET", "/healthz", answer{409, `{"error":"conflict","message":"","requestId":""}`}, true},
+		"no error":                {"POST", "/api/auth/login", answer{413, `{}`}, true},
 		"an unknown path":         {"GET", "/api/nothing", answer{404, someError}, false},
 		"an unknown path, found":  {"GET", "/api/nothing", answer{200, `{}`}, true},
 		"null where it may be":    {"GET", "/api/tunnel/devices/3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11", answer{200, device("null")}, false},
@@ -86,5 +94,22 @@ func TestTransport_ReportsWhatTheContractDoesNotDescribe(t *testing.T) {
 				t.Errorf("reported %v, want %v: %q", got, test.reported, reports.reports)
 			}
 		})
+	}
+}
+
+// TestContract_OperationsDescribeEveryError holds what generated clients rely on: an
+// error without a response of its own has the body of every other error.
+func TestContract_OperationsDescribeEveryError(t *testing.T) {
+	doc, err := openapi3.NewLoader().LoadFromData(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths.Map() {
+		for method, operation := range item.Operations() {
+			failure := operation.Responses.Default()
+			if failure == nil || failure.Value.Content.Get("application/json") == nil {
+				t.Errorf("%s %s has no response for other errors", method, path)
+			}
+		}
 	}
 }
