@@ -130,7 +130,7 @@ func pinned(certificate tls.Certificate) *tls.Config {
 
 // refusal returns the error in the panel's answer to a handshake.
 func refusal(resp *http.Response) error {
-	var body types.Error
+	var body types.Problem
 	// gorilla keeps at most the first kilobyte of the body.
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<10)).Decode(&body); err != nil {
 		return fmt.Errorf("the panel answered %s", resp.Status)

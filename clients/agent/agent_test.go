@@ -148,7 +148,7 @@ func TestAgent_FeatureOffClosesLinksAndComesBack(t *testing.T) {
 	wantIDs(t, r.appliedIDs(t), 1)
 	r.links.report(readyReport(1))
 	c.status(t)
-	r.refuse <- types.Error{Error: types.CodeFeatureDisabled, Message: "Off."}
+	r.refuse <- types.Problem{Error: types.CodeFeatureDisabled, Message: "Off."}
 	c.Close(channel.CloseFeatureOff, "off")
 	wantIDs(t, r.appliedIDs(t)) // By the close code,
 	wantIDs(t, r.appliedIDs(t)) // and by the refused upgrade.
@@ -179,7 +179,7 @@ func TestAgent_FinalWordsStopIt(t *testing.T) {
 		t.Run(string(refusal), func(t *testing.T) {
 			r := start(t)
 			c := r.channel(t)
-			r.refuse <- types.Error{Error: refusal, Message: "why"}
+			r.refuse <- types.Problem{Error: refusal, Message: "why"}
 			c.Close(channel.CloseRestarting, "")
 			wantFinal(t, next(t, r.result, "the end"), code)
 		})
@@ -201,7 +201,7 @@ func TestAgent_ReturnsAfterRefusalsThatAreNotFinal(t *testing.T) {
 			c := r.channel(t)
 			c.send(t, snapshot(1, 1))
 			wantIDs(t, r.appliedIDs(t), 1)
-			r.refuse <- types.Error{Error: code, Message: "why"}
+			r.refuse <- types.Problem{Error: code, Message: "why"}
 			c.Close(channel.CloseRestarting, "")
 			c = r.channel(t)
 			c.send(t, snapshot(1, 1, 2))

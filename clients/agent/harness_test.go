@@ -80,8 +80,8 @@ func (l *fakeLinks) report(reports ...types.AllocationReport) {
 type panel struct {
 	*httptest.Server
 	channels chan *panelChannel
-	refuse   chan types.Error // Answers for the next upgrades.
-	mute     chan struct{}    // Nothing is read after the next upgrade.
+	refuse   chan types.Problem // Answers for the next upgrades.
+	mute     chan struct{}      // Nothing is read after the next upgrade.
 }
 
 // refusalStatus is the status of a panel's refusal by its code.
@@ -98,7 +98,7 @@ type panelChannel struct {
 
 func newPanel(t *testing.T) *panel {
 	t.Helper()
-	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Error, 8), mute: make(chan struct{}, 1)}
+	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Problem, 8), mute: make(chan struct{}, 1)}
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

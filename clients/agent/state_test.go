@@ -80,7 +80,7 @@ func TestAgent_KeepsNoStateThatIsOverForGood(t *testing.T) {
 			r := startAt(t, p, func(o *Options) { o.StateFile = file })
 			c := r.channel(t)
 			if end.refusal != "" {
-				r.refuse <- types.Error{Error: end.refusal, Message: "no"}
+				r.refuse <- types.Problem{Error: end.refusal, Message: "no"}
 			}
 			c.Close(end.code, "why")
 			if end.refusal == types.CodeFeatureDisabled {

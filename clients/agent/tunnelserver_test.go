@@ -185,7 +185,7 @@ func TestTunnelServer_KeepsNothingOfADeadToken(t *testing.T) {
 		func(_ *serving, c *panelChannel) { c.Close(channel.CloseTokenDead, "why") },
 		func(_ *serving, c *panelChannel) { c.Close(channel.CloseDeleted, "why") },
 		func(s *serving, c *panelChannel) {
-			s.panel.refuse <- types.Error{Error: types.CodeTokenRevoked, Message: "why"}
+			s.panel.refuse <- types.Problem{Error: types.CodeTokenRevoked, Message: "why"}
 			c.Close(channel.CloseRestarting, "")
 		},
 	} {

@@ -40,7 +40,7 @@ type answer struct {
 }
 
 func refusal(status int, code types.ErrorCode) answer {
-	return answer{status, types.Error{Error: code, Message: "The panel says " + string(code) + ".", RequestID: "r1"}}
+	return answer{status, types.Problem{Error: code, Message: "The panel says " + string(code) + ".", RequestID: "r1"}}
 }
 
 // panel is a fake panel with the operations that the commands use.

@@ -47,7 +47,7 @@ func TestOutput_IsEscaped(t *testing.T) {
 	}
 
 	p.mu.Lock()
-	p.refuse = &answer{404, types.Error{Error: types.CodeNotFound, Message: hostile}}
+	p.refuse = &answer{404, types.Problem{Error: types.CodeNotFound, Message: hostile}}
 	p.mu.Unlock()
 	o := m.run("list")
 	o.want(t, 11, `\x1b[2J`)

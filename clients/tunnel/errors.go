@@ -87,7 +87,7 @@ func (e *UnreachableError) Unwrap() error { return e.Cause }
 // answerError converts an answer that is not a success into an error, whether the
 // panel sent it or something else at that address.
 func answerError(panel string, resp *http.Response, body []byte) error {
-	var e types.Error
+	var e types.Problem
 	if resp.StatusCode >= 400 && isJSON(resp) && json.Unmarshal(body, &e) == nil && e.Error != "" {
 		answer := &Error{
 			Status:     resp.StatusCode,

@@ -66,13 +66,13 @@ func startPanel() *examplePanel {
 // exampleError is an error that a handler answers with.
 type exampleError struct {
 	status int
-	body   types.Error
+	body   types.Problem
 }
 
 func (e *exampleError) Error() string { return e.body.Message }
 
 func refuse(status int, code types.ErrorCode, message string, details ...types.ErrorDetail) error {
-	e := &exampleError{status, types.Error{Error: code, Message: message, RequestID: "01JCZ4Q6"}}
+	e := &exampleError{status, types.Problem{Error: code, Message: message, RequestID: "01JCZ4Q6"}}
 	if len(details) > 0 {
 		e.body.Details = &details
 	}

@@ -37,7 +37,7 @@ type answer struct {
 }
 
 func problem(status int, code types.ErrorCode) answer {
-	return answer{status: status, body: types.Error{Error: code, Message: "No.", RequestID: "r1"}}
+	return answer{status: status, body: types.Problem{Error: code, Message: "No.", RequestID: "r1"}}
 }
 
 // script serves the answers in order and then repeats the last one.
@@ -123,7 +123,7 @@ func TestClient_SendsTokenAndUserAgent(t *testing.T) {
 
 func TestClient_ErrorHoldsThePanelsAnswer(t *testing.T) {
 	a := problem(400, types.CodeInvalidRequest)
-	a.body = types.Error{
+	a.body = types.Problem{
 		Error: types.CodeInvalidRequest, Message: "Bad.", RequestID: "r7",
 		Details: &[]types.ErrorDetail{{Field: "localPort", Message: "too large"}},
 	}

@@ -747,36 +747,36 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	return m
 }
 
-type BadRequestJSONResponse Error
+type BadRequestJSONResponse Problem
 
-type ConflictJSONResponse Error
+type ConflictJSONResponse Problem
 
-type DeniedJSONResponse Error
+type DeniedJSONResponse Problem
 
-type ExpiredJSONResponse Error
+type ExpiredJSONResponse Problem
 
-type FailureJSONResponse Error
+type FailureJSONResponse Problem
 
-type ForbiddenJSONResponse Error
+type ForbiddenJSONResponse Problem
 
-type NotFoundJSONResponse Error
+type NotFoundJSONResponse Problem
 
 type TooManyRequestsResponseHeaders struct {
 	RetryAfter *int
 }
 type TooManyRequestsJSONResponse struct {
-	Body Error
+	Body Problem
 
 	Headers TooManyRequestsResponseHeaders
 }
 
-type UnauthenticatedJSONResponse Error
+type UnauthenticatedJSONResponse Problem
 
 type UnavailableResponseHeaders struct {
 	RetryAfter *int
 }
 type UnavailableJSONResponse struct {
-	Body Error
+	Body Problem
 
 	Headers UnavailableResponseHeaders
 }
@@ -834,7 +834,7 @@ func (response GetJWKS503JSONResponse) VisitGetJWKSResponse(w http.ResponseWrite
 }
 
 type GetJWKSdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -931,7 +931,7 @@ func (response GetSettings503JSONResponse) VisitGetSettingsResponse(w http.Respo
 }
 
 type GetSettingsdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1029,7 +1029,7 @@ func (response UpdateSettings503JSONResponse) VisitUpdateSettingsResponse(w http
 }
 
 type UpdateSettingsdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1138,7 +1138,7 @@ func (response Login503JSONResponse) VisitLoginResponse(w http.ResponseWriter) e
 }
 
 type LogindefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1235,7 +1235,7 @@ func (response Logout503JSONResponse) VisitLogoutResponse(w http.ResponseWriter)
 }
 
 type LogoutdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1332,7 +1332,7 @@ func (response GetSession503JSONResponse) VisitGetSessionResponse(w http.Respons
 }
 
 type GetSessiondefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1426,7 +1426,7 @@ func (response ListAllocations503JSONResponse) VisitListAllocationsResponse(w ht
 }
 
 type ListAllocationsdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1552,7 +1552,7 @@ func (response CreateAllocation503JSONResponse) VisitCreateAllocationResponse(w 
 }
 
 type CreateAllocationdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1650,7 +1650,7 @@ func (response DeleteAllocation503JSONResponse) VisitDeleteAllocationResponse(w 
 }
 
 type DeleteAllocationdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1748,7 +1748,7 @@ func (response GetAllocation503JSONResponse) VisitGetAllocationResponse(w http.R
 }
 
 type GetAllocationdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -1875,7 +1875,7 @@ func (response UpdateAllocation503JSONResponse) VisitUpdateAllocationResponse(w 
 }
 
 type UpdateAllocationdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2032,7 +2032,7 @@ func (response ApproveDevice503JSONResponse) VisitApproveDeviceResponse(w http.R
 }
 
 type ApproveDevicedefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2161,7 +2161,7 @@ func (response PollEnrollment503JSONResponse) VisitPollEnrollmentResponse(w http
 }
 
 type PollEnrollmentdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2290,7 +2290,7 @@ func (response StartEnrollment503JSONResponse) VisitStartEnrollmentResponse(w ht
 }
 
 type StartEnrollmentdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2398,7 +2398,7 @@ func (response ListDevices503JSONResponse) VisitListDevicesResponse(w http.Respo
 }
 
 type ListDevicesdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2496,7 +2496,7 @@ func (response GetDevice503JSONResponse) VisitGetDeviceResponse(w http.ResponseW
 }
 
 type GetDevicedefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2623,7 +2623,7 @@ func (response UpdateDevice503JSONResponse) VisitUpdateDeviceResponse(w http.Res
 }
 
 type UpdateDevicedefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2735,7 +2735,7 @@ func (response DeleteDevice503JSONResponse) VisitDeleteDeviceResponse(w http.Res
 }
 
 type DeleteDevicedefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2862,7 +2862,7 @@ func (response DrainDevice503JSONResponse) VisitDrainDeviceResponse(w http.Respo
 }
 
 type DrainDevicedefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -2988,7 +2988,7 @@ func (response RegenerateDeviceToken503JSONResponse) VisitRegenerateDeviceTokenR
 }
 
 type RegenerateDeviceTokendefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -3040,7 +3040,7 @@ func (response GetVersion400JSONResponse) VisitGetVersionResponse(w http.Respons
 }
 
 type GetVersiondefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -3092,7 +3092,7 @@ func (response GetHealth400JSONResponse) VisitGetHealthResponse(w http.ResponseW
 }
 
 type GetHealthdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 
@@ -3161,7 +3161,7 @@ func (response GetReadiness503JSONResponse) VisitGetReadinessResponse(w http.Res
 }
 
 type GetReadinessdefaultJSONResponse struct {
-	Body       Error
+	Body       Problem
 	StatusCode int
 }
 

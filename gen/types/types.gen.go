@@ -872,46 +872,6 @@ type EnrollmentStatus struct {
 	Token *string `json:"token,omitempty"`
 }
 
-// Error The body of every error response.
-type Error struct {
-	// Details The invalid fields, if the request is invalid.
-	Details *[]ErrorDetail `json:"details,omitempty"`
-
-	// Error What went wrong, as a stable code for programs. Later versions may add codes.
-	//
-	// | code | status | meaning |
-	// |---|---|---|
-	// | `invalid_request` | 400 | The request is malformed or violates this contract. |
-	// | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
-	// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
-	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
-	// | `forbidden` | 403 | The caller is not permitted to do this. |
-	// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
-	// | `method_not_allowed` | 405 | The path does not support this method. |
-	// | `conflict` | 409 | The request conflicts with the current state. |
-	// | `port_taken` | 409 | Another allocation has the port. |
-	// | `already_approved` | 409 | The device has been approved before. |
-	// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
-	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
-	// | `unsupported_media_type` | 415 | The body is not JSON. |
-	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
-	// | `rate_limited` | 429 | The caller made too many requests. |
-	// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
-	// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
-	// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
-	// | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
-	// | `no_ports_available` | 503 | No port is left in the range. |
-	// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
-	Error ErrorCode `json:"error"`
-
-	// Message What went wrong, as a sentence for people. It may change between versions.
-	Message string `json:"message"`
-
-	// RequestID The ID of the request in the panel's log.
-	RequestID string `json:"requestId"`
-}
-
 // ErrorCode What went wrong, as a stable code for programs. Later versions may add codes.
 //
 // | code | status | meaning |
@@ -1071,6 +1031,46 @@ type PortRange struct {
 	//
 	// Example: 25565
 	Last Port `json:"last"`
+}
+
+// Problem The body of every error response.
+type Problem struct {
+	// Details The invalid fields, if the request is invalid.
+	Details *[]ErrorDetail `json:"details,omitempty"`
+
+	// Error What went wrong, as a stable code for programs. Later versions may add codes.
+	//
+	// | code | status | meaning |
+	// |---|---|---|
+	// | `invalid_request` | 400 | The request is malformed or violates this contract. |
+	// | `unauthorized` | 401 | The credential is missing, wrong, expired or revoked. |
+	// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
+	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
+	// | `forbidden` | 403 | The caller is not permitted to do this. |
+	// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
+	// | `method_not_allowed` | 405 | The path does not support this method. |
+	// | `conflict` | 409 | The request conflicts with the current state. |
+	// | `port_taken` | 409 | Another allocation has the port. |
+	// | `already_approved` | 409 | The device has been approved before. |
+	// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
+	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
+	// | `unsupported_media_type` | 415 | The body is not JSON. |
+	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
+	// | `rate_limited` | 429 | The caller made too many requests. |
+	// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
+	// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
+	// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
+	// | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
+	// | `no_ports_available` | 503 | No port is left in the range. |
+	// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
+	Error ErrorCode `json:"error"`
+
+	// Message What went wrong, as a sentence for people. It may change between versions.
+	Message string `json:"message"`
+
+	// RequestID The ID of the request in the panel's log.
+	RequestID string `json:"requestId"`
 }
 
 // Protocol Transport protocol: `tcp` or `udp`.
@@ -1251,7 +1251,7 @@ type StatusReportType string
 
 // Success The result of an operation that returns no data.
 type Success struct {
-	// Success Always true. A failed request returns an `Error`.
+	// Success Always true. A failed request returns a `Problem`.
 	Success bool `json:"success"`
 }
 
@@ -1373,34 +1373,34 @@ type DeviceID = openapi_types.UUID
 type Limit = int
 
 // BadRequest The body of every error response.
-type BadRequest = Error
+type BadRequest = Problem
 
 // Conflict The body of every error response.
-type Conflict = Error
+type Conflict = Problem
 
 // Denied The body of every error response.
-type Denied = Error
+type Denied = Problem
 
 // Expired The body of every error response.
-type Expired = Error
+type Expired = Problem
 
 // Failure The body of every error response.
-type Failure = Error
+type Failure = Problem
 
 // Forbidden The body of every error response.
-type Forbidden = Error
+type Forbidden = Problem
 
 // NotFound The body of every error response.
-type NotFound = Error
+type NotFound = Problem
 
 // TooManyRequests The body of every error response.
-type TooManyRequests = Error
+type TooManyRequests = Problem
 
 // Unauthenticated The body of every error response.
-type Unauthenticated = Error
+type Unauthenticated = Problem
 
 // Unavailable The body of every error response.
-type Unavailable = Error
+type Unavailable = Problem
 
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.

@@ -173,7 +173,7 @@ func (c *contract) checkError(response *http.Response, body []byte) error {
 	if err != nil {
 		return err
 	}
-	return c.doc.Components.Schemas["Error"].Value.VisitJSON(value, openapi3.VisitAsResponse(), openapi3.MultiErrors(), formats)
+	return c.doc.Components.Schemas["Problem"].Value.VisitJSON(value, openapi3.VisitAsResponse(), openapi3.MultiErrors(), formats)
 }
 
 // formats checks what OpenAPI leaves to the validator.

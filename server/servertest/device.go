@@ -96,7 +96,7 @@ func (p *Panel) Dial(ctx context.Context, token string) (*websocket.Conn, error)
 		defer resp.Body.Close()
 	}
 	if err != nil && resp != nil {
-		var answer types.Error
+		var answer types.Problem
 		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 			return nil, fmt.Errorf("%s: %w", resp.Status, err)
 		}

@@ -325,7 +325,7 @@ func TestHub_RejectsRequestsWithoutDeviceOrUpgrade(t *testing.T) {
 		`{"ID":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11"}`: types.CodeInvalidRequest,
 	} {
 		resp := get(t, url, who)
-		var body types.Error
+		var body types.Problem
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 			t.Fatal(err)
 		}

@@ -246,9 +246,9 @@ func decode[T any](t *testing.T, a answer, status int) T {
 }
 
 // wantError checks that a response is an error with a status and code, and returns it.
-func wantError(t *testing.T, a answer, status int, code types.ErrorCode) types.Error {
+func wantError(t *testing.T, a answer, status int, code types.ErrorCode) types.Problem {
 	t.Helper()
-	failure := decode[types.Error](t, a, status)
+	failure := decode[types.Problem](t, a, status)
 	if failure.Error != code {
 		t.Errorf("%s %s answered %s, want %s", a.method, a.path, failure.Error, code)
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // answer runs handler behind the middleware and returns the response and the log.
-func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *httptest.ResponseRecorder, body types.Error, log string) {
+func answer(t *testing.T, r *http.Request, handler http.HandlerFunc) (response *httptest.ResponseRecorder, body types.Problem, log string) {
 	t.Helper()
 	var buffer bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&buffer, &slog.HandlerOptions{Level: slog.LevelInfo}))

@@ -82,7 +82,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	logCause(r, req, e)
 
-	body := types.Error{Error: e.Code, Message: e.Message, RequestID: req.id}
+	body := types.Problem{Error: e.Code, Message: e.Message, RequestID: req.id}
 	if len(e.Details) > 0 {
 		body.Details = &e.Details
 	}

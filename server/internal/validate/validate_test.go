@@ -54,7 +54,7 @@ func newMux(t testing.TB, options validate.Options, handler http.HandlerFunc) *v
 func accept(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
 
 // send makes a request with headers given as "Name: value".
-func send(t testing.TB, handler http.Handler, method, target, body string, headers ...string) (*httptest.ResponseRecorder, types.Error) {
+func send(t testing.TB, handler http.Handler, method, target, body string, headers ...string) (*httptest.ResponseRecorder, types.Problem) {
 	t.Helper()
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	for _, header := range headers {
@@ -63,7 +63,7 @@ func send(t testing.TB, handler http.Handler, method, target, body string, heade
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
-	var failure types.Error
+	var failure types.Problem
 	if w.Code >= 400 {
 		if err := json.Unmarshal(w.Body.Bytes(), &failure); err != nil {
 			t.Fatalf("%s %s answered %d with %q, which is not an error", method, target, w.Code, w.Body)
@@ -243,7 +243,7 @@ func TestMux_ChecksParametersAgainstTheContract(t *testing.T) {
 }
 
 // fields lists the fields that an error names, each once.
-func fields(failure types.Error) []string {
+func fields(failure types.Problem) []string {
 	var names []string
 	if failure.Details != nil {
 		for _, detail := range *failure.Details {
