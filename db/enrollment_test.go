@@ -16,7 +16,7 @@ import (
 func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
 	d := dbtest.New(t)
 	device := db.NewDevice{
-		Name: "rig", Kind: db.KindClient, UserCode: "BCDF-2345", CodeHash: []byte("one"),
+		Name: "rig", Kind: db.KindClient, UserCode: "CDFG-2345", CodeHash: []byte("one"),
 		CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
 	}
 	first, err := d.CreateDevice(t.Context(), device)
@@ -28,7 +28,7 @@ func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
 	// Once approved, its code is free again, and the pending device is found before it.
 	_, err = d.ApproveDevice(t.Context(), first.ID, db.Approval{At: noon})
 	check(t, err)
-	found, err := d.DeviceByUserCode(t.Context(), "BCDF-2345")
+	found, err := d.DeviceByUserCode(t.Context(), "CDFG-2345")
 	check(t, err)
 	if found.ID != first.ID {
 		t.Errorf("found %v, want the approved device", found.ID)
@@ -36,7 +36,7 @@ func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
 	device.CreatedAt = noon.Add(-time.Hour)
 	second, err := d.CreateDevice(t.Context(), device)
 	check(t, err)
-	found, err = d.DeviceByUserCode(t.Context(), "BCDF-2345")
+	found, err = d.DeviceByUserCode(t.Context(), "CDFG-2345")
 	check(t, err)
 	if found.ID != second.ID {
 		t.Errorf("found %v, want the pending device", found.ID)

@@ -33,7 +33,7 @@ func TestEnroll_ShowsCodeWaitsAndStoresToken(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	p.polls = []answer{pending(), pending(), approved(p.token)}
 	m.run("enroll", "--panel", p.URL+"/", "--name", "home", "--allow", "game.lan", "--allow", "10.0.0.0/8").
-		want(t, 0, "BCDF-2345", "https://panel.test/activate", "eclitunnel run")
+		want(t, 0, "CDFG-2345", "https://panel.test/activate", "eclitunnel run")
 	want := agent.Config{PanelURL: p.URL, DeviceID: p.device, Name: "home", Token: p.token, Allow: []string{"game.lan", "10.0.0.0/8"}}
 	if got := m.config(); !reflect.DeepEqual(got, want) {
 		t.Errorf("config %+v", got)

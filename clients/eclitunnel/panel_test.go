@@ -126,8 +126,8 @@ func (p *panel) start(w http.ResponseWriter, r *http.Request) {
 	p.session = r.Header.Get("Authorization")
 	_ = json.NewDecoder(r.Body).Decode(&p.started)
 	reply(w, answer{200, types.Enrollment{
-		DeviceCode: sampleCode, UserCode: "BCDF-2345", ExpiresAt: time.Now().Add(10 * time.Minute), Interval: 5,
-		VerificationURI: "https://panel.test/activate", VerificationURIComplete: "https://panel.test/activate?code=BCDF-2345",
+		DeviceCode: sampleCode, UserCode: "CDFG-2345", ExpiresAt: time.Now().Add(10 * time.Minute), Interval: 5,
+		VerificationURI: "https://panel.test/activate", VerificationURIComplete: "https://panel.test/activate?code=CDFG-2345",
 	}})
 }
 

@@ -148,7 +148,7 @@ func ExampleClient_StartEnrollment() {
 		}
 	}
 	// Output:
-	// Open https://panel.example.com/device and enter BCDF-2345.
+	// Open https://panel.example.com/device and enter CDFG-2345.
 	// Enrolled as 3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11
 }
 

@@ -120,9 +120,9 @@ func (*examplePanel) GetSession(context.Context, server.GetSessionRequestObject)
 
 func (*examplePanel) StartEnrollment(context.Context, server.StartEnrollmentRequestObject) (server.StartEnrollmentResponseObject, error) {
 	return server.StartEnrollment200JSONResponse{
-		DeviceCode: exampleCode, UserCode: "BCDF-2345", ExpiresAt: exampleTime, Interval: 5,
+		DeviceCode: exampleCode, UserCode: "CDFG-2345", ExpiresAt: exampleTime, Interval: 5,
 		VerificationURI:         "https://panel.example.com/device",
-		VerificationURIComplete: "https://panel.example.com/device?code=BCDF-2345",
+		VerificationURIComplete: "https://panel.example.com/device?code=CDFG-2345",
 	}, nil
 }
 
@@ -241,7 +241,7 @@ func TestExamplePanel_AnswersAsTheContractSays(t *testing.T) {
 		"session":    func() error { _, err := c.Session(ctx); return err },
 		"start":      func() error { _, err := c.StartEnrollment(ctx, types.EnrollmentStart{Name: "x"}); return err },
 		"poll":       func() error { _, err := c.PollEnrollment(ctx, exampleCode); return err },
-		"approve":    func() error { _, err := c.Approve(ctx, types.DeviceApproval{UserCode: "BCDF-2345"}); return err },
+		"approve":    func() error { _, err := c.Approve(ctx, types.DeviceApproval{UserCode: "CDFG-2345"}); return err },
 		"devices":    func() error { _, err := c.Devices(ctx); return err },
 		"allocation": func() error { _, err := c.Allocation(ctx, 1); return err },
 		"list":       func() error { _, err := c.Allocations(ctx); return err },

@@ -765,7 +765,7 @@ type DeviceApproval struct {
 
 	// UserCode The human-readable user code shown during enrollment. Case and the dash are ignored.
 	//
-	// Example: BCDF-2345
+	// Example: CDFG-2345
 	UserCode string `json:"userCode"`
 }
 
@@ -825,7 +825,7 @@ type Enrollment struct {
 
 	// UserCode Short human-readable code displayed to the user during approval.
 	//
-	// Example: BCDF-2345
+	// Example: CDFG-2345
 	UserCode string `json:"userCode"`
 
 	// VerificationURI The URL of the page where an admin enters the user code.

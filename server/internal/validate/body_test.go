@@ -231,7 +231,7 @@ func TestMux_NamesAreOneLineOfText(t *testing.T) {
 	mux := newMux(t, validate.Options{}, accept)
 	for _, field := range []struct{ method, path, body, name string }{
 		{"POST", "/api/tunnel/device/start", `{"name":%s}`, "name"},
-		{"POST", "/api/tunnel/device/approve", `{"userCode":"BCDF-2345","name":%s}`, "name"},
+		{"POST", "/api/tunnel/device/approve", `{"userCode":"CDFG-2345","name":%s}`, "name"},
 		{"PATCH", "/api/tunnel/devices/" + someID, `{"name":%s}`, "name"},
 		{"PATCH", "/api/tunnel/devices/" + someID, `{"server":{"region":%s}}`, "server.region"},
 		{"POST", "/api/tunnel/allocations", `{"protocol":"tcp","localPort":1,"name":%s}`, "name"},

@@ -33,7 +33,7 @@ func get(t *testing.T, method, target string, header http.Header) *httptest.Resp
 func TestPages_LoadOnlyEmbeddedFiles(t *testing.T) {
 	reference := regexp.MustCompile(`(?:href|src)="([^"]+)"`)
 	api := map[string]bool{"/openapi.json": true, "/readyz": true, "/healthz": true, "/api/version": true}
-	for _, page := range []string{"/", "/device?code=BCDF-2345"} {
+	for _, page := range []string{"/", "/device?code=CDFG-2345"} {
 		resp := get(t, http.MethodGet, page, nil)
 		text := resp.Body.String()
 		if resp.Code != http.StatusOK || !strings.HasPrefix(resp.Header().Get("Content-Type"), "text/html") {
@@ -87,7 +87,7 @@ var browser = http.Header{"Accept": {"text/html,application/xhtml+xml,applicatio
 func TestPages_InAnotherSpellingRedirect(t *testing.T) {
 	for target, want := range map[string]string{
 		"/device/":                "/device",
-		"/device/?code=BCDF-2345": "/device?code=BCDF-2345",
+		"/device/?code=CDFG-2345": "/device?code=CDFG-2345",
 		"/Device":                 "/device",
 		"//device":                "/device",
 		"/device/.":               "/device",
@@ -112,7 +112,7 @@ func TestPages_UnknownOnesAreAPageForPeopleOnly(t *testing.T) {
 	}{
 		"a browser":               {"GET", "/devices", browser.Get("Accept"), true},
 		"a browser's HEAD":        {"HEAD", "/login", browser.Get("Accept"), true},
-		"below a page":            {"GET", "/device/BCDF-2345", browser.Get("Accept"), true},
+		"below a page":            {"GET", "/device/CDFG-2345", browser.Get("Accept"), true},
 		"markup in the address":   {"GET", "/<script>", browser.Get("Accept"), true},
 		"another site":            {"GET", "//example.com/", browser.Get("Accept"), true},
 		"curl":                    {"GET", "/devices", "*/*", false},

@@ -1,0 +1,53 @@
+package enroll_test
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+)
+
+// TestApprove_AcceptsTheUserCodesOfTheDocumentation holds every user code that the
+// contract, the documentation or a page shows: as the code of a pending device it can
+// be approved, so it is made of the letters and digits that codes are made of.
+func TestApprove_AcceptsTheUserCodesOfTheDocumentation(t *testing.T) {
+	r := newRules(t)
+	admin, _ := r.user(t, "root@example.com", "admin")
+	texts := map[string]string{"openapi.yaml": string(eclitunnel.OpenAPI)}
+	for _, name := range []string{"README.md", "docs/operations.md", "server/internal/web/static/device.html"} {
+		text, err := os.ReadFile("../../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = string(text)
+	}
+	// A code in a UUID or in another word is none.
+	code := regexp.MustCompile(`(?:^|[^\w-])([A-Z0-9]{4}-[A-Z0-9]{4})(?:[^\w-]|$)`)
+	codes := map[string]string{}
+	for name, text := range texts {
+		found := code.FindAllStringSubmatch(text, -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no user code", name)
+		}
+		for _, match := range found {
+			codes[match[1]] = name
+		}
+	}
+	for _, userCode := range slices.Sorted(maps.Keys(codes)) {
+		if _, err := r.db.CreateDevice(t.Context(), db.NewDevice{
+			Name: "home", Kind: db.KindClient, UserCode: userCode, CodeHash: []byte(userCode),
+			CreatedAt: r.now, ExpiresAt: r.now.Add(time.Minute),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Approve(admin, enroll.Approval{UserCode: userCode}); err != nil {
+			t.Errorf("%s shows the code %s, which no device can have: %v", codes[userCode], userCode, err)
+		}
+	}
+}
