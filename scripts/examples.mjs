@@ -1,11 +1,13 @@
 // Writes a TypeScript file that assigns every example of the contract to the type
 // that openapi-typescript generates for its place. The file compiles only if
-// generated clients accept what the documentation shows.
+// generated clients accept what the documentation shows. A second file declares the
+// name of every component among the globals; it compiles only if no type of that name
+// would shadow one.
 //
-// usage: node scripts/examples.mjs CONTRACT.json TYPES OUTPUT.ts
+// usage: node scripts/examples.mjs CONTRACT.json TYPES EXAMPLES.ts NAMES.ts
 import { readFileSync, writeFileSync } from 'node:fs';
 
-const [contractFile, types, output] = process.argv.slice(2);
+const [contractFile, types, output, names] = process.argv.slice(2);
 const contract = JSON.parse(readFileSync(contractFile, 'utf8'));
 const lines = [`import type { components, operations } from '${types}';`];
 let count = 0;
@@ -20,11 +22,17 @@ function index(root, ...keys) {
   return keys.reduce((type, key) => `NonNullable<${type}>[${/^\d{3}$/.test(key) ? key : JSON.stringify(key)}]`, root);
 }
 
+// resolve follows a reference within the contract.
+function resolve(node) {
+  if (node.$ref === undefined) return node;
+  return node.$ref.split('/').slice(1).reduce((parent, key) => parent[key], contract);
+}
+
 function content(type, body) {
   for (const [mediaType, media] of Object.entries(body?.content ?? {})) {
     const target = index(type, 'content', mediaType);
     if (media.example !== undefined) assign(target, media.example);
-    for (const example of Object.values(media.examples ?? {})) assign(target, example.value);
+    for (const example of Object.values(media.examples ?? {})) assign(target, resolve(example).value);
   }
 }
 
@@ -51,4 +59,6 @@ for (const [name, node] of Object.entries(contract.components.schemas)) {
 }
 if (count === 0) throw new Error('the contract has no examples');
 writeFileSync(output, lines.join('\n') + '\n');
+const { schemas, responses } = contract.components;
+writeFileSync(names, Object.keys({ ...schemas, ...responses }).map((name) => `type ${name} = never;\n`).join(''));
 console.log(`verify: compiling ${count} examples`);
