@@ -85,6 +85,9 @@ func writeExampleError(w http.ResponseWriter, _ *http.Request, err error) {
 		panic(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if e.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	w.WriteHeader(e.status)
 	_ = json.NewEncoder(w).Encode(e.body)
 }

@@ -2585,7 +2585,7 @@ type GetJWKSResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *JWKS
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -2600,7 +2600,7 @@ func (r GetJWKSResponse) GetJSON200() *JWKS {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetJWKSResponse) GetJSON400() *BadRequest {
+func (r GetJWKSResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -2643,6 +2643,11 @@ func (r GetJWKSResponse) ContentType() string {
 	return ""
 }
 
+// GetSettingsResponse401Headers the declared response headers of an HTTP 401 response for GetSettings
+type GetSettingsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // GetSettingsResponse503Headers the declared response headers of an HTTP 503 response for GetSettings
 type GetSettingsResponse503Headers struct {
 	RetryAfter *int
@@ -2654,15 +2659,17 @@ type GetSettingsResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Settings
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetSettingsResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetSettingsResponse503Headers
 }
@@ -2673,7 +2680,7 @@ func (r GetSettingsResponse) GetJSON200() *Settings {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetSettingsResponse) GetJSON400() *BadRequest {
+func (r GetSettingsResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -2688,7 +2695,7 @@ func (r GetSettingsResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r GetSettingsResponse) GetJSON503() *Unavailable {
+func (r GetSettingsResponse) GetJSON503() *SessionUnavailable {
 	return r.JSON503
 }
 
@@ -2726,6 +2733,11 @@ func (r GetSettingsResponse) ContentType() string {
 	return ""
 }
 
+// UpdateSettingsResponse401Headers the declared response headers of an HTTP 401 response for UpdateSettings
+type UpdateSettingsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // UpdateSettingsResponse503Headers the declared response headers of an HTTP 503 response for UpdateSettings
 type UpdateSettingsResponse503Headers struct {
 	RetryAfter *int
@@ -2737,15 +2749,17 @@ type UpdateSettingsResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Settings
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateSettingsResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateSettingsResponse503Headers
 }
@@ -2756,7 +2770,7 @@ func (r UpdateSettingsResponse) GetJSON200() *Settings {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r UpdateSettingsResponse) GetJSON400() *BadRequest {
+func (r UpdateSettingsResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -2771,7 +2785,7 @@ func (r UpdateSettingsResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r UpdateSettingsResponse) GetJSON503() *Unavailable {
+func (r UpdateSettingsResponse) GetJSON503() *SessionUnavailable {
 	return r.JSON503
 }
 
@@ -2814,9 +2828,14 @@ type LoginResponse200Headers struct {
 	SetCookie string
 }
 
+// LoginResponse401Headers the declared response headers of an HTTP 401 response for Login
+type LoginResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // LoginResponse429Headers the declared response headers of an HTTP 429 response for Login
 type LoginResponse429Headers struct {
-	RetryAfter *int
+	RetryAfter int
 }
 
 // LoginResponse503Headers the declared response headers of an HTTP 503 response for Login
@@ -2830,17 +2849,19 @@ type LoginResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Login
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
-	JSON401 *Unauthenticated
+	JSON401 *WrongPassword
 	// JSON429 the response for an HTTP 429 `application/json` response
-	JSON429 *TooManyRequests
+	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *LoginResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *LoginResponse401Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *LoginResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -2853,17 +2874,17 @@ func (r LoginResponse) GetJSON200() *Login {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r LoginResponse) GetJSON400() *BadRequest {
+func (r LoginResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
-func (r LoginResponse) GetJSON401() *Unauthenticated {
+func (r LoginResponse) GetJSON401() *WrongPassword {
 	return r.JSON401
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
-func (r LoginResponse) GetJSON429() *TooManyRequests {
+func (r LoginResponse) GetJSON429() *RateLimited {
 	return r.JSON429
 }
 
@@ -2911,6 +2932,11 @@ type LogoutResponse204Headers struct {
 	SetCookie string
 }
 
+// LogoutResponse401Headers the declared response headers of an HTTP 401 response for Logout
+type LogoutResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // LogoutResponse503Headers the declared response headers of an HTTP 503 response for Logout
 type LogoutResponse503Headers struct {
 	RetryAfter *int
@@ -2920,23 +2946,25 @@ type LogoutResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceNotAccepted
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers204 the parsed response headers for an HTTP 204 response
 	Headers204 *LogoutResponse204Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *LogoutResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *LogoutResponse503Headers
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r LogoutResponse) GetJSON400() *BadRequest {
+func (r LogoutResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -2946,12 +2974,12 @@ func (r LogoutResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r LogoutResponse) GetJSON403() *Forbidden {
+func (r LogoutResponse) GetJSON403() *DeviceNotAccepted {
 	return r.JSON403
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r LogoutResponse) GetJSON503() *Unavailable {
+func (r LogoutResponse) GetJSON503() *SessionUnavailable {
 	return r.JSON503
 }
 
@@ -2989,6 +3017,11 @@ func (r LogoutResponse) ContentType() string {
 	return ""
 }
 
+// GetSessionResponse401Headers the declared response headers of an HTTP 401 response for GetSession
+type GetSessionResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // GetSessionResponse503Headers the declared response headers of an HTTP 503 response for GetSession
 type GetSessionResponse503Headers struct {
 	RetryAfter *int
@@ -3000,15 +3033,17 @@ type GetSessionResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Session
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceNotAccepted
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetSessionResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetSessionResponse503Headers
 }
@@ -3019,7 +3054,7 @@ func (r GetSessionResponse) GetJSON200() *Session {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetSessionResponse) GetJSON400() *BadRequest {
+func (r GetSessionResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3029,12 +3064,12 @@ func (r GetSessionResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r GetSessionResponse) GetJSON403() *Forbidden {
+func (r GetSessionResponse) GetJSON403() *DeviceNotAccepted {
 	return r.JSON403
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r GetSessionResponse) GetJSON503() *Unavailable {
+func (r GetSessionResponse) GetJSON503() *SessionUnavailable {
 	return r.JSON503
 }
 
@@ -3077,6 +3112,11 @@ type ListAllocationsResponse200Headers struct {
 	Link *string
 }
 
+// ListAllocationsResponse401Headers the declared response headers of an HTTP 401 response for ListAllocations
+type ListAllocationsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // ListAllocationsResponse503Headers the declared response headers of an HTTP 503 response for ListAllocations
 type ListAllocationsResponse503Headers struct {
 	RetryAfter *int
@@ -3088,15 +3128,17 @@ type ListAllocationsResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *[]Allocation
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ListAllocationsResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListAllocationsResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *ListAllocationsResponse503Headers
 }
@@ -3107,7 +3149,7 @@ func (r ListAllocationsResponse) GetJSON200() *[]Allocation {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r ListAllocationsResponse) GetJSON400() *BadRequest {
+func (r ListAllocationsResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3117,7 +3159,7 @@ func (r ListAllocationsResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r ListAllocationsResponse) GetJSON503() *Unavailable {
+func (r ListAllocationsResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3155,6 +3197,11 @@ func (r ListAllocationsResponse) ContentType() string {
 	return ""
 }
 
+// CreateAllocationResponse401Headers the declared response headers of an HTTP 401 response for CreateAllocation
+type CreateAllocationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // CreateAllocationResponse503Headers the declared response headers of an HTTP 503 response for CreateAllocation
 type CreateAllocationResponse503Headers struct {
 	RetryAfter *int
@@ -3166,19 +3213,21 @@ type CreateAllocationResponse struct {
 	// JSON201 the response for an HTTP 201 `application/json` response
 	JSON201 *AllocationCreated
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *PlacementNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *PortConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *PlacementUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CreateAllocationResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateAllocationResponse503Headers
 }
@@ -3189,7 +3238,7 @@ func (r CreateAllocationResponse) GetJSON201() *AllocationCreated {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r CreateAllocationResponse) GetJSON400() *BadRequest {
+func (r CreateAllocationResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -3204,17 +3253,17 @@ func (r CreateAllocationResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r CreateAllocationResponse) GetJSON404() *NotFound {
+func (r CreateAllocationResponse) GetJSON404() *PlacementNotFound {
 	return r.JSON404
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r CreateAllocationResponse) GetJSON409() *Conflict {
+func (r CreateAllocationResponse) GetJSON409() *PortConflict {
 	return r.JSON409
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r CreateAllocationResponse) GetJSON503() *Unavailable {
+func (r CreateAllocationResponse) GetJSON503() *PlacementUnavailable {
 	return r.JSON503
 }
 
@@ -3252,6 +3301,11 @@ func (r CreateAllocationResponse) ContentType() string {
 	return ""
 }
 
+// DeleteAllocationResponse401Headers the declared response headers of an HTTP 401 response for DeleteAllocation
+type DeleteAllocationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // DeleteAllocationResponse503Headers the declared response headers of an HTTP 503 response for DeleteAllocation
 type DeleteAllocationResponse503Headers struct {
 	RetryAfter *int
@@ -3263,15 +3317,17 @@ type DeleteAllocationResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Success
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *AllocationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteAllocationResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteAllocationResponse503Headers
 }
@@ -3282,7 +3338,7 @@ func (r DeleteAllocationResponse) GetJSON200() *Success {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r DeleteAllocationResponse) GetJSON400() *BadRequest {
+func (r DeleteAllocationResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3292,12 +3348,12 @@ func (r DeleteAllocationResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r DeleteAllocationResponse) GetJSON404() *NotFound {
+func (r DeleteAllocationResponse) GetJSON404() *AllocationNotFound {
 	return r.JSON404
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r DeleteAllocationResponse) GetJSON503() *Unavailable {
+func (r DeleteAllocationResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3335,6 +3391,11 @@ func (r DeleteAllocationResponse) ContentType() string {
 	return ""
 }
 
+// GetAllocationResponse401Headers the declared response headers of an HTTP 401 response for GetAllocation
+type GetAllocationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // GetAllocationResponse503Headers the declared response headers of an HTTP 503 response for GetAllocation
 type GetAllocationResponse503Headers struct {
 	RetryAfter *int
@@ -3346,15 +3407,17 @@ type GetAllocationResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Allocation
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *AllocationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetAllocationResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetAllocationResponse503Headers
 }
@@ -3365,7 +3428,7 @@ func (r GetAllocationResponse) GetJSON200() *Allocation {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetAllocationResponse) GetJSON400() *BadRequest {
+func (r GetAllocationResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3375,12 +3438,12 @@ func (r GetAllocationResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r GetAllocationResponse) GetJSON404() *NotFound {
+func (r GetAllocationResponse) GetJSON404() *AllocationNotFound {
 	return r.JSON404
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r GetAllocationResponse) GetJSON503() *Unavailable {
+func (r GetAllocationResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3418,6 +3481,11 @@ func (r GetAllocationResponse) ContentType() string {
 	return ""
 }
 
+// UpdateAllocationResponse401Headers the declared response headers of an HTTP 401 response for UpdateAllocation
+type UpdateAllocationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // UpdateAllocationResponse503Headers the declared response headers of an HTTP 503 response for UpdateAllocation
 type UpdateAllocationResponse503Headers struct {
 	RetryAfter *int
@@ -3429,19 +3497,21 @@ type UpdateAllocationResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Allocation
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *PlacementNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *PortConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *PortUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateAllocationResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateAllocationResponse503Headers
 }
@@ -3452,7 +3522,7 @@ func (r UpdateAllocationResponse) GetJSON200() *Allocation {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r UpdateAllocationResponse) GetJSON400() *BadRequest {
+func (r UpdateAllocationResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -3467,17 +3537,17 @@ func (r UpdateAllocationResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r UpdateAllocationResponse) GetJSON404() *NotFound {
+func (r UpdateAllocationResponse) GetJSON404() *PlacementNotFound {
 	return r.JSON404
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r UpdateAllocationResponse) GetJSON409() *Conflict {
+func (r UpdateAllocationResponse) GetJSON409() *PortConflict {
 	return r.JSON409
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r UpdateAllocationResponse) GetJSON503() *Unavailable {
+func (r UpdateAllocationResponse) GetJSON503() *PortUnavailable {
 	return r.JSON503
 }
 
@@ -3515,9 +3585,14 @@ func (r UpdateAllocationResponse) ContentType() string {
 	return ""
 }
 
+// ApproveDeviceResponse401Headers the declared response headers of an HTTP 401 response for ApproveDevice
+type ApproveDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // ApproveDeviceResponse429Headers the declared response headers of an HTTP 429 response for ApproveDevice
 type ApproveDeviceResponse429Headers struct {
-	RetryAfter *int
+	RetryAfter int
 }
 
 // ApproveDeviceResponse503Headers the declared response headers of an HTTP 503 response for ApproveDevice
@@ -3531,23 +3606,25 @@ type ApproveDeviceResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *DeviceApproved
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *EnrollmentNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *AlreadyApproved
 	// JSON410 the response for an HTTP 410 `application/json` response
-	JSON410 *Expired
+	JSON410 *EnrollmentExpired
 	// JSON429 the response for an HTTP 429 `application/json` response
-	JSON429 *TooManyRequests
+	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ApproveDeviceResponse401Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ApproveDeviceResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3560,7 +3637,7 @@ func (r ApproveDeviceResponse) GetJSON200() *DeviceApproved {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r ApproveDeviceResponse) GetJSON400() *BadRequest {
+func (r ApproveDeviceResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -3575,27 +3652,27 @@ func (r ApproveDeviceResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r ApproveDeviceResponse) GetJSON404() *NotFound {
+func (r ApproveDeviceResponse) GetJSON404() *EnrollmentNotFound {
 	return r.JSON404
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r ApproveDeviceResponse) GetJSON409() *Conflict {
+func (r ApproveDeviceResponse) GetJSON409() *AlreadyApproved {
 	return r.JSON409
 }
 
 // GetJSON410 returns the response for an HTTP 410 `application/json` response
-func (r ApproveDeviceResponse) GetJSON410() *Expired {
+func (r ApproveDeviceResponse) GetJSON410() *EnrollmentExpired {
 	return r.JSON410
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
-func (r ApproveDeviceResponse) GetJSON429() *TooManyRequests {
+func (r ApproveDeviceResponse) GetJSON429() *RateLimited {
 	return r.JSON429
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r ApproveDeviceResponse) GetJSON503() *Unavailable {
+func (r ApproveDeviceResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3635,7 +3712,7 @@ func (r ApproveDeviceResponse) ContentType() string {
 
 // PollEnrollmentResponse429Headers the declared response headers of an HTTP 429 response for PollEnrollment
 type PollEnrollmentResponse429Headers struct {
-	RetryAfter *int
+	RetryAfter int
 }
 
 // PollEnrollmentResponse503Headers the declared response headers of an HTTP 503 response for PollEnrollment
@@ -3649,17 +3726,17 @@ type PollEnrollmentResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *EnrollmentStatus
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Denied
+	JSON403 *EnrollmentDenied
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *EnrollmentNotFound
 	// JSON410 the response for an HTTP 410 `application/json` response
-	JSON410 *Expired
+	JSON410 *EnrollmentExpired
 	// JSON429 the response for an HTTP 429 `application/json` response
-	JSON429 *TooManyRequests
+	JSON429 *SlowDown
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *EnrollmentUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers429 the parsed response headers for an HTTP 429 response
@@ -3674,32 +3751,32 @@ func (r PollEnrollmentResponse) GetJSON200() *EnrollmentStatus {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r PollEnrollmentResponse) GetJSON400() *BadRequest {
+func (r PollEnrollmentResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r PollEnrollmentResponse) GetJSON403() *Denied {
+func (r PollEnrollmentResponse) GetJSON403() *EnrollmentDenied {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r PollEnrollmentResponse) GetJSON404() *NotFound {
+func (r PollEnrollmentResponse) GetJSON404() *EnrollmentNotFound {
 	return r.JSON404
 }
 
 // GetJSON410 returns the response for an HTTP 410 `application/json` response
-func (r PollEnrollmentResponse) GetJSON410() *Expired {
+func (r PollEnrollmentResponse) GetJSON410() *EnrollmentExpired {
 	return r.JSON410
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
-func (r PollEnrollmentResponse) GetJSON429() *TooManyRequests {
+func (r PollEnrollmentResponse) GetJSON429() *SlowDown {
 	return r.JSON429
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r PollEnrollmentResponse) GetJSON503() *Unavailable {
+func (r PollEnrollmentResponse) GetJSON503() *EnrollmentUnavailable {
 	return r.JSON503
 }
 
@@ -3737,9 +3814,14 @@ func (r PollEnrollmentResponse) ContentType() string {
 	return ""
 }
 
+// StartEnrollmentResponse401Headers the declared response headers of an HTTP 401 response for StartEnrollment
+type StartEnrollmentResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // StartEnrollmentResponse429Headers the declared response headers of an HTTP 429 response for StartEnrollment
 type StartEnrollmentResponse429Headers struct {
-	RetryAfter *int
+	RetryAfter int
 }
 
 // StartEnrollmentResponse503Headers the declared response headers of an HTTP 503 response for StartEnrollment
@@ -3753,19 +3835,21 @@ type StartEnrollmentResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Enrollment
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *OrganisationNotFound
 	// JSON429 the response for an HTTP 429 `application/json` response
-	JSON429 *TooManyRequests
+	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *StartEnrollmentResponse401Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *StartEnrollmentResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -3778,7 +3862,7 @@ func (r StartEnrollmentResponse) GetJSON200() *Enrollment {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r StartEnrollmentResponse) GetJSON400() *BadRequest {
+func (r StartEnrollmentResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -3793,17 +3877,17 @@ func (r StartEnrollmentResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r StartEnrollmentResponse) GetJSON404() *NotFound {
+func (r StartEnrollmentResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
-func (r StartEnrollmentResponse) GetJSON429() *TooManyRequests {
+func (r StartEnrollmentResponse) GetJSON429() *RateLimited {
 	return r.JSON429
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r StartEnrollmentResponse) GetJSON503() *Unavailable {
+func (r StartEnrollmentResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3846,6 +3930,11 @@ type ListDevicesResponse200Headers struct {
 	Link *string
 }
 
+// ListDevicesResponse401Headers the declared response headers of an HTTP 401 response for ListDevices
+type ListDevicesResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // ListDevicesResponse503Headers the declared response headers of an HTTP 503 response for ListDevices
 type ListDevicesResponse503Headers struct {
 	RetryAfter *int
@@ -3857,17 +3946,19 @@ type ListDevicesResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *[]Device
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceNotAccepted
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ListDevicesResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListDevicesResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *ListDevicesResponse503Headers
 }
@@ -3878,7 +3969,7 @@ func (r ListDevicesResponse) GetJSON200() *[]Device {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r ListDevicesResponse) GetJSON400() *BadRequest {
+func (r ListDevicesResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3888,12 +3979,12 @@ func (r ListDevicesResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r ListDevicesResponse) GetJSON403() *Forbidden {
+func (r ListDevicesResponse) GetJSON403() *DeviceNotAccepted {
 	return r.JSON403
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r ListDevicesResponse) GetJSON503() *Unavailable {
+func (r ListDevicesResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -3931,6 +4022,11 @@ func (r ListDevicesResponse) ContentType() string {
 	return ""
 }
 
+// GetDeviceResponse401Headers the declared response headers of an HTTP 401 response for GetDevice
+type GetDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // GetDeviceResponse503Headers the declared response headers of an HTTP 503 response for GetDevice
 type GetDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -3942,15 +4038,17 @@ type GetDeviceResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Device
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *DeviceNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetDeviceResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *GetDeviceResponse503Headers
 }
@@ -3961,7 +4059,7 @@ func (r GetDeviceResponse) GetJSON200() *Device {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetDeviceResponse) GetJSON400() *BadRequest {
+func (r GetDeviceResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -3971,12 +4069,12 @@ func (r GetDeviceResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r GetDeviceResponse) GetJSON404() *NotFound {
+func (r GetDeviceResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r GetDeviceResponse) GetJSON503() *Unavailable {
+func (r GetDeviceResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -4014,6 +4112,11 @@ func (r GetDeviceResponse) ContentType() string {
 	return ""
 }
 
+// UpdateDeviceResponse401Headers the declared response headers of an HTTP 401 response for UpdateDevice
+type UpdateDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // UpdateDeviceResponse503Headers the declared response headers of an HTTP 503 response for UpdateDevice
 type UpdateDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -4025,19 +4128,21 @@ type UpdateDeviceResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Device
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateDeviceResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *UpdateDeviceResponse503Headers
 }
@@ -4048,7 +4153,7 @@ func (r UpdateDeviceResponse) GetJSON200() *Device {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r UpdateDeviceResponse) GetJSON400() *BadRequest {
+func (r UpdateDeviceResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -4063,7 +4168,7 @@ func (r UpdateDeviceResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r UpdateDeviceResponse) GetJSON404() *NotFound {
+func (r UpdateDeviceResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
 }
 
@@ -4073,7 +4178,7 @@ func (r UpdateDeviceResponse) GetJSON409() *Conflict {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r UpdateDeviceResponse) GetJSON503() *Unavailable {
+func (r UpdateDeviceResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -4111,6 +4216,11 @@ func (r UpdateDeviceResponse) ContentType() string {
 	return ""
 }
 
+// DeleteDeviceResponse401Headers the declared response headers of an HTTP 401 response for DeleteDevice
+type DeleteDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // DeleteDeviceResponse503Headers the declared response headers of an HTTP 503 response for DeleteDevice
 type DeleteDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -4122,17 +4232,19 @@ type DeleteDeviceResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Success
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceNotAccepted
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *DeviceNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteDeviceResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteDeviceResponse503Headers
 }
@@ -4143,7 +4255,7 @@ func (r DeleteDeviceResponse) GetJSON200() *Success {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r DeleteDeviceResponse) GetJSON400() *BadRequest {
+func (r DeleteDeviceResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -4153,17 +4265,17 @@ func (r DeleteDeviceResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r DeleteDeviceResponse) GetJSON403() *Forbidden {
+func (r DeleteDeviceResponse) GetJSON403() *DeviceNotAccepted {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r DeleteDeviceResponse) GetJSON404() *NotFound {
+func (r DeleteDeviceResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r DeleteDeviceResponse) GetJSON503() *Unavailable {
+func (r DeleteDeviceResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -4201,6 +4313,11 @@ func (r DeleteDeviceResponse) ContentType() string {
 	return ""
 }
 
+// DrainDeviceResponse401Headers the declared response headers of an HTTP 401 response for DrainDevice
+type DrainDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // DrainDeviceResponse503Headers the declared response headers of an HTTP 503 response for DrainDevice
 type DrainDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -4212,19 +4329,21 @@ type DrainDeviceResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Device
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DrainDeviceResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DrainDeviceResponse503Headers
 }
@@ -4235,7 +4354,7 @@ func (r DrainDeviceResponse) GetJSON200() *Device {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r DrainDeviceResponse) GetJSON400() *BadRequest {
+func (r DrainDeviceResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
 }
 
@@ -4250,7 +4369,7 @@ func (r DrainDeviceResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r DrainDeviceResponse) GetJSON404() *NotFound {
+func (r DrainDeviceResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
 }
 
@@ -4260,7 +4379,7 @@ func (r DrainDeviceResponse) GetJSON409() *Conflict {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r DrainDeviceResponse) GetJSON503() *Unavailable {
+func (r DrainDeviceResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -4298,6 +4417,11 @@ func (r DrainDeviceResponse) ContentType() string {
 	return ""
 }
 
+// RegenerateDeviceTokenResponse401Headers the declared response headers of an HTTP 401 response for RegenerateDeviceToken
+type RegenerateDeviceTokenResponse401Headers struct {
+	WWWAuthenticate string
+}
+
 // RegenerateDeviceTokenResponse503Headers the declared response headers of an HTTP 503 response for RegenerateDeviceToken
 type RegenerateDeviceTokenResponse503Headers struct {
 	RetryAfter *int
@@ -4309,19 +4433,21 @@ type RegenerateDeviceTokenResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *TokenRegenerated
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceNotAccepted
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *NotFound
+	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *Conflict
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
+	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *RegenerateDeviceTokenResponse401Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *RegenerateDeviceTokenResponse503Headers
 }
@@ -4332,7 +4458,7 @@ func (r RegenerateDeviceTokenResponse) GetJSON200() *TokenRegenerated {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON400() *BadRequest {
+func (r RegenerateDeviceTokenResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -4342,12 +4468,12 @@ func (r RegenerateDeviceTokenResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON403() *Forbidden {
+func (r RegenerateDeviceTokenResponse) GetJSON403() *DeviceNotAccepted {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON404() *NotFound {
+func (r RegenerateDeviceTokenResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
 }
 
@@ -4357,7 +4483,7 @@ func (r RegenerateDeviceTokenResponse) GetJSON409() *Conflict {
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON503() *Unavailable {
+func (r RegenerateDeviceTokenResponse) GetJSON503() *TunnelsUnavailable {
 	return r.JSON503
 }
 
@@ -4395,15 +4521,24 @@ func (r RegenerateDeviceTokenResponse) ContentType() string {
 	return ""
 }
 
+// GetVersionResponse503Headers the declared response headers of an HTTP 503 response for GetVersion
+type GetVersionResponse503Headers struct {
+	RetryAfter *int
+}
+
 type GetVersionResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Version
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetVersionResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -4412,8 +4547,13 @@ func (r GetVersionResponse) GetJSON200() *Version {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetVersionResponse) GetJSON400() *BadRequest {
+func (r GetVersionResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetVersionResponse) GetJSON503() *Unavailable {
+	return r.JSON503
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
@@ -4456,7 +4596,7 @@ type GetHealthResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Health
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 }
@@ -4467,7 +4607,7 @@ func (r GetHealthResponse) GetJSON200() *Health {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetHealthResponse) GetJSON400() *BadRequest {
+func (r GetHealthResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -4516,7 +4656,7 @@ type GetReadinessResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Health
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *BadRequest
+	JSON400 *InvalidRequest
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *Unavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4531,7 +4671,7 @@ func (r GetReadinessResponse) GetJSON200() *Health {
 }
 
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetReadinessResponse) GetJSON400() *BadRequest {
+func (r GetReadinessResponse) GetJSON400() *InvalidRequest {
 	return r.JSON400
 }
 
@@ -5217,7 +5357,7 @@ func ParseGetJWKSResponse(rsp *http.Response) (*GetJWKSResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5277,7 +5417,7 @@ func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) 
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5298,7 +5438,7 @@ func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) 
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5314,6 +5454,16 @@ func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) 
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers GetSettingsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetSettingsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5351,7 +5501,7 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5372,7 +5522,7 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5388,6 +5538,16 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateSettingsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers UpdateSettingsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5425,21 +5585,21 @@ func ParseLoginResponse(rsp *http.Response) (*LoginResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
-		var dest Unauthenticated
+		var dest WrongPassword
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooManyRequests
+		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5472,14 +5632,24 @@ func ParseLoginResponse(rsp *http.Response) (*LoginResponse, error) {
 			headers.SetCookie = value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers LoginResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 429:
 		var headers LoginResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RetryAfter = &value
+			headers.RetryAfter = value
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
@@ -5515,7 +5685,7 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5529,14 +5699,14 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceNotAccepted
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5562,6 +5732,16 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 			headers.SetCookie = value
 		}
 		response.Headers204 = &headers
+	case rsp.StatusCode == 401:
+		var headers LogoutResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers LogoutResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5599,7 +5779,7 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5613,14 +5793,14 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceNotAccepted
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5636,6 +5816,16 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers GetSessionResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetSessionResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5673,7 +5863,7 @@ func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse,
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5687,7 +5877,7 @@ func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse,
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5713,6 +5903,16 @@ func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse,
 			headers.Link = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ListAllocationsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers ListAllocationsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5750,7 +5950,7 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5771,21 +5971,21 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest PlacementNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest PortConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest PlacementUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5801,6 +6001,16 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers CreateAllocationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5838,7 +6048,7 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5852,14 +6062,14 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest AllocationNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5875,6 +6085,16 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteAllocationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5912,7 +6132,7 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5926,14 +6146,14 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest AllocationNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5949,6 +6169,16 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers GetAllocationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -5986,7 +6216,7 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6007,21 +6237,21 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest PlacementNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest PortConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest PortUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6037,6 +6267,16 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateAllocationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers UpdateAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6074,7 +6314,7 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6095,35 +6335,35 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest EnrollmentNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest AlreadyApproved
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
-		var dest Expired
+		var dest EnrollmentExpired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON410 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooManyRequests
+		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6139,14 +6379,24 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers ApproveDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 429:
 		var headers ApproveDeviceResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RetryAfter = &value
+			headers.RetryAfter = value
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
@@ -6186,42 +6436,42 @@ func ParsePollEnrollmentResponse(rsp *http.Response) (*PollEnrollmentResponse, e
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Denied
+		var dest EnrollmentDenied
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest EnrollmentNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
-		var dest Expired
+		var dest EnrollmentExpired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON410 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooManyRequests
+		var dest SlowDown
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest EnrollmentUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6241,10 +6491,10 @@ func ParsePollEnrollmentResponse(rsp *http.Response) (*PollEnrollmentResponse, e
 		var headers PollEnrollmentResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RetryAfter = &value
+			headers.RetryAfter = value
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
@@ -6284,7 +6534,7 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6305,21 +6555,21 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest OrganisationNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooManyRequests
+		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6335,14 +6585,24 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers StartEnrollmentResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 429:
 		var headers StartEnrollmentResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RetryAfter = &value
+			headers.RetryAfter = value
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
@@ -6382,7 +6642,7 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6396,14 +6656,14 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceNotAccepted
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6429,6 +6689,16 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 			headers.Link = &value
 		}
 		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ListDevicesResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers ListDevicesResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6466,7 +6736,7 @@ func ParseGetDeviceResponse(rsp *http.Response) (*GetDeviceResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6480,14 +6750,14 @@ func ParseGetDeviceResponse(rsp *http.Response) (*GetDeviceResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest DeviceNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6503,6 +6773,16 @@ func ParseGetDeviceResponse(rsp *http.Response) (*GetDeviceResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers GetDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6540,7 +6820,7 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6561,7 +6841,7 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest DeviceNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6575,7 +6855,7 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6591,6 +6871,16 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers UpdateDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6628,7 +6918,7 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6642,21 +6932,21 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceNotAccepted
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest DeviceNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6672,6 +6962,16 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6709,7 +7009,7 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6730,7 +7030,7 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest DeviceNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6744,7 +7044,7 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6760,6 +7060,16 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers DrainDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers DrainDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6797,7 +7107,7 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6811,14 +7121,14 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceNotAccepted
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest NotFound
+		var dest DeviceNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6832,7 +7142,7 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
+		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6848,6 +7158,16 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 	}
 
 	switch {
+	case rsp.StatusCode == 401:
+		var headers RegenerateDeviceTokenResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers RegenerateDeviceTokenResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6885,11 +7205,18 @@ func ParseGetVersionResponse(rsp *http.Response) (*GetVersionResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -6898,6 +7225,19 @@ func ParseGetVersionResponse(rsp *http.Response) (*GetVersionResponse, error) {
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers GetVersionResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil
@@ -6925,7 +7265,7 @@ func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6965,7 +7305,7 @@ func ParseGetReadinessResponse(rsp *http.Response) (*GetReadinessResponse, error
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest BadRequest
+		var dest InvalidRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

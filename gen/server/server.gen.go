@@ -747,30 +747,107 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	return m
 }
 
-type BadRequestJSONResponse Problem
+type AllocationNotFoundJSONResponse Problem
+
+type AlreadyApprovedJSONResponse Problem
 
 type ConflictJSONResponse Problem
 
-type DeniedJSONResponse Problem
+type DeviceNotAcceptedJSONResponse Problem
 
-type ExpiredJSONResponse Problem
+type DeviceNotFoundJSONResponse Problem
+
+type EnrollmentDeniedJSONResponse Problem
+
+type EnrollmentExpiredJSONResponse Problem
+
+type EnrollmentNotFoundJSONResponse Problem
+
+type EnrollmentUnavailableResponseHeaders struct {
+	RetryAfter *int
+}
+type EnrollmentUnavailableJSONResponse struct {
+	Body Problem
+
+	Headers EnrollmentUnavailableResponseHeaders
+}
 
 type FailureJSONResponse Problem
 
 type ForbiddenJSONResponse Problem
 
-type NotFoundJSONResponse Problem
+type InvalidBodyJSONResponse Problem
 
-type TooManyRequestsResponseHeaders struct {
+type InvalidRequestJSONResponse Problem
+
+type OrganisationNotFoundJSONResponse Problem
+
+type PlacementNotFoundJSONResponse Problem
+
+type PlacementUnavailableResponseHeaders struct {
 	RetryAfter *int
 }
-type TooManyRequestsJSONResponse struct {
+type PlacementUnavailableJSONResponse struct {
 	Body Problem
 
-	Headers TooManyRequestsResponseHeaders
+	Headers PlacementUnavailableResponseHeaders
 }
 
-type UnauthenticatedJSONResponse Problem
+type PortConflictJSONResponse Problem
+
+type PortUnavailableResponseHeaders struct {
+	RetryAfter *int
+}
+type PortUnavailableJSONResponse struct {
+	Body Problem
+
+	Headers PortUnavailableResponseHeaders
+}
+
+type RateLimitedResponseHeaders struct {
+	RetryAfter int
+}
+type RateLimitedJSONResponse struct {
+	Body Problem
+
+	Headers RateLimitedResponseHeaders
+}
+
+type SessionUnavailableResponseHeaders struct {
+	RetryAfter *int
+}
+type SessionUnavailableJSONResponse struct {
+	Body Problem
+
+	Headers SessionUnavailableResponseHeaders
+}
+
+type SlowDownResponseHeaders struct {
+	RetryAfter int
+}
+type SlowDownJSONResponse struct {
+	Body Problem
+
+	Headers SlowDownResponseHeaders
+}
+
+type TunnelsUnavailableResponseHeaders struct {
+	RetryAfter *int
+}
+type TunnelsUnavailableJSONResponse struct {
+	Body Problem
+
+	Headers TunnelsUnavailableResponseHeaders
+}
+
+type UnauthenticatedResponseHeaders struct {
+	WWWAuthenticate string
+}
+type UnauthenticatedJSONResponse struct {
+	Body Problem
+
+	Headers UnauthenticatedResponseHeaders
+}
 
 type UnavailableResponseHeaders struct {
 	RetryAfter *int
@@ -779,6 +856,15 @@ type UnavailableJSONResponse struct {
 	Body Problem
 
 	Headers UnavailableResponseHeaders
+}
+
+type WrongPasswordResponseHeaders struct {
+	WWWAuthenticate string
+}
+type WrongPasswordJSONResponse struct {
+	Body Problem
+
+	Headers WrongPasswordResponseHeaders
 }
 
 type GetJWKSRequestObject struct {
@@ -802,7 +888,7 @@ func (response GetJWKS200JSONResponse) VisitGetJWKSResponse(w http.ResponseWrite
 	return err
 }
 
-type GetJWKS400JSONResponse struct{ BadRequestJSONResponse }
+type GetJWKS400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetJWKS400JSONResponse) VisitGetJWKSResponse(w http.ResponseWriter) error {
 
@@ -871,7 +957,7 @@ func (response GetSettings200JSONResponse) VisitGetSettingsResponse(w http.Respo
 	return err
 }
 
-type GetSettings400JSONResponse struct{ BadRequestJSONResponse }
+type GetSettings400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetSettings400JSONResponse) VisitGetSettingsResponse(w http.ResponseWriter) error {
 
@@ -890,10 +976,11 @@ type GetSettings401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response GetSettings401JSONResponse) VisitGetSettingsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -913,7 +1000,7 @@ func (response GetSettings403JSONResponse) VisitGetSettingsResponse(w http.Respo
 	return err
 }
 
-type GetSettings503JSONResponse struct{ UnavailableJSONResponse }
+type GetSettings503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response GetSettings503JSONResponse) VisitGetSettingsResponse(w http.ResponseWriter) error {
 
@@ -969,7 +1056,7 @@ func (response UpdateSettings200JSONResponse) VisitUpdateSettingsResponse(w http
 	return err
 }
 
-type UpdateSettings400JSONResponse struct{ BadRequestJSONResponse }
+type UpdateSettings400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response UpdateSettings400JSONResponse) VisitUpdateSettingsResponse(w http.ResponseWriter) error {
 
@@ -988,10 +1075,11 @@ type UpdateSettings401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response UpdateSettings401JSONResponse) VisitUpdateSettingsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -1011,7 +1099,7 @@ func (response UpdateSettings403JSONResponse) VisitUpdateSettingsResponse(w http
 	return err
 }
 
-type UpdateSettings503JSONResponse struct{ UnavailableJSONResponse }
+type UpdateSettings503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response UpdateSettings503JSONResponse) VisitUpdateSettingsResponse(w http.ResponseWriter) error {
 
@@ -1075,7 +1163,7 @@ func (response Login200JSONResponse) VisitLoginResponse(w http.ResponseWriter) e
 	return err
 }
 
-type Login400JSONResponse struct{ BadRequestJSONResponse }
+type Login400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response Login400JSONResponse) VisitLoginResponse(w http.ResponseWriter) error {
 
@@ -1089,21 +1177,22 @@ func (response Login400JSONResponse) VisitLoginResponse(w http.ResponseWriter) e
 	return err
 }
 
-type Login401JSONResponse struct{ UnauthenticatedJSONResponse }
+type Login401JSONResponse struct{ WrongPasswordJSONResponse }
 
 func (response Login401JSONResponse) VisitLoginResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type Login429JSONResponse struct{ TooManyRequestsJSONResponse }
+type Login429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response Login429JSONResponse) VisitLoginResponse(w http.ResponseWriter) error {
 
@@ -1112,9 +1201,7 @@ func (response Login429JSONResponse) VisitLoginResponse(w http.ResponseWriter) e
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
 	w.WriteHeader(429)
 	_, err := buf.WriteTo(w)
 	return err
@@ -1175,7 +1262,7 @@ func (response Logout204Response) VisitLogoutResponse(w http.ResponseWriter) err
 	return nil
 }
 
-type Logout400JSONResponse struct{ BadRequestJSONResponse }
+type Logout400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response Logout400JSONResponse) VisitLogoutResponse(w http.ResponseWriter) error {
 
@@ -1194,16 +1281,17 @@ type Logout401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response Logout401JSONResponse) VisitLogoutResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type Logout403JSONResponse struct{ ForbiddenJSONResponse }
+type Logout403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
 
 func (response Logout403JSONResponse) VisitLogoutResponse(w http.ResponseWriter) error {
 
@@ -1217,7 +1305,7 @@ func (response Logout403JSONResponse) VisitLogoutResponse(w http.ResponseWriter)
 	return err
 }
 
-type Logout503JSONResponse struct{ UnavailableJSONResponse }
+type Logout503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response Logout503JSONResponse) VisitLogoutResponse(w http.ResponseWriter) error {
 
@@ -1272,7 +1360,7 @@ func (response GetSession200JSONResponse) VisitGetSessionResponse(w http.Respons
 	return err
 }
 
-type GetSession400JSONResponse struct{ BadRequestJSONResponse }
+type GetSession400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetSession400JSONResponse) VisitGetSessionResponse(w http.ResponseWriter) error {
 
@@ -1291,16 +1379,17 @@ type GetSession401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response GetSession401JSONResponse) VisitGetSessionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type GetSession403JSONResponse struct{ ForbiddenJSONResponse }
+type GetSession403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
 
 func (response GetSession403JSONResponse) VisitGetSessionResponse(w http.ResponseWriter) error {
 
@@ -1314,7 +1403,7 @@ func (response GetSession403JSONResponse) VisitGetSessionResponse(w http.Respons
 	return err
 }
 
-type GetSession503JSONResponse struct{ UnavailableJSONResponse }
+type GetSession503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response GetSession503JSONResponse) VisitGetSessionResponse(w http.ResponseWriter) error {
 
@@ -1380,7 +1469,7 @@ func (response ListAllocations200JSONResponse) VisitListAllocationsResponse(w ht
 	return err
 }
 
-type ListAllocations400JSONResponse struct{ BadRequestJSONResponse }
+type ListAllocations400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response ListAllocations400JSONResponse) VisitListAllocationsResponse(w http.ResponseWriter) error {
 
@@ -1399,16 +1488,17 @@ type ListAllocations401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response ListAllocations401JSONResponse) VisitListAllocationsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type ListAllocations503JSONResponse struct{ UnavailableJSONResponse }
+type ListAllocations503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response ListAllocations503JSONResponse) VisitListAllocationsResponse(w http.ResponseWriter) error {
 
@@ -1464,7 +1554,7 @@ func (response CreateAllocation201JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation400JSONResponse struct{ BadRequestJSONResponse }
+type CreateAllocation400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response CreateAllocation400JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1483,10 +1573,11 @@ type CreateAllocation401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response CreateAllocation401JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -1506,7 +1597,7 @@ func (response CreateAllocation403JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation404JSONResponse struct{ NotFoundJSONResponse }
+type CreateAllocation404JSONResponse struct{ PlacementNotFoundJSONResponse }
 
 func (response CreateAllocation404JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1520,7 +1611,7 @@ func (response CreateAllocation404JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation409JSONResponse struct{ ConflictJSONResponse }
+type CreateAllocation409JSONResponse struct{ PortConflictJSONResponse }
 
 func (response CreateAllocation409JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1534,7 +1625,9 @@ func (response CreateAllocation409JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation503JSONResponse struct{ UnavailableJSONResponse }
+type CreateAllocation503JSONResponse struct {
+	PlacementUnavailableJSONResponse
+}
 
 func (response CreateAllocation503JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1590,7 +1683,7 @@ func (response DeleteAllocation200JSONResponse) VisitDeleteAllocationResponse(w 
 	return err
 }
 
-type DeleteAllocation400JSONResponse struct{ BadRequestJSONResponse }
+type DeleteAllocation400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response DeleteAllocation400JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
 
@@ -1609,16 +1702,17 @@ type DeleteAllocation401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response DeleteAllocation401JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type DeleteAllocation404JSONResponse struct{ NotFoundJSONResponse }
+type DeleteAllocation404JSONResponse struct{ AllocationNotFoundJSONResponse }
 
 func (response DeleteAllocation404JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
 
@@ -1632,7 +1726,7 @@ func (response DeleteAllocation404JSONResponse) VisitDeleteAllocationResponse(w 
 	return err
 }
 
-type DeleteAllocation503JSONResponse struct{ UnavailableJSONResponse }
+type DeleteAllocation503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response DeleteAllocation503JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
 
@@ -1688,7 +1782,7 @@ func (response GetAllocation200JSONResponse) VisitGetAllocationResponse(w http.R
 	return err
 }
 
-type GetAllocation400JSONResponse struct{ BadRequestJSONResponse }
+type GetAllocation400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetAllocation400JSONResponse) VisitGetAllocationResponse(w http.ResponseWriter) error {
 
@@ -1707,16 +1801,17 @@ type GetAllocation401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response GetAllocation401JSONResponse) VisitGetAllocationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type GetAllocation404JSONResponse struct{ NotFoundJSONResponse }
+type GetAllocation404JSONResponse struct{ AllocationNotFoundJSONResponse }
 
 func (response GetAllocation404JSONResponse) VisitGetAllocationResponse(w http.ResponseWriter) error {
 
@@ -1730,7 +1825,7 @@ func (response GetAllocation404JSONResponse) VisitGetAllocationResponse(w http.R
 	return err
 }
 
-type GetAllocation503JSONResponse struct{ UnavailableJSONResponse }
+type GetAllocation503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response GetAllocation503JSONResponse) VisitGetAllocationResponse(w http.ResponseWriter) error {
 
@@ -1787,7 +1882,7 @@ func (response UpdateAllocation200JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation400JSONResponse struct{ BadRequestJSONResponse }
+type UpdateAllocation400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response UpdateAllocation400JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1806,10 +1901,11 @@ type UpdateAllocation401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response UpdateAllocation401JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -1829,7 +1925,7 @@ func (response UpdateAllocation403JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation404JSONResponse struct{ NotFoundJSONResponse }
+type UpdateAllocation404JSONResponse struct{ PlacementNotFoundJSONResponse }
 
 func (response UpdateAllocation404JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1843,7 +1939,7 @@ func (response UpdateAllocation404JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation409JSONResponse struct{ ConflictJSONResponse }
+type UpdateAllocation409JSONResponse struct{ PortConflictJSONResponse }
 
 func (response UpdateAllocation409JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1857,7 +1953,7 @@ func (response UpdateAllocation409JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation503JSONResponse struct{ UnavailableJSONResponse }
+type UpdateAllocation503JSONResponse struct{ PortUnavailableJSONResponse }
 
 func (response UpdateAllocation503JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1913,7 +2009,7 @@ func (response ApproveDevice200JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice400JSONResponse struct{ BadRequestJSONResponse }
+type ApproveDevice400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response ApproveDevice400JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -1932,10 +2028,11 @@ type ApproveDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response ApproveDevice401JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -1955,7 +2052,7 @@ func (response ApproveDevice403JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice404JSONResponse struct{ NotFoundJSONResponse }
+type ApproveDevice404JSONResponse struct{ EnrollmentNotFoundJSONResponse }
 
 func (response ApproveDevice404JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -1969,7 +2066,7 @@ func (response ApproveDevice404JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice409JSONResponse struct{ ConflictJSONResponse }
+type ApproveDevice409JSONResponse struct{ AlreadyApprovedJSONResponse }
 
 func (response ApproveDevice409JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -1983,7 +2080,7 @@ func (response ApproveDevice409JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice410JSONResponse struct{ ExpiredJSONResponse }
+type ApproveDevice410JSONResponse struct{ EnrollmentExpiredJSONResponse }
 
 func (response ApproveDevice410JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -1997,7 +2094,7 @@ func (response ApproveDevice410JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice429JSONResponse struct{ TooManyRequestsJSONResponse }
+type ApproveDevice429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response ApproveDevice429JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -2006,15 +2103,13 @@ func (response ApproveDevice429JSONResponse) VisitApproveDeviceResponse(w http.R
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
 	w.WriteHeader(429)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type ApproveDevice503JSONResponse struct{ UnavailableJSONResponse }
+type ApproveDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response ApproveDevice503JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -2070,7 +2165,7 @@ func (response PollEnrollment200JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment400JSONResponse struct{ BadRequestJSONResponse }
+type PollEnrollment400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response PollEnrollment400JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2084,7 +2179,7 @@ func (response PollEnrollment400JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment403JSONResponse struct{ DeniedJSONResponse }
+type PollEnrollment403JSONResponse struct{ EnrollmentDeniedJSONResponse }
 
 func (response PollEnrollment403JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2098,7 +2193,7 @@ func (response PollEnrollment403JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment404JSONResponse struct{ NotFoundJSONResponse }
+type PollEnrollment404JSONResponse struct{ EnrollmentNotFoundJSONResponse }
 
 func (response PollEnrollment404JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2112,7 +2207,7 @@ func (response PollEnrollment404JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment410JSONResponse struct{ ExpiredJSONResponse }
+type PollEnrollment410JSONResponse struct{ EnrollmentExpiredJSONResponse }
 
 func (response PollEnrollment410JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2126,7 +2221,7 @@ func (response PollEnrollment410JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment429JSONResponse struct{ TooManyRequestsJSONResponse }
+type PollEnrollment429JSONResponse struct{ SlowDownJSONResponse }
 
 func (response PollEnrollment429JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2135,15 +2230,15 @@ func (response PollEnrollment429JSONResponse) VisitPollEnrollmentResponse(w http
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
 	w.WriteHeader(429)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type PollEnrollment503JSONResponse struct{ UnavailableJSONResponse }
+type PollEnrollment503JSONResponse struct {
+	EnrollmentUnavailableJSONResponse
+}
 
 func (response PollEnrollment503JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2199,7 +2294,7 @@ func (response StartEnrollment200JSONResponse) VisitStartEnrollmentResponse(w ht
 	return err
 }
 
-type StartEnrollment400JSONResponse struct{ BadRequestJSONResponse }
+type StartEnrollment400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response StartEnrollment400JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2218,10 +2313,11 @@ type StartEnrollment401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response StartEnrollment401JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -2241,7 +2337,9 @@ func (response StartEnrollment403JSONResponse) VisitStartEnrollmentResponse(w ht
 	return err
 }
 
-type StartEnrollment404JSONResponse struct{ NotFoundJSONResponse }
+type StartEnrollment404JSONResponse struct {
+	OrganisationNotFoundJSONResponse
+}
 
 func (response StartEnrollment404JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2255,7 +2353,7 @@ func (response StartEnrollment404JSONResponse) VisitStartEnrollmentResponse(w ht
 	return err
 }
 
-type StartEnrollment429JSONResponse struct{ TooManyRequestsJSONResponse }
+type StartEnrollment429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response StartEnrollment429JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2264,15 +2362,13 @@ func (response StartEnrollment429JSONResponse) VisitStartEnrollmentResponse(w ht
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
 	w.WriteHeader(429)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type StartEnrollment503JSONResponse struct{ UnavailableJSONResponse }
+type StartEnrollment503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response StartEnrollment503JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2338,7 +2434,7 @@ func (response ListDevices200JSONResponse) VisitListDevicesResponse(w http.Respo
 	return err
 }
 
-type ListDevices400JSONResponse struct{ BadRequestJSONResponse }
+type ListDevices400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response ListDevices400JSONResponse) VisitListDevicesResponse(w http.ResponseWriter) error {
 
@@ -2357,16 +2453,17 @@ type ListDevices401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response ListDevices401JSONResponse) VisitListDevicesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type ListDevices403JSONResponse struct{ ForbiddenJSONResponse }
+type ListDevices403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
 
 func (response ListDevices403JSONResponse) VisitListDevicesResponse(w http.ResponseWriter) error {
 
@@ -2380,7 +2477,7 @@ func (response ListDevices403JSONResponse) VisitListDevicesResponse(w http.Respo
 	return err
 }
 
-type ListDevices503JSONResponse struct{ UnavailableJSONResponse }
+type ListDevices503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response ListDevices503JSONResponse) VisitListDevicesResponse(w http.ResponseWriter) error {
 
@@ -2436,7 +2533,7 @@ func (response GetDevice200JSONResponse) VisitGetDeviceResponse(w http.ResponseW
 	return err
 }
 
-type GetDevice400JSONResponse struct{ BadRequestJSONResponse }
+type GetDevice400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetDevice400JSONResponse) VisitGetDeviceResponse(w http.ResponseWriter) error {
 
@@ -2455,16 +2552,17 @@ type GetDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response GetDevice401JSONResponse) VisitGetDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type GetDevice404JSONResponse struct{ NotFoundJSONResponse }
+type GetDevice404JSONResponse struct{ DeviceNotFoundJSONResponse }
 
 func (response GetDevice404JSONResponse) VisitGetDeviceResponse(w http.ResponseWriter) error {
 
@@ -2478,7 +2576,7 @@ func (response GetDevice404JSONResponse) VisitGetDeviceResponse(w http.ResponseW
 	return err
 }
 
-type GetDevice503JSONResponse struct{ UnavailableJSONResponse }
+type GetDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response GetDevice503JSONResponse) VisitGetDeviceResponse(w http.ResponseWriter) error {
 
@@ -2535,7 +2633,7 @@ func (response UpdateDevice200JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
-type UpdateDevice400JSONResponse struct{ BadRequestJSONResponse }
+type UpdateDevice400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response UpdateDevice400JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
 
@@ -2554,10 +2652,11 @@ type UpdateDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response UpdateDevice401JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -2577,7 +2676,7 @@ func (response UpdateDevice403JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
-type UpdateDevice404JSONResponse struct{ NotFoundJSONResponse }
+type UpdateDevice404JSONResponse struct{ DeviceNotFoundJSONResponse }
 
 func (response UpdateDevice404JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
 
@@ -2605,7 +2704,7 @@ func (response UpdateDevice409JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
-type UpdateDevice503JSONResponse struct{ UnavailableJSONResponse }
+type UpdateDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response UpdateDevice503JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
 
@@ -2661,7 +2760,7 @@ func (response DeleteDevice200JSONResponse) VisitDeleteDeviceResponse(w http.Res
 	return err
 }
 
-type DeleteDevice400JSONResponse struct{ BadRequestJSONResponse }
+type DeleteDevice400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response DeleteDevice400JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 
@@ -2680,16 +2779,17 @@ type DeleteDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response DeleteDevice401JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type DeleteDevice403JSONResponse struct{ ForbiddenJSONResponse }
+type DeleteDevice403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
 
 func (response DeleteDevice403JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 
@@ -2703,7 +2803,7 @@ func (response DeleteDevice403JSONResponse) VisitDeleteDeviceResponse(w http.Res
 	return err
 }
 
-type DeleteDevice404JSONResponse struct{ NotFoundJSONResponse }
+type DeleteDevice404JSONResponse struct{ DeviceNotFoundJSONResponse }
 
 func (response DeleteDevice404JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 
@@ -2717,7 +2817,7 @@ func (response DeleteDevice404JSONResponse) VisitDeleteDeviceResponse(w http.Res
 	return err
 }
 
-type DeleteDevice503JSONResponse struct{ UnavailableJSONResponse }
+type DeleteDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response DeleteDevice503JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 
@@ -2774,7 +2874,7 @@ func (response DrainDevice200JSONResponse) VisitDrainDeviceResponse(w http.Respo
 	return err
 }
 
-type DrainDevice400JSONResponse struct{ BadRequestJSONResponse }
+type DrainDevice400JSONResponse struct{ InvalidBodyJSONResponse }
 
 func (response DrainDevice400JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
@@ -2793,10 +2893,11 @@ type DrainDevice401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response DrainDevice401JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
@@ -2816,7 +2917,7 @@ func (response DrainDevice403JSONResponse) VisitDrainDeviceResponse(w http.Respo
 	return err
 }
 
-type DrainDevice404JSONResponse struct{ NotFoundJSONResponse }
+type DrainDevice404JSONResponse struct{ DeviceNotFoundJSONResponse }
 
 func (response DrainDevice404JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
@@ -2844,7 +2945,7 @@ func (response DrainDevice409JSONResponse) VisitDrainDeviceResponse(w http.Respo
 	return err
 }
 
-type DrainDevice503JSONResponse struct{ UnavailableJSONResponse }
+type DrainDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response DrainDevice503JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
@@ -2900,7 +3001,7 @@ func (response RegenerateDeviceToken200JSONResponse) VisitRegenerateDeviceTokenR
 	return err
 }
 
-type RegenerateDeviceToken400JSONResponse struct{ BadRequestJSONResponse }
+type RegenerateDeviceToken400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response RegenerateDeviceToken400JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
@@ -2919,16 +3020,17 @@ type RegenerateDeviceToken401JSONResponse struct{ UnauthenticatedJSONResponse }
 func (response RegenerateDeviceToken401JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
 	w.WriteHeader(401)
 	_, err := buf.WriteTo(w)
 	return err
 }
 
-type RegenerateDeviceToken403JSONResponse struct{ ForbiddenJSONResponse }
+type RegenerateDeviceToken403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
 
 func (response RegenerateDeviceToken403JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
@@ -2942,7 +3044,7 @@ func (response RegenerateDeviceToken403JSONResponse) VisitRegenerateDeviceTokenR
 	return err
 }
 
-type RegenerateDeviceToken404JSONResponse struct{ NotFoundJSONResponse }
+type RegenerateDeviceToken404JSONResponse struct{ DeviceNotFoundJSONResponse }
 
 func (response RegenerateDeviceToken404JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
@@ -2970,7 +3072,7 @@ func (response RegenerateDeviceToken409JSONResponse) VisitRegenerateDeviceTokenR
 	return err
 }
 
-type RegenerateDeviceToken503JSONResponse struct{ UnavailableJSONResponse }
+type RegenerateDeviceToken503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response RegenerateDeviceToken503JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
@@ -3025,7 +3127,7 @@ func (response GetVersion200JSONResponse) VisitGetVersionResponse(w http.Respons
 	return err
 }
 
-type GetVersion400JSONResponse struct{ BadRequestJSONResponse }
+type GetVersion400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetVersion400JSONResponse) VisitGetVersionResponse(w http.ResponseWriter) error {
 
@@ -3035,6 +3137,23 @@ func (response GetVersion400JSONResponse) VisitGetVersionResponse(w http.Respons
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVersion503JSONResponse struct{ UnavailableJSONResponse }
+
+func (response GetVersion503JSONResponse) VisitGetVersionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -3077,7 +3196,7 @@ func (response GetHealth200JSONResponse) VisitGetHealthResponse(w http.ResponseW
 	return err
 }
 
-type GetHealth400JSONResponse struct{ BadRequestJSONResponse }
+type GetHealth400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetHealth400JSONResponse) VisitGetHealthResponse(w http.ResponseWriter) error {
 
@@ -3129,7 +3248,7 @@ func (response GetReadiness200JSONResponse) VisitGetReadinessResponse(w http.Res
 	return err
 }
 
-type GetReadiness400JSONResponse struct{ BadRequestJSONResponse }
+type GetReadiness400JSONResponse struct{ InvalidRequestJSONResponse }
 
 func (response GetReadiness400JSONResponse) VisitGetReadinessResponse(w http.ResponseWriter) error {
 

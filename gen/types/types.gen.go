@@ -1372,17 +1372,35 @@ type DeviceID = openapi_types.UUID
 // Limit defines model for Limit.
 type Limit = int
 
-// BadRequest The body of every error response.
-type BadRequest = Problem
+// AllocationNotFound The body of every error response.
+type AllocationNotFound = Problem
+
+// AlreadyApproved The body of every error response.
+type AlreadyApproved = Problem
 
 // Conflict The body of every error response.
 type Conflict = Problem
 
-// Denied The body of every error response.
-type Denied = Problem
+// DeviceNotAccepted The body of every error response.
+type DeviceNotAccepted = Problem
 
-// Expired The body of every error response.
-type Expired = Problem
+// DeviceNotFound The body of every error response.
+type DeviceNotFound = Problem
+
+// DeviceRequired The body of every error response.
+type DeviceRequired = Problem
+
+// EnrollmentDenied The body of every error response.
+type EnrollmentDenied = Problem
+
+// EnrollmentExpired The body of every error response.
+type EnrollmentExpired = Problem
+
+// EnrollmentNotFound The body of every error response.
+type EnrollmentNotFound = Problem
+
+// EnrollmentUnavailable The body of every error response.
+type EnrollmentUnavailable = Problem
 
 // Failure The body of every error response.
 type Failure = Problem
@@ -1390,17 +1408,50 @@ type Failure = Problem
 // Forbidden The body of every error response.
 type Forbidden = Problem
 
-// NotFound The body of every error response.
-type NotFound = Problem
+// InvalidBody The body of every error response.
+type InvalidBody = Problem
 
-// TooManyRequests The body of every error response.
-type TooManyRequests = Problem
+// InvalidHandshake The body of every error response.
+type InvalidHandshake = Problem
+
+// InvalidRequest The body of every error response.
+type InvalidRequest = Problem
+
+// OrganisationNotFound The body of every error response.
+type OrganisationNotFound = Problem
+
+// PlacementNotFound The body of every error response.
+type PlacementNotFound = Problem
+
+// PlacementUnavailable The body of every error response.
+type PlacementUnavailable = Problem
+
+// PortConflict The body of every error response.
+type PortConflict = Problem
+
+// PortUnavailable The body of every error response.
+type PortUnavailable = Problem
+
+// RateLimited The body of every error response.
+type RateLimited = Problem
+
+// SessionUnavailable The body of every error response.
+type SessionUnavailable = Problem
+
+// SlowDown The body of every error response.
+type SlowDown = Problem
+
+// TunnelsUnavailable The body of every error response.
+type TunnelsUnavailable = Problem
 
 // Unauthenticated The body of every error response.
 type Unauthenticated = Problem
 
 // Unavailable The body of every error response.
 type Unavailable = Problem
+
+// WrongPassword The body of every error response.
+type WrongPassword = Problem
 
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.

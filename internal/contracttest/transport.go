@@ -134,7 +134,7 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 	if err != nil || !hasBody(request.Method, response.StatusCode) {
 		return err
 	}
-	if err := checkDefault(operation, response.StatusCode, body); err != nil {
+	if err := checkCode(operation, response.StatusCode, body); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -142,12 +142,16 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 	return c.strict.check(path, method, response.StatusCode, body)
 }
 
-// checkDefault checks that an answer which only the response `default` describes has
-// one of the codes that the response lists in x-codes: those of every operation. All
-// others stand on the operations that give them.
-func checkDefault(operation *openapi3.Operation, status int, body []byte) error {
-	if operation.Responses.Status(status) != nil || operation.Responses.Default() == nil {
+// checkCode checks that an error has one of the codes that its response lists in
+// x-codes. The response is that of the status, or else the default of the operation,
+// whose codes are those that every operation can have.
+func checkCode(operation *openapi3.Operation, status int, body []byte) error {
+	if status < http.StatusBadRequest {
 		return nil
+	}
+	response := operation.Responses.Status(status)
+	if response == nil {
+		response = operation.Responses.Default()
 	}
 	var failure struct {
 		Error string `json:"error"`
@@ -155,8 +159,7 @@ func checkDefault(operation *openapi3.Operation, status int, body []byte) error 
 	if err := json.Unmarshal(body, &failure); err != nil {
 		return fmt.Errorf("parse error: %w", err)
 	}
-	codes, _ := operation.Responses.Default().Value.Extensions["x-codes"].([]any)
-	if !slices.Contains(codes, any(failure.Error)) {
+	if codes, _ := response.Value.Extensions["x-codes"].([]any); !slices.Contains(codes, any(failure.Error)) {
 		return fmt.Errorf("the status %d with the code %s is not on the operation", status, failure.Error)
 	}
 	return nil

@@ -1,0 +1,158 @@
+package handler_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
+)
+
+// TestContract_ErrorExamplesAreAnswersOfThePanel makes every error that the contract
+// shows, and compares the panel's answer with the example.
+func TestContract_ErrorExamplesAreAnswersOfThePanel(t *testing.T) {
+	doc, err := validate.Load(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := errorAnswers(t, newPanel(t))
+	for name, example := range doc.Components.Examples {
+		shown, ok := example.Value.Value.(map[string]any)
+		if _, isError := shown["error"]; !ok || !isError {
+			continue
+		}
+		a, ok := answers[name]
+		if !ok {
+			t.Errorf("%s: no request of this test gets it", name)
+			continue
+		}
+		got := decode[map[string]any](t, a, a.status)
+		if id, _ := got["requestId"].(string); len(id) != len(shown["requestId"].(string)) {
+			t.Errorf("%s: a request ID is like %q, not like %q", name, id, shown["requestId"])
+		}
+		got["requestId"] = shown["requestId"]
+		if !reflect.DeepEqual(got, shown) {
+			t.Errorf("%s: the panel answers %v, the contract shows %v", name, got, shown)
+		}
+	}
+}
+
+// errorAnswers returns the panel's answer for each error example by its name. Later
+// requests depend on what earlier ones did.
+func errorAnswers(t *testing.T, p *panel) map[string]answer {
+	t.Helper()
+	const devices, start, approve, poll = "/api/tunnel/devices/", "/api/tunnel/device/start", "/api/tunnel/device/approve", "/api/tunnel/device/poll?deviceCode="
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
+	pending := func() (types.Enrollment, types.Device) {
+		p.advance(time.Second) // The newest device is listed first.
+		enrollment := decode[types.Enrollment](t, ada.send(t, "POST", start, `{"name":"home"}`), 200)
+		return enrollment, decode[[]types.Device](t, ada.send(t, "GET", "/api/tunnel/devices?limit=1", nil), 200)[0]
+	}
+	second, device := pending()
+	denied, gone := pending()
+	decode[types.Success](t, ada.send(t, "DELETE", devices+gone.ID.String()+"/delete", nil), 200)
+	twice := map[string]string{"userCode": second.UserCode}
+
+	answers := map[string]answer{
+		"InvalidParameter":     p.anonymous().send(t, "GET", "/api/version?colour=red", nil),
+		"InvalidField":         admin.send(t, "POST", approve, `{"userCode":"CDFG-2345","colour":"red"}`),
+		"InvalidHandshake":     handshakeAnswer(t, p),
+		"Unauthorized":         p.anonymous().send(t, "GET", "/api/auth/session", nil),
+		"WrongPassword":        p.anonymous().send(t, "POST", "/api/auth/login", `{"email":"ada@example.com","password":"guess"}`),
+		"AdminRequired":        ada.send(t, "GET", "/api/admin/settings", nil),
+		"DeviceNotAccepted":    agent.send(t, "GET", "/api/tunnel/devices", nil),
+		"DeviceRequired":       ada.send(t, "GET", "/api/tunnel/ws", nil),
+		"AllocationNotFound":   ada.send(t, "GET", allocations+"/42", nil),
+		"DeviceNotFound":       ada.send(t, "GET", devices+uuid.NewString(), nil),
+		"ServerNotFound":       ada.send(t, "POST", allocations, newAllocation(client, "serverId", uuid.New())),
+		"OrganisationNotFound": ada.send(t, "POST", start, `{"name":"home","organisationId":7}`),
+		"DeviceCodeNotFound":   p.anonymous().send(t, "GET", poll+"unknown", nil),
+		"UserCodeNotFound":     admin.send(t, "POST", approve, `{"userCode":"CDFG-2345"}`),
+		"NotApproved":          ada.send(t, "POST", devices+device.ID.String()+"/regenerate-token", nil),
+		"NotATunnelServer":     admin.send(t, "POST", devices+client.ID.String()+"/drain", `{}`),
+		"EnrollmentDenied":     p.anonymous().send(t, "GET", poll+denied.DeviceCode, nil),
+		"MethodNotAllowed":     p.anonymous().send(t, "DELETE", "/api/version", nil),
+		"PayloadTooLarge":      admin.send(t, "POST", approve, strings.Repeat(" ", validate.MaxBody+1)),
+		"UnsupportedMediaType": admin.send(t, "POST", approve, `{}`, "Content-Type", "text/plain"),
+		"InternalError":        written(t, errors.New("a fault")),
+		"NoTunnelServer":       ada.send(t, "POST", allocations, newAllocation(client)),
+	}
+	p.anonymous().send(t, "GET", poll+second.DeviceCode, nil)
+	answers["SlowDown"] = p.anonymous().send(t, "GET", poll+second.DeviceCode, nil)
+	admin.send(t, "POST", approve, twice)
+	answers["AlreadyApproved"] = admin.send(t, "POST", approve, twice)
+
+	server := p.server(t, 20000) // It has one port.
+	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)
+	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client)), 201)
+	answers["NoPortsAvailable"] = ada.send(t, "POST", allocations, newAllocation(client))
+	answers["PortTaken"] = ada.send(t, "POST", allocations, newAllocation(client, "port", 20000))
+	decode[types.Device](t, admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"cordoned":true}}`), 200)
+	answers["TunnelServerCordoned"] = ada.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID))
+
+	late, _ := pending()
+	p.advance(enroll.Lifetime)
+	answers["EnrollmentExpired"] = p.anonymous().send(t, "GET", poll+late.DeviceCode, nil)
+	for range 11 {
+		answers["RateLimited"] = admin.send(t, "POST", approve, `{"userCode":"CDFG-2345"}`)
+	}
+	self := devices + client.ID.String()
+	decode[types.TokenRegenerated](t, ada.send(t, "POST", self+"/regenerate-token", nil), 200)
+	answers["TokenRevoked"] = agent.send(t, "GET", self, nil)
+	decode[types.Success](t, ada.send(t, "DELETE", self+"/delete", nil), 200)
+	answers["DeviceDeleted"] = agent.send(t, "GET", self, nil)
+	other := newPanel(t)
+	_, foreign := other.device(t, other.user(t, "ada@example.com", "user"), other.user(t, "root@example.com", "admin"), types.DeviceKindClient)
+	foreign.panel = p
+	answers["UnknownDevice"] = foreign.send(t, "GET", self, nil)
+	p.mu.Lock()
+	p.notReady = io.ErrUnexpectedEOF // What the database gives when its connection is lost.
+	p.mu.Unlock()
+	answers["Unavailable"] = p.anonymous().send(t, "GET", "/readyz", nil)
+	decode[types.Settings](t, admin.send(t, "PATCH", "/api/admin/settings", `{"features":{"tunnels":false}}`), 200)
+	p.advance(time.Second)
+	answers["FeatureDisabled"] = admin.send(t, "GET", "/api/tunnel/devices", nil)
+	return answers
+}
+
+// written returns the response to an error that no request of a test may cause.
+func written(t *testing.T, err error) answer {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	failing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { problem.Write(w, r, err) })
+	problem.Middleware(slog.New(slog.DiscardHandler))(failing).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+	return answer{method: "GET", path: "/", status: recorder.Code, header: recorder.Header(), body: recorder.Body.Bytes()}
+}
+
+// handshakeAnswer returns what a control channel answers to a plain request of a device.
+func handshakeAnswer(t *testing.T, p *panel) answer {
+	t.Helper()
+	hub, err := control.New(control.Options{
+		Store:      p.db,
+		Ticket:     func(uuid.UUID, uuid.UUID, int64, time.Time) (string, error) { return "", nil },
+		Keys:       p.auth.TicketKeys,
+		ReloadKeys: p.auth.ReloadKeys,
+		Caller:     func(context.Context) (control.Device, bool) { return control.Device{}, true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := httptest.NewRecorder()
+	hub.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), "GET", "/api/tunnel/ws", nil))
+	return answer{method: "GET", path: "/api/tunnel/ws", status: recorder.Code, header: recorder.Header(), body: recorder.Body.Bytes()}
+}
