@@ -638,6 +638,8 @@ type ClientAllocation struct {
 }
 
 // ClientChange Panel to tunnel client. The difference from the previous revision.
+//
+// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25566,"name":"survival","options":{"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"removedAllocations":[43],"removedServers":[],"revision":2,"servers":[],"type":"client.change"}
 type ClientChange struct {
 	// Allocations Allocations that are new or changed.
 	Allocations []ClientAllocation `json:"allocations"`
@@ -652,11 +654,13 @@ type ClientChange struct {
 	Revision Revision `json:"revision"`
 
 	// Servers Tunnel servers that are new or changed.
-	Servers []ClientServer   `json:"servers"`
-	Type    ClientChangeType `json:"type"`
+	Servers []ClientServer `json:"servers"`
+
+	// Type Always `client.change`.
+	Type ClientChangeType `json:"type"`
 }
 
-// ClientChangeType defines model for ClientChange.Type.
+// ClientChangeType Always `client.change`.
 type ClientChangeType string
 
 // ClientServer A tunnel server on which the tunnel client has allocations, or has had allocations that are draining.
@@ -677,6 +681,8 @@ type ClientServer struct {
 }
 
 // ClientSnapshot Panel to tunnel client. The whole desired state, which replaces the previous one.
+//
+// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"servers":[{"address":"fra1.example.com:7443","fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","id":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","ticket":"eyJhbGciOiJFZERTQSJ9.eyJ1c2UiOiJ0aWNrZXQifQ.c2ln"}],"type":"client.snapshot"}
 type ClientSnapshot struct {
 	// Allocations All allocations of the tunnel client.
 	Allocations []ClientAllocation `json:"allocations"`
@@ -689,11 +695,13 @@ type ClientSnapshot struct {
 	Revision Revision `json:"revision"`
 
 	// Servers All tunnel servers that the tunnel client links to.
-	Servers []ClientServer     `json:"servers"`
-	Type    ClientSnapshotType `json:"type"`
+	Servers []ClientServer `json:"servers"`
+
+	// Type Always `client.snapshot`.
+	Type ClientSnapshotType `json:"type"`
 }
 
-// ClientSnapshotType defines model for ClientSnapshot.Type.
+// ClientSnapshotType Always `client.snapshot`.
 type ClientSnapshotType string
 
 // ControlMessage A message on the control channel. `type` tells which one.
@@ -924,6 +932,8 @@ type Health struct {
 }
 
 // Hello Device to panel, the first message. Describes the device and, for a tunnel server, where agents reach it.
+//
+// Example: {"agentVersion":"0.1.0","platform":"linux/amd64","relay":{"fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","port":7443},"type":"hello"}
 type Hello struct {
 	// AgentVersion The version of the agent.
 	//
@@ -937,10 +947,12 @@ type Hello struct {
 
 	// Relay Where a tunnel server accepts the links and data connections of agents.
 	Relay *RelayEndpoint `json:"relay,omitempty"`
-	Type  HelloType      `json:"type"`
+
+	// Type Always `hello`.
+	Type HelloType `json:"type"`
 }
 
-// HelloType defines model for Hello.Type.
+// HelloType Always `hello`.
 type HelloType string
 
 // JWK An Ed25519 public key as a JSON Web Key (RFC 8037).
@@ -1102,11 +1114,14 @@ type RelayEndpoint struct {
 }
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
+//
+// Example: {"type":"resync"}
 type ResyncRequest struct {
+	// Type Always `resync`.
 	Type ResyncRequestType `json:"type"`
 }
 
-// ResyncRequestType defines model for ResyncRequest.Type.
+// ResyncRequestType Always `resync`.
 type ResyncRequestType string
 
 // Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
@@ -1141,6 +1156,8 @@ type ServerAllocation struct {
 }
 
 // ServerChange Panel to tunnel server. The difference from the previous revision.
+//
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":43,"options":{"proxyProtocol":"v2","udpIdleSeconds":60},"port":20118,"protocol":"udp"}],"clients":[],"removedAllocations":[],"removedClients":[],"revision":2,"type":"server.change"}
 type ServerChange struct {
 	// Allocations Allocations that are new or changed.
 	Allocations []ServerAllocation `json:"allocations"`
@@ -1158,11 +1175,13 @@ type ServerChange struct {
 	RemovedClients []openapi_types.UUID `json:"removedClients"`
 
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
-	Revision Revision         `json:"revision"`
-	Type     ServerChangeType `json:"type"`
+	Revision Revision `json:"revision"`
+
+	// Type Always `server.change`.
+	Type ServerChangeType `json:"type"`
 }
 
-// ServerChangeType defines model for ServerChange.Type.
+// ServerChangeType Always `server.change`.
 type ServerChangeType string
 
 // ServerClient A tunnel client that may link to the tunnel server.
@@ -1175,6 +1194,8 @@ type ServerClient struct {
 }
 
 // ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
+//
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
 type ServerSnapshot struct {
 	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`
@@ -1190,11 +1211,13 @@ type ServerSnapshot struct {
 	PanelID *PanelID `json:"panelId,omitempty"`
 
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
-	Revision Revision           `json:"revision"`
-	Type     ServerSnapshotType `json:"type"`
+	Revision Revision `json:"revision"`
+
+	// Type Always `server.snapshot`.
+	Type ServerSnapshotType `json:"type"`
 }
 
-// ServerSnapshotType defines model for ServerSnapshot.Type.
+// ServerSnapshotType Always `server.snapshot`.
 type ServerSnapshotType string
 
 // Session A session of a user.
@@ -1233,6 +1256,8 @@ type SettingsPatch struct {
 // StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the
 // desired state of `revision`. The state of all other allocations is as last reported on this
 // connection.
+//
+// Example: {"allocations":[{"id":42,"state":"ready"},{"id":43,"reason":"local host \"192.0.2.7\" is not on the agent's allow-list","state":"failed"}],"revision":1,"type":"status"}
 type StatusReport struct {
 	// Allocations The allocations whose state has changed.
 	Allocations []AllocationReport `json:"allocations"`
@@ -1242,11 +1267,13 @@ type StatusReport struct {
 	Players *int `json:"players,omitempty"`
 
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
-	Revision Revision         `json:"revision"`
-	Type     StatusReportType `json:"type"`
+	Revision Revision `json:"revision"`
+
+	// Type Always `status`.
+	Type StatusReportType `json:"type"`
 }
 
-// StatusReportType defines model for StatusReport.Type.
+// StatusReportType Always `status`.
 type StatusReportType string
 
 // Success The result of an operation that returns no data.

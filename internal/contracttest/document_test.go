@@ -2,7 +2,10 @@ package contracttest
 
 import (
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -54,4 +57,124 @@ func codes(response *openapi3.Response) []string {
 		texts[i], _ = code.(string)
 	}
 	return texts
+}
+
+// TestContract_OperationsHaveDescriptionsAndExamples holds what a reader of an API
+// explorer sees of an operation.
+func TestContract_OperationsHaveDescriptionsAndExamples(t *testing.T) {
+	operations(t, func(op *openapi3.Operation, parameters openapi3.Parameters) {
+		id := op.OperationID
+		if op.Summary == "" || op.Description == "" {
+			t.Errorf("%s has no summary or no description", id)
+		}
+		for _, ref := range parameters {
+			p := ref.Value
+			if p.Description == "" || p.Example == nil && p.Schema.Value.Example == nil {
+				t.Errorf("%s: the parameter %s has no description or no example", id, p.Name)
+			}
+		}
+		if body := op.RequestBody; body != nil {
+			if schema := body.Value.Content.Get("application/json").Schema.Value; schema.Description == "" {
+				t.Errorf("%s: the body has no description", id)
+			}
+			if len(examples(body.Value.Content)) == 0 {
+				t.Errorf("%s: the body has no example", id)
+			}
+		}
+		for status, ref := range op.Responses.Map() {
+			r := ref.Value
+			if r.Description == nil || *r.Description == "" {
+				t.Errorf("%s: the response %s has no description", id, status)
+			}
+			if len(r.Content) > 0 && len(examples(r.Content)) == 0 {
+				t.Errorf("%s: the response %s has no example", id, status)
+			}
+			for name, header := range r.Headers {
+				if h := header.Value; h.Description == "" || h.Example == nil {
+					t.Errorf("%s: the header %s of the response %s has no description or no example", id, name, status)
+				}
+			}
+		}
+	})
+}
+
+// TestContract_SchemasHaveDescriptions holds what generators write above each type and
+// field, and the messages of the control channel, which no operation shows.
+func TestContract_SchemasHaveDescriptions(t *testing.T) {
+	s, err := newStrict(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := regexp.MustCompile(`^/components/schemas/\w+(/.*/properties/\w+|/properties/\w+)?$`)
+	s.schemas(func(pointer string, schema map[string]any) {
+		if _, ok := schema["$ref"]; ok || !field.MatchString(pointer) {
+			return
+		}
+		if text, _ := schema["description"].(string); text == "" {
+			t.Errorf("%s has no description", pointer)
+		}
+	})
+	messages, _ := s.at("/components/schemas/ControlMessage/discriminator/mapping")
+	for kind, reference := range messages.(map[string]any) {
+		message, _ := s.at(strings.TrimPrefix(reference.(string), "#"))
+		if message.(map[string]any)["example"] == nil {
+			t.Errorf("the message %s has no example", kind)
+		}
+	}
+}
+
+// TestContract_ExamplesMatchTheirSchemas validates every example twice, because
+// validators disagree on details: bodies and headers, parameters, schemas and fields.
+func TestContract_ExamplesMatchTheirSchemas(t *testing.T) {
+	if err := document(t).Validate(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s, err := newStrict(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	check := func(pointer string, value any) {
+		found++
+		schema, err := s.compiler.Compile(contractURL + "#" + pointer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(value); err != nil {
+			t.Errorf("the example of %s: %v", pointer, err)
+		}
+	}
+	var walk func(pointer string, node any)
+	walk = func(pointer string, node any) {
+		switch node := node.(type) {
+		case []any:
+			for i, child := range node {
+				walk(pointer+"/"+strconv.Itoa(i), child)
+			}
+		case map[string]any:
+			target := pointer // A schema has its own example.
+			if _, ok := node["schema"]; ok {
+				target += "/schema"
+			}
+			if example, ok := node["example"]; ok {
+				check(target, example)
+			}
+			named, _ := node["examples"].(map[string]any)
+			for _, example := range named {
+				if reference, ok := example.(map[string]any)["$ref"].(string); ok {
+					example, _ = s.at(strings.TrimPrefix(reference, "#"))
+				}
+				check(target, example.(map[string]any)["value"])
+			}
+			for key, child := range node {
+				if key != "example" && key != "examples" {
+					walk(pointer+"/"+escape(key), child)
+				}
+			}
+		}
+	}
+	walk("", s.document)
+	if found < 100 {
+		t.Errorf("found %d examples, want at least 100", found)
+	}
 }

@@ -1,0 +1,125 @@
+package handler_test
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
+)
+
+// The rows that the contract's examples are about.
+var (
+	exampleClient = uuid.MustParse("3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11")
+	exampleServer = uuid.MustParse("9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0")
+	exampleTarget = uuid.MustParse("5c2e8f17-90ab-4d63-b1f4-27d98e06ac35") // Of the move.
+)
+
+// TestContract_ExamplesAreRequestsThatThePanelAccepts sends every example of the contract
+// to a panel that has the rows that the examples are about. Rules beyond the schema, such
+// as the order of a port range, apply to them too.
+func TestContract_ExamplesAreRequestsThatThePanelAccepts(t *testing.T) {
+	doc, err := validate.Load(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPanel(t)
+	admin := p.user(t, "admin@example.com", "admin")
+	p.exampleRows(t, admin, doc)
+	for _, r := range exampleRequests(doc) {
+		if a := admin.send(t, r.method, r.path, r.body); a.status >= 300 && a.status != http.StatusConflict {
+			t.Errorf("%s: %s %s with %v answered %d: %s", r.operation, r.method, r.path, r.body, a.status, a.body)
+		}
+	}
+}
+
+// exampleRows makes the rows that the contract's examples are about.
+func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
+	t.Helper()
+	sql := dbtest.SQL(t, p.db)
+	update := func(query string, args ...any) {
+		if _, err := sql.ExecContext(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, kind := range map[uuid.UUID]types.DeviceKind{
+		exampleClient: types.DeviceKindClient, exampleServer: types.DeviceKindServer, exampleTarget: types.DeviceKindServer,
+	} {
+		device, _ := p.device(t, admin, admin, kind)
+		update(`UPDATE devices SET id = $2 WHERE id = $1`, device.ID, id)
+		p.connect(t, id)
+	}
+	update(`ALTER TABLE allocations ALTER COLUMN id RESTART WITH 42`)
+	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
+		DeviceID: exampleClient, ServerID: &exampleServer, Protocols: []string{"tcp"},
+		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	started := doc.Paths.Value("/api/tunnel/device/start").Post.Responses.Status(200).Value.Content.Get("application/json").Example
+	enrollment := started.(map[string]any)
+	pending := decode[types.Enrollment](t, p.anonymous().send(t, "POST", "/api/tunnel/device/start", `{"name":"gaming-rig"}`), 200)
+	hash := sha256.Sum256([]byte(enrollment["deviceCode"].(string)))
+	update(`UPDATE devices SET user_code = $2, code_hash = $3 WHERE user_code = $1`, pending.UserCode, enrollment["userCode"], hash[:])
+}
+
+// exampleRequest is a request that the contract shows.
+type exampleRequest struct {
+	operation, method, path string
+	body                    any
+}
+
+// exampleRequests returns a request for every example of a body, with the examples of the
+// parameters. Those that remove what others need come last.
+func exampleRequests(doc *openapi3.T) []exampleRequest {
+	var requests []exampleRequest
+	for path, item := range doc.Paths.Map() {
+		for method, operation := range item.Operations() {
+			if operation.OperationID == "connectControlChannel" {
+				continue // It takes device tokens only.
+			}
+			target, query := path, url.Values{}
+			for _, ref := range slices.Concat(item.Parameters, operation.Parameters) {
+				value := fmt.Sprint(ref.Value.Example)
+				if ref.Value.In == openapi3.ParameterInPath {
+					target = strings.ReplaceAll(target, "{"+ref.Value.Name+"}", value)
+				} else {
+					query.Set(ref.Value.Name, value)
+				}
+			}
+			r := exampleRequest{operation: operation.OperationID, method: method, path: target + "?" + query.Encode()}
+			if operation.RequestBody == nil {
+				requests = append(requests, r)
+				continue
+			}
+			media := operation.RequestBody.Value.Content.Get("application/json")
+			if r.body = media.Example; r.body != nil {
+				requests = append(requests, r)
+			}
+			for _, name := range slices.Sorted(maps.Keys(media.Examples)) {
+				r.body = media.Examples[name].Value.Value
+				requests = append(requests, r)
+			}
+		}
+	}
+	last := []string{"drainDevice", "deleteAllocation", "deleteDevice", "updateSettings", "logout"}
+	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
+		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
+			cmp.Compare(a.operation, b.operation))
+	})
+	return requests
+}
