@@ -94,7 +94,8 @@ type ClientInterface interface {
 	// GetJWKS Get the public keys
 	//
 	// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
-	// Every key names its algorithm.
+	// Every key names its algorithm. Keys are added and removed while the panel runs: read them again when
+	// a token names a key that is not in the set.
 	//
 	// Corresponds with GET /.well-known/jwks.json (the `GetJWKS` operationId).
 	GetJWKS(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -132,10 +133,14 @@ type ClientInterface interface {
 
 	// LoginWithBody Log in
 	//
-	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-	// those from addresses with many attempts come last.
+	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+	// `401 unauthorized`.
+	//
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+	// many attempts come last.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -144,10 +149,14 @@ type ClientInterface interface {
 
 	// Login Log in
 	//
-	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-	// those from addresses with many attempts come last.
+	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+	// `401 unauthorized`.
+	//
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+	// many attempts come last.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -156,21 +165,22 @@ type ClientInterface interface {
 
 	// Logout Log out
 	//
-	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
+	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+	// at every replica of the panel.
 	//
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSession Get the current session
 	//
-	// Returns the session of the request and its user.
+	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
 	//
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
 	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAllocations List tunnel allocations
 	//
-	// Returns the allocations of all devices that the caller can manage, newest first. With a device
+	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
 	// token, returns the device's own allocations.
 	//
 	// Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
@@ -180,9 +190,13 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
+	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+	// neither.
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -193,6 +207,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -209,9 +224,13 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
+	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+	// neither.
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -222,6 +241,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -236,24 +256,31 @@ type ClientInterface interface {
 
 	// DeleteAllocation Delete an allocation
 	//
-	// Frees the public port at once and disconnects its players.
+	// Frees the public port at once and disconnects its players, those on a tunnel server that it has
+	// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
+	// the device, or is the device.
 	//
 	// Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 	DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetAllocation Get an allocation
 	//
-	// Returns one allocation. A device can read its own allocations. `status` is what is true now:
-	// read it again to follow a new allocation until it is `listening`.
+	// Returns one allocation of a device that the caller manages. A device can read its own
+	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+	// `listening`.
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 	GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateAllocationWithBody Update an allocation
 	//
-	// Changes the fields that are present and leaves the others as they are. A new local target or
-	// new options apply to players who join from then on. A new public port disconnects the players
-	// on the old one.
+	// Changes the fields that are present and leaves the others as they are, of `options` too. The
+	// caller manages the device, or is the device. A new local target or new options apply to players
+	// who join from then on. Device and protocol never change.
+	//
+	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+	// on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -266,7 +293,17 @@ type ClientInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online; otherwise the request fails with `409 conflict`.
+	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// the allocation has already, nothing moves.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -275,9 +312,13 @@ type ClientInterface interface {
 
 	// UpdateAllocation Update an allocation
 	//
-	// Changes the fields that are present and leaves the others as they are. A new local target or
-	// new options apply to players who join from then on. A new public port disconnects the players
-	// on the old one.
+	// Changes the fields that are present and leaves the others as they are, of `options` too. The
+	// caller manages the device, or is the device. A new local target or new options apply to players
+	// who join from then on. Device and protocol never change.
+	//
+	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+	// on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -290,7 +331,17 @@ type ClientInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online; otherwise the request fails with `409 conflict`.
+	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// the allocation has already, nothing moves.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -301,8 +352,16 @@ type ClientInterface interface {
 	//
 	// Approves a pending device by the user code that it shows. Requires an admin.
 	//
-	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-	// approves it. Attempts with wrong codes are rate-limited per user and per address.
+	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+	// its owner, or is assigned to the admin who approves it if it has none.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `404 not_found` | No device has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -313,8 +372,16 @@ type ClientInterface interface {
 	//
 	// Approves a pending device by the user code that it shows. Requires an admin.
 	//
-	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-	// approves it. Attempts with wrong codes are rate-limited per user and per address.
+	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+	// its owner, or is assigned to the admin who approves it if it has none.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `404 not_found` | No device has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -330,7 +397,8 @@ type ClientInterface interface {
 	// `429 slow_down`.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
-	// has connected for the first time, the response no longer contains a token.
+	// has connected for the first time, the response no longer contains a token. An approved enrollment
+	// does not expire.
 	//
 	// Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 	PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -343,7 +411,14 @@ type ClientInterface interface {
 	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-	// Requests without a session are rate-limited per address.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -358,7 +433,14 @@ type ClientInterface interface {
 	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-	// Requests without a session are rate-limited per address.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -369,14 +451,14 @@ type ClientInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, newest
 	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Get a device
 	//
-	// Returns one device. With a device token, a device can read itself.
+	// Returns one device that the caller manages. With a device token, a device can read itself.
 	//
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -391,7 +473,13 @@ type ClientInterface interface {
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-	// that panel. They cannot be changed here (`409 conflict`).
+	// that panel. They cannot be changed here.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -408,7 +496,13 @@ type ClientInterface interface {
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-	// that panel. They cannot be changed here (`409 conflict`).
+	// that panel. They cannot be changed here.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -417,8 +511,11 @@ type ClientInterface interface {
 
 	// DeleteDevice Delete a device
 	//
-	// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-	// connections through its tunnels are interrupted.
+	// Removes a device that the caller manages and all its port allocations. Its WebSocket is closed at
+	// once, and game connections through its tunnels are interrupted. Its token is never valid again.
+	//
+	// With a tunnel server, the allocations of all devices on it are removed. Removing a device that
+	// waits for approval denies its enrollment.
 	//
 	// Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 	DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -439,6 +536,8 @@ type ClientInterface interface {
 	// a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
 	// tunnel server then accepts players and allocations again. Allocations that have moved do not
 	// return.
+	//
+	// The request fails with `409 conflict` if the device is not an approved tunnel server.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -462,6 +561,8 @@ type ClientInterface interface {
 	// tunnel server then accepts players and allocations again. Allocations that have moved do not
 	// return.
 	//
+	// The request fails with `409 conflict` if the device is not an approved tunnel server.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -469,8 +570,11 @@ type ClientInterface interface {
 
 	// RegenerateDeviceToken Regenerate a device's token
 	//
-	// Issues a new authentication token for a device. The existing token is invalidated at once and
-	// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
+	// Issues a new authentication token for a device that the caller manages. The existing token is
+	// invalidated at once and the agent is disconnected. Install the new token with
+	// `eclitunnel enroll --token-file`.
+	//
+	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 	RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -491,7 +595,8 @@ type ClientInterface interface {
 
 	// GetReadiness Check readiness
 	//
-	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
+	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither
+	// starting nor stopping. Otherwise it fails with `503 unavailable`.
 	//
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -500,7 +605,8 @@ type ClientInterface interface {
 // GetJWKS Get the public keys
 //
 // Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
-// Every key names its algorithm.
+// Every key names its algorithm. Keys are added and removed while the panel runs: read them again when
+// a token names a key that is not in the set.
 //
 // Corresponds with GET /.well-known/jwks.json (the `GetJWKS` operationId).
 func (c *Client) GetJWKS(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -578,10 +684,14 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 
 // LoginWithBody Log in
 //
-// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-// those from addresses with many attempts come last.
+// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+// `401 unauthorized`.
+//
+// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+// many attempts come last.
 //
 // Takes any type of body and a specified content type.
 //
@@ -600,10 +710,14 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 
 // Login Log in
 //
-// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-// those from addresses with many attempts come last.
+// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+// `401 unauthorized`.
+//
+// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+// many attempts come last.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -622,7 +736,8 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 
 // Logout Log out
 //
-// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
+// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+// at every replica of the panel.
 //
 // Corresponds with POST /api/auth/logout (the `Logout` operationId).
 func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -639,7 +754,7 @@ func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 
 // GetSession Get the current session
 //
-// Returns the session of the request and its user.
+// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
 //
 // Corresponds with GET /api/auth/session (the `GetSession` operationId).
 func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -656,7 +771,7 @@ func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // ListAllocations List tunnel allocations
 //
-// Returns the allocations of all devices that the caller can manage, newest first. With a device
+// Returns the allocations of all devices that the caller manages, by descending ID. With a device
 // token, returns the device's own allocations.
 //
 // Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
@@ -676,9 +791,13 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
+// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+//
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+// neither.
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -689,6 +808,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -715,9 +835,13 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
+// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+//
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+// neither.
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -728,6 +852,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -752,7 +877,9 @@ func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSON
 
 // DeleteAllocation Delete an allocation
 //
-// Frees the public port at once and disconnects its players.
+// Frees the public port at once and disconnects its players, those on a tunnel server that it has
+// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
+// the device, or is the device.
 //
 // Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -769,8 +896,9 @@ func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEdito
 
 // GetAllocation Get an allocation
 //
-// Returns one allocation. A device can read its own allocations. `status` is what is true now:
-// read it again to follow a new allocation until it is `listening`.
+// Returns one allocation of a device that the caller manages. A device can read its own
+// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+// `listening`.
 //
 // Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -787,9 +915,13 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 
 // UpdateAllocationWithBody Update an allocation
 //
-// Changes the fields that are present and leaves the others as they are. A new local target or
-// new options apply to players who join from then on. A new public port disconnects the players
-// on the old one.
+// Changes the fields that are present and leaves the others as they are, of `options` too. The
+// caller manages the device, or is the device. A new local target or new options apply to players
+// who join from then on. Device and protocol never change.
+//
+// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+// on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -802,7 +934,17 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online; otherwise the request fails with `409 conflict`.
+// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// the allocation has already, nothing moves.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -821,9 +963,13 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 
 // UpdateAllocation Update an allocation
 //
-// Changes the fields that are present and leaves the others as they are. A new local target or
-// new options apply to players who join from then on. A new public port disconnects the players
-// on the old one.
+// Changes the fields that are present and leaves the others as they are, of `options` too. The
+// caller manages the device, or is the device. A new local target or new options apply to players
+// who join from then on. Device and protocol never change.
+//
+// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+// on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -836,7 +982,17 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online; otherwise the request fails with `409 conflict`.
+// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// the allocation has already, nothing moves.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -857,8 +1013,16 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 //
 // Approves a pending device by the user code that it shows. Requires an admin.
 //
-// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-// approves it. Attempts with wrong codes are rate-limited per user and per address.
+// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+// its owner, or is assigned to the admin who approves it if it has none.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `404 not_found` | No device has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -879,8 +1043,16 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 //
 // Approves a pending device by the user code that it shows. Requires an admin.
 //
-// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-// approves it. Attempts with wrong codes are rate-limited per user and per address.
+// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+// its owner, or is assigned to the admin who approves it if it has none.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `404 not_found` | No device has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -906,7 +1078,8 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 // `429 slow_down`.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
-// has connected for the first time, the response no longer contains a token.
+// has connected for the first time, the response no longer contains a token. An approved enrollment
+// does not expire.
 //
 // Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -929,7 +1102,14 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 // or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-// Requests without a session are rate-limited per address.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -954,7 +1134,14 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 // With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 // or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-// Requests without a session are rate-limited per address.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -975,7 +1162,7 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, newest
 // first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 //
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -992,7 +1179,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 
 // GetDevice Get a device
 //
-// Returns one device. With a device token, a device can read itself.
+// Returns one device that the caller manages. With a device token, a device can read itself.
 //
 // Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1017,7 +1204,13 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-// that panel. They cannot be changed here (`409 conflict`).
+// that panel. They cannot be changed here.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -1044,7 +1237,13 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-// that panel. They cannot be changed here (`409 conflict`).
+// that panel. They cannot be changed here.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1063,8 +1262,11 @@ func (c *Client) UpdateDevice(ctx context.Context, id DeviceID, body UpdateDevic
 
 // DeleteDevice Delete a device
 //
-// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-// connections through its tunnels are interrupted.
+// Removes a device that the caller manages and all its port allocations. Its WebSocket is closed at
+// once, and game connections through its tunnels are interrupted. Its token is never valid again.
+//
+// With a tunnel server, the allocations of all devices on it are removed. Removing a device that
+// waits for approval denies its enrollment.
 //
 // Corresponds with DELETE /api/tunnel/devices/{id}/delete (the `DeleteDevice` operationId).
 func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1095,6 +1297,8 @@ func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...Re
 // a new time limit. To cancel, update the device with `{"server": {"cordoned": false}}`: the
 // tunnel server then accepts players and allocations again. Allocations that have moved do not
 // return.
+//
+// The request fails with `409 conflict` if the device is not an approved tunnel server.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1128,6 +1332,8 @@ func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentTy
 // tunnel server then accepts players and allocations again. Allocations that have moved do not
 // return.
 //
+// The request fails with `409 conflict` if the device is not an approved tunnel server.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -1145,8 +1351,11 @@ func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJ
 
 // RegenerateDeviceToken Regenerate a device's token
 //
-// Issues a new authentication token for a device. The existing token is invalidated at once and
-// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
+// Issues a new authentication token for a device that the caller manages. The existing token is
+// invalidated at once and the agent is disconnected. Install the new token with
+// `eclitunnel enroll --token-file`.
+//
+// The request fails with `409 conflict` if the device has not been approved yet.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1197,7 +1406,8 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 
 // GetReadiness Check readiness
 //
-// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
+// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither
+// starting nor stopping. Otherwise it fails with `503 unavailable`.
 //
 // Corresponds with GET /readyz (the `GetReadiness` operationId).
 func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2141,7 +2351,8 @@ type ClientWithResponsesInterface interface {
 	// GetJWKSWithResponse Get the public keys
 	//
 	// Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
-	// Every key names its algorithm.
+	// Every key names its algorithm. Keys are added and removed while the panel runs: read them again when
+	// a token names a key that is not in the set.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2183,10 +2394,14 @@ type ClientWithResponsesInterface interface {
 
 	// LoginWithBodyWithResponse Log in
 	//
-	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-	// those from addresses with many attempts come last.
+	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+	// `401 unauthorized`.
+	//
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+	// many attempts come last.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2195,10 +2410,14 @@ type ClientWithResponsesInterface interface {
 
 	// LoginWithResponse Log in
 	//
-	// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-	// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-	// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-	// those from addresses with many attempts come last.
+	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+	// `401 unauthorized`.
+	//
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+	// many attempts come last.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2207,7 +2426,8 @@ type ClientWithResponsesInterface interface {
 
 	// LogoutWithResponse Log out
 	//
-	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
+	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+	// at every replica of the panel.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2216,7 +2436,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetSessionWithResponse Get the current session
 	//
-	// Returns the session of the request and its user.
+	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2225,7 +2445,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListAllocationsWithResponse List tunnel allocations
 	//
-	// Returns the allocations of all devices that the caller can manage, newest first. With a device
+	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
 	// token, returns the device's own allocations.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2237,9 +2457,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
+	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+	// neither.
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -2250,6 +2474,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -2266,9 +2491,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
+	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-	// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+	// neither.
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -2279,6 +2508,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -2293,7 +2523,9 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteAllocationWithResponse Delete an allocation
 	//
-	// Frees the public port at once and disconnects its players.
+	// Frees the public port at once and disconnects its players, those on a tunnel server that it has
+	// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
+	// the device, or is the device.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2302,8 +2534,9 @@ type ClientWithResponsesInterface interface {
 
 	// GetAllocationWithResponse Get an allocation
 	//
-	// Returns one allocation. A device can read its own allocations. `status` is what is true now:
-	// read it again to follow a new allocation until it is `listening`.
+	// Returns one allocation of a device that the caller manages. A device can read its own
+	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+	// `listening`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2312,9 +2545,13 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateAllocationWithBodyWithResponse Update an allocation
 	//
-	// Changes the fields that are present and leaves the others as they are. A new local target or
-	// new options apply to players who join from then on. A new public port disconnects the players
-	// on the old one.
+	// Changes the fields that are present and leaves the others as they are, of `options` too. The
+	// caller manages the device, or is the device. A new local target or new options apply to players
+	// who join from then on. Device and protocol never change.
+	//
+	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+	// on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -2327,7 +2564,17 @@ type ClientWithResponsesInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online; otherwise the request fails with `409 conflict`.
+	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// the allocation has already, nothing moves.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2336,9 +2583,13 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateAllocationWithResponse Update an allocation
 	//
-	// Changes the fields that are present and leaves the others as they are. A new local target or
-	// new options apply to players who join from then on. A new public port disconnects the players
-	// on the old one.
+	// Changes the fields that are present and leaves the others as they are, of `options` too. The
+	// caller manages the device, or is the device. A new local target or new options apply to players
+	// who join from then on. Device and protocol never change.
+	//
+	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+	// on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -2351,7 +2602,17 @@ type ClientWithResponsesInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online; otherwise the request fails with `409 conflict`.
+	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// the allocation has already, nothing moves.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2362,8 +2623,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Approves a pending device by the user code that it shows. Requires an admin.
 	//
-	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-	// approves it. Attempts with wrong codes are rate-limited per user and per address.
+	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+	// its owner, or is assigned to the admin who approves it if it has none.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `404 not_found` | No device has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2374,8 +2643,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Approves a pending device by the user code that it shows. Requires an admin.
 	//
-	// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-	// approves it. Attempts with wrong codes are rate-limited per user and per address.
+	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+	// its owner, or is assigned to the admin who approves it if it has none.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `404 not_found` | No device has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2391,7 +2668,8 @@ type ClientWithResponsesInterface interface {
 	// `429 slow_down`.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
-	// has connected for the first time, the response no longer contains a token.
+	// has connected for the first time, the response no longer contains a token. An approved enrollment
+	// does not expire.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2406,7 +2684,14 @@ type ClientWithResponsesInterface interface {
 	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-	// Requests without a session are rate-limited per address.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2421,7 +2706,14 @@ type ClientWithResponsesInterface interface {
 	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-	// Requests without a session are rate-limited per address.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2432,7 +2724,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, newest
 	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2441,7 +2733,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetDeviceWithResponse Get a device
 	//
-	// Returns one device. With a device token, a device can read itself.
+	// Returns one device that the caller manages. With a device token, a device can read itself.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2458,7 +2750,13 @@ type ClientWithResponsesInterface interface {
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-	// that panel. They cannot be changed here (`409 conflict`).
+	// that panel. They cannot be changed here.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2475,7 +2773,13 @@ type ClientWithResponsesInterface interface {
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-	// that panel. They cannot be changed here (`409 conflict`).
+	// that panel. They cannot be changed here.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2484,8 +2788,11 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteDeviceWithResponse Delete a device
 	//
-	// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-	// connections through its tunnels are interrupted.
+	// Removes a device that the caller manages and all its port allocations. Its WebSocket is closed at
+	// once, and game connections through its tunnels are interrupted. Its token is never valid again.
+	//
+	// With a tunnel server, the allocations of all devices on it are removed. Removing a device that
+	// waits for approval denies its enrollment.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2509,6 +2816,8 @@ type ClientWithResponsesInterface interface {
 	// tunnel server then accepts players and allocations again. Allocations that have moved do not
 	// return.
 	//
+	// The request fails with `409 conflict` if the device is not an approved tunnel server.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -2531,6 +2840,8 @@ type ClientWithResponsesInterface interface {
 	// tunnel server then accepts players and allocations again. Allocations that have moved do not
 	// return.
 	//
+	// The request fails with `409 conflict` if the device is not an approved tunnel server.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -2538,8 +2849,11 @@ type ClientWithResponsesInterface interface {
 
 	// RegenerateDeviceTokenWithResponse Regenerate a device's token
 	//
-	// Issues a new authentication token for a device. The existing token is invalidated at once and
-	// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
+	// Issues a new authentication token for a device that the caller manages. The existing token is
+	// invalidated at once and the agent is disconnected. Install the new token with
+	// `eclitunnel enroll --token-file`.
+	//
+	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2566,7 +2880,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetReadinessWithResponse Check readiness
 	//
-	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
+	// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither
+	// starting nor stopping. Otherwise it fails with `503 unavailable`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4717,7 +5032,8 @@ func (r GetReadinessResponse) ContentType() string {
 // GetJWKSWithResponse Get the public keys
 //
 // Returns the public keys that verify device tokens and tickets, as a JSON Web Key Set (RFC 7517).
-// Every key names its algorithm.
+// Every key names its algorithm. Keys are added and removed while the panel runs: read them again when
+// a token names a key that is not in the set.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4783,10 +5099,14 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 
 // LoginWithBodyWithResponse Log in
 //
-// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-// those from addresses with many attempts come last.
+// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+// `401 unauthorized`.
+//
+// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+// many attempts come last.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4801,10 +5121,14 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 
 // LoginWithResponse Log in
 //
-// Starts a session. Sets the `session` cookie and returns the same token in the body, for use as a
-// bearer token. Failed attempts are rate-limited. While the panel has more passwords to check than
-// it has time for, attempts that do not get their turn within 2 seconds get `429 rate_limited`;
-// those from addresses with many attempts come last.
+// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
+// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
+// `401 unauthorized`.
+//
+// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
+// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
+// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
+// many attempts come last.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4819,7 +5143,8 @@ func (c *ClientWithResponses) LoginWithResponse(ctx context.Context, body LoginJ
 
 // LogoutWithResponse Log out
 //
-// Ends the session of the request and clears the `session` cookie. The token is invalid from then on.
+// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+// at every replica of the panel.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4834,7 +5159,7 @@ func (c *ClientWithResponses) LogoutWithResponse(ctx context.Context, reqEditors
 
 // GetSessionWithResponse Get the current session
 //
-// Returns the session of the request and its user.
+// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4849,7 +5174,7 @@ func (c *ClientWithResponses) GetSessionWithResponse(ctx context.Context, reqEdi
 
 // ListAllocationsWithResponse List tunnel allocations
 //
-// Returns the allocations of all devices that the caller can manage, newest first. With a device
+// Returns the allocations of all devices that the caller manages, by descending ID. With a device
 // token, returns the device's own allocations.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4867,9 +5192,13 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
+// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+//
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+// neither.
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -4880,6 +5209,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -4902,9 +5232,13 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
+// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+//
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, the allocation gets that port, or the request fails with `409 port_taken`. Ports below
-// 1024 require an admin. `tcp+udp` allocates both protocols on the same port, or neither.
+// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
+// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
+// neither.
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has the port free for every
@@ -4915,6 +5249,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
@@ -4935,7 +5270,9 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 
 // DeleteAllocationWithResponse Delete an allocation
 //
-// Frees the public port at once and disconnects its players.
+// Frees the public port at once and disconnects its players, those on a tunnel server that it has
+// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
+// the device, or is the device.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4950,8 +5287,9 @@ func (c *ClientWithResponses) DeleteAllocationWithResponse(ctx context.Context, 
 
 // GetAllocationWithResponse Get an allocation
 //
-// Returns one allocation. A device can read its own allocations. `status` is what is true now:
-// read it again to follow a new allocation until it is `listening`.
+// Returns one allocation of a device that the caller manages. A device can read its own
+// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+// `listening`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4966,9 +5304,13 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 
 // UpdateAllocationWithBodyWithResponse Update an allocation
 //
-// Changes the fields that are present and leaves the others as they are. A new local target or
-// new options apply to players who join from then on. A new public port disconnects the players
-// on the old one.
+// Changes the fields that are present and leaves the others as they are, of `options` too. The
+// caller manages the device, or is the device. A new local target or new options apply to players
+// who join from then on. Device and protocol never change.
+//
+// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+// on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -4981,7 +5323,17 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online; otherwise the request fails with `409 conflict`.
+// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// the allocation has already, nothing moves.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4996,9 +5348,13 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 
 // UpdateAllocationWithResponse Update an allocation
 //
-// Changes the fields that are present and leaves the others as they are. A new local target or
-// new options apply to players who join from then on. A new public port disconnects the players
-// on the old one.
+// Changes the fields that are present and leaves the others as they are, of `options` too. The
+// caller manages the device, or is the device. A new local target or new options apply to players
+// who join from then on. Device and protocol never change.
+//
+// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
+// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
+// on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -5011,7 +5367,17 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online; otherwise the request fails with `409 conflict`.
+// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// the allocation has already, nothing moves.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
+// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
+// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5028,8 +5394,16 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 //
 // Approves a pending device by the user code that it shows. Requires an admin.
 //
-// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-// approves it. Attempts with wrong codes are rate-limited per user and per address.
+// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+// its owner, or is assigned to the admin who approves it if it has none.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `404 not_found` | No device has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5046,8 +5420,16 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 //
 // Approves a pending device by the user code that it shows. Requires an admin.
 //
-// A device without an owner is assigned to `ownerId` or `organisationId`, or else to the admin who
-// approves it. Attempts with wrong codes are rate-limited per user and per address.
+// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
+// its owner, or is assigned to the admin who approves it if it has none.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `404 not_found` | No device has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5069,7 +5451,8 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 // `429 slow_down`.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
-// has connected for the first time, the response no longer contains a token.
+// has connected for the first time, the response no longer contains a token. An approved enrollment
+// does not expire.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5090,7 +5473,14 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 // or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-// Requests without a session are rate-limited per address.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5111,7 +5501,14 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
 // or owner of that organisation. Without a session, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
-// Requests without a session are rate-limited per address.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
+// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5128,7 +5525,7 @@ func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, b
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, newest
 // first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5143,7 +5540,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 
 // GetDeviceWithResponse Get a device
 //
-// Returns one device. With a device token, a device can read itself.
+// Returns one device that the caller manages. With a device token, a device can read itself.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5166,7 +5563,13 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-// that panel. They cannot be changed here (`409 conflict`).
+// that panel. They cannot be changed here.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5189,7 +5592,13 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
-// that panel. They cannot be changed here (`409 conflict`).
+// that panel. They cannot be changed here.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
+// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5204,8 +5613,11 @@ func (c *ClientWithResponses) UpdateDeviceWithResponse(ctx context.Context, id D
 
 // DeleteDeviceWithResponse Delete a device
 //
-// Removes a device and all its port allocations. Its WebSocket is closed at once, and game
-// connections through its tunnels are interrupted.
+// Removes a device that the caller manages and all its port allocations. Its WebSocket is closed at
+// once, and game connections through its tunnels are interrupted. Its token is never valid again.
+//
+// With a tunnel server, the allocations of all devices on it are removed. Removing a device that
+// waits for approval denies its enrollment.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5235,6 +5647,8 @@ func (c *ClientWithResponses) DeleteDeviceWithResponse(ctx context.Context, id D
 // tunnel server then accepts players and allocations again. Allocations that have moved do not
 // return.
 //
+// The request fails with `409 conflict` if the device is not an approved tunnel server.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -5263,6 +5677,8 @@ func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Contex
 // tunnel server then accepts players and allocations again. Allocations that have moved do not
 // return.
 //
+// The request fails with `409 conflict` if the device is not an approved tunnel server.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
@@ -5276,8 +5692,11 @@ func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id De
 
 // RegenerateDeviceTokenWithResponse Regenerate a device's token
 //
-// Issues a new authentication token for a device. The existing token is invalidated at once and
-// the agent is disconnected. Install the new token with `eclitunnel enroll --token-file`.
+// Issues a new authentication token for a device that the caller manages. The existing token is
+// invalidated at once and the agent is disconnected. Install the new token with
+// `eclitunnel enroll --token-file`.
+//
+// The request fails with `409 conflict` if the device has not been approved yet.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5322,7 +5741,8 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 
 // GetReadinessWithResponse Check readiness
 //
-// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither starting nor stopping.
+// Succeeds while the panel can serve requests, that is, the database answers and the panel is neither
+// starting nor stopping. Otherwise it fails with `503 unavailable`.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -424,16 +424,15 @@ type AllocationCreate struct {
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
-	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
-	// has 127.0.0.1 by default.
+	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
+	// 253 characters; between its dots are letters, digits, hyphens and underscores, and the last part is
+	// not a number. A new allocation has 127.0.0.1 by default.
 	//
 	//
 	// Example: 127.0.0.1
 	LocalHost *LocalHost `json:"localHost,omitempty"`
 
-	// LocalPort A port number.
-	//
-	// Example: 25565
+	// LocalPort The port on which the agent reaches the game.
 	LocalPort Port `json:"localPort"`
 
 	// Name A display name, on one line. May be empty. It has no control characters and none that change the
@@ -446,9 +445,7 @@ type AllocationCreate struct {
 	// Options Options of how an allocation forwards traffic.
 	Options *AllocationOptions `json:"options,omitempty"`
 
-	// Port A port number.
-	//
-	// Example: 25565
+	// Port The public port. If absent, the panel chooses a free one from the tunnel server's range.
 	Port *Port `json:"port,omitempty"`
 
 	// Protocol `tcp`, `udp`, or `tcp+udp` for both on the same port.
@@ -527,27 +524,26 @@ type AllocationOptions struct {
 	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 
 	// UDPIdleSeconds The idle timeout of a UDP flow, in seconds. The flow ends when neither direction has carried
-	// a datagram for this long. A new allocation has 60 by default.
+	// a datagram for this long. A new allocation has 60 by default. It has no effect on TCP.
 	UDPIdleSeconds *int `json:"udpIdleSeconds,omitempty"`
 }
 
 // AllocationPatch The fields of an allocation to change.
 type AllocationPatch struct {
-	// DrainSeconds With `serverId`: how long players can stay on the old tunnel server, in seconds. The
-	// default is 3600.
+	// DrainSeconds How long players can stay on the old tunnel server, in seconds. The default is 3600. Cannot be
+	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
-	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
-	// has 127.0.0.1 by default.
+	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
+	// 253 characters; between its dots are letters, digits, hyphens and underscores, and the last part is
+	// not a number. A new allocation has 127.0.0.1 by default.
 	//
 	//
 	// Example: 127.0.0.1
 	LocalHost *LocalHost `json:"localHost,omitempty"`
 
-	// LocalPort A port number.
-	//
-	// Example: 25565
+	// LocalPort The port on which the agent reaches the game.
 	LocalPort *Port `json:"localPort,omitempty"`
 
 	// Name A display name, on one line. May be empty. It has no control characters and none that change the
@@ -560,9 +556,7 @@ type AllocationPatch struct {
 	// Options Options of how an allocation forwards traffic.
 	Options *AllocationOptions `json:"options,omitempty"`
 
-	// Port A port number.
-	//
-	// Example: 25565
+	// Port The public port. With `serverId`, on that tunnel server.
 	Port *Port `json:"port,omitempty"`
 
 	// ServerID The tunnel server to move the allocation to.
@@ -759,19 +753,19 @@ type Device struct {
 // DeviceApproval The approval of a pending device.
 type DeviceApproval struct {
 	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
-	// none that change the direction of text.
+	// none that change the direction of text. White space around it is removed.
 	//
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
 
-	// OrganisationID The organisation to assign the device to. Cannot be combined with `ownerId`.
+	// OrganisationID The organisation to assign the device to, whoever owns it now. Cannot be combined with `ownerId`.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
-	// OwnerID The user to assign the device to. Cannot be combined with `organisationId`.
+	// OwnerID The user to assign the device to, whoever owns it now. Cannot be combined with `organisationId`.
 	OwnerID *int64 `json:"ownerId,omitempty"`
 
-	// UserCode The human-readable user code shown during enrollment. Case and the dash are ignored.
+	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
 	//
 	// Example: CDFG-2345
 	UserCode string `json:"userCode"`
@@ -799,7 +793,7 @@ type DeviceDrain struct {
 type DeviceKind string
 
 // DeviceName Human-readable name of the device, on one line. It is not blank and has no control characters and
-// none that change the direction of text.
+// none that change the direction of text. White space around it is removed.
 //
 // Example: home-server
 type DeviceName = string
@@ -807,13 +801,13 @@ type DeviceName = string
 // DevicePatch The fields of a device to change.
 type DevicePatch struct {
 	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
-	// none that change the direction of text.
+	// none that change the direction of text. White space around it is removed.
 	//
 	//
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
 
-	// Server Settings of a tunnel server that an admin can change.
+	// Server Settings of a tunnel server, for an admin.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
@@ -831,7 +825,9 @@ type Enrollment struct {
 	// Interval The minimum time between two polls, in seconds.
 	Interval int `json:"interval"`
 
-	// UserCode Short human-readable code displayed to the user during approval.
+	// UserCode Short human-readable code displayed to the user during approval: four of the letters
+	// CDFGHJKMNPQRTVWX, a dash, and four of the digits 2 to 9. No two pending devices have the same.
+	//
 	//
 	// Example: CDFG-2345
 	UserCode string `json:"userCode"`
@@ -855,16 +851,17 @@ type EnrollmentStart struct {
 	Kind *DeviceKind `json:"kind,omitempty"`
 
 	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
-	// none that change the direction of text.
+	// none that change the direction of text. White space around it is removed.
 	//
 	//
 	// Example: home-server
 	Name DeviceName `json:"name"`
 
-	// OrganisationID Associate the device with an organisation. The caller must be an admin or owner of that organisation.
+	// OrganisationID Associate the device with an organisation. The caller must be an admin or owner of that
+	// organisation, or an admin of the panel.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
-	// Server Settings of a tunnel server, for the kind `server` only. The default of `publicHost` is the
+	// Server Settings of a tunnel server. Cannot be given for the kind `client`. The default of `publicHost` is the
 	// source address of this request, or the panel's public host if the request comes from the
 	// panel's machine. The default of `portRange` is a setting of the panel.
 	Server *TunnelServerSettings `json:"server,omitempty"`
@@ -876,7 +873,7 @@ type EnrollmentStatus struct {
 	Approved bool `json:"approved"`
 
 	// Token JWT token issued to the device once approved. The tunnel agent uses this to authenticate its
-	// WebSocket connection. Absent before approval, and after the device has connected.
+	// WebSocket connection. It has no expiry. Absent before approval, and after the device has connected.
 	Token *string `json:"token,omitempty"`
 }
 
@@ -901,16 +898,17 @@ type EnrollmentStatus struct {
 // | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
 // | `rate_limited` | 429 | The caller made too many requests. |
 // | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
-// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
+// | `unavailable` | 503 | The database cannot be reached, the panel is starting or stopping, or the request took too long. |
 // | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
 // | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
-// | `no_ports_available` | 503 | No port is left in the range. |
+// | `no_ports_available` | 503 | No port is left in the tunnel server's range. |
 // | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 type ErrorCode string
 
 // ErrorDetail One invalid field of a request.
 type ErrorDetail struct {
-	// Field The path of the field, with dots between the parts (`options.proxyProtocol`). `body` stands for the whole body.
+	// Field The path of the field, with dots between the parts (`options.proxyProtocol`), or the name of the
+	// parameter. `body` stands for the whole body, `query` for the whole query.
 	Field string `json:"field"`
 
 	// Message What is wrong with the field.
@@ -997,8 +995,9 @@ type JWKS struct {
 type Label = string
 
 // LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
-// resolves, without a port. An IPv6 address has no brackets and may have a zone. A new allocation
-// has 127.0.0.1 by default.
+// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
+// 253 characters; between its dots are letters, digits, hyphens and underscores, and the last part is
+// not a number. A new allocation has 127.0.0.1 by default.
 //
 // Example: 127.0.0.1
 type LocalHost = string
@@ -1032,22 +1031,23 @@ type PanelID = openapi_types.UUID
 // Example: 25565
 type Port = int
 
-// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
+// PortRange The range from which the panel chooses ports. It includes `first` and `last`, and `first` is not
+// greater than `last`.
 type PortRange struct {
-	// First A port number.
+	// First The first port.
 	//
-	// Example: 25565
+	// Example: 20000
 	First Port `json:"first"`
 
-	// Last A port number.
+	// Last The last port.
 	//
-	// Example: 25565
+	// Example: 24999
 	Last Port `json:"last"`
 }
 
 // Problem The body of every error response.
 type Problem struct {
-	// Details The invalid fields, if the request is invalid.
+	// Details The invalid fields and parameters, if the request is invalid. At most 20.
 	Details *[]ErrorDetail `json:"details,omitempty"`
 
 	// Error What went wrong, as a stable code for programs. Later versions may add codes.
@@ -1071,10 +1071,10 @@ type Problem struct {
 	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
 	// | `rate_limited` | 429 | The caller made too many requests. |
 	// | `internal_error` | 500 | The panel failed. Its log has the cause, under `requestId`. |
-	// | `unavailable` | 503 | The database cannot be reached, or the request took too long. |
+	// | `unavailable` | 503 | The database cannot be reached, the panel is starting or stopping, or the request took too long. |
 	// | `feature_disabled` | 503 | Tunnels are disabled on this panel. |
 	// | `unknown_device` | 503 | The panel does not know the device or its token now, as while a backup is restored. A device keeps its token and retries. |
-	// | `no_ports_available` | 503 | No port is left in the range. |
+	// | `no_ports_available` | 503 | No port is left in the tunnel server's range. |
 	// | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
 	Error ErrorCode `json:"error"`
 
@@ -1303,7 +1303,8 @@ type TunnelServer struct {
 	// while it is unknown, for example because the tunnel server is not connected.
 	Players nullable.Nullable[int] `json:"players"`
 
-	// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
+	// PortRange The range from which the panel chooses ports. It includes `first` and `last`, and `first` is not
+	// greater than `last`.
 	PortRange PortRange `json:"portRange"`
 
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server.
@@ -1334,11 +1335,13 @@ type TunnelServerSettings struct {
 	// accepts players and allocations again.
 	Cordoned *bool `json:"cordoned,omitempty"`
 
-	// PortRange The range from which the panel chooses ports. It includes `first` and `last`.
+	// PortRange The range from which the panel chooses ports. It includes `first` and `last`, and `first` is not
+	// greater than `last`.
 	PortRange *PortRange `json:"portRange,omitempty"`
 
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a
-	// port. An IPv6 address has neither brackets nor a zone.
+	// port. An IPv6 address has neither brackets nor a zone. Unspecified and multicast addresses are
+	// rejected. A name follows the rules of `LocalHost`.
 	//
 	//
 	// Example: fra1.example.com
