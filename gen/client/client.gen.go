@@ -3532,7 +3532,7 @@ type CreateAllocationResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *PortForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *PlacementNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
@@ -3563,7 +3563,7 @@ func (r CreateAllocationResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r CreateAllocationResponse) GetJSON403() *Forbidden {
+func (r CreateAllocationResponse) GetJSON403() *PortForbidden {
 	return r.JSON403
 }
 
@@ -3816,9 +3816,9 @@ type UpdateAllocationResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *PortForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *PlacementNotFound
+	JSON404 *MoveNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *PortConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -3847,12 +3847,12 @@ func (r UpdateAllocationResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r UpdateAllocationResponse) GetJSON403() *Forbidden {
+func (r UpdateAllocationResponse) GetJSON403() *PortForbidden {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r UpdateAllocationResponse) GetJSON404() *PlacementNotFound {
+func (r UpdateAllocationResponse) GetJSON404() *MoveNotFound {
 	return r.JSON404
 }
 
@@ -3927,7 +3927,7 @@ type ApproveDeviceResponse struct {
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *EnrollmentNotFound
+	JSON404 *UserCodeNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *AlreadyApproved
 	// JSON410 the response for an HTTP 410 `application/json` response
@@ -3967,7 +3967,7 @@ func (r ApproveDeviceResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r ApproveDeviceResponse) GetJSON404() *EnrollmentNotFound {
+func (r ApproveDeviceResponse) GetJSON404() *UserCodeNotFound {
 	return r.JSON404
 }
 
@@ -4045,7 +4045,7 @@ type PollEnrollmentResponse struct {
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *EnrollmentDenied
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *EnrollmentNotFound
+	JSON404 *DeviceCodeNotFound
 	// JSON410 the response for an HTTP 410 `application/json` response
 	JSON410 *EnrollmentExpired
 	// JSON429 the response for an HTTP 429 `application/json` response
@@ -4076,7 +4076,7 @@ func (r PollEnrollmentResponse) GetJSON403() *EnrollmentDenied {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r PollEnrollmentResponse) GetJSON404() *EnrollmentNotFound {
+func (r PollEnrollmentResponse) GetJSON404() *DeviceCodeNotFound {
 	return r.JSON404
 }
 
@@ -4451,7 +4451,7 @@ type UpdateDeviceResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *SettingsConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4488,7 +4488,7 @@ func (r UpdateDeviceResponse) GetJSON404() *DeviceNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r UpdateDeviceResponse) GetJSON409() *Conflict {
+func (r UpdateDeviceResponse) GetJSON409() *SettingsConflict {
 	return r.JSON409
 }
 
@@ -4652,7 +4652,7 @@ type DrainDeviceResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *DrainConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4689,7 +4689,7 @@ func (r DrainDeviceResponse) GetJSON404() *DeviceNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r DrainDeviceResponse) GetJSON409() *Conflict {
+func (r DrainDeviceResponse) GetJSON409() *DrainConflict {
 	return r.JSON409
 }
 
@@ -4756,7 +4756,7 @@ type RegenerateDeviceTokenResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Conflict
+	JSON409 *TokenConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4793,7 +4793,7 @@ func (r RegenerateDeviceTokenResponse) GetJSON404() *DeviceNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON409() *Conflict {
+func (r RegenerateDeviceTokenResponse) GetJSON409() *TokenConflict {
 	return r.JSON409
 }
 
@@ -6384,7 +6384,7 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest PortForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6650,14 +6650,14 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest PortForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest PlacementNotFound
+		var dest MoveNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6755,7 +6755,7 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest EnrollmentNotFound
+		var dest UserCodeNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6870,7 +6870,7 @@ func ParsePollEnrollmentResponse(rsp *http.Response) (*PollEnrollmentResponse, e
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest EnrollmentNotFound
+		var dest DeviceCodeNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -7268,7 +7268,7 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest SettingsConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -7457,7 +7457,7 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest DrainConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -7555,7 +7555,7 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Conflict
+		var dest TokenConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -751,17 +751,17 @@ type AllocationNotFoundJSONResponse Problem
 
 type AlreadyApprovedJSONResponse Problem
 
-type ConflictJSONResponse Problem
+type DeviceCodeNotFoundJSONResponse Problem
 
 type DeviceNotAcceptedJSONResponse Problem
 
 type DeviceNotFoundJSONResponse Problem
 
+type DrainConflictJSONResponse Problem
+
 type EnrollmentDeniedJSONResponse Problem
 
 type EnrollmentExpiredJSONResponse Problem
-
-type EnrollmentNotFoundJSONResponse Problem
 
 type EnrollmentUnavailableResponseHeaders struct {
 	RetryAfter *int
@@ -780,6 +780,8 @@ type InvalidBodyJSONResponse Problem
 
 type InvalidRequestJSONResponse Problem
 
+type MoveNotFoundJSONResponse Problem
+
 type OrganisationNotFoundJSONResponse Problem
 
 type PlacementNotFoundJSONResponse Problem
@@ -794,6 +796,8 @@ type PlacementUnavailableJSONResponse struct {
 }
 
 type PortConflictJSONResponse Problem
+
+type PortForbiddenJSONResponse Problem
 
 type PortUnavailableResponseHeaders struct {
 	RetryAfter *int
@@ -822,6 +826,8 @@ type SessionUnavailableJSONResponse struct {
 	Headers SessionUnavailableResponseHeaders
 }
 
+type SettingsConflictJSONResponse Problem
+
 type SlowDownResponseHeaders struct {
 	RetryAfter int
 }
@@ -830,6 +836,8 @@ type SlowDownJSONResponse struct {
 
 	Headers SlowDownResponseHeaders
 }
+
+type TokenConflictJSONResponse Problem
 
 type TunnelsUnavailableResponseHeaders struct {
 	RetryAfter *int
@@ -857,6 +865,8 @@ type UnavailableJSONResponse struct {
 
 	Headers UnavailableResponseHeaders
 }
+
+type UserCodeNotFoundJSONResponse Problem
 
 type WrongPasswordResponseHeaders struct {
 	WWWAuthenticate string
@@ -1583,7 +1593,7 @@ func (response CreateAllocation401JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation403JSONResponse struct{ ForbiddenJSONResponse }
+type CreateAllocation403JSONResponse struct{ PortForbiddenJSONResponse }
 
 func (response CreateAllocation403JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1911,7 +1921,7 @@ func (response UpdateAllocation401JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation403JSONResponse struct{ ForbiddenJSONResponse }
+type UpdateAllocation403JSONResponse struct{ PortForbiddenJSONResponse }
 
 func (response UpdateAllocation403JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -1925,7 +1935,7 @@ func (response UpdateAllocation403JSONResponse) VisitUpdateAllocationResponse(w 
 	return err
 }
 
-type UpdateAllocation404JSONResponse struct{ PlacementNotFoundJSONResponse }
+type UpdateAllocation404JSONResponse struct{ MoveNotFoundJSONResponse }
 
 func (response UpdateAllocation404JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
 
@@ -2052,7 +2062,7 @@ func (response ApproveDevice403JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice404JSONResponse struct{ EnrollmentNotFoundJSONResponse }
+type ApproveDevice404JSONResponse struct{ UserCodeNotFoundJSONResponse }
 
 func (response ApproveDevice404JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -2193,7 +2203,7 @@ func (response PollEnrollment403JSONResponse) VisitPollEnrollmentResponse(w http
 	return err
 }
 
-type PollEnrollment404JSONResponse struct{ EnrollmentNotFoundJSONResponse }
+type PollEnrollment404JSONResponse struct{ DeviceCodeNotFoundJSONResponse }
 
 func (response PollEnrollment404JSONResponse) VisitPollEnrollmentResponse(w http.ResponseWriter) error {
 
@@ -2690,7 +2700,7 @@ func (response UpdateDevice404JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
-type UpdateDevice409JSONResponse struct{ ConflictJSONResponse }
+type UpdateDevice409JSONResponse struct{ SettingsConflictJSONResponse }
 
 func (response UpdateDevice409JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
 
@@ -2931,7 +2941,7 @@ func (response DrainDevice404JSONResponse) VisitDrainDeviceResponse(w http.Respo
 	return err
 }
 
-type DrainDevice409JSONResponse struct{ ConflictJSONResponse }
+type DrainDevice409JSONResponse struct{ DrainConflictJSONResponse }
 
 func (response DrainDevice409JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
@@ -3058,7 +3068,7 @@ func (response RegenerateDeviceToken404JSONResponse) VisitRegenerateDeviceTokenR
 	return err
 }
 
-type RegenerateDeviceToken409JSONResponse struct{ ConflictJSONResponse }
+type RegenerateDeviceToken409JSONResponse struct{ TokenConflictJSONResponse }
 
 func (response RegenerateDeviceToken409JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 

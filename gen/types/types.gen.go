@@ -1408,8 +1408,8 @@ type AllocationNotFound = Problem
 // AlreadyApproved The body of every error response.
 type AlreadyApproved = Problem
 
-// Conflict The body of every error response.
-type Conflict = Problem
+// DeviceCodeNotFound The body of every error response.
+type DeviceCodeNotFound = Problem
 
 // DeviceNotAccepted The body of every error response.
 type DeviceNotAccepted = Problem
@@ -1420,14 +1420,14 @@ type DeviceNotFound = Problem
 // DeviceRequired The body of every error response.
 type DeviceRequired = Problem
 
+// DrainConflict The body of every error response.
+type DrainConflict = Problem
+
 // EnrollmentDenied The body of every error response.
 type EnrollmentDenied = Problem
 
 // EnrollmentExpired The body of every error response.
 type EnrollmentExpired = Problem
-
-// EnrollmentNotFound The body of every error response.
-type EnrollmentNotFound = Problem
 
 // EnrollmentUnavailable The body of every error response.
 type EnrollmentUnavailable = Problem
@@ -1447,6 +1447,9 @@ type InvalidHandshake = Problem
 // InvalidRequest The body of every error response.
 type InvalidRequest = Problem
 
+// MoveNotFound The body of every error response.
+type MoveNotFound = Problem
+
 // OrganisationNotFound The body of every error response.
 type OrganisationNotFound = Problem
 
@@ -1459,6 +1462,9 @@ type PlacementUnavailable = Problem
 // PortConflict The body of every error response.
 type PortConflict = Problem
 
+// PortForbidden The body of every error response.
+type PortForbidden = Problem
+
 // PortUnavailable The body of every error response.
 type PortUnavailable = Problem
 
@@ -1468,8 +1474,14 @@ type RateLimited = Problem
 // SessionUnavailable The body of every error response.
 type SessionUnavailable = Problem
 
+// SettingsConflict The body of every error response.
+type SettingsConflict = Problem
+
 // SlowDown The body of every error response.
 type SlowDown = Problem
+
+// TokenConflict The body of every error response.
+type TokenConflict = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -1479,6 +1491,9 @@ type Unauthenticated = Problem
 
 // Unavailable The body of every error response.
 type Unavailable = Problem
+
+// UserCodeNotFound The body of every error response.
+type UserCodeNotFound = Problem
 
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
