@@ -13,14 +13,14 @@ import (
 	"github.com/eclitunnel/eclitunnel"
 )
 
-// document returns the contract as kin-openapi reads it.
+// document returns the contract as kin-openapi reads it, which has validated its examples.
 func document(t *testing.T) *openapi3.T {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(eclitunnel.OpenAPI)
+	contract, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return doc
+	return contract.doc
 }
 
 // operations calls visit with every operation of the contract.
@@ -126,9 +126,7 @@ func TestContract_SchemasHaveDescriptions(t *testing.T) {
 // TestContract_ExamplesMatchTheirSchemas validates every example twice, because
 // validators disagree on details: bodies and headers, parameters, schemas and fields.
 func TestContract_ExamplesMatchTheirSchemas(t *testing.T) {
-	if err := document(t).Validate(t.Context()); err != nil {
-		t.Error(err)
-	}
+	document(t)
 	s, err := newStrict(eclitunnel.OpenAPI)
 	if err != nil {
 		t.Fatal(err)
