@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +12,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
-// ErrNotEnrolled is returned by LoadConfig where there is no file.
+// ErrNotEnrolled is returned by LoadConfig where there is no file, or an empty one, as
+// is made to be mounted into a container.
 var ErrNotEnrolled = errors.New("this machine is not enrolled")
 
 // Config is what enrollment saves on the machine.
@@ -37,7 +40,7 @@ func DefaultConfigPath() (string, error) {
 // LoadConfig reads a config file. It refuses a file that other users can read.
 func LoadConfig(path string) (Config, error) {
 	data, err := store.Read(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.TrimSpace(data)) == 0 {
 		return Config{}, ErrNotEnrolled
 	}
 	if err != nil {
@@ -50,24 +53,29 @@ func LoadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-// Save writes the config, readable by this user only. A crash leaves either the
-// old config or the new.
+// Save writes the config, readable by this user only. A crash leaves either the old
+// config or the new, and a symbolic link stays one. A config that cannot be replaced,
+// such as a single file that is mounted into a container, is overwritten.
 func (c Config) Save(path string) error {
 	data, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fmt.Errorf("marshal the config: %w", err)
 	}
-	if err := store.Write(path, append(data, '\n')); err != nil {
+	if err := files.Write(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("write the config: %w", err)
 	}
 	return nil
 }
 
+// maxConfig is more than a config takes with a token and a usual allow-list, in bytes.
+const maxConfig = 4 << 10
+
 // CheckConfigPath returns an error unless a config can be saved at path, for callers
-// that do something they cannot undo before they save one.
+// that do something they cannot undo before they save one. It writes as much as Save
+// does. A config that is there keeps its content.
 func CheckConfigPath(path string) error {
-	if err := store.CheckWritable(path); err != nil {
-		return fmt.Errorf("write in the config's directory: %w", err)
+	if err := files.Prove(path, maxConfig); err != nil {
+		return fmt.Errorf("write the config: %w", err)
 	}
 	return nil
 }

@@ -83,7 +83,43 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if err != nil {
 		return err
 	}
-	return cmd.save(a, s, c, path)
+	if err = cmd.save(a, s, c, path); errors.Is(err, errNotStored) {
+		cmd.rescue(a, c)
+	}
+	return err
+}
+
+// rescue keeps the token of an enrollment that could not be stored, and prints how to go
+// on: the approval must not be lost.
+func (cmd *enrollCmd) rescue(a *app, c agent.Config) {
+	a.warnf("The machine is approved as %s.", deviceLabel(c.Name, c.DeviceID))
+	file, err := os.CreateTemp("", "eclitunnel-token-*") // Readable by this user only.
+	if err == nil {
+		_, err = file.WriteString(c.Token + "\n")
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		if file != nil {
+			_ = os.Remove(file.Name())
+		}
+		a.warnf("Its token could not be kept elsewhere either: %v\n%s --panel %s", err, newTokenHint, c.PanelURL)
+		return
+	}
+	a.warnf("Its token is in %s. Once the enrollment can be stored, install the token and remove that file:\n"+
+		"eclitunnel enroll --token-file %s --panel %s%s", file.Name(), file.Name(), c.PanelURL, cmd.again())
+}
+
+// again returns the flags with which the token is installed as this command would have
+// done.
+func (cmd *enrollCmd) again() string {
+	var flags strings.Builder
+	for _, host := range cmd.Allow {
+		flags.WriteString(" --allow " + host)
+	}
+	if cmd.Force {
+		flags.WriteString(" --force")
+	}
+	return flags.String()
 }
 
 // enroll enrolls this machine by the device authorization grant (RFC 8628).
@@ -218,7 +254,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 
 func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) error {
 	if err := c.Save(path); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotStored, err)
 	}
 	if s.JSON {
 		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path})

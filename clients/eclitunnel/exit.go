@@ -21,6 +21,7 @@ var (
 	errNeedsSession    = errors.New("the panel requires a session to enroll this machine; set one with --session-token-file")
 	errDenied          = errors.New("the enrollment was denied: an admin deleted the device")
 	errAlreadyEnrolled = errors.New("this machine is already enrolled")
+	errNotStored       = errors.New("the enrollment cannot be stored")
 	errNoAllocation    = errors.New("no such port")
 	errNotServed       = errors.New("players cannot join yet")
 )

@@ -51,6 +51,7 @@ type panel struct {
 
 	mu          sync.Mutex
 	refuse      *answer  // If set, the answer to every request.
+	onPoll      func()   // If set, called before a poll is answered.
 	polls       []answer // The answers to polls, in order; the last one repeats.
 	started     types.EnrollmentStart
 	session     string // The Authorization header of the enrollment's start.
@@ -134,6 +135,9 @@ func (p *panel) start(w http.ResponseWriter, r *http.Request) {
 func (p *panel) poll(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.onPoll != nil {
+		p.onPoll()
+	}
 	a := p.polls[0]
 	if len(p.polls) > 1 {
 		p.polls = p.polls[1:]

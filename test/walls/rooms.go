@@ -32,6 +32,7 @@ var rooms = []room{
 	{"./internal/wstest", "", "for tests: the two ends of a WebSocket"},
 	{"./internal/backoff", "", "the pauses between attempts to connect"},
 	{"./internal/channel", "./internal/backoff", "a channel of messages over a WebSocket: liveness, one writer, the reason of its end"},
+	{"./internal/files", "", "files that people write, that hold secrets, or that are the program's own: how they are read and replaced"},
 	{"./internal/netaddr", "", "what counts as one address, and as one source of connections"},
 	{"./internal/diagnostics", "", "metrics and profiles on a listener of their own"},
 	{"./internal/controlclient", "./gen/types ./internal/channel ./internal/backoff", "a device's end of its control channel, for tunnel clients and tunnel servers: desired state in, status reports out"},
@@ -50,7 +51,7 @@ var rooms = []room{
 
 	{"./clients/tunnel", "./gen/client ./gen/types", "the typed Go client that others import"},
 	{"./clients/agent/internal/pacing", "", "limits what the agent sends to what its uplink carries"},
-	{"./clients/agent/internal/store", "", "the agent's files: tokens, keys and the last desired state"},
+	{"./clients/agent/internal/store", "./internal/files", "the agent's files: tokens, keys and the last desired state"},
 	{"./clients/agent/internal/target", "./relay/tcpstream ./relay/udpsock ./relay/udptunnel ./relay/wire ./gen/types", "local targets: TCP, UDP, the allow-list, the PROXY header"},
 	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},

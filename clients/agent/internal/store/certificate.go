@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 // Certificate reads a self-signed certificate and its key from a PEM file, which it
@@ -17,7 +19,7 @@ func Certificate(path string, create func() (tls.Certificate, error)) (tls.Certi
 	data, err := Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if data, err = createPEM(create); err == nil {
-			err = Write(path, data)
+			err = files.Write(path, data)
 		}
 	}
 	if err != nil {

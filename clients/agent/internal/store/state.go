@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 // retryInterval is the wait before a state that could not be written is tried again.
@@ -114,7 +116,7 @@ func (s *State[T]) write() error {
 
 func (s *State[T]) replace(state *T) error {
 	if state == nil {
-		if err := Remove(s.path); err != nil {
+		if err := files.Remove(s.path); err != nil {
 			return fmt.Errorf("remove %s: %w", s.path, err)
 		}
 		return nil
@@ -123,7 +125,7 @@ func (s *State[T]) replace(state *T) error {
 	if err != nil {
 		return fmt.Errorf("marshal the state: %w", err)
 	}
-	if err := Write(s.path, append(data, '\n')); err != nil {
+	if err := files.Write(s.path, append(data, '\n')); err != nil {
 		return fmt.Errorf("write %s: %w", s.path, err)
 	}
 	return nil

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+func TestEnroll_AsksForNoCodeIfItsResultCannotBeStored(t *testing.T) {
+	for name, prepare := range map[string]func(path string) error{
+		"a directory":      func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link to itself": func(path string) error { return os.Symlink(filepath.Base(path), path) },
+		"below a file": func(path string) error {
+			return os.WriteFile(filepath.Dir(path), nil, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, m := newPanel(t), newMachine(t)
+			m.env["ECLITUNNEL_CONFIG"] = filepath.Join(t.TempDir(), "config.json")
+			if name == "below a file" {
+				m.env["ECLITUNNEL_CONFIG"] = filepath.Join(t.TempDir(), "file", "config.json")
+			}
+			if err := prepare(m.env["ECLITUNNEL_CONFIG"]); err != nil {
+				t.Skip(err)
+			}
+			m.run("enroll", "--panel", p.URL, "--name", "home", "--force").want(t, 1, "config")
+			if p.started.Name != "" {
+				t.Error("asked for a code")
+			}
+		})
+	}
+}
+
+func TestEnroll_StoresThroughLinksAndInAnEmptyFile(t *testing.T) {
+	for name, prepare := range map[string]func(path, target string) error{
+		"a link":          func(path, target string) error { return os.WriteFile(target, nil, 0o600) },
+		"a dangling link": func(string, string) error { return nil },
+		"blank":           func(path, target string) error { return os.WriteFile(target, []byte("\n"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, m := newPanel(t), newMachine(t)
+			path, target := m.env["ECLITUNNEL_CONFIG"], filepath.Join(t.TempDir(), "real.json")
+			if err := prepare(path, target); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(target, path); err != nil {
+				t.Skip(err)
+			}
+			p.polls = []answer{approved(p.token)}
+			m.run("enroll", "--panel", p.URL).want(t, 0)
+			if to, err := os.Readlink(path); err != nil || to != target {
+				t.Errorf("the link leads to %q, %v", to, err)
+			}
+			m.run("list").want(t, 0)
+		})
+	}
+}
+
+func TestEnroll_ByForceKeepsTheOldEnrollmentUntilTheNewOneIsWhole(t *testing.T) {
+	p := newPanel(t)
+	m := enrolledAt(t, p)
+	before := m.config()
+	for name, last := range map[string]answer{
+		"denied":      refusal(403, types.CodeEnrollmentDenied),
+		"expired":     refusal(410, types.CodeEnrollmentExpired),
+		"not a token": approved("x"),
+	} {
+		p.polls = []answer{last}
+		if o := m.run("enroll", "--panel", p.URL, "--force"); o.code == 0 || m.config().Token != before.Token {
+			t.Errorf("%s: exit code %d, config %+v", name, o.code, m.config())
+		}
+	}
+}
+
+func TestEnroll_KeepsTheTokenThatItCannotStore(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("TMPDIR names the directory for temporary files elsewhere")
+	}
+	// The directory is lost while somebody approves.
+	lose := func(path string) error {
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Dir(path), nil, 0o600)
+	}
+	p, m := newPanel(t), newMachine(t)
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	path := filepath.Join(t.TempDir(), "dir", "config.json")
+	m.env["ECLITUNNEL_CONFIG"] = path
+	p.polls, p.onPoll = []answer{approved(p.token)}, func() {
+		if err := lose(path); err != nil {
+			t.Error(err)
+		}
+	}
+	o := m.run("enroll", "--panel", p.URL, "--name", "home", "--allow", "game.lan")
+	o.want(t, 1, "cannot be stored", "approved as home", p.device.String())
+	_, command, found := strings.Cut(o.stderr, "\neclitunnel ")
+	command, _, _ = strings.Cut(command, "\n")
+	if !found || !strings.Contains(command, temp) {
+		t.Fatalf("printed %s", o.stderr)
+	}
+	if err := os.Remove(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	m.run(strings.Fields(command)...).want(t, 0)
+	if c := m.config(); c.Token != p.token || c.PanelURL != p.URL || len(c.Allow) != 1 {
+		t.Errorf("config %+v", c)
+	}
+
+	// Nor can the token be kept elsewhere.
+	t.Setenv("TMPDIR", filepath.Join(temp, "none"))
+	m.run("enroll", "--panel", p.URL, "--force").want(t, 1, "cannot be stored", p.device.String(), "--token-file FILE --panel "+p.URL)
+}

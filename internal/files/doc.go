@@ -1,0 +1,7 @@
+// Package files reads the files that people write and those that hold secrets, and
+// writes the program's own, by one set of rules for all programs and systems.
+//
+// A file is replaced whole, and a symbolic link to it stays ([Write]); whether that
+// will work can be established before something is done that cannot be undone
+// ([Prove]).
+package files
