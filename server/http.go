@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
@@ -38,7 +39,7 @@ const (
 // unless the options specify them.
 func (s *Server) listen(ctx context.Context) error {
 	if s.opts.TLSCertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(s.opts.TLSCertFile, s.opts.TLSKeyFile)
+		certificate, err := loadCertificate(s.opts.TLSCertFile, s.opts.TLSKeyFile)
 		if err != nil {
 			return fmt.Errorf("load TLS certificate: %w", err)
 		}
@@ -58,6 +59,18 @@ func (s *Server) listen(ctx context.Context) error {
 		s.host = s.url.Hostname()
 	}
 	return nil
+}
+
+func loadCertificate(certFile, keyFile string) (tls.Certificate, error) {
+	certificate, err := files.Read(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := files.Read(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certificate, key)
 }
 
 // localURL returns the URL at which this machine can reach a listener.

@@ -21,7 +21,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// certify creates a certificate for 127.0.0.1 and returns its files and a pool that trusts it.
+// certify creates a certificate for 127.0.0.1 and returns its files, which begin with a
+// byte-order mark as some editors write, and a pool that trusts it.
 func certify(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,7 +43,7 @@ func certify(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
 	}
 	write := func(name, kind string, der []byte) string {
 		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		if err := os.WriteFile(path, append([]byte("\uFEFF"), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path

@@ -3,8 +3,9 @@ package agent
 import (
 	"crypto/tls"
 	"fmt"
-	"os"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 // certificateInterval is how often the operator's certificate is read again. It is
@@ -23,11 +24,11 @@ type certificatePEM struct {
 }
 
 func (f CertificateFiles) read() (certificatePEM, error) {
-	certificate, err := os.ReadFile(f.Certificate)
+	certificate, err := files.Read(f.Certificate)
 	if err != nil {
 		return certificatePEM{}, fmt.Errorf("read the certificate: %w", err)
 	}
-	key, err := os.ReadFile(f.Key)
+	key, err := files.Read(f.Key)
 	if err != nil {
 		return certificatePEM{}, fmt.Errorf("read the certificate's key: %w", err)
 	}

@@ -217,7 +217,8 @@ func TestTunnelServer_ServesTheOperatorsCertificateAndItsRenewal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As other programs do: in place, one after the other.
+		// As other programs do: in place, one after the other, and with a mark.
+		data = append([]byte("\uFEFF"), data...)
 		for _, path := range []string{o.Certificate.Certificate, o.Certificate.Key} {
 			if err := os.WriteFile(path, data, 0o600); err != nil {
 				t.Fatal(err)

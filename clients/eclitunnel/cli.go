@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 const description = `The EcliTunnel agent: public ports for game servers behind NAT.
@@ -109,11 +111,22 @@ func environmentName(tag *kong.Tag, name string) string {
 
 func (a *app) fromEnvironment(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	name := environmentName(flag.Tag, flag.Name)
-	// In Compose files and systemd units, an empty variable means an unset one.
-	if value, ok := a.env(name); name != "" && ok && value != "" {
-		return value, nil
+	if name == "" {
+		return nil, nil
 	}
-	return nil, nil
+	value, err := a.variable(name)
+	// In Compose files and systemd units, an empty variable means an unset one.
+	if err != nil || value == "" {
+		return nil, err
+	}
+	return value, nil
+}
+
+// variable returns an environment variable without what an editor added to the file that
+// it comes from: line breaks of Windows, a byte-order mark.
+func (a *app) variable(name string) (string, error) {
+	value, _ := a.env(name)
+	return files.Line(name, []byte(value))
 }
 
 // withEnvironment appends the name of a flag's environment variable to its help.

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/google/uuid"
@@ -14,10 +12,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
-
-// maxSecret is the largest size of a file with a token, in bytes.
-const maxSecret = 16 << 10
 
 // path returns the path of the config file.
 func (s *settings) path() (string, error) {
@@ -68,28 +64,33 @@ func (s *settings) deviceToken(a *app) (string, error) {
 // secret reads a secret from the file, or if that is "" from the environment variable. It
 // returns "" if there is neither.
 func (a *app) secret(file, variable string) (string, error) {
-	if file == "" {
-		value, _ := a.env(variable)
-		return strings.TrimSpace(value), nil
+	var secret string
+	var err error
+	switch file {
+	case "":
+		secret, err = a.variable(variable)
+	case "-":
+		secret, err = readLine("standard input", func(name string) ([]byte, error) { return files.ReadFrom(name, a.stdin) })
+	default:
+		secret, err = readLine(file, files.Read)
 	}
-	from := a.stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", &usageError{err}
-		}
-		defer func() { _ = f.Close() }() // It was only read.
-		from = f
-	}
-	data, err := io.ReadAll(io.LimitReader(from, maxSecret))
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", file, err)
+		return "", &usageError{err}
 	}
-	secret := strings.TrimSpace(string(data))
-	if secret == "" {
-		return "", usagef("%s contains no token", file)
+	return strings.TrimSpace(secret), nil
+}
+
+// readLine returns the one line that read returns, which must not be empty.
+func readLine(name string, read func(string) ([]byte, error)) (string, error) {
+	data, err := read(name)
+	if err != nil {
+		return "", err
 	}
-	return secret, nil
+	line, err := files.Line(name, data)
+	if err == nil && strings.TrimSpace(line) == "" {
+		err = fmt.Errorf("%s contains no token", name)
+	}
+	return line, err
 }
 
 // client returns a client of the panel that sends the token, which may be "".

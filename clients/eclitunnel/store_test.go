@@ -116,3 +116,53 @@ func TestEnroll_KeepsTheTokenThatItCannotStore(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(temp, "none"))
 	m.run("enroll", "--panel", p.URL, "--force").want(t, 1, "cannot be stored", p.device.String(), "--token-file FILE --panel "+p.URL)
 }
+
+func TestCommands_ReadWhatEditorsWrite(t *testing.T) {
+	const mark = "\uFEFF"
+	utf16 := func(text string) string { return "\xff\xfe" + strings.Join(strings.Split(text, ""), "\x00") + "\x00" }
+	p := newPanel(t)
+	for name, write := range map[string]func(text string) string{
+		"a mark":          func(text string) string { return mark + text },
+		"Windows":         func(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") + "\r\n" },
+		"mark and breaks": func(text string) string { return mark + strings.ReplaceAll(text, "\n", "\r\n") + "\r\n\r\n" },
+	} {
+		for source, set := range map[string]func(m *machine){
+			"file": func(m *machine) {
+				m.env["ECLITUNNEL_TOKEN_FILE"] = filepath.Join(t.TempDir(), "token")
+				m.write(m.env["ECLITUNNEL_TOKEN_FILE"], write(p.token))
+			},
+			"standard input": func(m *machine) { m.env["ECLITUNNEL_TOKEN_FILE"], m.stdin = "-", write(p.token) },
+			"environment":    func(m *machine) { m.env["ECLITUNNEL_TOKEN"] = write(p.token) },
+		} {
+			m := newMachine(t)
+			m.env["ECLITUNNEL_PANEL"] = write(p.URL)
+			set(m)
+			if o := m.run("list"); o.code != 0 {
+				t.Errorf("%s, %s: exit code %d, %s", name, source, o.code, o.stderr)
+			}
+		}
+		m := enrolledAt(t, p)
+		text, err := os.ReadFile(m.env["ECLITUNNEL_CONFIG"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write(m.env["ECLITUNNEL_CONFIG"], write(string(text)))
+		if o := m.run("list"); o.code != 0 {
+			t.Errorf("%s, config: exit code %d, %s", name, o.code, o.stderr)
+		}
+	}
+	m := enrolledAt(t, p)
+	m.env["ECLITUNNEL_PANEL"] = p.URL + "/\xe9"
+	m.run("list").want(t, 2, "ECLITUNNEL_PANEL is not in UTF-8")
+	m.env["ECLITUNNEL_PANEL"], m.stdin = "", utf16(p.token)
+	m.run("list", "--token-file", "-").want(t, 2, "standard input is encoded in UTF-16")
+	m.write(m.env["ECLITUNNEL_CONFIG"], utf16(`{"token":""}`))
+	m.run("list").want(t, 1, "config.json is encoded in UTF-16")
+}
+
+func (m *machine) write(path, text string) {
+	m.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}

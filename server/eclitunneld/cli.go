@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -59,8 +60,10 @@ func (e usageError) Unwrap() error { return e.error }
 
 // run parses the command line, runs its command and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	dropEmptyVariables()
 	out := console{stdin: stdin, stdout: stdout, stderr: stderr}
+	if err := cleanVariables(); err != nil {
+		return out.fail(err)
+	}
 	helped := false
 	var grammar commands
 	parser, err := kong.New(&grammar,
@@ -127,7 +130,7 @@ func (f databaseFlags) database() (server.Database, error) {
 	if err != nil {
 		return server.Database{}, err
 	}
-	database := server.Database{URL: url, DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}
+	database := server.Database{URL: strings.TrimSpace(url), DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}
 	if err := database.Check(); err != nil {
 		return server.Database{}, usageError{err}
 	}
@@ -169,15 +172,26 @@ func exists(path string) bool {
 
 const variablePrefix = "ECLITUNNEL"
 
-// dropEmptyVariables unsets empty variables, with which systemd units and compose
-// files leave a setting unset.
-func dropEmptyVariables() {
+// cleanVariables unsets empty variables, with which systemd units and compose files leave
+// a setting unset, and removes from the others what an editor added to the file that they
+// come from: line breaks of Windows, a byte-order mark.
+func cleanVariables() error {
 	for _, variable := range os.Environ() {
 		name, value, _ := strings.Cut(variable, "=")
-		if value == "" && strings.HasPrefix(name, variablePrefix+"_") {
+		if !strings.HasPrefix(name, variablePrefix+"_") {
+			continue
+		}
+		clean, err := line(name, []byte(value))
+		switch {
+		case err != nil:
+			return err
+		case clean == "":
 			_ = os.Unsetenv(name) // Its only error is a malformed name.
+		case clean != value:
+			_ = os.Setenv(name, clean)
 		}
 	}
+	return nil
 }
 
 // secret returns the value of ECLITUNNEL_<name> or the content of a file, and the
@@ -191,14 +205,22 @@ func secret(name, file string) (string, error) {
 	if value != "" {
 		return "", usageError{fmt.Errorf("both %s and %s_FILE are given", variable, variable)}
 	}
-	content, err := os.ReadFile(file)
+	content, err := files.Read(file)
 	if err != nil {
 		return "", usageError{err}
 	}
-	// Editors end a file with a line break, which is not part of the secret.
-	value = strings.TrimRight(string(content), "\r\n")
-	if value == "" {
-		return "", usageError{fmt.Errorf("%s is empty", file)}
+	value, err = line(file, content)
+	if err == nil && value == "" {
+		err = usageError{fmt.Errorf("%s is empty", file)}
+	}
+	return value, err
+}
+
+// line returns the one line of what a person wrote.
+func line(name string, content []byte) (string, error) {
+	value, err := files.Line(name, content)
+	if err != nil {
+		return "", usageError{err}
 	}
 	return value, nil
 }

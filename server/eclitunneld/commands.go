@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strings"
 
 	"golang.org/x/term"
 
@@ -97,11 +96,11 @@ func ask(out console, terminal *os.File, prompt string) (string, error) {
 }
 
 func firstLine(r io.Reader) (string, error) {
-	line, err := bufio.NewReader(r).ReadString('\n')
+	first, err := bufio.NewReader(r).ReadBytes('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
-	return strings.TrimRight(line, "\r\n"), nil
+	return line("standard input", first)
 }
 
 type versionCommand struct{}

@@ -2,9 +2,10 @@ package store
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"runtime"
+
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 // Read reads a file that holds secrets. It refuses a file that other users can
@@ -24,5 +25,5 @@ func Read(path string) ([]byte, error) {
 	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
 		return nil, fmt.Errorf("others can read the secrets in %s (mode %#o); run: chmod 600 %s", path, mode, path)
 	}
-	return io.ReadAll(f)
+	return files.ReadFrom(path, f)
 }
