@@ -66,7 +66,7 @@ func loadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	key, err := files.Read(keyFile)
+	key, err := files.ReadSecret(keyFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -28,7 +28,7 @@ func (f CertificateFiles) read() (certificatePEM, error) {
 	if err != nil {
 		return certificatePEM{}, fmt.Errorf("read the certificate: %w", err)
 	}
-	key, err := files.Read(f.Key)
+	key, err := files.ReadSecret(f.Key)
 	if err != nil {
 		return certificatePEM{}, fmt.Errorf("read the certificate's key: %w", err)
 	}

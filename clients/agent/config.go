@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
@@ -37,9 +36,10 @@ func DefaultConfigPath() (string, error) {
 	return filepath.Join(dir, "eclitunnel", "config.json"), nil
 }
 
-// LoadConfig reads a config file. It refuses a file that other users can read.
+// LoadConfig reads a config file. It refuses a file that other users can read if they can
+// be kept out.
 func LoadConfig(path string) (Config, error) {
-	data, err := store.Read(path)
+	data, err := files.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.TrimSpace(data)) == 0 {
 		return Config{}, ErrNotEnrolled
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/session"
 )
@@ -100,6 +102,9 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 	certificate, err := s.certificate()
 	if err != nil {
 		return nil, err
+	}
+	if exposed := files.Exposure(cmp.Or(o.Certificate.Key, o.KeyFile)); exposed != nil {
+		s.log.Warn("the tunnel server's key is not private", slog.Any("error", exposed))
 	}
 	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
 	if err != nil {

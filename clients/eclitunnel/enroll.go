@@ -14,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 type enrollCmd struct {
@@ -255,6 +256,13 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) error {
 	if err := c.Save(path); err != nil {
 		return fmt.Errorf("%w: %w", errNotStored, err)
+	}
+	// The agent must not refuse later what was accepted here.
+	if _, err := agent.LoadConfig(path); err != nil {
+		return fmt.Errorf("%w: %w", errNotStored, err)
+	}
+	if exposed := files.Exposure(path); exposed != nil {
+		a.warnf("warning: %v", exposed)
 	}
 	if s.JSON {
 		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path})

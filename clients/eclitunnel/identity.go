@@ -56,6 +56,17 @@ func (s *settings) identity(a *app) (agent.Config, error) {
 	return c, nil
 }
 
+// warnExposed warns if others can read the token and cannot be kept out.
+func (s *settings) warnExposed(a *app) {
+	path := s.TokenFile
+	if token, _ := a.variable("ECLITUNNEL_TOKEN"); path == "" && token == "" {
+		path, _ = s.path() // identity has reported the error.
+	}
+	if exposed := files.Exposure(path); exposed != nil {
+		a.warnf("warning: %v", exposed)
+	}
+}
+
 // deviceToken returns the token from --token-file or the environment, or "".
 func (s *settings) deviceToken(a *app) (string, error) {
 	return a.secret(s.TokenFile, "ECLITUNNEL_TOKEN")
@@ -72,7 +83,7 @@ func (a *app) secret(file, variable string) (string, error) {
 	case "-":
 		secret, err = readLine("standard input", func(name string) ([]byte, error) { return files.ReadFrom(name, a.stdin) })
 	default:
-		secret, err = readLine(file, files.Read)
+		secret, err = readLine(file, files.ReadSecret)
 	}
 	if err != nil {
 		return "", &usageError{err}

@@ -48,6 +48,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 	if err != nil {
 		return usagef("the device token: %w", err)
 	}
+	s.warnExposed(a)
 	show := &display{app: a, panel: client.PanelURL(), device: deviceLabel(c.Name, c.DeviceID)}
 	onEvent := show.line
 	if s.JSON {

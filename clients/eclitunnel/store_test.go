@@ -166,3 +166,35 @@ func (m *machine) write(path, text string) {
 		m.t.Fatal(err)
 	}
 }
+
+func TestCommands_RefuseSecretsThatOthersCanRead(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has access lists in place of modes")
+	}
+	p := newPanel(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	for name, test := range map[string]struct {
+		machine *machine
+		file    string
+		args    []string
+		code    int
+	}{
+		"a token":           {newMachine(t), secret, []string{"list", "--token-file", secret, "--panel", p.URL}, 2},
+		"a session":         {newMachine(t), secret, []string{"enroll", "--session-token-file", secret, "--panel", p.URL}, 2},
+		"a certificate key": {tunnelServerAt(t, newPanel(t)), secret, []string{"run", "--certificate-file", secret, "--certificate-key-file", secret}, 1},
+		"the config":        {enrolledAt(t, p), "", []string{"list"}, 1},
+	} {
+		path := test.file
+		if path == "" {
+			path = test.machine.env["ECLITUNNEL_CONFIG"]
+		} else {
+			test.machine.write(path, "secret")
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if o := test.machine.run(test.args...); o.code != test.code || !strings.Contains(o.stderr, "run: chmod 600 "+path) {
+			t.Errorf("%s: exit code %d, %s", name, o.code, o.stderr)
+		}
+	}
+}

@@ -205,7 +205,7 @@ func secret(name, file string) (string, error) {
 	if value != "" {
 		return "", usageError{fmt.Errorf("both %s and %s_FILE are given", variable, variable)}
 	}
-	content, err := files.Read(file)
+	content, err := files.ReadSecret(file)
 	if err != nil {
 		return "", usageError{err}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/internal/diagnostics"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -47,6 +49,11 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
+	for _, file := range []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile} {
+		if exposed := files.Exposure(file); exposed != nil {
+			options.Logger.WarnContext(ctx, "a secret is not private", slog.Any("error", exposed))
+		}
+	}
 	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
 		Listen: c.MetricsListen, Program: "eclitunneld", Version: version, Commit: commit, Logger: options.Logger,
 	})

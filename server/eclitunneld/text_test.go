@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -65,5 +66,25 @@ func TestRun_CleansEveryVariable(t *testing.T) {
 	t.Setenv("ECLITUNNEL_LOG_LEVEL", "\xe9rror")
 	if code, _, stderr := call(t, "", "migrate"); code != exitUsage || !strings.Contains(stderr, "ECLITUNNEL_LOG_LEVEL is not in UTF-8") {
 		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestRun_RefusesSecretsThatOthersCanRead(t *testing.T) {
+	secret := func(mode os.FileMode) string {
+		path := file(t, "postgres://panel:hush@127.0.0.1:1/x")
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, args := range map[string][]string{
+		"database URL":   {"migrate", "--database-url-file", secret(0o644)},
+		"password":       {"admin", "create", "--email", "a@example.com", "--password-file", secret(0o640)},
+		"first password": {"serve", "--admin-email", "a@example.com", "--admin-password-file", secret(0o604)},
+	} {
+		code, _, stderr := call(t, "", args...)
+		if code != exitUsage || !strings.Contains(stderr, "run: chmod 600 "+args[len(args)-1]) {
+			t.Errorf("%s: exit code %d, %q", name, code, stderr)
+		}
 	}
 }

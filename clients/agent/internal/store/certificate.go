@@ -16,7 +16,7 @@ import (
 // creates where it is missing. A damaged file is an error and not replaced: agents
 // know the key, and may not learn of another while the panel is away.
 func Certificate(path string, create func() (tls.Certificate, error)) (tls.Certificate, error) {
-	data, err := Read(path)
+	data, err := files.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if data, err = createPEM(create); err == nil {
 			err = files.Write(path, data)

@@ -41,7 +41,7 @@ func (s *State[T]) Load() *T {
 	if s.path == "" {
 		return nil
 	}
-	data, err := Read(s.path)
+	data, err := files.ReadSecret(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -52,6 +52,9 @@ func (s *State[T]) Load() *T {
 	if err != nil {
 		s.log.Warn("the last desired state cannot be read", slog.String("file", s.path), slog.Any("error", err))
 		return nil
+	}
+	if exposed := files.Exposure(s.path); exposed != nil {
+		s.log.Warn("the last desired state is not private", slog.Any("error", exposed))
 	}
 	return &state
 }
