@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
@@ -169,6 +171,15 @@ type usageError struct{ cause error }
 
 func (e *usageError) Error() string { return e.cause.Error() }
 func (e *usageError) Unwrap() error { return e.cause }
+
+// usageIfInvalid returns the panel's refusal of a request that was made from the command
+// line as a usageError, and other errors as they are.
+func usageIfInvalid(err error) error {
+	if tunnel.HasCode(err, types.CodeInvalidRequest) {
+		return &usageError{err}
+	}
+	return err
+}
 
 func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}

@@ -152,7 +152,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		err = fmt.Errorf("%w: %w", errNeedsSession, err)
 	}
 	if err != nil {
-		return agent.Config{}, err
+		return agent.Config{}, usageIfInvalid(err)
 	}
 	if err := a.showCode(s, client.PanelURL(), enrollment); err != nil {
 		return agent.Config{}, err

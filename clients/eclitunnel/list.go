@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -50,11 +51,11 @@ func (a *app) printAllocations(allocations []types.Allocation) {
 }
 
 type closeCmd struct {
-	Target string `arg:"" name:"id-or-port" help:"Id or public port of an allocation, as list shows them; write id:N or port:N if both exist."`
+	Target string `arg:"" name:"id-port-or-name" help:"Id, public port or name of an allocation, as list shows them; write id:N, port:N or name:NAME if several match."`
 }
 
 func (*closeCmd) Help() string {
-	return `Disconnects the players on the port at once. Given a port number, it closes TCP and UDP on that port.`
+	return `Disconnects the players on the port at once. Given a port number or a name, it closes TCP and UDP on that port.`
 }
 
 // Run implements the command.
@@ -86,37 +87,43 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return nil
 }
 
-// choose returns the allocations that Target names.
+// choose returns the allocations that Target names, which are on one public port.
 func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation, error) {
-	number, kind := cmd.Target, ""
-	if before, after, ok := strings.Cut(cmd.Target, ":"); ok {
-		kind, number = before, after
+	kind, text, ok := strings.Cut(cmd.Target, ":")
+	if !ok || kind != "id" && kind != "port" && kind != "name" {
+		kind, text = "", cmd.Target // A name may contain a colon.
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || kind != "" && kind != "id" && kind != "port" {
-		return nil, usagef("%q is neither the ID of an allocation nor a public port", cmd.Target)
-	}
-	var byID, byPort []types.Allocation
-	servers := map[string]bool{}
-	for _, o := range allocations {
-		if o.ID == n && kind != "port" {
-			byID = append(byID, o)
+	n, err := strconv.ParseInt(text, 10, 64)
+	var chosen []types.Allocation
+	var forms []string
+	ambiguous := false
+	for _, form := range []struct {
+		kind  string
+		names func(types.Allocation) bool
+	}{
+		{"id", func(o types.Allocation) bool { return err == nil && o.ID == n }},
+		{"port", func(o types.Allocation) bool { return err == nil && int64(o.Port) == n }},
+		{"name", func(o types.Allocation) bool { return text != "" && o.Name == text }},
+	} {
+		found := slices.DeleteFunc(slices.Clone(allocations), func(o types.Allocation) bool { return !form.names(o) })
+		if len(found) == 0 || kind != "" && kind != form.kind {
+			continue
 		}
-		if int64(o.Port) == n && kind != "id" {
-			byPort = append(byPort, o)
-			servers[o.ServerID.String()] = true
-		}
+		ambiguous = ambiguous || chosen != nil && !slices.EqualFunc(chosen, found, sameAllocation)
+		chosen, forms = found, append(forms, form.kind+":"+text)
 	}
 	switch {
-	case len(byID) > 0 && len(byPort) > 0 && (len(byPort) > 1 || byPort[0].ID != n):
-		return nil, usagef("%d is the ID of one allocation and the port of another; write id:%d or port:%d", n, n, n)
-	case len(servers) > 1:
-		return nil, usagef("port %d is open on several tunnel servers; use the ID", n)
-	case len(byID) > 0:
-		return byID, nil
-	case len(byPort) > 0:
-		return byPort, nil
+	case ambiguous:
+		return nil, usagef("%q can mean several allocations; write %s", cmd.Target, strings.Join(forms, " or "))
+	case slices.ContainsFunc(chosen, func(o types.Allocation) bool { return o.Port != chosen[0].Port || o.ServerID != chosen[0].ServerID }):
+		return nil, usagef("%q is on several ports or tunnel servers; use the ID", cmd.Target)
+	case len(chosen) > 0:
+		return chosen, nil
+	case text == "" || err == nil && n < 1 && kind != "name" || err != nil && (kind == "id" || kind == "port"):
+		return nil, usagef("%q is neither the ID, the public port nor the name of an allocation", cmd.Target)
 	default:
 		return nil, fmt.Errorf("%w: %s", errNoAllocation, cmd.Target)
 	}
 }
+
+func sameAllocation(a, b types.Allocation) bool { return a.ID == b.ID }

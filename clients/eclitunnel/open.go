@@ -19,7 +19,7 @@ type openCmd struct {
 	Host          string        `env:"-" default:"127.0.0.1" help:"Local host of the game (default: 127.0.0.1)."`
 	PublicPort    int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: any free port)."`
 	Name          string        `env:"-" help:"Label to recognise the port by."`
-	ProxyProtocol string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 or v2 (default: none)."`
+	ProxyProtocol string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
 	UDPIdle       time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
 	Wait          time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
 }
@@ -41,7 +41,7 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 	defer client.Close()
 	opened, err := client.CreateAllocation(ctx, request)
 	if err != nil {
-		return err
+		return usageIfInvalid(err)
 	}
 	opened, waitErr := cmd.await(ctx, a, client, opened)
 	if s.JSON {
@@ -72,6 +72,9 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 	}
 	if cmd.PublicPort < 0 || cmd.PublicPort > 65535 {
 		return r, usagef("--public-port must be between 1 and 65535")
+	}
+	if proxy == types.ProxyProtocolV1 && cmd.Protocol != string(types.ProtocolTCP) {
+		return r, usagef("--proxy-protocol v1 cannot describe UDP; use v2, or open tcp and udp separately")
 	}
 	if cmd.PublicPort != 0 {
 		r.Port = &cmd.PublicPort

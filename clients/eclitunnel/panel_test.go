@@ -184,6 +184,9 @@ func (p *panel) open(r *http.Request) answer {
 			PublicAddress: "play.test:" + strconv.Itoa(port), LocalHost: *request.LocalHost, LocalPort: request.LocalPort,
 			Options: *request.Options, Status: types.AllocationPending,
 		})
+		if request.Name != nil {
+			made[len(made)-1].Name = *request.Name
+		}
 	}
 	p.allocations = append(p.allocations, made...)
 	return answer{201, types.AllocationCreated{Allocations: made}}
