@@ -79,6 +79,10 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		}
 		return cmd.serveTunnels(ctx, a, s, options)
 	}
+	if state == "" {
+		log.WarnContext(ctx, "the desired state is not kept: a restart will need the panel",
+			slog.String("reason", "there is no directory for it; set one with --state-dir"))
+	}
 	served, err := agent.New(agent.Options{
 		Client:    client,
 		Allow:     append(c.Allow, cmd.Allow...),

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
 func TestEnroll_AsksForNoCodeIfItsResultCannotBeStored(t *testing.T) {
@@ -196,5 +198,26 @@ func TestCommands_RefuseSecretsThatOthersCanRead(t *testing.T) {
 		if o := test.machine.run(test.args...); o.code != test.code || !strings.Contains(o.stderr, "run: chmod 600 "+path) {
 			t.Errorf("%s: exit code %d, %s", name, o.code, o.stderr)
 		}
+	}
+}
+
+func TestRun_SaysOnceThatThereIsNoDirectoryForTheState(t *testing.T) {
+	p := newPanel(t)
+	p.closeCode = channel.CloseTakenOver
+	m := newMachine(t)
+	m.env = map[string]string{"ECLITUNNEL_TOKEN": p.token, "ECLITUNNEL_PANEL": p.URL}
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CONFIG_HOME", "")
+	if _, err := agent.DefaultConfigPath(); err == nil {
+		t.Skip("this system has a config directory without HOME")
+	}
+	o := m.run("run")
+	o.want(t, 7)
+	if n := strings.Count(o.stderr, "not kept"); n != 1 || !strings.Contains(o.stderr, "--state-dir") {
+		t.Errorf("said %d times: %s", n, o.stderr)
+	}
+	m.env["ECLITUNNEL_STATE_DIR"] = t.TempDir()
+	if o := m.run("run"); strings.Contains(o.stderr, "not kept") {
+		t.Errorf("said %s", o.stderr)
 	}
 }

@@ -25,6 +25,8 @@ type State[T any] struct {
 	log  *slog.Logger
 	wake chan struct{} // Holds one signal: there is something to write.
 
+	failing bool // The last write failed. Only the goroutine of Start uses it.
+
 	mu      sync.Mutex
 	pending bool
 	state   *T
@@ -45,7 +47,7 @@ func (s *State[T]) Load() *T {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var state T
+	var state *T
 	if err == nil {
 		err = json.Unmarshal(data, &state)
 	}
@@ -56,7 +58,7 @@ func (s *State[T]) Load() *T {
 	if exposed := files.Exposure(s.path); exposed != nil {
 		s.log.Warn("the last desired state is not private", slog.Any("error", exposed))
 	}
-	return &state
+	return state
 }
 
 // Save has a state written, which must not change afterwards; nil removes the file.
@@ -112,14 +114,24 @@ func (s *State[T]) write() error {
 		s.mu.Lock()
 		s.pending = true // What was saved meanwhile, if anything, is written then.
 		s.mu.Unlock()
-		s.log.Warn("the desired state is not kept: a restart will need the panel", slog.Any("error", err))
 	}
+	switch {
+	case err != nil && !s.failing: // It is tried every few seconds: one line is enough.
+		s.log.Warn("the desired state is not kept: a restart will need the panel", slog.Any("error", err))
+	case err == nil && s.failing:
+		s.log.Info("the desired state is kept again", slog.String("file", s.path))
+	}
+	s.failing = err != nil
 	return err
 }
 
 func (s *State[T]) replace(state *T) error {
 	if state == nil {
-		if err := files.Remove(s.path); err != nil {
+		err := files.Remove(s.path)
+		if err != nil && files.Write(s.path, []byte("null\n")) == nil {
+			return nil // It is mounted by itself. Load takes this for none.
+		}
+		if err != nil {
 			return fmt.Errorf("remove %s: %w", s.path, err)
 		}
 		return nil

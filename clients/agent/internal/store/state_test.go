@@ -76,6 +76,45 @@ func TestState_WritesTheLatestAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestState_ThatCannotBeWrittenIsSaidOnceEachTimeItBegins(t *testing.T) {
+	for name, block := range map[string]func(path string) error{
+		"no directory": func(path string) error { return os.WriteFile(filepath.Dir(path), nil, 0o600) },
+		"a directory":  func(path string) error { return os.MkdirAll(path, 0o700) },
+		"a link to itself": func(path string) error {
+			return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Symlink(filepath.Base(path), path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "dir", "state.json")
+			var log bytes.Buffer
+			f := NewState[types.ClientSnapshot](path, slog.New(slog.NewTextHandler(&log, nil)))
+			for outages := 1; outages <= 2; outages++ {
+				if err := block(path); err != nil {
+					t.Skip(err)
+				}
+				for revision := range int64(10) { // Each attempt fails: at a save, and at the end.
+					m := snapshot(revision)
+					f.Save(&m)
+					f.Start()()
+				}
+				if n := strings.Count(log.String(), "not kept"); n != outages {
+					t.Fatalf("%d lines after %d outages: %s", n, outages, log.String())
+				}
+				if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+					t.Fatal(err)
+				}
+				f.Start()()
+				if n := strings.Count(log.String(), "kept again"); n != outages || f.Load() == nil {
+					t.Fatalf("%d recoveries of %d: %s", n, outages, log.String())
+				}
+				if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestState_ThatCannotBeWrittenIsSaidAndTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	blocked := filepath.Join(dir, "blocked")
