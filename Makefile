@@ -7,7 +7,8 @@ COMMIT  ?= $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 
-AGENT_TARGETS := linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
+# A third part is the version of 32-bit ARM: 6 for the first Raspberry Pi, 7 for later boards.
+AGENT_TARGETS := linux/amd64 linux/arm64 linux/arm/6 linux/arm/7 linux/386 linux/riscv64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
 PANEL_TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 GENERATED := types server client
@@ -37,11 +38,13 @@ build: ## Build bin/eclitunneld and bin/eclitunnel
 	$(GOBUILD) -o bin/ ./server/eclitunneld ./clients/eclitunnel
 
 .PHONY: build-all
-build-all: ## Build the agent for Linux, Windows and macOS, and the panel for Linux and macOS, into dist/
+build-all: ## Build the agent for Linux (32-bit ARM, x86 and RISC-V too), Windows and macOS, and the panel for Linux and macOS, into dist/
 	@set -e; for target in $(AGENT_TARGETS); do \
-		export GOOS=$${target%/*} GOARCH=$${target#*/}; suffix=; [ $$GOOS != windows ] || suffix=.exe; \
-		echo "dist/eclitunnel-$$GOOS-$$GOARCH$$suffix"; \
-		$(GOBUILD) -o dist/eclitunnel-$$GOOS-$$GOARCH$$suffix ./clients/eclitunnel; \
+		export GOOS=$${target%%/*}; rest=$${target#*/}; export GOARCH=$${rest%/*} GOARM=; \
+		name=$$GOOS-$$GOARCH; [ $$rest = $$GOARCH ] || { GOARM=$${rest#*/}; name=$${name}v$$GOARM; }; \
+		[ $$GOOS != windows ] || name=$$name.exe; \
+		echo "dist/eclitunnel-$$name"; \
+		$(GOBUILD) -o dist/eclitunnel-$$name ./clients/eclitunnel; \
 	done
 	@set -e; for target in $(PANEL_TARGETS); do \
 		export GOOS=$${target%/*} GOARCH=$${target#*/}; \
