@@ -938,6 +938,10 @@ type Hello struct {
 	// Example: 0.1.0
 	AgentVersion string `json:"agentVersion"`
 
+	// IfOffline Whether this connection must not replace another one. If it is true and the device is connected
+	// already, the panel closes the new connection with code 4409. If it is absent, it is false.
+	IfOffline *bool `json:"ifOffline,omitempty"`
+
 	// Platform The operating system and architecture.
 	//
 	// Example: linux/amd64
