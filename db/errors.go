@@ -18,6 +18,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict means that the state of the row, or another row, prevents the operation.
 	ErrConflict = errors.New("conflict")
+	// ErrOnline means that the device has a connection, which the operation would replace.
+	ErrOnline = errors.New("the device is online")
 	// ErrPortTaken means that the requested port belongs to another allocation.
 	ErrPortTaken = errors.New("port taken")
 	// ErrNoPorts means that the range has no free port left.

@@ -47,6 +47,8 @@ type Hello struct {
 	Fingerprint string
 	// TokenKey is the id of the key that signed the token with which it connected; empty if not known.
 	TokenKey string
+	// IfOffline makes Connect fail if the device is online.
+	IfOffline bool
 }
 
 // Connect marks a device as online and returns the generation of this connection, which is greater than
@@ -54,8 +56,9 @@ type Hello struct {
 // another replica, Connect notifies the device, so that its older connection there ends. If the address
 // or key of a tunnel server has changed, it notifies the clients.
 //
-// It returns [ErrNotFound] if the device does not exist, and [ErrConflict] if the token version is not
-// current or the device is not approved. The replica must hold a lease ([DB.RenewLease]).
+// It returns [ErrNotFound] if the device does not exist, [ErrConflict] if the token version is not
+// current or the device is not approved, and [ErrOnline] as [Hello].IfOffline says. The replica must hold
+// a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
 		var before struct {
@@ -69,6 +72,9 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 		}
 		if before.ApprovedAt == nil || before.TokenVersion != hello.TokenVersion {
 			return ErrConflict
+		}
+		if hello.IfOffline && before.Online {
+			return ErrOnline
 		}
 		err = tx.GetContext(ctx, &generation,
 			`UPDATE devices SET generation = generation + 1, replica_id = $2,

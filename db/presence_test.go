@@ -42,6 +42,51 @@ func TestConnect_RejectsInvalidDevices(t *testing.T) {
 	wantErr(t, err, db.ErrConflict)
 }
 
+func TestConnect_IfOfflineLeavesTheOtherConnectionAlone(t *testing.T) {
+	d := dbtest.New(t)
+	device, replica := enroll(t, d, db.KindServer, nil), startReplica(t, d)
+	standby := db.Hello{TokenVersion: device.TokenVersion, ReplicaID: replica, IfOffline: true, RelayPort: 1}
+
+	// Of several at the same time one connects.
+	results := make(chan error, 8)
+	for range cap(results) {
+		go func() {
+			_, err := d.Connect(t.Context(), device.ID, standby)
+			results <- err
+		}()
+	}
+	connected := 0
+	for range cap(results) {
+		if err := <-results; err == nil {
+			connected++
+		} else {
+			wantErr(t, err, db.ErrOnline)
+		}
+	}
+	if connected != 1 {
+		t.Fatalf("%d connected", connected)
+	}
+
+	newer := connect(t, d, device, replica)
+	standby.ReplicaID = startReplica(t, d)
+	_, err := d.Connect(t.Context(), device.ID, standby)
+	wantErr(t, err, db.ErrOnline)
+	if now := readDevice(t, d, device.ID); *now.AgentVersion != "1.0" || now.RelayPort != 0 {
+		t.Errorf("changed to %+v", now)
+	}
+	check(t, d.Disconnect(t.Context(), device.ID, newer))
+	if generation, err := d.Connect(t.Context(), device.ID, standby); err != nil || generation != newer+1 {
+		t.Errorf("after the other's end: generation %d, %v", generation, err)
+	}
+
+	// A device of a replica that has died is offline.
+	check(t, d.RenewLease(t.Context(), standby.ReplicaID, 0))
+	standby.ReplicaID = replica
+	if _, err := d.Connect(t.Context(), device.ID, standby); err != nil {
+		t.Error(err)
+	}
+}
+
 // A replica without a lease must not be mistaken for a deleted device, which would stop the agent.
 func TestConnect_ReplicaWithoutLeaseIsASeparateError(t *testing.T) {
 	d := dbtest.New(t)

@@ -28,6 +28,7 @@ const (
 	deleted    = "the device was deleted"
 	tokenDead  = "the token was replaced"
 	takenOver  = "a newer connection of this device took over"
+	connected  = "another connection of this device is open"
 	featureOff = "tunnels are switched off on this panel"
 
 	unknownDevice = "the panel does not know this device"
@@ -165,6 +166,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		AgentVersion: hello.AgentVersion,
 		Platform:     hello.Platform,
 		TokenKey:     s.key,
+		IfOffline:    hello.IfOffline != nil && *hello.IfOffline,
 	}
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint
@@ -190,6 +192,8 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		s.generation = generation
 		s.log = s.log.With(slog.Int64("generation", generation))
 		return true
+	case errors.Is(err, db.ErrOnline):
+		s.close(channel.CloseTakenOver, connected)
 	case errors.Is(err, db.ErrNotFound), errors.Is(err, db.ErrConflict):
 		h.refuseUnknown(ctx, s)
 	default:
