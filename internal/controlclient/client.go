@@ -64,6 +64,8 @@ type Options[State any, S Snapshot, C Change] struct {
 	// channel ends or cannot be opened. It is not called for the end of Run. It must
 	// not block. nil: not called.
 	OnChannel func(err error, retry time.Duration)
+	// Standby says what to do after another process of the device took over.
+	Standby Standby
 	// Logger; nil discards. The ends of channels are left to OnChannel.
 	Logger *slog.Logger
 	// Channel and Backoff tune the channel and its reconnects; the zero values are
@@ -74,7 +76,8 @@ type Options[State any, S Snapshot, C Change] struct {
 
 func (o Options[State, S, C]) withDefaults() (Options[State, S, C], error) {
 	if o.Dial == nil || o.Hello == nil || o.FromSnapshot == nil || o.WithChange == nil ||
-		o.Apply == nil || o.SwitchedOff == nil || o.Reports == nil {
+		o.Apply == nil || o.SwitchedOff == nil || o.Reports == nil ||
+		(o.Standby.Presence == nil) != (o.Standby.Begin == nil) {
 		return o, errors.New("controlclient: a required option is missing")
 	}
 	if o.OnChannel == nil {
@@ -95,10 +98,12 @@ type Client[State any, S Snapshot, C Change] struct {
 	opts      Options[State, S, C]
 	connected atomic.Bool
 	channels  atomic.Uint64
+	returning bool // From standby, and not connected yet. Belongs to Run.
 
-	mu   sync.Mutex
-	conn *channel.Conn // nil while there is no channel.
-	sent sent
+	mu    sync.Mutex
+	leave context.CancelCauseFunc // Ends keep; nil while it does not run.
+	conn  *channel.Conn           // nil while there is no channel.
+	sent  sent
 }
 
 // New makes a Client. Its error means that a required option is missing.
@@ -108,18 +113,6 @@ func New[State any, S Snapshot, C Change](o Options[State, S, C]) (*Client[State
 		return nil, err
 	}
 	return &Client[State, S, C]{opts: o}, nil
-}
-
-// Run keeps a control channel until ctx ends, when it returns nil, or until the
-// panel ends it for good, when it returns a *channel.FinalError.
-func (c *Client[State, S, C]) Run(ctx context.Context) error {
-	return channel.Keep(ctx, channel.KeepOptions{
-		Dial:    c.opts.Dial,
-		Serve:   c.serve,
-		Ended:   c.ended,
-		Backoff: c.opts.Backoff,
-		Channel: c.opts.Channel,
-	})
 }
 
 // Revoked reports whether an error of Run says that the device's token is dead or
@@ -150,6 +143,12 @@ func (c *Client[State, S, C]) Reconnect(reason string) {
 func (c *Client[State, S, C]) ended(err error, retry time.Duration) {
 	if channel.IsFeatureOff(err) {
 		c.opts.SwitchedOff()
+	}
+	if c.returning {
+		// The panel may have been away since it was asked, and the other process must
+		// have the time to be back first.
+		c.StandBy(err.Error())
+		return
 	}
 	c.opts.OnChannel(err, retry)
 }
@@ -183,7 +182,11 @@ type session[State any] struct {
 func (c *Client[State, S, C]) serve(_ context.Context, conn *channel.Conn, ready func()) error {
 	c.attach(conn)
 	defer c.detach()
-	if err := conn.Send(c.opts.Hello()); err != nil {
+	hello := c.opts.Hello()
+	if c.returning {
+		hello.IfOffline = &c.returning
+	}
+	if err := conn.Send(hello); err != nil {
 		return err
 	}
 	// The hello asks for a snapshot.
@@ -219,6 +222,7 @@ func (c *Client[State, S, C]) snapshot(s *session[State], m S) error {
 	s.awaiting = false
 	if !c.connected.Load() {
 		s.ready()
+		c.returning = false
 		c.channels.Add(1)
 		c.connected.Store(true)
 		c.opts.OnChannel(nil, 0)
