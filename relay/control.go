@@ -22,6 +22,7 @@ type control struct {
 	*controlclient.Client[desiredState, types.ServerSnapshot, types.ServerChange]
 	server      *Server
 	fingerprint string // Of the last hello. Only Run's goroutine uses it.
+	forgotten   bool   // Nothing is kept. Only Run's goroutine uses it.
 }
 
 func newControl(s *Server) (*control, error) {
@@ -33,10 +34,11 @@ func newControl(s *Server) (*control, error) {
 		FromSnapshot: s.checked,
 		WithChange:   desiredState.with,
 		Apply:        c.apply,
-		SwitchedOff:  s.suspend,
+		SwitchedOff:  c.switchedOff,
 		Reports:      func() []types.AllocationReport { return s.ports.Reports() },
 		Players:      func() int { return int(s.ports.Players() + s.clients.Flows()) },
 		OnChannel:    c.onChannel,
+		Standby:      c.standby(s.opts.Standby),
 		Logger:       s.log,
 		Channel:      s.opts.Channel,
 		Backoff:      s.opts.Backoff,
@@ -82,7 +84,33 @@ func (c *control) hello() types.Hello {
 func (c *control) apply(state desiredState) {
 	c.server.apply(state)
 	c.server.opts.Keep(state.snapshot())
+	c.forgotten = false
 	c.server.clients.Identity.Announced(c.fingerprint)
+}
+
+// switchedOff closes everything because tunnels are switched off.
+func (c *control) switchedOff() {
+	if !c.forgotten {
+		c.server.opts.Keep(nil) // First: a crash in between must not bring it back.
+		c.forgotten = true
+	}
+	c.server.suspend("tunnels are switched off")
+}
+
+// standby returns o with a Begin that closes everything first. What is kept stays, for
+// a start while the panel cannot be reached.
+func (c *control) standby(o controlclient.Standby) controlclient.Standby {
+	if o.Presence == nil {
+		return o
+	}
+	begin := o.Begin
+	o.Begin = func(reason string) {
+		c.server.suspend("another process of this tunnel server took over")
+		if begin != nil {
+			begin(reason)
+		}
+	}
+	return o
 }
 
 // onChannel logs the end of a control channel and passes it on.

@@ -33,6 +33,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 	"github.com/eclitunnel/eclitunnel/relay/publicport"
 	"github.com/eclitunnel/eclitunnel/relay/session"
 )
@@ -82,6 +83,10 @@ type Options struct {
 	// control channel, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It must not block. nil: not called.
 	OnChannel func(err error, retry time.Duration)
+	// Standby says what follows when another process of the device took over: all
+	// ports and links are closed, and its Begin, which may be nil here, is called. The
+	// zero value: Run ends with a *channel.FinalError.
+	Standby controlclient.Standby
 	// Limits bound what peers can make it hold.
 	Limits Limits
 	// Channel tunes the control channel and links, Backoff the control
@@ -270,14 +275,12 @@ func (s *Server) apply(state desiredState) {
 	s.ports.Apply(state.allocations)
 }
 
-// suspend closes all ports and links because tunnels are switched off. The next
-// snapshot brings them back.
-func (s *Server) suspend() {
+// suspend closes all ports and links. The next snapshot brings them back.
+func (s *Server) suspend(reason string) {
 	if !s.clients.Suspend() {
 		return
 	}
-	s.log.Info("tunnels are switched off: closing all ports")
-	s.opts.Keep(nil) // First: a crash in between must not bring them back.
+	s.log.Info("closing all ports", slog.String("reason", reason))
 	s.ports.Apply(map[int64]types.ServerAllocation{})
-	s.clients.EndLinks()
+	s.clients.EndLinks(reason)
 }

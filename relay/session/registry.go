@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	errOff     = errors.New("tunnels are switched off")
+	errOff     = errors.New("the tunnel server is suspended")
 	errClosing = errors.New("the tunnel server is closing")
 	errUnknown = errors.New("the tunnel client has nothing here")
 	errVersion = errors.New("the ticket is of another token")
@@ -31,7 +31,7 @@ const stateSyncTimeout = 2 * time.Second
 type registry struct {
 	mu       sync.Mutex
 	closing  bool
-	off      bool                // The feature is off, as far as is known.
+	off      bool                // Suspended: nobody may link.
 	allowed  map[uuid.UUID]int64 // Token versions.
 	updated  chan struct{}       // Closed, and replaced, when allowed is.
 	linked   map[uuid.UUID]*link

@@ -161,13 +161,14 @@ func (c *Clients) SetKeys(keys types.JWKS) error { return c.tickets.setKeys(keys
 // be linked, and ends the links of others. The map must not change afterwards.
 func (c *Clients) Allow(clients map[uuid.UUID]int64) { c.registry.allow(clients) }
 
-// Suspend refuses all tunnel clients until Allow, because tunnels are switched off.
-// It reports whether they were not suspended already. Links go on until EndLinks.
+// Suspend refuses all tunnel clients until Allow. It reports whether they were not
+// suspended already. Links go on until EndLinks.
 func (c *Clients) Suspend() bool { return c.registry.suspend() }
 
-// EndLinks ends all links because tunnels are switched off.
-func (c *Clients) EndLinks() {
-	c.registry.endAll(channel.CloseFeatureOff, "tunnels are switched off")
+// EndLinks ends all links. Their tunnel clients are told the reason, and come back
+// later.
+func (c *Clients) EndLinks(reason string) {
+	c.registry.endAll(channel.CloseFeatureOff, reason)
 }
 
 // Tick does what is due at a time. It is called every second.
