@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -177,9 +178,12 @@ func TestTunnelServer_SurvivesATokenChangeAndADeletion(t *testing.T) {
 	}
 }
 
-func TestTunnelServer_StopsForANewerPanelWithTheSameName(t *testing.T) {
+func TestTunnelServer_StandsByForANewerPanelWithTheSameName(t *testing.T) {
 	url := dbtest.URL(t)
-	same := func(o *server.Options) { o.Database.URL = url }
+	same := func(o *server.Options) {
+		o.Database.URL = url
+		o.TunnelServer.Standby.Poll, o.TunnelServer.Standby.Grace = 5*time.Millisecond, 50*time.Millisecond
+	}
 	older := servertest.Start(t, same)
 	id := embedded(t, older.Admin()).ID
 	newer := servertest.Start(t, same)
@@ -189,6 +193,17 @@ func TestTunnelServer_StopsForANewerPanelWithTheSameName(t *testing.T) {
 	// Both panels keep running and serve devices.
 	device := older.Enroll("gaming-rig")
 	controltest.Next[types.ClientSnapshot](older.Connect(device))
+
+	admin := older.Admin()
+	newer.Stop()
+	controltest.Eventually(t, "tunnel server offline", func() bool {
+		resp, err := admin.GetDeviceWithResponse(t.Context(), id)
+		return err == nil && resp.JSON200 != nil && !resp.JSON200.Online
+	})
+	if now := embedded(t, admin); now.ID != id {
+		t.Errorf("it was %s and is %s", id, now.ID)
+	}
+	allocate(t, admin, device, types.CreateTCP)
 }
 
 func TestTunnelServer_ReconnectsWhenTunnelsAreSwitchedOn(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
@@ -137,6 +138,9 @@ type TunnelServer struct {
 	// PlainStreams disables the encryption of players' TCP bytes between the tunnel
 	// server and agents with the same setting.
 	PlainStreams bool
+	// Standby tunes its return after another panel's tunnel server of the same name
+	// took over. The zero value is ready for use.
+	Standby controlclient.StandbyTimes
 }
 
 // PortRange is a range of ports, including both ends.

@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 	"github.com/eclitunnel/eclitunnel/relay"
 )
 
@@ -105,9 +106,6 @@ func (t *tunnelServer) supervise(ctx context.Context, id uuid.UUID) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &final) && final.Code == channel.CloseTakenOver:
-			t.log.ErrorContext(ctx, "tunnel server stopped: another panel on this database runs one with the same name; set a different --tunnel-server-name for each")
-			return nil
 		case errors.As(err, &final) && final.Code == channel.CloseDeleted:
 			t.log.WarnContext(ctx, "tunnel server was deleted with its allocations; enrolling it again")
 		case errors.As(err, &final):
@@ -141,6 +139,22 @@ func (t *tunnelServer) prepare(ctx context.Context, retry *backoff.Exponential) 
 	}
 }
 
+// presence reads whether a tunnel server of this name is connected to any panel.
+func (t *tunnelServer) presence(ctx context.Context, id uuid.UUID) (controlclient.Presence, error) {
+	device, err := t.panel.db.Device(ctx, db.Scope{All: true}, id)
+	switch {
+	case errors.Is(err, db.ErrNotFound):
+		return controlclient.Presence{}, errDeleted
+	case err != nil:
+		return controlclient.Presence{}, err
+	}
+	presence := controlclient.Presence{Online: device.Online}
+	if device.LastSeenAt != nil {
+		presence.LastSeen = *device.LastSeenAt
+	}
+	return presence, nil
+}
+
 // run runs the tunnel server as a device until it ends. It closes the listener.
 func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 	server, err := relay.New(relay.Options{
@@ -150,6 +164,13 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 		BindHost: t.panel.opts.TunnelServer.BindHost,
 		Version:  t.panel.opts.Version,
 
+		Standby: controlclient.Standby{
+			Presence: func(ctx context.Context) (controlclient.Presence, error) { return t.presence(ctx, id) },
+			Begin: func(string) {
+				t.log.ErrorContext(ctx, "tunnel server stands by: another panel on this database runs one with the same name; set a different --tunnel-server-name for each")
+			},
+			StandbyTimes: t.panel.opts.TunnelServer.Standby,
+		},
 		PlainStreams: t.panel.opts.TunnelServer.PlainStreams,
 		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
 		Logger:       t.log,

@@ -25,6 +25,9 @@ import (
 // dialTimeout bounds the TLS and WebSocket handshakes of the control channel.
 const dialTimeout = 10 * time.Second
 
+// errDeleted ends a run of the tunnel server whose device is gone.
+var errDeleted = &channel.FinalError{Code: channel.CloseDeleted, Reason: "the device is deleted"}
+
 // dial opens the tunnel server's control channel with a token issued for it, so
 // that no token is stored. It reports the outcome of the first attempt to
 // awaitOnline.
@@ -56,7 +59,7 @@ func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Co
 		return nil, err
 	}
 	if device.ID != id {
-		return nil, &channel.FinalError{Code: channel.CloseDeleted, Reason: "the device is deleted"}
+		return nil, errDeleted
 	}
 	token, err := t.panel.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
 	if err != nil {
