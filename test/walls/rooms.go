@@ -51,7 +51,7 @@ var rooms = []room{
 
 	{"./clients/tunnel", "./gen/client ./gen/types", "the typed Go client that others import"},
 	{"./clients/agent/internal/pacing", "", "limits what the agent sends to what its uplink carries"},
-	{"./clients/agent/internal/store", "./internal/files", "the agent's files: tokens, keys and the last desired state"},
+	{"./clients/agent/internal/store", "./internal/files", "the agent's files: tokens, keys, the last desired state, and the lock of the one agent of a device"},
 	{"./clients/agent/internal/target", "./relay/tcpstream ./relay/udpsock ./relay/udptunnel ./relay/wire ./gen/types", "local targets: TCP, UDP, the allow-list, the PROXY header"},
 	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
