@@ -27,6 +27,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
 // Options configure an Agent.
@@ -53,9 +54,11 @@ type Options struct {
 	// Metrics holds the agent's metrics while it runs, those of one agent at a time.
 	// nil: none.
 	Metrics prometheus.Registerer
-	// Channel and Backoff tune the control channel; the zero values are for use.
+	// Channel and Backoff tune the control channel, and Standby the return after
+	// another agent took over; the zero values are for use.
 	Channel channel.Options
 	Backoff backoff.Exponential
+	Standby controlclient.StandbyTimes
 }
 
 // dataPlane applies a desired state to links, and reports on it.
@@ -135,9 +138,10 @@ func describe(version, platform string) (string, string) {
 }
 
 // Run serves until ctx ends, when it returns nil, or until the agent must not
-// reconnect by itself, when it returns a [*channel.FinalError]: the token is revoked,
-// the device is deleted, or a newer agent took over. All connections are closed when
-// it returns. It may be called once.
+// reconnect by itself, when it returns a [*channel.FinalError]: the token is revoked or
+// the device is deleted. After a newer agent of the device took over, it serves nothing
+// and stands by until that one has been gone for a minute. All connections are closed
+// when it returns. It may be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	if registry := a.opts.Metrics; registry != nil {
 		if err := registry.Register(a.metrics); err != nil {
@@ -149,7 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stop()
 	a.resume()
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.links.Run(inner) })
+	group.Go(func() error { return a.runLinks(inner) })
 	group.Go(func() error { a.pacer.Run(inner); return nil })
 	group.Go(func() error { return a.runControl(inner) })
 	group.Go(func() error { return a.report(inner) })

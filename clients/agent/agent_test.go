@@ -163,7 +163,7 @@ func TestAgent_FeatureOffClosesLinksAndComesBack(t *testing.T) {
 }
 
 func TestAgent_FinalWordsStopIt(t *testing.T) {
-	for _, code := range []int{channel.CloseTokenDead, channel.CloseDeleted, channel.CloseTakenOver} {
+	for _, code := range []int{channel.CloseTokenDead, channel.CloseDeleted} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			r := start(t)
 			c := r.channel(t)
@@ -184,11 +184,6 @@ func TestAgent_FinalWordsStopIt(t *testing.T) {
 			wantFinal(t, next(t, r.result, "the end"), code)
 		})
 	}
-	t.Run("takeover of a link", func(t *testing.T) {
-		r := start(t)
-		r.links.final <- &channel.FinalError{Code: channel.CloseTakenOver, Reason: "why"}
-		wantFinal(t, next(t, r.result, "the end"), channel.CloseTakenOver)
-	})
 }
 
 // An agent's token is valid still, whatever these say.

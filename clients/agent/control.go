@@ -11,6 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
@@ -41,9 +42,16 @@ func newControl(a *Agent) (*control, error) {
 			return a.reports()
 		},
 		OnChannel: a.onChannel,
-		Logger:    a.log,
-		Channel:   a.opts.Channel,
-		Backoff:   a.opts.Backoff,
+		Standby: controlclient.Standby{
+			Presence: func(ctx context.Context) (controlclient.Presence, error) {
+				return presence(ctx, a.opts.Client)
+			},
+			Begin:        a.standBy,
+			StandbyTimes: a.opts.Standby,
+		},
+		Logger:  a.log,
+		Channel: a.opts.Channel,
+		Backoff: a.opts.Backoff,
 	})
 }
 
@@ -54,6 +62,28 @@ func (a *Agent) runControl(ctx context.Context) error {
 		a.state.Save(nil)
 	}
 	return err
+}
+
+// runLinks keeps the links. After a takeover none is left until standBy has applied an
+// empty state and the panel has sent another.
+func (a *Agent) runLinks(ctx context.Context) error {
+	for {
+		err := a.links.Run(ctx)
+		var final *channel.FinalError
+		if !errors.As(err, &final) || final.Code != channel.CloseTakenOver {
+			return err
+		}
+		// A tunnel server says so while the panel cannot be reached.
+		a.control.StandBy(final.Reason)
+	}
+}
+
+// standBy closes everything because another agent took over. The state is kept for a
+// start while the panel cannot be reached.
+func (a *Agent) standBy(reason string) {
+	a.log.Info("another agent of this device took over; standing by", slog.String("reason", reason))
+	a.events.standby(reason)
+	a.apply(desired{})
 }
 
 // resume serves the last desired state of an earlier process.
@@ -96,6 +126,17 @@ func dialPanel(ctx context.Context, client *tunnel.Client) (*websocket.Conn, err
 		return ws, err
 	}
 	return nil, controlclient.Refusal(refusal.Code, refusal.Message, refusal)
+}
+
+// presence asks the panel whether an agent of the client's device is connected.
+func presence(ctx context.Context, client *tunnel.Client) (controlclient.Presence, error) {
+	device, err := client.Device(ctx, client.TokenDevice())
+	var refusal *tunnel.Error
+	if errors.As(err, &refusal) {
+		err = controlclient.Refusal(refusal.Code, refusal.Message, refusal)
+	}
+	seen, _ := device.LastSeenAt.Get() // The zero time if it never was.
+	return controlclient.Presence{Online: device.Online, LastSeen: seen}, err
 }
 
 // errForeignPanel ends a channel whose snapshot is not of the panel that issued the

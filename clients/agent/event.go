@@ -24,6 +24,7 @@ const (
 	EventConnected        EventType = "connected"         // The panel has sent the desired state.
 	EventDisconnected     EventType = "disconnected"      // The control channel ended, or could not be opened. Players stay.
 	EventSwitchedOff      EventType = "switched_off"      // As disconnected, because tunnels are switched off. Players are disconnected.
+	EventStandby          EventType = "standby"           // Another agent of the device took over. Nothing is served until that one has been gone for a minute.
 	EventAllocationReady  EventType = "allocation_ready"  // Players can join.
 	EventAllocationFailed EventType = "allocation_failed" // They cannot; Reason says why. The agent retries.
 	EventAllocationClosed EventType = "allocation_closed" // It no longer belongs to this agent.
@@ -80,6 +81,11 @@ func (e *emitter) stopped(ctx context.Context, err error) error {
 		e.emit(Event{Type: EventStopped, Reason: err.Error()})
 		return fmt.Errorf("run the agent: %w", err)
 	}
+}
+
+// standby reports that another process of the device took over.
+func (e *emitter) standby(reason string) {
+	e.emit(Event{Type: EventStandby, Reason: reason})
 }
 
 // EventPort is the allocation that an event concerns.

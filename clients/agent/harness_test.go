@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 )
 
 // timeout bounds every wait for a signal: no test waits that long unless it
@@ -82,6 +84,7 @@ type panel struct {
 	channels chan *panelChannel
 	refuse   chan types.Problem // Answers for the next upgrades.
 	mute     chan struct{}      // Nothing is read after the next upgrade.
+	devices  chan types.Device  // Answers for agents that ask about their device.
 }
 
 // refusalStatus is the status of a panel's refusal by its code.
@@ -98,7 +101,7 @@ type panelChannel struct {
 
 func newPanel(t *testing.T) *panel {
 	t.Helper()
-	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Problem, 8), mute: make(chan struct{}, 1)}
+	p := &panel{channels: make(chan *panelChannel, 8), refuse: make(chan types.Problem, 8), mute: make(chan struct{}, 1), devices: make(chan types.Device)}
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -111,6 +114,16 @@ func newPanel(t *testing.T) *panel {
 			_ = json.NewEncoder(w).Encode(refusal)
 			return
 		default:
+		}
+		if strings.HasPrefix(r.URL.Path, "/api/tunnel/devices/") {
+			select {
+			case device := <-p.devices:
+				w.Header().Set("Content-Type", "application/json")
+				_ = json.NewEncoder(w).Encode(device)
+			case <-r.Context().Done():
+			case <-stop:
+			}
+			return
 		}
 		upgrader := websocket.Upgrader{}
 		ws, err := upgrader.Upgrade(w, r, nil)
@@ -165,6 +178,9 @@ type running struct {
 	done    chan struct{} // Closed once Run has returned.
 }
 
+// standbyTimes let another agent be gone after two answers of the panel.
+var standbyTimes = controlclient.StandbyTimes{Poll: time.Millisecond, Grace: time.Nanosecond}
+
 // deviceToken is a token of a client, issued by the panel with the identity tokenPanel.
 var (
 	tokenPanel  = uuid.New()
@@ -198,6 +214,7 @@ func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 		OnEvent: func(e Event) { r.events <- e },
 		Channel: channel.Options{PingInterval: 50 * time.Millisecond, Deadline: 2 * time.Second},
 		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 10 * time.Millisecond},
+		Standby: standbyTimes,
 	}
 	if change != nil {
 		change(&options)

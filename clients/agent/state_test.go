@@ -85,6 +85,8 @@ func TestAgent_KeepsNoStateThatIsOverForGood(t *testing.T) {
 			c.Close(end.code, "why")
 			if end.refusal == types.CodeFeatureDisabled {
 				r.event(t, EventSwitchedOff)
+			} else if end.code == channel.CloseTakenOver {
+				r.event(t, EventStandby)
 			} else if end.code == channel.CloseRestarting && end.refusal == "" {
 				r.event(t, EventDisconnected)
 			} else {

@@ -20,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/session"
@@ -58,13 +59,14 @@ type TunnelServerOptions struct {
 	// Version and Platform are as in [Options].
 	Version, Platform string
 	// OnEvent is called with one event at a time, in order: connected, disconnected,
-	// switched_off, stopped. It must not block for long. May be nil.
+	// switched_off, standby, stopped. It must not block for long. May be nil.
 	OnEvent func(Event)
 	// Metrics holds the tunnel server's metrics while it runs. nil: none.
 	Metrics prometheus.Registerer
-	// Channel and Backoff tune the control channel; the zero values are for use.
+	// Channel, Backoff and Standby are as in [Options].
 	Channel channel.Options
 	Backoff backoff.Exponential
+	Standby controlclient.StandbyTimes
 }
 
 // TunnelServer is a tunnel server on a machine of its own.
@@ -122,12 +124,19 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		Keep:           s.state.Save,
 		Last:           s.state.Load(),
 		OnChannel:      s.channelChanged,
-		Metrics:        o.Metrics,
-		Version:        o.Version,
-		Platform:       o.Platform,
-		Channel:        o.Channel,
-		Backoff:        o.Backoff,
-		Logger:         o.Logger,
+		Standby: controlclient.Standby{
+			Presence: func(ctx context.Context) (controlclient.Presence, error) {
+				return presence(ctx, o.Client)
+			},
+			Begin:        s.events.standby, // Logged by the relay.
+			StandbyTimes: o.Standby,
+		},
+		Metrics:  o.Metrics,
+		Version:  o.Version,
+		Platform: o.Platform,
+		Channel:  o.Channel,
+		Backoff:  o.Backoff,
+		Logger:   o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -46,6 +46,7 @@ func (p *panel) options(t *testing.T, dir string) TunnelServerOptions {
 		KeyFile: filepath.Join(dir, "key.pem"), StateFile: filepath.Join(dir, "state.json"),
 		Version: "1.2.3", Platform: "test/arch",
 		Backoff: backoff.Exponential{Min: time.Millisecond, Max: 10 * time.Millisecond},
+		Standby: standbyTimes,
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -233,7 +232,7 @@ func TestStatus_ShowsTheDevice(t *testing.T) {
 	m.run("status").want(t, 0, p.URL, "9.9.9", "home", "never connected", "1 open, 1 listening", "play.test:25000")
 	o := m.run("status", "--json")
 	o.want(t, 0)
-	wantKeys(t, o.stdout, "allocations", "device", "panelUrl", "panelVersion")
+	wantKeys(t, o.stdout, "allocations", "device", "here", "panelUrl", "panelVersion")
 	o = m.run("version", "--json")
 	o.want(t, 0)
 	wantKeys(t, o.stdout, "commit", "go", "platform", "version")
@@ -277,19 +276,17 @@ func TestCommands_FailuresHaveTheirExitCodes(t *testing.T) {
 	}
 	m.run("run", "--allow", "game:25565").want(t, 2, "without a port")
 	m.run("nonsense").want(t, 2, "--help")
-	m.run("--help").want(t, 0, "Exit codes", "ECLITUNNEL_CONFIG", "another agent of this device took over")
+	m.run("--help").want(t, 0, "Exit codes", "ECLITUNNEL_CONFIG", "already runs on this machine")
 }
 
 func TestRun_ExitCodeTellsWhyItStopped(t *testing.T) {
-	for code, closeCode := range map[int]int{5: channel.CloseTokenDead, 7: channel.CloseTakenOver} {
-		p := newPanel(t)
-		p.closeCode = closeCode
-		m := enrolledAt(t, p)
-		m.run("run").want(t, code, "connected to "+p.URL+" as home", "stopped", "the reason")
-	}
 	p := newPanel(t)
-	p.closeCode = channel.CloseDeleted
+	p.closeCode = channel.CloseTokenDead
 	m := enrolledAt(t, p)
+	m.run("run").want(t, 5, "connected to "+p.URL+" as home", "stopped", "the reason")
+	p = newPanel(t)
+	p.closeCode = channel.CloseDeleted
+	m = enrolledAt(t, p)
 	o := m.run("run", "--json", "--log-level", "info", "--log-format", "json")
 	o.want(t, 5, "deleted on the panel")
 	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
@@ -298,37 +295,12 @@ func TestRun_ExitCodeTellsWhyItStopped(t *testing.T) {
 	wantKeys(t, strings.SplitN(o.stderr, "\n", 2)[0], "deviceId", "level", "msg", "panel", "time")
 }
 
-// notify closes seen when something that contains words has been written.
-type notify struct {
-	buffer
-	words string
-	once  sync.Once
-	seen  chan struct{}
-}
-
-func (n *notify) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), n.words) {
-		n.once.Do(func() { close(n.seen) })
-	}
-	return n.buffer.Write(p)
-}
-
 func TestRun_StopsCleanlyOnASignal(t *testing.T) {
-	p := newPanel(t)
-	m := enrolledAt(t, p)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	stdout := &notify{words: "connected", seen: make(chan struct{})}
-	var stderr buffer
-	code := make(chan int, 1)
-	go func() {
-		env := func(name string) (string, bool) { v, ok := m.env[name]; return v, ok }
-		code <- run(ctx, []string{"run"}, env, strings.NewReader(""), stdout, &stderr)
-	}()
-	<-stdout.seen
-	cancel()
-	if got := <-code; got != 0 || stderr.b.Len() > 0 || !strings.Contains(stdout.b.String(), "stopped") {
-		t.Errorf("exit code %d\nstdout: %s\nstderr: %s", got, stdout.b.String(), stderr.b.String())
+	m := enrolledAt(t, newPanel(t))
+	o := m.background("connected", "run").stop()
+	o.want(t, 0, "stopped")
+	if o.stderr != "" {
+		t.Errorf("stderr: %s", o.stderr)
 	}
 }
 
@@ -370,15 +342,14 @@ func TestRun_SurvivesTheReaderOfItsEvents(t *testing.T) {
 
 func TestRun_StoresThePanelsLastState(t *testing.T) {
 	p := newPanel(t)
-	p.closeCode = channel.CloseTakenOver
 	m := enrolledAt(t, p)
 	stored := filepath.Join(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]), p.device.String()+".state.json")
-	m.run("run").want(t, 7)
+	m.background("connected", "run").stop().want(t, 0)
 	if _, err := os.Stat(stored); err != nil {
 		t.Error(err)
 	}
 	m.env["ECLITUNNEL_STATE_DIR"] = t.TempDir()
-	m.run("run").want(t, 7)
+	m.background("connected", "run").stop().want(t, 0)
 	if _, err := os.Stat(filepath.Join(m.env["ECLITUNNEL_STATE_DIR"], filepath.Base(stored))); err != nil {
 		t.Error(err)
 	}

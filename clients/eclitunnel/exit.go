@@ -38,12 +38,12 @@ var outcomes = []struct {
 	{4, "the enrollment has expired", code(types.CodeEnrollmentExpired)},
 	{5, "denied: not permitted, the token is invalid, or the device was deleted", denied},
 	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
-	{7, "another agent of this device took over", final(channel.CloseTakenOver)},
 	{8, "tunnels are disabled on the panel", code(types.CodeFeatureDisabled)},
 	{9, "conflict: the port is taken, or the machine is already enrolled", conflict},
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
 	{11, "the port or the device does not exist", notFound},
 	{12, "the port was created, but players cannot join yet", is(errNotServed)},
+	{13, "an agent of this device already runs on this machine", as[*agent.InstanceError]},
 	{exitOther, "any other error", func(error) bool { return true }},
 }
 
@@ -80,6 +80,8 @@ func explain(err error) string {
 		return "this machine is not enrolled; run: eclitunnel enroll --panel URL"
 	case is(errAlreadyEnrolled)(err):
 		return escape(err.Error()) + "; use --force to replace the enrollment"
+	case as[*agent.InstanceError](err):
+		return escape(err.Error()) + " and serves its ports\nStop that one first, or use \"eclitunnel run --standby\" to serve once it ends."
 	case errors.As(err, &stopped):
 		return explainFinal(stopped)
 	case code(types.CodeDeviceDeleted)(err):
@@ -101,8 +103,6 @@ func explainFinal(e *channel.FinalError) string {
 	switch e.Code {
 	case channel.CloseDeleted:
 		return "this device was deleted on the panel" + reason + "; enroll again with: eclitunnel enroll --force"
-	case channel.CloseTakenOver:
-		return "another agent of this device has connected and taken over" + reason
 	default:
 		return "this device's token is no longer valid" + reason + "\n" + newTokenHint
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,6 +53,12 @@ func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.Write(p)
+}
+
+func (b *buffer) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func (m *machine) run(args ...string) outcome {
@@ -117,4 +124,58 @@ func wantKeys(t *testing.T, line string, want ...string) {
 	if got := keys(t, line); !slices.Equal(got, want) {
 		t.Errorf("fields %v, want %v", got, want)
 	}
+}
+
+// notify is a buffer that tells when something has been written to it.
+type notify struct {
+	buffer
+	words string
+	once  sync.Once
+	seen  chan struct{} // Closed when it has words.
+}
+
+func (n *notify) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), n.words) {
+		n.once.Do(func() { close(n.seen) })
+	}
+	return n.buffer.Write(p)
+}
+
+// background is a command that runs beside the test.
+type background struct {
+	stdout *notify
+	stop   func() outcome // Ends it as a signal does. Both may be called again.
+	end    func() outcome // Waits for its own end.
+}
+
+// background starts a command and returns once its standard output has words.
+func (m *machine) background(words string, args ...string) *background {
+	m.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	env := maps.Clone(m.env)
+	var stderr buffer
+	b := &background{stdout: &notify{words: words, seen: make(chan struct{})}}
+	a := &app{
+		env:   func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		stdin: strings.NewReader(""), stdout: b.stdout, stderr: &stderr,
+		wait: func(ctx context.Context, d time.Duration) error { return wait(ctx, min(d, 10*time.Millisecond)) },
+	}
+	done := make(chan int, 1)
+	go func() { done <- a.run(ctx, args) }()
+	b.end = sync.OnceValue(func() outcome {
+		defer cancel()
+		return outcome{code: <-done, stdout: b.stdout.text(), stderr: stderr.text()}
+	})
+	b.stop = func() outcome {
+		cancel()
+		return b.end()
+	}
+	m.t.Cleanup(func() { b.stop() })
+	select {
+	case <-b.stdout.seen:
+	case <-time.After(20 * time.Second):
+		o := b.stop()
+		m.t.Fatalf("%v: exit code %d without %q\nstdout: %s\nstderr: %s", args, o.code, words, o.stdout, o.stderr)
+	}
+	return b
 }

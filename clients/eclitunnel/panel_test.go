@@ -57,6 +57,7 @@ type panel struct {
 	session     string // The Authorization header of the enrollment's start.
 	allocations []types.Allocation
 	settle      types.AllocationStatus // The status of a pending allocation once it is read.
+	online      bool                   // What the panel says of the device.
 	closeCode   int                    // If set, closes a control channel after its snapshot.
 	relay       *types.RelayEndpoint   // From the last hello.
 	hellos      int
@@ -157,7 +158,7 @@ func (p *panel) getDevice(r *http.Request) answer {
 	}
 	return answer{200, types.Device{
 		ID: p.device, Name: "home", Kind: types.DeviceKindClient, Approved: true,
-		LastSeenAt: nullable.NewNullNullable[time.Time](),
+		LastSeenAt: nullable.NewNullNullable[time.Time](), Online: p.online,
 	}}
 }
 
@@ -250,4 +251,18 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	if code != 0 {
 		c.Close(code, "the reason")
 	}
+}
+
+// endpoint is that of the last hello.
+func (p *panel) endpoint() types.RelayEndpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return *p.relay
+}
+
+// connections is how many control channels there have been.
+func (p *panel) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hellos
 }

@@ -19,6 +19,7 @@ import (
 
 type runCmd struct {
 	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix. Repeatable."`
+	Standby  bool     `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
 	StateDir string   `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
 	PlainStreams bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server if the other end also has this flag. Only for networks that are already encrypted, or trusted (default: false)."`
@@ -32,7 +33,9 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT and SIGTERM stop it with exit code 0.
+	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT and SIGTERM stop it with exit code 0.
+
+One agent serves a device. A second one on the same machine exits with code 13. If a second one starts on another machine, it takes over and the first one stands by: it serves again once the second has been gone for a minute.
 
 A device of kind server runs a tunnel server: it accepts players on public ports and agents on --relay-listen.`
 }
@@ -56,6 +59,15 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		onEvent = func(e agent.Event) { _ = a.printJSON(e) }
 	}
 	log := logger(a.stderr, cmd.LogLevel, cmd.LogFormat).With(slog.String("deviceId", c.DeviceID.String()))
+	instance, err := cmd.claim(ctx, a, s, c.DeviceID, log)
+	defer func() { err = errors.Join(err, instance.Release()) }()
+	if ctx.Err() != nil {
+		return nil // It was stopped while it waited.
+	}
+	if err != nil {
+		return err
+	}
+	onEvent = instance.Watch(onEvent)
 	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
 		Listen: cmd.MetricsListen, Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
 	})
@@ -146,6 +158,9 @@ func (d *display) line(e agent.Event) {
 		}
 		d.lastReason = e.Reason
 		d.printf("not connected: %s; retrying", e.Reason)
+	case agent.EventStandby:
+		d.lastReason = ""
+		d.printf("standing by: another agent of this device took over (%s); this one serves again once that one has been gone for a minute", e.Reason)
 	case agent.EventAllocationReady:
 		d.printf("ready   %s", port(e))
 	case agent.EventAllocationFailed:

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -12,10 +14,12 @@ type statusCmd struct{}
 
 // status is the output of --json.
 type status struct {
-	PanelURL     string             `json:"panelUrl"`
-	PanelVersion string             `json:"panelVersion"`
-	Device       types.Device       `json:"device"`
-	Allocations  []types.Allocation `json:"allocations"`
+	PanelURL     string       `json:"panelUrl"`
+	PanelVersion string       `json:"panelVersion"`
+	Device       types.Device `json:"device"`
+	// Here is nil where nothing is known about an agent on this machine.
+	Here        *agent.InstanceInfo `json:"here"`
+	Allocations []types.Allocation  `json:"allocations"`
 }
 
 // Run implements the command.
@@ -37,12 +41,19 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if st.Allocations, err = client.Allocations(ctx); err != nil {
 		return err
 	}
+	stateDir, _ := a.env("ECLITUNNEL_STATE_DIR") // The flag is one of run.
+	if here, known := agent.FindInstance(s.claimDirs(a, stateDir), c.DeviceID); known {
+		st.Here = &here
+	}
 	if s.JSON {
 		return a.printJSON(st)
 	}
 	a.printf("panel   %s (version %s)", st.PanelURL, st.PanelVersion)
 	a.printf("device  %s", deviceLabel(st.Device.Name, st.Device.ID))
 	a.printf("agent   %s", agentLine(st.Device))
+	if line := hereLine(st.Here, st.Device.Online); line != "" {
+		a.printf("here    %s", line)
+	}
 	listening := 0
 	for _, o := range st.Allocations {
 		if o.Status == types.AllocationListening {
@@ -66,6 +77,29 @@ func agentLine(d types.Device) string {
 		return "offline, last seen " + seen.Local().Format(time.DateTime) + "; start it with: eclitunnel run"
 	}
 	return "offline, never connected; start it with: eclitunnel run"
+}
+
+// hereLine says what the agent on this machine does, or "" where agentLine says it all.
+func hereLine(here *agent.InstanceInfo, online bool) string {
+	switch {
+	case here == nil:
+		return ""
+	case here.State == agent.InstanceStandby:
+		return "standing by" + pid(here) + ": another agent of this device took over; this one serves again once that one has been gone for a minute"
+	case here.State == agent.InstanceRunning:
+		return "running" + pid(here)
+	case online:
+		return "not running; another machine runs an agent of this device"
+	default:
+		return ""
+	}
+}
+
+func pid(here *agent.InstanceInfo) string {
+	if here.PID == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (pid %d)", here.PID)
 }
 
 type versionCmd struct{}

@@ -50,13 +50,12 @@ func TestEnroll_AsTunnelServer(t *testing.T) {
 
 func TestRun_RunsATunnelServer(t *testing.T) {
 	p := newPanel(t)
-	p.closeCode = channel.CloseTakenOver
 	m := tunnelServerAt(t, p)
-	m.run("run", "--advertised-port", "17443").want(t, 7, "accepting agents on 127.0.0.1:", "connected to "+p.URL+" as home", "stopped")
-	first := p.relay
-	m.run("run", "--json").want(t, 7)
-	if first.Port != 17443 || p.relay.Fingerprint != first.Fingerprint {
-		t.Errorf("endpoint %+v, then %+v", first, p.relay)
+	m.background("connected", "run", "--advertised-port", "17443").stop().want(t, 0, "accepting agents on 127.0.0.1:", "connected to "+p.URL+" as home", "stopped")
+	first := p.endpoint()
+	m.background("connected", "run", "--json").stop().want(t, 0)
+	if again := p.endpoint(); first.Port != 17443 || again.Fingerprint != first.Fingerprint {
+		t.Errorf("endpoint %+v, then %+v", first, again)
 	}
 	files, err := os.ReadDir(filepath.Dir(m.env["ECLITUNNEL_CONFIG"]))
 	if err != nil {
@@ -67,7 +66,7 @@ func TestRun_RunsATunnelServer(t *testing.T) {
 			t.Errorf("%s has mode %v (%v)", file.Name(), info.Mode(), err)
 		}
 	}
-	if len(files) != 3 { // Config, key and state.
+	if len(files) != 4 { // Config, key, lock and state.
 		t.Errorf("stored %v", files)
 	}
 }

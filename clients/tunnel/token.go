@@ -28,6 +28,16 @@ func DeviceKind(token string) (types.DeviceKind, error) {
 	return claims.Kind, err
 }
 
+// TokenDevice returns the device in the client's token. It is the zero UUID if that is
+// not a device token. Like [DeviceID] it does not verify the token.
+func (c *Client) TokenDevice() uuid.UUID {
+	claims, err := deviceClaims(c.sender.token())
+	if err != nil {
+		return uuid.Nil
+	}
+	return claims.ID
+}
+
 // TokenPanel returns the identity of the panel in the client's device token, which
 // snapshots of the control channel repeat. It is the zero UUID if the token does not
 // name its panel or is not a device token. Like [DeviceID] it does not verify the token.

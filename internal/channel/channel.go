@@ -27,7 +27,7 @@ import (
 const (
 	CloseTokenDead  = 4401 // The token or ticket was revoked: stop and say why.
 	CloseDeleted    = 4404 // The device is deleted: stop and say why.
-	CloseTakenOver  = 4409 // A newer connection of the same device took over: stop.
+	CloseTakenOver  = 4409 // A newer connection of the same device took over: stand by.
 	CloseFeatureOff = 4503 // Tunnels are switched off: come back later.
 	CloseRestarting = websocket.CloseServiceRestart
 )

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -192,17 +193,51 @@ func TestDevice_RegeneratedTokenEndsTheOldOneWithinASecond(t *testing.T) {
 	awaitPlay(t, 10*time.Second, public)
 }
 
-func TestAgent_NewerOfTwoWinsWithoutFlapping(t *testing.T) {
+func TestAgent_SecondOneOnItsMachineEndsAndSaysWhy(t *testing.T) {
 	w, game := ownWorld(t), startEcho(t)
 	public := w.expose(t, types.CreateTCP, game.port, nil)
-	older := w.running
-	newer, err := w.agent.Start()
+	player := join(t, public)
+	second, err := w.agent.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.running = newer
-	exits(t, older, "another|newer|took over|elsewhere")
-	awaitPlay(t, 10*time.Second, public)
+	exits(t, second, fmt.Sprintf(`already runs on this machine \(pid %d\)`, w.running.PID()))
+	if second.ExitCode() != 13 {
+		t.Errorf("exit code %d", second.ExitCode())
+	}
+	if _, err := exchange(player, 1, patience); err != nil {
+		t.Errorf("the first one's player: %v", err)
+	}
+	if err := w.running.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if w.running, err = w.agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitPlay(t, patience, public)
+}
+
+func TestAgent_NewerOfTwoWinsUntilItIsGone(t *testing.T) {
+	w, game := ownWorld(t), startEcho(t)
+	public := w.expose(t, types.CreateTCP, game.port, nil)
+	older := w.running
+	elsewhere, err := w.agent.Copy(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := elsewhere.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = newer.Stop() }) // It was killed, unless the test failed.
+	await.Within(t, patience, "older agent that stands by", func(context.Context) (bool, error) {
+		return strings.Contains(older.Output(), "standing by"), nil
+	})
+	status, err := w.agent.Run(within(t, patience), "status")
+	if err != nil || !strings.Contains(status, "standing by") {
+		t.Errorf("status of the older: %v\n%s", err, status)
+	}
+	awaitPlay(t, patience, public)
 	// Two that fight would take turns within their back-off, which starts below a second.
 	player := join(t, public)
 	for i := uint64(0); i < 60; i++ {
@@ -214,6 +249,30 @@ func TestAgent_NewerOfTwoWinsWithoutFlapping(t *testing.T) {
 			t.Fatalf("the newer agent ended: %s", newer.LastLines(5))
 		case <-time.After(50 * time.Millisecond): // the pace of a player, not a wait
 		}
+	}
+
+	// The panel's restart is no end of the newer.
+	if err := w.panel.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.panel.Restart(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	awaitPlay(t, patience, public)
+	if n := strings.Count(older.Output(), "connected to http"); n != 1 {
+		t.Fatalf("the older agent has connected %d times: %s", n, older.Output())
+	}
+
+	if err := newer.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	took := awaitPlay(t, 3*time.Minute, public)
+	t.Logf("%v after the newer agent's end, players could join", took)
+	if took < time.Minute {
+		t.Error("the newer one could have been restarting")
+	}
+	if n := strings.Count(older.Output(), "connected to http"); n != 2 {
+		t.Errorf("the older agent has connected %d times: %s", n, older.Output())
 	}
 }
 

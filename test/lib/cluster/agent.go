@@ -53,6 +53,21 @@ func (a *Agent) EnrollServer(ctx context.Context, panel *Panel, args ...string) 
 	return a.Enroll(ctx, panel, append([]string{"--kind", "server"}, args...)...)
 }
 
+// Copy returns an installation on another machine, with its configuration below dir,
+// that has the same enrollment.
+func (a *Agent) Copy(dir string) (*Agent, error) {
+	other := *a
+	other.config = filepath.Join(dir, a.Name, "config.json")
+	enrollment, err := os.ReadFile(a.config)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(other.config), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(other.config, enrollment, 0o600)
+	}
+	return &other, err
+}
+
 // Config is the path of the installation's configuration.
 func (a *Agent) Config() string { return a.config }
 

@@ -137,6 +137,22 @@ func TestLinks_NewerAgentTakesOver(t *testing.T) {
 	}
 	d.AwaitReport(1, types.ReportReady)
 	d.Greet(port)
+
+	// One that stood by runs again, and serves what is applied then.
+	ctx, stop := context.WithCancel(t.Context())
+	older.Apply(nil, nil)
+	go func() { ended <- older.Run(ctx) }()
+	await.Until(t, "link to be forgotten", func() bool { return older.Stats().LinksDown+older.Stats().LinksUp == 0 })
+	if err := d.Stop(); err != nil {
+		t.Error(err)
+	}
+	older.Apply(d.Servers, d.Allocations)
+	await.Until(t, "link", func() bool { return older.Stats().LinksUp == 1 })
+	d.Greet(port)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLinks_OutageIsLoggedOnce(t *testing.T) {

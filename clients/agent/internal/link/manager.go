@@ -181,7 +181,8 @@ func (m *Manager) Reports() []types.AllocationReport {
 // Run keeps the links until ctx ends, when it returns nil, or until a tunnel server
 // reports twice that a newer agent of this device took over while the panel cannot
 // be asked, when it returns a *channel.FinalError. Every link and data connection
-// has ended when it returns. It may be called once.
+// has ended when it returns. It may be called again; a link that has
+// ended comes back once Apply had a state without its tunnel server.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
