@@ -14,8 +14,12 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// ErrExists means that there is already an account with the email.
-var ErrExists = errors.New("an account with this email exists already")
+var (
+	// ErrExists means that there is already an account with the email.
+	ErrExists = errors.New("an account with this email exists already")
+	// ErrHasAdmin means that there is already an admin.
+	ErrHasAdmin = errors.New("there is an admin already")
+)
 
 const (
 	// minPassword is the minimum length of a new account's password in characters, and
@@ -51,7 +55,26 @@ func (a Account) Check() error {
 // CreateAdmin creates an account with the role admin, whether or not a panel is
 // running, and migrates the database if necessary. It returns ErrExists if the email is
 // taken.
-func CreateAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger) (err error) {
+func CreateAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger) error {
+	return createAdmin(ctx, database, account, logger, func(d *db.DB, hash string) error {
+		_, err := d.CreateUser(ctx, account.Email, hash, string(types.RoleAdmin))
+		return err
+	})
+}
+
+// CreateFirstAdmin is CreateAdmin for a database without an admin. If it has one,
+// CreateFirstAdmin creates nothing and returns ErrHasAdmin.
+func CreateFirstAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger) error {
+	return createAdmin(ctx, database, account, logger, func(d *db.DB, hash string) error {
+		created, err := d.CreateFirstAdmin(ctx, account.Email, hash)
+		if err == nil && !created {
+			return ErrHasAdmin
+		}
+		return err
+	})
+}
+
+func createAdmin(ctx context.Context, database Database, account Account, logger *slog.Logger, create func(d *db.DB, hash string) error) (err error) {
 	if err := account.Check(); err != nil {
 		return err
 	}
@@ -64,7 +87,7 @@ func CreateAdmin(ctx context.Context, database Database, account Account, logger
 	if err != nil {
 		return err
 	}
-	_, err = d.CreateUser(ctx, account.Email, hash, string(types.RoleAdmin))
+	err = create(d, hash)
 	if errors.Is(err, db.ErrConflict) {
 		return ErrExists
 	}

@@ -134,6 +134,9 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		return agent.Config{}, err
 	}
 	defer client.Close()
+	if session != "" {
+		a.warnf("The machine will belong to the user of the session in %s.", source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
+	}
 	kind := types.DeviceKind(cmd.Kind)
 	start := types.EnrollmentStart{Name: cmd.Name, Kind: &kind}
 	if start.Server, err = cmd.serverSettings(); err != nil {

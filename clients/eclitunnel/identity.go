@@ -49,6 +49,7 @@ func (s *settings) identity(a *app) (agent.Config, error) {
 			return agent.Config{}, usagef("the device token: %w", err)
 		}
 		c.Token = token
+		s.sayWhichDevice(a, c.DeviceID)
 	}
 	if s.Panel != "" {
 		c.PanelURL = s.Panel
@@ -64,6 +65,31 @@ func (s *settings) warnExposed(a *app) {
 	}
 	if exposed := files.Exposure(path); exposed != nil {
 		a.warnf("warning: %v", exposed)
+	}
+}
+
+// sayWhichDevice tells a person on a machine that is enrolled that a token, which may be
+// left over in the environment, makes the command act as another device.
+func (s *settings) sayWhichDevice(a *app, id uuid.UUID) {
+	path, err := s.path()
+	if err != nil {
+		return
+	}
+	if enrolled, err := agent.LoadConfig(path); err == nil && enrolled.DeviceID != id {
+		a.warnf("Using the device token in %s, of the device %s; this machine is enrolled as %s.",
+			source(s.TokenFile, "ECLITUNNEL_TOKEN"), id, deviceLabel(enrolled.Name, enrolled.DeviceID))
+	}
+}
+
+// source names where secret reads a secret that it finds.
+func source(file, variable string) string {
+	switch file {
+	case "":
+		return variable
+	case "-":
+		return "standard input"
+	default:
+		return file
 	}
 }
 

@@ -29,7 +29,7 @@ Every flag can also be set by the environment variable named in its help. Secret
 are never flags; they come from the environment or from files:
 
     ECLITUNNEL_DATABASE_URL     connection URL of Postgres (or --database-url-file)
-    ECLITUNNEL_ADMIN_PASSWORD   an admin's password (or the password's file)
+    ECLITUNNEL_ADMIN_PASSWORD   password of the first admin (or its file)
 
 Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.`
 
@@ -205,11 +205,27 @@ func secret(name, file string) (string, error) {
 	if value != "" {
 		return "", usageError{fmt.Errorf("both %s and %s_FILE are given", variable, variable)}
 	}
+	return secretFile(file)
+}
+
+// inherited returns a secret that only the environment gives, in ECLITUNNEL_<name> or in
+// the file that ECLITUNNEL_<name>_FILE names, and the name of that variable.
+func inherited(name string) (value, variable string, err error) {
+	variable = variablePrefix + "_" + name
+	file := os.Getenv(variable + "_FILE")
+	if value, err = secret(name, file); file != "" {
+		variable += "_FILE"
+	}
+	return value, variable, err
+}
+
+// secretFile returns the one line of a file with a secret.
+func secretFile(file string) (string, error) {
 	content, err := files.ReadSecret(file)
 	if err != nil {
 		return "", usageError{err}
 	}
-	value, err = line(file, content)
+	value, err := line(file, content)
 	if err == nil && value == "" {
 		err = usageError{fmt.Errorf("%s is empty", file)}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 )
 
@@ -104,18 +106,49 @@ func TestAdminCreate_ReadsThePasswordFromEachSource(t *testing.T) {
 	create := func(email, stdin string, more ...string) (int, string, string) {
 		return call(t, stdin, append([]string{"admin", "create", "--email", email, "--log-level", "error"}, more...)...)
 	}
+	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD", password)
+	if code, stdout, stderr := create("c@example.com", ""); code != exitOK || !strings.Contains(stdout, "ECLITUNNEL_ADMIN_PASSWORD") {
+		t.Errorf("environment: exit code %d, %q, %q", code, stdout, stderr)
+	}
 	if code, stdout, stderr := create("a@example.com", "", "--password-file", file(t, password+"\n")); code != exitOK || !strings.Contains(stdout, "a@example.com") || stderr != "" {
 		t.Errorf("file: exit code %d, %q, %q", code, stdout, stderr)
 	}
 	if code, _, stderr := create("b@example.com", password+"\nmore", "--password-file", "-"); code != exitOK {
 		t.Errorf("standard input: exit code %d, %q", code, stderr)
 	}
-	t.Setenv("ECLITUNNEL_ADMIN_PASSWORD", password)
-	if code, _, stderr := create("c@example.com", ""); code != exitOK {
-		t.Errorf("environment: exit code %d, %q", code, stderr)
-	}
-	if code, _, stderr := create("A@example.com", ""); code != exitFailed || !strings.Contains(stderr, "exists already") {
+	if code, _, stderr := create("A@example.com", password, "--password-file", "-"); code != exitFailed || !strings.Contains(stderr, "exists already") {
 		t.Errorf("taken email: exit code %d, %q", code, stderr)
+	}
+}
+
+func TestAdminCreate_GivesNoSecondAdminThePasswordInTheEnvironment(t *testing.T) {
+	const password = "correct horse battery"
+	for name, variables := range map[string]map[string]string{
+		"the password":      {"ECLITUNNEL_ADMIN_PASSWORD": password},
+		"its file":          {"ECLITUNNEL_ADMIN_PASSWORD_FILE": file(t, password+"\n")},
+		"the email as well": {"ECLITUNNEL_ADMIN_PASSWORD": password, "ECLITUNNEL_ADMIN_EMAIL": "second@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := dbtest.URL(t)
+			t.Setenv("ECLITUNNEL_DATABASE_URL", url)
+			for name, value := range variables {
+				t.Setenv(name, value)
+			}
+			create := []string{"admin", "create", "--log-level", "error"}
+			if code, stdout, stderr := call(t, "", append(create, "--email", "first@example.com")...); code != exitOK || !strings.Contains(stdout, "ECLITUNNEL_ADMIN_PASSWORD") {
+				t.Fatalf("first: exit code %d, %q, %q", code, stdout, stderr)
+			}
+			if variables["ECLITUNNEL_ADMIN_EMAIL"] == "" {
+				create = append(create, "--email", "second@example.com")
+			}
+			code, stdout, stderr := call(t, "", create...)
+			if code != exitUsage || stdout != "" || !strings.Contains(stderr, "ECLITUNNEL_ADMIN_PASSWORD") || !strings.Contains(stderr, "--password-file") {
+				t.Errorf("second: exit code %d, %q, %q", code, stdout, stderr)
+			}
+			if _, err := dbtest.Open(t, url).UserByEmail(t.Context(), "second@example.com"); !errors.Is(err, db.ErrNotFound) {
+				t.Errorf("there is a second admin: %v", err)
+			}
+		})
 	}
 }
 

@@ -33,7 +33,7 @@ func (c *migrateCommand) Run(ctx context.Context, out console) error {
 
 type createAdminCommand struct {
 	Email        string `required:"" env:"ECLITUNNEL_ADMIN_EMAIL" placeholder:"EMAIL" help:"The admin's email."`
-	PasswordFile string `env:"ECLITUNNEL_ADMIN_PASSWORD_FILE" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it and $$ECLITUNNEL_ADMIN_PASSWORD the terminal prompts for it."`
+	PasswordFile string `env:"-" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it the terminal prompts for it; only the very first admin gets the one in $$ECLITUNNEL_ADMIN_PASSWORD or in the file $$ECLITUNNEL_ADMIN_PASSWORD_FILE."`
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
@@ -43,6 +43,12 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 	database, err := c.database()
 	if err != nil {
 		return err
+	}
+	if c.PasswordFile == "" {
+		created, err := c.createFirst(ctx, out, database)
+		if created || err != nil {
+			return err
+		}
 	}
 	password, err := c.password(out)
 	if err != nil {
@@ -59,19 +65,42 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 	return err
 }
 
-// password reads the password from the file or variable that is set, and otherwise
-// prompts for it.
-func (c *createAdminCommand) password(out console) (string, error) {
-	if c.PasswordFile == "-" {
-		return firstLine(out.stdin)
+// createFirst creates the admin with the password in the environment, if there is one
+// and no admin yet. The environment may still be the one in which the first admin was
+// created; a second one must not get the same password unnoticed.
+func (c *createAdminCommand) createFirst(ctx context.Context, out console, database server.Database) (created bool, err error) {
+	password, source, err := inherited("ADMIN_PASSWORD")
+	if err != nil || password == "" {
+		return false, err
 	}
-	password, err := secret("ADMIN_PASSWORD", c.PasswordFile)
-	if err != nil || password != "" {
-		return password, err
+	account := server.Account{Email: c.Email, Password: password}
+	if err := account.Check(); err != nil {
+		return false, usageError{fmt.Errorf("%s: %w", source, err)}
+	}
+	err = server.CreateFirstAdmin(ctx, database, account, c.logger(out.stderr))
+	switch {
+	case err == nil:
+		_, err = fmt.Fprintf(out.stdout, "Created the admin %s in %s, with the password from %s.\n", c.Email, database, source)
+		return true, err
+	case !errors.Is(err, server.ErrHasAdmin):
+		return false, err
+	}
+	_, _ = fmt.Fprintf(out.stderr, "There is an admin already: the password from %s is not used for another one.\n", source)
+	return false, nil
+}
+
+// password reads the password from the file, and otherwise prompts for it.
+func (c *createAdminCommand) password(out console) (string, error) {
+	switch c.PasswordFile {
+	case "":
+	case "-":
+		return firstLine(out.stdin)
+	default:
+		return secretFile(c.PasswordFile)
 	}
 	terminal, ok := out.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
-		return "", usageError{errors.New("no password: set --password-file or ECLITUNNEL_ADMIN_PASSWORD, or run in a terminal")}
+		return "", usageError{errors.New("no password: set --password-file, or run in a terminal")}
 	}
 	first, err := ask(out, terminal, "Password: ")
 	if err != nil {
