@@ -58,6 +58,11 @@ func (s *Server) listen(ctx context.Context) error {
 	if s.host == "" {
 		s.host = s.url.Hostname()
 	}
+	if s.opts.PublicURL == nil && s.servesOthers() {
+		s.logger.WarnContext(ctx, "--public-url is not set: approval links, agents and players are sent to an address "+
+			"that may mean nothing on other machines; set it to the URL at which they reach this panel",
+			slog.String("publicUrl", s.url.String()), slog.String("publicHost", s.host))
+	}
 	return nil
 }
 
@@ -71,6 +76,13 @@ func loadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	return tls.X509KeyPair(certificate, key)
+}
+
+// servesOthers reports whether other machines can reach the panel, by its own address or
+// through a proxy.
+func (s *Server) servesOthers() bool {
+	tcp, ok := s.listener.Addr().(*net.TCPAddr)
+	return !ok || !tcp.IP.IsLoopback() || s.tls != nil || len(s.opts.TrustedProxies) > 0
 }
 
 // localURL returns the URL at which this machine can reach a listener.

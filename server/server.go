@@ -91,7 +91,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.serving.Store(true)
 	close(s.ready)
-	s.logger.InfoContext(ctx, "panel is ready", slog.String("url", s.url.String()), slog.String("version", s.opts.Version))
+	s.logger.InfoContext(ctx, "panel is ready", slog.String("url", s.url.String()), slog.String("database", s.opts.Database.String()), slog.String("version", s.opts.Version))
 
 	select {
 	case <-ctx.Done():
