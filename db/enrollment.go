@@ -18,6 +18,8 @@ type NewDevice struct {
 	// CodeHash is a hash of the device code, which is not stored itself.
 	CodeHash             []byte
 	ExpiresAt, CreatedAt time.Time
+	// Approved creates the device approved at CreatedAt, with its first token version. It needs no codes.
+	Approved bool
 	// The remaining fields are for tunnel servers. Approval sets those that are zero.
 	PublicHost          string
 	PortFirst, PortLast int
@@ -25,18 +27,20 @@ type NewDevice struct {
 	Cordoned            bool
 }
 
-// CreateDevice stores a pending device. It returns [ErrConflict] if another pending device has the user
-// code; try again with another code. It returns [ErrNotFound] if the owner or organisation does not
-// exist.
+// CreateDevice stores a device, which is pending unless Approved is set. It returns [ErrConflict] if
+// another pending device has the user code; try again with another code. It returns [ErrNotFound] if the
+// owner or organisation does not exist.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
-			public_host, port_first, port_last, region, cordoned)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING `+deviceColumns,
+			public_host, port_first, port_last, region, cordoned, approved_at, token_version)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+			CASE WHEN $14 THEN $8::timestamptz END, CASE WHEN $14 THEN 1 ELSE 0 END) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
-		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned)
+		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned,
+		device.Approved)
 	return created, wrap(err, "create device")
 }
 

@@ -40,6 +40,9 @@ type commands struct {
 	Admin   struct {
 		Create createAdminCommand `cmd:"" help:"Create an admin, whether or not a panel is running."`
 	} `cmd:"" help:"Manage admins."`
+	Device struct {
+		Create createDeviceCommand `cmd:"" help:"Create an approved device and print its token, for a tunnel server that runs where nobody can approve it."`
+	} `cmd:"" help:"Manage devices, whether or not a panel is running."`
 	Keys struct {
 		List   listKeysCommand   `cmd:"" help:"List the signing keys of tokens."`
 		Revoke revokeKeysCommand `cmd:"" help:"Revoke leaked keys and all tokens they signed; lists the devices that need new tokens."`

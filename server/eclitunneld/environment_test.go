@@ -60,6 +60,7 @@ func TestCommands_WorkOnTheirOwnDatabaseWhateverTheEnvironmentSays(t *testing.T)
 			for _, args := range [][]string{
 				{"migrate"},
 				{"admin", "create", "--email", rand.Text() + "@example.com", "--password-file", "-"},
+				{"device", "create", "--kind", "server", "--name", "edge-1", "--public-host", "edge-1.example.com"},
 				{"keys", "list"},
 			} {
 				hostileEnvironment(t, decoy)

@@ -23,6 +23,7 @@ func TestCommands_FindADatabaseAndNeverCreateOne(t *testing.T) {
 	} {
 		for _, args := range [][]string{
 			{"admin", "create", "--email", "admin@example.com", "--password-file", "-"},
+			{"device", "create", "--kind", "server", "--name", "edge-1", "--public-host", "edge-1.example.com"},
 			{"keys", "list"},
 			{"keys", "revoke", "--all"},
 			{"keys", "revoke", "KEY"},

@@ -41,6 +41,7 @@ var values = map[string]string{
 	"HOST,...":    "list of hosts",
 	"HOST:PORT":   "host and port",
 	"ID":          "id",
+	"KIND":        "name",
 	"LEVEL":       "name",
 	"N":           "port",
 	"NAME":        "name",

@@ -49,12 +49,10 @@ type Started struct {
 // operation.
 func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	caller := auth.FromContext(ctx)
-	if start.Server != nil && start.Kind != types.DeviceKindServer {
-		return Started{}, problem.Invalid(problem.Field("server", "is for a device of kind server only"))
-	}
 	// The contract's pattern does not cover all Unicode spaces.
-	if start.Name = strings.TrimSpace(start.Name); start.Name == "" {
-		return Started{}, problem.Invalid(problem.Field("name", "is blank"))
+	start.Name = strings.TrimSpace(start.Name)
+	if err := start.check(); err != nil {
+		return Started{}, err
 	}
 	if err := e.mayStart(ctx, caller, start); err != nil {
 		return Started{}, err
@@ -74,6 +72,27 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 		applyServerSettings(ctx, &device, start.Server)
 	}
 	return e.create(ctx, device)
+}
+
+// check checks what the contract cannot express.
+func (s Start) check() error {
+	switch {
+	case s.Server != nil && s.Kind != types.DeviceKindServer:
+		return problem.Invalid(problem.Field("server", "is for a device of kind server only"))
+	case s.Name == "":
+		return problem.Invalid(problem.Field("name", "is blank"))
+	case s.Server != nil:
+		return CheckPortRange(s.Server.PortFirst, s.Server.PortLast)
+	}
+	return nil
+}
+
+// CheckPortRange checks the port range in the settings of a tunnel server.
+func CheckPortRange(first, last int) error {
+	if first > last {
+		return problem.Invalid(problem.Field("server.portRange", "must not begin above its end"))
+	}
+	return nil
 }
 
 // applyServerSettings applies the requested settings to a tunnel server. The default

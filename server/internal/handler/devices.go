@@ -13,6 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -113,13 +114,8 @@ func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.U
 	case device.Embedded && (settings.PublicHost != nil || settings.PortRange != nil):
 		return problem.Conflict("This tunnel server is embedded in a panel, whose settings determine its host and ports.")
 	}
-	return checkServerSettings(settings)
-}
-
-// checkServerSettings checks what the contract cannot express.
-func checkServerSettings(settings types.TunnelServerSettings) error {
-	if ports := settings.PortRange; ports != nil && ports.First > ports.Last {
-		return problem.Invalid(problem.Field("server.portRange", "must not begin above its end"))
+	if ports := settings.PortRange; ports != nil {
+		return enroll.CheckPortRange(ports.First, ports.Last)
 	}
 	return nil
 }

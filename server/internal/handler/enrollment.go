@@ -20,9 +20,6 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 		start.Kind = *request.Body.Kind
 	}
 	if settings := request.Body.Server; settings != nil {
-		if err := checkServerSettings(*settings); err != nil {
-			return nil, err
-		}
 		start.Server = &enroll.ServerSettings{
 			PublicHost: valueOr(settings.PublicHost, ""),
 			Region:     valueOr(settings.Region, ""),

@@ -1,0 +1,64 @@
+package enroll
+
+import (
+	"context"
+	"strings"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Creation is a request for a device that needs no enrollment.
+type Creation struct {
+	Start
+	// OwnerID is the user who owns the device; nil if OrganisationID is set. A tunnel
+	// server may have neither.
+	OwnerID *int64
+}
+
+// Create creates an approved device and returns it with its first token. The token is
+// stored nowhere. Create is for the panel's operator and so checks no caller. The error
+// is a problem.Error if the request is invalid.
+func (e *Enroller) Create(ctx context.Context, creation Creation) (db.Device, string, error) {
+	creation.Name = strings.TrimSpace(creation.Name)
+	if err := creation.check(); err != nil {
+		return db.Device{}, "", err
+	}
+	if err := e.checkNewOwner(ctx, Approval{OwnerID: creation.OwnerID, OrganisationID: creation.OrganisationID}); err != nil {
+		return db.Device{}, "", err
+	}
+	now := e.options.Now()
+	device := db.NewDevice{
+		Name:           creation.Name,
+		Kind:           string(creation.Kind),
+		OwnerID:        creation.OwnerID,
+		OrganisationID: creation.OrganisationID,
+		CreatedAt:      now,
+		ExpiresAt:      now,
+		Approved:       true,
+	}
+	if creation.Kind == types.DeviceKindServer {
+		applyServerSettings(ctx, &device, creation.Server)
+		if device.PortFirst == 0 {
+			device.PortFirst, device.PortLast = e.options.PortFirst, e.options.PortLast
+		}
+	}
+	row, err := e.options.Store.CreateDevice(ctx, device)
+	if err != nil {
+		return db.Device{}, "", err
+	}
+	token, err := e.options.Tokens.DeviceToken(row.ID, row.Kind, row.TokenVersion)
+	return row, token, err
+}
+
+// check checks what only an approval would supply.
+func (c Creation) check() error {
+	switch {
+	case c.Kind == types.DeviceKindServer && (c.Server == nil || c.Server.PublicHost == ""):
+		return problem.Invalid(problem.Field("server.publicHost", "is required for a tunnel server"))
+	case c.Kind == types.DeviceKindClient && c.OwnerID == nil && c.OrganisationID == nil:
+		return problem.Invalid(problem.Field("ownerId", "is required for a tunnel client, unless an organisation owns it"))
+	}
+	return c.Start.check()
+}
