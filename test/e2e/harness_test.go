@@ -43,11 +43,11 @@ func ownFleet(t testing.TB) *world {
 	return makeWorld(t, standAlone)
 }
 
-func makeWorld(t testing.TB, where tunnelServer) *world {
+func makeWorld(t testing.TB, where tunnelServer, change ...func(*cluster.PanelOptions)) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	w, err := newWorld(ctx, where)
+	w, err := newWorld(ctx, where, change...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ const (
 	plain                          // In the panel, with streams that are not encrypted.
 )
 
-func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
+func newWorld(ctx context.Context, where tunnelServer, change ...func(*cluster.PanelOptions)) (_ *world, err error) {
 	w := new(world)
 	defer func() {
 		if err != nil {
@@ -92,6 +92,9 @@ func newWorld(ctx context.Context, where tunnelServer) (_ *world, err error) {
 	}
 	if where == standAlone {
 		options.Relay = 0
+	}
+	for _, f := range change {
+		f(&options)
 	}
 	if w.panel, err = cluster.StartPanel(ctx, options); err != nil {
 		return nil, err

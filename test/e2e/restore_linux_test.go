@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,34 +72,14 @@ func (m machine) serve(ctx context.Context, answer func(verb string) error) erro
 	})
 }
 
-func TestRestore_AsDocumentedLosesNobody(t *testing.T) {
-	find(t, "psql")
-	w, game, m := ownFleet(t), startEcho(t), newMachine(t)
-	public := w.expose(t, types.CreateTCPUDP, game.port, nil)
-	player := join(t, public)
-	if _, err := exchange(player, 1, patience); err != nil {
-		t.Fatal(err)
+// restore runs the block for restoring, and starts and restarts the panel as it asks.
+// Every device meets the empty database before the backup is in it.
+func (w *world) restore(t *testing.T, m machine, block string) {
+	t.Helper()
+	devices := []*cluster.Process{w.running}
+	if w.serving != nil {
+		devices = append(devices, w.serving)
 	}
-	before := w.everything(t)
-	backup, restore := w.documented(t)
-	if out, err := m.command(within(t, time.Minute), backup).CombinedOutput(); err != nil {
-		t.Fatalf("back up: %v\n%s", err, out)
-	}
-	if err := w.panel.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	data := filepath.Join(w.dir, "panel")
-	if err := os.Rename(data, data+".damaged"); err != nil {
-		t.Fatal(err)
-	}
-
-	// Without the database's address it must stop, and not reach another Postgres.
-	alone := strings.ReplaceAll(restore, "systemctl start", ": systemctl start")
-	alone = strings.Replace(alone, "curl -fsS", "true curl", 1)
-	if out, err := m.command(within(t, time.Minute), alone).CombinedOutput(); err == nil || strings.Contains(string(out), "production") {
-		t.Errorf("restoring without a panel: %v\n%s", err, out)
-	}
-
 	ctx := within(t, 5*time.Minute)
 	serving, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
@@ -115,20 +97,56 @@ func TestRestore_AsDocumentedLosesNobody(t *testing.T) {
 			if err := w.panel.AwaitReady(ctx); err != nil {
 				return err
 			}
-			// Both devices meet the empty database before it is restored.
-			return cluster.Until(ctx, "both devices call the empty panel", func(context.Context) (bool, error) {
-				const unknown = "does not know this device now"
-				return strings.Contains(w.running.Output(), unknown) && strings.Contains(w.serving.Output(), unknown), nil
+			return cluster.Until(ctx, "every device calls the empty panel", func(context.Context) (bool, error) {
+				return !slices.ContainsFunc(devices, func(device *cluster.Process) bool {
+					return !strings.Contains(device.Output(), "does not know this device now")
+				}), nil
 			})
 		})
 	}()
-	out, err := m.command(ctx, restore).CombinedOutput()
+	out, err := m.command(ctx, block).CombinedOutput()
 	stop()
 	answered := <-served // An error in any case: it ends with its context.
 	if err != nil {
 		t.Fatalf("restore: %v (systemctl: %v)\n%s", err, answered, out)
 	}
+}
 
+// loseDatabase stops the panel and moves its data out of the way.
+func (w *world) loseDatabase(t *testing.T) {
+	t.Helper()
+	if err := w.panel.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(w.dir, "panel")
+	if err := os.Rename(data, data+".damaged"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestore_AsDocumentedLosesNobody(t *testing.T) {
+	find(t, "psql")
+	w, game, m := ownFleet(t), startEcho(t), newMachine(t)
+	public := w.expose(t, types.CreateTCPUDP, game.port, nil)
+	player := join(t, public)
+	if _, err := exchange(player, 1, patience); err != nil {
+		t.Fatal(err)
+	}
+	before := w.everything(t)
+	backup, restore := w.documented(t)
+	if out, err := m.command(within(t, time.Minute), backup).CombinedOutput(); err != nil {
+		t.Fatalf("back up: %v\n%s", err, out)
+	}
+	w.loseDatabase(t)
+
+	// Without the database's address it must stop, and not reach another Postgres.
+	alone := strings.ReplaceAll(restore, "systemctl start", ": systemctl start")
+	alone = strings.Replace(alone, "curl -fsS", "true curl", 1)
+	if out, err := m.command(within(t, time.Minute), alone).CombinedOutput(); err == nil || strings.Contains(string(out), "production") {
+		t.Errorf("restoring without a panel: %v\n%s", err, out)
+	}
+
+	w.restore(t, m, restore)
 	if _, err := exchange(player, 2, patience); err != nil {
 		t.Errorf("the player is lost: %v", err)
 	}
@@ -139,6 +157,49 @@ func TestRestore_AsDocumentedLosesNobody(t *testing.T) {
 		if err := w.panel.AwaitOnline(within(t, patience), device.id.ID, device.process); err != nil {
 			t.Errorf("the %s is lost: %v", name, err)
 		}
+	}
+	awaitPlay(t, patience, public)
+	if after := w.everything(t); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// host starts programs on a machine of that name, in a UTS namespace.
+type host struct{ name string }
+
+func (h *host) start(name string, cmd *exec.Cmd, copyTo io.Writer) (*cluster.Process, error) {
+	named := exec.Command("unshare", append([]string{
+		"--uts", "sh", "-c", `hostname "$0" && exec "$@"`, h.name, cmd.Path,
+	}, cmd.Args[1:]...)...)
+	named.Env = cmd.Env
+	return cluster.StartProcess(name, named, copyTo)
+}
+
+func TestRestore_OnAMachineOfAnotherNameKeepsTheEmbeddedTunnelServersPorts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a machine another name")
+	}
+	for _, program := range []string{"psql", "unshare", "hostname"} {
+		find(t, program)
+	}
+	on, game, m := &host{"old-machine"}, startEcho(t), newMachine(t)
+	w := makeWorld(t, embedded, func(o *cluster.PanelOptions) { o.Start = on.start })
+	public := w.expose(t, types.CreateTCPUDP, game.port, nil)
+	awaitPlay(t, patience, public)
+	before := w.everything(t)
+	if !strings.Contains(before, " old-machine server\n") {
+		t.Fatalf("the tunnel server has not the machine's name:\n%s", before)
+	}
+	backup, restore := w.documented(t)
+	if out, err := m.command(within(t, time.Minute), backup).CombinedOutput(); err != nil {
+		t.Fatalf("back up: %v\n%s", err, out)
+	}
+	w.loseDatabase(t)
+
+	on.name = "new-machine"
+	w.restore(t, m, restore)
+	if err := w.panel.AwaitOnline(within(t, patience), w.agent.Device.ID, w.running); err != nil {
+		t.Errorf("the agent is lost: %v", err)
 	}
 	awaitPlay(t, patience, public)
 	if after := w.everything(t); after != before {
