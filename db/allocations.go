@@ -46,17 +46,22 @@ type Allocation struct {
 	Retires *int64 `db:"retires"`
 }
 
-// allocationQuery reads Allocations; d is the tunnel client, as in visible.
-const allocationQuery = `SELECT a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
+// allocationColumns are the columns of an Allocation, from allocationTables.
+const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
 	a.name, a.proxy_protocol, a.udp_idle_seconds, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, s.public_host,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
-	coalesce(sr.lease_expires_at > now(), false) AS server_online
-	FROM allocations a
+	coalesce(sr.lease_expires_at > now(), false) AS server_online`
+
+// allocationTables are allocations a with their tunnel client d, as in visible, and tunnel server s.
+const allocationTables = ` FROM allocations a
 	JOIN devices d ON d.id = a.device_id
 	JOIN devices s ON s.id = a.server_id
 	LEFT JOIN replicas dr ON dr.id = d.replica_id
 	LEFT JOIN replicas sr ON sr.id = s.replica_id`
+
+// allocationQuery reads Allocations.
+const allocationQuery = `SELECT ` + allocationColumns + allocationTables
 
 // Allocations lists the allocations of devices in scope, newest first. page.After need not exist
 // any more.

@@ -9,7 +9,8 @@
 // use.
 //
 // Every method but [DB.Migrate] and [DB.Listen] returns within 3 seconds, whatever the server does,
-// if its context has no deadline. With one it returns within half a second of the context's end.
+// if its context has no deadline. With one it returns within half a second of the context's end. The
+// 3 seconds of calls that share statements begin anew while the server answers those before them.
 package db
 
 import (
@@ -54,10 +55,11 @@ type Options struct {
 
 // DB is a pool of connections to one database.
 type DB struct {
-	pool   pool
-	url    string // The listener's URL.
-	logger *slog.Logger
-	listen listenTiming
+	pool    pool
+	batches batches
+	url     string // The listener's URL.
+	logger  *slog.Logger
+	listen  listenTiming
 }
 
 // Open connects to the database and checks that it responds. It does not migrate: see [DB.Migrate].
@@ -97,6 +99,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		logger: options.Logger,
 		listen: defaultListenTiming,
 	}
+	d.batches = newBatches(d)
 	d.pool.SetMaxOpenConns(options.MaxOpenConns)
 	d.pool.SetMaxIdleConns(options.MaxOpenConns)
 	d.pool.SetConnMaxLifetime(connMaxLifetime)
@@ -193,7 +196,9 @@ func withSetting(text, setting string) string {
 
 // Close closes the pool's connections. A listener ends with the context of its [DB.Listen].
 func (d *DB) Close() error {
-	if err := d.pool.Close(); err != nil {
+	err := d.pool.Close()
+	d.batches.close()
+	if err != nil {
 		return fmt.Errorf("close database: %w", err)
 	}
 	return nil

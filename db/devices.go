@@ -117,6 +117,37 @@ func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, err
 	return device, wrap(err, "device %s", id)
 }
 
+// DeviceByID returns a device whatever its owner. Concurrent calls share a statement.
+func (d *DB) DeviceByID(ctx context.Context, id uuid.UUID) (Device, error) {
+	device, err := d.batches.devices.Do(ctx, id)
+	if err == nil && device == nil {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Device{}, wrap(err, "device %s", id)
+	}
+	return *device, nil
+}
+
+// devicesByID returns devices, and nil for those that do not exist.
+func (d *DB) devicesByID(ctx context.Context, ids []uuid.UUID) ([]*Device, error) {
+	var rows []Device
+	err := d.pool.SelectContext(ctx, &rows,
+		`SELECT `+deviceColumns+` FROM devices d WHERE d.id = ANY ($1::uuid[])`, uuidArray(ids))
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[uuid.UUID]*Device, len(rows))
+	for i := range rows {
+		found[rows[i].ID] = &rows[i]
+	}
+	devices := make([]*Device, len(ids))
+	for i, id := range ids {
+		devices[i] = found[id]
+	}
+	return devices, nil
+}
+
 // DevicePatch changes the fields that are not nil.
 type DevicePatch struct {
 	Name *string

@@ -37,3 +37,8 @@ func (d *DB) BackendPID(ctx context.Context) (pid int, err error) {
 	err = d.pool.GetContext(ctx, &pid, `SELECT pg_backend_pid()`)
 	return pid, err
 }
+
+// Waiting is the number of connects and of clients' reports that wait for their batch.
+func (d *DB) Waiting() (connects, reports int) {
+	return d.batches.connects.Waiting(), d.batches.clientReports.Waiting()
+}

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,12 +55,92 @@ type Hello struct {
 // Connect marks a device as online and returns the generation of this connection, which is greater than
 // that of every earlier one. It resets the device's reports on allocations. If the device was online on
 // another replica, Connect notifies the device, so that its older connection there ends. If the address
-// or key of a tunnel server has changed, it notifies the clients.
+// or key of a tunnel server has changed, it notifies the clients. Concurrent calls for tunnel clients
+// share a statement.
 //
 // It returns [ErrNotFound] if the device does not exist, [ErrConflict] if the token version is not
 // current or the device is not approved, and [ErrOnline] as [Hello].IfOffline says. The replica must hold
 // a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
+	generation, err = d.batches.connects.Do(ctx, connecting{deviceID, hello})
+	if err == nil && generation == 0 {
+		generation, err = d.connectAlone(ctx, deviceID, hello)
+	}
+	return generation, wrap(err, "connect device %s", deviceID)
+}
+
+// connecting is a device that connects.
+type connecting struct {
+	id    uuid.UUID
+	hello Hello
+}
+
+// connectClients does what [DB.Connect] does for many tunnel clients. It returns generation 0 for those
+// that it leaves to connectAlone: tunnel servers, devices that return from standby or must be refused,
+// and those whose row is locked, for which the others must not wait. A device that is there twice is left
+// out but for the first time: each of its connections has a generation of its own.
+func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64, error) {
+	generations := make([]int64, len(devices))
+	index := make(map[uuid.UUID]int, len(devices))
+	ids := make([]uuid.UUID, 0, len(devices))
+	replicas := make([]uuid.UUID, 0, len(devices))
+	versions := make([]int64, 0, len(devices))
+	agents, platforms, keys := make([]string, 0, len(devices)), make([]string, 0, len(devices)), make([]string, 0, len(devices))
+	for i, c := range devices {
+		if _, twice := index[c.id]; twice || c.hello.RelayPort != 0 || c.hello.IfOffline {
+			continue
+		}
+		index[c.id] = i
+		ids, replicas, versions = append(ids, c.id), append(replicas, c.hello.ReplicaID), append(versions, c.hello.TokenVersion)
+		agents, platforms, keys = append(agents, c.hello.AgentVersion), append(platforms, c.hello.Platform), append(keys, c.hello.TokenKey)
+	}
+	if len(ids) == 0 {
+		return generations, nil
+	}
+	var rows []struct {
+		ID         uuid.UUID `db:"id"`
+		Generation int64     `db:"generation"`
+		Notified   *string   `db:"notified"`
+	}
+	// Like connectAlone, it locks devices first, then allocations, both in the order of their ids.
+	err := d.pool.SelectContext(ctx, &rows,
+		`WITH hello AS (
+			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
+				AS h (id, token_version, replica_id, agent_version, platform, token_key)),
+		locked AS (
+			SELECT d.id, d.replica_id FROM devices d JOIN hello h ON h.id = d.id AND h.token_version = d.token_version
+			WHERE d.kind = 'client' AND d.approved_at IS NOT NULL
+			ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED),
+		connected AS (
+			UPDATE devices d SET generation = d.generation + 1, replica_id = h.replica_id,
+				first_connected_at = coalesce(d.first_connected_at, now()), last_seen_at = now(),
+				agent_version = nullif(h.agent_version, ''), platform = nullif(h.platform, ''),
+				token_key = nullif(h.token_key, ''), token_key_version = CASE WHEN h.token_key <> '' THEN d.token_version END
+			FROM locked l JOIN hello h ON h.id = l.id WHERE d.id = l.id
+			RETURNING d.id, d.generation, d.replica_id, l.replica_id AS before),
+		reported AS (
+			SELECT a.id FROM allocations a JOIN connected c ON c.id = a.device_id ORDER BY a.id FOR NO KEY UPDATE OF a),
+		reset AS (
+			UPDATE allocations a SET client_state = 'pending', client_reason = '' FROM reported r WHERE a.id = r.id)
+		SELECT id, generation, CASE WHEN before <> replica_id THEN pg_notify($7, $8 || id)::text END AS notified
+		FROM connected`,
+		uuidArray(ids), pq.Array(versions), uuidArray(replicas), pq.Array(agents), pq.Array(platforms), pq.Array(keys),
+		notifyChannel, payloadDevice)
+	for _, row := range rows {
+		generations[index[row.ID]] = row.Generation
+	}
+	return generations, err
+}
+
+// connectAlone is [DB.Connect] for one device of any kind.
+func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
+	// Many that wait for locks must leave the rest of the pool to others.
+	select {
+	case d.batches.alone <- struct{}{}:
+		defer func() { <-d.batches.alone }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	err = d.tx(ctx, func(tx *sqlx.Tx) error {
 		var before struct {
 			Device
@@ -103,15 +184,36 @@ func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (gene
 		}
 		return notify(ctx, tx, deviceID)
 	})
-	return generation, wrap(err, "connect device %s", deviceID)
+	return generation, err
 }
 
-// Disconnect marks a device as offline, unless it has a connection of a later generation.
+// Disconnect marks a device as offline, unless it has a connection of a later generation. Concurrent
+// calls share a statement.
 func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int64) error {
-	_, err := d.pool.ExecContext(ctx,
-		`UPDATE devices SET replica_id = NULL, last_seen_at = now()
-		WHERE id = $1 AND generation = $2 AND replica_id IS NOT NULL`, deviceID, generation)
+	_, err := d.batches.disconnects.Do(ctx, connection{deviceID, generation})
 	return wrap(err, "disconnect device %s", deviceID)
+}
+
+// connection is a connection of a device.
+type connection struct {
+	id         uuid.UUID
+	generation int64
+}
+
+// disconnect marks devices as offline that have no later connection.
+func (d *DB) disconnect(ctx context.Context, ended []connection) error {
+	ids, generations := make([]uuid.UUID, len(ended)), make([]int64, len(ended))
+	for i, c := range ended {
+		ids[i], generations[i] = c.id, c.generation
+	}
+	_, err := d.pool.ExecContext(ctx,
+		`WITH locked AS (
+			SELECT d.id FROM devices d JOIN unnest($1::uuid[], $2::bigint[]) AS g (id, generation)
+				ON g.id = d.id AND g.generation = d.generation
+			WHERE d.replica_id IS NOT NULL ORDER BY d.id FOR NO KEY UPDATE OF d)
+		UPDATE devices d SET replica_id = NULL, last_seen_at = now() FROM locked WHERE d.id = locked.id`,
+		uuidArray(ids), pq.Array(generations))
+	return err
 }
 
 // ReconcilePresence marks devices as offline that the database shows on the replica but that connected
@@ -131,24 +233,16 @@ func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connect
 	for _, id := range connected() {
 		here[id] = true
 	}
-	var ids []uuid.UUID
-	var generations []int64
+	var ended []connection
 	for _, row := range rows {
 		if !here[row.ID] {
-			ids, generations = append(ids, row.ID), append(generations, row.Generation)
+			ended = append(ended, connection{row.ID, row.Generation})
 		}
 	}
-	if len(ids) == 0 {
+	if len(ended) == 0 {
 		return nil
 	}
-	_, err = d.pool.ExecContext(ctx,
-		`WITH locked AS (
-			SELECT d.id FROM devices d JOIN unnest($2::uuid[], $3::bigint[]) AS g (id, generation)
-				ON g.id = d.id AND g.generation = d.generation
-			WHERE d.replica_id = $1 ORDER BY d.id FOR NO KEY UPDATE OF d)
-		UPDATE devices d SET replica_id = NULL, last_seen_at = now() FROM locked WHERE d.id = locked.id`,
-		replicaID, uuidArray(ids), pq.Array(generations))
-	return wrap(err, "reconcile presence")
+	return wrap(d.disconnect(ctx, ended), "reconcile presence")
 }
 
 // Channel is the state of a device that its control channel must match.
@@ -160,8 +254,15 @@ type Channel struct {
 }
 
 // Channels returns the current token version and generation of devices. A device that is missing from
-// the result is unknown: the database has neither it nor its tombstone.
+// the result is unknown: the database has neither it nor its tombstone. Concurrent calls share a
+// statement.
 func (d *DB) Channels(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Channel, error) {
+	channels, err := d.batches.channels.Do(ctx, ids)
+	return channels, wrap(err, "channels")
+}
+
+// channelsOf returns the [DB.Channels] of each list of devices.
+func (d *DB) channelsOf(ctx context.Context, lists [][]uuid.UUID) ([]map[uuid.UUID]Channel, error) {
 	var rows []struct {
 		ID uuid.UUID `db:"id"`
 		Channel
@@ -169,13 +270,22 @@ func (d *DB) Channels(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Chann
 	err := d.pool.SelectContext(ctx, &rows,
 		`SELECT id, token_version, generation, false AS deleted FROM devices WHERE id = ANY ($1::uuid[])
 		UNION ALL
-		SELECT id, 0, 0, true FROM deleted_devices WHERE id = ANY ($1::uuid[])`, uuidArray(ids))
+		SELECT id, 0, 0, true FROM deleted_devices WHERE id = ANY ($1::uuid[])`, uuidArray(slices.Concat(lists...)))
 	if err != nil {
-		return nil, wrap(err, "channels")
+		return nil, err
 	}
-	channels := make(map[uuid.UUID]Channel, len(rows))
+	all := make(map[uuid.UUID]Channel, len(rows))
 	for _, row := range rows {
-		channels[row.ID] = row.Channel
+		all[row.ID] = row.Channel
+	}
+	channels := make([]map[uuid.UUID]Channel, len(lists))
+	for i, ids := range lists {
+		channels[i] = make(map[uuid.UUID]Channel, len(ids))
+		for _, id := range ids {
+			if channel, ok := all[id]; ok {
+				channels[i][id] = channel
+			}
+		}
 	}
 	return channels, nil
 }

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -20,11 +21,17 @@ type SettingsPatch struct {
 	AnonymousEnrollment *bool
 }
 
-// Settings returns the settings.
+// Settings returns the settings. Concurrent calls share a statement.
 func (d *DB) Settings(ctx context.Context) (Settings, error) {
+	settings, err := d.batches.settings.Do(ctx, struct{}{})
+	return settings, wrap(err, "settings")
+}
+
+// settings returns the [DB.Settings] once for each call.
+func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error) {
 	var settings Settings
 	err := d.pool.GetContext(ctx, &settings, `SELECT tunnels_enabled, anonymous_enrollment FROM settings`)
-	return settings, wrap(err, "settings")
+	return slices.Repeat([]Settings{settings}, len(calls)), err
 }
 
 // UpdateSettings changes the settings and notifies every replica.

@@ -41,12 +41,21 @@ func TestDB_EveryCallEndsWhileTheServerStalls(t *testing.T) {
 	}
 	for range 8 { // More than the pool has connections.
 		call("ping", func() error { return d.Ping(t.Context()) })
-		call("read", func() error { _, err := d.Settings(t.Context()); return err })
+		call("read", func() error { _, err := d.SigningKeys(t.Context()); return err })
 		call("write", func() error { return d.RenewLease(t.Context(), uuid.New(), time.Minute) })
 		call("transaction", func() error {
 			_, _, err := d.Maintain(t.Context(), db.Maintenance{})
 			return err
 		})
+		// These share statements.
+		id := uuid.New()
+		call("shared settings", func() error { _, err := d.Settings(t.Context()); return err })
+		call("shared device", func() error { _, err := d.DeviceByID(t.Context(), id); return err })
+		call("shared channels", func() error { _, err := d.Channels(t.Context(), []uuid.UUID{id}); return err })
+		call("shared state", func() error { _, err := d.ClientState(t.Context(), id); return err })
+		call("shared connect", func() error { _, err := d.Connect(t.Context(), id, db.Hello{}); return err })
+		call("shared disconnect", func() error { return d.Disconnect(t.Context(), id, 1) })
+		call("shared reports", func() error { return d.SaveReports(t.Context(), id, db.KindClient, nil) })
 		call("caller that leaves", func() error { _, err := d.UserByEmail(canceled, "a@example.com"); return err })
 	}
 	calls.Wait()

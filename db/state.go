@@ -1,8 +1,11 @@
 package db
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
@@ -12,40 +15,78 @@ import (
 // ClientState is the desired state of a tunnel client.
 type ClientState struct {
 	Allocations []Allocation // by id
-	// Servers are the tunnel servers on which it has allocations or old ports.
-	Servers []Device
+	// Servers are the tunnel servers on which it has allocations or old ports, by id.
+	Servers []ClientServer
 	// Leaving maps moved allocations to the tunnel servers on which they still have old ports.
 	Leaving map[int64][]uuid.UUID
 }
 
+// ClientServer is a tunnel server as a tunnel client knows it. Its fields are those of [Device].
+type ClientServer struct {
+	ID          uuid.UUID
+	PublicHost  string
+	RelayPort   int
+	Fingerprint string
+	LastSeenAt  *time.Time
+}
+
 // ClientState returns the desired state of a tunnel client in one snapshot. It is empty if the device
-// does not exist or is not a client.
+// does not exist or is not a client. Concurrent calls share a statement.
 func (d *DB) ClientState(ctx context.Context, deviceID uuid.UUID) (ClientState, error) {
-	var state ClientState
-	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
-		err := tx.SelectContext(ctx, &state.Allocations,
-			allocationQuery+` WHERE a.device_id = $1 AND a.retires IS NULL ORDER BY a.id`, deviceID)
-		if err != nil {
-			return err
-		}
-		var leaving []struct {
-			ID       int64     `db:"retires"`
-			ServerID uuid.UUID `db:"server_id"`
-		}
-		err = tx.SelectContext(ctx, &leaving,
-			`SELECT retires, server_id FROM allocations WHERE device_id = $1 AND retires IS NOT NULL ORDER BY id`, deviceID)
-		if err != nil {
-			return err
-		}
-		state.Leaving = make(map[int64][]uuid.UUID, len(leaving))
-		for _, l := range leaving {
-			state.Leaving[l.ID] = append(state.Leaving[l.ID], l.ServerID)
-		}
-		return tx.SelectContext(ctx, &state.Servers,
-			`SELECT `+deviceColumns+` FROM devices d
-			WHERE d.id IN (SELECT a.server_id FROM allocations a WHERE a.device_id = $1) ORDER BY d.id`, deviceID)
-	})
+	state, err := d.batches.clientStates.Do(ctx, deviceID)
 	return state, wrap(err, "state of client %s", deviceID)
+}
+
+// clientStates returns the [DB.ClientState] of each of several devices.
+func (d *DB) clientStates(ctx context.Context, ids []uuid.UUID) ([]ClientState, error) {
+	var rows []struct {
+		Allocation
+		RelayPort   int        `db:"relay_port"`
+		Fingerprint string     `db:"fingerprint"`
+		LastSeenAt  *time.Time `db:"server_seen_at"`
+	}
+	// One statement, whose rows are of one snapshot.
+	err := d.pool.SelectContext(ctx, &rows,
+		`SELECT `+allocationColumns+`, s.relay_port, s.fingerprint,
+			greatest(s.last_seen_at, sr.renewed_at) AS server_seen_at`+
+			allocationTables+` WHERE a.device_id = ANY ($1::uuid[]) ORDER BY a.id`, uuidArray(ids))
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[uuid.UUID]*ClientState, len(ids))
+	for _, row := range rows {
+		state := states[row.DeviceID]
+		if state == nil {
+			state = &ClientState{Leaving: map[int64][]uuid.UUID{}}
+			states[row.DeviceID] = state
+		}
+		if row.Retires == nil {
+			state.Allocations = append(state.Allocations, row.Allocation)
+		} else {
+			state.Leaving[*row.Retires] = append(state.Leaving[*row.Retires], row.ServerID)
+		}
+		state.addServer(ClientServer{
+			ID: row.ServerID, PublicHost: row.PublicHost,
+			RelayPort: row.RelayPort, Fingerprint: row.Fingerprint, LastSeenAt: row.LastSeenAt,
+		})
+	}
+	out := make([]ClientState, len(ids))
+	for i, id := range ids {
+		if state := states[id]; state != nil {
+			out[i] = *state
+		}
+	}
+	return out, nil
+}
+
+// addServer adds a server to the state, unless it is there.
+func (s *ClientState) addServer(server ClientServer) {
+	i, found := slices.BinarySearchFunc(s.Servers, server.ID, func(has ClientServer, id uuid.UUID) int {
+		return bytes.Compare(has.ID[:], id[:])
+	})
+	if !found {
+		s.Servers = slices.Insert(s.Servers, i, server)
+	}
 }
 
 // ServerState is the desired state of a tunnel server.
@@ -92,26 +133,56 @@ type Report struct {
 }
 
 // SaveReports stores the reports of a device of the given kind. It ignores reports on allocations of
-// other devices.
+// other devices. Concurrent calls for devices of a kind share a statement.
 func (d *DB) SaveReports(ctx context.Context, deviceID uuid.UUID, kind string, reports []Report) error {
-	ids := make([]int64, len(reports))
-	states := make([]string, len(reports))
-	reasons := make([]string, len(reports))
-	servers := make([]*string, len(reports))
-	for i, report := range reports {
-		ids[i], states[i], reasons[i] = report.AllocationID, report.State, report.Reason
+	batcher := d.batches.clientReports
+	if kind == KindServer {
+		batcher = d.batches.serverReports
+	}
+	_, err := batcher.Do(ctx, deviceReports{deviceID, reports})
+	return wrap(err, "save reports of device %s", deviceID)
+}
+
+// deviceReports are the reports of one device.
+type deviceReports struct {
+	device  uuid.UUID
+	reports []Report
+}
+
+// saveReports stores the reports of devices of a kind. Of several reports of a device on an allocation
+// the last one counts.
+func (d *DB) saveReports(ctx context.Context, kind string, all []deviceReports) error {
+	type subject struct {
+		device     uuid.UUID
+		allocation int64
+	}
+	last := map[subject]Report{}
+	for _, of := range all {
+		for _, report := range of.reports {
+			last[subject{of.device, report.AllocationID}] = report
+		}
+	}
+	devices := make([]uuid.UUID, 0, len(last))
+	ids := make([]int64, 0, len(last))
+	states, reasons := make([]string, 0, len(last)), make([]string, 0, len(last))
+	servers := make([]*string, 0, len(last))
+	for of, report := range last {
+		devices, ids = append(devices, of.device), append(ids, of.allocation)
+		states, reasons = append(states, report.State), append(reasons, report.Reason)
+		var server *string
 		if report.ServerID != nil {
 			id := report.ServerID.String()
-			servers[i] = &id
+			server = &id
 		}
+		servers = append(servers, server)
 	}
 	var leaving []int64
 	err := d.pool.SelectContext(ctx, &leaving, reportsOf(kind).save,
-		deviceID, pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers))
+		uuidArray(devices), pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers))
 	if err == nil && len(leaving) > 0 {
 		err = d.closeOldPorts(ctx, leaving)
 	}
-	return wrap(err, "save reports of device %s", deviceID)
+	return err
 }
 
 // reportStatements are the statements for the reports of one side. save returns the reported
@@ -131,8 +202,9 @@ func newReportStatements(device, state, reason string) reportStatements {
 		save: fmt.Sprintf(`WITH reported AS (
 				SELECT a.id, r.state, r.reason
 				FROM allocations a
-				JOIN unnest($2::bigint[], $3::text[], $4::text[], $5::uuid[]) AS r (id, state, reason, server) ON r.id = a.id
-				WHERE a.%[1]s = $1 AND a.retires IS NULL AND (r.server IS NULL OR r.server = a.server_id)
+				JOIN unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[]) AS r (device, id, state, reason, server)
+					ON r.id = a.id AND r.device = a.%[1]s
+				WHERE a.retires IS NULL AND (r.server IS NULL OR r.server = a.server_id)
 					AND (a.%[2]s, a.%[3]s) IS DISTINCT FROM (r.state, r.reason)
 				ORDER BY a.id FOR NO KEY UPDATE OF a),
 			saved AS (

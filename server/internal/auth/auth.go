@@ -30,7 +30,7 @@ type Store interface {
 	CreateSession(ctx context.Context, session db.Session) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
-	Device(ctx context.Context, scope db.Scope, id uuid.UUID) (db.Device, error)
+	DeviceByID(ctx context.Context, id uuid.UUID) (db.Device, error)
 	PanelID(ctx context.Context) (uuid.UUID, error)
 	DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error)
 	SigningKeyRevoked(ctx context.Context, id string) (bool, error)

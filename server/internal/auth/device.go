@@ -56,7 +56,7 @@ func (a *Auth) lookUp(ctx context.Context, claims claims) (db.Device, error) {
 	if panel := a.PanelID(); claims.panel != "" && claims.panel != panel.String() {
 		return db.Device{}, problem.UnknownDevice()
 	}
-	device, err := a.store.Device(ctx, db.Scope{DeviceID: id}, id)
+	device, err := a.store.DeviceByID(ctx, id)
 	switch {
 	case errors.Is(err, db.ErrNotFound):
 		return db.Device{}, a.absent(ctx, id)

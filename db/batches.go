@@ -1,0 +1,78 @@
+package db
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db/batch"
+)
+
+const (
+	// maxAlone bounds the devices that connect at the same time with statements of their own.
+	maxAlone = 4
+	// maxServerReports bounds the tunnel servers whose reports share a statement: each may report on
+	// thousands of allocations.
+	maxServerReports = 16
+)
+
+// batches are the statements that concurrent calls share. After the death of a replica thousands of
+// devices come at once: each of them alone would cost a round trip for each of its statements, and
+// wait for a connection of the pool until its time was over.
+type batches struct {
+	settings      *batch.Batcher[struct{}, Settings]
+	devices       *batch.Batcher[uuid.UUID, *Device]
+	channels      *batch.Batcher[[]uuid.UUID, map[uuid.UUID]Channel]
+	clientStates  *batch.Batcher[uuid.UUID, ClientState]
+	connects      *batch.Batcher[connecting, int64]
+	disconnects   *batch.Batcher[connection, struct{}]
+	clientReports *batch.Batcher[deviceReports, struct{}]
+	serverReports *batch.Batcher[deviceReports, struct{}]
+
+	alone chan struct{} // Semaphore of maxAlone.
+}
+
+func newBatches(d *DB) batches {
+	return batches{
+		settings:     sharing(d.settings),
+		devices:      sharing(d.devicesByID),
+		channels:     sharing(d.channelsOf),
+		clientStates: sharing(d.clientStates),
+		connects:     sharing(d.connectClients),
+		disconnects:  sharing(withoutResults(d.disconnect)),
+		clientReports: sharing(withoutResults(func(ctx context.Context, reports []deviceReports) error {
+			return d.saveReports(ctx, KindClient, reports)
+		})),
+		serverReports: batch.New(batch.Options[deviceReports, struct{}]{
+			Run: withoutResults(func(ctx context.Context, reports []deviceReports) error {
+				return d.saveReports(ctx, KindServer, reports)
+			}),
+			Max: maxServerReports, Spreads: Unavailable,
+		}),
+		alone: make(chan struct{}, maxAlone),
+	}
+}
+
+func sharing[In, Out any](run func(context.Context, []In) ([]Out, error)) *batch.Batcher[In, Out] {
+	// While the server stalls, a call that waits for its batch ends with the batch before it. So it
+	// ends in time, and yet may wait for as long as the server serves others.
+	return batch.New(batch.Options[In, Out]{Run: run, Spreads: Unavailable})
+}
+
+func withoutResults[In any](run func(context.Context, []In) error) func(context.Context, []In) ([]struct{}, error) {
+	return func(ctx context.Context, calls []In) ([]struct{}, error) {
+		return make([]struct{}, len(calls)), run(ctx, calls)
+	}
+}
+
+// close waits for calls in progress.
+func (b *batches) close() {
+	b.settings.Close()
+	b.devices.Close()
+	b.channels.Close()
+	b.clientStates.Close()
+	b.connects.Close()
+	b.disconnects.Close()
+	b.clientReports.Close()
+	b.serverReports.Close()
+}
