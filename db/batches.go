@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// maxAlone bounds the devices that connect at the same time with statements of their own.
-	maxAlone = 4
+	// maxAlone bounds the devices that connect at the same time with statements of their own. With
+	// the batches they leave some of the pool's connections to others.
+	maxAlone = 3
 	// maxServerReports bounds the tunnel servers whose reports share a statement: each may report on
 	// thousands of allocations.
 	maxServerReports = 16

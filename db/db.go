@@ -9,8 +9,9 @@
 // use.
 //
 // Every method but [DB.Migrate] and [DB.Listen] returns within 3 seconds, whatever the server does,
-// if its context has no deadline. With one it returns within half a second of the context's end. The
-// 3 seconds of calls that share statements begin anew while the server answers those before them.
+// if its context has no deadline. With one it returns within half a second of the context's end. A
+// call that shares a statement with others may wait for earlier ones, as long as the server answers
+// those: its 3 seconds begin with the last answer.
 package db
 
 import (

@@ -27,17 +27,18 @@ import (
 )
 
 const (
-	// maxReads bounds concurrent reads of desired state. After a lost listener every
-	// channel reads, and the rest of the panel needs database connections too.
-	maxReads = 8
-	// maxConnects bounds concurrent calls of Store.Connect. Together with maxReads it is
-	// below the size of the connection pool.
-	maxConnects = 4
+	// maxReads bounds concurrent reads of the desired state of tunnel servers. After a
+	// lost listener every channel reads, and the rest of the panel needs database
+	// connections too. What many channels read and write otherwise shares statements.
+	maxReads = 3
 	// Shutdown closes channels in batches of shutdownBatch, or larger ones so that there
 	// are at most maxShutdownBatches, with a pause in between.
 	shutdownBatch      = 200
 	maxShutdownBatches = 25
 	shutdownPause      = 100 * time.Millisecond
+	// bufferSize is the size in bytes of a channel's read buffer, and of the write buffers
+	// that the channels share. Larger messages take several reads and writes.
+	bufferSize = 1 << 10
 	// batch is the maximum number of devices looked up in one query.
 	batch = 1000
 	// lease is how long the devices of a replica that died are still shown as online.
@@ -110,14 +111,16 @@ type Hub struct {
 	replica  uuid.UUID
 	upgrader websocket.Upgrader
 	reads    chan struct{} // Semaphore of maxReads.
-	connects chan struct{} // Semaphore of maxConnects.
 
 	// reconcile is set when the database's view of presence may be wrong.
 	reconcile atomic.Bool
 
 	stop       context.CancelFunc // Cancels the goroutines of Start.
 	background sync.WaitGroup     // The goroutines of Start.
-	handlers   sync.WaitGroup     // Channels; grows only while not stopping.
+	channels   sync.WaitGroup     // Channels; grows only while not stopping.
+	// newContext returns the context of a channel. It ends with that of Start, and
+	// outlives the request that opens the channel.
+	newContext func() (context.Context, context.CancelFunc)
 
 	mu       sync.Mutex
 	stopping bool
@@ -150,16 +153,19 @@ func New(opts Options) (*Hub, error) {
 		}
 	}
 	return &Hub{
-		opts:     opts,
-		replica:  uuid.New(),
-		upgrader: websocket.Upgrader{HandshakeTimeout: opts.HelloTimeout, Error: refuse},
-		reads:    make(chan struct{}, maxReads),
-		connects: make(chan struct{}, maxConnects),
-		open:     map[*session]struct{}{},
-		current:  map[uuid.UUID]*session{},
-		online:   map[uuid.UUID]int{},
-		opened:   map[types.DeviceKind]uint64{},
-		closed:   map[Ending]uint64{},
+		opts:    opts,
+		replica: uuid.New(),
+		upgrader: websocket.Upgrader{
+			HandshakeTimeout: opts.HelloTimeout, Error: refuse,
+			// Without sizes, each channel would keep the buffers of its request.
+			ReadBufferSize: bufferSize, WriteBufferSize: bufferSize, WriteBufferPool: new(sync.Pool),
+		},
+		reads:   make(chan struct{}, maxReads),
+		open:    map[*session]struct{}{},
+		current: map[uuid.UUID]*session{},
+		online:  map[uuid.UUID]int{},
+		opened:  map[types.DeviceKind]uint64{},
+		closed:  map[Ending]uint64{},
 	}, nil
 }
 
@@ -176,6 +182,7 @@ func (h *Hub) panelID() *uuid.UUID {
 // none are left running.
 func (h *Hub) Start(ctx context.Context) error {
 	ctx, h.stop = context.WithCancel(ctx)
+	h.newContext = func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
 	if err := h.start(ctx); err != nil {
 		h.stop()
 		return err
@@ -191,7 +198,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	sessions := slices.Collect(maps.Keys(h.open))
 	h.mu.Unlock()
 	closeInBatches(ctx, sessions)
-	if err := wait(ctx, &h.handlers); err != nil {
+	if err := wait(ctx, &h.channels); err != nil {
 		return err
 	}
 	// The lease is released last. A renewal after the release would restore it and

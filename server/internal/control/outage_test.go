@@ -131,3 +131,28 @@ func TestHub_ReloadsEverythingAfterALostListener(t *testing.T) {
 		t.Errorf("change %+v", got)
 	}
 }
+
+// faulty is a database that panics for some devices.
+type faulty struct {
+	*db.DB
+	device uuid.UUID
+}
+
+func (f *faulty) Connect(ctx context.Context, device uuid.UUID, hello db.Hello) (int64, error) {
+	if device == f.device {
+		panic("a mistake")
+	}
+	return f.DB.Connect(ctx, device, hello)
+}
+
+func TestHub_PanicEndsOnlyItsOwnChannel(t *testing.T) {
+	d := dbtest.New(t)
+	unlucky, lucky := enroll(t, d, db.KindClient), enroll(t, d, db.KindClient)
+	r := startReplica(t, d, func(o *control.Options) { o.Store = &faulty{d, unlucky.ID} })
+	before, failing, after := r.connect(t, lucky), r.connect(t, unlucky), r.connect(t, enroll(t, d, db.KindClient))
+	if code := failing.Closed(controltest.Patience); code != websocket.CloseInternalServerErr {
+		t.Errorf("closed with %d", code)
+	}
+	controltest.Next[types.ClientSnapshot](before)
+	controltest.Next[types.ClientSnapshot](after)
+}

@@ -49,7 +49,7 @@ func (u reportBatch) empty() bool { return len(u.rows)+len(u.drained) == 0 && u.
 // The queue keeps only the latest report on each allocation, so that it is bounded
 // while the database is unavailable.
 type reports struct {
-	wake chan struct{} // Signals that something is queued; one slot.
+	storer *worker // Runs store; woken when something is queued.
 
 	mu      sync.Mutex
 	known   map[int64]knownAllocation // Allocations that were sent to the device.
@@ -60,7 +60,7 @@ type reports struct {
 
 func newReports() *reports {
 	return &reports{
-		wake:    make(chan struct{}, 1),
+		storer:  newWorker(),
 		waiting: map[int64]db.Report{},
 		drained: map[int64]db.DrainedPort{},
 	}
@@ -85,7 +85,7 @@ func (r *reports) expect(revision types.Revision, bindings map[int64]binding) {
 	}
 	r.known = known
 	if len(r.waiting) > 0 {
-		signal(r.wake)
+		r.storer.wake()
 	}
 }
 
@@ -117,7 +117,7 @@ func (r *reports) add(report types.StatusReport) {
 		r.players = report.Players
 	}
 	if len(r.waiting) > 0 || r.players != nil {
-		signal(r.wake)
+		r.storer.wake()
 	}
 }
 
@@ -155,32 +155,27 @@ func (r *reports) restore(b reportBatch) {
 	if r.players == nil {
 		r.players = b.players
 	}
-	signal(r.wake)
+	r.storer.wake()
 }
 
-// store writes reports until ctx ends, and then drops those that are queued: the
-// device is offline by then and reports everything again when it reconnects.
+// store writes the queued reports. Once ctx has ended it drops them: the device is offline
+// by then and reports everything again when it reconnects.
 func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context.Context, reportBatch) error) {
 	var retry backoff.Exponential
 	failing := false
 	for {
-		select {
-		case <-r.wake:
-		case <-ctx.Done():
-			return
-		}
 		b := r.take()
 		if b.empty() {
-			continue
+			return
 		}
 		err := save(ctx, b)
+		if ctx.Err() != nil {
+			return
+		}
 		if err == nil {
 			retry.Reset()
 			failing = false
 			continue
-		}
-		if ctx.Err() != nil {
-			return
 		}
 		if !failing {
 			failing = true
@@ -190,13 +185,5 @@ func (r *reports) store(ctx context.Context, log *slog.Logger, save func(context
 		if retry.Wait(ctx) != nil {
 			return
 		}
-	}
-}
-
-// signal sends to a channel with one slot, unless it is full.
-func signal(wake chan<- struct{}) {
-	select {
-	case wake <- struct{}{}:
-	default:
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
+	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,8 +34,9 @@ const (
 	unknownDevice = "the panel does not know this device"
 )
 
-// ServeHTTP upgrades an authenticated device's request and serves its control
-// channel until the channel ends.
+// ServeHTTP upgrades an authenticated device's request to its control channel. It does
+// not wait for the channel's end: a goroutine of the hub serves the channel, because that
+// of the request would keep the request, its buffers and a large stack.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	device, ok := h.opts.Caller(r.Context())
 	if !ok {
@@ -46,28 +47,21 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // refuse has responded.
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	s := &session{
 		hub:     h,
 		conn:    channel.New(ws, h.opts.Channel),
-		cancel:  cancel,
 		device:  device.ID,
 		kind:    device.Kind,
 		version: device.TokenVersion,
 		key:     device.TokenKey,
 		reports: newReports(),
-		wake:    make(chan struct{}, 1),
+		syncer:  newWorker(),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
 	}
 	if !h.enter(s) {
-		s.close(channel.CloseRestarting, restarting)
+		s.conn.Close(channel.CloseRestarting, restarting)
 		s.conn.Wait()
-		return
 	}
-	defer h.leave(s)
-	defer s.conn.Wait()
-	h.serve(ctx, s)
 }
 
 // refuse responds to a request that is not a valid WebSocket handshake.
@@ -82,27 +76,43 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
 	}
 }
 
-// enter counts a new channel. It reports false if the hub is stopping.
+// enter counts a new channel and begins to serve it. It reports false if the hub is
+// stopping.
 func (h *Hub) enter(s *session) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopping {
 		return false
 	}
-	h.handlers.Add(1)
 	h.open[s] = struct{}{}
 	h.sequence++
 	s.sequence = h.sequence
 	h.opened[s.kind]++
+	var ctx context.Context
+	ctx, s.cancel = h.newContext()
+	h.channels.Go(func() {
+		defer s.cancel()
+		defer h.leave(s)
+		defer s.conn.Wait()
+		defer s.contain(ctx)
+		h.serve(ctx, s)
+	})
 	return true
+}
+
+// contain ends the channel if its goroutine panics. As in net/http, the others go on.
+func (s *session) contain(ctx context.Context) {
+	if v := recover(); v != nil {
+		s.log.ErrorContext(ctx, "control channel failed", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		s.close(websocket.CloseInternalServerErr, "internal error")
+	}
 }
 
 func (h *Hub) leave(s *session) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	delete(h.open, s)
 	h.closed[s.ending()]++
-	h.mu.Unlock()
-	h.handlers.Done()
 }
 
 // serve serves the channel, from the hello until it ends.
@@ -171,14 +181,6 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint
 	}
-	// When many devices reconnect at once they wait here, so that the rest of the
-	// panel still gets database connections.
-	release, err := slot(ctx, h.connects)
-	if err != nil {
-		s.close(channel.CloseRestarting, restarting)
-		return false
-	}
-	defer release()
 	// Counted before the database write: a reconciliation between the two would
 	// otherwise mark the device as offline.
 	h.countOnline(s.device, 1)
@@ -297,16 +299,14 @@ func (h *Hub) isStopping() bool {
 
 // run serves a registered channel until it ends, and returns why.
 func (s *session) run(ctx context.Context) error {
-	var group sync.WaitGroup
-	group.Go(func() { s.sync(ctx) })
-	group.Go(func() {
-		s.reports.store(ctx, s.log, s.save)
-	})
+	s.syncer.start(func() { s.sync(ctx) })
+	s.reports.storer.start(func() { s.reports.store(ctx, s.log, s.save) })
 	// Check the row as well: the token may have been revoked between Connect and
 	// register, when no event could reach this channel.
 	s.request(work{row: true, state: true})
 	err := s.receive()
 	s.cancel()
-	group.Wait()
+	s.syncer.stop()
+	s.reports.storer.stop()
 	return err
 }

@@ -47,14 +47,14 @@ type session struct {
 	readErr    error  // The error that ended reading; used by the goroutine of serve only.
 
 	reports *reports
-	wake    chan struct{} // Signals that todo is not empty; one slot.
+	syncer  *worker // Runs sync; woken when todo is not empty.
 
 	mu          sync.Mutex
 	todo        work
 	closeReason string // Why the panel closed the channel; empty if it did not.
 	closeCode   int    // The close code it used.
 
-	// The following fields are used by the goroutine of sync only.
+	// The following fields are used by sync only.
 	sent         desired // nil before the first snapshot.
 	revision     types.Revision
 	lastSnapshot time.Time
@@ -88,7 +88,7 @@ func (s *session) request(w work) {
 	s.mu.Lock()
 	s.todo = s.todo.or(w)
 	s.mu.Unlock()
-	signal(s.wake)
+	s.syncer.wake()
 }
 
 func (s *session) take() work {
@@ -130,24 +130,17 @@ func (s *session) closeForViolation(err error) error {
 	return err
 }
 
-// sync processes the session's work until ctx ends. While the database is unavailable
-// it retries, and the channel stays open.
+// sync processes the session's work. While the database is unavailable it retries, until
+// ctx ends, and the channel stays open.
 func (s *session) sync(ctx context.Context) {
 	var todo work
-	var again <-chan time.Time
 	var retry backoff.Exponential
 	failing := false
 	for {
-		// New work does not wait for a back-off to end: it may close the channel of a
-		// revoked token.
-		select {
-		case <-s.wake:
-		case <-again:
-		case <-ctx.Done():
+		todo = todo.or(s.take())
+		if todo == (work{}) {
 			return
 		}
-		again = nil
-		todo = todo.or(s.take())
 		wait, err := s.do(ctx, &todo)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, channel.ErrClosed), errors.Is(err, channel.ErrSlow):
@@ -157,12 +150,19 @@ func (s *session) sync(ctx context.Context) {
 				failing = true
 				s.log.WarnContext(ctx, "desired state not sent yet", slog.Any("error", err))
 			}
-			again = time.After(retry.Next())
-		case wait > 0:
-			again = time.After(wait)
-		default:
+			wait = retry.Next()
+		case wait == 0:
 			retry.Reset()
 			failing = false
+			continue
+		}
+		// New work does not wait for a back-off to end: it may close the channel of a
+		// revoked token.
+		select {
+		case <-s.syncer.woken:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -175,17 +175,9 @@ func (s *session) do(ctx context.Context, todo *work) (wait time.Duration, err e
 	}
 	var failed error
 	if todo.state || todo.snapshot {
-		release, err := slot(ctx, s.hub.reads)
-		if err != nil {
-			return 0, err
-		}
-		defer release()
-		// Include what was requested while waiting for the slot, as happens when
-		// thousands of devices reconnect at once.
+		// Include what was requested during the check, as happens when thousands of
+		// devices reconnect at once. A row that has changed is checked afterwards.
 		*todo = todo.or(s.take())
-		if err := s.checkRow(ctx, todo); err != nil {
-			return 0, err
-		}
 		wait, failed = s.refresh(ctx, todo)
 	}
 	// Even if the state could not be read: tickets do not need the database.

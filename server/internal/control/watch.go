@@ -245,6 +245,11 @@ func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind)
 		}
 		return newClientState(rows), nil
 	}
+	release, err := slot(ctx, h.reads)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	rows, err := h.opts.Store.ServerState(ctx, device)
 	if err != nil {
 		return nil, fmt.Errorf("read server state: %w", err)
