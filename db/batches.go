@@ -9,6 +9,9 @@ import (
 )
 
 const (
+	// maxShared bounds the calls that share a statement, all of which it must serve in time, on a busy
+	// machine too.
+	maxShared = 100
 	// maxAlone bounds the devices that connect at the same time with statements of their own. With
 	// the batches they leave some of the pool's connections to others.
 	maxAlone = 3
@@ -18,8 +21,8 @@ const (
 )
 
 // batches are the statements that concurrent calls share. After the death of a replica thousands of
-// devices come at once: each of them alone would cost a round trip for each of its statements, and
-// wait for a connection of the pool until its time was over.
+// devices come at once. Each by itself would cost a round trip for each of its statements, and wait for
+// a connection of the pool until its time was over.
 type batches struct {
 	settings      *batch.Batcher[struct{}, Settings]
 	devices       *batch.Batcher[uuid.UUID, *Device]
@@ -57,7 +60,7 @@ func newBatches(d *DB) batches {
 func sharing[In, Out any](run func(context.Context, []In) ([]Out, error)) *batch.Batcher[In, Out] {
 	// While the server stalls, a call that waits for its batch ends with the batch before it. So it
 	// ends in time, and yet may wait for as long as the server serves others.
-	return batch.New(batch.Options[In, Out]{Run: run, Spreads: Unavailable})
+	return batch.New(batch.Options[In, Out]{Run: run, Max: maxShared, Spreads: Unavailable})
 }
 
 func withoutResults[In any](run func(context.Context, []In) error) func(context.Context, []In) ([]struct{}, error) {
