@@ -81,7 +81,7 @@ func (d *device) received(id int64) time.Time {
 // they are.
 func keep(t *testing.T, address string, devices ...*device) {
 	t.Helper()
-	f := &fleet{address: address, devices: devices}
+	f := &fleet{address: address, platform: "linux/amd64", devices: devices}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

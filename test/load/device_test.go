@@ -46,6 +46,9 @@ type device struct {
 type fleet struct {
 	address string
 	devices []*device
+	// platform is what they say to run on, and by which their rows are found.
+	platform string
+	slow     bool // On slow lines.
 
 	connected atomic.Int64 // Those that have a snapshot.
 	connects  atomic.Int64 // Snapshots ever.
@@ -136,6 +139,9 @@ func (f *fleet) String() string {
 // serve runs one control channel. It reports whether it was served.
 func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 	dialer := websocket.Dialer{HandshakeTimeout: 15 * time.Second, ReadBufferSize: 1024, WriteBufferSize: 1024}
+	if f.slow {
+		dialer.NetDialContext = dialSlowly
+	}
 	ws, resp, err := dialer.DialContext(ctx, "ws://"+f.address+"/api/tunnel/ws", http.Header{"Authorization": {"Bearer " + d.token}})
 	if err != nil {
 		if resp != nil {
@@ -162,7 +168,7 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 	})
 	close(set)
 	defer pings.Stop()
-	if err := ws.WriteJSON(types.Hello{Type: types.TypeHello, AgentVersion: "load", Platform: "linux/amd64", Relay: d.relay}); err != nil {
+	if err := ws.WriteJSON(types.Hello{Type: types.TypeHello, AgentVersion: "load", Platform: f.platform, Relay: d.relay}); err != nil {
 		return false, err
 	}
 	for {

@@ -4,8 +4,10 @@ package load
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +18,13 @@ import (
 
 // The limits that the panel keeps.
 const (
-	settleLimit = time.Minute // After a restart, with all devices there were.
-	// memoryLimit and statementLimit are of one device: resident memory while it
-	// idles, and statements to Postgres when it comes back. Both leave room above
-	// what is measured (docs/operations.md).
-	memoryLimit    = 96 << 10
-	statementLimit = 16.0
+	// settleLimit is after a restart, with all devices there were, on a machine that
+	// others leave alone: see own.
+	settleLimit = 15 * time.Second
+	// memoryLimit and statementLimit are of one device: resident memory (PSS) while
+	// it idles, and statements to Postgres when it comes back.
+	memoryLimit    = 50 << 10
+	statementLimit = 6.0
 )
 
 // crowd is a panel with devices that idle on it.
@@ -29,7 +32,8 @@ type crowd struct {
 	database *postgres
 	panel    *replica
 	fleet    *fleet
-	memory   int64 // Of the panel, before there were devices.
+	memory   int64  // Of the panel, before there were devices.
+	stop     func() // Disconnects the devices that run connected.
 }
 
 func gather(t *testing.T, n int) *crowd {
@@ -49,36 +53,50 @@ func gather(t *testing.T, n int) *crowd {
 	// Started again, so that enrolling them is no part of its memory.
 	check(t, c.panel.Stop())
 	c.panel.start(t)
-	logIn(t, c.panel.url) // Its 64 MiB are part of what it has without devices.
 	var err error
 	c.memory, err = machine.Memory([]int{c.panel.PID()})
 	check(t, err)
-	c.fleet = &fleet{address: c.panel.address, devices: append(server, clients...)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.fleet.run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	c.fleet = &fleet{address: c.panel.address, platform: "all", devices: append(server, clients...)}
+	c.stop = func() {}
+	t.Cleanup(func() { c.stop() })
+	c.run(t, c.fleet)
 	return c
 }
 
-// settle waits until every device is connected and Postgres has heard that every
-// port is open.
-func (c *crowd) settle(t *testing.T) {
+// run connects fleets, in place of those that it connected before.
+func (c *crowd) run(t *testing.T, fleets ...*fleet) {
 	t.Helper()
-	all := int64(len(c.fleet.devices))
+	c.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, f := range fleets {
+		running.Go(func() { f.run(ctx) })
+	}
+	c.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// settle waits until every device of a fleet is connected, the panel shows it online,
+// and Postgres has heard that its ports are open.
+func (c *crowd) settle(t *testing.T, f *fleet) {
+	t.Helper()
+	all := int64(len(f.devices))
 	await.Within(t, patience, "connection of every device", func(context.Context) (bool, error) {
-		return c.fleet.connected.Load() == all, nil
+		return f.connected.Load() == all, nil
 	})
+	ports := 0
+	for _, d := range f.devices {
+		if d.relay == nil {
+			ports++
+		}
+	}
 	await.Within(t, patience, "port open for every device", func(context.Context) (bool, error) {
-		return c.database.numbers(`SELECT count(*) FROM allocations a
+		return c.database.numbers(fmt.Sprintf(`SELECT count(*) FROM allocations a
 			JOIN devices d ON d.id = a.device_id JOIN replicas r ON r.id = d.replica_id
-			WHERE a.client_state = 'ready' AND a.server_state = 'ready' AND r.lease_expires_at > now()`)[0] == float64(all-1), nil
+			WHERE a.client_state = 'ready' AND a.server_state = 'ready' AND r.lease_expires_at > now()
+				AND d.platform = '%s'`, f.platform))[0] == float64(ports), nil
 	})
 }
 
@@ -87,9 +105,9 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 	c := gather(t, n)
 	c.database.resetStatements()
 	started := time.Now()
-	c.settle(t)
+	c.settle(t, c.fleet)
 	statements, _ := c.database.statements()
-	t.Logf("%d devices connected in %v, with %.1f statements each", n, time.Since(started).Round(time.Millisecond), statements/float64(n))
+	t.Logf("%d devices settled in %v, with %.1f statements each", n, time.Since(started).Round(time.Millisecond), statements/float64(n))
 	c.rest(t, n)
 
 	for _, end := range []struct {
@@ -106,29 +124,37 @@ func TestIdle_DevicesCostLittleAndComeBackTogether(t *testing.T) {
 		mark, err := machine.Now([]int{c.panel.PID()})
 		check(t, err)
 		started := time.Now()
-		c.settle(t)
+		c.settle(t, c.fleet)
 		took := time.Since(started)
 		usage, err := mark.Since()
 		check(t, err)
 		statements, worked := c.database.statements()
 		each := statements / float64(n)
-		t.Logf("panel %s: %d devices back and settled %v after it was ready; %.1f statements each, %v of Postgres, %v of the panel; connected %d times; ends: %v",
-			end.how, n, took.Round(time.Millisecond), each, worked.Round(time.Millisecond), usage.CPU.Round(time.Millisecond),
+		t.Logf("panel %s: %d devices back and settled %v after it was ready (%.0f %% of the CPUs used by others); %.1f statements each, %v of Postgres, %v of the panel; connected %d times; ends: %v",
+			end.how, n, took.Round(time.Millisecond), 100*usage.Foreign, each, worked.Round(time.Millisecond), usage.CPU.Round(time.Millisecond),
 			c.fleet.connects.Load()-connects, c.fleet)
 		t.Logf("sent most often:\n%s", c.database.mostFrequent(16))
-		if took > settleLimit {
-			t.Errorf("it took %v to settle, want %v", took, settleLimit)
+		if own(usage) > settleLimit {
+			t.Errorf("it took %v to settle, without the CPU time of others %v, want %v", took, own(usage), settleLimit)
 		}
 		if each > statementLimit {
 			t.Errorf("%.1f statements a device, want %v", each, statementLimit)
 		}
 	}
-	if wrong := c.fleet.unexpected("connection refused", "connection reset", "HTTP 503", "close 1012"); len(wrong) > 0 {
+	c.halve(t)
+	// The last two are of a machine that others use up: a statement or a handshake took
+	// too long, and the device came back.
+	if wrong := c.fleet.unexpected("connection refused", "connection reset", "HTTP 503", "close 1012", "close 1013", "timeout"); len(wrong) > 0 {
 		t.Errorf("unexpected: %v", wrong)
 	}
 	if dead := c.fleet.dead.Load(); dead > 0 {
 		t.Errorf("%d devices were closed for good", dead)
 	}
+}
+
+// own is what remains of a time without the share of the CPUs that others used.
+func own(usage machine.Usage) time.Duration {
+	return time.Duration((1 - usage.Foreign) * float64(usage.Elapsed))
 }
 
 // rest measures the panel while nothing happens.
