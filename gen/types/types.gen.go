@@ -520,6 +520,13 @@ type AllocationCreated struct {
 
 // AllocationOptions Options of how an allocation forwards traffic.
 type AllocationOptions struct {
+	// PlayerAddresses Whether a game at an address of 127.0.0.0/8, or at `localhost`, sees each player at an address of
+	// its own in 127.0.0.0/8, derived from the player's, where the agent's system permits it (Linux and
+	// Windows do). Games then count, limit and ban single players. `false`: it sees all players at the
+	// system's choice, 127.0.0.1 in general. Without effect with a `proxyProtocol`, and on games at other
+	// addresses. A new allocation has `true` by default.
+	PlayerAddresses *bool `json:"playerAddresses,omitempty"`
+
 	// ProxyProtocol The PROXY protocol header that tells the game the player's address. A new allocation has `none` by default.
 	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 
@@ -1505,24 +1512,25 @@ type WrongPassword = Problem
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.
 const (
-	MaxAllocationOptionsUDPIdleSeconds     = 3600
-	DefaultAllocationOptionsUDPIdleSeconds = 60
-	MaxAllocationReportReason              = 500
-	MaxDeviceApprovalUserCode              = 32
-	MaxDeviceName                          = 100
-	MaxDrainSeconds                        = 604800
-	MaxHelloAgentVersion                   = 100
-	MaxHelloPlatform                       = 100
-	MaxLabel                               = 100
-	MaxLocalHost                           = 300
-	MaxLoginRequestEmail                   = 254
-	MaxLoginRequestPassword                = 1024
-	MaxPort                                = 65535
-	MaxRegion                              = 50
-	MaxStatusReportAllocations             = 1000
-	MaxTunnelServerSettingsPublicHost      = 254
-	MaxLimit                               = 1000
-	DefaultLimit                           = 1000
+	DefaultAllocationOptionsPlayerAddresses = true
+	MaxAllocationOptionsUDPIdleSeconds      = 3600
+	DefaultAllocationOptionsUDPIdleSeconds  = 60
+	MaxAllocationReportReason               = 500
+	MaxDeviceApprovalUserCode               = 32
+	MaxDeviceName                           = 100
+	MaxDrainSeconds                         = 604800
+	MaxHelloAgentVersion                    = 100
+	MaxHelloPlatform                        = 100
+	MaxLabel                                = 100
+	MaxLocalHost                            = 300
+	MaxLoginRequestEmail                    = 254
+	MaxLoginRequestPassword                 = 1024
+	MaxPort                                 = 65535
+	MaxRegion                               = 50
+	MaxStatusReportAllocations              = 1000
+	MaxTunnelServerSettingsPublicHost       = 254
+	MaxLimit                                = 1000
+	DefaultLimit                            = 1000
 )
 
 // ListAllocationsParams defines parameters for ListAllocations.
