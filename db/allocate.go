@@ -32,6 +32,8 @@ type NewAllocation struct {
 	Name           string
 	ProxyProtocol  string // "none", "v1" or "v2"
 	UDPIdleSeconds int
+	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
+	PlayerAddresses bool
 }
 
 // CreateAllocations creates an allocation for each protocol, in their order, all or none, and
@@ -261,11 +263,12 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (u
 func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, at placement) ([]int64, error) {
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
-		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol, udp_idle_seconds)
-		SELECT $1, $2, p.protocol, $4, $5, $6, $7, $8, $9
+		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name,
+			proxy_protocol, udp_idle_seconds, player_addresses)
+		SELECT $1, $2, p.protocol, $4, $5, $6, $7, $8, $9, $10
 		FROM unnest($3::text[]) WITH ORDINALITY AS p (protocol, position) ORDER BY p.position
 		RETURNING id`,
 		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
-		request.Name, request.ProxyProtocol, request.UDPIdleSeconds)
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.PlayerAddresses)
 	return ids, err
 }

@@ -27,10 +27,13 @@ type Allocation struct {
 	Name           string    `db:"name"`
 	ProxyProtocol  string    `db:"proxy_protocol"` // "none", "v1" or "v2"
 	UDPIdleSeconds int       `db:"udp_idle_seconds"`
-	CreatedAt      time.Time `db:"created_at"`
-	PublicHost     string    `db:"public_host"` // of the tunnel server
-	DeviceOnline   bool      `db:"device_online"`
-	ServerOnline   bool      `db:"server_online"`
+	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
+	PlayerAddresses bool `db:"player_addresses"`
+
+	CreatedAt    time.Time `db:"created_at"`
+	PublicHost   string    `db:"public_host"` // of the tunnel server
+	DeviceOnline bool      `db:"device_online"`
+	ServerOnline bool      `db:"server_online"`
 	// The last reported state of each side, and the reason if it failed.
 	ServerState  string `db:"server_state"`
 	ServerReason string `db:"server_reason"`
@@ -48,7 +51,7 @@ type Allocation struct {
 
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
-	a.name, a.proxy_protocol, a.udp_idle_seconds, a.created_at, a.server_state, a.server_reason,
+	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, s.public_host,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
 	coalesce(sr.lease_expires_at > now(), false) AS server_online`
@@ -86,6 +89,7 @@ func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation,
 type AllocationPatch struct {
 	Name, LocalHost, ProxyProtocol  *string
 	LocalPort, Port, UDPIdleSeconds *int
+	PlayerAddresses                 *bool
 	// Move moves it to another tunnel server, and there to Port if that is not nil.
 	Move *Move
 }
@@ -115,11 +119,12 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				proxy_protocol = coalesce($8, a.proxy_protocol),
 				udp_idle_seconds = coalesce($9, a.udp_idle_seconds),
 				port = coalesce($10, a.port),
+				player_addresses = coalesce($11, a.player_addresses),
 				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
 				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END
 			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+visible+` RETURNING a.id`,
 			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
-				patch.UDPIdleSeconds, port)...)
+				patch.UDPIdleSeconds, port, patch.PlayerAddresses)...)
 		if err != nil {
 			return err
 		}

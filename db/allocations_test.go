@@ -19,6 +19,7 @@ func TestCreateAllocations_ReturnsTheWholeRow(t *testing.T) {
 	asked := db.NewAllocation{
 		DeviceID: client.ID, ServerID: &server.ID, Protocols: []string{"tcp", "udp"}, Port: 25565,
 		LocalHost: "192.168.1.5", LocalPort: 2456, Name: "valheim", ProxyProtocol: "v2", UDPIdleSeconds: 30,
+		PlayerAddresses: true,
 	}
 	made, err := d.CreateAllocations(t.Context(), asked)
 	check(t, err)
@@ -29,7 +30,7 @@ func TestCreateAllocations_ReturnsTheWholeRow(t *testing.T) {
 		want := db.Allocation{
 			ID: made[i].ID, DeviceID: client.ID, ServerID: server.ID, Protocol: protocol, Port: 25565,
 			LocalHost: "192.168.1.5", LocalPort: 2456, Name: "valheim", ProxyProtocol: "v2", UDPIdleSeconds: 30,
-			CreatedAt: made[i].CreatedAt, PublicHost: "play.example.com", ServerOnline: true,
+			PlayerAddresses: true, CreatedAt: made[i].CreatedAt, PublicHost: "play.example.com", ServerOnline: true,
 			ServerState: db.StatePending, ClientState: db.StatePending,
 		}
 		if made[i] != want || made[i].ID == 0 || made[i].CreatedAt.IsZero() {
@@ -287,9 +288,11 @@ func TestUpdateAllocation_ChangesOnlyWhatItNames(t *testing.T) {
 	}
 	after, err = d.UpdateAllocation(t.Context(), everything, before.ID, db.AllocationPatch{
 		LocalHost: ptr("::1"), ProxyProtocol: ptr("v1"), UDPIdleSeconds: ptr(5),
+		PlayerAddresses: ptr(false),
 	})
 	check(t, err)
 	before.LocalHost, before.ProxyProtocol, before.UDPIdleSeconds = "::1", "v1", 5
+	before.PlayerAddresses = false
 	if after != before {
 		t.Errorf("got  %+v\nwant %+v", after, before)
 	}

@@ -101,7 +101,7 @@ func allocate(t *testing.T, d *db.DB, client, server uuid.UUID) db.Allocation {
 func newAllocation(client uuid.UUID, server *uuid.UUID, protocols ...string) db.NewAllocation {
 	return db.NewAllocation{
 		DeviceID: client, ServerID: server, Protocols: protocols,
-		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
+		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60, PlayerAddresses: true,
 	}
 }
 

@@ -190,7 +190,7 @@ func allocate(t *testing.T, d *db.DB, client, server db.Device, protocol string,
 	t.Helper()
 	rows, err := d.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: client.ID, ServerID: &server.ID, Protocols: []string{protocol}, Port: port,
-		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
+		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60, PlayerAddresses: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -264,7 +264,7 @@ func keySet[K comparable, V any](list []V, key func(V) K) map[K]struct{} {
 
 func options(a db.Allocation) types.AllocationOptions {
 	proxy := types.ProxyProtocol(a.ProxyProtocol)
-	return types.AllocationOptions{ProxyProtocol: &proxy, UDPIdleSeconds: &a.UDPIdleSeconds}
+	return types.AllocationOptions{ProxyProtocol: &proxy, UDPIdleSeconds: &a.UDPIdleSeconds, PlayerAddresses: &a.PlayerAddresses}
 }
 
 func hostPort(host string, port int) string {

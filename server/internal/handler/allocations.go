@@ -53,16 +53,17 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		return nil, err
 	}
 	allocation := db.NewAllocation{
-		DeviceID:       deviceID,
-		ServerID:       create.ServerID,
-		OnCordoned:     auth.FromContext(ctx).IsAdmin(),
-		Protocols:      []string{string(create.Protocol)},
-		LocalHost:      valueOr(create.LocalHost, defaultLocalHost),
-		LocalPort:      create.LocalPort,
-		Port:           valueOr(create.Port, 0),
-		Name:           valueOr(create.Name, ""),
-		ProxyProtocol:  string(types.ProxyProtocolNone),
-		UDPIdleSeconds: types.DefaultAllocationOptionsUDPIdleSeconds,
+		DeviceID:        deviceID,
+		ServerID:        create.ServerID,
+		OnCordoned:      auth.FromContext(ctx).IsAdmin(),
+		Protocols:       []string{string(create.Protocol)},
+		LocalHost:       valueOr(create.LocalHost, defaultLocalHost),
+		LocalPort:       create.LocalPort,
+		Port:            valueOr(create.Port, 0),
+		Name:            valueOr(create.Name, ""),
+		ProxyProtocol:   string(types.ProxyProtocolNone),
+		UDPIdleSeconds:  types.DefaultAllocationOptionsUDPIdleSeconds,
+		PlayerAddresses: types.DefaultAllocationOptionsPlayerAddresses,
 	}
 	if create.Protocol == types.CreateTCPUDP {
 		allocation.Protocols = []string{string(types.ProtocolTCP), string(types.ProtocolUDP)}
@@ -70,6 +71,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	if options := create.Options; options != nil {
 		allocation.ProxyProtocol = string(valueOr(options.ProxyProtocol, types.ProxyProtocolNone))
 		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, types.DefaultAllocationOptionsUDPIdleSeconds)
+		allocation.PlayerAddresses = valueOr(options.PlayerAddresses, types.DefaultAllocationOptionsPlayerAddresses)
 	}
 	if err := mayUsePort(ctx, create.Port); err != nil {
 		return nil, err
@@ -136,6 +138,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	}
 	if options := request.Body.Options; options != nil {
 		patch.UDPIdleSeconds = options.UDPIdleSeconds
+		patch.PlayerAddresses = options.PlayerAddresses
 		if options.ProxyProtocol != nil {
 			version := string(*options.ProxyProtocol)
 			patch.ProxyProtocol = &version

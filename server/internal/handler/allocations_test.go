@@ -38,8 +38,8 @@ func TestAllocations_CreateGivesDefaultsAndThePublicAddress(t *testing.T) {
 	if made.PublicAddress != fmt.Sprintf("play.example.com:%d", made.Port) || made.PublicHost != "play.example.com" {
 		t.Errorf("public address is %s", made.PublicAddress)
 	}
-	if *made.Options.ProxyProtocol != types.ProxyProtocolNone || *made.Options.UDPIdleSeconds != 60 {
-		t.Errorf("options are %v, %v", *made.Options.ProxyProtocol, *made.Options.UDPIdleSeconds)
+	if *made.Options.ProxyProtocol != types.ProxyProtocolNone || *made.Options.UDPIdleSeconds != 60 || !*made.Options.PlayerAddresses {
+		t.Errorf("options are %v, %v, %v", *made.Options.ProxyProtocol, *made.Options.UDPIdleSeconds, *made.Options.PlayerAddresses)
 	}
 	if len(made.Allocations) != 1 || made.Allocations[0].ID != made.ID {
 		t.Errorf("allocations are %+v", made.Allocations)
@@ -62,12 +62,12 @@ func TestAllocations_BothProtocolsShareThePort(t *testing.T) {
 	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
 	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations,
 		newAllocation(device, "deviceId", nil, "protocol", "tcp+udp", "port", 25565, "localHost", "192.168.1.5", "name", "bedrock",
-			"options", map[string]any{"proxyProtocol": "v2", "udpIdleSeconds": 5})), 201)
+			"options", map[string]any{"proxyProtocol": "v2", "udpIdleSeconds": 5, "playerAddresses": false})), 201)
 	if len(made.Allocations) != 2 || made.Allocations[0].Protocol != types.ProtocolTCP || made.Allocations[1].Protocol != types.ProtocolUDP {
 		t.Fatalf("made %+v", made.Allocations)
 	}
 	for _, one := range made.Allocations {
-		if one.Port != 25565 || one.LocalHost != "192.168.1.5" || one.Name != "bedrock" || *one.Options.ProxyProtocol != types.ProxyProtocolV2 || *one.Options.UDPIdleSeconds != 5 {
+		if one.Port != 25565 || one.LocalHost != "192.168.1.5" || one.Name != "bedrock" || *one.Options.ProxyProtocol != types.ProxyProtocolV2 || *one.Options.UDPIdleSeconds != 5 || *one.Options.PlayerAddresses {
 			t.Errorf("made %+v", one)
 		}
 	}
@@ -123,8 +123,8 @@ func TestAllocations_PatchChangesOnlyPresentFields(t *testing.T) {
 	if got.LocalHost != "localhost" || got.LocalPort != 2456 || got.Name != "old" || got.Port != 20005 {
 		t.Errorf("patched %+v", got)
 	}
-	got = decode[types.Allocation](t, ada.send(t, "PATCH", path, `{"name":"new","port":20006,"options":{"proxyProtocol":"v2","udpIdleSeconds":30}}`), 200)
-	if got.Name != "new" || got.Port != 20006 || *got.Options.ProxyProtocol != types.ProxyProtocolV2 || *got.Options.UDPIdleSeconds != 30 {
+	got = decode[types.Allocation](t, ada.send(t, "PATCH", path, `{"name":"new","port":20006,"options":{"proxyProtocol":"v2","udpIdleSeconds":30,"playerAddresses":false}}`), 200)
+	if got.Name != "new" || got.Port != 20006 || *got.Options.ProxyProtocol != types.ProxyProtocolV2 || *got.Options.UDPIdleSeconds != 30 || *got.Options.PlayerAddresses {
 		t.Errorf("patched %+v", got)
 	}
 	wantField(t, ada.send(t, "PATCH", path, `{"options":{"proxyProtocol":"v1"}}`), "options.proxyProtocol")

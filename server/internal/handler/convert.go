@@ -39,7 +39,7 @@ func toAllocation(row db.Allocation) types.Allocation {
 		LocalHost:     row.LocalHost,
 		LocalPort:     row.LocalPort,
 		Name:          row.Name,
-		Options:       types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds},
+		Options:       types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds, PlayerAddresses: &row.PlayerAddresses},
 		CreatedAt:     row.CreatedAt,
 		Status:        status,
 		StatusReason:  nullable.NewNullNullable[string](),
