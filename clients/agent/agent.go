@@ -51,6 +51,9 @@ type Options struct {
 	// PlainStreams lets tunnel servers with the same setting do without the
 	// encryption of players' TCP bytes.
 	PlainStreams bool
+	// OneAddress has games on the loopback see all players at one address, instead of
+	// each player at an address of 127.0.0.0/8 that is derived from the player's.
+	OneAddress bool
 	// Metrics holds the agent's metrics while it runs, those of one agent at a time.
 	// nil: none.
 	Metrics prometheus.Registerer
@@ -103,7 +106,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets := target.NewDialer(target.Options{Allow: allow.Check, Logger: o.Logger})
+	targets := target.NewDialer(target.Options{Allow: allow.Check, Logger: o.Logger, OneAddress: o.OneAddress})
 	links := link.New(link.Options{
 		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,
 		PlainStreams: o.PlainStreams, PanelConnected: a.control.Connected,

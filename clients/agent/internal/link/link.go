@@ -190,7 +190,7 @@ func (l *link) newSession(linkCtx context.Context) *session {
 			dialer, _ := l.credentials()
 			return dialer
 		},
-		dialTarget: func(ctx context.Context, open wire.Control) (*net.TCPConn, error) {
+		dialTarget: func(ctx context.Context, open wire.Control) (*net.TCPConn, func(), error) {
 			return l.Targets.DialTCP(ctx, l.server, open)
 		},
 		udpSession: func(name string) (*udptunnel.ClientSession, error) { return l.udpSession(linkCtx, name) },

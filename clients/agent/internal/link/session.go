@@ -22,7 +22,7 @@ type session struct {
 	*config
 	log        *slog.Logger
 	dialer     func() *serverDialer // For the tunnel server's current key.
-	dialTarget func(ctx context.Context, open wire.Control) (*net.TCPConn, error)
+	dialTarget func(ctx context.Context, open wire.Control) (game *net.TCPConn, left func(), err error)
 	udpSession func(name string) (*udptunnel.ClientSession, error)
 
 	secret string         // Of the welcome; set before the first dial.
@@ -106,8 +106,16 @@ func (s *session) connectOnce(ctx, dialCtx context.Context, m wire.LinkMessage) 
 // serveTCP serves a data connection for TCP players until it or ctx ends.
 func (s *session) serveTCP(ctx context.Context, data net.Conn) error {
 	defer count(&s.counters.tcpConnections)()
+	left := func() {} // The last player of this connection has.
+	defer func() { left() }()
 	conn := tcpstream.NewClient(data, &s.counters.tcp, func(open wire.Control) (*net.TCPConn, error) {
-		return s.dialTarget(ctx, open)
+		left()
+		left = func() {}
+		game, gone, err := s.dialTarget(ctx, open)
+		if err == nil {
+			left = gone
+		}
+		return game, err
 	})
 	stop := context.AfterFunc(ctx, conn.Close) // A read knows no context.
 	defer stop()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -34,6 +35,9 @@ type Options struct {
 	Timeout time.Duration
 	// Resolver resolves local hosts; nil: net.DefaultResolver.
 	Resolver *net.Resolver
+	// OneAddress has games on the loopback see all players at the address that the
+	// system chooses, instead of each at one of their own in 127.0.0.0/8.
+	OneAddress bool
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -45,6 +49,9 @@ type Dialer struct {
 	dialer   net.Dialer
 	log      *slog.Logger
 	counters counters
+	sources  *sources  // nil: the system chooses.
+	shared   sync.Once // Guards what is said once about games that see one address,
+	unbound  sync.Once // and about a system that has no other one.
 
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
@@ -59,13 +66,17 @@ func NewDialer(o Options) *Dialer {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
-	return &Dialer{
+	d := &Dialer{
 		allow:       o.Allow,
 		dialer:      net.Dialer{Timeout: o.Timeout, Resolver: o.Resolver, Control: limitWindow},
 		log:         o.Logger,
 		allocations: map[int64]types.ClientAllocation{},
 		unreachable: map[int64]bool{},
 	}
+	if !o.OneAddress {
+		d.sources = newSources()
+	}
+	return d
 }
 
 // Check returns nil if a local host may be dialled, otherwise an error whose message
@@ -102,40 +113,49 @@ func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (type
 }
 
 // DialTCP connects a player of a tunnel server to the local target of an allocation,
-// and sends the PROXY protocol header that the allocation asks for.
-func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Control) (*net.TCPConn, error) {
+// and sends the PROXY protocol header that the allocation asks for. If it succeeds, the
+// caller calls left once the connection has ended: the address that the game sees is
+// that player's until then.
+func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Control) (game *net.TCPConn, left func(), err error) {
 	a, err := d.find(server, open.Allocation, types.ProtocolTCP)
 	if err != nil {
 		d.log.Debug("player refused", slog.Int64("allocationId", open.Allocation), slog.Any("reason", err))
-		return nil, err
+		return nil, nil, err
 	}
 	header, err := proxyHeader(a, open.Source, open.Destination)
 	if err != nil {
 		d.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
-		return nil, err
+		return nil, nil, err
 	}
-	conn, err := d.connect(ctx, a)
+	source, release := d.source(a, open.Source.Addr())
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	conn, err := d.connect(ctx, a, source)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		_ = conn.Close()
-		return nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
+		return nil, nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
 	}
 	if len(header) > 0 {
 		// It fits the buffer of any new connection: this does not wait for the game.
 		if _, err := tcp.Write(header); err != nil {
 			tcpstream.Reset(tcp)
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return tcp, nil
+	return tcp, release, nil
 }
 
-// connect opens a socket to an allocation's local target.
-func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
-	conn, err := d.dial(ctx, a)
+// connect opens a socket to an allocation's local target, from source if that is valid
+// and the target is on the loopback of IPv4.
+func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source netip.Addr) (net.Conn, error) {
+	conn, err := d.dial(ctx, a, source)
 	if err != nil && ctx.Err() == nil {
 		d.counters.dialFailures.Add(1)
 	}
@@ -149,14 +169,15 @@ func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation) (net.Con
 // dial dials. For a name with addresses of both families TCP finds out which one
 // answers. UDP cannot, and would prefer IPv6, which localhost has on most systems: a
 // game that listens on IPv4 alone would never receive its players' datagrams. A
-// game that listens on both also receives them at its IPv4 address.
-func (d *Dialer) dial(ctx context.Context, a types.ClientAllocation) (net.Conn, error) {
-	if a.Protocol == types.ProtocolUDP {
-		if conn, err := d.dialer.DialContext(ctx, "udp4", address(a)); err == nil {
+// game that listens on both also receives them at its IPv4 address. So does TCP to
+// localhost where the player has a source there: the loopback of IPv6 is one address.
+func (d *Dialer) dial(ctx context.Context, a types.ClientAllocation, source netip.Addr) (net.Conn, error) {
+	if a.Protocol == types.ProtocolUDP || source.IsValid() && isLocalhost(a.LocalHost) {
+		if conn, err := d.dialFrom(ctx, string(a.Protocol)+"4", address(a), source); err == nil {
 			return conn, nil
 		}
 	}
-	return d.dialer.DialContext(ctx, string(a.Protocol), address(a))
+	return d.dialFrom(ctx, string(a.Protocol), address(a), source)
 }
 
 // reached records whether a local target could be reached, and logs a change.

@@ -31,9 +31,12 @@ const (
 type flowSocket struct {
 	dialer     *Dialer
 	allocation types.ClientAllocation
+	player     netip.Addr
 	poller     *socketPoller
 	flow       *udptunnel.ClientFlow
 	sent       atomic.Uint64 // Datagrams sent to the target.
+	source     netip.Addr    // Where the player comes from; the zero Addr: the system chooses.
+	left       func()        // Gives up source.
 
 	mu         sync.Mutex
 	closed     bool
@@ -54,6 +57,7 @@ type readState struct {
 // Start implements [udptunnel.Target].
 func (s *flowSocket) Start(f *udptunnel.ClientFlow) {
 	s.flow = f
+	s.source, s.left = s.dialer.source(s.allocation, s.player)
 	if _, err := netip.ParseAddr(s.allocation.LocalHost); err == nil {
 		s.open() // An address needs no resolver: no datagram has to wait.
 	} else {
@@ -74,7 +78,7 @@ func (s *flowSocket) open() {
 
 // connect opens the socket and sends the datagrams that came before.
 func (s *flowSocket) connect(ctx context.Context) error {
-	dialled, err := s.dialer.connect(ctx, s.allocation)
+	dialled, err := s.dialer.connect(ctx, s.allocation, s.source)
 	if err != nil {
 		return err
 	}
@@ -105,6 +109,7 @@ func (s *flowSocket) connect(ctx context.Context) error {
 
 // Close implements [udptunnel.Target].
 func (s *flowSocket) Close() {
+	defer s.left()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

@@ -24,10 +24,11 @@ func TestDialer_LimitsTheWindowTowardsTheGame(t *testing.T) {
 		ID: 1, ServerID: server, Protocol: types.ProtocolTCP,
 		LocalHost: "127.0.0.1", LocalPort: l.Addr().(*net.TCPAddr).Port,
 	}})
-	player, err := d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
+	player, left, err := d.DialTCP(t.Context(), server, wire.Control{Allocation: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer left()
 	defer player.Close()
 	game, err := l.Accept()
 	if err != nil {
