@@ -149,13 +149,13 @@ func TestOpen_PrintsAddressOncePlayersCanJoin(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)
 	m.run("open", "tcp", "25565").want(t, 0, "play.test:25000", "127.0.0.1:25565", "listening")
-	o := m.run("open", "tcp+udp", "2456", "--public-port", "26000", "--proxy-protocol", "v2", "--udp-idle", "30s", "--json")
+	o := m.run("open", "tcp+udp", "2456", "--public-port", "26000", "--proxy-protocol", "v2", "--udp-idle", "30s", "--no-player-addresses", "--json")
 	o.want(t, 0)
 	var opened []types.Allocation
 	if err := json.Unmarshal([]byte(o.stdout), &opened); err != nil || len(opened) != 2 {
 		t.Fatalf("printed %q: %v", o.stdout, err)
 	}
-	if a := opened[1]; a.Protocol != types.ProtocolUDP || a.Port != 26000 || *a.Options.ProxyProtocol != types.ProxyProtocolV2 || *a.Options.UDPIdleSeconds != 30 {
+	if a := opened[1]; a.Protocol != types.ProtocolUDP || a.Port != 26000 || *a.Options.ProxyProtocol != types.ProxyProtocolV2 || *a.Options.UDPIdleSeconds != 30 || *a.Options.PlayerAddresses {
 		t.Errorf("opened %+v", a)
 	}
 	m.run("open", "udp", "2456", "--public-port", "26000").want(t, 9, "port_taken")

@@ -14,14 +14,15 @@ import (
 const checkInterval = 250 * time.Millisecond
 
 type openCmd struct {
-	Protocol      string        `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port."`
-	Port          int           `arg:"" help:"Local port of the game, 1 to 65535."`
-	Host          string        `env:"-" default:"127.0.0.1" help:"Local host of the game (default: 127.0.0.1)."`
-	PublicPort    int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: any free port)."`
-	Name          string        `env:"-" help:"Label to recognise the port by."`
-	ProxyProtocol string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
-	UDPIdle       time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
-	Wait          time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
+	Protocol        string        `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port."`
+	Port            int           `arg:"" help:"Local port of the game, 1 to 65535."`
+	Host            string        `env:"-" default:"127.0.0.1" help:"Local host of the game (default: 127.0.0.1)."`
+	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: any free port)."`
+	Name            string        `env:"-" help:"Label to recognise the port by."`
+	ProxyProtocol   string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
+	PlayerAddresses bool          `env:"-" default:"true" negatable:"" help:"Let a game at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, for its limits and bans. Without it all players are 127.0.0.1 (default: true)."`
+	UDPIdle         time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
+	Wait            time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
 }
 
 func (*openCmd) Help() string {
@@ -81,6 +82,9 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 	}
 	if cmd.Name != "" {
 		r.Name = &cmd.Name
+	}
+	if !cmd.PlayerAddresses { // Panels that do not know it yet refuse the option.
+		r.Options.PlayerAddresses = &cmd.PlayerAddresses
 	}
 	if cmd.UDPIdle != 0 {
 		if cmd.UDPIdle < 5*time.Second || cmd.UDPIdle > time.Hour || cmd.UDPIdle%time.Second != 0 {

@@ -22,7 +22,8 @@ type runCmd struct {
 	Standby  bool     `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
 	StateDir string   `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
-	PlainStreams bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server if the other end also has this flag. Only for networks that are already encrypted, or trusted (default: false)."`
+	PlayerAddresses bool `default:"true" negatable:"" help:"Let games at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, where the system has these, for ports without --proxy-protocol. Without it all players are 127.0.0.1 (default: true)."`
+	PlainStreams    bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server if the other end also has this flag. Only for networks that are already encrypted, or trusted (default: false)."`
 
 	tunnelServerFlags `embed:""`
 
@@ -105,6 +106,7 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 		Metrics:   endpoint.Metrics(),
 
 		PlainStreams: cmd.PlainStreams,
+		OneAddress:   !cmd.PlayerAddresses,
 	})
 	if err != nil {
 		return &usageError{err}
