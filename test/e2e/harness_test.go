@@ -140,7 +140,7 @@ func (w *world) withdraw(t testing.TB, made []types.Allocation) {
 // find returns the path of a program, or skips the test; with CI set it fails.
 func find(t testing.TB, program string) string {
 	t.Helper()
-	for _, name := range []string{program, filepath.Join("/usr/sbin", program)} {
+	for _, name := range []string{program, filepath.Join("/usr/sbin", program), filepath.Join("/usr/games", program)} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
