@@ -34,7 +34,7 @@ import (
 type Options struct {
 	// Client sends requests to the panel with the device's token. Required.
 	Client *tunnel.Client
-	// Allow lists the local hosts that may be dialled besides the loopback; see
+	// Allow lists the local hosts that may be dialled besides this machine; see
 	// [ParseAllowList].
 	Allow []string
 	// StateFile keeps the last desired state, tickets included, for a start while
@@ -106,7 +106,9 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets := target.NewDialer(target.Options{Allow: allow.Check, Logger: o.Logger, OneAddress: o.OneAddress})
+	targets := target.NewDialer(target.Options{
+		Allow: allow.Check, WatchAllow: allow.Watch, Logger: o.Logger, OneAddress: o.OneAddress,
+	})
 	links := link.New(link.Options{
 		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,
 		PlainStreams: o.PlainStreams, PanelConnected: a.control.Connected,

@@ -188,6 +188,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
+	running.Go(func() { m.config.Targets.Watch(ctx, m.config.OnChange) })
 	for {
 		m.reconcile(ctx, &running)
 		select {

@@ -1,15 +1,18 @@
 package target
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
 // loopback is always allowed: the agent's own machine, under the names and
 // addresses that cannot mean another machine. 0.0.0.0 and :: are not included,
-// although some systems treat them as the loopback.
+// although some systems treat them as the loopback. The addresses of the machine's
+// interfaces are allowed as long as it has them.
 var loopback = []string{"localhost", "127.0.0.0/8", "::1"}
 
 // hostName matches names of DNS and hosts files, and underscores, which are not
@@ -17,9 +20,11 @@ var loopback = []string{"localhost", "127.0.0.0/8", "::1"}
 var hostName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$`)
 
 // AllowList is the local hosts that an agent may dial, whatever the panel asks for.
-// The loopback is always on a parsed list; the zero value permits nothing. It is
-// safe for concurrent use.
+// This machine, by the loopback and the addresses of its interfaces as they change, is
+// always on a parsed list; the zero value permits nothing. It is safe for concurrent
+// use.
 type AllowList struct {
+	own      *ownAddresses // nil: none.
 	names    map[string]bool
 	addrs    map[netip.Addr]bool
 	prefixes []netip.Prefix
@@ -29,13 +34,26 @@ type AllowList struct {
 type NotAllowedError struct{ Host string }
 
 func (e *NotAllowedError) Error() string {
-	return fmt.Sprintf("local host %q is not on the agent's allow-list", e.Host)
+	addr, err := netip.ParseAddr(e.Host)
+	if err == nil && addr.Unmap().IsUnspecified() {
+		return fmt.Sprintf("local host %q is not on the agent's allow-list: it is where a game listens; the agent reaches it at 127.0.0.1", e.Host)
+	}
+	if err == nil && addr.IsMulticast() {
+		return fmt.Sprintf("local host %q is not on the agent's allow-list: it is the address of a group of machines", e.Host)
+	}
+	host := e.Host
+	if err != nil && !hostName.MatchString(normalName(host)) {
+		host = strconv.Quote(host) // The panel may send anything.
+	}
+	// The host once: names are long, and reasons short.
+	return fmt.Sprintf("the local host is neither an address of the agent's machine nor on its allow-list: "+
+		"use 127.0.0.1 for a game on that machine, or start the agent with: eclitunnel run --allow %s", host)
 }
 
-// ParseAllowList returns an allow-list of the loopback and these entries: host
-// names, IP addresses and CIDR prefixes.
+// ParseAllowList returns an allow-list of this machine and these entries: host names,
+// IP addresses and CIDR prefixes.
 func ParseAllowList(entries []string) (*AllowList, error) {
-	l := &AllowList{names: map[string]bool{}, addrs: map[netip.Addr]bool{}}
+	l := &AllowList{own: newOwnAddresses(), names: map[string]bool{}, addrs: map[netip.Addr]bool{}}
 	for _, entry := range append(append([]string{}, loopback...), entries...) {
 		if err := l.add(entry); err != nil {
 			return nil, err
@@ -88,7 +106,18 @@ func (l *AllowList) Check(host string) error {
 			return nil
 		}
 	}
+	if l.own != nil && l.own.has(addr) {
+		return nil
+	}
 	return &NotAllowedError{Host: host}
+}
+
+// Watch calls changed each time that the addresses of this machine have changed, and
+// what Check returns may have with them, until ctx ends. It notices a change within 5 s.
+func (l *AllowList) Watch(ctx context.Context, changed func()) {
+	if l.own != nil {
+		l.own.watch(ctx, changed)
+	}
 }
 
 // normalName makes names comparable: DNS ignores case, and a final dot only marks

@@ -31,6 +31,9 @@ type Options struct {
 	// Allow returns nil for a local host that may be dialled, otherwise an error
 	// whose message tells people why not. Required.
 	Allow func(host string) error
+	// WatchAllow calls changed, until ctx ends, when Allow may return something else for
+	// a host; nil: it never does.
+	WatchAllow func(ctx context.Context, changed func())
 	// Timeout bounds one dial; 0: DefaultTimeout.
 	Timeout time.Duration
 	// Resolver resolves local hosts; nil: net.DefaultResolver.
@@ -46,6 +49,7 @@ type Options struct {
 // safe for concurrent use.
 type Dialer struct {
 	allow    func(host string) error
+	watch    func(ctx context.Context, changed func())
 	dialer   net.Dialer
 	log      *slog.Logger
 	counters counters
@@ -68,6 +72,7 @@ func NewDialer(o Options) *Dialer {
 	}
 	d := &Dialer{
 		allow:       o.Allow,
+		watch:       o.WatchAllow,
 		dialer:      net.Dialer{Timeout: o.Timeout, Resolver: o.Resolver, Control: limitWindow},
 		log:         o.Logger,
 		allocations: map[int64]types.ClientAllocation{},
@@ -82,6 +87,13 @@ func NewDialer(o Options) *Dialer {
 // Check returns nil if a local host may be dialled, otherwise an error whose message
 // tells people why not.
 func (d *Dialer) Check(host string) error { return d.allow(host) }
+
+// Watch calls changed, until ctx ends, when Check may return something else for a host.
+func (d *Dialer) Watch(ctx context.Context, changed func()) {
+	if d.watch != nil {
+		d.watch(ctx, changed)
+	}
+}
 
 // SetAllocations replaces the allocations that players may be connected to.
 func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
