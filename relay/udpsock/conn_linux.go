@@ -21,6 +21,7 @@ type system struct {
 	family   int
 	segments atomic.Bool // The kernel segments messages (UDP_SEGMENT).
 	segment  int         // The longest segment, in bytes.
+	refusals atomic.Bool // As of Options, until Connect.
 
 	// Of the goroutine that reads.
 	calls   readCalls
@@ -71,9 +72,48 @@ func (s *system) set(fd int, o Options) (err error) {
 	if o.Coalesce {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 	}
+	if o.Refusals {
+		if err := s.queueErrors(fd, true); err != nil {
+			return fmt.Errorf("ask for refused datagrams: %w", err)
+		}
+		s.refusals.Store(true)
+	}
 	// A kernel that does not know UDP_SEGMENT would send a message as one datagram.
 	_, err = unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	s.segments.Store(err == nil)
+	return nil
+}
+
+// queueErrors has the kernel report refused datagrams, which it keeps in a queue as
+// well (IP_RECVERR, see ip(7)). Off empties the queue.
+func (s *system) queueErrors(fd int, on bool) error {
+	level, option, value := unix.IPPROTO_IP, unix.IP_RECVERR, 0
+	if s.family == unix.AF_INET6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	if on {
+		value = 1
+	}
+	return unix.SetsockoptInt(fd, level, option, value)
+}
+
+// Connect connects the socket to a peer: nothing else is received from then on, and
+// datagrams need no receiver. Datagrams of others that have arrived can still be read.
+// It must not be called while another goroutine writes. It exists on Linux only.
+func (c *Conn) Connect(to Endpoint) error {
+	var errno syscall.Errno
+	err := c.system.raw.Control(func(fd uintptr) {
+		if errno = connect(fd, &to); errno == 0 && c.system.refusals.Swap(false) {
+			_ = c.system.queueErrors(int(fd), false)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	c.connected = true
 	return nil
 }
 
@@ -111,6 +151,12 @@ func (c *Conn) receive(fd uintptr) bool {
 		return true
 	}
 	b.Release()
+	if s.refusals.Load() {
+		// The socket counts as readable while its queue has errors, of which this is
+		// one, or of which a write has returned one.
+		_ = s.queueErrors(int(fd), false)
+		_ = s.queueErrors(int(fd), true)
+	}
 	if errno == unix.EAGAIN {
 		return false
 	}

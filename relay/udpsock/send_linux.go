@@ -51,16 +51,17 @@ func (c *Conn) write(out []Datagram, wait bool) (unsent int, why error) {
 func (c *Conn) send(out []Datagram, segments, wait bool) (unsent int, why error) {
 	s := sendings.Get().(*sending)
 	defer s.release()
+	again := c.connected || c.system.refusals.Load()
 	for len(out) > 0 {
 		segment := 0
 		if segments && c.system.segments.Load() {
 			segment = c.system.segment
 		}
 		packed := s.pack(out, segment)
-		for retry := c.connected; s.from < s.to; {
+		for retry := again; s.from < s.to; {
 			closed := s.call(c.system.raw, wait)
 			if closed == nil && s.errno == 0 {
-				retry = c.connected
+				retry = again
 				continue
 			}
 			first, next := s.first[s.from], s.first[s.from+1]
@@ -89,7 +90,7 @@ func (c *Conn) send(out []Datagram, segments, wait bool) (unsent int, why error)
 					why = err
 				}
 			}
-			retry = c.connected
+			retry = again
 			s.from++
 		}
 		out = out[packed:]

@@ -65,6 +65,12 @@ func sendMessages(fd uintptr, messages []message) (int, syscall.Errno) {
 	return call(notify, unix.SYS_SENDMMSG, fd, unsafe.Pointer(&messages[0]), len(messages), unix.MSG_DONTWAIT)
 }
 
+// connect connects a socket.
+func connect(fd uintptr, to *Endpoint) syscall.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to.name)), uintptr(to.length))
+	return errno
+}
+
 // call makes a system call about n elements of memory.
 func call(notify bool, number, fd uintptr, memory unsafe.Pointer, n int, flags uintptr) (int, syscall.Errno) {
 	for {

@@ -38,6 +38,10 @@ type Options struct {
 	// from ICMP, which anyone can forge: the caller probes which sizes arrive.
 	// Without effect on systems other than Linux.
 	ProbeMTU bool
+	// Refusals has reads of a socket that is not connected report that a peer's machine
+	// refused an earlier datagram, as those of a connected one do, and has writes go on
+	// after such an error. Without effect on systems other than Linux.
+	Refusals bool
 	// ReadBuffer and WriteBuffer are the sizes in bytes of the socket's buffers;
 	// 0: the system's default. The system may grant less.
 	ReadBuffer, WriteBuffer int
