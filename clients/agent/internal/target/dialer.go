@@ -38,6 +38,8 @@ type Options struct {
 	Timeout time.Duration
 	// Resolver resolves local hosts; nil: net.DefaultResolver.
 	Resolver *net.Resolver
+	// Interfaces returns the addresses of this machine; nil: net.InterfaceAddrs.
+	Interfaces func() ([]net.Addr, error)
 	// OneAddress has games on the loopback see all players at the address that the
 	// system chooses, instead of each at one of their own in 127.0.0.0/8.
 	OneAddress bool
@@ -53,6 +55,7 @@ type Dialer struct {
 	dialer   net.Dialer
 	log      *slog.Logger
 	counters counters
+	own      *ownAddresses
 	sources  *sources  // nil: the system chooses.
 	shared   sync.Once // Guards what is said once about games that see one address,
 	unbound  sync.Once // and about a system that has no other one.
@@ -60,6 +63,7 @@ type Dialer struct {
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
 	unreachable map[int64]bool // By allocation, as of the last attempt.
+	answered    map[int64]bool // By allocation; also once it is said that it has not.
 }
 
 // NewDialer returns a Dialer without allocations.
@@ -75,8 +79,13 @@ func NewDialer(o Options) *Dialer {
 		watch:       o.WatchAllow,
 		dialer:      net.Dialer{Timeout: o.Timeout, Resolver: o.Resolver, Control: limitWindow},
 		log:         o.Logger,
+		own:         newOwnAddresses(),
 		allocations: map[int64]types.ClientAllocation{},
 		unreachable: map[int64]bool{},
+		answered:    map[int64]bool{},
+	}
+	if o.Interfaces != nil {
+		d.own.interfaces = o.Interfaces
 	}
 	if !o.OneAddress {
 		d.sources = newSources()
@@ -106,6 +115,11 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 	for id := range d.unreachable {
 		if _, ok := d.allocations[id]; !ok {
 			delete(d.unreachable, id)
+		}
+	}
+	for id := range d.answered {
+		if _, ok := d.allocations[id]; !ok {
+			delete(d.answered, id)
 		}
 	}
 }
@@ -200,6 +214,9 @@ func (d *Dialer) reached(a types.ClientAllocation, err error) {
 	if changed {
 		d.unreachable[a.ID] = err != nil
 	}
+	if current && err == nil {
+		d.answered[a.ID] = true
+	}
 	d.mu.Unlock()
 	switch {
 	case !changed:
@@ -208,6 +225,23 @@ func (d *Dialer) reached(a types.ClientAllocation, err error) {
 			slog.Int64("allocationId", a.ID), slog.String("target", address(a)), slog.String("reason", Reason(err)))
 	default:
 		d.log.Info("local target can be reached again",
+			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
+	}
+}
+
+// unanswered logs, once for an allocation, that a flow has ended whose datagrams were
+// not refused, but not answered either, as none before it: the game may answer from an
+// address that is not heard.
+func (d *Dialer) unanswered(a types.ClientAllocation) {
+	d.mu.Lock()
+	_, current := d.allocations[a.ID]
+	say := current && !d.unreachable[a.ID] && !d.answered[a.ID]
+	if say {
+		d.answered[a.ID] = true
+	}
+	d.mu.Unlock()
+	if say {
+		d.log.Warn("local target has not answered a player: answers count only from the address and port it is reached at",
 			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
 	}
 }

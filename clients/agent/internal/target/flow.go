@@ -24,6 +24,8 @@ const (
 	// datagram being sent between them. Each datagram to a closed port yields one
 	// error at most.
 	readErrorLimit = 8
+	// unansweredDatagrams is how many datagrams a game should have answered with one.
+	unansweredDatagrams = 3
 )
 
 // flowSocket is the local end of a flow: a socket of its own, since the local target
@@ -37,14 +39,17 @@ type flowSocket struct {
 	sent       atomic.Uint64 // Datagrams sent to the target.
 	source     netip.Addr    // Where the player comes from; the zero Addr: the system chooses.
 	left       func()        // Gives up source.
+	peer       peerState
 
 	mu         sync.Mutex
 	closed     bool
 	conn       *udpsock.Conn // nil while it is being opened.
+	deaf       bool          // It hears answers from the target's address alone.
 	early      [][]byte      // Datagrams that came before that,
 	earlyBytes int           // and their bytes.
 
-	reads readState
+	reads    readState
+	answered atomic.Bool
 }
 
 // readState belongs to the goroutine that reads the socket.
@@ -87,10 +92,8 @@ func (s *flowSocket) connect(ctx context.Context) error {
 		_ = dialled.Close()
 		return fmt.Errorf("dial %s: got a %T", dialled.RemoteAddr(), dialled)
 	}
-	// A game may answer in bursts.
-	conn, err := udpsock.New(socket, udpsock.Options{ReadBuffer: udpsock.SocketBuffer})
+	conn, err := s.socket(ctx, socket)
 	if err != nil {
-		_ = socket.Close()
 		return err
 	}
 	s.mu.Lock()
@@ -116,17 +119,25 @@ func (s *flowSocket) Close() {
 	if s.conn != nil {
 		s.poller.remove(s)
 		_ = s.conn.Close()
+		if s.deaf && !s.answered.Load() && s.sent.Load() >= unansweredDatagrams {
+			s.dialer.unanswered(s.allocation)
+		}
 	}
 }
 
 // received queues what the target has sent for the player. Records is memory for
 // the datagrams' records.
 func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
-	if !s.reads.answering {
-		s.dialer.reached(s.allocation, nil)
-		s.reads.answering = true
-	}
+	defer batch.Release()
 	for i := range batch.Len() {
+		if !s.answers(batch, i) {
+			continue
+		}
+		if !s.reads.answering {
+			s.dialer.reached(s.allocation, nil)
+			s.reads.answering = true
+			s.answered.Store(true)
+		}
 		payload := batch.Data(i)
 		if len(payload) > wire.MaxDatagram {
 			s.dialer.counters.tooLong.Add(1)
@@ -134,9 +145,10 @@ func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
 		}
 		records = append(records, wire.Record{Kind: wire.RecordDatagram, Flow: s.flow.Number(), Payload: payload})
 	}
-	s.flow.Queue(records)
-	clear(records) // Their memory is borrowed.
-	batch.Release()
+	if len(records) > 0 {
+		s.flow.Queue(records)
+		clear(records) // Their memory is borrowed.
+	}
 }
 
 // readFailed handles a failed read: it reports whether to read again, and ends the
@@ -181,6 +193,7 @@ func (s *flowSocket) Send(datagrams []udpsock.Datagram) {
 // write is called with mu held.
 func (s *flowSocket) write(datagrams []udpsock.Datagram) {
 	s.sent.Add(uint64(len(datagrams)))
+	s.address(datagrams)
 	if refused := s.conn.Write(datagrams); refused > 0 {
 		s.dialer.counters.unsendable.Add(uint64(refused))
 	}

@@ -1,0 +1,221 @@
+package link_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
+)
+
+// machineAddress returns an address of this machine that is not on the loopback.
+func machineAddress(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range addrs {
+		if ip := addr.(*net.IPNet).IP.To4(); ip != nil && !ip.IsLoopback() {
+			return ip.String()
+		}
+	}
+	t.Skip("this machine has no network")
+	return ""
+}
+
+// socketAt listens at an address and a port, or at any port for 0.
+func socketAt(t *testing.T, ip string, port int) (*net.UDPConn, int) {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c, c.LocalAddr().(*net.UDPAddr).Port
+}
+
+// answering runs a game that receives at one address and answers from another.
+func answering(t *testing.T, receives, answers *net.UDPConn) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 2048); ; {
+			n, from, err := receives.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = answers.WriteToUDPAddrPort(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		}
+	}()
+	t.Cleanup(func() {
+		_ = receives.Close()
+		<-done
+	})
+}
+
+func TestUDP_GamesAnswerFromAnyAddressOfTheirMachine(t *testing.T) {
+	machine := machineAddress(t)
+	for name, c := range map[string]struct{ target, receives, answers string }{
+		"from where it is reached":           {"127.0.0.1", "127.0.0.1", "127.0.0.1"},
+		"from another of the loopback":       {"127.0.1.1", "127.0.1.1", "127.0.0.1"},
+		"from the machine's":                 {"127.0.0.1", "127.0.0.1", machine},
+		"from the loopback to the machine's": {machine, machine, "127.0.0.1"},
+		"from where the system chooses":      {"127.0.1.1", "0.0.0.0", ""},
+		"at the machine's":                   {machine, "0.0.0.0", ""},
+		"at localhost":                       {"localhost", "127.0.0.1", "127.0.0.2"},
+		"over IPv6":                          {"::1", "::1", "::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.receives == "::1" {
+				if l, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
+					t.Skip(err)
+				} else {
+					_ = l.Close()
+				}
+			}
+			receives, port := socketAt(t, c.receives, 0)
+			answers := receives
+			if c.answers != "" && c.answers != c.receives {
+				answers, _ = socketAt(t, c.answers, port)
+			}
+			answering(t, receives, answers)
+			d := linktest.New(t, linktest.Options{Links: allowAll})
+			public := d.Publish(types.ProtocolUDP, port, func(a *types.ClientAllocation) { a.LocalHost = c.target })
+			players := []*net.UDPConn{linktest.DialUDP(t, "127.0.0.1", public), linktest.DialUDP(t, "127.0.0.1", public)}
+			for _, text := range []string{"first", "second", "third"} {
+				for _, player := range players {
+					if answer := linktest.Ask(t, player, []byte(text)); string(answer) != text {
+						t.Fatalf("%q is answered with %q", text, answer)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUDP_OthersAreNotTheGame(t *testing.T) {
+	machine := machineAddress(t)
+	receives, port := socketAt(t, "127.0.0.1", 0)
+	heard := make(chan netip.AddrPort, 16)
+	go func() {
+		for b := make([]byte, 2048); ; {
+			_, from, err := receives.ReadFromUDPAddrPort(b)
+			if err != nil {
+				close(heard)
+				return
+			}
+			heard <- netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		}
+	}()
+	d := linktest.New(t, linktest.Options{Links: allowAll})
+	public := d.Publish(types.ProtocolUDP, port, nil)
+	player := linktest.DialUDP(t, "127.0.0.1", public)
+	if _, err := player.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	at := <-heard
+	for _, ip := range []string{"127.0.0.1", "127.0.0.2", machine} { // At other ports.
+		other, _ := socketAt(t, ip, 0)
+		if _, err := other.WriteToUDPAddrPort([]byte("not the game"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !linktest.Silent(player, 200*time.Millisecond) {
+		t.Error("the player hears others than the game")
+	}
+	if _, err := receives.WriteToUDPAddrPort([]byte("the game"), at); err != nil {
+		t.Fatal(err)
+	}
+	if answer := linktest.Answer(t, player); string(answer) != "the game" {
+		t.Errorf("the player hears %q", answer)
+	}
+	_ = receives.Close()
+	for range heard { //nolint:revive // Until the game has ended.
+	}
+}
+
+// lines collects the messages of a log.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) count(words string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), words)
+}
+
+func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
+	machine := machineAddress(t)
+	const words = "has not answered a player"
+	for name, c := range map[string]struct {
+		answers string // An address; "": none.
+		want    int
+	}{
+		"from the target":       {machine, 0},
+		"from another address":  {"127.0.0.1", 1},
+		"from nowhere, as told": {"", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			receives, port := socketAt(t, machine, 0)
+			switch c.answers {
+			case "":
+			case machine:
+				answering(t, receives, receives)
+			default:
+				answers, _ := socketAt(t, c.answers, port)
+				answering(t, receives, answers)
+			}
+			log := new(lines)
+			idle := 1
+			d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
+				o.Targets = target.NewDialer(target.Options{
+					Allow:  func(string) error { return nil },
+					Logger: slog.New(slog.NewTextHandler(log, nil)),
+					// The address is another machine's, which answers are not accepted from.
+					Interfaces: func() ([]net.Addr, error) { return nil, nil },
+				})
+			}})
+			public := d.Publish(types.ProtocolUDP, port, func(a *types.ClientAllocation) {
+				a.LocalHost = machine
+				a.Options.UDPIdleSeconds = &idle
+			})
+			for range 2 {
+				player := linktest.DialUDP(t, "127.0.0.1", public)
+				for range 4 {
+					if _, err := player.Write([]byte("hello")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			await.Until(t, "arrival of all datagrams", func() bool { return d.Links.Stats().UDP.FromPlayers == 2*4*5 })
+			await.Until(t, "end of the flows", func() bool { return d.Links.Stats().Flows == 0 })
+			if n := log.count(words); n != c.want {
+				t.Errorf("said %d times, want %d: %s", n, c.want, log.text.String())
+			}
+		})
+	}
+}
+
+// allowAll lets the links of a test dial any local host.
+func allowAll(o *link.Options) {
+	o.Targets = target.NewDialer(target.Options{Allow: func(string) error { return nil }})
+}
