@@ -77,6 +77,7 @@ type Agent struct {
 	log     *slog.Logger
 	links   dataPlane
 	control *control
+	panel   panelDialer
 	pacer   *pacing.Pacer
 	state   *store.State[types.ClientSnapshot]
 	events  emitter
@@ -121,6 +122,7 @@ func newAgent(o Options) (*Agent, error) {
 	a := &Agent{
 		opts:    o,
 		log:     o.Logger,
+		panel:   panelDialer{client: o.Client},
 		pacer:   pacing.New(),
 		state:   store.NewState[types.ClientSnapshot](o.StateFile, o.Logger),
 		events:  emitter{on: o.OnEvent},

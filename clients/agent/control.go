@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,7 +21,7 @@ type control = controlclient.Client[desired, types.ClientSnapshot, types.ClientC
 
 func newControl(a *Agent) (*control, error) {
 	return controlclient.New(controlclient.Options[desired, types.ClientSnapshot, types.ClientChange]{
-		Dial: a.dial,
+		Dial: a.panel.dial,
 		Hello: func() types.Hello {
 			return types.Hello{Type: types.TypeHello, AgentVersion: a.opts.Version, Platform: a.opts.Platform}
 		},
@@ -104,6 +105,7 @@ func (a *Agent) apply(d desired) {
 
 // onChannel logs what becomes of the control channel and emits its events.
 func (a *Agent) onChannel(err error, retry time.Duration) {
+	a.panel.onChannel(err)
 	if err == nil {
 		a.log.Info("connected to the panel", slog.String("panel", a.opts.Client.PanelURL()))
 		a.events.emit(Event{Type: EventConnected})
@@ -113,19 +115,35 @@ func (a *Agent) onChannel(err error, retry time.Duration) {
 	a.log.Info("not connected to the panel", slog.String("reason", reason), slog.Duration("retry", retry))
 }
 
-func (a *Agent) dial(ctx context.Context) (*websocket.Conn, error) {
-	return dialPanel(ctx, a.opts.Client)
+// panelDialer opens control channels. Its methods are for the goroutine of a
+// controlclient.Client's Run.
+type panelDialer struct {
+	client *tunnel.Client
+	opened net.Addr // The panel's address on a channel that has brought nothing yet.
 }
 
-// dialPanel opens a control channel. It translates the panel's refusals to those
-// that channel.Keep knows.
-func dialPanel(ctx context.Context, client *tunnel.Client) (*websocket.Conn, error) {
-	ws, err := client.ControlChannel(ctx)
+// dial opens a control channel. It translates the panel's refusals to those that
+// channel.Keep knows.
+func (d *panelDialer) dial(ctx context.Context) (*websocket.Conn, error) {
+	ws, err := d.client.ControlChannel(ctx)
 	var refusal *tunnel.Error
-	if !errors.As(err, &refusal) {
-		return ws, err
+	switch {
+	case errors.As(err, &refusal):
+		return nil, controlclient.Refusal(refusal.Code, refusal.Message, refusal)
+	case err != nil:
+		return nil, err
 	}
-	return nil, controlclient.Refusal(refusal.Code, refusal.Message, refusal)
+	d.opened = ws.RemoteAddr()
+	return ws, nil
+}
+
+// onChannel records whether a channel has brought a snapshot. The next one is opened to
+// another address of the panel if it has not.
+func (d *panelDialer) onChannel(err error) {
+	if err != nil && d.opened != nil {
+		d.client.Avoid(d.opened)
+	}
+	d.opened = nil
 }
 
 // presence asks the panel whether an agent of the client's device is connected.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/store"
@@ -74,6 +73,7 @@ type TunnelServer struct {
 	opts     TunnelServerOptions
 	log      *slog.Logger
 	listener net.Listener
+	panel    panelDialer
 	relay    *relay.Server
 	state    *store.State[types.ServerSnapshot]
 	events   emitter
@@ -98,6 +98,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		opts:   o,
 		log:    o.Logger,
 		state:  store.NewState[types.ServerSnapshot](o.StateFile, o.Logger),
+		panel:  panelDialer{client: o.Client},
 		events: emitter{on: o.OnEvent},
 		every:  certificateInterval,
 	}
@@ -115,7 +116,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 	s.relay, err = relay.New(relay.Options{
 		ID:             o.Device,
 		Panel:          o.Client.TokenPanel(),
-		Dial:           func(ctx context.Context) (*websocket.Conn, error) { return dialPanel(ctx, o.Client) },
+		Dial:           s.panel.dial,
 		Listener:       s.listener,
 		AdvertisedPort: o.AdvertisedPort,
 		Certificate:    &certificate,
@@ -184,6 +185,7 @@ func (s *TunnelServer) Run(ctx context.Context) error {
 
 // channelChanged reports that a control channel is connected, or why there is none.
 func (s *TunnelServer) channelChanged(err error, retry time.Duration) {
+	s.panel.onChannel(err)
 	if err == nil {
 		s.log.Info("connected to the panel", slog.String("panel", s.opts.Client.PanelURL()))
 		s.events.emit(Event{Type: EventConnected})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 )
 
 const (
@@ -28,7 +30,9 @@ const (
 // connection: it closes it, and keeps the WebSocket's rules on concurrent use.
 //
 // It tries once, for at most 10 seconds (4 for DNS and TCP), and is not retried. If the
-// panel refuses the upgrade, the error is an [*Error].
+// panel's name has several addresses and the one that it connected to failed, the next
+// try begins with another; see [Client.Avoid]. If the panel refuses the upgrade, the
+// error is an [*Error].
 func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	header := http.Header{"User-Agent": {c.sender.userAgent}}
 	if token := c.sender.token(); token != "" {
@@ -36,7 +40,9 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	}
 	// http becomes ws, and https wss.
 	address := "ws" + strings.TrimPrefix(c.panel, "http") + "/api/tunnel/ws"
-	ws, resp, err := c.dialer.DialContext(ctx, address, header)
+	lineCtx, attempt := c.line.Begin(ctx)
+	ws, resp, err := c.dialer.DialContext(lineCtx, address, header)
+	attempt.End(err)
 	if err == nil {
 		return ws, nil
 	}
@@ -53,12 +59,17 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	return nil, answerError(c.panel, resp, body)
 }
 
-// dialer returns a WebSocket dialer with the proxy, dialer and TLS settings of the
-// HTTP client.
-func dialer(from *http.Client) *websocket.Dialer {
+// Avoid makes the next connection begin with another address of the panel than remote,
+// if its name has several. It is for a control channel that was opened and brought no
+// message: remote is its RemoteAddr.
+func (c *Client) Avoid(remote net.Addr) { c.line.Failed(remote) }
+
+// webSocketDialer returns a WebSocket dialer with the proxy, dialer and TLS settings of
+// the HTTP client. If that has no dialer, it uses line.
+func webSocketDialer(from *http.Client, line *dialer.Dialer) *websocket.Dialer {
 	d := &websocket.Dialer{
 		Proxy:            http.ProxyFromEnvironment,
-		NetDialContext:   withTimeout(connectTimeout, new(net.Dialer).DialContext),
+		NetDialContext:   withTimeout(connectTimeout, line.DialContext),
 		HandshakeTimeout: handshakeTimeout,
 	}
 	t, ok := from.Transport.(*http.Transport)
@@ -77,10 +88,8 @@ func dialer(from *http.Client) *websocket.Dialer {
 	return d
 }
 
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // withTimeout bounds a dial.
-func withTimeout(d time.Duration, next dialFunc) dialFunc {
+func withTimeout(d time.Duration, next dialer.DialFunc) dialer.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, d)
 		defer cancel()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 )
 
 const (
@@ -36,13 +37,14 @@ const (
 type sender struct {
 	panel     string
 	http      *http.Client
+	line      *dialer.Dialer
 	token     func() string
 	userAgent string
 	wait      func(context.Context, time.Duration) error
 	random    func() float64
 }
 
-func httpClient(given *http.Client) *http.Client {
+func httpClient(given *http.Client, line *dialer.Dialer) *http.Client {
 	var c http.Client
 	if given != nil {
 		c = *given
@@ -51,7 +53,9 @@ func httpClient(given *http.Client) *http.Client {
 		// With its own transport, Close does not close connections of other clients.
 		// The transport reads the proxy from the environment.
 		if t, ok := http.DefaultTransport.(*http.Transport); ok {
-			c.Transport = t.Clone()
+			t = t.Clone()
+			t.DialContext = line.DialContext
+			c.Transport = t
 		}
 	}
 	// A redirect can turn a POST into a GET, and a device code must not be sent to
@@ -64,18 +68,19 @@ func httpClient(given *http.Client) *http.Client {
 func (s *sender) Do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("User-Agent", s.userAgent)
 	req.Header.Set("Accept", "application/json")
-	// Any other request may have taken effect although its answer was lost.
+	// Any other request may have taken effect although its answer was lost, unless
+	// there was no connection to send it on.
 	idempotent := req.Method == http.MethodGet || req.Method == http.MethodDelete
 	for attempt := 1; ; attempt++ {
 		if token := s.token(); token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
-		resp, err := s.attempt(req)
+		resp, sent, err := s.attempt(req)
 		if err == nil {
 			return resp, nil
 		}
 		delay, again := s.retry(err, attempt)
-		if !idempotent || !again || s.wait(req.Context(), delay) != nil {
+		if sent && !idempotent || !again || s.wait(req.Context(), delay) != nil {
 			return nil, err
 		}
 	}
@@ -108,11 +113,26 @@ func (s *sender) retry(err error, attempt int) (time.Duration, bool) {
 	}
 }
 
-func (s *sender) attempt(req *http.Request) (*http.Response, error) {
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return nil, s.failure(req.Context(), err)
+// attempt sends the request. If sent is false, there was no connection to send it on.
+func (s *sender) attempt(req *http.Request) (resp *http.Response, sent bool, err error) {
+	ctx, attempt := s.line.Begin(req.Context())
+	send := req.WithContext(ctx)
+	if req.GetBody != nil {
+		if send.Body, err = req.GetBody(); err != nil {
+			return nil, false, err
+		}
 	}
+	resp, err = s.http.Do(send)
+	attempt.End(err)
+	if err != nil {
+		return nil, attempt.Ready(), s.failure(req.Context(), err)
+	}
+	resp, err = s.read(req, resp)
+	return resp, true, err
+}
+
+// read reads the body of an answer into memory.
+func (s *sender) read(req *http.Request, resp *http.Response) (*http.Response, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	_ = resp.Body.Close() // ReadAll has reported any error.
 	if err != nil {

@@ -60,7 +60,11 @@
 // connection failure that may be temporary, after 502, 503 or 504 from a proxy, and
 // after the codes unavailable and, with a Retry-After header, rate_limited. POST and
 // PATCH requests are sent once: their effect may have taken place even if the answer was
-// lost. [Client.ControlChannel] tries once, too.
+// lost. They are attempted again only if no connection could be made to send them on.
+// [Client.ControlChannel] tries once.
+//
+// If the panel's name has several addresses, each attempt begins with those that have
+// not failed before, unless [Options].HTTPClient has a dialer of its own.
 //
 // # Concurrency
 //
@@ -82,6 +86,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 )
 
 // Options configure a [Client]. Every field but PanelURL may be left zero.
@@ -113,6 +118,7 @@ type Client struct {
 	panel  string
 	sender *sender
 	api    *client.Client
+	line   *dialer.Dialer
 	dialer *websocket.Dialer
 }
 
@@ -123,7 +129,8 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sender{panel: panel, http: httpClient(o.HTTPClient), token: o.Token, userAgent: o.UserAgent, wait: o.Wait, random: rand.Float64}
+	line := dialer.New(dialer.Options{})
+	s := &sender{panel: panel, http: httpClient(o.HTTPClient, line), line: line, token: o.Token, userAgent: o.UserAgent, wait: o.Wait, random: rand.Float64}
 	if s.token == nil {
 		s.token = func() string { return "" }
 	}
@@ -137,7 +144,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of %s: %w", panel, err)
 	}
-	return &Client{panel: panel, sender: s, api: api, dialer: dialer(s.http)}, nil
+	return &Client{panel: panel, sender: s, api: api, line: line, dialer: webSocketDialer(s.http, line)}, nil
 }
 
 // PanelURL returns the panel's address, without a trailing slash.

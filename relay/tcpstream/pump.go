@@ -113,7 +113,7 @@ func (c *Conn) idle() error {
 // pump moves bytes from the local connection to the data connection until either
 // ends, and tells the peer how.
 func (s *stream) pump() {
-	for {
+	for first := true; ; first = false {
 		if s.busy() {
 			n, err := s.splice()
 			s.conn.counters.Sent.Add(uint64(n))
@@ -129,6 +129,9 @@ func (s *stream) pump() {
 			}
 		}
 		b, err := s.reader.Next()
+		if first && (err != nil || len(b.Data) == 0) {
+			s.endedSilent()
+		}
 		if err != nil {
 			s.pumpFailed()
 			return
@@ -147,6 +150,18 @@ func (s *stream) pump() {
 			return
 		}
 		s.conn.counters.Sent.Add(uint64(n))
+	}
+}
+
+// endedSilent reports a game that has ended the stream before it sent anything, unless
+// it was the player or the data connection that ended it.
+func (s *stream) endedSilent() {
+	c := s.conn
+	c.mu.Lock()
+	game := !c.dead && !s.aborted && s.got == open
+	c.mu.Unlock()
+	if game && c.silent != nil {
+		c.silent(s.local.RemoteAddr())
 	}
 }
 

@@ -47,6 +47,7 @@ type Conn struct {
 	frames   *frames
 	counters *Counters
 	accept   func(open wire.Control) (*net.TCPConn, error)
+	silent   func(game net.Addr) // nil: not called.
 
 	pumps sync.WaitGroup // Of the tunnel client; never more than one.
 
@@ -96,6 +97,11 @@ func NewServer(conn net.Conn, counters *Counters) *Conn {
 func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (*net.TCPConn, error)) *Conn {
 	return newConn(newFrames(conn, true), counters, accept)
 }
+
+// OnSilent sets a function to be called with the address of a game that ended a stream
+// before it had sent anything, while its player stayed. It is for tunnel clients, and
+// must be called before Serve. The function must not block.
+func (c *Conn) OnSilent(silent func(game net.Addr)) { c.silent = silent }
 
 func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPConn, error)) *Conn {
 	return &Conn{frames: f, counters: counters, accept: accept}

@@ -3,7 +3,6 @@ package link_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -13,13 +12,13 @@ import (
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/internal/linetest"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -166,52 +165,9 @@ func TestTunnel_FlowsThatTheGameNeverAnswersAreEvicted(t *testing.T) {
 	await.Until(t, "the end of the evicted flows", func() bool { return d.Links.Stats().Flows == 3 })
 }
 
-// nameServer returns a resolver that resolves every name to both loopback addresses.
-func nameServer(t *testing.T) *net.Resolver {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b := make([]byte, 512)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-			m.Response, m.Additionals = true, nil
-			switch q.Type {
-			case dnsmessage.TypeA:
-				m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}}}}
-			case dnsmessage.TypeAAAA:
-				m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AAAAResource{AAAA: [16]byte{15: 1}}}}
-			}
-			if data, err := m.Pack(); err == nil {
-				_, _ = c.WriteTo(data, from)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = c.Close()
-		<-done
-	})
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", c.LocalAddr().String())
-	}}
-}
-
 func TestTunnel_DatagramsReachAGameOnIPv4ByAName(t *testing.T) {
 	linktest.DialUDP(t, "::1", 1) // Skips where there is no IPv6.
-	targets := target.NewDialer(target.Options{Allow: func(string) error { return nil }, Resolver: nameServer(t)})
+	targets := target.NewDialer(target.Options{Allow: func(string) error { return nil }, Resolver: linetest.Resolver(t, "127.0.0.1", "::1")})
 	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) { o.Targets = targets }})
 	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), func(a *types.ClientAllocation) { a.LocalHost = "game.test" })
 	player := linktest.DialUDP(t, "127.0.0.1", port)

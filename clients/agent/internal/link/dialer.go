@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -29,7 +30,7 @@ const connectTimeout = 4 * time.Second
 type serverDialer struct {
 	address   string
 	timeout   time.Duration
-	open      DialFunc
+	line      *dialer.Dialer
 	plain     bool // Data connections for TCP may do without encryption.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of data connections for TCP.
@@ -39,8 +40,7 @@ type serverDialer struct {
 // "": a certificate that the system trusts.
 func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	timeout := c.Limits.DialTimeout
-	d := &serverDialer{address: address, timeout: timeout, plain: c.PlainStreams}
-	d.open = c.Dialer(net.Dialer{Timeout: min(timeout, connectTimeout)})
+	d := &serverDialer{address: address, timeout: timeout, line: c.line, plain: c.PlainStreams}
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
 		NetDialContext:   d.connect,
@@ -77,7 +77,7 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 
 // connect opens the socket of a link or data connection.
 func (d *serverDialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.open(ctx, network, address)
+	conn, err := d.line.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,9 @@ func dataQuery(kind wire.Kind) url.Values { return url.Values{wire.KindParam: {s
 
 func (d *serverDialer) dial(ctx context.Context, path string, query url.Values, credential string) (*websocket.Conn, error) {
 	u := url.URL{Scheme: "wss", Host: d.address, Path: path, RawQuery: query.Encode()}
+	ctx, attempt := d.line.Begin(ctx)
 	ws, response, err := d.websocket.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
+	attempt.End(err)
 	if response != nil {
 		defer func() { _ = response.Body.Close() }()
 	}

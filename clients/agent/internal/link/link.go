@@ -41,6 +41,7 @@ type link struct {
 	wake    chan struct{} // Holds one signal: there is another ticket or key.
 
 	takenOverAt time.Time // When another link last took over. Belongs to serve.
+	remote      net.Addr  // The other end of the link that serve has. Set by run's Dial.
 
 	mu          sync.Mutex
 	state       state
@@ -120,7 +121,11 @@ func (l *link) run(ctx context.Context) error {
 			default:
 			}
 			dialer, ticket := l.credentials()
-			return dialer.link(ctx, ticket, l.udpSessionName())
+			ws, err := dialer.link(ctx, ticket, l.udpSessionName())
+			if err == nil {
+				l.remote = ws.RemoteAddr()
+			}
+			return ws, err
 		},
 		Serve:   l.serve,
 		Ended:   l.ended,
@@ -158,6 +163,9 @@ func (l *link) serve(ctx context.Context, c *channel.Conn, ready func()) error {
 	for {
 		data, err := c.Receive()
 		if err != nil {
+			if s.secret == "" && ctx.Err() == nil {
+				l.line.Failed(l.remote) // It was opened, and no welcome came.
+			}
 			return l.endReason(err, time.Now())
 		}
 		m, err := wire.DecodeLink(data)

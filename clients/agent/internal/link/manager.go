@@ -17,6 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 )
 
 // Options configure a Manager.
@@ -45,6 +46,8 @@ type Options struct {
 	// Dialer returns the dial function for connections to tunnel servers with the
 	// settings of a dialer; nil: the dialer's DialContext.
 	Dialer func(net.Dialer) DialFunc
+	// Resolver resolves the names of tunnel servers; nil: net.DefaultResolver.
+	Resolver *net.Resolver
 }
 
 // DialFunc opens a connection, as net.Dialer.DialContext does.
@@ -79,7 +82,16 @@ func (l Limits) withDefaults() Limits {
 // config is what all links of a Manager share.
 type config struct {
 	Options
+	line     *dialer.Dialer // To tunnel servers.
 	counters counters
+}
+
+func newConfig(o Options) *config {
+	return &config{Options: o, line: dialer.New(dialer.Options{
+		Dial:     o.Dialer(net.Dialer{}),
+		Resolver: o.Resolver,
+		Timeout:  min(o.Limits.DialTimeout, connectTimeout),
+	})}
 }
 
 // Manager keeps one link to each tunnel server on which the client has allocations,
@@ -115,7 +127,7 @@ func New(o Options) *Manager {
 	}
 	o.Limits = o.Limits.withDefaults()
 	return &Manager{
-		config:  &config{Options: o},
+		config:  newConfig(o),
 		wake:    make(chan struct{}, 1),
 		final:   make(chan error, 1),
 		servers: map[uuid.UUID]types.ClientServer{},

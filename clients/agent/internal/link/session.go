@@ -117,6 +117,7 @@ func (s *session) serveTCP(ctx context.Context, data net.Conn) error {
 		}
 		return game, err
 	})
+	conn.OnSilent(s.Targets.Failed)
 	stop := context.AfterFunc(ctx, conn.Close) // A read knows no context.
 	defer stop()
 	return conn.Serve()

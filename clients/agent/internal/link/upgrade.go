@@ -27,6 +27,13 @@ const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	ctx, attempt := d.line.Begin(ctx)
+	conn, err := d.upgrade(ctx, secret)
+	attempt.End(err)
+	return conn, err
+}
+
+func (d *serverDialer) upgrade(ctx context.Context, secret string) (net.Conn, error) {
 	conn := new(upgraded)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) { conn.Conn = got.Conn },

@@ -29,7 +29,7 @@ import (
 // newTestDialer dials without a proxy.
 func newTestDialer(address string, timeout time.Duration) *serverDialer {
 	o := Options{Dialer: pacing.New().Dialer, Limits: Limits{DialTimeout: timeout}}
-	return newServerDialer(&config{Options: o}, address, "")
+	return newServerDialer(newConfig(o), address, "")
 }
 
 // answering dials a data connection to a server that responds to the upgrade with

@@ -11,34 +11,26 @@ import (
 	"strings"
 )
 
-// dialFrom dials as net.Dialer does, and from source, if that is valid, where the
-// address is literally one on the loopback of IPv4: such a system needs to know before
-// a name is resolved. Where it has no such source, it chooses one.
-func (d *Dialer) dialFrom(ctx context.Context, network, address string, source netip.Addr) (net.Conn, error) {
-	if source.IsValid() && onLoopback4(network, address) {
-		dialer := d.dialer
-		dialer.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
-		if strings.HasPrefix(network, "udp") {
-			dialer.LocalAddr = &net.UDPAddr{IP: source.AsSlice()}
-		}
-		conn, err := dialer.DialContext(ctx, network, address)
-		var call *os.SyscallError
-		if err == nil || !errors.As(err, &call) || call.Syscall != "bind" {
-			return conn, err
-		}
-		d.noSource(call.Err)
+// dialFrom connects to one address: from the source of ctx, if it has one, where the
+// address is on the loopback of IPv4. Where the system has no such source, it chooses
+// one.
+func (d *Dialer) dialFrom(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Control: limitWindow}
+	source := sourceOf(ctx)
+	to, err := netip.ParseAddrPort(address)
+	if err != nil || !source.IsValid() || !loopback4.Contains(to.Addr().Unmap()) {
+		return dialer.DialContext(ctx, network, address)
 	}
-	return d.dialer.DialContext(ctx, network, address)
-}
-
-func onLoopback4(network, address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
+	dialer.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
+	if strings.HasPrefix(network, "udp") {
+		dialer.LocalAddr = &net.UDPAddr{IP: source.AsSlice()}
 	}
-	if strings.HasSuffix(network, "4") && isLocalhost(host) {
-		return true
+	conn, err := dialer.DialContext(ctx, network, address)
+	var call *os.SyscallError
+	if err == nil || !errors.As(err, &call) || call.Syscall != "bind" {
+		return conn, err
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && loopback4.Contains(ip.Unmap())
+	d.noSource(call.Err)
+	dialer.LocalAddr = nil
+	return dialer.DialContext(ctx, network, address)
 }

@@ -10,11 +10,11 @@ import (
 	"syscall"
 )
 
-// dialFrom dials as net.Dialer does. Of the addresses that a name may have, those on
-// the loopback of IPv4 are dialled from source, if that is valid.
-func (d *Dialer) dialFrom(ctx context.Context, network, address string, source netip.Addr) (net.Conn, error) {
-	dialer := d.dialer
-	if source.IsValid() {
+// dialFrom connects to one address: from the source of ctx, if it has one, where the
+// address is on the loopback of IPv4.
+func (d *Dialer) dialFrom(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Control: limitWindow}
+	if source := sourceOf(ctx); source.IsValid() {
 		dialer.Control = func(network, address string, socket syscall.RawConn) error {
 			if err := limitWindow(network, address, socket); err != nil {
 				return err

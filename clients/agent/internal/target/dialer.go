@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -52,7 +53,7 @@ type Options struct {
 type Dialer struct {
 	allow    func(host string) error
 	watch    func(ctx context.Context, changed func())
-	dialer   net.Dialer
+	dialer   *dialer.Dialer
 	log      *slog.Logger
 	counters counters
 	own      *ownAddresses
@@ -77,13 +78,13 @@ func NewDialer(o Options) *Dialer {
 	d := &Dialer{
 		allow:       o.Allow,
 		watch:       o.WatchAllow,
-		dialer:      net.Dialer{Timeout: o.Timeout, Resolver: o.Resolver, Control: limitWindow},
 		log:         o.Logger,
 		own:         newOwnAddresses(),
 		allocations: map[int64]types.ClientAllocation{},
 		unreachable: map[int64]bool{},
 		answered:    map[int64]bool{},
 	}
+	d.dialer = dialer.New(dialer.Options{Dial: d.dialFrom, Resolver: o.Resolver, Timeout: o.Timeout})
 	if o.Interfaces != nil {
 		d.own.interfaces = o.Interfaces
 	}
@@ -181,7 +182,7 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 // connect opens a socket to an allocation's local target, from source if that is valid
 // and the target is on the loopback of IPv4.
 func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source netip.Addr) (net.Conn, error) {
-	conn, err := d.dial(ctx, a, source)
+	conn, err := d.dialer.DialContext(withSource(ctx, source), string(a.Protocol), address(a))
 	if err != nil && ctx.Err() == nil {
 		d.counters.dialFailures.Add(1)
 	}
@@ -192,19 +193,10 @@ func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source n
 	return conn, err
 }
 
-// dial dials. For a name with addresses of both families TCP finds out which one
-// answers. UDP cannot, and would prefer IPv6, which localhost has on most systems: a
-// game that listens on IPv4 alone would never receive its players' datagrams. A
-// game that listens on both also receives them at its IPv4 address. So does TCP to
-// localhost where the player has a source there: the loopback of IPv6 is one address.
-func (d *Dialer) dial(ctx context.Context, a types.ClientAllocation, source netip.Addr) (net.Conn, error) {
-	if a.Protocol == types.ProtocolUDP || source.IsValid() && isLocalhost(a.LocalHost) {
-		if conn, err := d.dialFrom(ctx, string(a.Protocol)+"4", address(a), source); err == nil {
-			return conn, nil
-		}
-	}
-	return d.dialFrom(ctx, string(a.Protocol), address(a), source)
-}
+// Failed records that a local target ended a connection before it sent anything, as a
+// container's port does where its game does not listen on that IP version. If the name
+// has other addresses, the next player gets another one.
+func (d *Dialer) Failed(remote net.Addr) { d.dialer.Failed(remote) }
 
 // reached records whether a local target could be reached, and logs a change.
 func (d *Dialer) reached(a types.ClientAllocation, err error) {

@@ -45,6 +45,7 @@ type flowSocket struct {
 	closed     bool
 	conn       *udpsock.Conn // nil while it is being opened.
 	deaf       bool          // It hears answers from the target's address alone.
+	remote     net.Addr      // The target's.
 	early      [][]byte      // Datagrams that came before that,
 	earlyBytes int           // and their bytes.
 
@@ -102,7 +103,7 @@ func (s *flowSocket) connect(ctx context.Context) error {
 		_ = conn.Close()
 		return net.ErrClosed
 	}
-	s.conn = conn
+	s.conn, s.remote = conn, dialled.RemoteAddr()
 	for _, datagram := range s.early {
 		s.write([]udpsock.Datagram{{Data: datagram}})
 	}
@@ -135,6 +136,7 @@ func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
 		}
 		if !s.reads.answering {
 			s.dialer.reached(s.allocation, nil)
+			s.dialer.dialer.Worked(s.remote)
 			s.reads.answering = true
 			s.answered.Store(true)
 		}
@@ -153,13 +155,20 @@ func (s *flowSocket) received(batch *udpsock.Batch, records []wire.Record) {
 
 // readFailed handles a failed read: it reports whether to read again, and ends the
 // flow once the limit is reached. A closed port, which the system reports by failing
-// reads, ends no flow: the game may be restarting.
+// reads, ends no flow: the game may be restarting. If it has never answered and the
+// target is a name, the flow ends, so that the player's next datagram is sent to another
+// address of that name, should it have one.
 func (s *flowSocket) readFailed(err error) (again bool) {
 	if errors.Is(err, net.ErrClosed) {
 		return false
 	}
 	s.dialer.reached(s.allocation, err)
 	s.reads.answering = false
+	s.dialer.Failed(s.remote)
+	if _, err := netip.ParseAddr(s.allocation.LocalHost); err != nil && !s.answered.Load() {
+		s.flow.End()
+		return false
+	}
 	if sent := s.sent.Load(); sent != s.reads.sent {
 		s.reads.sent, s.reads.errors = sent, 0
 	}

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"log/slog"
@@ -158,5 +159,15 @@ func wantsPlayerAddresses(o types.AllocationOptions) bool {
 	return o.ProxyProtocol == nil || *o.ProxyProtocol == types.ProxyProtocolNone
 }
 
-// isLocalhost reports whether a local host is the name of the loopback.
-func isLocalhost(host string) bool { return normalName(host) == "localhost" }
+// sourceKey is the key of the source in the context of a dial.
+type sourceKey struct{}
+
+func withSource(ctx context.Context, source netip.Addr) context.Context {
+	return context.WithValue(ctx, sourceKey{}, source)
+}
+
+// sourceOf returns the source of a dial, or the zero Addr.
+func sourceOf(ctx context.Context) netip.Addr {
+	source, _ := ctx.Value(sourceKey{}).(netip.Addr)
+	return source
+}

@@ -1,0 +1,113 @@
+package tunnel_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/linetest"
+)
+
+// panelWithUselessAddresses returns the URL of a panel whose name has three addresses,
+// of which the third is of use.
+func panelWithUselessAddresses(t *testing.T, serve func(net.Conn), panel http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(panel)
+	_ = s.Listener.Close()
+	port := linetest.Listen(t, "127.0.0.1", 0, serve)
+	linetest.Listen(t, "127.0.0.2", port, serve)
+	var err error
+	if s.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.3", strconv.Itoa(port))); err != nil {
+		t.Skip(err)
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	resolver := net.DefaultResolver
+	net.DefaultResolver = linetest.Resolver(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
+	t.Cleanup(func() { net.DefaultResolver = resolver })
+	return fmt.Sprintf("http://panel.test:%d", port)
+}
+
+func TestControlChannel_LeavesAnAddressThatIsOfNoUse(t *testing.T) {
+	for name, serve := range linetest.Useless {
+		t.Run(name, func(t *testing.T) {
+			url := panelWithUselessAddresses(t, serve, func(w http.ResponseWriter, r *http.Request) {
+				var upgrader websocket.Upgrader
+				if ws, err := upgrader.Upgrade(w, r, nil); err == nil {
+					_ = ws.Close()
+				}
+			})
+			c := newClient(t, tunnel.Options{PanelURL: url})
+			open := func() (net.Addr, error) {
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				ws, err := c.ControlChannel(ctx)
+				if err != nil {
+					return nil, err
+				}
+				defer ws.Close()
+				return ws.RemoteAddr(), nil
+			}
+			var good net.Addr
+			var err error
+			for tries := 0; good == nil; tries++ {
+				if good, err = open(); err != nil && tries == 2 {
+					t.Fatalf("not every address had its turn: %v", err)
+				}
+			}
+			if _, err := open(); err != nil {
+				t.Errorf("the address that works was left: %v", err)
+			}
+			c.Avoid(good) // It opened and then brought nothing.
+			if again, err := open(); err == nil {
+				t.Errorf("went to %s again", again)
+			}
+		})
+	}
+}
+
+func TestClient_AsksAnotherAddressWithinOneCall(t *testing.T) {
+	for _, name := range []string{"resetting", "garbled"} {
+		t.Run(name, func(t *testing.T) {
+			url := panelWithUselessAddresses(t, linetest.Useless[name], func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(`{"version":"1","commit":"c"}`))
+			})
+			c := newClient(t, tunnel.Options{PanelURL: url})
+			if _, err := c.Version(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestClient_ARequestIsSentAgainOnlyIfThereWasNoConnection(t *testing.T) {
+	for name, test := range map[string]struct {
+		url  string
+		want int
+	}{
+		"a TLS handshake that fails": {url: "https://", want: 3},
+		"a lost answer":              {url: "http://", want: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := linetest.Listen(t, "127.0.0.1", 0, linetest.Useless["resetting"])
+			waits := 0
+			c := newClient(t, tunnel.Options{
+				PanelURL: test.url + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+				Wait:     func(context.Context, time.Duration) error { waits++; return nil },
+			})
+			if _, err := c.StartEnrollment(t.Context(), types.EnrollmentStart{}); err == nil || waits != test.want {
+				t.Errorf("%v after %d more attempts, want %d", err, waits, test.want)
+			}
+		})
+	}
+}

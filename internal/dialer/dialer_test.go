@@ -1,0 +1,173 @@
+package dialer_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/linetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func handshake(ctx context.Context, d *dialer.Dialer, address string, config *tls.Config) (remote string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	ctx, attempt := d.Begin(ctx)
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		attempt.End(err)
+		return "", err
+	}
+	defer conn.Close()
+	remote, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
+	err = tls.Client(conn, config).HandshakeContext(ctx)
+	attempt.End(err)
+	return remote, err
+}
+
+func TestDialer_BeginsElsewhereAfterAFailureBeyondTheConnection(t *testing.T) {
+	for name, broken := range linetest.Useless {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewUnstartedServer(nil)
+			s.StartTLS() // Only for its certificate.
+			defer s.Close()
+			port := linetest.Listen(t, "127.0.0.3", 0, func(conn net.Conn) { _ = tls.Server(conn, s.TLS).Handshake() })
+			linetest.Listen(t, "127.0.0.1", port, broken)
+			linetest.Listen(t, "127.0.0.2", port, broken)
+			d := dialer.New(dialer.Options{Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")})
+			address := net.JoinHostPort("panel.test", strconv.Itoa(port))
+			var tried []string
+			for range 5 {
+				remote, err := handshake(t.Context(), d, address, &tls.Config{InsecureSkipVerify: true})
+				if works := remote == "127.0.0.3"; works != (err == nil) {
+					t.Fatalf("%s: %v", remote, err)
+				}
+				tried = append(tried, remote)
+			}
+			if i := slices.Index(tried, "127.0.0.3"); i < 0 || i > 2 {
+				t.Fatalf("tried %v: every address must have its turn", tried)
+			} else if slices.ContainsFunc(tried[i:], func(a string) bool { return a != "127.0.0.3" }) {
+				t.Errorf("tried %v: the one that works must be kept", tried)
+			}
+			// What shows only after the handshakes, such as a missing hello.
+			d.Failed(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 3), Port: port})
+			if remote, err := handshake(t.Context(), d, address, &tls.Config{InsecureSkipVerify: true}); remote == "127.0.0.3" {
+				t.Errorf("went to %s (%v), which failed last", remote, err)
+			}
+		})
+	}
+}
+
+// hosts is a network of addresses, each of which answers after a while, with an error
+// or not. A negative delay is for ever.
+type hosts map[string]struct {
+	delay time.Duration
+	err   error
+}
+
+func (h hosts) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(address)
+	to := h[host]
+	var answer <-chan time.Time
+	if to.delay >= 0 {
+		answer = time.After(to.delay)
+	}
+	select {
+	case <-answer:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if to.err != nil {
+		return nil, to.err
+	}
+	near, far := net.Pipe()
+	_ = far.Close()
+	a, err := net.ResolveTCPAddr(network, address)
+	return pipe{near, a}, err
+}
+
+type pipe struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (p pipe) RemoteAddr() net.Addr { return p.remote }
+
+var errRefused = errors.New("refused")
+
+func TestDialer_FindsTheAddressThatAccepts(t *testing.T) {
+	const never = -1
+	for name, test := range map[string]struct {
+		hosts  hosts
+		failed string // An address whose last connection was of no use.
+		want   string
+	}{
+		"the next one is refused": {hosts: hosts{"::1": {err: errRefused}, "127.0.0.1": {err: errRefused}, "127.0.0.2": {}, "127.0.0.3": {delay: never}}, want: "127.0.0.2"},
+		"many do not answer":      {hosts: hosts{"::1": {delay: never}, "127.0.0.1": {delay: never}, "127.0.0.2": {delay: never}, "127.0.0.3": {}}, want: "127.0.0.3"},
+		"IPv6 does not answer":    {hosts: hosts{"::1": {delay: never}, "127.0.0.1": {}, "127.0.0.2": {}, "127.0.0.3": {}}, want: "127.0.0."},
+		"a fast one was of no use": {
+			hosts:  hosts{"::1": {}, "127.0.0.1": {delay: 700 * time.Millisecond}, "127.0.0.2": {delay: never}, "127.0.0.3": {delay: never}},
+			failed: "::1", want: "127.0.0.1",
+		},
+		"only the one that was of no use is left": {
+			hosts:  hosts{"::1": {}, "127.0.0.1": {err: errRefused}, "127.0.0.2": {err: errRefused}, "127.0.0.3": {err: errRefused}},
+			failed: "::1", want: "::1",
+		},
+		"none": {hosts: hosts{"::1": {err: errRefused}, "127.0.0.1": {err: errRefused}, "127.0.0.2": {err: errRefused}, "127.0.0.3": {delay: never}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := dialer.New(dialer.Options{
+				Dial:     test.hosts.dial,
+				Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"),
+				Timeout:  4 * time.Second,
+			})
+			d.Failed(&net.TCPAddr{IP: net.ParseIP(test.failed), Port: 7})
+			conn, err := d.DialContext(t.Context(), "tcp", "host.test:7")
+			if test.want == "" {
+				if !errors.Is(err, errRefused) {
+					t.Errorf("got %v, want the first error", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+			if len(host) < len(test.want) || host[:len(test.want)] != test.want {
+				t.Errorf("connected to %s, want %s", host, test.want)
+			}
+		})
+	}
+}
+
+func TestDialer_ACancelledAttemptIsNoFailure(t *testing.T) {
+	h := hosts{"127.0.0.1": {}, "127.0.0.2": {}}
+	d := dialer.New(dialer.Options{Dial: h.dial, Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2")})
+	var first string
+	for range 3 {
+		ctx, attempt := d.Begin(t.Context())
+		conn, err := d.DialContext(ctx, "tcp", "host.test:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first = conn.RemoteAddr().String()
+		}
+		if got := conn.RemoteAddr().String(); got != first {
+			t.Errorf("connected to %s, want %s again", got, first)
+		}
+		attempt.End(fmt.Errorf("stop: %w", context.Canceled))
+	}
+}
