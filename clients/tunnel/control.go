@@ -68,6 +68,8 @@ func (c *Client) Avoid(remote net.Addr) { c.line.Failed(remote) }
 // the HTTP client. If that has no dialer, it uses line.
 func webSocketDialer(from *http.Client, line *dialer.Dialer) *websocket.Dialer {
 	d := &websocket.Dialer{
+		EnableCompression: true,
+
 		Proxy:            http.ProxyFromEnvironment,
 		NetDialContext:   withTimeout(connectTimeout, line.DialContext),
 		HandshakeTimeout: handshakeTimeout,

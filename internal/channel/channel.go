@@ -5,7 +5,11 @@
 // Liveness: each end sends a ping every [Options.PingInterval], unless it is
 // [Options.Lazy] and the peer does, and considers the peer dead once nothing has
 // arrived for [Options.Deadline]. Since both ends do so, both detect a connection that
-// is cut in one direction only.
+// is cut in one direction only. Parts of a message count: a large one on a slow line
+// takes as long as it takes, if it makes progress of at least 1 KiB a second.
+//
+// Large messages are compressed where the WebSocket has permessage-deflate (RFC 7692).
+// An idle channel holds no memory for that.
 //
 // [Keep] reconnects such a channel.
 package channel
@@ -46,9 +50,9 @@ const closeGrace = time.Second
 type Options struct {
 	PingInterval time.Duration // 0: 3 s.
 	Deadline     time.Duration // The silence after which the peer counts as dead; 0: 9 s.
-	WriteTimeout time.Duration // Of one message; 0: the value of Deadline.
+	WriteTimeout time.Duration // Of one message, or of 8 KiB of a larger one; 0: the value of Deadline.
 	Queue        int           // Messages waiting to be written; 0: 64.
-	MaxMessage   int64         // Largest message accepted, in bytes; 0: 1 MiB.
+	MaxMessage   int64         // Largest message accepted, in bytes, also after decompression; 0: 1 MiB.
 	// Lazy omits a ping if the peer has sent one since the last was due: its pings and
 	// our answers prove both ends alive.
 	Lazy bool
@@ -80,6 +84,7 @@ type Conn struct {
 	opts Options
 
 	queue   chan []byte
+	pong    chan []byte   // Holds the payload of a ping to answer.
 	pinged  atomic.Bool   // The peer has sent a ping since ours was due.
 	closing chan struct{} // Closed once an end is decided.
 	written chan struct{} // Closed when the writer has ended.
@@ -88,7 +93,8 @@ type Conn struct {
 	ended  bool
 	code   int // Close code to send; 0 sends none.
 	reason string
-	err    error // Why, where it was this end that decided.
+	err    error     // Why, where it was this end that decided.
+	until  time.Time // When writing must be over, once ended.
 }
 
 // New makes a channel of an open WebSocket, which it owns from then on. Its writer
@@ -99,15 +105,23 @@ func New(ws *websocket.Conn, opts Options) *Conn {
 		ws:      ws,
 		opts:    opts,
 		queue:   make(chan []byte, opts.Queue),
+		pong:    make(chan []byte, 1),
 		closing: make(chan struct{}),
 		written: make(chan struct{}),
 	}
 	ws.SetReadLimit(opts.MaxMessage)
-	pong := ws.PingHandler()
+	ws.EnableWriteCompression(false) // See writeLarge.
+	limitSendBuffer(ws.NetConn())
 	ws.SetPingHandler(func(data string) error {
 		c.extend()
 		c.pinged.Store(true)
-		return pong(data)
+		// The writer answers. Written here, an answer that does not fit the socket's
+		// buffer while a large message leaves would break the connection.
+		select {
+		case c.pong <- []byte(data):
+		default: // The answer to the ping before stands for both.
+		}
+		return nil
 	})
 	ws.SetPongHandler(func(string) error {
 		c.extend()
@@ -161,11 +175,17 @@ func (c *Conn) Receive() ([]byte, error) {
 			c.end(websocket.CloseUnsupportedData, "text messages only", errors.New("channel: the peer sent a binary message"))
 			continue
 		}
-		data, err := io.ReadAll(r)
-		if err != nil {
+		data, err := c.readMessage(r)
+		switch {
+		case errors.Is(err, websocket.ErrReadLimit):
+			c.end(websocket.CloseMessageTooBig, "the message is too large", err)
+		case errors.Is(err, errTrickle):
+			c.end(websocket.CloseTryAgainLater, "too slow", err)
+		case err != nil:
 			return nil, c.fail(err)
+		default:
+			return data, nil
 		}
-		return data, nil
 	}
 }
 
@@ -212,8 +232,9 @@ func (c *Conn) end(code int, reason string, err error) {
 		return
 	}
 	c.ended, c.code, c.reason, c.err = true, code, reason, err
+	c.until = time.Now().Add(closeGrace)
 	// A write to a peer that does not read must not hold the end up.
-	_ = c.ws.NetConn().SetWriteDeadline(time.Now().Add(closeGrace))
+	_ = c.ws.NetConn().SetWriteDeadline(c.until)
 	close(c.closing)
 }
 
@@ -242,11 +263,13 @@ func (c *Conn) write() {
 		select {
 		case data := <-c.queue:
 			err = c.writeMessage(data)
+		case data := <-c.pong:
+			err = c.writeControl(websocket.PongMessage, data)
 		case <-ping.C:
 			if c.pinged.Swap(false) && c.opts.Lazy {
 				continue
 			}
-			err = c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.opts.WriteTimeout))
+			err = c.writeControl(websocket.PingMessage, nil)
 		case <-c.closing:
 			c.writeClose()
 			return
@@ -256,13 +279,6 @@ func (c *Conn) write() {
 			return
 		}
 	}
-}
-
-func (c *Conn) writeMessage(data []byte) error {
-	if err := c.ws.SetWriteDeadline(time.Now().Add(c.opts.WriteTimeout)); err != nil {
-		return err
-	}
-	return c.ws.WriteMessage(websocket.TextMessage, data)
 }
 
 func (c *Conn) writeClose() {

@@ -156,7 +156,7 @@ func New(opts Options) (*Hub, error) {
 		opts:    opts,
 		replica: uuid.New(),
 		upgrader: websocket.Upgrader{
-			HandshakeTimeout: opts.HelloTimeout, Error: refuse,
+			HandshakeTimeout: opts.HelloTimeout, Error: refuse, EnableCompression: true,
 			// Without sizes, each channel would keep the buffers of its request.
 			ReadBufferSize: bufferSize, WriteBufferSize: bufferSize, WriteBufferPool: new(sync.Pool),
 		},
