@@ -90,21 +90,82 @@ func TestClient_AsksAnotherAddressWithinOneCall(t *testing.T) {
 	}
 }
 
+func TestClient_PassesAFilterOfLargeTLSHellos(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/tunnel/ws" {
+			var upgrader websocket.Upgrader
+			if ws, err := upgrader.Upgrade(w, r, nil); err == nil {
+				_ = ws.Close()
+			}
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"version":"1","commit":"c"}`))
+	}))
+	defer s.Close()
+	for name, reset := range map[string]bool{"swallowed": false, "reset": true} {
+		trusting := func(f *linetest.HelloFilter) *tunnel.Client {
+			config := s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+			config.ServerName = "example.com"
+			return newClient(t, tunnel.Options{
+				PanelURL:   "https://" + f.Address,
+				HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: time.Second}},
+			})
+		}
+		t.Run(name+" requests", func(t *testing.T) {
+			f := linetest.FilterHellos(t, s.Listener.Addr().String(), reset)
+			c := trusting(f)
+			defer c.Close()
+			if _, err := c.Version(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c.Close() // The next request needs a new connection.
+			if _, err := c.StartEnrollment(t.Context(), types.EnrollmentStart{}); err != nil {
+				t.Error(err)
+			}
+			if n := f.Filtered(); n != 1 {
+				t.Errorf("%d hellos did not pass, want the first alone", n)
+			}
+		})
+		t.Run(name+" control channel", func(t *testing.T) {
+			f := linetest.FilterHellos(t, s.Listener.Addr().String(), reset)
+			c := trusting(f)
+			for i := range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				ws, err := c.ControlChannel(ctx)
+				cancel()
+				if (err == nil) != (i > 0) {
+					t.Errorf("attempt %d: %v", i, err)
+				}
+				if err == nil {
+					_ = ws.Close()
+				}
+			}
+		})
+	}
+}
+
 func TestClient_ARequestIsSentAgainOnlyIfThereWasNoConnection(t *testing.T) {
 	for name, test := range map[string]struct {
-		url  string
-		want int
+		url   string
+		other bool // The transport is not net/http's.
+		want  int
 	}{
 		"a TLS handshake that fails": {url: "https://", want: 3},
 		"a lost answer":              {url: "http://", want: 0},
+		"another transport":          {url: "https://", other: true, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			port := linetest.Listen(t, "127.0.0.1", 0, linetest.Useless["resetting"])
+			port := linetest.Listen(t, "127.0.0.1", 0, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
 			waits := 0
-			c := newClient(t, tunnel.Options{
+			o := tunnel.Options{
 				PanelURL: test.url + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 				Wait:     func(context.Context, time.Duration) error { waits++; return nil },
-			})
+			}
+			if test.other {
+				o.HTTPClient = &http.Client{Transport: struct{ http.RoundTripper }{&http.Transport{DisableKeepAlives: true}}}
+			}
+			c := newClient(t, o)
 			if _, err := c.StartEnrollment(t.Context(), types.EnrollmentStart{}); err == nil || waits != test.want {
 				t.Errorf("%v after %d more attempts, want %d", err, waits, test.want)
 			}

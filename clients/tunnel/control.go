@@ -40,8 +40,12 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 	}
 	// http becomes ws, and https wss.
 	address := "ws" + strings.TrimPrefix(c.panel, "http") + "/api/tunnel/ws"
-	lineCtx, attempt := c.line.Begin(ctx)
-	ws, resp, err := c.dialer.DialContext(lineCtx, address, header)
+	lineCtx, attempt := c.line.Begin(ctx, c.panel)
+	d := c.dialer
+	if attempt.Classic(true) {
+		d = c.classic
+	}
+	ws, resp, err := d.DialContext(lineCtx, address, header)
 	attempt.End(err)
 	if err == nil {
 		return ws, nil

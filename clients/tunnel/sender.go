@@ -37,6 +37,7 @@ const (
 type sender struct {
 	panel     string
 	http      *http.Client
+	classic   *http.Client // Its TLS hellos are classic; see dialer.Attempt.
 	line      *dialer.Dialer
 	token     func() string
 	userAgent string
@@ -61,6 +62,20 @@ func httpClient(given *http.Client, line *dialer.Dialer) *http.Client {
 	// A redirect can turn a POST into a GET, and a device code must not be sent to
 	// another host.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+// classicClient returns a client as from whose TLS hellos are classic, or from itself if
+// its transport is not known.
+func classicClient(from *http.Client) *http.Client {
+	t, ok := from.Transport.(*http.Transport)
+	if !ok {
+		return from
+	}
+	t = t.Clone()
+	t.TLSClientConfig = dialer.ClassicTLS(t.TLSClientConfig)
+	c := *from
+	c.Transport = t
 	return &c
 }
 
@@ -115,17 +130,23 @@ func (s *sender) retry(err error, attempt int) (time.Duration, bool) {
 
 // attempt sends the request. If sent is false, there was no connection to send it on.
 func (s *sender) attempt(req *http.Request) (resp *http.Response, sent bool, err error) {
-	ctx, attempt := s.line.Begin(req.Context())
+	ctx, attempt := s.line.Begin(req.Context(), s.panel)
+	client := s.http
+	if attempt.Classic(true) {
+		client = s.classic
+	}
 	send := req.WithContext(ctx)
 	if req.GetBody != nil {
 		if send.Body, err = req.GetBody(); err != nil {
 			return nil, false, err
 		}
 	}
-	resp, err = s.http.Do(send)
+	resp, err = client.Do(send)
 	attempt.End(err)
 	if err != nil {
-		return nil, attempt.Ready(), s.failure(req.Context(), err)
+		// Another transport may not say when it has a connection.
+		_, known := client.Transport.(*http.Transport)
+		return nil, attempt.Ready() || !known, s.failure(req.Context(), err)
 	}
 	resp, err = s.read(req, resp)
 	return resp, true, err

@@ -119,7 +119,8 @@ type Client struct {
 	sender *sender
 	api    *client.Client
 	line   *dialer.Dialer
-	dialer *websocket.Dialer
+	// One for each kind of TLS hello.
+	dialer, classic *websocket.Dialer
 }
 
 // New returns a client. It fails if o.PanelURL is not a panel's address, and does
@@ -131,6 +132,7 @@ func New(o Options) (*Client, error) {
 	}
 	line := dialer.New(dialer.Options{})
 	s := &sender{panel: panel, http: httpClient(o.HTTPClient, line), line: line, token: o.Token, userAgent: o.UserAgent, wait: o.Wait, random: rand.Float64}
+	s.classic = classicClient(s.http)
 	if s.token == nil {
 		s.token = func() string { return "" }
 	}
@@ -144,7 +146,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of %s: %w", panel, err)
 	}
-	return &Client{panel: panel, sender: s, api: api, line: line, dialer: webSocketDialer(s.http, line)}, nil
+	c := &Client{panel: panel, sender: s, api: api, line: line, dialer: webSocketDialer(s.http, line)}
+	classic := *c.dialer
+	classic.TLSClientConfig = dialer.ClassicTLS(classic.TLSClientConfig)
+	c.classic = &classic
+	return c, nil
 }
 
 // PanelURL returns the panel's address, without a trailing slash.
@@ -152,7 +158,10 @@ func (c *Client) PanelURL() string { return c.panel }
 
 // Close closes idle HTTP connections, also those of a Transport given in
 // [Options].HTTPClient. Control channels stay open, and the client stays usable.
-func (c *Client) Close() { c.sender.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.sender.http.CloseIdleConnections()
+	c.sender.classic.CloseIdleConnections()
+}
 
 // ParsePanelURL checks the address of a panel as a person types it, and returns it
 // without surrounding space and without a trailing slash. The scheme must be http or

@@ -2,20 +2,27 @@ package dialer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http/httptrace"
+	"net/netip"
 	"sync"
 )
 
 // Attempt is one try to reach a host: a connection, the handshakes on it and the first
 // answer. Its methods are safe for concurrent use.
 type Attempt struct {
-	dialer *Dialer
+	dialer      *Dialer
+	destination string
 
-	mu     sync.Mutex
-	remote net.Addr // The other end of the connection; nil: none was made.
-	ready  bool     // The request could be sent.
+	mu      sync.Mutex
+	remote  net.Addr   // The other end of the connection; nil: none was made.
+	local   netip.Addr // This machine's end.
+	ready   bool       // The request could be sent.
+	classic bool       // The TLS hello is a classic one.
+	started bool       // The TLS handshake has begun,
+	secured bool       // and has succeeded.
 }
 
 type attemptKey struct{}
@@ -25,16 +32,28 @@ func attemptOf(ctx context.Context) *Attempt {
 	return a
 }
 
-// Begin starts an attempt. A connection that DialContext, http.Transport or
-// websocket.Dialer opens or reuses with the returned context is that of the attempt.
-func (d *Dialer) Begin(ctx context.Context) (context.Context, *Attempt) {
-	a := &Attempt{dialer: d}
+// Begin starts an attempt to reach a destination, which stands for all attempts that
+// must have the same kind of TLS hello: a host and port. A connection that DialContext,
+// http.Transport or websocket.Dialer opens or reuses with the returned context is that
+// of the attempt.
+func (d *Dialer) Begin(ctx context.Context, destination string) (context.Context, *Attempt) {
+	a := &Attempt{dialer: d, destination: destination}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) {
 			a.connected(got.Conn)
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.ready = true
+		},
+		TLSHandshakeStart: func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.started = true
+		},
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.secured = err == nil
 		},
 	})
 	return context.WithValue(ctx, attemptKey{}, a), a
@@ -43,7 +62,7 @@ func (d *Dialer) Begin(ctx context.Context) (context.Context, *Attempt) {
 func (a *Attempt) connected(conn net.Conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.remote = conn.RemoteAddr()
+	a.remote, a.local = conn.RemoteAddr(), localOf(conn)
 }
 
 // Ready reports whether http.Transport had a connection for the request, its TLS
@@ -56,13 +75,18 @@ func (a *Attempt) Ready() bool {
 
 // End records the outcome: nil if the host answered as it should. An error after the
 // connection was made, in the TLS handshake for example, makes the next DialContext
-// begin with another address, unless it is that of a cancelled context.
+// begin with another address, unless it is that of a cancelled context. If the TLS
+// handshake got no answer, the next attempt has another kind of hello; see Classic.
 func (a *Attempt) End(err error) {
 	a.mu.Lock()
 	remote := a.remote
 	a.mu.Unlock()
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	a.shaken(err)
 	switch {
-	case remote == nil, errors.Is(err, context.Canceled):
+	case remote == nil:
 	case err != nil:
 		a.dialer.Failed(remote)
 	default:

@@ -1,5 +1,6 @@
 // Package dialer connects to hosts of which a part fails: some of their addresses, on a
-// network that carries one IP version alone or only the first packets of a connection.
+// network that carries one IP version alone or only the first packets of a connection,
+// or the large TLS hellos of today.
 //
 // All addresses of a host are tried, each shortly after the one before it (RFC 8305). A
 // [Dialer] remembers the addresses that failed and begins with the others next time.
@@ -44,6 +45,11 @@ type Options struct {
 	// Timeout bounds one DialContext, the resolution of the name included; 0: only
 	// its context does.
 	Timeout time.Duration
+	// ModernInterval is the time between two tries of a TLS hello with ML-KEM on a
+	// network that passes only classic ones; 0: an hour.
+	ModernInterval time.Duration
+	// Addresses returns the addresses of this machine; nil: net.InterfaceAddrs.
+	Addresses func() ([]net.Addr, error)
 }
 
 // Dialer connects to hosts. It is safe for concurrent use. Make one with New.
@@ -53,6 +59,7 @@ type Dialer struct {
 	mu       sync.Mutex
 	sequence uint64
 	failures map[endpoint]failure
+	hellos   map[string]hello // By destination. None: the modern one works, as far as is known.
 }
 
 // endpoint is an address of a host.
@@ -75,7 +82,13 @@ func New(o Options) *Dialer {
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
 	}
-	return &Dialer{opts: o, failures: map[endpoint]failure{}}
+	if o.ModernInterval == 0 {
+		o.ModernInterval = modernInterval
+	}
+	if o.Addresses == nil {
+		o.Addresses = net.InterfaceAddrs
+	}
+	return &Dialer{opts: o, failures: map[endpoint]failure{}, hellos: map[string]hello{}}
 }
 
 // DialContext connects to a host and port, as net.Dialer.DialContext does. The network

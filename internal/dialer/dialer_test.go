@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func handshake(ctx context.Context, d *dialer.Dialer, address string, config *tls.Config) (remote string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
-	ctx, attempt := d.Begin(ctx)
+	ctx, attempt := d.Begin(ctx, address)
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		attempt.End(err)
@@ -157,7 +157,7 @@ func TestDialer_ACancelledAttemptIsNoFailure(t *testing.T) {
 	d := dialer.New(dialer.Options{Dial: h.dial, Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2")})
 	var first string
 	for range 3 {
-		ctx, attempt := d.Begin(t.Context())
+		ctx, attempt := d.Begin(t.Context(), "host.test:7")
 		conn, err := d.DialContext(ctx, "tcp", "host.test:7")
 		if err != nil {
 			t.Fatal(err)

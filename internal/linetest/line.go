@@ -31,9 +31,10 @@ func Slow(t testing.TB, to string, rate int) *Line {
 		defer far.Close()
 		ended := make(chan struct{}, 2)
 		for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
-			// Without these, a whole snapshot fits the buffers and leaves at once.
-			_ = way[0].(*net.TCPConn).SetReadBuffer(4096)
-			_ = way[1].(*net.TCPConn).SetWriteBuffer(4096)
+			// Without these, a whole snapshot fits the buffers and leaves at once. With
+			// smaller ones, the system pauses between segments of the loopback.
+			_ = way[0].(*net.TCPConn).SetReadBuffer(32 << 10)
+			_ = way[1].(*net.TCPConn).SetWriteBuffer(32 << 10)
 			go func() {
 				l.carry(way[0], way[1], rate)
 				ended <- struct{}{}

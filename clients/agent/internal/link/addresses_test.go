@@ -35,6 +35,27 @@ func TestLink_LeavesATunnelServersAddressThatIsOfNoUse(t *testing.T) {
 	}
 }
 
+func TestLink_PassesAFilterOfLargeTLSHellos(t *testing.T) {
+	for name, reset := range map[string]bool{"swallowed": false, "reset": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := linktest.New(t, linktest.Options{Links: func(o *link.Options) { o.Limits.DialTimeout = 2 * time.Second }})
+			f := linetest.FilterHellos(t, d.Server.Address, reset)
+			d.Servers[0].Address = f.Address
+			d.Greet(d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil))
+			// UDP does not pass the filter: the datagrams take a data connection.
+			port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+			player := linktest.DialUDP(t, "127.0.0.1", port)
+			if got := linktest.Ask(t, player, []byte("hello")); string(got) != "hello" {
+				t.Errorf("answered %q", got)
+			}
+			if n := f.Filtered(); n != 1 {
+				t.Errorf("%d hellos did not pass, want the link's first alone", n)
+			}
+		})
+	}
+}
+
 func namedTargets(t *testing.T) func(*link.Options) {
 	return func(o *link.Options) {
 		o.Targets = target.NewDialer(target.Options{

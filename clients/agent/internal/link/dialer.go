@@ -34,6 +34,10 @@ type serverDialer struct {
 	plain     bool // Data connections for TCP may do without encryption.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of data connections for TCP.
+
+	// With classic TLS hellos; see dialer.Attempt.
+	classicTLS  *tls.Config
+	classicHTTP *http.Transport
 }
 
 // newServerDialer returns a dialer that accepts only the key with that fingerprint;
@@ -72,6 +76,9 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 		TLSHandshakeTimeout: timeout,
 		DisableKeepAlives:   true, // A connection that is not upgraded is closed.
 	}
+	d.classicTLS = dialer.ClassicTLS(d.websocket.TLSClientConfig)
+	d.classicHTTP = d.http.Clone()
+	d.classicHTTP.TLSClientConfig = d.classicTLS
 	return d
 }
 
@@ -110,14 +117,15 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 	if udpSession != "" {
 		query.Set(wire.SessionParam, udpSession)
 	}
-	return d.dial(ctx, wire.PathLink, query, ticket)
+	// It may wait for a modern hello that is not answered; players may not.
+	return d.dial(ctx, true, wire.PathLink, query, ticket)
 }
 
 // datagrams opens a data connection of a UDP session with a link's secret.
 func (d *serverDialer) datagrams(ctx context.Context, udpSession, secret string) (*websocket.Conn, error) {
 	query := dataQuery(wire.KindDatagram)
 	query.Set(wire.SessionParam, udpSession)
-	return d.dial(ctx, wire.PathData, query, secret)
+	return d.dial(ctx, false, wire.PathData, query, secret)
 }
 
 // proxied reports whether the tunnel server is reached through a proxy. UDP does not
@@ -132,10 +140,14 @@ func (d *serverDialer) proxied() bool {
 
 func dataQuery(kind wire.Kind) url.Values { return url.Values{wire.KindParam: {string(kind)}} }
 
-func (d *serverDialer) dial(ctx context.Context, path string, query url.Values, credential string) (*websocket.Conn, error) {
+func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query url.Values, credential string) (*websocket.Conn, error) {
 	u := url.URL{Scheme: "wss", Host: d.address, Path: path, RawQuery: query.Encode()}
-	ctx, attempt := d.line.Begin(ctx)
-	ws, response, err := d.websocket.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
+	ctx, attempt := d.line.Begin(ctx, d.address)
+	websockets := d.websocket
+	if attempt.Classic(probe) {
+		websockets.TLSClientConfig = d.classicTLS
+	}
+	ws, response, err := websockets.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
 	attempt.End(err)
 	if response != nil {
 		defer func() { _ = response.Body.Close() }()

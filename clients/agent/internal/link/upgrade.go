@@ -27,13 +27,17 @@ const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	ctx, attempt := d.line.Begin(ctx)
-	conn, err := d.upgrade(ctx, secret)
+	ctx, attempt := d.line.Begin(ctx, d.address)
+	transport := d.http
+	if attempt.Classic(false) {
+		transport = d.classicHTTP
+	}
+	conn, err := d.upgrade(ctx, transport, secret)
 	attempt.End(err)
 	return conn, err
 }
 
-func (d *serverDialer) upgrade(ctx context.Context, secret string) (net.Conn, error) {
+func (d *serverDialer) upgrade(ctx context.Context, transport *http.Transport, secret string) (net.Conn, error) {
 	conn := new(upgraded)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) { conn.Conn = got.Conn },
@@ -60,7 +64,7 @@ func (d *serverDialer) upgrade(ctx context.Context, secret string) (net.Conn, er
 	if plain {
 		request.Header.Set("Sec-Websocket-Protocol", wire.SubprotocolPlain+", "+wire.Subprotocol)
 	}
-	response, err := d.http.RoundTrip(request)
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
