@@ -15,7 +15,8 @@ import (
 // ports of a range take a few attempts only.
 const portAttempts = 64
 
-// NewAllocation is a request for one public port, in one protocol or several.
+// NewAllocation is a request for one public port or a run of neighbouring ones, in one protocol or
+// several.
 type NewAllocation struct {
 	DeviceID uuid.UUID // the tunnel client
 	// ServerID is the tunnel server. nil means the best one: see [DB.CreateAllocations].
@@ -24,6 +25,9 @@ type NewAllocation struct {
 	OnCordoned bool
 	// Protocols are "tcp", "udp" or both, which then share the port.
 	Protocols []string
+	// Count is the number of ports, from Port and LocalPort on. 0 means 1. The last port is at most
+	// 65535.
+	Count int
 	// Port is the requested port, which may be outside the server's range. 0 means any free port
 	// of the range.
 	Port           int
@@ -36,20 +40,21 @@ type NewAllocation struct {
 	PlayerAddresses bool
 }
 
-// CreateAllocations creates an allocation for each protocol, in their order, all or none, and
-// notifies both sides.
+// CreateAllocations creates an allocation for each port and protocol, in the order of the ports and
+// then of the protocols, all or none, and notifies both sides.
 //
 // A tunnel server may serve the devices of its organisation, or all devices if it has none. The best
-// tunnel server for a device may serve it, is online, is not cordoned and has the port free. Among
+// tunnel server for a device may serve it, is online, is not cordoned and has the ports free. Among
 // several, one of the device's organisation is preferred, then the one with the fewest allocations
 // relative to the size of its range.
 //
 // Errors: [ErrNotFound] if the device does not exist, or the tunnel server does not exist, is not
 // approved or may not serve the device; [ErrConflict] if the device is not an approved client;
 // [ErrCordoned] and [ErrDraining] if the tunnel server accepts no allocations; [ErrPortTaken] if the
-// requested port belongs to another allocation; [ErrNoPorts] if the range has no free port;
-// [ErrNoServer] if no tunnel server is requested and none is suitable.
+// requested port, or another port of the run, belongs to another allocation; [ErrNoPorts] if the range
+// has no free port, or no free run; [ErrNoServer] if no tunnel server is requested and none is suitable.
 func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Allocation, error) {
+	request.Count = max(request.Count, 1)
 	var allocations []Allocation
 	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		if err := requireClient(ctx, tx, request.DeviceID); err != nil {
@@ -57,7 +62,7 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 		}
 		at, err := choosePlacement(ctx, tx, placementRequest{
 			device: request.DeviceID, server: request.ServerID, onCordoned: request.OnCordoned,
-			protocols: request.Protocols, port: request.Port,
+			protocols: request.Protocols, count: request.Count, port: request.Port,
 		})
 		if err != nil {
 			return err
@@ -115,11 +120,12 @@ type placementRequest struct {
 	onCordoned    bool       // server may be cordoned.
 	online        bool       // server must be online.
 	protocols     []string
-	port          int // 0 means any free port.
-	preferredPort int // The port to use if port is 0 and it is free; 0 means none.
+	count         int // The number of neighbouring ports, at least 1.
+	port          int // The first port; 0 means any free one.
+	preferredPort int // The first port to use if port is 0 and it is free; 0 means none.
 }
 
-// placement is a port on a tunnel server. Choosing it reserves nothing; inserting the allocation does.
+// placement is the first port of a run, or the only one, on a tunnel server. Choosing it reserves nothing; inserting the allocation does.
 type placement struct {
 	server    uuid.UUID
 	port      int
@@ -139,13 +145,32 @@ func (p placement) conflict(err error) error {
 const mayServe = `d.kind = 'server' AND d.approved_at IS NOT NULL AND (d.organisation_id IS NULL
 	OR d.organisation_id = (SELECT c.organisation_id FROM devices c WHERE c.id = $1))`
 
-// portFree is the condition that port %s is free on tunnel server d in all protocols of $2. The port on
-// which the tunnel server accepts agents is never free, in neither protocol.
-const portFree = `d.relay_port <> %[1]s AND NOT EXISTS (SELECT 1 FROM allocations a
-	WHERE a.server_id = d.id AND a.port = %[1]s AND a.protocol = ANY ($2::text[]))`
+// portsFree returns the condition that a run of count ports from an expression on is free on tunnel
+// server d in all protocols of $2. The port on which the tunnel server accepts agents is never free, in
+// neither protocol.
+func portsFree(first string, count int) string {
+	run := fmt.Sprintf(`BETWEEN %[1]s AND %[1]s + %[2]d`, first, count-1)
+	return `d.relay_port NOT ` + run + ` AND NOT EXISTS (SELECT 1 FROM allocations a
+		WHERE a.server_id = d.id AND a.port ` + run + ` AND a.protocol = ANY ($2::text[]))`
+}
 
-// freePorts selects the ports p of the range of tunnel server d that are free in all protocols of $2.
-var freePorts = `FROM generate_series(d.port_first, d.port_last) AS p WHERE p > 0 AND ` + fmt.Sprintf(portFree, "p")
+// hasFreePorts returns the condition that the range of tunnel server d has a run of count ports that are
+// free in all protocols of $2. It ends at the first one, which most servers have near the beginning.
+func hasFreePorts(count int) string {
+	return fmt.Sprintf(`EXISTS (SELECT 1 FROM generate_series(d.port_first, d.port_last - %d) AS p WHERE p > 0 AND %s)`,
+		count-1, portsFree("p", count))
+}
+
+// freePorts returns the query for the first ports p of all such runs. It looks at each port once,
+// whatever count is.
+func freePorts(count int) string {
+	return fmt.Sprintf(`SELECT p FROM (
+			SELECT p, lead(p, %[1]d) OVER (ORDER BY p) - p AS span
+			FROM generate_series(d.port_first, d.port_last) AS p
+			WHERE p > 0 AND d.relay_port <> p AND NOT EXISTS (SELECT 1 FROM allocations a
+				WHERE a.server_id = d.id AND a.port = p AND a.protocol = ANY ($2::text[]))) AS free
+		WHERE span = %[1]d`, count-1)
+}
 
 // choosePlacement chooses a placement that satisfies the request, and locks the tunnel server against
 // changes, such as cordoning, until tx ends.
@@ -186,8 +211,8 @@ func choosePort(ctx context.Context, tx *sqlx.Tx, server uuid.UUID, request plac
 	// The choice is random so that concurrent callers rarely collide.
 	err := tx.GetContext(ctx, &port,
 		`SELECT coalesce(
-			(SELECT $3::int WHERE $3 > 0 AND `+fmt.Sprintf(portFree, "$3")+`),
-			(SELECT p `+freePorts+` ORDER BY random() LIMIT 1))
+			(SELECT $3::int WHERE $3 > 0 AND `+portsFree("$3", request.count)+`),
+			(`+freePorts(request.count)+` ORDER BY random() LIMIT 1))
 		FROM devices d WHERE d.id = $1`,
 		server, pq.Array(request.protocols), request.preferredPort)
 	switch {
@@ -206,12 +231,12 @@ func lockServer(ctx context.Context, tx *sqlx.Tx, request placementRequest, id u
 		Cordoned bool `db:"cordoned"`
 		Draining bool `db:"draining"`
 		Online   bool `db:"online"`
-		Own      bool `db:"own"` // The port requested is its own.
+		Own      bool `db:"own"` // One of the ports requested is its own.
 	}
 	err := tx.GetContext(ctx, &server,
 		`SELECT d.cordoned, d.drain_until IS NOT NULL AS draining, `+deviceOnline+` AS online,
-			$3 > 0 AND d.relay_port = $3 AS own
-		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, request.device, id, request.port)
+			$3 > 0 AND d.relay_port BETWEEN $3 AND $3 + $4 - 1 AS own
+		FROM devices d WHERE d.id = $2 AND `+mayServe+` FOR SHARE OF d`, request.device, id, request.port, request.count)
 	switch {
 	case err != nil:
 		return err
@@ -236,8 +261,8 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (u
 	err := tx.SelectContext(ctx, &servers,
 		`SELECT d.id,
 			CASE WHEN $3 > 0
-				THEN `+fmt.Sprintf(portFree, "$3")+`
-				ELSE EXISTS (SELECT 1 `+freePorts+`) OR ($4 > 0 AND `+fmt.Sprintf(portFree, "$4")+`)
+				THEN `+portsFree("$3", request.count)+`
+				ELSE `+hasFreePorts(request.count)+` OR ($4 > 0 AND `+portsFree("$4", request.count)+`)
 			END AS free
 		FROM devices d
 		WHERE `+mayServe+` AND NOT d.cordoned AND `+deviceOnline+`
@@ -259,16 +284,24 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (u
 	return servers[0].ID, nil
 }
 
-// insertAllocations inserts a row for each protocol, with ids in the order of the protocols.
+// insertAllocations inserts a row for each port and protocol, with ids in the order of the ports and
+// then of the protocols. Concurrent callers whose runs overlap cannot deadlock, because all insert in
+// this order.
 func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, at placement) ([]int64, error) {
+	var run *uuid.UUID
+	if request.Count > 1 {
+		id := uuid.New()
+		run = &id
+	}
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
-		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name,
-			proxy_protocol, udp_idle_seconds, player_addresses)
-		SELECT $1, $2, p.protocol, $4, $5, $6, $7, $8, $9, $10
-		FROM unnest($3::text[]) WITH ORDINALITY AS p (protocol, position) ORDER BY p.position
+		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol,
+			udp_idle_seconds, run_id, player_addresses)
+		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12
+		FROM generate_series(0, $10 - 1) AS o (n), unnest($3::text[]) WITH ORDINALITY AS p (protocol, position)
+		ORDER BY o.n, p.position
 		RETURNING id`,
 		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
-		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.PlayerAddresses)
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses)
 	return ids, err
 }

@@ -47,12 +47,15 @@ type Allocation struct {
 	// Retires is the id of the allocation whose old port this row keeps for the players who are still
 	// on it; nil for an allocation proper. Such a row is only part of a [ServerState].
 	Retires *int64 `db:"retires"`
+	// RunID is what the allocations of a run of neighbouring ports have in common; nil if it was
+	// allocated alone.
+	RunID *uuid.UUID `db:"run_id"`
 }
 
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
 	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.created_at, a.server_state, a.server_reason,
-	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, s.public_host,
+	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
 	coalesce(sr.lease_expires_at > now(), false) AS server_online`
 

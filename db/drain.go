@@ -204,7 +204,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 		`SELECT min(a.id) AS id, bool_and(a.draining) AS draining, d.drain_move
 		FROM devices d JOIN allocations a ON a.server_id = d.id
 		WHERE d.drain_until IS NOT NULL AND a.retires IS NULL AND (d.drain_move OR NOT a.draining)
-		GROUP BY d.id, a.device_id, a.port ORDER BY 2, random() LIMIT $1`, drainBatch)
+		GROUP BY d.id, `+groupKey+` ORDER BY 2, random() LIMIT $1`, drainBatch)
 	if err != nil {
 		return false, err
 	}
@@ -246,7 +246,9 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 			return err // Moved by another replica, or no longer draining.
 		}
 		// The drain of the tunnel server ends it sooner.
-		return g.move(ctx, tx, placementRequest{device: g.DeviceID, protocols: g.Protocols, preferredPort: g.Port}, maxDrain)
+		return g.move(ctx, tx, placementRequest{
+			device: g.DeviceID, protocols: g.Protocols, count: g.count(), preferredPort: g.Port,
+		}, maxDrain)
 	})
 }
 

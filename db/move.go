@@ -13,7 +13,7 @@ import (
 )
 
 // Move moves an allocation to another tunnel server, together with that of the other protocol on the
-// same port. The old port stays open until both sides are ready at the new one, at most for
+// same port and the rest of its run, whose ports stay neighbours. The old port stays open until both sides are ready at the new one, at most for
 // [HoldOpen]. After that it only serves the players who are on it, until they leave or Linger has
 // passed.
 //
@@ -49,7 +49,7 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	}
 	request := placementRequest{
 		device: group.DeviceID, server: &move.ServerID, onCordoned: move.OnCordoned, online: true,
-		protocols: group.Protocols,
+		protocols: group.Protocols, count: group.count(),
 	}
 	if port != nil {
 		request.port = *port
@@ -59,32 +59,38 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	return true, group.move(ctx, tx, request, move.Linger)
 }
 
-// group is the allocations of a device on one port of a tunnel server: one for each protocol.
+// group is the allocations of a device on a tunnel server that move together: those of one port, one for
+// each protocol, or those of a run.
 type group struct {
 	DeviceID  uuid.UUID      `db:"device_id"`
 	ServerID  uuid.UUID      `db:"server_id"`
-	Port      int            `db:"port"`
+	Port      int            `db:"port"`      // The lowest one.
+	LastPort  int            `db:"last_port"` // The highest one.
 	IDs       pq.Int64Array  `db:"ids"`
 	Protocols pq.StringArray `db:"protocols"`
 	Draining  bool           `db:"draining"`
 	Drained   bool           `db:"drained"`
 }
 
-const groupQuery = `SELECT a.device_id, a.server_id, a.port,
-	array_agg(a.id ORDER BY a.id) AS ids, array_agg(a.protocol ORDER BY a.id) AS protocols,
-	bool_and(a.draining) AS draining, bool_and(a.drained) AS drained
-	FROM allocations a WHERE a.retires IS NULL AND `
-
-const groupKey = ` GROUP BY a.device_id, a.server_id, a.port`
+// groupKey identifies the group of allocation a.
+const groupKey = `a.device_id, a.server_id, a.run_id, CASE WHEN a.run_id IS NULL THEN a.port END`
 
 // readGroup reads the group of an allocation.
 func readGroup(ctx context.Context, tx *sqlx.Tx, id int64) (group, error) {
 	var g group
 	err := tx.GetContext(ctx, &g,
-		groupQuery+`(a.device_id, a.server_id, a.port) = (
-			SELECT b.device_id, b.server_id, b.port FROM allocations b WHERE b.id = $1 AND b.retires IS NULL)`+groupKey, id)
+		`SELECT a.device_id, a.server_id, min(a.port) AS port, max(a.port) AS last_port,
+			array_agg(a.id ORDER BY a.id) AS ids, array_agg(DISTINCT a.protocol) AS protocols,
+			bool_and(a.draining) AS draining, bool_and(a.drained) AS drained
+		FROM allocations a
+		JOIN allocations b ON b.id = $1 AND b.retires IS NULL AND b.device_id = a.device_id AND b.server_id = a.server_id
+			AND b.run_id IS NOT DISTINCT FROM a.run_id AND (a.run_id IS NOT NULL OR b.port = a.port)
+		WHERE a.retires IS NULL GROUP BY `+groupKey, id)
 	return g, err
 }
+
+// count returns the number of ports from the lowest to the highest.
+func (g group) count() int { return g.LastPort - g.Port + 1 }
 
 // move moves the group to a placement that satisfies the request. As everywhere, it locks devices
 // before allocations, and allocations in the order of their ids.
@@ -103,7 +109,9 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, request placementRequest, 
 	// port again and its players stay.
 	var former []int
 	err = tx.SelectContext(ctx, &former,
-		`DELETE FROM allocations WHERE server_id = $1 AND retires = ANY ($2) RETURNING port`, server, g.IDs)
+		`DELETE FROM allocations o USING allocations a
+		WHERE o.server_id = $1 AND o.retires = ANY ($2) AND a.id = o.retires RETURNING o.port - (a.port - $3)`,
+		server, g.IDs, g.Port)
 	if err != nil {
 		return err
 	}
@@ -119,13 +127,13 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, request placementRequest, 
 	}
 	at := placement{server: server, port: port, requested: request.server != nil && request.port != 0}
 	_, err = tx.ExecContext(ctx,
-		`UPDATE allocations SET server_id = $1, port = $2, draining = false, drained = false, drain_until = NULL,
+		`UPDATE allocations SET server_id = $1, port = port + $2, draining = false, drained = false, drain_until = NULL,
 			server_state = 'pending', server_reason = '', client_state = 'pending', client_reason = ''
-		WHERE id = ANY ($3)`, server, port, g.IDs)
+		WHERE id = ANY ($3)`, server, port-g.Port, g.IDs)
 	if err != nil {
 		return at.conflict(err)
 	}
-	if err := g.retire(ctx, tx, linger); err != nil {
+	if err := g.retire(ctx, tx, port, linger); err != nil {
 		return err
 	}
 	return notify(ctx, tx, g.DeviceID, g.ServerID, server)
@@ -147,19 +155,19 @@ func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
-// retire keeps the group's old port for the players who are on it. A port without players is freed
-// at once.
-func (g group) retire(ctx context.Context, tx *sqlx.Tx, linger time.Duration) error {
+// retire keeps the old ports of a group that has moved to port for the players who are on them. Ports
+// without players are freed at once.
+func (g group) retire(ctx context.Context, tx *sqlx.Tx, port int, linger time.Duration) error {
 	if g.Drained {
 		return nil
 	}
 	_, err := tx.ExecContext(ctx,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name,
 			proxy_protocol, udp_idle_seconds, player_addresses, retires, drain_until, draining)
-		SELECT a.device_id, $2, a.protocol, $3, a.local_host, a.local_port, a.name,
+		SELECT a.device_id, $2, a.protocol, a.port - $3, a.local_host, a.local_port, a.name,
 			a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.id,
 			least(now() + $4 * interval '1 second', (SELECT d.drain_until FROM devices d WHERE d.id = $2)), $5
 		FROM allocations a WHERE a.id = ANY ($1) ORDER BY a.id`,
-		g.IDs, g.ServerID, g.Port, linger.Seconds(), g.Draining)
+		g.IDs, g.ServerID, port-g.Port, linger.Seconds(), g.Draining)
 	return err
 }

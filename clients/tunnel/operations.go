@@ -128,8 +128,9 @@ func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, er
 	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
 }
 
-// CreateAllocation allocates a public port and returns the new allocation: one, or
-// two for tcp+udp, of which the TCP one is first. create.DeviceID is required unless
+// CreateAllocation allocates create.Count public ports (nil is one) and returns the new
+// allocations, all or none: one for each port, or two for tcp+udp, of which the TCP one
+// is first. A panel from before runs of ports were added refuses a Count. create.DeviceID is required unless
 // the caller is a device, which allocates for itself. A nil create.Port lets the panel
 // choose the port, and a nil create.ServerID the tunnel server.
 //

@@ -198,8 +198,13 @@ type ClientInterface interface {
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
+	// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+	// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+	// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+	// all of them have the same `runId`.
+	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// panel chooses one that is online, accepts new allocations, and has all ports free for every
 	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -211,9 +216,9 @@ type ClientInterface interface {
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
-	// | `503 no_ports_available` | No tunnel server has a free port left. |
+	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -232,8 +237,13 @@ type ClientInterface interface {
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
+	// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+	// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+	// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+	// all of them have the same `runId`.
+	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// panel chooses one that is online, accepts new allocations, and has all ports free for every
 	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -245,9 +255,9 @@ type ClientInterface interface {
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
-	// | `503 no_ports_available` | No tunnel server has a free port left. |
+	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -257,8 +267,8 @@ type ClientInterface interface {
 	// DeleteAllocation Delete an allocation
 	//
 	// Frees the public port at once and disconnects its players, those on a tunnel server that it has
-	// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
-	// the device, or is the device.
+	// moved away from too. An allocation of the other protocol on the same port stays, and so do the
+	// others of a run. The caller manages the device, or is the device.
 	//
 	// Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 	DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -286,6 +296,9 @@ type ClientInterface interface {
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 	// server's range, or the one in `port`.
+	//
+	// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+	// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 	//
 	// New players join at the new address once the agent is linked to the new tunnel server. Until
 	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
@@ -324,6 +337,9 @@ type ClientInterface interface {
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 	// server's range, or the one in `port`.
+	//
+	// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+	// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 	//
 	// New players join at the new address once the agent is linked to the new tunnel server. Until
 	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
@@ -799,8 +815,13 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
+// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+// all of them have the same `runId`.
+//
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-// panel chooses one that is online, accepts new allocations, and has the port free for every
+// panel chooses one that is online, accepts new allocations, and has all ports free for every
 // protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 // then the one with the fewest allocations in proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -812,9 +833,9 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
-// | `503 no_ports_available` | No tunnel server has a free port left. |
+// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -843,8 +864,13 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
+// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+// all of them have the same `runId`.
+//
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-// panel chooses one that is online, accepts new allocations, and has the port free for every
+// panel chooses one that is online, accepts new allocations, and has all ports free for every
 // protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 // then the one with the fewest allocations in proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -856,9 +882,9 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
-// | `503 no_ports_available` | No tunnel server has a free port left. |
+// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -878,8 +904,8 @@ func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSON
 // DeleteAllocation Delete an allocation
 //
 // Frees the public port at once and disconnects its players, those on a tunnel server that it has
-// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
-// the device, or is the device.
+// moved away from too. An allocation of the other protocol on the same port stays, and so do the
+// others of a run. The caller manages the device, or is the device.
 //
 // Corresponds with DELETE /api/tunnel/allocations/{id} (the `DeleteAllocation` operationId).
 func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -928,6 +954,9 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 // server's range, or the one in `port`.
 //
+// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
+//
 // New players join at the new address once the agent is linked to the new tunnel server. Until
 // then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
 // server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
@@ -975,6 +1004,9 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 // server's range, or the one in `port`.
+//
+// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 //
 // New players join at the new address once the agent is linked to the new tunnel server. Until
 // then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
@@ -2465,8 +2497,13 @@ type ClientWithResponsesInterface interface {
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
+	// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+	// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+	// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+	// all of them have the same `runId`.
+	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// panel chooses one that is online, accepts new allocations, and has all ports free for every
 	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -2478,9 +2515,9 @@ type ClientWithResponsesInterface interface {
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
-	// | `503 no_ports_available` | No tunnel server has a free port left. |
+	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2499,8 +2536,13 @@ type ClientWithResponsesInterface interface {
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
+	// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+	// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+	// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+	// all of them have the same `runId`.
+	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-	// panel chooses one that is online, accepts new allocations, and has the port free for every
+	// panel chooses one that is online, accepts new allocations, and has all ports free for every
 	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -2512,9 +2554,9 @@ type ClientWithResponsesInterface interface {
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-	// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
-	// | `503 no_ports_available` | No tunnel server has a free port left. |
+	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2524,8 +2566,8 @@ type ClientWithResponsesInterface interface {
 	// DeleteAllocationWithResponse Delete an allocation
 	//
 	// Frees the public port at once and disconnects its players, those on a tunnel server that it has
-	// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
-	// the device, or is the device.
+	// moved away from too. An allocation of the other protocol on the same port stays, and so do the
+	// others of a run. The caller manages the device, or is the device.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2557,6 +2599,9 @@ type ClientWithResponsesInterface interface {
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 	// server's range, or the one in `port`.
+	//
+	// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+	// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 	//
 	// New players join at the new address once the agent is linked to the new tunnel server. Until
 	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
@@ -2595,6 +2640,9 @@ type ClientWithResponsesInterface interface {
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 	// server's range, or the one in `port`.
+	//
+	// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+	// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 	//
 	// New players join at the new address once the agent is linked to the new tunnel server. Until
 	// then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
@@ -5200,8 +5248,13 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
+// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+// all of them have the same `runId`.
+//
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-// panel chooses one that is online, accepts new allocations, and has the port free for every
+// panel chooses one that is online, accepts new allocations, and has all ports free for every
 // protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 // then the one with the fewest allocations in proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -5213,9 +5266,9 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
-// | `503 no_ports_available` | No tunnel server has a free port left. |
+// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5240,8 +5293,13 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
+// **Run of ports.** With `count`, the allocations are a run: the local ports from `localPort` on get
+// neighbouring public ports, in the same order and without a gap, or none of them does. `port` is
+// then the first public port. Each port, and each protocol of it, is an allocation of its own, and
+// all of them have the same `runId`.
+//
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
-// panel chooses one that is online, accepts new allocations, and has the port free for every
+// panel chooses one that is online, accepts new allocations, and has all ports free for every
 // protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
 // then the one with the fewest allocations in proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -5253,9 +5311,9 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
-// | `409 port_taken` | The port is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
-// | `503 no_ports_available` | No tunnel server has a free port left. |
+// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5271,8 +5329,8 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 // DeleteAllocationWithResponse Delete an allocation
 //
 // Frees the public port at once and disconnects its players, those on a tunnel server that it has
-// moved away from too. An allocation of the other protocol on the same port stays. The caller manages
-// the device, or is the device.
+// moved away from too. An allocation of the other protocol on the same port stays, and so do the
+// others of a run. The caller manages the device, or is the device.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5317,6 +5375,9 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 // server's range, or the one in `port`.
 //
+// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
+//
 // New players join at the new address once the agent is linked to the new tunnel server. Until
 // then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel
 // server stay until they leave or `drainSeconds` have passed. An allocation that moves back within
@@ -5360,6 +5421,9 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
 // server's range, or the one in `port`.
+//
+// **Runs.** The allocations of a run move together and stay neighbours. The public port of one of
+// them cannot be changed: `port` fails with `409 conflict`. Other fields apply to one allocation.
 //
 // New players join at the new address once the agent is linked to the new tunnel server. Until
 // then, for at most 15 seconds, the old address accepts players too. Players on the old tunnel

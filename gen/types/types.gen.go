@@ -402,6 +402,10 @@ type Allocation struct {
 	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
 
+	// RunID UUID of the run of neighbouring ports to which the allocation belongs. Null if it was allocated
+	// alone.
+	RunID nullable.Nullable[openapi_types.UUID] `json:"runId"`
+
 	// ServerID UUID of the tunnel server that owns the port.
 	ServerID openapi_types.UUID `json:"serverId"`
 
@@ -420,6 +424,10 @@ type Allocation struct {
 
 // AllocationCreate A request for an allocation.
 type AllocationCreate struct {
+	// Count The number of neighbouring ports, of which `localPort` and `port` are the first. The default
+	// is 1.
+	Count *int `json:"count,omitempty"`
+
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
 
@@ -460,7 +468,7 @@ type AllocationCreateProtocol string
 
 // AllocationCreated The first allocation created, and the list of all of them.
 type AllocationCreated struct {
-	// Allocations All allocations created, the TCP one first.
+	// Allocations All allocations created, in the order of their ports, and TCP before UDP.
 	Allocations []Allocation `json:"allocations"`
 
 	// CreatedAt ISO 8601 creation timestamp.
@@ -501,6 +509,10 @@ type AllocationCreated struct {
 
 	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
+
+	// RunID UUID of the run of neighbouring ports to which the allocation belongs. Null if it was allocated
+	// alone.
+	RunID nullable.Nullable[openapi_types.UUID] `json:"runId"`
 
 	// ServerID UUID of the tunnel server that owns the port.
 	ServerID openapi_types.UUID `json:"serverId"`
@@ -1512,6 +1524,8 @@ type WrongPassword = Problem
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.
 const (
+	MaxAllocationCreateCount                = 16
+	DefaultAllocationCreateCount            = 1
 	DefaultAllocationOptionsPlayerAddresses = true
 	MaxAllocationOptionsUDPIdleSeconds      = 3600
 	DefaultAllocationOptionsUDPIdleSeconds  = 60

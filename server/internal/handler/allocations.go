@@ -2,6 +2,8 @@ package handler
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -59,6 +61,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		Protocols:       []string{string(create.Protocol)},
 		LocalHost:       valueOr(create.LocalHost, defaultLocalHost),
 		LocalPort:       create.LocalPort,
+		Count:           valueOr(create.Count, types.DefaultAllocationCreateCount),
 		Port:            valueOr(create.Port, 0),
 		Name:            valueOr(create.Name, ""),
 		ProxyProtocol:   string(types.ProxyProtocolNone),
@@ -79,9 +82,12 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	if err := checkProxyProtocol(allocation.ProxyProtocol, allocation.Protocols); err != nil {
 		return nil, err
 	}
+	if err := checkRun(allocation); err != nil {
+		return nil, err
+	}
 	rows, err := a.db.CreateAllocations(ctx, allocation)
 	if err != nil {
-		return nil, ifNotFound(err, errNoServer)
+		return nil, runUnavailable(ifNotFound(err, errNoServer), allocation.Count)
 	}
 	return server.CreateAllocation201JSONResponse(toCreated(rows)), nil
 }
@@ -151,6 +157,9 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	// The same port on another tunnel server is a new port.
 	moves := patch.Move != nil && patch.Move.ServerID != row.ServerID
 	if patch.Port != nil && (moves || *patch.Port != row.Port) {
+		if row.RunID != nil {
+			return nil, problem.Conflict("The port of one allocation of a run cannot be changed; delete the run and allocate another.")
+		}
 		if err := mayUsePort(ctx, patch.Port); err != nil {
 			return nil, err
 		}
@@ -199,6 +208,34 @@ func mayUsePort(ctx context.Context, port *int) error {
 		return problem.Forbidden("Only an admin can use a port below 1024.")
 	}
 	return nil
+}
+
+// lastPort is the highest port number.
+const lastPort = 65535
+
+// checkRun rejects a run that ends beyond the last port.
+func checkRun(allocation db.NewAllocation) error {
+	for _, first := range []struct {
+		field string
+		port  int
+	}{{"localPort", allocation.LocalPort}, {"port", allocation.Port}} {
+		if last := first.port + allocation.Count - 1; last > lastPort {
+			return problem.Invalid(problem.Field(first.field,
+				fmt.Sprintf("is the first of %d ports, and the last would be %d, beyond %d", allocation.Count, last, lastPort)))
+		}
+	}
+	return nil
+}
+
+// runUnavailable says that a run is what cannot be had, where a single port might be.
+func runUnavailable(err error, count int) error {
+	switch {
+	case count > 1 && errors.Is(err, db.ErrPortTaken):
+		return problem.PortTaken(count)
+	case count > 1 && errors.Is(err, db.ErrNoPorts):
+		return problem.NoPorts(count)
+	}
+	return err
 }
 
 // checkProxyProtocol rejects version 1 for protocols other than TCP: its text header

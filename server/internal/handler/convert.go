@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/google/uuid"
 	"github.com/oapi-codegen/nullable"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -43,6 +44,10 @@ func toAllocation(row db.Allocation) types.Allocation {
 		CreatedAt:     row.CreatedAt,
 		Status:        status,
 		StatusReason:  nullable.NewNullNullable[string](),
+		RunID:         nullable.NewNullNullable[uuid.UUID](),
+	}
+	if row.RunID != nil {
+		allocation.RunID = nullable.NewNullableWithValue(*row.RunID)
 	}
 	if reason != "" {
 		allocation.StatusReason = nullable.NewNullableWithValue(reason)
@@ -64,6 +69,7 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 		PublicAddress: first.PublicAddress,
 		LocalHost:     first.LocalHost,
 		LocalPort:     first.LocalPort,
+		RunID:         first.RunID,
 		Name:          first.Name,
 		Options:       first.Options,
 		CreatedAt:     first.CreatedAt,

@@ -28,13 +28,9 @@ func From(err error) *Error {
 	case errors.Is(err, db.ErrNotFound):
 		return NotFound("It does not exist.")
 	case errors.Is(err, db.ErrPortTaken):
-		return PortTaken()
+		return PortTaken(1)
 	case errors.Is(err, db.ErrNoPorts):
-		return &Error{
-			Status:  http.StatusServiceUnavailable,
-			Code:    types.CodeNoPortsAvailable,
-			Message: "The tunnel server has no free port left.",
-		}
+		return NoPorts(1)
 	case errors.Is(err, db.ErrNoServer):
 		return &Error{
 			Status:     http.StatusServiceUnavailable,

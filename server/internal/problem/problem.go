@@ -115,9 +115,23 @@ func Conflict(message string) *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeConflict, Message: message}
 }
 
-// PortTaken is a public port that another allocation holds.
-func PortTaken() *Error {
-	return &Error{Status: http.StatusConflict, Code: types.CodePortTaken, Message: "The port is taken on the tunnel server."}
+// PortTaken is a request for count neighbouring public ports, at least one of which another allocation
+// holds.
+func PortTaken(count int) *Error {
+	message := "The port is taken on the tunnel server."
+	if count > 1 {
+		message = fmt.Sprintf("One or more of the %d ports are taken on the tunnel server.", count)
+	}
+	return &Error{Status: http.StatusConflict, Code: types.CodePortTaken, Message: message}
+}
+
+// NoPorts is a request for count neighbouring public ports where so many are not free.
+func NoPorts(count int) *Error {
+	message := "The tunnel server has no free port left."
+	if count > 1 {
+		message = fmt.Sprintf("The tunnel server has no %d neighbouring ports free.", count)
+	}
+	return &Error{Status: http.StatusServiceUnavailable, Code: types.CodeNoPortsAvailable, Message: message}
 }
 
 // AlreadyApproved is an approval of an enrollment that is already approved.
