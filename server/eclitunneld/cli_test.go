@@ -73,10 +73,17 @@ func TestRun_VersionAndHelp(t *testing.T) {
 	if code, stdout, _ := call(t, "", "version"); code != exitOK || !strings.HasPrefix(stdout, "eclitunneld "+version) {
 		t.Errorf("exit code %d, %q", code, stdout)
 	}
-	code, stdout, _ := call(t, "", "serve", "--help")
-	for _, want := range []string{"--listen", "(default: :8080)", "$ECLITUNNEL_PORT_RANGE", "20000-29999"} {
-		if code != exitOK || !strings.Contains(stdout, want) {
-			t.Errorf("exit code %d, help lacks %q", code, want)
+	for _, args := range [][]string{{"serve", "--help"}, {"help", "serve"}} {
+		code, stdout, _ := call(t, "", args...)
+		for _, want := range []string{"--listen", "(default: :8080)", "$ECLITUNNEL_PORT_RANGE", "20000-29999"} {
+			if code != exitOK || !strings.Contains(stdout, want) {
+				t.Errorf("%v: exit code %d, help lacks %q", args, code, want)
+			}
+		}
+	}
+	for _, args := range [][]string{{"help"}, {"help", "keys"}, {"help", "keys", "revoke"}} {
+		if code, stdout, stderr := call(t, "", args...); code != exitOK || !strings.Contains(stdout, "Usage: eclitunneld") {
+			t.Errorf("%v: exit code %d, %q, %q", args, code, stdout, stderr)
 		}
 	}
 }
