@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,17 @@ type settings struct {
 	JSON      bool   `name:"json" help:"Print JSON, for scripts."`
 }
 
+// word is a value of a fixed list. Capital letters in it do not matter.
+type word string
+
+// UnmarshalText implements encoding.TextUnmarshaler. The list is checked afterwards.
+//
+//nolint:unparam // the interface wants an error
+func (w *word) UnmarshalText(text []byte) error {
+	*w = word(strings.ToLower(string(text)))
+	return nil
+}
+
 // app holds a command's environment: its standard streams, environment variables and
 // clock.
 type app struct {
@@ -80,6 +92,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	)
 	if err != nil {
 		return a.fail(fmt.Errorf("build the command line: %w", err))
+	}
+	if len(args) > 0 && args[0] == "help" { // The parser knows it as a flag only.
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parsed, err := parser.Parse(args)
 	if helped {

@@ -158,7 +158,7 @@ func TestOpen_PrintsAddressOncePlayersCanJoin(t *testing.T) {
 	if a := opened[1]; a.Protocol != types.ProtocolUDP || a.Port != 26000 || *a.Options.ProxyProtocol != types.ProxyProtocolV2 || *a.Options.UDPIdleSeconds != 30 || *a.Options.PlayerAddresses {
 		t.Errorf("opened %+v", a)
 	}
-	m.run("open", "udp", "2456", "--public-port", "26000").want(t, 9, "port_taken")
+	m.run("open", "udp", "2456", "--public-port", "26000", "--new").want(t, 9, "port_taken")
 }
 
 func TestOpen_ReportsWhyPlayersCannotJoin(t *testing.T) {
@@ -168,9 +168,9 @@ func TestOpen_ReportsWhyPlayersCannotJoin(t *testing.T) {
 		waits int
 	}{
 		types.AllocationListening: {0, "listening", 1},
-		types.AllocationOffline:   {0, "eclitunnel run", 1},
-		types.AllocationFailed:    {12, "the reason", 1},
-		types.AllocationPending:   {0, "still pending", 4},
+		types.AllocationOffline:   {12, "eclitunnel run", 1},
+		types.AllocationFailed:    {14, "the reason", 4},
+		types.AllocationPending:   {12, "is pending", 4},
 	} {
 		p := newPanel(t)
 		p.settle = status
@@ -179,6 +179,7 @@ func TestOpen_ReportsWhyPlayersCannotJoin(t *testing.T) {
 		if len(m.waits) != c.waits {
 			t.Errorf("%s: waits %v", status, m.waits)
 		}
+		m.run("open", "tcp", "25565", "--wait", "0s", "--new").want(t, 0)
 	}
 	p := newPanel(t)
 	m := enrolledAt(t, p, "game.lan")
@@ -198,7 +199,6 @@ func TestOpen_RejectsInvalidArguments(t *testing.T) {
 		m.run(append([]string{"open"}, args...)...).want(t, 2)
 	}
 }
-
 func TestClose_ByIDOrPublicPort(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)

@@ -24,6 +24,7 @@ var (
 	errNotStored       = errors.New("the enrollment cannot be stored")
 	errNoAllocation    = errors.New("no such port")
 	errNotServed       = errors.New("players cannot join yet")
+	errOpenFailed      = errors.New("the port could not be opened, and is closed again")
 )
 
 // outcomes are the exit codes and their errors. The first match applies.
@@ -44,6 +45,7 @@ var outcomes = []struct {
 	{11, "the port or the device does not exist", notFound},
 	{12, "the port was created, but players cannot join yet", is(errNotServed)},
 	{13, "an agent of this device already runs on this machine", as[*agent.InstanceError]},
+	{14, "the port could not be opened, and is closed again", is(errOpenFailed)},
 	{exitOther, "any other error", func(error) bool { return true }},
 }
 

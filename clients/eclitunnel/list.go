@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/google/uuid"
+
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -39,15 +41,66 @@ func (*listCmd) Run(ctx context.Context, a *app, s *settings) error {
 func (a *app) printAllocations(allocations []types.Allocation) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "ID\tPROTOCOL\tPUBLIC ADDRESS\tLOCAL TARGET\tSTATUS\tNAME")
-	for _, o := range allocations {
-		status := string(o.Status)
-		if reason, err := o.StatusReason.Get(); err == nil && reason != "" {
-			status += " (" + reason + ")"
-		}
-		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n",
-			escapeAll([]any{o.ID, o.Protocol, o.PublicAddress, localAddress(o), status, o.Name})...)
+	for _, ports := range rows(allocations) {
+		o, more := ports[0], len(ports)-1
+		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", escapeAll([]any{
+			o.ID, o.Protocol, o.PublicAddress + through(o.Port, more), localAddress(o) + through(o.LocalPort, more), statusLine(o), o.Name,
+		})...)
 	}
 	_ = w.Flush()
+}
+
+// through returns the end of a run that has more ports after the first, or "".
+func through(first, more int) string {
+	if more == 0 {
+		return ""
+	}
+	return fmt.Sprintf("-%d", first+more)
+}
+
+func statusLine(o types.Allocation) string {
+	if reason, err := o.StatusReason.Get(); err == nil && reason != "" {
+		return string(o.Status) + " (" + reason + ")"
+	}
+	return string(o.Status)
+}
+
+// rows groups allocations into the rows of the table: neighbouring ports of a run share
+// one if they differ in nothing else. Rows are in the order of allocations, and ports in
+// ascending order.
+func rows(allocations []types.Allocation) [][]types.Allocation {
+	type key struct {
+		id                          int64
+		run                         uuid.UUID
+		protocol                    types.Protocol
+		public, local, status, name string
+	}
+	var order []key
+	groups := map[key][]types.Allocation{}
+	for _, o := range allocations {
+		k := key{protocol: o.Protocol, public: o.PublicHost, local: o.LocalHost, status: statusLine(o), name: o.Name}
+		var err error
+		if k.run, err = o.RunID.Get(); err != nil {
+			k.id = o.ID // It was allocated alone.
+		}
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], o)
+	}
+	var rows [][]types.Allocation
+	for _, k := range order {
+		ports := groups[k]
+		slices.SortFunc(ports, func(a, b types.Allocation) int { return a.Port - b.Port })
+		begin := 0
+		for i := 1; i <= len(ports); i++ {
+			if i == len(ports) || ports[i].Port != ports[i-1].Port+1 || ports[i].LocalPort != ports[i-1].LocalPort+1 {
+				rows = append(rows, ports[begin:i])
+				begin = i
+			}
+		}
+	}
+	return rows
 }
 
 type closeCmd struct {
@@ -55,7 +108,7 @@ type closeCmd struct {
 }
 
 func (*closeCmd) Help() string {
-	return `Disconnects the players on the port at once. Given a port number or a name, it closes TCP and UDP on that port.`
+	return `Disconnects the players on the port at once. Given a port number or a name, it closes TCP and UDP on that port. Neighbouring ports that were opened together are closed together, by any of them or as list shows them: close 24510-24512.`
 }
 
 // Run implements the command.
@@ -73,6 +126,7 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if err != nil {
 		return err
 	}
+	chosen = withRuns(chosen, allocations)
 	for _, o := range chosen {
 		if err := client.DeleteAllocation(ctx, o.ID); err != nil {
 			return fmt.Errorf("close %s %s: %w", o.Protocol, o.PublicAddress, err)
@@ -87,8 +141,13 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return nil
 }
 
-// choose returns the allocations that Target names, which are on one public port.
+// choose returns the allocations that Target names, which are on one public port or in
+// one run.
 func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation, error) {
+	run, err := chooseRun(cmd.Target, allocations)
+	if len(run) > 0 || err != nil {
+		return run, err
+	}
 	kind, text, ok := strings.Cut(cmd.Target, ":")
 	if !ok || kind != "id" && kind != "port" && kind != "name" {
 		kind, text = "", cmd.Target // A name may contain a colon.
@@ -115,7 +174,7 @@ func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation,
 	switch {
 	case ambiguous:
 		return nil, usagef("%q can mean several allocations; write %s", cmd.Target, strings.Join(forms, " or "))
-	case slices.ContainsFunc(chosen, func(o types.Allocation) bool { return o.Port != chosen[0].Port || o.ServerID != chosen[0].ServerID }):
+	case slices.ContainsFunc(chosen, func(o types.Allocation) bool { return !samePort(o, chosen[0]) }):
 		return nil, usagef("%q is on several ports or tunnel servers; use the ID", cmd.Target)
 	case len(chosen) > 0:
 		return chosen, nil
@@ -127,3 +186,54 @@ func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation,
 }
 
 func sameAllocation(a, b types.Allocation) bool { return a.ID == b.ID }
+
+// samePort reports whether two allocations are on one public port, or in one run.
+func samePort(a, b types.Allocation) bool {
+	run, err := a.RunID.Get()
+	if of, ofErr := b.RunID.Get(); err == nil && ofErr == nil && run == of {
+		return true
+	}
+	return a.Port == b.Port && a.ServerID == b.ServerID
+}
+
+// chooseRun returns the runs that have the public ports FIRST-LAST, in each protocol. It
+// returns none if target is not of this form.
+func chooseRun(target string, allocations []types.Allocation) ([]types.Allocation, error) {
+	first, count, err := parsePorts(strings.TrimPrefix(target, "port:"))
+	if err != nil || count == 1 {
+		return nil, nil //nolint:nilerr // It may be an ID or a port.
+	}
+	var chosen []types.Allocation
+	for _, o := range allocations {
+		if _, err := o.RunID.Get(); err != nil || o.Port != first {
+			continue
+		}
+		run := withRuns([]types.Allocation{o}, allocations)
+		if run[0].Port != first || run[len(run)-1].Port != first+count-1 {
+			return nil, usagef("%s are a part of the ports that were opened together: %d%s",
+				target, run[0].Port, through(run[0].Port, run[len(run)-1].Port-run[0].Port))
+		}
+		if len(chosen) > 0 && chosen[0].ServerID != o.ServerID {
+			return nil, usagef("the ports %s are open on several tunnel servers; use the ID", target)
+		}
+		chosen = append(chosen, o)
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%w: no ports %s were opened together", errNoAllocation, target)
+	}
+	return chosen, nil
+}
+
+// withRuns returns the chosen allocations and the rest of their runs in the same
+// protocol, by port.
+func withRuns(chosen, allocations []types.Allocation) []types.Allocation {
+	all := slices.DeleteFunc(slices.Clone(allocations), func(o types.Allocation) bool {
+		run, err := o.RunID.Get()
+		return !slices.ContainsFunc(chosen, func(c types.Allocation) bool {
+			of, ofErr := c.RunID.Get()
+			return c.ID == o.ID || err == nil && ofErr == nil && of == run && c.Protocol == o.Protocol
+		})
+	})
+	slices.SortStableFunc(all, func(a, b types.Allocation) int { return a.Port - b.Port })
+	return all
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ type machine struct {
 	env   map[string]string
 	stdin string
 	waits []time.Duration
+	fail  error // If set, what the next wait returns.
 }
 
 type outcome struct {
@@ -70,7 +72,9 @@ func (m *machine) run(args ...string) outcome {
 		stdout: &stdout, stderr: &stderr,
 		wait: func(ctx context.Context, d time.Duration) error {
 			m.waits = append(m.waits, d)
-			return ctx.Err()
+			err := errors.Join(ctx.Err(), m.fail)
+			m.fail = nil
+			return err
 		},
 	}
 	o := outcome{code: a.run(m.t.Context(), args)}

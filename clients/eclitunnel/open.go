@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
@@ -10,23 +12,37 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// checkInterval is the time between two checks of whether players can join.
-const checkInterval = 250 * time.Millisecond
+const (
+	// checkInterval is the time between two checks of whether players can join.
+	checkInterval = 250 * time.Millisecond
+	// failureLimit is for how long a port fails before open gives up. Some failures pass:
+	// an agent that is just linking to a tunnel server tries again.
+	failureLimit = 3 * time.Second
+	// closeAgainLimit is the time for closing the ports of an open that has failed.
+	closeAgainLimit = 5 * time.Second
+)
 
 type openCmd struct {
-	Protocol        string        `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port."`
-	Port            int           `arg:"" help:"Local port of the game, 1 to 65535."`
-	Host            string        `env:"-" default:"127.0.0.1" help:"Local host of the game (default: 127.0.0.1)."`
-	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535 (default: any free port)."`
+	Protocol        word          `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port, as Minecraft Bedrock Edition needs."`
+	Target          string        `arg:"" name:"port" help:"Local port of the game, 1 to 65535, or up to 16 neighbouring ports, such as 2456-2458. HOST:PORT is a port of another host."`
+	Host            string        `env:"-" placeholder:"HOST" help:"Local host of the game (default: 127.0.0.1)."`
+	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535, of neighbouring ports the first (default: any free port)."`
 	Name            string        `env:"-" help:"Label to recognise the port by."`
-	ProxyProtocol   string        `env:"-" enum:"none,v1,v2" default:"none" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
+	ProxyProtocol   word          `env:"-" enum:"none,v1,v2," default:"" placeholder:"NAME" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
 	PlayerAddresses bool          `env:"-" default:"true" negatable:"" help:"Let a game at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, for its limits and bans. Without it all players are 127.0.0.1 (default: true)."`
 	UDPIdle         time.Duration `env:"-" name:"udp-idle" placeholder:"DURATION" help:"End a player's UDP flow after this time without a datagram, 5s to 1h (default: 60s)."`
 	Wait            time.Duration `env:"-" default:"10s" help:"How long to wait until players can join; 0s does not wait (default: 10s)."`
+	New             bool          `env:"-" help:"Open another public port if the game has one already (default: false)."`
 }
 
 func (*openCmd) Help() string {
-	return `Prints the public address. Waits until players can join, the port has failed, or the panel reports that the agent is offline.`
+	return `Prints the public address. Waits until players can join, the port has failed for some seconds, or the panel reports that the agent is offline. A port that has failed is closed again.
+
+Neighbouring ports get public ports with the same offsets, all or none: open udp 2456-2458 may give 24510 to 24512.
+
+If the same local port is open already, with the options given, prints that public address and opens no other.
+
+While the agent is offline, the port stays open and the exit code is 12; with --wait 0s it is 0.`
 }
 
 // Run implements the command.
@@ -40,45 +56,66 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return err
 	}
 	defer client.Close()
-	opened, err := client.CreateAllocation(ctx, request)
-	if err != nil {
-		return usageIfInvalid(err)
+	var opened []types.Allocation
+	if !cmd.New {
+		allocations, err := client.Allocations(ctx)
+		if err != nil {
+			return err
+		}
+		opened = findOpen(allocations, request)
 	}
-	opened, waitErr := cmd.await(ctx, a, client, opened)
+	created := opened == nil
+	if created {
+		opened, err = client.CreateAllocation(ctx, request)
+		if err != nil {
+			return usageIfInvalid(err)
+		}
+	} else {
+		a.warnf("%s %s is open already; to open another public port for it, add --new", cmd.Protocol, cmd.Target)
+	}
+	opened, err = cmd.await(ctx, a, client, opened)
+	if err == nil {
+		err = cmd.judge(opened, created)
+	}
+	if created && err != nil && !errors.Is(err, errNotServed) {
+		a.closeAgain(ctx, client, opened)
+		cmd.warnAllow(a, c, *request.LocalHost)
+		return err
+	}
 	if s.JSON {
-		err = a.printJSON(opened)
+		err = errors.Join(a.printJSON(opened), err)
 	} else {
 		a.printAllocations(opened)
 	}
-	if err != nil {
-		return err
-	}
-	cmd.warnAllow(a, c)
-	if waitErr != nil {
-		return waitErr
-	}
-	return a.judge(opened)
+	cmd.warnAllow(a, c, *request.LocalHost)
+	return err
 }
 
 func (cmd *openCmd) request() (types.AllocationCreate, error) {
-	proxy := types.ProxyProtocol(cmd.ProxyProtocol)
 	r := types.AllocationCreate{
-		Protocol:  types.AllocationCreateProtocol(cmd.Protocol),
-		LocalPort: cmd.Port,
-		LocalHost: &cmd.Host,
-		Options:   &types.AllocationOptions{ProxyProtocol: &proxy},
+		Protocol: types.AllocationCreateProtocol(cmd.Protocol),
+		Options:  &types.AllocationOptions{},
 	}
-	if cmd.Port < 1 || cmd.Port > 65535 {
-		return r, usagef("the local port must be between 1 and 65535")
+	target, err := parseTarget(cmd.Target, cmd.Host)
+	if err != nil {
+		return r, err
 	}
-	if cmd.PublicPort < 0 || cmd.PublicPort > 65535 {
-		return r, usagef("--public-port must be between 1 and 65535")
+	r.LocalHost, r.LocalPort = &target.host, target.first
+	if target.count > 1 {
+		r.Count = &target.count // A panel that does not know it yet refuses it.
 	}
-	if proxy == types.ProxyProtocolV1 && cmd.Protocol != string(types.ProtocolTCP) {
+	if cmd.PublicPort < 0 || cmd.PublicPort > lastPort-target.count+1 {
+		return r, usagef("--public-port must be between 1 and %d", lastPort-target.count+1)
+	}
+	if cmd.ProxyProtocol == word(types.ProxyProtocolV1) && cmd.Protocol != word(types.ProtocolTCP) {
 		return r, usagef("--proxy-protocol v1 cannot describe UDP; use v2, or open tcp and udp separately")
 	}
 	if cmd.PublicPort != 0 {
 		r.Port = &cmd.PublicPort
+	}
+	if cmd.ProxyProtocol != "" {
+		proxy := types.ProxyProtocol(cmd.ProxyProtocol)
+		r.Options.ProxyProtocol = &proxy
 	}
 	if cmd.Name != "" {
 		r.Name = &cmd.Name
@@ -96,10 +133,19 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 	return r, nil
 }
 
-// await polls the allocations until none is pending or cmd.Wait has passed, and returns
+// await polls the allocations until all are settled or cmd.Wait has passed, and returns
 // their last state. It counts the waits and reads no clock.
 func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, opened []types.Allocation) ([]types.Allocation, error) {
-	for left := cmd.Wait; left > 0 && anyPending(opened); left -= checkInterval {
+	var failed time.Duration // For how long an allocation has been failed.
+	for left := cmd.Wait; left > 0 && failed < failureLimit; left -= checkInterval {
+		switch {
+		case has(opened, types.AllocationFailed):
+			failed += checkInterval
+		case has(opened, types.AllocationPending):
+			failed = 0
+		default:
+			return opened, nil
+		}
 		if err := a.wait(ctx, min(left, checkInterval)); err != nil {
 			return opened, err
 		}
@@ -114,38 +160,54 @@ func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, op
 	return opened, nil
 }
 
-func anyPending(allocations []types.Allocation) bool {
-	for _, a := range allocations {
-		if a.Status == types.AllocationPending {
-			return true
-		}
-	}
-	return false
+func has(allocations []types.Allocation, status types.AllocationStatus) bool {
+	return slices.ContainsFunc(allocations, func(a types.Allocation) bool { return a.Status == status })
 }
 
 // warnAllow warns if the enrollment does not permit the local host. A running agent may
 // still permit it, by its own --allow.
-func (cmd *openCmd) warnAllow(a *app, c agent.Config) {
+func (cmd *openCmd) warnAllow(a *app, c agent.Config, host string) {
 	list, err := agent.ParseAllowList(c.Allow)
-	if err == nil && list.Check(cmd.Host) != nil {
-		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, start it with: eclitunnel run --allow %s", cmd.Host, cmd.Host)
+	if err == nil && list.Check(host) != nil {
+		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, start it with: eclitunnel run --allow %s", host, host)
 	}
 }
 
-// judge tells why players cannot join. It returns an error if a port has failed.
-func (a *app) judge(opened []types.Allocation) error {
-	for _, o := range opened {
-		reason, _ := o.StatusReason.Get() // "" if there is none.
-		switch o.Status {
-		case types.AllocationFailed:
-			return fmt.Errorf("%w: %s %s: %s", errNotServed, o.Protocol, o.PublicAddress, reason)
-		case types.AllocationOffline:
-			a.warnf("%s %s is offline: %s\nStart the agent with: eclitunnel run", o.Protocol, o.PublicAddress, reason)
-			return nil
-		case types.AllocationPending:
-			a.warnf("%s %s is still pending; check it with: eclitunnel list", o.Protocol, o.PublicAddress)
-			return nil
+// judge returns an error that tells why players cannot join, or nil if they can. With
+// --wait 0s, the caller does not want to know.
+func (cmd *openCmd) judge(opened []types.Allocation, created bool) error {
+	for _, h := range []struct {
+		status types.AllocationStatus
+		hint   string
+	}{
+		{types.AllocationFailed, ""},
+		{types.AllocationDraining, ""},
+		{types.AllocationOffline, "; if the agent does not run, start it with: eclitunnel run"},
+		{types.AllocationPending, "; check it with: eclitunnel list"},
+	} {
+		i := slices.IndexFunc(opened, func(o types.Allocation) bool { return o.Status == h.status })
+		if i < 0 {
+			continue
+		}
+		o := opened[i]
+		state := fmt.Sprintf("%s %s is %s%s", o.Protocol, o.PublicAddress, statusLine(o), h.hint)
+		switch {
+		case created && h.status == types.AllocationFailed:
+			return fmt.Errorf("%w: %s", errOpenFailed, state)
+		case cmd.Wait > 0:
+			return fmt.Errorf("%w: %s", errNotServed, state)
 		}
 	}
 	return nil
+}
+
+// closeAgain deletes the allocations of an open that has failed, even after a signal.
+func (a *app) closeAgain(ctx context.Context, client *tunnel.Client, opened []types.Allocation) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeAgainLimit)
+	defer cancel()
+	for _, o := range opened {
+		if err := client.DeleteAllocation(ctx, o.ID); err != nil && !tunnel.HasCode(err, types.CodeNotFound) {
+			a.warnf("%s %s could not be closed again: %v\nClose it with: eclitunnel close id:%d", o.Protocol, o.PublicAddress, err, o.ID)
+		}
+	}
 }

@@ -171,19 +171,33 @@ func (p *panel) open(r *http.Request) answer {
 	if request.Port != nil {
 		port = *request.Port
 	}
-	if slices.ContainsFunc(p.allocations, func(a types.Allocation) bool { return a.Port == port }) {
+	count, run := 1, nullable.NewNullNullable[uuid.UUID]()
+	if request.Count != nil {
+		count, run = *request.Count, nullable.NewNullableWithValue(uuid.New())
+	}
+	taken := func(a types.Allocation) bool { return a.Port >= port && a.Port < port+count }
+	for request.Port == nil && slices.ContainsFunc(p.allocations, taken) {
+		port++
+	}
+	if slices.ContainsFunc(p.allocations, taken) {
 		return refusal(409, types.CodePortTaken)
+	}
+	if request.Options.ProxyProtocol == nil {
+		none := types.ProxyProtocolNone
+		request.Options.ProxyProtocol = &none
 	}
 	protocols := []types.Protocol{types.Protocol(request.Protocol)}
 	if request.Protocol == types.CreateTCPUDP {
 		protocols = []types.Protocol{types.ProtocolTCP, types.ProtocolUDP}
 	}
 	var made []types.Allocation
-	for _, protocol := range protocols {
+	for i := range count * len(protocols) {
+		offset := i / len(protocols)
 		made = append(made, types.Allocation{
-			ID: int64(len(p.allocations) + len(made) + 1), Port: port, DeviceID: p.device, Protocol: protocol,
-			PublicAddress: "play.test:" + strconv.Itoa(port), LocalHost: *request.LocalHost, LocalPort: request.LocalPort,
-			Options: *request.Options, Status: types.AllocationPending,
+			ID: int64(len(p.allocations) + len(made) + 1), Port: port + offset, DeviceID: p.device, Protocol: protocols[i%len(protocols)],
+			PublicHost: "play.test", PublicAddress: "play.test:" + strconv.Itoa(port+offset),
+			LocalHost: *request.LocalHost, LocalPort: request.LocalPort + offset, RunID: run,
+			Name: valueOr(request.Name, ""), Options: *request.Options, Status: types.AllocationPending,
 		})
 		if request.Name != nil {
 			made[len(made)-1].Name = *request.Name
@@ -191,6 +205,13 @@ func (p *panel) open(r *http.Request) answer {
 	}
 	p.allocations = append(p.allocations, made...)
 	return answer{201, types.AllocationCreated{Allocations: made}}
+}
+
+func valueOr(value *string, fallback string) string {
+	if value == nil {
+		return fallback
+	}
+	return *value
 }
 
 func (p *panel) getAllocation(r *http.Request) answer {
