@@ -121,8 +121,8 @@ func endReason(err error) string {
 		return unreachable.Error()
 	case errors.As(err, &closed) && closed.Code == channel.CloseRestarting:
 		return "the panel restarts"
-	case errors.As(err, &closed) && closed.Code == websocket.CloseAbnormalClosure:
-		return "the connection to the panel was cut"
+	case channel.Lost(err):
+		return "connection lost"
 	case errors.As(err, &closed):
 		return "the panel closed the connection: " + closed.Error()
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -29,9 +29,15 @@ func main() {
 	// By default, SIGPIPE ends a Go program that writes to a closed standard output.
 	// The agent must outlive the program that reads its output.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // As under nohup, where the agent outlives its terminal.
+		ends = append(ends, syscall.SIGHUP)
+		// A terminal that closes may send several.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	// The first signal starts an orderly stop. It also restores the default handling of
-	// signals, so that a second one ends the process at once.
+	// signals but SIGHUP, so that a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -59,6 +60,7 @@ type panel struct {
 	settle      types.AllocationStatus // The status of a pending allocation once it is read.
 	online      bool                   // What the panel says of the device.
 	closeCode   int                    // If set, closes a control channel after its snapshot.
+	cut         func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
 	relay       *types.RelayEndpoint   // From the last hello.
 	hellos      int
 	channels    sync.WaitGroup // Open control channels.
@@ -267,8 +269,11 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.relay = hello.Relay
 	p.hellos++
-	code := p.closeCode
+	code, cut := p.closeCode, p.cut
 	p.mu.Unlock()
+	if tcp, ok := ws.NetConn().(*net.TCPConn); ok && cut != nil {
+		cut(tcp)
+	}
 	if code != 0 {
 		c.Close(code, "the reason")
 	}

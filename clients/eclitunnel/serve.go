@@ -34,7 +34,7 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT and SIGTERM stop it with exit code 0.
+	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
 
 One agent serves a device. A second one on the same machine exits with code 13. If a second one starts on another machine, it takes over and the first one stands by: it serves again once the second has been gone for a minute.
 
@@ -159,7 +159,7 @@ func (d *display) line(e agent.Event) {
 			return // It retries every few seconds; one line is enough.
 		}
 		d.lastReason = e.Reason
-		d.printf("not connected: %s; retrying", e.Reason)
+		d.printf("not connected: %s, reconnecting", e.Reason)
 	case agent.EventStandby:
 		d.lastReason = ""
 		d.printf("standing by: another agent of this device took over (%s); this one serves again once that one has been gone for a minute", e.Reason)

@@ -27,9 +27,15 @@ func main() {
 	// By default, Go ends a program that writes to a standard output that is no longer
 	// read, so all players would go with the reader of the log.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // Not signal.Ignore, which child processes inherit.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal begins an orderly shutdown. After that, signals have their default
-	// effect, so that a second one ends the process at once.
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // As under nohup, where the panel outlives its terminal.
+		ends = append(ends, syscall.SIGHUP)
+		// A terminal that closes may send several.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	// The first signal begins an orderly shutdown. After that, signals but SIGHUP have their
+	// default effect, so that a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -43,7 +43,7 @@ func reason(err error) string {
 		return errKeyMismatch.Error()
 	case errors.As(err, &closed) && closed.Code == channel.CloseRestarting:
 		return "it is restarting"
-	case errors.As(err, &closed) && closed.Code == websocket.CloseAbnormalClosure:
+	case channel.Lost(err):
 		return "the connection was lost"
 	case errors.As(err, &closed) && closed.Text != "":
 		return closed.Text
