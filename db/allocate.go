@@ -125,7 +125,8 @@ type placementRequest struct {
 	preferredPort int // The first port to use if port is 0 and it is free; 0 means none.
 }
 
-// placement is the first port of a run, or the only one, on a tunnel server. Choosing it reserves nothing; inserting the allocation does.
+// placement is the first port of a run, or the only one, on a tunnel server. Choosing it reserves
+// nothing; inserting the allocation does.
 type placement struct {
 	server    uuid.UUID
 	port      int

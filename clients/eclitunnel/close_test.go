@@ -36,6 +36,6 @@ func TestCommands_NameWhatThePanelCannotAccept(t *testing.T) {
 	m.run("open", "tcp", "1", "--proxy-protocol", "v1").want(t, 0)
 	refused := refusal(400, types.CodeInvalidRequest)
 	p.refuse = &refused
-	m.run("open", "tcp", "1", "--name", "a name that only the panel knows to be wrong").want(t, 2, "invalid_request")
+	m.run("open", "tcp", "1", "--new", "--name", "a name that only the panel knows to be wrong").want(t, 2, "invalid_request")
 	m.run("enroll", "--force", "--panel", p.URL, "--name", "another").want(t, 2, "invalid_request")
 }

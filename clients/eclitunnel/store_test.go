@@ -203,7 +203,7 @@ func TestCommands_RefuseSecretsThatOthersCanRead(t *testing.T) {
 
 func TestRun_SaysOnceThatThereIsNoDirectoryForTheState(t *testing.T) {
 	p := newPanel(t)
-	p.closeCode = channel.CloseTakenOver
+	p.closeCode = channel.CloseTokenDead
 	m := newMachine(t)
 	m.env = map[string]string{"ECLITUNNEL_TOKEN": p.token, "ECLITUNNEL_PANEL": p.URL}
 	t.Setenv("HOME", "")
@@ -212,7 +212,7 @@ func TestRun_SaysOnceThatThereIsNoDirectoryForTheState(t *testing.T) {
 		t.Skip("this system has a config directory without HOME")
 	}
 	o := m.run("run")
-	o.want(t, 7)
+	o.want(t, 5)
 	if n := strings.Count(o.stderr, "not kept"); n != 1 || !strings.Contains(o.stderr, "--state-dir") {
 		t.Errorf("said %d times: %s", n, o.stderr)
 	}
