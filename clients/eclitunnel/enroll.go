@@ -24,15 +24,17 @@ type enrollCmd struct {
 	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees)."`
 	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
 	Region           string   `help:"Tunnel server: its location, shown to people."`
-	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs a session."`
+	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user or a session."`
+	User             string   `env:"-" placeholder:"EMAIL" help:"Log in as this user to enroll: prompts for the password, or reads it from standard input."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
-	Force            bool     `env:"-" help:"Replace an existing enrollment."`
+	Force            bool     `env:"-" help:"Replace an existing enrollment; without --panel, at the same panel."`
+	Renew            bool     `env:"-" help:"Get a new token for the device that this machine is enrolled as, in place of the present one. Needs --user or a session of its owner or an admin."`
 }
 
 func (*enrollCmd) Help() string {
 	return `Prints a code, waits until an admin of the panel has approved it, and stores the device token in a file that only this user can read.
 
-With --token-file it installs that token instead, for example one that was regenerated on the panel.`
+With --token-file it installs that token instead, for example one that was regenerated on the panel. With --renew it keeps the device, its ports and its settings, and gets a new token for it.`
 }
 
 // enrolling is what --json prints when the enrollment starts.
@@ -62,12 +64,20 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if _, err := agent.ParseAllowList(cmd.Allow); err != nil {
 		return &usageError{err}
 	}
+	if cmd.Renew {
+		return cmd.renew(ctx, a, s, path)
+	}
 	if s.TokenFile != "" {
 		return cmd.install(ctx, a, s, path)
 	}
 	old, err := agent.LoadConfig(path)
 	switch {
-	case cmd.Force || errors.Is(err, agent.ErrNotEnrolled):
+	case errors.Is(err, agent.ErrNotEnrolled):
+	case cmd.Force:
+		// The device may have been deleted at the panel that it belongs to.
+		if s.Panel == "" && err == nil {
+			s.Panel = old.PanelURL
+		}
 	case err != nil:
 		return err
 	default:
@@ -103,7 +113,9 @@ func (cmd *enrollCmd) rescue(a *app, c agent.Config) {
 		if file != nil {
 			_ = os.Remove(file.Name())
 		}
-		a.warnf("Its token could not be kept elsewhere either: %v\n%s --panel %s", err, newTokenHint, c.PanelURL)
+		a.warnf("Its token could not be kept elsewhere either: %v\nHave another one made through the panel's API, "+
+			"POST /api/tunnel/devices/%s/regenerate-token, and install it with: eclitunnel enroll --token-file FILE --panel %s",
+			err, c.DeviceID, c.PanelURL)
 		return
 	}
 	a.warnf("Its token is in %s. Once the enrollment can be stored, install the token and remove that file:\n"+
@@ -125,18 +137,11 @@ func (cmd *enrollCmd) again() string {
 
 // enroll enrolls this machine by the device authorization grant (RFC 8628).
 func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Config, error) {
-	session, err := a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
+	client, _, end, err := cmd.signIn(ctx, a, s.Panel)
 	if err != nil {
 		return agent.Config{}, err
 	}
-	client, err := a.client(s.Panel, session)
-	if err != nil {
-		return agent.Config{}, err
-	}
-	defer client.Close()
-	if session != "" {
-		a.warnf("The machine will belong to the user of the session in %s.", source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
-	}
+	defer end()
 	kind := types.DeviceKind(cmd.Kind)
 	start := types.EnrollmentStart{Name: cmd.Name, Kind: &kind}
 	if start.Server, err = cmd.serverSettings(); err != nil {

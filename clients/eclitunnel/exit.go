@@ -18,7 +18,8 @@ const (
 
 // Errors of this program that have their own exit code or message.
 var (
-	errNeedsSession    = errors.New("the panel requires a session to enroll this machine; set one with --session-token-file")
+	errNeedsSession    = errors.New("the panel requires a login to enroll this machine; add --user EMAIL, or --session-token-file FILE")
+	errLogin           = errors.New("the panel does not accept this email and password")
 	errDenied          = errors.New("the enrollment was denied: an admin deleted the device")
 	errAlreadyEnrolled = errors.New("this machine is already enrolled")
 	errNotStored       = errors.New("the enrollment cannot be stored")
@@ -88,14 +89,15 @@ func explain(err error) string {
 		return explainFinal(stopped)
 	case code(types.CodeDeviceDeleted)(err):
 		return explainFinal(&channel.FinalError{Code: channel.CloseDeleted})
-	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession):
+	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession) && !errors.Is(err, errLogin):
 		return "the panel rejected the token: " + escape(err.Error()) + "\n" + newTokenHint
 	default:
 		return escape(err.Error())
 	}
 }
 
-const newTokenHint = "Regenerate the token on the panel and install it with: eclitunnel enroll --token-file FILE"
+const newTokenHint = "Get a new one, as the owner of the device or an admin: eclitunnel enroll --renew --user EMAIL\n" +
+	"Or have one made through the panel's API, POST /api/tunnel/devices/{id}/regenerate-token, and install it with: eclitunnel enroll --token-file FILE"
 
 func explainFinal(e *channel.FinalError) string {
 	reason := ""

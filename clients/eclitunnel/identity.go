@@ -132,12 +132,17 @@ func readLine(name string, read func(string) ([]byte, error)) (string, error) {
 
 // client returns a client of the panel that sends the token, which may be "".
 func (a *app) client(panel, token string) (*tunnel.Client, error) {
+	return a.clientWith(panel, func() string { return token })
+}
+
+// clientWith is client with a token that may change.
+func (a *app) clientWith(panel string, token func() string) (*tunnel.Client, error) {
 	if plainText(panel) {
 		a.warnf("warning: the connection to %s is not encrypted; others on the network can read the token", panel)
 	}
 	c, err := tunnel.New(tunnel.Options{
 		PanelURL:  panel,
-		Token:     func() string { return token },
+		Token:     token,
 		UserAgent: "eclitunnel/" + version,
 		Wait:      a.wait,
 	})

@@ -169,7 +169,7 @@ func has(allocations []types.Allocation, status types.AllocationStatus) bool {
 func (cmd *openCmd) warnAllow(a *app, c agent.Config, host string) {
 	list, err := agent.ParseAllowList(c.Allow)
 	if err == nil && list.Check(host) != nil {
-		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, start it with: eclitunnel run --allow %s", host, host)
+		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, end it and start it with: eclitunnel run --allow %s", host, host)
 	}
 }
 

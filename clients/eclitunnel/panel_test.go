@@ -55,7 +55,8 @@ type panel struct {
 	onPoll      func()   // If set, called before a poll is answered.
 	polls       []answer // The answers to polls, in order; the last one repeats.
 	started     types.EnrollmentStart
-	session     string // The Authorization header of the enrollment's start.
+	session     string   // The Authorization header of the enrollment's start.
+	ended       []string // Those of logouts.
 	allocations []types.Allocation
 	settle      types.AllocationStatus // The status of a pending allocation once it is read.
 	online      bool                   // What the panel says of the device.
@@ -90,6 +91,9 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("GET /api/tunnel/allocations/{id}", p.asDevice(p.getAllocation))
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
+	mux.HandleFunc("POST /api/auth/login", p.login)
+	mux.HandleFunc("POST /api/auth/logout", p.logout)
+	mux.HandleFunc("POST /api/tunnel/devices/{id}/regenerate-token", p.regenerate)
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		refuse := p.refuse

@@ -47,7 +47,7 @@ func (e *NotAllowedError) Error() string {
 	}
 	// The host once: names are long, and reasons short.
 	return fmt.Sprintf("the local host is neither an address of the agent's machine nor on its allow-list: "+
-		"use 127.0.0.1 for a game on that machine, or start the agent with: eclitunnel run --allow %s", host)
+		"use 127.0.0.1 for a game on that machine, or restart the agent as: eclitunnel run --allow %s", host)
 }
 
 // ParseAllowList returns an allow-list of this machine and these entries: host names,

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/files"
+)
+
+// logoutTimeout bounds the end of a session, which expires by itself otherwise.
+const logoutTimeout = 5 * time.Second
+
+// signIn returns a client of the panel with the session to enroll with: of --user, who
+// logs in, or a given one. end, which the caller must call, closes the client and ends
+// the session of --user. token is "" if there is no session.
+func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string) (client *tunnel.Client, token string, end func(), err error) {
+	token, err = a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	switch {
+	case cmd.User == "" && token != "":
+		a.warnf("Acting as the user of the session in %s.", source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
+	case cmd.User != "" && cmd.SessionTokenFile != "":
+		return nil, "", nil, usagef("--user and --session-token-file exclude each other")
+	case cmd.User != "":
+		token = "" // The command line takes precedence over the environment.
+	}
+	client, err = a.clientWith(panel, func() string { return token })
+	if err != nil || cmd.User == "" {
+		return client, token, func() { client.Close() }, err
+	}
+	login, err := cmd.login(ctx, a, client)
+	if err != nil {
+		client.Close()
+		return nil, "", nil, err
+	}
+	token = login.Token
+	return client, token, func() {
+		// After an interrupt as well.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
+		defer cancel()
+		_ = client.Logout(ctx)
+		client.Close()
+	}, nil
+}
+
+func (cmd *enrollCmd) login(ctx context.Context, a *app, client *tunnel.Client) (types.Login, error) {
+	if address, err := mail.ParseAddress(cmd.User); err != nil || address.Address != cmd.User {
+		return types.Login{}, usagef("--user: %q is not an email address", cmd.User)
+	}
+	password, err := a.password("Password of " + escape(cmd.User) + " on " + client.PanelURL() + ": ")
+	if err != nil {
+		return types.Login{}, err
+	}
+	login, err := client.Login(ctx, cmd.User, password)
+	if tunnel.HasCode(err, types.CodeUnauthorized) {
+		err = fmt.Errorf("%w: %w", errLogin, err)
+	}
+	return login, usageIfInvalid(err)
+}
+
+// password asks for a password without echo. Where standard input is no terminal, it
+// reads a line from it.
+func (a *app) password(prompt string) (string, error) {
+	if terminal, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(terminal.Fd())) {
+		_, _ = io.WriteString(a.stderr, prompt)
+		password, err := term.ReadPassword(int(terminal.Fd()))
+		_, _ = io.WriteString(a.stderr, "\n")
+		return string(password), err
+	}
+	password, err := readLine("standard input", func(name string) ([]byte, error) { return files.ReadFrom(name, a.stdin) })
+	if err != nil {
+		return "", &usageError{err}
+	}
+	return password, nil
+}
+
+// renew gets a new token for the device that this machine is enrolled as, and stores it.
+// The one before is invalid from then on.
+func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path string) error {
+	c, err := agent.LoadConfig(path)
+	if err != nil {
+		return err
+	}
+	if s.Panel != "" {
+		c.PanelURL = s.Panel
+	}
+	if err := agent.CheckConfigPath(path); err != nil {
+		return err
+	}
+	client, session, end, err := cmd.signIn(ctx, a, c.PanelURL)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if session == "" {
+		return usagef("--renew needs --user EMAIL or --session-token-file FILE")
+	}
+	if c.Token, err = client.RegenerateToken(ctx, c.DeviceID); err != nil {
+		return err
+	}
+	c.PanelURL, c.Allow = client.PanelURL(), append(c.Allow, cmd.Allow...)
+	if err = cmd.save(a, s, c, path); errors.Is(err, errNotStored) {
+		cmd.rescue(a, c)
+	}
+	return err
+}
