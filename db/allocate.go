@@ -52,7 +52,8 @@ type NewAllocation struct {
 // approved or may not serve the device; [ErrConflict] if the device is not an approved client;
 // [ErrCordoned] and [ErrDraining] if the tunnel server accepts no allocations; [ErrPortTaken] if the
 // requested port, or another port of the run, belongs to another allocation; [ErrNoPorts] if the range
-// has no free port, or no free run; [ErrNoServer] if no tunnel server is requested and none is suitable.
+// has no free port, or no free run; [ErrNoServer] if no tunnel server is requested and none is suitable;
+// [ErrLoop] if the local target leads back to the port.
 func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Allocation, error) {
 	request.Count = max(request.Count, 1)
 	var allocations []Allocation
@@ -70,6 +71,9 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 		ids, err := insertAllocations(ctx, tx, request, at)
 		if err != nil {
 			return at.conflict(err)
+		}
+		if err := checkLoop(ctx, tx, request.LocalHost, ids...); err != nil {
+			return err
 		}
 		allocations = nil
 		err = tx.SelectContext(ctx, &allocations, allocationQuery+` WHERE a.id = ANY ($1) ORDER BY a.id`, pq.Array(ids))

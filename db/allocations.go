@@ -98,7 +98,8 @@ type AllocationPatch struct {
 }
 
 // UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
-// [ErrPortTaken] if the new port belongs to another allocation, and the errors of [Move].
+// [ErrPortTaken] if the new port belongs to another allocation, [ErrLoop] if the local target leads
+// back to the port, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
 	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
@@ -138,6 +139,9 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 			if err := checkOwnPort(ctx, tx, allocation); err != nil {
 				return err
 			}
+		}
+		if err := checkLoop(ctx, tx, allocation.LocalHost, id); err != nil {
+			return err
 		}
 		return notify(ctx, tx, allocation.DeviceID, allocation.ServerID)
 	})

@@ -37,6 +37,9 @@ var (
 	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)
 	ErrDraining = fmt.Errorf("tunnel server is draining: %w", ErrConflict)
 	ErrOffline  = fmt.Errorf("tunnel server is not online: %w", ErrConflict)
+	// ErrLoop means that the local target of an allocation leads back to its public port. It is an
+	// ErrConflict.
+	ErrLoop = fmt.Errorf("local target leads to the allocation itself: %w", ErrConflict)
 )
 
 // Names of constraints whose violations have their own errors.

@@ -215,7 +215,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -254,7 +254,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -314,7 +314,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -355,7 +355,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -832,7 +832,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -881,7 +881,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -971,7 +971,7 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -1022,7 +1022,7 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -2514,7 +2514,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -2553,7 +2553,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -2617,7 +2617,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -2658,7 +2658,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -5265,7 +5265,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -5310,7 +5310,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. |
+// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
@@ -5392,7 +5392,7 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -5439,7 +5439,7 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. |
+// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //

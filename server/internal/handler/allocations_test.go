@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -226,4 +227,27 @@ func TestAllocations_MoveToAPrivilegedPortNeedsAnAdmin(t *testing.T) {
 	edge := p.edge(t)
 	path := fmt.Sprintf("%s/%d", allocations, made.ID)
 	wantError(t, agent.send(t, "PATCH", path, map[string]any{"serverId": edge.ID, "port": 443}), 403, types.CodeForbidden)
+}
+
+func TestAllocations_TargetThatLeadsBackIsRefused(t *testing.T) {
+	p := newPanel(t)
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	p.server(t, 20999)
+	device, _ := p.device(t, ada, admin, types.DeviceKindClient)
+	refused := func(a answer) {
+		t.Helper()
+		if body := decode[types.Problem](t, a, 409); body.Error != types.CodeConflict || !strings.Contains(body.Message, "own public port") {
+			t.Errorf("refused with %+v", body)
+		}
+	}
+	for _, protocol := range []string{"tcp", "udp", "tcp+udp"} {
+		refused(ada.send(t, "POST", allocations, newAllocation(device,
+			"protocol", protocol, "port", 20100, "localHost", "PLAY.example.com", "localPort", 20100)))
+	}
+	made := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(device, "port", 20100)), 201)
+	refused(ada.send(t, "PATCH", fmt.Sprintf("%s/%d", allocations, made.ID),
+		map[string]any{"localHost": "play.example.com", "localPort": 20100}))
+	if list := decode[[]types.Allocation](t, ada.send(t, "GET", allocations, nil), 200); len(list) != 1 || list[0].LocalPort != 25565 {
+		t.Errorf("left %+v", list)
+	}
 }

@@ -44,6 +44,8 @@ func From(err error) *Error {
 		return Conflict("The tunnel server is draining and accepts no players.")
 	case errors.Is(err, db.ErrOffline):
 		return Conflict("The tunnel server is not connected.")
+	case errors.Is(err, db.ErrLoop):
+		return Conflict("The local host and port lead back to the allocation's own public port: name the host and port of the game.")
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request conflicts with the current state.")
 	case db.Unavailable(err):

@@ -40,6 +40,7 @@ func TestFrom_TranslatesForeignErrors(t *testing.T) {
 	}{
 		{db.ErrNotFound, 404, types.CodeNotFound},
 		{db.ErrConflict, 409, types.CodeConflict},
+		{db.ErrLoop, 409, types.CodeConflict},
 		{db.ErrPortTaken, 409, types.CodePortTaken},
 		{db.ErrNoPorts, 503, types.CodeNoPortsAvailable},
 		{db.ErrNoServer, 503, types.CodeNoTunnelServer},

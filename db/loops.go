@@ -1,0 +1,38 @@
+package db
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// checkLoop returns [ErrLoop] if the local target of one of these allocations, which have been
+// written, is its own public port, or the public port of another allocation whose local target leads
+// back in the same way. Only what the rows say is known: a loop through an address that they do not
+// have is left to those who carry its players.
+func checkLoop(ctx context.Context, tx *sqlx.Tx, localHost string, ids ...int64) error {
+	if address, err := netip.ParseAddr(localHost); err == nil && address.Unmap().IsLoopback() {
+		return nil // Of the agent's machine, which no tunnel server has as its public host.
+	}
+	var loop bool
+	err := tx.GetContext(ctx, &loop,
+		`WITH RECURSIVE chain AS (
+			SELECT a.id AS first, a.id, a.protocol, a.local_host, a.local_port, false AS reached
+			FROM allocations a WHERE a.id = ANY ($1)
+			UNION -- Not ALL: it ends where a chain meets itself.
+			SELECT c.first, a.id, a.protocol, a.local_host, a.local_port, true
+			FROM chain c
+			JOIN devices d ON d.kind = 'server' AND lower(rtrim(d.public_host, '.')) = lower(rtrim(c.local_host, '.'))
+			JOIN allocations a ON a.server_id = d.id AND a.port = c.local_port AND a.protocol = c.protocol
+		)
+		SELECT EXISTS (SELECT FROM chain WHERE reached AND id = first)`, pq.Array(ids))
+	if err != nil {
+		return err
+	}
+	if loop {
+		return ErrLoop
+	}
+	return nil
+}
