@@ -17,8 +17,8 @@ import (
 type players struct{ *session.Clients }
 
 // Carry implements [publicport.Clients].
-func (p players) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control) publicport.Refusal {
-	err := p.Clients.Carry(ctx, client, player, open)
+func (p players) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, answered func()) publicport.Refusal {
+	err := p.Clients.Carry(ctx, client, player, open, answered)
 	switch {
 	case err == nil:
 		return publicport.NotRefused

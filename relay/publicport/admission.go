@@ -2,8 +2,10 @@ package publicport
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 )
 
 // Limits bound what players can make a public port hold. The zero value of each
@@ -18,6 +20,18 @@ type Limits struct {
 	// FlowsPerSource is how many of those may come from one address, or from one
 	// /64 of IPv6. Default 8192.
 	FlowsPerSource int
+	// Files is how many files this process may have open; players of one allocation may
+	// take half of those that the process and other allocations leave it. Default: what
+	// the system says.
+	Files int
+	// Unanswered is how many players of one allocation may come from the addresses of
+	// linked tunnel clients without an answer of the game, for each of TCP and UDP: in a
+	// tunnel that leads to itself each such player begets the next, and none is ever
+	// answered. Each that is answered admits one more, up to eight times as many. Further
+	// players wait UnansweredWait for one of them to be answered or to leave. Defaults 8
+	// and 5 s.
+	Unanswered     int
+	UnansweredWait time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -29,8 +43,21 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Players, 10_000)
 	setDefault(&l.Flows, 16_384)
 	setDefault(&l.FlowsPerSource, 8192)
+	setDefault(&l.Files, openfiles.Limit())
+	setDefault(&l.Unanswered, 8)
+	if l.UnansweredWait == 0 {
+		l.UnansweredWait = 5 * time.Second
+	}
 	return l
 }
+
+// answeringFactor is how many times Limits.Unanswered players may be unanswered where
+// the game is known to answer.
+const answeringFactor = 8
+
+// playerFiles is how many files a TCP player takes: their connection and a data
+// connection.
+const playerFiles = 2
 
 const (
 	// evictionScanLimit is how many flows are examined for one to evict.
@@ -48,9 +75,11 @@ type Refusal string
 const (
 	NotRefused              Refusal = ""
 	RefusedLimit            Refusal = "limit"              // The allocation has as many players as it may.
+	RefusedFiles            Refusal = "files"              // The allocation has its share of the process's files.
 	RefusedNoLink           Refusal = "no_link"            // Its tunnel client is not linked.
 	RefusedWaiting          Refusal = "waiting_limit"      // Too many players wait for that tunnel client.
 	RefusedNoDataConnection Refusal = "no_data_connection" // It opened no data connection in time.
+	RefusedLoop             Refusal = "loop"               // It comes from a tunnel client, as Limits.Unanswered others do.
 )
 
 // Drop is why a datagram is dropped. It is a label of a metric.
@@ -64,14 +93,17 @@ const (
 	DropFlowLimit  Drop = "flow_limit" // The allocation, or the sender, has as many flows as it may.
 	DropUnsendable Drop = "unsendable" // The system would not send it to the player.
 	DropDraining   Drop = "draining"   // The port takes no new players.
+	DropLoop       Drop = "loop"       // The sender is at a tunnel client, as Limits.Unanswered others are.
 )
 
 // admission decides who may enter one public port. Every decision about a player
 // that depends on the port alone is made here. It is guarded by the lock of its
 // port.
 type admission struct {
-	limits   Limits
-	draining bool // No new players.
+	limits     Limits
+	allocation int64
+	shared     *openfiles.Budget
+	draining   bool // No new players.
 
 	players int                // TCP connections.
 	flows   int                // UDP flows,
@@ -79,8 +111,8 @@ type admission struct {
 	evicted int                // Flows evicted in this tick.
 }
 
-func newAdmission(limits Limits) admission {
-	return admission{limits: limits, sources: map[netip.Addr]int{}}
+func newAdmission(limits Limits, allocation int64, shared *openfiles.Budget) admission {
+	return admission{limits: limits, allocation: allocation, shared: shared, sources: map[netip.Addr]int{}}
 }
 
 // player admits a TCP player.
@@ -88,11 +120,17 @@ func (a *admission) player() Refusal {
 	if a.players >= a.limits.Players {
 		return RefusedLimit
 	}
+	if !a.shared.Take(a.allocation, playerFiles) {
+		return RefusedFiles
+	}
 	a.players++
 	return NotRefused
 }
 
-func (a *admission) playerLeft() { a.players-- }
+func (a *admission) playerLeft() {
+	a.players--
+	a.shared.Give(a.allocation, playerFiles)
+}
 
 // newcomer reports whether a UDP player who has no flow may have one at all.
 func (a *admission) newcomer() Drop {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -32,8 +34,12 @@ import (
 type Clients interface {
 	// Carry carries a TCP player over a data connection of a tunnel client until
 	// the player or the game ends it, and takes over the player's connection unless
-	// it returns a refusal. While ctx lives it waits for a data connection.
-	Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control) Refusal
+	// it returns a refusal. While ctx lives it waits for a data connection. It calls
+	// answered, which may be nil, when the game's first bytes arrive.
+	Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, answered func()) Refusal
+	// AtClient reports whether a player, who reached the local address, comes from the
+	// address of a linked tunnel client. An invalid local address is unknown.
+	AtClient(player, local netip.Addr) bool
 	// UDPSession returns the session in which a tunnel client's flows are opened,
 	// or nil where the client cannot be reached.
 	UDPSession(client uuid.UUID) *udptunnel.ServerSession
@@ -76,6 +82,8 @@ type Ports struct {
 	o        Options
 	log      *slog.Logger
 	counters *counters
+	files    *openfiles.Budget
+	loops    loops
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -93,7 +101,10 @@ func New(o Options) *Ports {
 		o.Changed = func() {}
 	}
 	o.Limits = o.Limits.withDefaults()
-	return &Ports{o: o, log: o.Logger, counters: newCounters(), slots: map[int64]*slot{}}
+	return &Ports{
+		o: o, log: o.Logger, counters: newCounters(), files: openfiles.NewBudget(o.Limits.Files, o.Logger),
+		loops: loops{log: o.Logger, said: map[int64]time.Time{}}, slots: map[int64]*slot{},
+	}
 }
 
 // slot is an allocation and what has become of it.

@@ -28,8 +28,8 @@ type Stats struct {
 }
 
 var (
-	refusals = []Refusal{RefusedLimit, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection}
-	drops    = []Drop{DropTooLong, DropNoLink, DropFlowLimit, DropUnsendable, DropDraining}
+	refusals = []Refusal{RefusedLimit, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop}
+	drops    = []Drop{DropTooLong, DropNoLink, DropFlowLimit, DropUnsendable, DropDraining, DropLoop}
 )
 
 // counters are counted where things happen. Nothing on the way of a player's bytes

@@ -23,6 +23,7 @@ type tcpPort struct {
 	listener   *net.TCPListener // nil while it drains. Guarded by Ports.mu.
 	closing    context.Context
 	cancel     context.CancelFunc
+	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
 
 	mu        sync.Mutex
 	closed    bool
@@ -32,7 +33,13 @@ type tcpPort struct {
 }
 
 func openTCP(p *Ports, a types.ServerAllocation) (port, error) {
-	t := &tcpPort{ports: p, allocation: a, admission: newAdmission(p.o.Limits), players: map[*net.TCPConn]struct{}{}}
+	t := &tcpPort{
+		ports: p, allocation: a, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
+		admission: newAdmission(p.o.Limits, a.ID, p.files), players: map[*net.TCPConn]struct{}{},
+	}
+	for range p.o.Limits.Unanswered {
+		t.turn()
+	}
 	t.closing, t.cancel = context.WithCancel(context.Background())
 	if err := t.resume(); err != nil {
 		t.cancel()
@@ -116,16 +123,55 @@ func (p *tcpPort) leave(player *net.TCPConn) {
 // serve carries a player. A player who cannot be served is reset: closing in order
 // would look like a game that hangs up.
 func (p *tcpPort) serve(player *net.TCPConn) {
-	refusal := p.ports.o.Clients.Carry(p.closing, p.allocation.ClientID, player, wire.Control{
+	open := wire.Control{
 		Type:        wire.ControlOpen,
 		Allocation:  p.allocation.ID,
 		Source:      netaddr.OfTCP(player.RemoteAddr()),
 		Destination: netaddr.OfTCP(player.LocalAddr()),
-	})
+	}
+	refusal := p.carry(player, open)
 	if refusal != NotRefused {
 		p.ports.counters.refuse(refusal)
 		p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(refusal)))
 		tcpstream.Reset(player)
+	}
+}
+
+// carry carries a player, one at a tunnel client in turn.
+func (p *tcpPort) carry(player *net.TCPConn, open wire.Control) Refusal {
+	var answered func()
+	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
+		wait := time.NewTimer(p.ports.o.Limits.UnansweredWait)
+		select {
+		case <-p.turns:
+			wait.Stop()
+		case <-p.closing.Done():
+			wait.Stop()
+			return RefusedLoop
+		case <-wait.C:
+			p.ports.loops.say(p.allocation.ID, open.Source)
+			return RefusedLoop
+		}
+		waits := true
+		answered = func() {
+			waits = false
+			p.turn()
+			p.turn() // One more, since the game answers.
+		}
+		defer func() {
+			if waits {
+				p.turn()
+			}
+		}()
+	}
+	return p.ports.o.Clients.Carry(p.closing, p.allocation.ClientID, player, open, answered)
+}
+
+// turn lets another player at a tunnel client join.
+func (p *tcpPort) turn() {
+	select {
+	case p.turns <- struct{}{}:
+	default: // There are enough.
 	}
 }
 

@@ -29,6 +29,7 @@ type udpPort struct {
 	allocation types.ServerAllocation
 	admission  admission
 	flows      map[flowKey]*udptunnel.ServerFlow
+	atClients  atClients
 }
 
 // flowKey tells flows apart: a player who reaches two addresses of this machine
@@ -50,7 +51,8 @@ func openUDP(p *Ports, a types.ServerAllocation) (port, error) {
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}),
-		allocation: a, admission: newAdmission(p.o.Limits), flows: map[flowKey]*udptunnel.ServerFlow{},
+		allocation: a, admission: newAdmission(p.o.Limits, a.ID, p.files),
+		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 	}
 	p.work.Go(u.read)
 	return u, nil
@@ -65,6 +67,7 @@ func (p *udpPort) configure(a types.ServerAllocation) {
 func (p *udpPort) close() {
 	p.mu.Lock()
 	p.closed = true
+	p.atClients.waiting = nil
 	close(p.done)
 	_ = p.conn.Close()
 	flows := make([]*udptunnel.ServerFlow, 0, len(p.flows))
@@ -92,6 +95,8 @@ func (p *udpPort) tick(now time.Time) {
 	for _, f := range idle {
 		p.FlowEnded(f)
 	}
+	p.expireWaiting(now)
+	p.openWaiting()
 }
 
 func (p *udpPort) read() {
@@ -141,13 +146,20 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 		key := flowKey{source: batch.Source(i), local: batch.Local(i)}
 		f := p.flows[key]
 		if f == nil {
-			p.open(key, batch.Endpoint(i), payload, now, in)
+			if !p.open(key, batch.Endpoint(i), payload, now, in) {
+				p.wait(key, batch.Endpoint(i), payload)
+			}
 			continue
 		}
 		f.Touch(now)
 		in.datagrams.Add(f, payload)
 	}
 	p.mu.Unlock()
+	in.send()
+}
+
+// send closes the flows that were evicted, and sends the datagrams.
+func (in *incoming) send() {
 	for _, f := range in.evicted {
 		f.Close()
 	}
@@ -156,12 +168,12 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 	in.datagrams.Send()
 }
 
-// open opens a flow with its first datagram, or drops and counts that. It is called
-// with mu held.
-func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming) {
+// open opens a flow with its first datagram, or drops and counts that, unless it
+// reports that the datagram has to wait. It is called with mu held.
+func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming) (done bool) {
 	if drop := p.admission.newcomer(); drop != NotDropped {
 		p.ports.counters.drop(drop, 1)
-		return
+		return true
 	}
 	var session *udptunnel.ServerSession
 	if !p.closed {
@@ -169,12 +181,16 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 	}
 	if session == nil {
 		p.ports.counters.drop(DropNoLink, 1)
-		return
+		return true
+	}
+	atClient := p.ports.o.Clients.AtClient(key.source.Addr(), key.local)
+	if atClient && !p.mayAwaitAnswer() {
+		return false
 	}
 	drop := p.admission.flow(key.source.Addr(), func() bool { return p.evict(in) })
 	if drop != NotDropped {
 		p.ports.counters.drop(drop, 1)
-		return
+		return true
 	}
 	idle := types.DefaultAllocationOptionsUDPIdleSeconds
 	if o := p.allocation.Options.UDPIdleSeconds; o != nil && *o > 0 {
@@ -190,9 +206,13 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 	f.Touch(now)
 	if !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
 		p.admission.flowLeft(key.source.Addr())
-		return
+		return true
 	}
 	p.flows[key] = f
+	if atClient {
+		p.atClients.unanswered[f] = true
+	}
+	return true
 }
 
 // evict removes a flow that the game has never answered, and reports whether it
@@ -242,6 +262,7 @@ func (p *udpPort) FlowEnded(f *udptunnel.ServerFlow) {
 // forget is called with mu held.
 func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 	delete(p.flows, keyOf(f))
+	delete(p.atClients.unanswered, f)
 	p.admission.flowLeft(f.Source.Addr())
 }
 
@@ -249,6 +270,9 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 func (p *udpPort) Deliver(datagrams []udpsock.Datagram) {
 	if refused := p.conn.Write(datagrams); refused > 0 {
 		p.ports.counters.drop(DropUnsendable, uint64(refused))
+	}
+	if p.atClients.waits.Load() && p.atClients.opening.CompareAndSwap(false, true) {
+		p.ports.work.Go(p.openWaiting) // The caller holds locks of the session.
 	}
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
@@ -11,14 +12,15 @@ import (
 type Limits struct {
 	// Unauthenticated is how many connections to the listener may be open that have
 	// not shown a ticket or secret. For each further one, the oldest connection of
-	// the source that has most is closed. Default 1024.
+	// the source that has most is closed. Default 1024, or an eighth of the files that
+	// the system lets the process open if that is less.
 	Unauthenticated int
 	// Handshake is how long such a connection may take. Default 10 s.
 	Handshake time.Duration
 	// Links is how many tunnel clients may be linked. Default 10,000.
 	Links int
 	// DataConnections is how many data connections one tunnel client may have open.
-	// Default 16,384.
+	// Default 16,384, or half of those files if that is less.
 	DataConnections int
 	// Warm is how many idle data connections are kept ready, at most, for a tunnel
 	// client whose players come fast. Default 64; negative: only those that finished
@@ -36,10 +38,14 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	setDefault(&l.Unauthenticated, 1024)
+	unauthenticated, dataConnections := 1024, 16_384
+	if share := openfiles.Share(openfiles.Limit()); share > 0 {
+		unauthenticated, dataConnections = max(16, min(unauthenticated, share/8)), min(dataConnections, share/2)
+	}
+	setDefault(&l.Unauthenticated, unauthenticated)
 	setDefault(&l.Handshake, 10*time.Second)
 	setDefault(&l.Links, 10_000)
-	setDefault(&l.DataConnections, 16_384)
+	setDefault(&l.DataConnections, dataConnections)
 	setDefault(&l.Warm, 64)
 	setDefault(&l.WarmIdle, 30*time.Second)
 	setDefault(&l.Waiting, 1024)

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 type link struct {
 	registry      *registry
 	client        uuid.UUID
-	version       int64 // Of its token.
+	version       int64      // Of its token.
+	from          netip.Addr // See peerAddress.
 	channel       *channel.Conn
 	resumes       string // The name of the UDP session to resume, or "".
 	secret        secretHash

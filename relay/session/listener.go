@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
@@ -42,7 +44,7 @@ type listenerOptions struct {
 	identity     *Identity
 	tickets      *ticketVerifier
 	registry     *registry
-	newLink      func(t ticket, resumes string, c *channel.Conn) *link
+	newLink      func(t ticket, from netip.Addr, resumes string, c *channel.Conn) *link
 	counters     *counters
 	work         *sync.WaitGroup
 	log          *slog.Logger
@@ -153,7 +155,8 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
-		l.o.newLink(t, resumes, channel.New(ws, options)).serve(from)
+		address := peerAddress(netaddr.OfTCP(ws.RemoteAddr()).Addr(), netaddr.OfTCP(ws.LocalAddr()).Addr())
+		l.o.newLink(t, address, resumes, channel.New(ws, options)).serve(from)
 	})
 }
 

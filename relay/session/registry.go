@@ -3,12 +3,14 @@ package session
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -37,6 +39,7 @@ type registry struct {
 	linked   map[uuid.UUID]*link
 	secrets  map[secretHash]*link
 	detached map[uuid.UUID]detached
+	from     map[netip.Addr]int // How many are linked from an address: see peerAddress.
 }
 
 func newRegistry() *registry {
@@ -46,6 +49,7 @@ func newRegistry() *registry {
 		linked:   map[uuid.UUID]*link{},
 		secrets:  map[secretHash]*link{},
 		detached: map[uuid.UUID]detached{},
+		from:     map[netip.Addr]int{},
 	}
 }
 
@@ -166,6 +170,19 @@ func (r *registry) find(client uuid.UUID) (*link, *udptunnel.ServerSession) {
 	return r.linked[client], r.detached[client].session
 }
 
+// linkedFrom reports whether a tunnel client is linked from an address.
+func (r *registry) linkedFrom(address netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.from[address] > 0
+}
+
+func (r *registry) leftLocked(from netip.Addr) {
+	if r.from[from]--; r.from[from] == 0 {
+		delete(r.from, from)
+	}
+}
+
 // withSecret returns the link of a secret, or nil.
 func (r *registry) withSecret(hash secretHash) *link {
 	r.mu.Lock()
@@ -183,6 +200,10 @@ func (r *registry) enlist(l *link, secret string, hash secretHash) error {
 		return err
 	}
 	before := r.linked[l.client]
+	if before != nil {
+		r.leftLocked(before.from)
+	}
+	r.from[l.from]++
 	// The UDP session of the link before, in one step with taking its place: were it
 	// detached in between, it would not be resumed.
 	kept := r.takeDetachedLocked(l.client)
@@ -226,9 +247,24 @@ func (r *registry) delist(l *link, keep bool) {
 		return
 	}
 	delete(r.linked, l.client)
+	r.leftLocked(l.from)
 	if keep && r.admitsLocked(ticket{client: l.client, version: l.version}) == nil {
 		if udp := l.takeUDPSession(); udp != nil {
 			r.detached[l.client] = detached{session: udp, version: l.version, since: time.Now()}
 		}
 	}
+}
+
+// loopback4 stands for this machine, however a peer on it has reached it.
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// peerAddress returns what counts as the address of a peer, by which the links and the
+// players of one machine or network are known: see [netaddr.Source]. Local is the
+// address that the peer reached.
+func peerAddress(remote, local netip.Addr) netip.Addr {
+	remote = remote.Unmap()
+	if remote.IsLoopback() || remote == local.Unmap() {
+		return loopback4
+	}
+	return netaddr.Source(remote)
 }

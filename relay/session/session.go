@@ -23,6 +23,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -194,7 +195,8 @@ var (
 // player or the game ends it. It waits for a data connection for Limits.JoinWait at
 // most and while ctx lives. With an error the player is untouched and the caller's
 // to close; without one its connection is closed.
-func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control) error {
+// Answered is as in [tcpstream.Conn.Carry].
+func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, answered func()) error {
 	l := c.registry.link(client)
 	if l == nil {
 		return ErrNotLinked
@@ -206,7 +208,7 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 		if err != nil {
 			return err
 		}
-		err = conn.Carry(player, open)
+		err = conn.Carry(player, open, answered)
 		if errors.Is(err, tcpstream.ErrUnused) {
 			continue // It had died while idle.
 		}
@@ -215,6 +217,12 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 		}
 		return nil
 	}
+}
+
+// AtClient reports whether a player, who reached the local address, comes from the
+// address of a linked tunnel client. An invalid local address is unknown.
+func (c *Clients) AtClient(player, local netip.Addr) bool {
+	return c.registry.linkedFrom(peerAddress(player, local))
 }
 
 // UDPSession returns the session in which a tunnel client's flows are opened, or
@@ -232,11 +240,12 @@ func (c *Clients) UDPSession(client uuid.UUID) *udptunnel.ServerSession {
 }
 
 // newLink makes the link of a tunnel client whose ticket was accepted.
-func (c *Clients) newLink(t ticket, resumes string, conn *channel.Conn) *link {
+func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, conn *channel.Conn) *link {
 	l := &link{
 		registry: c.registry,
 		client:   t.client,
 		version:  t.version,
+		from:     from,
 		channel:  conn,
 		resumes:  resumes,
 		streams:  &c.counters.streams,

@@ -11,9 +11,11 @@ import (
 
 // Carry opens a stream for a player on an idle data connection and carries it until
 // it is over; for tunnel servers. It closes the player's connection unless it returns
-// ErrUnused. If it returns nil the data connection is idle again.
-func (c *Conn) Carry(player *net.TCPConn, m wire.Control) error {
-	s, err := c.begin(player)
+// ErrUnused. If it returns nil the data connection is idle again. Answered is called
+// when the game's first bytes arrive, on the way of which it must not block; nil: not
+// called.
+func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error {
+	s, err := c.begin(player, answered)
 	if err != nil {
 		return err
 	}
@@ -42,8 +44,8 @@ func (c *Conn) Carry(player *net.TCPConn, m wire.Control) error {
 	return ErrUnused
 }
 
-func (c *Conn) begin(local *net.TCPConn) (*stream, error) {
-	s := &stream{conn: c, local: local, pumped: make(chan struct{}), done: make(chan struct{})}
+func (c *Conn) begin(local *net.TCPConn, answered func()) (*stream, error) {
+	s := &stream{conn: c, local: local, answered: answered, pumped: make(chan struct{}), done: make(chan struct{})}
 	if local != nil {
 		var err error
 		if s.reader, err = newReader(local, smallBuffers, largeBuffers); err != nil {
@@ -73,7 +75,7 @@ func (c *Conn) opened(m wire.Control) error {
 	if err != nil {
 		local = nil // Accept reports the error; the player is reset.
 	}
-	s, err := c.begin(local)
+	s, err := c.begin(local, nil)
 	if err != nil {
 		if local != nil {
 			Reset(local)

@@ -70,6 +70,8 @@ type stream struct {
 	local  *net.TCPConn // nil at a client that could not reach the game.
 	reader *Reader
 
+	answered func() // Called with the first bytes of the peer; nil after it. Guarded by conn.mu.
+
 	// in is used by the pump and out by Serve; nil until there is much to move.
 	in, out *splicer
 
@@ -181,7 +183,12 @@ func (c *Conn) deliver(data []byte) error {
 	}
 	s.moved = true
 	discard := s.aborted
+	answered := s.answered
+	s.answered = nil
 	c.mu.Unlock()
+	if answered != nil {
+		answered()
+	}
 	if data == nil && !discard {
 		n, err := s.spliceOut()
 		c.counters.Received.Add(uint64(n))
