@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 )
 
 // Options configure a Manager.
@@ -84,10 +87,25 @@ type config struct {
 	Options
 	line     *dialer.Dialer // To tunnel servers.
 	counters counters
+	// streams is how many stream data connections are open or being opened, and
+	// maxStreams how many may be, so that files are left for everything else.
+	streams    atomic.Int64
+	maxStreams int64
+}
+
+// reserve reserves up to n stream data connections, and returns how many.
+func (c *config) reserve(n int) int {
+	excess := c.streams.Add(int64(n)) - c.maxStreams
+	if excess <= 0 {
+		return n
+	}
+	excess = min(excess, int64(n))
+	c.streams.Add(-excess)
+	return n - int(excess)
 }
 
 func newConfig(o Options) *config {
-	return &config{Options: o, line: dialer.New(dialer.Options{
+	return &config{Options: o, maxStreams: maxStreams(openfiles.Limit()), line: dialer.New(dialer.Options{
 		Dial:     o.Dialer(net.Dialer{}),
 		Resolver: o.Resolver,
 		Timeout:  min(o.Limits.DialTimeout, connectTimeout),
@@ -106,6 +124,15 @@ type Manager struct {
 	servers     map[uuid.UUID]types.ClientServer
 	allocations []types.ClientAllocation
 	links       map[uuid.UUID]*link // By tunnel server.
+}
+
+// maxStreams returns how many stream data connections a process may have that may have
+// limit files open: one for each connection to a game.
+func maxStreams(limit int) int64 {
+	if share := openfiles.Share(limit); share > 0 {
+		return int64(max(1, share/2))
+	}
+	return math.MaxInt64
 }
 
 // New returns a Manager without links.

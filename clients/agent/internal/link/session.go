@@ -36,8 +36,11 @@ type session struct {
 // dial opens the data connections that a message asks for, up to the limit.
 func (s *session) dial(ctx context.Context, m wire.LinkMessage) {
 	s.mu.Lock()
-	count := min(m.Count, s.Limits.DataConnections-s.open)
-	s.open += max(0, count)
+	count := max(0, min(m.Count, s.Limits.DataConnections-s.open))
+	if m.Kind == wire.KindStream {
+		count = s.reserve(count)
+	}
+	s.open += count
 	s.mu.Unlock()
 	for range count {
 		s.work.Go(func() {
@@ -59,6 +62,9 @@ func (s *session) ended(m wire.LinkMessage, reason error) {
 	s.mu.Lock()
 	s.open--
 	s.mu.Unlock()
+	if m.Kind == wire.KindStream {
+		s.streams.Add(-1)
+	}
 }
 
 // connect opens a data connection. It retries as long as the tunnel server waits for

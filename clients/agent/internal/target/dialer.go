@@ -16,6 +16,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -44,6 +45,9 @@ type Options struct {
 	// OneAddress has games on the loopback see all players at the address that the
 	// system chooses, instead of each at one of their own in 127.0.0.0/8.
 	OneAddress bool
+	// Files is how many files this process may have open: see [openfiles.Budget]; 0:
+	// what the system says.
+	Files int
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -57,14 +61,17 @@ type Dialer struct {
 	log      *slog.Logger
 	counters counters
 	own      *ownAddresses
-	sources  *sources  // nil: the system chooses.
+	sources  *sources // nil: the system chooses.
+	files    *openfiles.Budget
+	hops     hops
 	shared   sync.Once // Guards what is said once about games that see one address,
 	unbound  sync.Once // and about a system that has no other one.
 
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
-	unreachable map[int64]bool // By allocation, as of the last attempt.
-	answered    map[int64]bool // By allocation; also once it is said that it has not.
+	unreachable map[int64]bool   // By allocation, as of the last attempt.
+	answered    map[int64]bool   // By allocation; also once it is said that it has not.
+	looped      map[int64]string // By allocation: the target that is said to lead back.
 }
 
 // NewDialer returns a Dialer without allocations.
@@ -75,7 +82,11 @@ func NewDialer(o Options) *Dialer {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.Files == 0 {
+		o.Files = openfiles.Limit()
+	}
 	d := &Dialer{
+		files:       openfiles.NewBudget(o.Files, o.Logger),
 		allow:       o.Allow,
 		watch:       o.WatchAllow,
 		log:         o.Logger,
@@ -83,6 +94,7 @@ func NewDialer(o Options) *Dialer {
 		allocations: map[int64]types.ClientAllocation{},
 		unreachable: map[int64]bool{},
 		answered:    map[int64]bool{},
+		looped:      map[int64]string{},
 	}
 	d.dialer = dialer.New(dialer.Options{Dial: d.dialFrom, Resolver: o.Resolver, Timeout: o.Timeout})
 	if o.Interfaces != nil {
@@ -123,6 +135,11 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 			delete(d.answered, id)
 		}
 	}
+	for id := range d.looped {
+		if _, ok := d.allocations[id]; !ok {
+			delete(d.looped, id)
+		}
+	}
 }
 
 // find returns an allocation for a player of a tunnel server: one that is placed
@@ -154,10 +171,20 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 		d.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
 		return nil, nil, err
 	}
+	admitted, err := d.admit(a, open.Source, tcpFiles)
+	if err != nil {
+		return nil, nil, err
+	}
 	source, release := d.source(a, open.Source.Addr())
+	forget := func() {}
+	leave := func() {
+		forget()
+		release()
+		admitted()
+	}
 	defer func() {
 		if err != nil {
-			release()
+			leave()
 		}
 	}()
 	conn, err := d.connect(ctx, a, source)
@@ -169,6 +196,9 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 		_ = conn.Close()
 		return nil, nil, fmt.Errorf("dial %s: got a %T", conn.RemoteAddr(), conn)
 	}
+	if local, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
+		forget = d.hops.add(a, local.AddrPort(), open.Source)
+	}
 	if len(header) > 0 {
 		// It fits the buffer of any new connection: this does not wait for the game.
 		if _, err := tcp.Write(header); err != nil {
@@ -176,7 +206,7 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 			return nil, nil, err
 		}
 	}
-	return tcp, release, nil
+	return tcp, leave, nil
 }
 
 // connect opens a socket to an allocation's local target, from source if that is valid

@@ -33,7 +33,7 @@ const (
 type flowSocket struct {
 	dialer     *Dialer
 	allocation types.ClientAllocation
-	player     netip.Addr
+	player     netip.AddrPort
 	poller     *socketPoller
 	flow       *udptunnel.ClientFlow
 	sent       atomic.Uint64 // Datagrams sent to the target.
@@ -44,6 +44,7 @@ type flowSocket struct {
 	mu         sync.Mutex
 	closed     bool
 	conn       *udpsock.Conn // nil while it is being opened.
+	forget     func()        // Removes it from the Dialer's hops.
 	deaf       bool          // It hears answers from the target's address alone.
 	remote     net.Addr      // The target's.
 	early      [][]byte      // Datagrams that came before that,
@@ -63,7 +64,18 @@ type readState struct {
 // Start implements [udptunnel.Target].
 func (s *flowSocket) Start(f *udptunnel.ClientFlow) {
 	s.flow = f
-	s.source, s.left = s.dialer.source(s.allocation, s.player)
+	admitted, err := s.dialer.admit(s.allocation, s.player, udpFiles)
+	if err != nil {
+		s.left = func() {}
+		f.End()
+		return
+	}
+	var release func()
+	s.source, release = s.dialer.source(s.allocation, s.player.Addr())
+	s.left = func() {
+		release()
+		admitted()
+	}
 	if _, err := netip.ParseAddr(s.allocation.LocalHost); err == nil {
 		s.open() // An address needs no resolver: no datagram has to wait.
 	} else {
@@ -104,6 +116,7 @@ func (s *flowSocket) connect(ctx context.Context) error {
 		return net.ErrClosed
 	}
 	s.conn, s.remote = conn, dialled.RemoteAddr()
+	s.forget = s.dialer.hops.add(s.allocation, conn.LocalAddr(), s.player)
 	for _, datagram := range s.early {
 		s.write([]udpsock.Datagram{{Data: datagram}})
 	}
@@ -119,6 +132,7 @@ func (s *flowSocket) Close() {
 	s.closed = true
 	if s.conn != nil {
 		s.poller.remove(s)
+		s.forget()
 		_ = s.conn.Close()
 		if s.deaf && !s.answered.Load() && s.sent.Load() >= unansweredDatagrams {
 			s.dialer.unanswered(s.allocation)

@@ -38,7 +38,7 @@ func (s *FlowSockets) Target(open *wire.Record) (udptunnel.Target, []byte, error
 	if err != nil {
 		return nil, nil, err
 	}
-	return &flowSocket{dialer: s.dialer, allocation: a, player: open.Source.Addr(), poller: s.poller}, header, nil
+	return &flowSocket{dialer: s.dialer, allocation: a, player: open.Source, poller: s.poller}, header, nil
 }
 
 // Run reads the sockets until Close, when it returns nil, or until the system fails

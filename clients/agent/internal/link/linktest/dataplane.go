@@ -39,6 +39,7 @@ type DataPlane struct {
 	Servers     []types.ClientServer
 	Allocations []types.ClientAllocation
 
+	firstID int64         // Of Allocations.
 	changed chan struct{} // Holds one signal: Reports of Links may have changed.
 }
 
@@ -51,16 +52,32 @@ type Options struct {
 // New starts a DataPlane without allocations. The test's end stops it.
 func New(t testing.TB, o Options) *DataPlane {
 	t.Helper()
-	d := &DataPlane{T: t, Panel: relaytest.NewPanel(t), Client: uuid.New(), changed: make(chan struct{}, 1)}
+	d := &DataPlane{T: t, Panel: relaytest.NewPanel(t), firstID: 1}
 	d.Server = relaytest.Start(t, d.Panel, o.Server)
 	d.Panel.AwaitHellos(1)
+	d.link(o)
+	return d
+}
+
+// Another starts the links of another tunnel client to the same tunnel server. It may be
+// called once.
+func (d *DataPlane) Another(o Options) *DataPlane {
+	d.T.Helper()
+	other := &DataPlane{T: d.T, Panel: d.Panel, Server: d.Server, firstID: 1001}
+	other.link(o)
+	return other
+}
+
+// link makes a tunnel client and starts its links.
+func (d *DataPlane) link(o Options) {
+	d.T.Helper()
+	d.Client, d.changed = uuid.New(), make(chan struct{}, 1)
 	d.Panel.PutClient(d.Client, 1)
 	d.Servers = []types.ClientServer{{
 		ID: d.Panel.Server, Address: d.Server.Address, Fingerprint: d.Server.Fingerprint(),
 		Ticket: d.Panel.Ticket(d.Client, 1, nil),
 	}}
 	d.StartLinks(o.Links)
-	return d
 }
 
 // StartLinks runs new links, which replace Links. The test's end stops them.
@@ -116,7 +133,7 @@ func (d *DataPlane) Publish(protocol types.Protocol, local int, change func(*typ
 	d.T.Helper()
 	d.Mu.Lock()
 	a := types.ClientAllocation{
-		ID: int64(len(d.Allocations) + 1), Protocol: protocol, ServerID: d.Panel.Server,
+		ID: d.firstID + int64(len(d.Allocations)), Protocol: protocol, ServerID: d.Panel.Server,
 		LocalHost: "127.0.0.1", LocalPort: local,
 	}
 	if change != nil {

@@ -1,0 +1,254 @@
+package link_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/relay"
+	"github.com/eclitunnel/eclitunnel/relay/publicport"
+)
+
+// logged is a log that a test reads while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) count(line string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), line)
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// options are those of a data plane that logs.
+func (l *logged) options(limits relay.PortLimits) linktest.Options {
+	return linktest.Options{
+		Server: func(o *relay.Options) { o.Logger, o.Limits.PortLimits = l.logger(), limits },
+		Links: func(o *link.Options) {
+			o.Targets = target.NewDialer(target.Options{Allow: linktest.AllowLoopback, Logger: l.logger()})
+		},
+	}
+}
+
+// lead changes the local target of a data plane's n-th allocation.
+func lead(d *linktest.DataPlane, n, port int) {
+	d.Mu.Lock()
+	d.Allocations[n].LocalPort = port
+	d.Mu.Unlock()
+	d.Apply()
+}
+
+const (
+	agentsLine  = "leads back to the allocation's public port: its players are refused"
+	serversLine = "players from a tunnel client's own address are refused"
+)
+
+func TestLoop_OfOneAgentIsCutAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		protocol types.Protocol
+		host     string
+		ports    int
+	}{
+		"TCP":                      {types.ProtocolTCP, "127.0.0.1", 1},
+		"TCP by a name":            {types.ProtocolTCP, "localhost", 1},
+		"TCP by two allocations":   {types.ProtocolTCP, "127.0.0.1", 2},
+		"UDP":                      {types.ProtocolUDP, "127.0.0.1", 1},
+		"UDP by a name":            {types.ProtocolUDP, "localhost", 1},
+		"UDP by three allocations": {types.ProtocolUDP, "127.0.0.1", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logged
+			d := linktest.New(t, log.options(relay.PortLimits{}))
+			var ports []int
+			for range c.ports {
+				ports = append(ports, d.Publish(c.protocol, 1, func(a *types.ClientAllocation) { a.LocalHost = c.host }))
+			}
+			for n := range ports {
+				lead(d, n, ports[(n+1)%len(ports)])
+			}
+			game := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+			for range 3 {
+				if c.protocol == types.ProtocolTCP {
+					if linktest.Refusal(t, ports[0]) == nil {
+						t.Error("the player sees a game that hangs up")
+					}
+				} else {
+					_, _ = linktest.DialUDP(t, "127.0.0.1", ports[0]).Write([]byte("x"))
+				}
+				d.Greet(game)
+			}
+			await.Until(t, "the loop is logged", func() bool { return log.count(agentsLine) > 0 })
+			if n := log.count(agentsLine); n != 1 {
+				t.Errorf("%d log lines about it", n)
+			}
+			// Each of three players comes back once for each allocation, or twice where the
+			// agent has not noted a socket yet.
+			limit := uint64(3 * (2*c.ports + 1))
+			if s := d.Server.Stats(); s.PlayersJoined > limit+3 || s.FlowsOpened > limit {
+				t.Errorf("%d connections and %d flows came about", s.PlayersJoined, s.FlowsOpened)
+			}
+		})
+	}
+}
+
+func TestLoop_AChainThatEndsAtAGameIsNone(t *testing.T) {
+	d := linktest.New(t, linktest.Options{})
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	for range 3 {
+		port = d.Publish(types.ProtocolTCP, port, nil)
+	}
+	d.Greet(port)
+}
+
+// crosswise makes two agents' allocations lead to each other, and returns the port of
+// the first one, and ports of games of both.
+func crosswise(t *testing.T, log *logged, protocol types.Protocol, limits relay.PortLimits) (d *linktest.DataPlane, port int, games [2]int) {
+	d = linktest.New(t, log.options(limits))
+	o := log.options(limits)
+	other := d.Another(o)
+	port = d.Publish(protocol, 1, nil)
+	lead(d, 0, other.Publish(protocol, port, nil))
+	for i, plane := range []*linktest.DataPlane{d, other} {
+		games[i] = plane.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	}
+	return d, port, games
+}
+
+func TestLoop_OfTwoAgentsIsBoundedAndEnds(t *testing.T) {
+	var log logged
+	d, port, games := crosswise(t, &log, types.ProtocolTCP, relay.PortLimits{UnansweredWait: 2 * time.Second})
+	player := d.Join(port)
+	// Eight of each allocation, and one who waits.
+	d.Server.AwaitStats(t, "a bounded loop", func(s relay.Stats) bool { return s.Players == 17 })
+	for _, game := range games {
+		for range 10 {
+			_ = d.Greet(game).Close()
+		}
+	}
+	if linktest.ReadToEnd(player) == nil {
+		t.Error("the player sees a game that hangs up")
+	}
+	d.Server.AwaitStats(t, "the end of the loop", func(s relay.Stats) bool { return s.Players == 0 })
+	s := d.Server.Stats()
+	if s.PlayersJoined > 17+20 || s.PlayersRefused[publicport.RefusedLoop] != 1 {
+		t.Errorf("%d joined, %v refused", s.PlayersJoined, s.PlayersRefused)
+	}
+	if n := log.count(serversLine); n != 1 {
+		t.Errorf("%d log lines about it", n)
+	}
+}
+
+func TestLoop_OfTwoAgentsOverUDPIsBounded(t *testing.T) {
+	var log logged
+	d, port, games := crosswise(t, &log, types.ProtocolUDP, relay.PortLimits{})
+	player := linktest.DialUDP(t, "127.0.0.1", port)
+	await.Until(t, "the loop is logged", func() bool {
+		_, _ = player.Write([]byte("x"))
+		return log.count(serversLine) > 0
+	})
+	for _, game := range games {
+		d.Greet(game)
+	}
+	for range 100 {
+		_, _ = player.Write([]byte("x"))
+	}
+	d.Server.AwaitStats(t, "dropped datagrams", func(s relay.Stats) bool {
+		return s.Dropped[string(publicport.DropLoop)] > 20
+	})
+	if s := d.Server.Stats(); s.FlowsOpened > 16 {
+		t.Errorf("%d flows came about", s.FlowsOpened)
+	}
+	if n := log.count(serversLine); n != 1 {
+		t.Errorf("%d log lines about it", n)
+	}
+}
+
+func TestLoop_PlayersAtTheAgentsAddressAreNotLimited(t *testing.T) {
+	const players = 20
+	d := linktest.New(t, linktest.Options{})
+	tcp := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	udp := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), nil)
+	var joined []net.Conn
+	for range players {
+		joined = append(joined, d.Join(tcp)) // All of them, before any says something.
+	}
+	for _, player := range joined {
+		linktest.Write(t, player, "x")
+	}
+	for _, player := range joined {
+		linktest.Expect(t, player, "x")
+	}
+	for range players {
+		linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", udp), []byte("x"))
+	}
+	if s := d.Server.Stats(); s.Players != players || s.Flows != players {
+		t.Errorf("%d of %d players and %d of %d flows are there", s.Players, players, s.Flows, players)
+	}
+}
+
+func TestFiles_OneAllocationLeavesSomeForOthers(t *testing.T) {
+	// Of 64 files players may take 32, and those of one allocation 16: two for each
+	// over TCP, one over UDP at the agent.
+	for name, c := range map[string]struct{ server, agent int }{
+		"of the tunnel server": {64, 0},
+		"of the agent":         {0, 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logged
+			d := linktest.New(t, linktest.Options{
+				Server: func(o *relay.Options) { o.Logger, o.Limits.Files = log.logger(), c.server },
+				Links: func(o *link.Options) {
+					o.Targets = target.NewDialer(target.Options{Allow: linktest.AllowLoopback, Logger: log.logger(), Files: c.agent})
+				},
+			})
+			game := linktest.Game(t, "127.0.0.1", linktest.Echo)
+			crowded, other := d.Publish(types.ProtocolTCP, game, nil), d.Publish(types.ProtocolTCP, game, nil)
+			for range 8 {
+				d.Greet(crowded)
+			}
+			for range 3 {
+				if linktest.Refusal(t, crowded) == nil {
+					t.Error("the player sees a game that hangs up")
+				}
+			}
+			d.Greet(other)
+			if n := log.count("its share of the files"); n != 1 {
+				t.Errorf("%d log lines about it", n)
+			}
+		})
+	}
+	t.Run("of the agent, over UDP", func(t *testing.T) {
+		d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
+			o.Targets = target.NewDialer(target.Options{Allow: linktest.AllowLoopback, Files: 64})
+		}})
+		game := linktest.UDPGame(t, 0, linktest.EchoUDP)
+		crowded, other := d.Publish(types.ProtocolUDP, game, nil), d.Publish(types.ProtocolUDP, game, nil)
+		for range 16 {
+			linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", crowded), []byte("x"))
+		}
+		last := linktest.DialUDP(t, "127.0.0.1", crowded)
+		_, _ = last.Write([]byte("x"))
+		linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", other), []byte("x"))
+		if s := d.Server.Stats(); s.Flows > 17 {
+			t.Errorf("%d flows are there", s.Flows)
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package target
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+)
+
+// An allocation whose local target leads back to its own public port brings each of its
+// players back as another one, until a machine has no files left. Where no NAT is in
+// between, such a player is known by the address: it is that of the socket that was
+// opened for the player before. A chain of allocations that ends at a game is none.
+// Longer ways round, through NAT or another agent, are left to the tunnel server.
+
+var (
+	errLoop  = errors.New("the local target leads back to the allocation's public port")
+	errFiles = errors.New("the allocation has its share of the files that may be open")
+)
+
+const (
+	// tcpFiles is how many files a TCP player takes: a socket to the game and a data
+	// connection.
+	tcpFiles = 2
+	// udpFiles is how many files a UDP flow takes.
+	udpFiles = 1
+)
+
+// endpoint is the local end of a socket to a target.
+type endpoint struct {
+	protocol types.Protocol
+	address  netip.AddrPort
+}
+
+// hop is the player for whom a socket was opened.
+type hop struct {
+	allocation int64
+	player     netip.AddrPort
+}
+
+// hops are the open sockets to targets. The zero value is ready to use, from any
+// goroutine.
+type hops struct {
+	mu   sync.Mutex
+	open map[endpoint]hop
+}
+
+// add adds a socket until remove is called.
+func (h *hops) add(a types.ClientAllocation, local, player netip.AddrPort) (remove func()) {
+	key := endpoint{a.Protocol, comparable4(local)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open == nil {
+		h.open = map[endpoint]hop{}
+	}
+	h.open[key] = hop{a.ID, player}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.open, key)
+	}
+}
+
+// loop returns the allocations by which an allocation's player has come through the
+// same allocation before; none: the player has not.
+func (h *hops) loop(a types.ClientAllocation, player netip.AddrPort) []int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var through []int64
+	for range len(h.open) {
+		before, ok := h.open[endpoint{a.Protocol, comparable4(player)}]
+		if !ok {
+			return nil
+		}
+		through = append(through, before.allocation)
+		if before.allocation == a.ID {
+			return through
+		}
+		player = before.player
+	}
+	return nil
+}
+
+// comparable4 returns an address in the form that it has at both ends.
+func comparable4(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+}
+
+// admit admits a player to an allocation: the caller calls left once the player's files
+// are closed.
+func (d *Dialer) admit(a types.ClientAllocation, player netip.AddrPort, files int) (left func(), err error) {
+	if loop := d.hops.loop(a, player); loop != nil {
+		d.sayLoop(a, loop)
+		return nil, errLoop
+	}
+	if !d.files.Take(a.ID, files) {
+		return nil, errFiles
+	}
+	return func() { d.files.Give(a.ID, files) }, nil
+}
+
+// sayLoop logs that an allocation leads back to itself, once for all that the loop goes
+// through, until one of them changes.
+func (d *Dialer) sayLoop(a types.ClientAllocation, through []int64) {
+	d.mu.Lock()
+	said := d.looped[a.ID] == address(a)
+	for _, id := range through {
+		if member, ok := d.allocations[id]; ok {
+			d.looped[id] = address(member)
+		}
+	}
+	d.mu.Unlock()
+	if !said {
+		d.log.Warn("local target leads back to the allocation's public port: its players are refused",
+			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
+	}
+}
