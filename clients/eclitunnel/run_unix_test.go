@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,11 @@ func startRun(t *testing.T, p *panel, by ...string) (*exec.Cmd, *notify) {
 	cmd.Env = append(os.Environ(), asProgram+"=1", "ECLITUNNEL_CONFIG="+m.env["ECLITUNNEL_CONFIG"])
 	out := &notify{words: "connected to", seen: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, out
+	// A program inherits that a signal is ignored, as where nohup runs the tests, but not
+	// that it is handled.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, syscall.SIGHUP)
+	defer signal.Stop(handled)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
