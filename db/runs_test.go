@@ -87,7 +87,7 @@ func TestRuns_DrainAsAWhole(t *testing.T) {
 	all, err := d.Allocations(t.Context(), everything, db.Page[int64]{})
 	check(t, err)
 	for _, a := range all {
-		if a.Port == 20005 {
+		if a.Port == 20005 && a.ServerID == servers[1].ID {
 			check(t, d.DeleteAllocation(t.Context(), everything, a.ID))
 		}
 	}

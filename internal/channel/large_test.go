@@ -79,7 +79,8 @@ func noise(size int) string {
 }
 
 func TestConn_ALargeMessageOnASlowLineTakesItsTime(t *testing.T) {
-	o := channel.Options{PingInterval: 500 * time.Millisecond, Deadline: 3 * time.Second}
+	// Of a compressed message, as much arrives at once as takes 1.5 s.
+	o := channel.Options{PingInterval: 500 * time.Millisecond, Deadline: 5 * time.Second}
 	const rate, size = 16_000, 200_000 // 12.5 s, of which the buffers hide a few.
 	for name, test := range map[string]struct {
 		compress, up bool
