@@ -144,6 +144,13 @@ func TestCLI_OpenOfflineKeepsThePort(t *testing.T) {
 	if err := offline.Enroll(ctx, w.panel); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // The world is shared, and its ports are few.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := w.panel.API.DeleteDeviceWithResponse(ctx, offline.Device.ID); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, c := range []struct {
 		args []string
 		code int

@@ -20,7 +20,7 @@ const (
 	teeClose       = 4
 	teeToken       = 5
 	teeHeader      = 7   // flags, acknowledgement, number of chunks, token
-	teePadding     = 512 // Of what a stranger sends, lest answers be longer.
+	teePadding     = 512 // Of requests from an unknown sender, so that answers are not longer.
 	teeNoToken     = 0xffffffff
 	teeworldsRetry = 500 * time.Millisecond
 )
