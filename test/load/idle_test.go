@@ -23,8 +23,9 @@ const (
 	settleLimit = 15 * time.Second
 	// memoryLimit and statementLimit are of one device: resident memory (PSS) while
 	// it idles, and statements to Postgres when it comes back.
-	memoryLimit    = 50 << 10
-	statementLimit = 6.0
+	memoryLimit = 50 << 10
+	// It is far below the five statements of a device that comes alone.
+	statementLimit = 1.0
 )
 
 // crowd is a panel with devices that idle on it.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/test/lib/machine"
 )
 
 // slowRate is how many bytes a second a slow line carries to its device.
@@ -64,7 +65,7 @@ func (c *crowd) halve(t *testing.T) {
 }
 
 // comeBack connects fleets, kills the panel, and returns how long the first fleet takes
-// to settle once the panel is back.
+// to settle once the panel is back: see own.
 func (c *crowd) comeBack(t *testing.T, fleets ...*fleet) time.Duration {
 	t.Helper()
 	c.run(t, fleets...)
@@ -82,7 +83,10 @@ func (c *crowd) comeBack(t *testing.T, fleets ...*fleet) time.Duration {
 		return true, nil
 	})
 	c.panel.start(t)
-	started := time.Now()
+	mark, err := machine.Now([]int{c.panel.PID()})
+	check(t, err)
 	c.settle(t, fleets[0])
-	return time.Since(started)
+	usage, err := mark.Since()
+	check(t, err)
+	return own(usage)
 }
