@@ -212,7 +212,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -251,7 +251,7 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -314,7 +314,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -355,7 +355,7 @@ type ClientInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -829,7 +829,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -878,7 +878,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -971,7 +971,7 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -1022,7 +1022,7 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -2511,7 +2511,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -2550,7 +2550,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+	// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 	// | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -2617,7 +2617,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -2658,7 +2658,7 @@ type ClientWithResponsesInterface interface {
 	// | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 	// | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-	// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
@@ -5262,7 +5262,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -5307,7 +5307,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, or `options.proxyProtocol` is `v1` for a protocol other than `tcp`. |
+// | `400 invalid_request` | `deviceId` is absent and the caller is not a device, `options.proxyProtocol` is `v1` for a protocol other than `tcp`, or the last port of the run would be above 65535. |
 // | `403 forbidden` | `port` is below 1024 and the caller is not an admin. |
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
@@ -5392,7 +5392,7 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
@@ -5439,7 +5439,7 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // | `400 invalid_request` | `drainSeconds` without `serverId`, or `options.proxyProtocol` is `v1` and the allocation is for UDP. |
 // | `403 forbidden` | `port` is new and below 1024, and the caller is not an admin. |
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
-// | `409 conflict` | The tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
+// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //

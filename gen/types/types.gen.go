@@ -652,7 +652,7 @@ type ClientAllocation struct {
 
 // ClientChange Panel to tunnel client. The difference from the previous revision.
 //
-// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25566,"name":"survival","options":{"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"removedAllocations":[43],"removedServers":[],"revision":2,"servers":[],"type":"client.change"}
+// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25566,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"removedAllocations":[43],"removedServers":[],"revision":2,"servers":[],"type":"client.change"}
 type ClientChange struct {
 	// Allocations Allocations that are new or changed.
 	Allocations []ClientAllocation `json:"allocations"`
@@ -695,7 +695,7 @@ type ClientServer struct {
 
 // ClientSnapshot Panel to tunnel client. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"servers":[{"address":"fra1.example.com:7443","fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","id":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","ticket":"eyJhbGciOiJFZERTQSJ9.eyJ1c2UiOiJ0aWNrZXQifQ.c2ln"}],"type":"client.snapshot"}
+// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"servers":[{"address":"fra1.example.com:7443","fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","id":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","ticket":"eyJhbGciOiJFZERTQSJ9.eyJ1c2UiOiJ0aWNrZXQifQ.c2ln"}],"type":"client.snapshot"}
 type ClientSnapshot struct {
 	// Allocations All allocations of the tunnel client.
 	Allocations []ClientAllocation `json:"allocations"`
@@ -1180,7 +1180,7 @@ type ServerAllocation struct {
 
 // ServerChange Panel to tunnel server. The difference from the previous revision.
 //
-// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":43,"options":{"proxyProtocol":"v2","udpIdleSeconds":60},"port":20118,"protocol":"udp"}],"clients":[],"removedAllocations":[],"removedClients":[],"revision":2,"type":"server.change"}
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":43,"options":{"playerAddresses":true,"proxyProtocol":"v2","udpIdleSeconds":60},"port":20118,"protocol":"udp"}],"clients":[],"removedAllocations":[],"removedClients":[],"revision":2,"type":"server.change"}
 type ServerChange struct {
 	// Allocations Allocations that are new or changed.
 	Allocations []ServerAllocation `json:"allocations"`
@@ -1218,7 +1218,7 @@ type ServerClient struct {
 
 // ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
 type ServerSnapshot struct {
 	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`

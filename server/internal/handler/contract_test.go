@@ -40,7 +40,12 @@ func TestContract_ExamplesAreRequestsThatThePanelAccepts(t *testing.T) {
 	admin := p.user(t, "admin@example.com", "admin")
 	p.exampleRows(t, admin, doc)
 	for _, r := range exampleRequests(doc) {
-		if a := admin.send(t, r.method, r.path, r.body); a.status >= 300 && a.status != http.StatusConflict {
+		if body, _ := r.body.(map[string]any); r.operation == "drainDevice" || body["server"] != nil {
+			// The example of the parameter is a tunnel client.
+			r.path = strings.Replace(r.path, exampleClient.String(), exampleServer.String(), 1)
+		}
+		again := r.operation == "approveDevice" // Its examples are all about one device.
+		if a := admin.send(t, r.method, r.path, r.body); a.status >= 300 && !(again && a.status == http.StatusConflict) {
 			t.Errorf("%s: %s %s with %v answered %d: %s", r.operation, r.method, r.path, r.body, a.status, a.body)
 		}
 	}
