@@ -19,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/postgres"
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
@@ -257,7 +258,7 @@ func TestKeys_WaitForAPanelThatIsStarting(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			var log logBuffer
+			var log testlog.Buffer
 			listed := make(chan error, 1)
 			go func() {
 				_, err := server.Keys(t.Context(), server.Database{DataDir: dir}, slog.New(slog.NewTextHandler(&log, nil)))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
@@ -34,7 +35,7 @@ func TestPanel_SaysThatThePublicURLIsMissingWhereOthersReachIt(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var log logBuffer
+			var log testlog.Buffer
 			servertest.Start(t, test.change, func(o *server.Options) {
 				o.Database, o.TunnelServer.Disabled, o.Logger = database, true, slog.New(slog.NewTextHandler(&log, nil))
 			})

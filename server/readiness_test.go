@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
@@ -110,7 +111,7 @@ func TestPanel_WaitsForTheDatabase(t *testing.T) {
 	}
 	// As during a failover: the server responds but accepts no writes.
 	alter("SET default_transaction_read_only = on")
-	var log lockedBuffer
+	var log testlog.Buffer
 	address := launch(t, server.Options{
 		Database: server.Database{URL: url}, TunnelServer: server.TunnelServer{Disabled: true},
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),

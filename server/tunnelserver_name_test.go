@@ -1,40 +1,21 @@
 package server_test
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// logBuffer is a log that a test reads while a panel writes it.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // on makes a panel run on a machine of that name.
-func on(hostName string, log *logBuffer) func(*server.Options) {
+func on(hostName string, log *testlog.Buffer) func(*server.Options) {
 	return func(o *server.Options) {
 		o.TunnelServer.Name, o.TunnelServer.HostName = "", hostName
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
@@ -48,7 +29,7 @@ func TestTunnelServer_KeepsItsPortsWhenTheMachineIsRenamed(t *testing.T) {
 		"one with a URL":           {URL: url},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var log logBuffer
+			var log testlog.Buffer
 			same := func(o *server.Options) { o.Database = database }
 			before := servertest.Start(t, same, on("old", &log))
 			first := embedded(t, before.Admin())
@@ -80,7 +61,7 @@ func TestTunnelServer_KeepsItsPortsWhenTheMachineIsRenamed(t *testing.T) {
 
 func TestTunnelServer_SaysWhichNameIsLostWithItsPorts(t *testing.T) {
 	url := dbtest.URL(t)
-	var log logBuffer
+	var log testlog.Buffer
 	same := func(o *server.Options) { o.Database.URL = url }
 	staying := servertest.Start(t, same, on("a", &log))
 	leaving := servertest.Start(t, same, on("b", &log))

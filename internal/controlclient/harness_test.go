@@ -1,7 +1,6 @@
 package controlclient_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/internal/controlclient"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/internal/wstest"
 )
 
@@ -55,7 +55,7 @@ type device struct {
 	mu      sync.Mutex
 	reports []types.AllocationReport
 	players int
-	log     bytes.Buffer
+	log     testlog.Buffer
 }
 
 // run starts a device. Options may be changed before; change may be nil.
@@ -94,7 +94,7 @@ func run(t *testing.T, change func(*device, *options)) *device {
 			return slices.Clone(d.reports)
 		},
 		OnChannel: func(err error, _ time.Duration) { d.ends <- err },
-		Logger:    slog.New(slog.NewTextHandler(d, nil)),
+		Logger:    slog.New(slog.NewTextHandler(&d.log, nil)),
 		Backoff:   backoff.Exponential{Min: time.Millisecond, Max: 10 * time.Millisecond},
 	}
 	if change != nil {
@@ -125,19 +125,6 @@ func ids(allocations []types.ServerAllocation) state {
 	}
 	slices.Sort(s)
 	return s
-}
-
-// Write takes the device's log.
-func (d *device) Write(p []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.log.Write(p)
-}
-
-func (d *device) logged(words string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return bytes.Contains(d.log.Bytes(), []byte(words))
 }
 
 func (s panels) dial(t *testing.T) (*websocket.Conn, error) {

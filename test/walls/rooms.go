@@ -30,6 +30,7 @@ var rooms = []room{
 
 	{"./internal/await", "", "for tests: wait for a value or a condition"},
 	{"./internal/linetest", "", "for tests: hosts and lines that fail in part"},
+	{"./internal/testlog", "", "for tests: a log that is read while it is written"},
 	{"./internal/wstest", "", "for tests: the two ends of a WebSocket"},
 	{"./internal/backoff", "", "the pauses between attempts to connect"},
 	{"./internal/channel", "./internal/backoff", "a channel of messages over a WebSocket: liveness, one writer, the reason of its end"},
