@@ -14,6 +14,7 @@ import (
 
 const (
 	groupAccess  = 0o060
+	groupWrite   = 0o020
 	othersAccess = 0o006
 )
 
@@ -31,16 +32,17 @@ func examine(f *os.File) (exposure, error) {
 	}
 	own := int(stat.Uid) == os.Geteuid()
 	others := mode&othersAccess != 0
-	if !others && !own && (stat.Gid == 0 || inGroup(stat.Gid)) {
-		return exposure{}, nil // By its group this process can read it: Kubernetes, systemd.
+	byGroup := !own && (stat.Gid == 0 || inGroup(stat.Gid)) // As this process does: Kubernetes, systemd.
+	granted := own && stat.Uid == 0 && stat.Gid != 0 && mode&groupWrite == 0
+	// Kubernetes sets the modes of a volume with an fsGroup again at each start.
+	if !others && (byGroup || granted || sharedByDirectory(f.Name(), stat.Gid)) {
+		return exposure{}, nil
 	}
 	e := exposure{who: "others can read or change", mode: fmt.Sprintf("mode %#o", mode)}
 	if !others {
 		e.who = fmt.Sprintf("the group %d can read or change", stat.Gid)
 	}
 	switch err := tryPrivate(f, info.Mode()); {
-	case err == nil && !others && sharedByDirectory(f.Name(), stat.Gid):
-		return exposure{}, nil // Kubernetes sets such modes again at each start.
 	case err == nil:
 		e.fix = "chmod 600 " + quote(f.Name())
 	case errors.Is(err, syscall.EPERM) && !own && os.Geteuid() != 0 && others && !lacksModes(f):

@@ -19,8 +19,9 @@ type exposure struct {
 // machine can read or change if a command would keep them out, which the error names: a
 // secret that leaked that way is compromised already. Where no command would help, as on
 // a file system without modes or a read-only one, the file is read; see [Exposure]. A
-// file's group may read it if that is root's, or is how this process can. The error is
-// fs.ErrNotExist where there is no file.
+// file's group may read it if that is root's, or is how this process can; so may another
+// group that root has permitted to read a file of its own. The error is fs.ErrNotExist
+// where there is no file.
 func ReadSecret(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

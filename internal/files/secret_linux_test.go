@@ -1,6 +1,8 @@
 package files_test
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -122,6 +124,51 @@ func TestReadSecret_MindsWhoCanReallyReadAndWhatWouldHelp(t *testing.T) {
 				t.Errorf("refused: %s\nexposed: %s", refused, exposed)
 			}
 		})
+	}
+}
+
+func TestReadSecret_AsRootReadsWhatRootPermitsAGroupToRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for mode, want := range map[os.FileMode]string{0o640: "<nil>", 0o440: "<nil>", 0o660: "chmod 600", 0o644: "chmod 600"} {
+		path := filepath.Join(t.TempDir(), "secret")
+		create(t, path, "secret")
+		if err := os.Chown(path, 0, elsewhere); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := files.ReadSecret(path); !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("mode %#o: %v, want %s", mode, err, want)
+		}
+	}
+}
+
+// Another process of the group must be able to open the file at any time.
+func TestReadSecret_NeverChangesTheModeOfAFileThatItsVolumeShares(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret")
+	create(t, path, "secret")
+	for name, mode := range map[string]os.FileMode{dir: 0o775 | os.ModeSetgid, path: 0o660} {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(events)
+	if _, err := unix.InotifyAddWatch(events, path, unix.IN_ATTRIB); err != nil {
+		t.Skip(err)
+	}
+	if data, err := files.ReadSecret(path); err != nil || string(data) != "secret" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if n, err := unix.Read(events, make([]byte, 4096)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%d bytes of events, %v", n, err)
 	}
 }
 

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// setAccess makes f private. Where it replaces another user's file, which root alone can
-// do, it gets the owner of that file, and its group keeps what it could read.
+// setAccess makes f private. Where root replaces a file that is not its own, f gets that
+// file's owner and group. The group of root's file keeps reading it: a service reads it
+// that way. Another owner reads it without, and a group beside it would expose it.
 func setAccess(f *os.File, old fs.FileInfo) error {
 	mode := fs.FileMode(0o600)
 	if old != nil && os.Geteuid() == 0 {
@@ -19,7 +20,9 @@ func setAccess(f *os.File, old fs.FileInfo) error {
 			if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
 				return err
 			}
-			mode |= old.Mode().Perm() & 0o040
+			if stat.Uid == 0 {
+				mode |= old.Mode().Perm() & 0o040
+			}
 		}
 	}
 	_ = f.Chmod(mode) // Not every file system can; see Exposure.

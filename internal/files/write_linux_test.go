@@ -120,10 +120,11 @@ func TestWrite_KeepsTheOwnerOfAFileThatRootReplaces(t *testing.T) {
 		mode     os.FileMode
 		want     os.FileMode
 	}{
-		"a user's":               {1234, 1234, 0o600, 0o600},
-		"a service's, by group":  {0, 1234, 0o640, 0o640},
-		"a user's, for everyone": {1234, 1234, 0o644, 0o640},
-		"root's, for everyone":   {0, 0, 0o644, 0o600},
+		"a user's":                {1234, 1234, 0o600, 0o600},
+		"a service's, by group":   {0, 1234, 0o640, 0o640},
+		"a user's, for everyone":  {1234, 1234, 0o644, 0o600},
+		"a user's, for its group": {1234, 1234, 0o640, 0o600},
+		"root's, for everyone":    {0, 0, 0o644, 0o600},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.json")
@@ -144,6 +145,9 @@ func TestWrite_KeepsTheOwnerOfAFileThatRootReplaces(t *testing.T) {
 			stat := info.Sys().(*syscall.Stat_t)
 			if int(stat.Uid) != test.uid || int(stat.Gid) != test.gid || info.Mode().Perm() != test.want {
 				t.Errorf("owner %d, group %d, mode %v", stat.Uid, stat.Gid, info.Mode())
+			}
+			if data, err := files.ReadSecret(path); err != nil || string(data) != "new" {
+				t.Errorf("root reads %q, %v", data, err)
 			}
 		})
 	}
