@@ -61,9 +61,14 @@ func Prove(path string, size int) error {
 	return Write(target, content)
 }
 
-// Remove removes a file durably. A file that does not exist is no error.
+// Remove removes a file durably. A symbolic link is kept: the file that it leads to is
+// removed. A file that does not exist is no error.
 func Remove(path string) error {
-	err := os.Remove(path)
+	path, err := follow(path)
+	if err != nil {
+		return err
+	}
+	err = os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -182,6 +182,9 @@ func TestWrite_KeepsLinks(t *testing.T) {
 			if got := content(t, target); got != "newest" {
 				t.Errorf("the link's target has %q", got)
 			}
+			if err := files.Remove(path); err != nil || content(t, target) != "" {
+				t.Errorf("remove: %v, then %q", err, content(t, target))
+			}
 			if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSymlink == 0 {
 				t.Errorf("the link is %v, %v", info.Mode(), err)
 			}
