@@ -18,8 +18,9 @@ const (
 	// failureLimit is for how long a port fails before open gives up. Some failures pass:
 	// an agent that is just linking to a tunnel server tries again.
 	failureLimit = 3 * time.Second
-	// closeAgainLimit is the time for closing the ports of an open that has failed.
-	closeAgainLimit = 5 * time.Second
+	// closeAgainLimit is the time for closing the ports of an open that has failed, which
+	// are up to 32, one after another.
+	closeAgainLimit = 10 * time.Second
 )
 
 type openCmd struct {
@@ -36,7 +37,7 @@ type openCmd struct {
 }
 
 func (*openCmd) Help() string {
-	return `Prints the public address. Waits until players can join, the port has failed for some seconds, or the panel reports that the agent is offline. A port that has failed is closed again.
+	return `Prints the public address. Waits until players can join, the port has failed for some seconds, or the panel reports that the agent is offline. A port that has failed for that long, or for all of a shorter --wait, is closed again.
 
 Neighbouring ports get public ports with the same offsets, all or none: open udp 2456-2458 may give 24510 to 24512.
 
@@ -73,18 +74,22 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 	} else {
 		a.warnf("%s %s is open already; to open another public port for it, add --new", cmd.Protocol, cmd.Target)
 	}
-	opened, err = cmd.await(ctx, a, client, opened)
+	opened, failed, err := cmd.await(ctx, a, client, opened)
 	if err == nil {
-		err = cmd.judge(opened, created)
+		err = cmd.judge(opened, errNotServed)
 	}
-	if created && err != nil && !errors.Is(err, errNotServed) {
-		a.closeAgain(ctx, client, opened)
-		cmd.warnAllow(a, c, *request.LocalHost)
-		return err
+	if created && (failed || interrupted(err)) {
+		left := a.closeAgain(ctx, client, opened)
+		if failed && len(left) == 0 {
+			err = cmd.judge(opened, errOpenFailed)
+		}
+		opened = left
 	}
-	if s.JSON {
+	switch {
+	case len(opened) == 0: // Closed again, or by somebody else.
+	case s.JSON:
 		err = errors.Join(a.printJSON(opened), err)
-	} else {
+	default:
 		a.printAllocations(opened)
 	}
 	cmd.warnAllow(a, c, *request.LocalHost)
@@ -134,9 +139,11 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 }
 
 // await polls the allocations until all are settled or cmd.Wait has passed, and returns
-// their last state. It counts the waits and reads no clock.
-func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, opened []types.Allocation) ([]types.Allocation, error) {
+// the last state of those that still exist, and whether one has failed for good: for
+// failureLimit, or at every check. It counts the waits and reads no clock.
+func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, opened []types.Allocation) ([]types.Allocation, bool, error) {
 	var failed time.Duration // For how long an allocation has been failed.
+	always := cmd.Wait > 0   // One was at every check.
 	for left := cmd.Wait; left > 0 && failed < failureLimit; left -= checkInterval {
 		switch {
 		case has(opened, types.AllocationFailed):
@@ -144,20 +151,28 @@ func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, op
 		case has(opened, types.AllocationPending):
 			failed = 0
 		default:
-			return opened, nil
+			return opened, false, nil
 		}
 		if err := a.wait(ctx, min(left, checkInterval)); err != nil {
-			return opened, err
+			return opened, false, err
 		}
-		for i := range opened {
-			now, err := client.Allocation(ctx, opened[i].ID)
-			if err != nil {
-				return opened, err
+		allocations, err := client.Allocations(ctx)
+		if err != nil {
+			return opened, false, fmt.Errorf("check whether players can join: %w", err)
+		}
+		var now []types.Allocation
+		for _, o := range opened {
+			if i := slices.IndexFunc(allocations, func(a types.Allocation) bool { return sameAllocation(a, o) }); i >= 0 {
+				now = append(now, allocations[i])
 			}
-			opened[i] = now
 		}
+		if len(now) < len(opened) {
+			return now, false, fmt.Errorf("%w: it was closed meanwhile", errNoAllocation)
+		}
+		opened = now
+		always = always && has(opened, types.AllocationFailed)
 	}
-	return opened, nil
+	return opened, has(opened, types.AllocationFailed) && (always || failed >= failureLimit), nil
 }
 
 func has(allocations []types.Allocation, status types.AllocationStatus) bool {
@@ -173,9 +188,12 @@ func (cmd *openCmd) warnAllow(a *app, c agent.Config, host string) {
 	}
 }
 
-// judge returns an error that tells why players cannot join, or nil if they can. With
-// --wait 0s, the caller does not want to know.
-func (cmd *openCmd) judge(opened []types.Allocation, created bool) error {
+// judge returns an error that wraps verdict and tells why players cannot join, or nil if
+// they can. With --wait 0s, the caller does not want to know.
+func (cmd *openCmd) judge(opened []types.Allocation, verdict error) error {
+	if cmd.Wait <= 0 {
+		return nil
+	}
 	for _, h := range []struct {
 		status types.AllocationStatus
 		hint   string
@@ -190,24 +208,21 @@ func (cmd *openCmd) judge(opened []types.Allocation, created bool) error {
 			continue
 		}
 		o := opened[i]
-		state := fmt.Sprintf("%s %s is %s%s", o.Protocol, o.PublicAddress, statusLine(o), h.hint)
-		switch {
-		case created && h.status == types.AllocationFailed:
-			return fmt.Errorf("%w: %s", errOpenFailed, state)
-		case cmd.Wait > 0:
-			return fmt.Errorf("%w: %s", errNotServed, state)
-		}
+		return fmt.Errorf("%w: %s %s is %s%s", verdict, o.Protocol, o.PublicAddress, statusLine(o), h.hint)
 	}
 	return nil
 }
 
-// closeAgain deletes the allocations of an open that has failed, even after a signal.
-func (a *app) closeAgain(ctx context.Context, client *tunnel.Client, opened []types.Allocation) {
+// closeAgain deletes the allocations of an open that has failed, even after a signal, and
+// returns those that it could not delete.
+func (a *app) closeAgain(ctx context.Context, client *tunnel.Client, opened []types.Allocation) (left []types.Allocation) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeAgainLimit)
 	defer cancel()
 	for _, o := range opened {
 		if err := client.DeleteAllocation(ctx, o.ID); err != nil && !tunnel.HasCode(err, types.CodeNotFound) {
 			a.warnf("%s %s could not be closed again: %v\nClose it with: eclitunnel close id:%d", o.Protocol, o.PublicAddress, err, o.ID)
+			left = append(left, o)
 		}
 	}
+	return left
 }

@@ -149,6 +149,76 @@ func TestOpen_ThatFailsLeavesNoPort(t *testing.T) {
 	}
 }
 
+func TestOpen_KeepsAPortThatMayYetServe(t *testing.T) {
+	forbidden := refusal(403, types.CodeForbidden)
+	for name, test := range map[string]struct {
+		answer *answer // To the last check.
+		code   int
+		words  string
+	}{
+		"it fails at the last check":    {nil, 12, "the reason"},
+		"the last check gets no status": {&forbidden, 5, "check whether players can join"},
+	} {
+		p := newPanel(t)
+		m := enrolledAt(t, p)
+		p.settle = types.AllocationPending
+		p.onList = func() *answer {
+			if len(m.waits) < 8 {
+				return nil
+			}
+			p.settle = types.AllocationFailed
+			return test.answer
+		}
+		m.run("open", "tcp+udp", "25565", "--new", "--wait", "2s").want(t, test.code, "play.test:25000", test.words)
+		if len(p.allocations) != 2 {
+			t.Errorf("%s: %+v is left", name, p.allocations)
+		}
+	}
+}
+
+func TestOpen_ThatRecoversAtTheLastMomentStaysOpen(t *testing.T) {
+	p := newPanel(t)
+	p.settle = types.AllocationFailed
+	m := enrolledAt(t, p)
+	p.onList = func() *answer {
+		if len(m.waits) == int(failureLimit/checkInterval)+1 { // One before the failure was known.
+			p.allocations[0].Status = types.AllocationListening
+		}
+		return nil
+	}
+	m.run("open", "tcp", "25565", "--new").want(t, 0, "listening")
+}
+
+func TestOpen_SaysWhatItCouldNotClose(t *testing.T) {
+	p := newPanel(t)
+	p.settle, p.stuck = types.AllocationFailed, true
+	m := enrolledAt(t, p)
+	o := m.run("open", "tcp", "25565")
+	o.want(t, 12, "could not be closed again", "eclitunnel close id:1", "play.test:25000", "the reason")
+	if strings.Contains(o.stderr, "is closed again") {
+		t.Errorf("said %s", o.stderr)
+	}
+}
+
+func TestOpen_ChecksAllItsPortsWithOneRequest(t *testing.T) {
+	p := newPanel(t)
+	p.settle = types.AllocationPending
+	lists := 0
+	p.onList = func() *answer { lists++; return nil }
+	m := enrolledAt(t, p)
+	m.run("open", "tcp+udp", "2456-2471", "--new", "--wait", "1s").want(t, 12)
+	if lists != 4 || len(m.waits) != 4 {
+		t.Errorf("%d requests, %d waits", lists, len(m.waits))
+	}
+}
+
+func TestOpen_OfAPortThatIsClosedMeanwhile(t *testing.T) {
+	p := newPanel(t)
+	p.onList = func() *answer { p.allocations = nil; return nil }
+	m := enrolledAt(t, p)
+	m.run("open", "tcp", "25565", "--new").want(t, 11, "no such port")
+}
+
 func TestList_ShowsARunAsOneRow(t *testing.T) {
 	p := newPanel(t)
 	m := enrolledAt(t, p)

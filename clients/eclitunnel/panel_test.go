@@ -59,6 +59,8 @@ type panel struct {
 	ended       []string // Those of logouts.
 	allocations []types.Allocation
 	settle      types.AllocationStatus // The status of a pending allocation once it is read.
+	onList      func() *answer         // If set, called before allocations are listed; its answer, if any, replaces the list.
+	stuck       bool                   // No allocation can be deleted.
 	online      bool                   // What the panel says of the device.
 	closeCode   int                    // If set, closes a control channel after its snapshot.
 	cut         func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
@@ -86,9 +88,8 @@ func newPanel(t *testing.T) *panel {
 		reply(w, answer{200, types.Version{Version: "9.9.9"}})
 	})
 	mux.HandleFunc("GET /api/tunnel/devices/{id}", p.asDevice(p.getDevice))
-	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(func(*http.Request) answer { return answer{200, p.allocations} }))
+	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(p.listAllocations))
 	mux.HandleFunc("POST /api/tunnel/allocations", p.asDevice(p.open))
-	mux.HandleFunc("GET /api/tunnel/allocations/{id}", p.asDevice(p.getAllocation))
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
 	mux.HandleFunc("POST /api/auth/login", p.login)
@@ -220,22 +221,29 @@ func valueOr(value *string, fallback string) string {
 	return *value
 }
 
-func (p *panel) getAllocation(r *http.Request) answer {
+func (p *panel) listAllocations(*http.Request) answer {
+	if p.onList != nil {
+		if a := p.onList(); a != nil {
+			return *a
+		}
+	}
 	for i := range p.allocations {
 		a := &p.allocations[i]
-		if strconv.FormatInt(a.ID, 10) != r.PathValue("id") {
+		if a.Status != types.AllocationPending {
 			continue
 		}
 		a.Status = p.settle
 		if a.Status == types.AllocationFailed || a.Status == types.AllocationOffline {
 			a.StatusReason = nullable.NewNullableWithValue("the reason")
 		}
-		return answer{200, a}
 	}
-	return refusal(404, types.CodeNotFound)
+	return answer{200, p.allocations}
 }
 
 func (p *panel) deleteAllocation(r *http.Request) answer {
+	if p.stuck {
+		return refusal(403, types.CodeForbidden)
+	}
 	before := len(p.allocations)
 	p.allocations = slices.DeleteFunc(p.allocations, func(a types.Allocation) bool {
 		return strconv.FormatInt(a.ID, 10) == r.PathValue("id")
