@@ -18,6 +18,10 @@ func TestClose_ByName(t *testing.T) {
 	open("tcp", "3002", "3001")        // id 4
 	open("tcp", "3003", "twice")
 	open("tcp", "3004", "twice")
+	open("tcp", "3005", "2024-2025")
+	m.run("close", "2024-2025").want(t, 0, "play.test:3005")
+	m.run("close", "2024-2025").want(t, 11, "no such port")
+	m.run("close", "port:2024-2025").want(t, 11, "no such port")
 	m.run("close", "3001").want(t, 2, "port:3001", "name:3001")
 	m.run("close", "twice").want(t, 2, "use the ID")
 	m.run("close", "name:3001").want(t, 0, "play.test:3002")

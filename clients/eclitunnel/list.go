@@ -197,7 +197,7 @@ func samePort(a, b types.Allocation) bool {
 }
 
 // chooseRun returns the runs that have the public ports FIRST-LAST, in each protocol. It
-// returns none if target is not of this form.
+// returns none if target is not of this form, or may be a name that is.
 func chooseRun(target string, allocations []types.Allocation) ([]types.Allocation, error) {
 	first, count, err := parsePorts(strings.TrimPrefix(target, "port:"))
 	if err != nil || count == 1 {
@@ -218,7 +218,7 @@ func chooseRun(target string, allocations []types.Allocation) ([]types.Allocatio
 		}
 		chosen = append(chosen, o)
 	}
-	if len(chosen) == 0 {
+	if len(chosen) == 0 && strings.HasPrefix(target, "port:") {
 		return nil, fmt.Errorf("%w: no ports %s were opened together", errNoAllocation, target)
 	}
 	return chosen, nil
