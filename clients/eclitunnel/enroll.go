@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,14 +96,14 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return err
 	}
 	if err = cmd.save(a, s, c, path); errors.Is(err, errNotStored) {
-		cmd.rescue(a, c)
+		cmd.rescue(a, s, c)
 	}
 	return err
 }
 
 // rescue keeps the token of an enrollment that could not be stored, and prints how to go
 // on: the approval must not be lost.
-func (cmd *enrollCmd) rescue(a *app, c agent.Config) {
+func (cmd *enrollCmd) rescue(a *app, s *settings, c agent.Config) {
 	a.warnf("The machine is approved as %s.", deviceLabel(c.Name, c.DeviceID))
 	file, err := os.CreateTemp("", "eclitunnel-token-*") // Readable by this user only.
 	if err == nil {
@@ -114,20 +115,24 @@ func (cmd *enrollCmd) rescue(a *app, c agent.Config) {
 			_ = os.Remove(file.Name())
 		}
 		a.warnf("Its token could not be kept elsewhere either: %v\nHave another one made through the panel's API, "+
-			"POST /api/tunnel/devices/%s/regenerate-token, and install it with: eclitunnel enroll --token-file FILE --panel %s",
-			err, c.DeviceID, c.PanelURL)
+			"POST /api/tunnel/devices/%s/regenerate-token, and install it with: eclitunnel enroll --token-file FILE%s",
+			err, c.DeviceID, cmd.again(s, c))
 		return
 	}
 	a.warnf("Its token is in %s. Once the enrollment can be stored, install the token and remove that file:\n"+
-		"eclitunnel enroll --token-file %s --panel %s%s", file.Name(), file.Name(), c.PanelURL, cmd.again())
+		"eclitunnel enroll --token-file %s%s", file.Name(), files.Quote(file.Name()), cmd.again(s, c))
 }
 
-// again returns the flags with which the token is installed as this command would have
-// done.
-func (cmd *enrollCmd) again() string {
+// again returns the flags with which the token of c is installed as this command would
+// have done.
+func (cmd *enrollCmd) again(s *settings, c agent.Config) string {
 	var flags strings.Builder
-	for _, host := range cmd.Allow {
-		flags.WriteString(" --allow " + host)
+	flags.WriteString(" --panel " + files.Quote(c.PanelURL))
+	if s.Config != "" {
+		flags.WriteString(" --config " + files.Quote(s.Config))
+	}
+	for _, host := range c.Allow {
+		flags.WriteString(" --allow " + files.Quote(host))
 	}
 	if cmd.Force {
 		flags.WriteString(" --force")
@@ -241,7 +246,8 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 		if c.PanelURL == "" {
 			c.PanelURL = old.PanelURL
 		}
-		c.Allow = append(old.Allow, cmd.Allow...)
+		c.Allow = slices.DeleteFunc(cmd.Allow, func(host string) bool { return slices.Contains(old.Allow, host) })
+		c.Allow = append(old.Allow, c.Allow...)
 	} else if !cmd.Force && !errors.Is(err, agent.ErrNotEnrolled) {
 		if err != nil {
 			return err

@@ -43,6 +43,9 @@ func (p *panel) regenerate(w http.ResponseWriter, r *http.Request) {
 		reply(w, refusal(404, types.CodeNotFound))
 		return
 	}
+	if p.onRegenerate != nil {
+		p.onRegenerate()
+	}
 	p.token = "e31" + p.token[3:] // Other characters of the same token.
 	reply(w, answer{200, types.TokenRegenerated{Success: true, Token: p.token}})
 }

@@ -50,23 +50,24 @@ type panel struct {
 	device uuid.UUID
 	token  string
 
-	mu          sync.Mutex
-	refuse      *answer  // If set, the answer to every request.
-	onPoll      func()   // If set, called before a poll is answered.
-	polls       []answer // The answers to polls, in order; the last one repeats.
-	started     types.EnrollmentStart
-	session     string   // The Authorization header of the enrollment's start.
-	ended       []string // Those of logouts.
-	allocations []types.Allocation
-	settle      types.AllocationStatus // The status of a pending allocation once it is read.
-	onList      func() *answer         // If set, called before allocations are listed; its answer, if any, replaces the list.
-	stuck       bool                   // No allocation can be deleted.
-	online      bool                   // What the panel says of the device.
-	closeCode   int                    // If set, closes a control channel after its snapshot.
-	cut         func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
-	relay       *types.RelayEndpoint   // From the last hello.
-	hellos      int
-	channels    sync.WaitGroup // Open control channels.
+	mu           sync.Mutex
+	refuse       *answer  // If set, the answer to every request.
+	onPoll       func()   // If set, called before a poll is answered.
+	polls        []answer // The answers to polls, in order; the last one repeats.
+	started      types.EnrollmentStart
+	session      string   // The Authorization header of the enrollment's start.
+	ended        []string // Those of logouts.
+	allocations  []types.Allocation
+	settle       types.AllocationStatus // The status of a pending allocation once it is read.
+	onList       func() *answer         // If set, called before allocations are listed; its answer, if any, replaces the list.
+	onRegenerate func()                 // If set, called before a token is regenerated.
+	stuck        bool                   // No allocation can be deleted.
+	online       bool                   // What the panel says of the device.
+	closeCode    int                    // If set, closes a control channel after its snapshot.
+	cut          func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
+	relay        *types.RelayEndpoint   // From the last hello.
+	hellos       int
+	channels     sync.WaitGroup // Open control channels.
 }
 
 func deviceToken(id uuid.UUID, kind types.DeviceKind) string {

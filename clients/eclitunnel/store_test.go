@@ -109,9 +109,23 @@ func TestEnroll_KeepsTheTokenThatItCannotStore(t *testing.T) {
 	if err := os.Remove(filepath.Dir(path)); err != nil {
 		t.Fatal(err)
 	}
-	m.run(strings.Fields(command)...).want(t, 0)
+	installed := newMachine(t) // The command names the file of the enrollment.
+	installed.run(strings.Fields(command)...).want(t, 0)
 	if c := m.config(); c.Token != p.token || c.PanelURL != p.URL || len(c.Allow) != 1 {
 		t.Errorf("config %+v", c)
+	}
+
+	// Renewing keeps the hosts that are allowed already.
+	p.onRegenerate = func() {
+		if err := lose(path); err != nil {
+			t.Error(err)
+		}
+	}
+	m.stdin = samplePassword
+	o = m.run("enroll", "--renew", "--user", "you@example.com", "--allow", "other.lan")
+	o.want(t, 1, "cannot be stored", " --config "+path, " --allow game.lan --allow other.lan")
+	if err := os.Remove(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
 	}
 
 	// Nor can the token be kept elsewhere.

@@ -44,9 +44,9 @@ func examine(f *os.File) (exposure, error) {
 	}
 	switch err := tryPrivate(f, info.Mode()); {
 	case err == nil:
-		e.fix = "chmod 600 " + quote(f.Name())
+		e.fix = "chmod 600 " + Quote(f.Name())
 	case errors.Is(err, syscall.EPERM) && !own && os.Geteuid() != 0 && others && !lacksModes(f):
-		e.fix = fmt.Sprintf("sudo chgrp %d %[2]s && sudo chmod 640 %[2]s", os.Getegid(), quote(f.Name()))
+		e.fix = fmt.Sprintf("sudo chgrp %d %[2]s && sudo chmod 640 %[2]s", os.Getegid(), Quote(f.Name()))
 	case !others && (stat.Gid == 0 || inGroup(stat.Gid)):
 		return exposure{}, nil
 	}

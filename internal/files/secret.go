@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 )
 
@@ -57,10 +58,14 @@ func Exposure(path string) error {
 	return errors.New(e.who + " the secrets in " + path + " (" + e.mode + "), and its file system cannot keep them out; they belong in another place")
 }
 
-// quote returns a path as an argument of a shell's command.
-func quote(path string) string {
-	if !strings.ContainsAny(path, " \t'\"$&;()<>|*?[]#~`\\") {
-		return path
+// Quote returns a path, or another argument, as a word of a command for the shell.
+func Quote(arg string) string {
+	switch {
+	case runtime.GOOS == "windows" && strings.ContainsAny(arg, " \t&()^;,=%'`"):
+		return `"` + arg + `"`
+	case runtime.GOOS == "windows" || arg != "" && !strings.ContainsAny(arg, " \t\n'\"$&;()<>|*?[]#~`\\"):
+		return arg
+	default:
+		return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
