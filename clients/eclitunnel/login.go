@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/mail"
 	"os"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/files"
+	"github.com/eclitunnel/eclitunnel/internal/prompt"
 )
 
 // logoutTimeout bounds the end of a session, which expires by itself otherwise.
@@ -59,7 +59,7 @@ func (cmd *enrollCmd) login(ctx context.Context, a *app, client *tunnel.Client) 
 	if address, err := mail.ParseAddress(cmd.User); err != nil || address.Address != cmd.User {
 		return types.Login{}, usagef("--user: %q is not an email address", cmd.User)
 	}
-	password, err := a.password("Password of " + escape(cmd.User) + " on " + client.PanelURL() + ": ")
+	password, err := a.password(ctx, "Password of "+escape(cmd.User)+" on "+client.PanelURL()+": ")
 	if err != nil {
 		return types.Login{}, err
 	}
@@ -71,13 +71,10 @@ func (cmd *enrollCmd) login(ctx context.Context, a *app, client *tunnel.Client) 
 }
 
 // password asks for a password without echo. Where standard input is no terminal, it
-// reads a line from it.
-func (a *app) password(prompt string) (string, error) {
+// reads it to its end, which must be one line.
+func (a *app) password(ctx context.Context, question string) (string, error) {
 	if terminal, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(terminal.Fd())) {
-		_, _ = io.WriteString(a.stderr, prompt)
-		password, err := term.ReadPassword(int(terminal.Fd()))
-		_, _ = io.WriteString(a.stderr, "\n")
-		return string(password), err
+		return prompt.Secret(ctx, terminal, a.stderr, question)
 	}
 	password, err := readLine("standard input", func(name string) ([]byte, error) { return files.ReadFrom(name, a.stdin) })
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/eclitunnel/eclitunnel/internal/prompt"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -50,7 +51,7 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 			return err
 		}
 	}
-	password, err := c.password(out)
+	password, err := c.password(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (c *createAdminCommand) createFirst(ctx context.Context, out console, datab
 }
 
 // password reads the password from the file, and otherwise prompts for it.
-func (c *createAdminCommand) password(out console) (string, error) {
+func (c *createAdminCommand) password(ctx context.Context, out console) (string, error) {
 	switch c.PasswordFile {
 	case "":
 	case "-":
@@ -102,11 +103,11 @@ func (c *createAdminCommand) password(out console) (string, error) {
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
 		return "", usageError{errors.New("no password: set --password-file, or run in a terminal")}
 	}
-	first, err := ask(out, terminal, "Password: ")
+	first, err := prompt.Secret(ctx, terminal, out.stderr, "Password: ")
 	if err != nil {
 		return "", err
 	}
-	again, err := ask(out, terminal, "Password again: ")
+	again, err := prompt.Secret(ctx, terminal, out.stderr, "Password again: ")
 	if err != nil {
 		return "", err
 	}
@@ -114,14 +115,6 @@ func (c *createAdminCommand) password(out console) (string, error) {
 		return "", errors.New("the two passwords differ")
 	}
 	return first, nil
-}
-
-// ask prompts for a line and does not echo it.
-func ask(out console, terminal *os.File, prompt string) (string, error) {
-	_, _ = fmt.Fprint(out.stderr, prompt)
-	line, err := term.ReadPassword(int(terminal.Fd()))
-	_, _ = fmt.Fprintln(out.stderr)
-	return string(line), err
 }
 
 func firstLine(r io.Reader) (string, error) {

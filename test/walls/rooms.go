@@ -35,6 +35,7 @@ var rooms = []room{
 	{"./internal/backoff", "", "the pauses between attempts to connect"},
 	{"./internal/channel", "./internal/backoff", "a channel of messages over a WebSocket: liveness, one writer, the reason of its end"},
 	{"./internal/files", "", "files that people write, that hold secrets, or that are the program's own: how they are read and replaced"},
+	{"./internal/prompt", "", "asks a person at a terminal for a secret"},
 	{"./internal/dialer", "", "connections to hosts of which a part fails: which address to begin with"},
 	{"./internal/openfiles", "", "how many files a process may have open, shared among the allocations that it carries"},
 	{"./internal/netaddr", "", "what counts as one address, and as one source of connections"},
