@@ -119,12 +119,13 @@ func (a *Agent) onChannel(err error, retry time.Duration) {
 // controlclient.Client's Run.
 type panelDialer struct {
 	client *tunnel.Client
-	opened net.Addr // The panel's address on a channel that has brought nothing yet.
+	opened net.Addr // The panel's address on the last channel, if that has brought nothing.
 }
 
 // dial opens a control channel. It translates the panel's refusals to those that
 // channel.Keep knows.
 func (d *panelDialer) dial(ctx context.Context) (*websocket.Conn, error) {
+	d.avoid() // A failed return from standby does not call onChannel.
 	ws, err := d.client.ControlChannel(ctx)
 	var refusal *tunnel.Error
 	switch {
@@ -140,7 +141,16 @@ func (d *panelDialer) dial(ctx context.Context) (*websocket.Conn, error) {
 // onChannel records whether a channel has brought a snapshot. The next one is opened to
 // another address of the panel if it has not.
 func (d *panelDialer) onChannel(err error) {
-	if err != nil && d.opened != nil {
+	if err != nil {
+		d.avoid()
+	}
+	d.opened = nil
+}
+
+// avoid has the next channel opened to another address if the last one has brought
+// nothing.
+func (d *panelDialer) avoid() {
+	if d.opened != nil {
 		d.client.Avoid(d.opened)
 	}
 	d.opened = nil

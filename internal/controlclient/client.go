@@ -147,6 +147,7 @@ func (c *Client[State, S, C]) ended(err error, retry time.Duration) {
 	if c.returning {
 		// The panel may have been away since it was asked, and the other process must
 		// have the time to be back first.
+		c.opts.Logger.Debug("cannot return from standby", slog.Any("error", err))
 		c.StandBy(err.Error())
 		return
 	}

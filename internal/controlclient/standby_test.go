@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -37,7 +38,8 @@ type standby struct {
 // runStandby starts a device for which another process is gone after grace.
 func runStandby(t *testing.T, grace time.Duration) *standby {
 	s := &standby{begun: make(chan string, 8), answers: make(chan answer)}
-	s.device = run(t, func(_ *device, o *options) {
+	s.device = run(t, func(d *device, o *options) {
+		o.Logger = slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		o.Standby.Presence = func(ctx context.Context) (controlclient.Presence, error) {
 			select {
 			case a := <-s.answers:
@@ -133,10 +135,10 @@ func TestClient_StandsByAgainWhenItCannotReturn(t *testing.T) {
 	s := runStandby(t, time.Nanosecond)
 	s.takeOver(t, s.next(t))
 	for name, end := range map[string]func(*panel){
-		"the panel is away again":   nil,
-		"it restarts meanwhile":     func(p *panel) { p.Close(channel.CloseRestarting, "") },
-		"another was quicker":       func(p *panel) { p.Close(channel.CloseTakenOver, "quicker") },
-		"its answer makes no sense": func(p *panel) { p.send("text") },
+		"the panel is away again": nil,
+		"it restarts meanwhile":   func(p *panel) { p.Close(channel.CloseRestarting, "") },
+		"another was quicker":     func(p *panel) { p.Close(channel.CloseTakenOver, "quicker") },
+		"its answer is malformed": func(p *panel) { p.send("text") },
 	} {
 		if end == nil {
 			s.refusals <- errors.New("refused")
@@ -154,6 +156,9 @@ func TestClient_StandsByAgainWhenItCannotReturn(t *testing.T) {
 			t.Errorf("%s: OnChannel was called with %v", name, err)
 		default:
 		}
+	}
+	if s.log.Count("cannot return from standby") == 0 || s.log.Count("error=refused") == 0 {
+		t.Error("the failed returns are not logged")
 	}
 	s.answer(t, gone(1), gone(1))
 	p := s.returns(t)
