@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// claimPatience is how long a claim is tried: the process before may be about to
+	// claimTimeout is how long a claim is tried: the process before may be about to
 	// end, or FindInstance may be looking.
-	claimPatience = time.Second
+	claimTimeout  = time.Second
 	claimInterval = 50 * time.Millisecond
 )
 
@@ -69,7 +69,8 @@ func ClaimInstance(ctx context.Context, dirs []string, device uuid.UUID) (*Insta
 		switch {
 		case err == nil:
 			n := &Instance{lock: lock}
-			return n, n.record(InstanceRunning)
+			_ = n.record(InstanceRunning) // The disk is full, perhaps: the lock itself holds.
+			return n, nil
 		case errors.Is(err, store.ErrLocked):
 			note, _, _ := store.Holder(instanceFile(dir, device))
 			return nil, &InstanceError{PID: parseNote(note).PID}
@@ -84,9 +85,9 @@ func ClaimInstance(ctx context.Context, dirs []string, device uuid.UUID) (*Insta
 	return nil, failed
 }
 
-// lockInstance tries to lock a file for claimPatience.
+// lockInstance tries to lock a file for claimTimeout.
 func lockInstance(ctx context.Context, path string) (*store.Lock, error) {
-	deadline := time.Now().Add(claimPatience)
+	deadline := time.Now().Add(claimTimeout)
 	for {
 		lock, err := store.TryLock(path)
 		if !errors.Is(err, store.ErrLocked) || time.Now().After(deadline) {
@@ -130,7 +131,7 @@ func (n *Instance) Watch(on func(Event)) func(Event) {
 			state = InstanceRunning
 		}
 		if state != n.info.State {
-			_ = n.record(state) // The disk is full, perhaps: the lock itself holds.
+			_ = n.record(state) // As at first.
 		}
 		on(e)
 	}
