@@ -141,7 +141,7 @@ func TestEnroll_InstallsRegeneratedToken(t *testing.T) {
 	m.stdin = "nonsense"
 	m.run("enroll", "--token-file", "-").want(t, 2, "not a device token")
 	m.stdin = ""
-	m.run("enroll", "--token-file", "-").want(t, 2, "no token")
+	m.run("enroll", "--token-file", "-").want(t, 2, "standard input is empty")
 	m.run("enroll", "--token-file", "/does/not/exist").want(t, 2, "exist")
 }
 

@@ -125,7 +125,7 @@ func readLine(name string, read func(string) ([]byte, error)) (string, error) {
 	}
 	line, err := files.Line(name, data)
 	if err == nil && strings.TrimSpace(line) == "" {
-		err = fmt.Errorf("%s contains no token", name)
+		err = fmt.Errorf("%s is empty", name)
 	}
 	return line, err
 }

@@ -19,7 +19,7 @@ const claimInterval = 2 * time.Second
 // claim makes this process the only agent of its device on this machine. With --standby
 // it waits until it can, or ctx ends.
 func (cmd *runCmd) claim(ctx context.Context, a *app, s *settings, device uuid.UUID, log *slog.Logger) (*agent.Instance, error) {
-	for told := false; ; told = true {
+	for notified := false; ; notified = true {
 		instance, err := agent.ClaimInstance(ctx, s.claimDirs(a, cmd.StateDir), device)
 		var other *agent.InstanceError
 		switch {
@@ -30,9 +30,9 @@ func (cmd *runCmd) claim(ctx context.Context, a *app, s *settings, device uuid.U
 			return instance, nil
 		case !cmd.Standby:
 			return nil, err
-		case !told:
+		case !notified:
 			log.Info("standing by", slog.String("reason", other.Error()))
-			cmd.tellStandby(a, s, other)
+			cmd.notifyStandby(a, s, other)
 		}
 		if err := a.wait(ctx, claimInterval); err != nil {
 			return nil, err
@@ -40,7 +40,7 @@ func (cmd *runCmd) claim(ctx context.Context, a *app, s *settings, device uuid.U
 	}
 }
 
-func (*runCmd) tellStandby(a *app, s *settings, other *agent.InstanceError) {
+func (*runCmd) notifyStandby(a *app, s *settings, other *agent.InstanceError) {
 	if !s.JSON {
 		a.printf("%s  standing by: %s; this one serves once that one ends", time.Now().Format(time.TimeOnly), other)
 		return
@@ -54,7 +54,7 @@ func (*runCmd) tellStandby(a *app, s *settings, other *agent.InstanceError) {
 // token from elsewhere has only the latter.
 func (s *settings) claimDirs(a *app, stateDir string) []string {
 	var dirs []string
-	variable, _ := a.env("ECLITUNNEL_TOKEN")
+	variable, _ := a.variable("ECLITUNNEL_TOKEN")
 	path, err := s.path()
 	if err == nil && (stateDir == "" || s.TokenFile == "" && variable == "") {
 		if target, err := filepath.EvalSymlinks(path); err == nil {

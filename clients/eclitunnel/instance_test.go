@@ -171,3 +171,10 @@ func TestStatus_TellsWhatTheAgentOnThisMachineDoes(t *testing.T) {
 		t.Errorf("standing by: %+v", got)
 	}
 }
+
+func TestStatus_ReadsTheStateDirectoryAsRunDoes(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	m.env = map[string]string{"ECLITUNNEL_TOKEN": p.token, "ECLITUNNEL_PANEL": p.URL, "ECLITUNNEL_STATE_DIR": t.TempDir() + "\r\n"}
+	m.background("connected", "run")
+	m.run("status").want(t, 0, "here    running (pid ")
+}

@@ -41,7 +41,7 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if st.Allocations, err = client.Allocations(ctx); err != nil {
 		return err
 	}
-	stateDir, _ := a.env("ECLITUNNEL_STATE_DIR") // The flag is one of run.
+	stateDir, _ := a.variable("ECLITUNNEL_STATE_DIR") // The flag is one of run.
 	if here, known := agent.FindInstance(s.claimDirs(a, stateDir), c.DeviceID); known {
 		st.Here = &here
 	}
