@@ -35,7 +35,13 @@ func startRun(t *testing.T, p *panel, by ...string) (*exec.Cmd, *notify) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	<-out.seen
+	select {
+	case <-out.seen:
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		t.Fatalf("it says %s", out.text())
+	}
 	return cmd, out
 }
 
@@ -93,7 +99,7 @@ func TestRun_SaysThatTheConnectionIsLost(t *testing.T) {
 		select {
 		case <-out.seen:
 		case <-time.After(20 * time.Second):
-			t.Errorf("%s: it says %s", name, out.b.String())
+			t.Errorf("%s: it says %s", name, out.text())
 		}
 		cancel()
 		if got := <-code; got != 0 {
