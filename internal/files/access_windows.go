@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// strangers are the groups that hold everybody with an account on the machine, or
+// broadGroups are the groups that hold everybody with an account on the machine, or
 // without one.
-var strangers = []windows.WELL_KNOWN_SID_TYPE{
+var broadGroups = []windows.WELL_KNOWN_SID_TYPE{
 	windows.WinWorldSid, windows.WinAuthenticatedUserSid, windows.WinBuiltinUsersSid, windows.WinBuiltinGuestsSid,
 	windows.WinInteractiveSid, windows.WinNetworkSid, windows.WinAnonymousSid,
 }
@@ -45,21 +45,21 @@ func examine(f *os.File) (exposure, error) {
 		if err := windows.GetAce(dacl, uint32(i), &ace); err != nil {
 			return exposure{}, err
 		}
-		if admitsStrangers(ace) {
+		if grantsBroadAccess(ace) {
 			return everybody, nil
 		}
 	}
 	return exposure{}, nil
 }
 
-func admitsStrangers(ace *windows.ACCESS_ALLOWED_ACE) bool {
+func grantsBroadAccess(ace *windows.ACCESS_ALLOWED_ACE) bool {
 	const access = windows.FILE_READ_DATA | windows.FILE_WRITE_DATA | windows.GENERIC_READ | windows.GENERIC_WRITE | windows.GENERIC_ALL
 	if ace.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE || ace.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0 || ace.Mask&access == 0 {
 		return false
 	}
 	sid := (*windows.SID)(unsafe.Pointer(&ace.SidStart)) // The access list ends with it.
-	for _, stranger := range strangers {
-		if sid.IsWellKnown(stranger) {
+	for _, group := range broadGroups {
+		if sid.IsWellKnown(group) {
 			return true
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // ErrLocked means that another process holds a lock.
 var ErrLocked = errors.New("another process holds the lock")
 
-// noteSize is the room for a note. It begins at the second byte of the file: on
+// noteSize is the size of a note, in bytes. It begins at the second byte of the file: on
 // Windows, nobody else can read the first while it is locked.
 const (
 	noteStart = 1
