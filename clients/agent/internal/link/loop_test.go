@@ -158,7 +158,7 @@ func TestLoop_OfTwoAgentsIsBoundedAndEnds(t *testing.T) {
 
 func TestLoop_OfTwoAgentsOverUDPIsBounded(t *testing.T) {
 	var log logged
-	d, port, games := crosswise(t, &log, types.ProtocolUDP, relay.PortLimits{})
+	d, port, games := crosswise(t, &log, types.ProtocolUDP, relay.PortLimits{UnansweredWait: time.Second})
 	player := linktest.DialUDP(t, "127.0.0.1", port)
 	await.Until(t, "the loop is logged", func() bool {
 		_, _ = player.Write([]byte("x"))
