@@ -67,7 +67,7 @@ func (p *udpPort) configure(a types.ServerAllocation) {
 func (p *udpPort) close() {
 	p.mu.Lock()
 	p.closed = true
-	p.atClients.waiting = nil
+	p.atClients.keep(nil)
 	close(p.done)
 	_ = p.conn.Close()
 	flows := make([]*udptunnel.ServerFlow, 0, len(p.flows))
@@ -146,7 +146,7 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 		key := flowKey{source: batch.Source(i), local: batch.Local(i)}
 		f := p.flows[key]
 		if f == nil {
-			if !p.open(key, batch.Endpoint(i), payload, now, in) {
+			if !p.open(key, batch.Endpoint(i), payload, now, in, false) {
 				p.wait(key, batch.Endpoint(i), payload)
 			}
 			continue
@@ -169,8 +169,9 @@ func (in *incoming) send() {
 }
 
 // open opens a flow with its first datagram, or drops and counts that, unless it
-// reports that the datagram has to wait. It is called with mu held.
-func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming) (done bool) {
+// reports that the datagram has to wait. One that is not queued waits behind those
+// that are. It is called with mu held.
+func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming, queued bool) (done bool) {
 	if drop := p.admission.newcomer(); drop != NotDropped {
 		p.ports.counters.drop(drop, 1)
 		return true
@@ -184,7 +185,7 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 		return true
 	}
 	atClient := p.ports.o.Clients.AtClient(key.source.Addr(), key.local)
-	if atClient && !p.mayAwaitAnswer() {
+	if atClient && (!queued && len(p.atClients.waiting) > 0 || !p.mayAwaitAnswer()) {
 		return false
 	}
 	drop := p.admission.flow(key.source.Addr(), func() bool { return p.evict(in) })
@@ -257,6 +258,9 @@ func (p *udpPort) FlowEnded(f *udptunnel.ServerFlow) {
 	p.forget(f)
 	p.mu.Unlock()
 	f.Close()
+	if p.atClients.waits.Load() {
+		p.openWaiting()
+	}
 }
 
 // forget is called with mu held.
@@ -271,8 +275,8 @@ func (p *udpPort) Deliver(datagrams []udpsock.Datagram) {
 	if refused := p.conn.Write(datagrams); refused > 0 {
 		p.ports.counters.drop(DropUnsendable, uint64(refused))
 	}
-	if p.atClients.waits.Load() && p.atClients.opening.CompareAndSwap(false, true) {
-		p.ports.work.Go(p.openWaiting) // The caller holds locks of the session.
+	if p.atClients.waits.Load() {
+		p.openWaiting()
 	}
 }
 

@@ -23,7 +23,6 @@ type atClients struct {
 	waiting    []waitingDatagram              // Of players without a flow, in their order,
 	bytes      int                            // and their bytes.
 	waits      atomic.Bool                    // There are waiting ones.
-	opening    atomic.Bool                    // A goroutine is about to open their flows.
 }
 
 // waitingDatagram is a datagram whose flow may not open yet.
@@ -94,23 +93,26 @@ func (p *udpPort) expireWaiting(now time.Time) {
 
 // openWaiting opens the flows of datagrams that wait, as far as they may.
 func (p *udpPort) openWaiting() {
-	p.atClients.opening.Store(false) // Before it looks: what is answered later is looked at again.
-	if !p.atClients.waits.Load() {
+	c := &p.atClients
+	p.mu.Lock()
+	if len(c.waiting) == 0 || !p.mayAwaitAnswer() {
+		p.mu.Unlock()
 		return
 	}
 	var in incoming
 	now := udptunnel.Ticks(time.Now())
-	p.mu.Lock()
-	var left []waitingDatagram
-	for _, d := range p.atClients.waiting {
+	left, full := c.waiting[:0], false
+	for _, d := range c.waiting {
 		if f := p.flows[d.key]; f != nil {
 			f.Touch(now)
 			in.datagrams.Add(f, d.payload)
-		} else if !p.open(d.key, d.to, d.payload, now, &in) {
+		} else if full || !p.open(d.key, d.to, d.payload, now, &in, true) {
+			full = true
 			left = append(left, d)
 		}
 	}
-	p.atClients.keep(left)
+	clear(c.waiting[len(left):])
+	c.keep(left)
 	p.mu.Unlock()
 	in.send()
 }

@@ -196,11 +196,72 @@ func TestLoop_PlayersAtTheAgentsAddressAreNotLimited(t *testing.T) {
 	for _, player := range joined {
 		linktest.Expect(t, player, "x")
 	}
+	var flows []*net.UDPConn
 	for range players {
-		linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", udp), []byte("x"))
+		player := linktest.DialUDP(t, "127.0.0.1", udp)
+		for _, text := range []string{"1", "2", "3"} {
+			linktest.Write(t, player, text)
+		}
+		flows = append(flows, player)
+	}
+	for _, player := range flows {
+		for _, want := range []string{"1", "2", "3"} {
+			if got := linktest.Answer(t, player); string(got) != want {
+				t.Errorf("the game got %q, want %q", got, want)
+			}
+		}
 	}
 	if s := d.Server.Stats(); s.Players != players || s.Flows != players {
 		t.Errorf("%d of %d players and %d of %d flows are there", s.Players, players, s.Flows, players)
+	}
+}
+
+// unanswered are the options of a data plane whose ports admit one unanswered player.
+func unanswered(wait time.Duration) linktest.Options {
+	return linktest.Options{Server: func(o *relay.Options) {
+		o.Limits.PortLimits = relay.PortLimits{Unanswered: 1, UnansweredWait: wait}
+	}}
+}
+
+func TestLoop_AnswersAdmitEightTimesAsManyPlayersAtMost(t *testing.T) {
+	d := linktest.New(t, unanswered(time.Second))
+	var arrived atomic.Int64
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
+		arrived.Add(1)
+		linktest.Echo(c)
+	}), nil)
+	for range 8 {
+		d.Greet(port)
+	}
+	var silent []net.Conn
+	for range 8 {
+		silent = append(silent, d.Join(port))
+	}
+	await.Until(t, "arrival of eight silent players", func() bool { return arrived.Load() == 16 })
+	for _, player := range silent[:4] {
+		linktest.Write(t, player, "x")
+		linktest.Expect(t, player, "x")
+	}
+	for range 5 {
+		d.Join(port)
+	}
+	d.Server.AwaitStats(t, "the ninth silent player's refusal", func(s relay.Stats) bool {
+		return s.PlayersRefused[publicport.RefusedLoop] == 1
+	})
+	await.Until(t, "arrival of the others", func() bool { return arrived.Load() == 20 })
+}
+
+func TestLoop_APlayerWhoWaitsAtAClosingPortIsNone(t *testing.T) {
+	d := linktest.New(t, unanswered(time.Minute))
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	for range 2 {
+		d.Join(port)
+	}
+	d.Server.AwaitStats(t, "arrival of both players", func(s relay.Stats) bool { return s.Players == 2 })
+	d.Panel.Remove(1)
+	d.Server.AwaitStats(t, "the port's end", func(s relay.Stats) bool { return s.Players == 0 })
+	if s := d.Server.Stats(); s.PlayersRefused[publicport.RefusedLoop] != 0 || s.PlayersRefused[publicport.RefusedNoDataConnection] == 0 {
+		t.Errorf("refused %v", s.PlayersRefused)
 	}
 }
 
