@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -24,6 +25,7 @@ type tcpPort struct {
 	closing    context.Context
 	cancel     context.CancelFunc
 	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
+	extra      atomic.Int64  // Answered players: each has added a turn, until there were answeringFactor times as many.
 
 	mu        sync.Mutex
 	closed    bool
@@ -38,7 +40,7 @@ func openTCP(p *Ports, a types.ServerAllocation) (port, error) {
 		admission: newAdmission(p.o.Limits, a.ID, p.files), players: map[*net.TCPConn]struct{}{},
 	}
 	for range p.o.Limits.Unanswered {
-		t.turn()
+		t.turns <- struct{}{}
 	}
 	t.closing, t.cancel = context.WithCancel(context.Background())
 	if err := t.resume(); err != nil {
@@ -147,7 +149,7 @@ func (p *tcpPort) carry(player *net.TCPConn, open wire.Control) Refusal {
 			wait.Stop()
 		case <-p.closing.Done():
 			wait.Stop()
-			return RefusedLoop
+			return RefusedNoDataConnection // As for a player whom it closes on in Carry.
 		case <-wait.C:
 			p.ports.loops.say(p.allocation.ID, open.Source)
 			return RefusedLoop
@@ -155,24 +157,18 @@ func (p *tcpPort) carry(player *net.TCPConn, open wire.Control) Refusal {
 		waits := true
 		answered = func() {
 			waits = false
-			p.turn()
-			p.turn() // One more, since the game answers.
+			p.turns <- struct{}{}
+			if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
+				p.turns <- struct{}{} // One more, since the game answers.
+			}
 		}
 		defer func() {
 			if waits {
-				p.turn()
+				p.turns <- struct{}{}
 			}
 		}()
 	}
 	return p.ports.o.Clients.Carry(p.closing, p.allocation.ClientID, player, open, answered)
-}
-
-// turn lets another player at a tunnel client join.
-func (p *tcpPort) turn() {
-	select {
-	case p.turns <- struct{}{}:
-	default: // There are enough.
-	}
 }
 
 // resume opens the listener, if it is not open.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -308,8 +309,6 @@ func TestFiles_OneAllocationLeavesSomeForOthers(t *testing.T) {
 		last := linktest.DialUDP(t, "127.0.0.1", crowded)
 		_, _ = last.Write([]byte("x"))
 		linktest.Ask(t, linktest.DialUDP(t, "127.0.0.1", other), []byte("x"))
-		if s := d.Server.Stats(); s.Flows > 17 {
-			t.Errorf("%d flows are there", s.Flows)
-		}
+		d.Server.AwaitStats(t, "the refused flow's end", func(s relay.Stats) bool { return s.Flows == 17 })
 	})
 }
