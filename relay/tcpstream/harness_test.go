@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,7 @@ type pair struct {
 	counted        tcpstream.Counters // Of the server's end.
 	games          chan *net.TCPConn
 	opened         chan wire.Control
+	left           atomic.Int64 // Connections to games that have been closed.
 }
 
 func newPair(t testing.TB) *pair {
@@ -97,12 +99,12 @@ func newPairOver(t testing.TB, server, client net.Conn) *pair {
 	t.Helper()
 	p := &pair{games: make(chan *net.TCPConn, 64), opened: make(chan wire.Control, 64)}
 	p.server = tcpstream.NewServer(server, &p.counted)
-	p.client = tcpstream.NewClient(client, new(tcpstream.Counters), func(open wire.Control) (*net.TCPConn, error) {
+	p.client = tcpstream.NewClient(client, new(tcpstream.Counters), func(open wire.Control) (*net.TCPConn, func(), error) {
 		p.opened <- open
 		if game := <-p.games; game != nil {
-			return game, nil
+			return game, func() { p.left.Add(1) }, nil
 		}
-		return nil, net.ErrClosed
+		return nil, nil, net.ErrClosed
 	})
 	var ends sync.WaitGroup
 	ends.Go(func() { _ = p.server.Serve() })

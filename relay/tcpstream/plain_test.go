@@ -248,7 +248,9 @@ func TestPlain_FrameMaskedByTheServerBehindASplicedOneIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := tcpstream.NewClient(socket, new(tcpstream.Counters), func(wire.Control) (*net.TCPConn, error) { return dialled, nil })
+	conn := tcpstream.NewClient(socket, new(tcpstream.Counters), func(wire.Control) (*net.TCPConn, func(), error) {
+		return dialled, func() {}, nil
+	})
 	served := make(chan error, 1)
 	go func() { served <- conn.Serve() }()
 	t.Cleanup(conn.Close)

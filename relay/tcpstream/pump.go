@@ -15,7 +15,7 @@ import (
 // when the game's first bytes arrive, on the way of which it must not block; nil: not
 // called.
 func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error {
-	s, err := c.begin(player, answered)
+	s, err := c.begin(player, nil, answered)
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,8 @@ func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error
 	return ErrUnused
 }
 
-func (c *Conn) begin(local *net.TCPConn, answered func()) (*stream, error) {
-	s := &stream{conn: c, local: local, answered: answered, pumped: make(chan struct{}), done: make(chan struct{})}
+func (c *Conn) begin(local *net.TCPConn, left, answered func()) (*stream, error) {
+	s := &stream{conn: c, local: local, left: left, answered: answered, pumped: make(chan struct{}), done: make(chan struct{})}
 	if local != nil {
 		var err error
 		if s.reader, err = newReader(local, smallBuffers, largeBuffers); err != nil {
@@ -71,14 +71,15 @@ func (c *Conn) opened(m wire.Control) error {
 	}
 	// The server may receive our idle before the pump that wrote it has returned.
 	c.pumps.Wait()
-	local, err := c.accept(m)
+	local, left, err := c.accept(m)
 	if err != nil {
-		local = nil // Accept reports the error; the player is reset.
+		local, left = nil, nil // Accept reports the error; the player is reset.
 	}
-	s, err := c.begin(local, nil)
+	s, err := c.begin(local, left, nil)
 	if err != nil {
 		if local != nil {
 			Reset(local)
+			left()
 		}
 		return err
 	}
@@ -255,7 +256,19 @@ func (s *stream) finish() error {
 	// Before the message: the next open may follow it at once.
 	c.stream = nil
 	c.mu.Unlock()
+	s.leave()
 	return c.write(wire.ControlIdle)
+}
+
+// leave notes, once, that the local connection is closed.
+func (s *stream) leave() {
+	s.conn.mu.Lock()
+	left := s.left
+	s.left = nil
+	s.conn.mu.Unlock()
+	if left != nil {
+		left()
+	}
 }
 
 // abortLocked resets the local connection, and gives the peer abortGrace to confirm

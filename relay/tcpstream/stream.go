@@ -46,7 +46,7 @@ const abortGrace = 5 * time.Second
 type Conn struct {
 	frames   *frames
 	counters *Counters
-	accept   func(open wire.Control) (*net.TCPConn, error)
+	accept   func(open wire.Control) (game *net.TCPConn, left func(), err error)
 	silent   func(game net.Addr) // nil: not called.
 
 	pumps sync.WaitGroup // Of the tunnel client; never more than one.
@@ -69,6 +69,7 @@ type stream struct {
 	conn   *Conn
 	local  *net.TCPConn // nil at a client that could not reach the game.
 	reader *Reader
+	left   func() // Called once local is closed; nil: not called.
 
 	answered func() // Called with the first bytes of the peer; nil after it. Guarded by conn.mu.
 
@@ -93,10 +94,10 @@ func NewServer(conn net.Conn, counters *Counters) *Conn {
 }
 
 // NewClient makes the tunnel client's end of a data connection. Accept is called for
-// every stream that the peer opens and returns the connection to the game; an error
-// resets the player. Calls do not overlap. The bytes it carries are counted in
-// counters.
-func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (*net.TCPConn, error)) *Conn {
+// every stream that the peer opens and returns the connection to the game, and a
+// function that is called once that is closed; an error resets the player. Calls do
+// not overlap. The bytes it carries are counted in counters.
+func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control) (game *net.TCPConn, left func(), err error)) *Conn {
 	return newConn(newFrames(conn, true), counters, accept)
 }
 
@@ -105,7 +106,7 @@ func NewClient(conn net.Conn, counters *Counters, accept func(open wire.Control)
 // must be called before Serve. The function must not block.
 func (c *Conn) OnSilent(silent func(game net.Addr)) { c.silent = silent }
 
-func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPConn, error)) *Conn {
+func newConn(f *frames, counters *Counters, accept func(wire.Control) (*net.TCPConn, func(), error)) *Conn {
 	return &Conn{frames: f, counters: counters, accept: accept}
 }
 
@@ -152,6 +153,9 @@ func (c *Conn) Serve() error {
 		close(s.done)
 	}
 	c.pumps.Wait()
+	if s != nil {
+		s.leave()
+	}
 	return err
 }
 

@@ -139,6 +139,9 @@ func TestStream_CarriesManyPlayersOneAfterAnother(t *testing.T) {
 			if err := await.Receive(t, over, "end of the stream"); err != nil {
 				t.Fatal(err)
 			}
+			if n := p.left.Load(); n != int64(i+1) {
+				t.Fatalf("%d of %d players have left", n, i+1)
+			}
 		}
 	})
 }
@@ -168,6 +171,7 @@ func TestStream_StalledPlayerIsCutWithItsDataConnection(t *testing.T) {
 		}
 		_ = game.Close()
 		<-stalled
+		await.Until(t, "the player has left", func() bool { return p.left.Load() == 1 })
 	})
 }
 

@@ -112,16 +112,8 @@ func (s *session) connectOnce(ctx, dialCtx context.Context, m wire.LinkMessage) 
 // serveTCP serves a data connection for TCP players until it or ctx ends.
 func (s *session) serveTCP(ctx context.Context, data net.Conn) error {
 	defer count(&s.counters.tcpConnections)()
-	left := func() {} // The last player of this connection has.
-	defer func() { left() }()
-	conn := tcpstream.NewClient(data, &s.counters.tcp, func(open wire.Control) (*net.TCPConn, error) {
-		left()
-		left = func() {}
-		game, gone, err := s.dialTarget(ctx, open)
-		if err == nil {
-			left = gone
-		}
-		return game, err
+	conn := tcpstream.NewClient(data, &s.counters.tcp, func(open wire.Control) (*net.TCPConn, func(), error) {
+		return s.dialTarget(ctx, open)
 	})
 	conn.OnSilent(s.Targets.Failed)
 	stop := context.AfterFunc(ctx, conn.Close) // A read knows no context.
