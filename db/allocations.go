@@ -140,8 +140,11 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				return err
 			}
 		}
-		if err := checkLoop(ctx, tx, allocation.LocalHost, id); err != nil {
-			return err
+		// Nothing else makes it lead back.
+		if patch.LocalHost != nil || patch.LocalPort != nil || patch.Port != nil || patch.Move != nil {
+			if err := checkLoop(ctx, tx, allocation.LocalHost, id); err != nil {
+				return err
+			}
 		}
 		return notify(ctx, tx, allocation.DeviceID, allocation.ServerID)
 	})

@@ -14,7 +14,7 @@ import (
 // have is left to those who carry its players.
 func checkLoop(ctx context.Context, tx *sqlx.Tx, localHost string, ids ...int64) error {
 	if address, err := netip.ParseAddr(localHost); err == nil && address.Unmap().IsLoopback() {
-		return nil // Of the agent's machine, which no tunnel server has as its public host.
+		return nil // Of the agent's own machine: the agent finds such a loop itself.
 	}
 	var loop bool
 	err := tx.GetContext(ctx, &loop,

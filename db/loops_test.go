@@ -53,4 +53,15 @@ func TestAllocations_RefuseATargetThatLeadsBack(t *testing.T) {
 	if kept.LocalPort != 20003 {
 		t.Errorf("the refused change left %+v", kept)
 	}
+
+	// The new public host of a tunnel server closes a circle: what does not concern it can
+	// be changed all the same.
+	circle, err := open("tcp", 20006, "later.example.com", 20006)
+	check(t, err)
+	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("later.example.com")})
+	check(t, err)
+	_, err = d.UpdateAllocation(t.Context(), everything, circle.ID, db.AllocationPatch{Name: ptr("renamed")})
+	check(t, err)
+	_, err = d.UpdateAllocation(t.Context(), everything, circle.ID, db.AllocationPatch{LocalPort: ptr(20006)})
+	wantErr(t, err, db.ErrLoop)
 }
