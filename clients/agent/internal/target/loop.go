@@ -55,11 +55,14 @@ func (h *hops) add(a types.ClientAllocation, local, player netip.AddrPort) (remo
 	if h.open == nil {
 		h.open = map[endpoint]hop{}
 	}
-	h.open[key] = hop{a.ID, player}
+	added := hop{a.ID, player}
+	h.open[key] = added
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.open, key)
+		if h.open[key] == added { // Another socket may have the port already.
+			delete(h.open, key)
+		}
 	}
 }
 

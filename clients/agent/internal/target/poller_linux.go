@@ -38,7 +38,11 @@ func (p *socketPoller) add(s *flowSocket) error {
 	p.mu.Lock()
 	p.flows[number] = s
 	p.mu.Unlock()
-	return p.poller.Add(s.conn, number)
+	err := p.poller.Add(s.conn, number)
+	if err != nil {
+		p.remove(s) // The flow may have ended, and removed it, before it was added.
+	}
+	return err
 }
 
 func (p *socketPoller) remove(s *flowSocket) {
