@@ -118,7 +118,7 @@ func newConfig(o Options) *config {
 type Manager struct {
 	config *config
 	wake   chan struct{} // Holds one signal: the desired state has changed.
-	final  chan error    // Holds the first final error of a link.
+	final  chan error    // Holds the first final error of a link; one for each Run.
 
 	mu          sync.Mutex
 	servers     map[uuid.UUID]types.ClientServer
@@ -156,7 +156,6 @@ func New(o Options) *Manager {
 	return &Manager{
 		config:  newConfig(o),
 		wake:    make(chan struct{}, 1),
-		final:   make(chan error, 1),
 		servers: map[uuid.UUID]types.ClientServer{},
 		links:   map[uuid.UUID]*link{},
 	}
@@ -220,9 +219,11 @@ func (m *Manager) Reports() []types.AllocationReport {
 // Run keeps the links until ctx ends, when it returns nil, or until a tunnel server
 // reports twice that a newer agent of this device took over while the panel cannot
 // be asked, when it returns a *channel.FinalError. Every link and data connection
-// has ended when it returns. It may be called again; a link that has
-// ended comes back once Apply had a state without its tunnel server.
+// has ended when it returns. It may be called again. A link that has ended is started
+// again once Apply has been given a state without its tunnel server and then one with
+// it.
 func (m *Manager) Run(ctx context.Context) error {
+	m.final = make(chan error, 1) // An earlier Run may have returned before it read its own.
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
