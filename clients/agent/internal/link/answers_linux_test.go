@@ -1,12 +1,8 @@
 package link_test
 
 import (
-	"bytes"
-	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,15 +29,31 @@ func machineAddress(t *testing.T) string {
 	return ""
 }
 
-// socketAt listens at an address and a port, or at any port for 0.
-func socketAt(t *testing.T, ip string, port int) (*net.UDPConn, int) {
+// socketAt listens at any port of an address.
+func socketAt(t *testing.T, ip string) (*net.UDPConn, int) {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c, c.LocalAddr().(*net.UDPAddr).Port
+}
+
+// socketsAt listens at two addresses, at a port that is free at both.
+func socketsAt(t *testing.T, first, second string) (a, b *net.UDPConn, port int) {
+	t.Helper()
+	for tries := 0; ; tries++ {
+		a, port = socketAt(t, first)
+		b, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(second), Port: port})
+		if err == nil {
+			t.Cleanup(func() { _ = b.Close() })
+			return a, b, port
+		}
+		if tries == 20 {
+			t.Fatal(err)
+		}
+	}
 }
 
 // answering runs a game that receives at one address and answers from another.
@@ -84,10 +96,13 @@ func TestUDP_GamesAnswerFromAnyAddressOfTheirMachine(t *testing.T) {
 					_ = l.Close()
 				}
 			}
-			receives, port := socketAt(t, c.receives, 0)
-			answers := receives
+			var receives, answers *net.UDPConn
+			var port int
 			if c.answers != "" && c.answers != c.receives {
-				answers, _ = socketAt(t, c.answers, port)
+				receives, answers, port = socketsAt(t, c.receives, c.answers)
+			} else {
+				receives, port = socketAt(t, c.receives)
+				answers = receives
 			}
 			answering(t, receives, answers)
 			d := linktest.New(t, linktest.Options{Links: allowAll})
@@ -106,16 +121,16 @@ func TestUDP_GamesAnswerFromAnyAddressOfTheirMachine(t *testing.T) {
 
 func TestUDP_OthersAreNotTheGame(t *testing.T) {
 	machine := machineAddress(t)
-	receives, port := socketAt(t, "127.0.0.1", 0)
-	heard := make(chan netip.AddrPort, 16)
+	receives, port := socketAt(t, "127.0.0.1")
+	received := make(chan netip.AddrPort, 16)
 	go func() {
 		for b := make([]byte, 2048); ; {
 			_, from, err := receives.ReadFromUDPAddrPort(b)
 			if err != nil {
-				close(heard)
+				close(received)
 				return
 			}
-			heard <- netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+			received <- netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		}
 	}()
 	d := linktest.New(t, linktest.Options{Links: allowAll})
@@ -124,43 +139,25 @@ func TestUDP_OthersAreNotTheGame(t *testing.T) {
 	if _, err := player.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	at := <-heard
+	at := <-received
 	for _, ip := range []string{"127.0.0.1", "127.0.0.2", machine} { // At other ports.
-		other, _ := socketAt(t, ip, 0)
+		other, _ := socketAt(t, ip)
 		if _, err := other.WriteToUDPAddrPort([]byte("not the game"), at); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if !linktest.Silent(player, 200*time.Millisecond) {
-		t.Error("the player hears others than the game")
+		t.Error("the player receives from others than the game")
 	}
 	if _, err := receives.WriteToUDPAddrPort([]byte("the game"), at); err != nil {
 		t.Fatal(err)
 	}
 	if answer := linktest.Answer(t, player); string(answer) != "the game" {
-		t.Errorf("the player hears %q", answer)
+		t.Errorf("the player receives %q", answer)
 	}
 	_ = receives.Close()
-	for range heard { //nolint:revive // Until the game has ended.
+	for range received { //nolint:revive // Until the game has ended.
 	}
-}
-
-// lines collects the messages of a log.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), words)
 }
 
 func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
@@ -175,21 +172,24 @@ func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
 		"from nowhere, as told": {"", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			receives, port := socketAt(t, machine, 0)
+			var port int
+			var receives, answers *net.UDPConn
 			switch c.answers {
 			case "":
+				_, port = socketAt(t, machine)
 			case machine:
+				receives, port = socketAt(t, machine)
 				answering(t, receives, receives)
 			default:
-				answers, _ := socketAt(t, c.answers, port)
+				receives, answers, port = socketsAt(t, machine, c.answers)
 				answering(t, receives, answers)
 			}
-			log := new(lines)
+			var log logged
 			idle := 1
 			d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
 				o.Targets = target.NewDialer(target.Options{
 					Allow:  func(string) error { return nil },
-					Logger: slog.New(slog.NewTextHandler(log, nil)),
+					Logger: log.logger(),
 					// The address is another machine's, which answers are not accepted from.
 					Interfaces: func() ([]net.Addr, error) { return nil, nil },
 				})
