@@ -26,7 +26,7 @@ type Limits struct {
 	Files int
 	// Unanswered is how many players of one allocation may come from the addresses of
 	// linked tunnel clients without an answer of the game, for each of TCP and UDP: in a
-	// tunnel that leads to itself each such player begets the next, and none is ever
+	// tunnel that leads to itself each such player causes the next, and none is ever
 	// answered. Each that is answered admits one more, up to eight times as many. Further
 	// players wait UnansweredWait for one of them to be answered or to leave. Defaults 8
 	// and 5 s.

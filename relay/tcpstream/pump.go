@@ -12,8 +12,8 @@ import (
 // Carry opens a stream for a player on an idle data connection and carries it until
 // it is over; for tunnel servers. It closes the player's connection unless it returns
 // ErrUnused. If it returns nil the data connection is idle again. Answered is called
-// when the game's first bytes arrive, on the way of which it must not block; nil: not
-// called.
+// when the game's first bytes arrive; nil: not called. It is called by Serve's
+// goroutine and must not block.
 func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error {
 	s, err := c.begin(player, nil, answered)
 	if err != nil {

@@ -31,7 +31,7 @@ func (s *flowSocket) socket(ctx context.Context, dialled *net.UDPConn) (*udpsock
 	to, ok := dialled.RemoteAddr().(*net.UDPAddr)
 	local, isUDP := dialled.LocalAddr().(*net.UDPAddr)
 	if !ok || !isUDP || !s.dialer.ownMachine(to.AddrPort().Addr()) {
-		s.peer.settled, s.deaf = true, true
+		s.peer.settled, s.connected = true, true
 		conn, err := udpsock.New(dialled, o)
 		if err != nil {
 			_ = dialled.Close()

@@ -10,12 +10,12 @@ import (
 )
 
 // peerState is empty: on this system a flow's socket is connected to its target, and
-// answers from other addresses are not heard.
+// answers from other addresses are not received.
 type peerState struct{}
 
 // socket returns the flow's socket of a connected one, which it takes over.
 func (s *flowSocket) socket(_ context.Context, dialled *net.UDPConn) (*udpsock.Conn, error) {
-	s.deaf = true
+	s.connected = true
 	// A game may answer in bursts.
 	conn, err := udpsock.New(dialled, udpsock.Options{ReadBuffer: udpsock.SocketBuffer})
 	if err != nil {

@@ -253,7 +253,7 @@ func (d *Dialer) reached(a types.ClientAllocation, err error) {
 
 // unanswered logs, once for an allocation, that a flow has ended whose datagrams were
 // not refused, but not answered either, as none before it: the game may answer from an
-// address that is not heard.
+// address that is not received from.
 func (d *Dialer) unanswered(a types.ClientAllocation) {
 	d.mu.Lock()
 	_, current := d.allocations[a.ID]

@@ -38,14 +38,14 @@ type flowSocket struct {
 	flow       *udptunnel.ClientFlow
 	sent       atomic.Uint64 // Datagrams sent to the target.
 	source     netip.Addr    // Where the player comes from; the zero Addr: the system chooses.
-	left       func()        // Gives up source.
+	left       func()        // Releases source and gives the files back.
 	peer       peerState
 
 	mu         sync.Mutex
 	closed     bool
 	conn       *udpsock.Conn // nil while it is being opened.
 	forget     func()        // Removes it from the Dialer's hops.
-	deaf       bool          // It hears answers from the target's address alone.
+	connected  bool          // Receives from the target's address alone.
 	remote     net.Addr      // The target's.
 	early      [][]byte      // Datagrams that came before that,
 	earlyBytes int           // and their bytes.
@@ -134,7 +134,7 @@ func (s *flowSocket) Close() {
 		s.poller.remove(s)
 		s.forget()
 		_ = s.conn.Close()
-		if s.deaf && !s.answered.Load() && s.sent.Load() >= unansweredDatagrams {
+		if s.connected && !s.answered.Load() && s.sent.Load() >= unansweredDatagrams {
 			s.dialer.unanswered(s.allocation)
 		}
 	}

@@ -14,15 +14,15 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
-// house is a machine with a game that listens on TCP.
-type house struct {
+// fixture is a machine with a game that listens on TCP.
+type fixture struct {
 	t      *testing.T
 	server uuid.UUID
 	game   net.Listener
 	*Dialer
 }
 
-func newHouse(t *testing.T, o Options, listen, host string, options types.AllocationOptions) *house {
+func newFixture(t *testing.T, o Options, listen, host string, options types.AllocationOptions) *fixture {
 	t.Helper()
 	if runtime.GOOS != "linux" && runtime.GOOS != "windows" {
 		t.Skip("this system has one address on its loopback")
@@ -33,7 +33,7 @@ func newHouse(t *testing.T, o Options, listen, host string, options types.Alloca
 	}
 	t.Cleanup(func() { _ = game.Close() })
 	o.Allow = func(string) error { return nil }
-	h := &house{t: t, server: uuid.New(), game: game, Dialer: NewDialer(o)}
+	h := &fixture{t: t, server: uuid.New(), game: game, Dialer: NewDialer(o)}
 	h.SetAllocations([]types.ClientAllocation{{
 		ID: 1, ServerID: h.server, Protocol: types.ProtocolTCP, Options: options,
 		LocalHost: host, LocalPort: game.Addr().(*net.TCPAddr).Port,
@@ -42,7 +42,7 @@ func newHouse(t *testing.T, o Options, listen, host string, options types.Alloca
 }
 
 // join connects a player and returns the address that the game sees.
-func (h *house) join(player string) (seen string, leave func()) {
+func (h *fixture) join(player string) (seen string, leave func()) {
 	h.t.Helper()
 	conn, left, err := h.DialTCP(h.t.Context(), h.server, wire.Control{
 		Allocation: 1, Source: netip.MustParseAddrPort(net.JoinHostPort(player, "40000")),
@@ -115,7 +115,7 @@ func TestDialer_GamesOnTheLoopbackSeeEachPlayerAtAnAddress(t *testing.T) {
 					t.Skipf("localhost is %v (%v)", addrs, err)
 				}
 			}
-			h := newHouse(t, c.agent, c.listen, c.host, c.options)
+			h := newFixture(t, c.agent, c.listen, c.host, c.options)
 			seen := map[string]string{}
 			for _, player := range []string{
 				"198.51.100.7", "198.51.100.8", "203.0.113.7", "192.0.2.255", "10.127.0.1", "100.64.0.0",
@@ -135,7 +135,7 @@ func TestDialer_APlayerKeepsTheAddress(t *testing.T) {
 		t.Run(player, func(t *testing.T) {
 			var first string
 			for range 2 { // Agents.
-				h := newHouse(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
+				h := newFixture(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
 				for range 3 { // Connections, one after another.
 					at, leave := h.join(player)
 					leave()
@@ -152,7 +152,7 @@ func TestDialer_APlayerKeepsTheAddress(t *testing.T) {
 }
 
 func TestDialer_OneAddressOfAHousehold(t *testing.T) {
-	h := newHouse(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
+	h := newFixture(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
 	for name, c := range map[string]struct {
 		a, b string
 		same bool
@@ -174,7 +174,7 @@ func TestDialer_OneAddressOfAHousehold(t *testing.T) {
 }
 
 func TestDialer_PlayersWhoAreThereShareNoAddress(t *testing.T) {
-	h := newHouse(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
+	h := newFixture(t, Options{}, "127.0.0.1:0", "127.0.0.1", types.AllocationOptions{})
 	// These have the same last three numbers.
 	players := []string{"198.51.100.7", "203.51.100.7", "192.51.100.7"}
 	var seen []string
