@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/internal/lograte"
 )
 
 const (
@@ -29,19 +31,19 @@ func Share(limit int) int {
 // Budget is the files that players may take. An allocation may take half of those that
 // others leave it: there are always some for another. It is safe for concurrent use.
 type Budget struct {
-	share int // 0: no limit.
-	log   *slog.Logger
+	share    int // 0: no limit.
+	log      *slog.Logger
+	refusals *lograte.Limiter // By allocation.
 
 	mu       sync.Mutex
 	used     int
 	accounts map[int64]int // By allocation.
-	saidAt   map[int64]time.Time
 }
 
 // NewBudget returns the budget of a process that may have limit files open: see
 // [Limit]. Refusals are logged, once a minute for an allocation.
 func NewBudget(limit int, log *slog.Logger) *Budget {
-	return &Budget{share: Share(limit), log: log, accounts: map[int64]int{}, saidAt: map[int64]time.Time{}}
+	return &Budget{share: Share(limit), log: log, refusals: lograte.New(refusalsPause), accounts: map[int64]int{}}
 }
 
 // Take takes files for a player of an allocation and reports whether there are any. If
@@ -50,16 +52,25 @@ func (b *Budget) Take(allocation int64, files int) bool {
 	if b.share == 0 {
 		return true
 	}
+	own, taken := b.take(allocation, files)
+	if !taken && b.refusals.Allow(allocation) {
+		b.log.Warn("players refused: the allocation has its share of the files that the system lets this program open; raise the limit (ulimit -n, LimitNOFILE)",
+			slog.Int64("allocationId", allocation), slog.Int("files", own), slog.Int("shared", b.share))
+	}
+	return taken
+}
+
+// take takes files if there are any, and returns how many the allocation had before.
+func (b *Budget) take(allocation int64, files int) (own int, taken bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	own := b.accounts[allocation]
+	own = b.accounts[allocation]
 	if others := b.used - own; 2*(own+files) > b.share-others {
-		b.say(allocation, own)
-		return false
+		return own, false
 	}
 	b.accounts[allocation] += files
 	b.used += files
-	return true
+	return own, true
 }
 
 // Give gives back what Take has taken.
@@ -73,20 +84,4 @@ func (b *Budget) Give(allocation int64, files int) {
 	if b.accounts[allocation] -= files; b.accounts[allocation] == 0 {
 		delete(b.accounts, allocation)
 	}
-}
-
-// say is called with mu held.
-func (b *Budget) say(allocation int64, used int) {
-	now := time.Now()
-	for id, at := range b.saidAt {
-		if now.Sub(at) >= refusalsPause {
-			delete(b.saidAt, id)
-		}
-	}
-	if _, said := b.saidAt[allocation]; said {
-		return
-	}
-	b.saidAt[allocation] = now
-	b.log.Warn("players refused: the allocation has its share of the files that the system lets this program open; raise the limit (ulimit -n, LimitNOFILE)",
-		slog.Int64("allocationId", allocation), slog.Int("files", used), slog.Int("shared", b.share))
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/lograte"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -103,7 +104,7 @@ func New(o Options) *Ports {
 	o.Limits = o.Limits.withDefaults()
 	return &Ports{
 		o: o, log: o.Logger, counters: newCounters(), files: openfiles.NewBudget(o.Limits.Files, o.Logger),
-		loops: loops{log: o.Logger, said: map[int64]time.Time{}}, slots: map[int64]*slot{},
+		loops: loops{log: o.Logger, lines: lograte.New(loopPause)}, slots: map[int64]*slot{},
 	}
 }
 
