@@ -15,6 +15,9 @@ const (
 	// maxAlone bounds the devices that connect at the same time with statements of their own. With
 	// the batches they leave some of the pool's connections to others.
 	maxAlone = 3
+	// maxAloneServers bounds the tunnel servers that connect at the same time. Clients whose rows are
+	// locked must not hold them up.
+	maxAloneServers = 2
 	// maxServerReports bounds the tunnel servers whose reports share a statement: each may report on
 	// thousands of allocations.
 	maxServerReports = 16
@@ -33,7 +36,8 @@ type batches struct {
 	clientReports *batch.Batcher[deviceReports, struct{}]
 	serverReports *batch.Batcher[deviceReports, struct{}]
 
-	alone chan struct{} // Semaphore of maxAlone.
+	alone        chan struct{} // Semaphore of maxAlone.
+	aloneServers chan struct{} // Semaphore of maxAloneServers.
 }
 
 func newBatches(d *DB) batches {
@@ -53,7 +57,8 @@ func newBatches(d *DB) batches {
 			}),
 			Max: maxServerReports, Spreads: Unavailable,
 		}),
-		alone: make(chan struct{}, maxAlone),
+		alone:        make(chan struct{}, maxAlone),
+		aloneServers: make(chan struct{}, maxAloneServers),
 	}
 }
 

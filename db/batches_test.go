@@ -41,13 +41,14 @@ func hold(t *testing.T, d *db.DB, lock string, id any, begin func()) (release fu
 const (
 	lockDevice     = `SELECT id FROM devices WHERE id = $1 FOR UPDATE`
 	lockAllocation = `SELECT id FROM allocations WHERE id = $1 FOR UPDATE`
+	lockReplica    = `SELECT id FROM replicas WHERE id = $1 FOR UPDATE`
 )
 
-// holdConnects makes devices that connect wait for one batch.
-func holdConnects(t *testing.T, d *db.DB, server db.Device, replica uuid.UUID) (release func()) {
+// holdConnects makes clients that connect wait for one batch.
+func holdConnects(t *testing.T, d *db.DB) (release func()) {
 	t.Helper()
-	first := enroll(t, d, db.KindClient, nil)
-	return hold(t, d, lockAllocation, allocate(t, d, first.ID, server.ID).ID, func() {
+	first, replica := enroll(t, d, db.KindClient, nil), startReplica(t, d)
+	return hold(t, d, lockReplica, replica, func() {
 		if _, err := d.Connect(t.Context(), first.ID, db.Hello{TokenVersion: first.TokenVersion, ReplicaID: replica}); err != nil {
 			t.Error(err)
 		}
@@ -87,7 +88,7 @@ func TestConnect_InABatchEachDeviceIsFencedByItself(t *testing.T) {
 		check(t, d.SaveReports(t.Context(), clients[i].ID, db.KindClient, report))
 	}
 	revoked, pending := enroll(t, d, db.KindClient, nil), startEnrollment(t, d, db.KindClient)
-	release := holdConnects(t, d, server, here)
+	release := holdConnects(t, d)
 	var first, second [4]<-chan connection
 	for i, c := range clients {
 		hello := db.Hello{TokenVersion: c.TokenVersion, ReplicaID: elsewhere, AgentVersion: fmt.Sprint("first ", i)}
@@ -100,16 +101,12 @@ func TestConnect_InABatchEachDeviceIsFencedByItself(t *testing.T) {
 		db.ErrConflict: queue(t, t.Context(), d, revoked.ID, db.Hello{ReplicaID: here, TokenVersion: revoked.TokenVersion + 1}),
 	}
 	unapproved := queue(t, t.Context(), d, pending.ID, db.Hello{ReplicaID: here, TokenVersion: pending.TokenVersion})
-	tunnelServer := queue(t, t.Context(), d, server.ID, db.Hello{ReplicaID: here, TokenVersion: server.TokenVersion, RelayPort: 7443})
 	release()
 
 	for want, result := range refused {
 		wantErr(t, await.Receive(t, result, "result").err, want)
 	}
 	wantErr(t, await.Receive(t, unapproved, "result").err, db.ErrConflict)
-	if got := await.Receive(t, tunnelServer, "result"); got.err != nil || readDevice(t, d, server.ID).RelayPort != 7443 {
-		t.Errorf("tunnel server: %+v", got)
-	}
 	var late sync.WaitGroup
 	for i, c := range clients {
 		one, two := await.Receive(t, first[i], "result"), await.Receive(t, second[i], "result")
@@ -138,9 +135,9 @@ func TestConnect_InABatchEachDeviceIsFencedByItself(t *testing.T) {
 
 func TestConnect_ErrorOfABatchReachesAllAndChangesNothing(t *testing.T) {
 	d := dbtest.New(t)
-	server, replica := enroll(t, d, db.KindServer, nil), startReplica(t, d)
+	replica := startReplica(t, d)
 	clients := []db.Device{enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil)}
-	release := holdConnects(t, d, server, replica)
+	release := holdConnects(t, d)
 	good := queue(t, t.Context(), d, clients[0].ID, db.Hello{TokenVersion: clients[0].TokenVersion, ReplicaID: replica})
 	ctx, leave := context.WithCancel(t.Context())
 	left := queue(t, ctx, d, clients[2].ID, db.Hello{ReplicaID: replica})
@@ -160,33 +157,66 @@ func TestConnect_ErrorOfABatchReachesAllAndChangesNothing(t *testing.T) {
 	connect(t, d, clients[0], replica)
 }
 
+func TestConnect_TunnelServersAndDevicesOnStandbyDoNotWaitForABatch(t *testing.T) {
+	d := dbtest.New(t)
+	server, standby, replica := enroll(t, d, db.KindServer, nil), enroll(t, d, db.KindClient, nil), startReplica(t, d)
+	release := holdConnects(t, d)
+	for _, connects := range []struct {
+		device db.Device
+		hello  db.Hello
+	}{
+		{server, db.Hello{RelayPort: 7443}},
+		{standby, db.Hello{IfOffline: true}},
+	} {
+		connects.hello.TokenVersion, connects.hello.ReplicaID = connects.device.TokenVersion, replica
+		_, err := d.Connect(t.Context(), connects.device.ID, connects.hello)
+		check(t, err)
+		if got := readDevice(t, d, connects.device.ID); !got.Online || got.RelayPort != connects.hello.RelayPort {
+			t.Errorf("connected: %+v", got)
+		}
+	}
+	release()
+}
+
 func TestConnect_LockedDeviceDoesNotHoldUpOthers(t *testing.T) {
 	d := dbtest.New(t)
-	replica, locked := startReplica(t, d), enroll(t, d, db.KindClient, nil)
-	var devices []db.Device
-	for range 8 {
-		devices = append(devices, enroll(t, d, db.KindClient, nil))
-	}
-	ctx, leave := context.WithCancel(t.Context())
-	release := hold(t, d, lockDevice, locked.ID, func() {
-		_, err := d.Connect(ctx, locked.ID, db.Hello{TokenVersion: locked.TokenVersion, ReplicaID: replica})
-		if err == nil {
-			t.Error("connected while its row was locked")
-		}
-	})
-	var others sync.WaitGroup
-	for _, device := range devices {
-		others.Go(func() {
-			_, err := d.Connect(t.Context(), device.ID, db.Hello{TokenVersion: device.TokenVersion, ReplicaID: replica})
-			if err != nil {
-				t.Error(err)
+	replica := startReplica(t, d)
+	for name, lock := range map[string]string{"the device": lockDevice, "one of its allocations": lockAllocation} {
+		t.Run(name, func(t *testing.T) {
+			locked, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+			allocate(t, d, locked.ID, server.ID)
+			var id any = allocate(t, d, locked.ID, server.ID).ID
+			if lock == lockDevice {
+				id = locked.ID
 			}
+			var devices []db.Device
+			for range 8 {
+				device := enroll(t, d, db.KindClient, nil)
+				allocate(t, d, device.ID, server.ID)
+				devices = append(devices, device)
+			}
+			ctx, leave := context.WithCancel(t.Context())
+			release := hold(t, d, lock, id, func() {
+				_, err := d.Connect(ctx, locked.ID, db.Hello{TokenVersion: locked.TokenVersion, ReplicaID: replica})
+				if err == nil {
+					t.Error("connected while a row of it was locked")
+				}
+			})
+			var others sync.WaitGroup
+			for _, device := range devices {
+				others.Go(func() {
+					_, err := d.Connect(t.Context(), device.ID, db.Hello{TokenVersion: device.TokenVersion, ReplicaID: replica})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			others.Wait()
+			leave()
+			release()
+			connect(t, d, locked, replica)
 		})
 	}
-	others.Wait()
-	leave()
-	release()
-	connect(t, d, locked, replica)
 }
 
 func TestSaveReports_OfABatchTheLastReportCounts(t *testing.T) {

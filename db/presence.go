@@ -62,7 +62,9 @@ type Hello struct {
 // current or the device is not approved, and [ErrOnline] as [Hello].IfOffline says. The replica must hold
 // a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
-	generation, err = d.batches.connects.Do(ctx, connecting{deviceID, hello})
+	if hello.RelayPort == 0 && !hello.IfOffline { // Of others, few connect at the same time.
+		generation, err = d.batches.connects.Do(ctx, connecting{deviceID, hello})
+	}
 	if err == nil && generation == 0 {
 		generation, err = d.connectAlone(ctx, deviceID, hello)
 	}
@@ -76,9 +78,9 @@ type connecting struct {
 }
 
 // connectClients does what [DB.Connect] does for many tunnel clients. It returns generation 0 for those
-// that it leaves to connectAlone: tunnel servers, devices that return from standby or must be refused,
-// and those whose row is locked, for which the others must not wait. A device that is there twice is left
-// out but for the first time: each of its connections has a generation of its own.
+// that it leaves to connectAlone: devices that must be refused, and those of which a row is locked, their
+// own or that of an allocation, for which the others must not wait. Of several connections of one device,
+// only the first is in the batch: each of them has a generation of its own.
 func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64, error) {
 	generations := make([]int64, len(devices))
 	index := make(map[uuid.UUID]int, len(devices))
@@ -87,22 +89,20 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 	versions := make([]int64, 0, len(devices))
 	agents, platforms, keys := make([]string, 0, len(devices)), make([]string, 0, len(devices)), make([]string, 0, len(devices))
 	for i, c := range devices {
-		if _, twice := index[c.id]; twice || c.hello.RelayPort != 0 || c.hello.IfOffline {
+		if _, twice := index[c.id]; twice {
 			continue
 		}
 		index[c.id] = i
 		ids, replicas, versions = append(ids, c.id), append(replicas, c.hello.ReplicaID), append(versions, c.hello.TokenVersion)
 		agents, platforms, keys = append(agents, c.hello.AgentVersion), append(platforms, c.hello.Platform), append(keys, c.hello.TokenKey)
 	}
-	if len(ids) == 0 {
-		return generations, nil
-	}
 	var rows []struct {
 		ID         uuid.UUID `db:"id"`
 		Generation int64     `db:"generation"`
 		Notified   *string   `db:"notified"`
 	}
-	// Like connectAlone, it locks devices first, then allocations, both in the order of their ids.
+	// Like connectAlone, it locks devices first, then allocations. It waits for no lock of another, and
+	// so is no part of a deadlock.
 	err := d.pool.SelectContext(ctx, &rows,
 		`WITH hello AS (
 			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
@@ -111,17 +111,23 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 			SELECT d.id, d.replica_id FROM devices d JOIN hello h ON h.id = d.id AND h.token_version = d.token_version
 			WHERE d.kind = 'client' AND d.approved_at IS NOT NULL
 			ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED),
+		reported AS (
+			SELECT a.id, a.device_id FROM allocations a JOIN locked l ON l.id = a.device_id
+			ORDER BY a.id FOR NO KEY UPDATE OF a SKIP LOCKED),
+		free AS (
+			SELECT l.id, l.replica_id FROM locked l
+			LEFT JOIN (SELECT device_id, count(*) AS count FROM reported GROUP BY device_id) r ON r.device_id = l.id
+			WHERE (SELECT count(*) FROM allocations a WHERE a.device_id = l.id) = coalesce(r.count, 0)),
 		connected AS (
 			UPDATE devices d SET generation = d.generation + 1, replica_id = h.replica_id,
 				first_connected_at = coalesce(d.first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif(h.agent_version, ''), platform = nullif(h.platform, ''),
 				token_key = nullif(h.token_key, ''), token_key_version = CASE WHEN h.token_key <> '' THEN d.token_version END
-			FROM locked l JOIN hello h ON h.id = l.id WHERE d.id = l.id
-			RETURNING d.id, d.generation, d.replica_id, l.replica_id AS before),
-		reported AS (
-			SELECT a.id FROM allocations a JOIN connected c ON c.id = a.device_id ORDER BY a.id FOR NO KEY UPDATE OF a),
+			FROM free f JOIN hello h ON h.id = f.id WHERE d.id = f.id
+			RETURNING d.id, d.generation, d.replica_id, f.replica_id AS before),
 		reset AS (
-			UPDATE allocations a SET client_state = 'pending', client_reason = '' FROM reported r WHERE a.id = r.id)
+			UPDATE allocations a SET client_state = 'pending', client_reason = ''
+			FROM reported r JOIN connected c ON c.id = r.device_id WHERE a.id = r.id)
 		SELECT id, generation, CASE WHEN before <> replica_id THEN pg_notify($7, $8 || id)::text END AS notified
 		FROM connected`,
 		uuidArray(ids), pq.Array(versions), uuidArray(replicas), pq.Array(agents), pq.Array(platforms), pq.Array(keys),
@@ -137,9 +143,13 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 	ctx, cancel := bounded(ctx) // The wait for others included.
 	defer cancel()
 	// Many that wait for locks must leave the rest of the pool to others.
+	turn := d.batches.alone
+	if hello.RelayPort != 0 {
+		turn = d.batches.aloneServers
+	}
 	select {
-	case d.batches.alone <- struct{}{}:
-		defer func() { <-d.batches.alone }()
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
