@@ -72,7 +72,7 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 		if err != nil {
 			return at.conflict(err)
 		}
-		if err := checkLoop(ctx, tx, request.LocalHost, ids...); err != nil {
+		if err := checkLoop(ctx, tx, ids); err != nil {
 			return err
 		}
 		allocations = nil

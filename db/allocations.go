@@ -98,19 +98,19 @@ type AllocationPatch struct {
 }
 
 // UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
-// [ErrPortTaken] if the new port belongs to another allocation, [ErrLoop] if the local target leads
-// back to the port, and the errors of [Move].
+// [ErrPortTaken] if the new port belongs to another allocation, [ErrLoop] if the local target, or
+// that of another allocation which moves with it, leads back to the port, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
 	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
-		port := patch.Port
+		port, changed := patch.Port, []int64{id}
 		if patch.Move != nil {
 			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)
 			if err != nil {
 				return err
 			}
-			if moved {
-				port = nil
+			if len(moved) > 0 {
+				port, changed = nil, moved
 			}
 		}
 		var updated int64
@@ -142,7 +142,7 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 		}
 		// Nothing else makes it lead back.
 		if patch.LocalHost != nil || patch.LocalPort != nil || patch.Port != nil || patch.Move != nil {
-			if err := checkLoop(ctx, tx, allocation.LocalHost, id); err != nil {
+			if err := checkLoop(ctx, tx, changed); err != nil {
 				return err
 			}
 		}

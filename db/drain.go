@@ -218,8 +218,10 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 		case err == nil:
 			moved++
 			continue
-		case !errors.Is(err, ErrNoServer) && !errors.Is(err, ErrNoPorts):
+		case !errors.Is(err, ErrNoServer) && !errors.Is(err, ErrNoPorts) && !errors.Is(err, ErrLoop):
 			return false, err
+		case w.Draining && errors.Is(err, ErrLoop):
+			continue // The rest may move.
 		case w.Draining:
 			return false, nil // The rest have found no placement before either.
 		}
@@ -230,7 +232,8 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 	return len(waiting) == drainBatch && moved > 0, nil
 }
 
-// moveAway moves the group of an allocation from a draining tunnel server to the best one.
+// moveAway moves the group of an allocation from a draining tunnel server to the best one, or returns
+// [ErrLoop] if a local target leads back to its port there.
 func (d *DB) moveAway(ctx context.Context, id int64) error {
 	return d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)
@@ -246,9 +249,13 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 			return err // Moved by another replica, or no longer draining.
 		}
 		// The drain of the tunnel server ends it sooner.
-		return g.move(ctx, tx, placementRequest{
+		err = g.move(ctx, tx, placementRequest{
 			device: g.DeviceID, protocols: g.Protocols, count: g.count(), preferredPort: g.Port,
 		}, maxDrain)
+		if err != nil {
+			return err
+		}
+		return checkLoop(ctx, tx, g.IDs)
 	})
 }
 

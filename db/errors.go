@@ -20,9 +20,10 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrOnline means that the device has a connection, which the operation would replace.
 	ErrOnline = errors.New("the device is online")
-	// ErrPortTaken means that the requested port belongs to another allocation.
+	// ErrPortTaken means that the requested port, or another port of the run, belongs to another
+	// allocation.
 	ErrPortTaken = errors.New("port taken")
-	// ErrNoPorts means that the range has no free port left.
+	// ErrNoPorts means that the range has no free port left, or no free run.
 	ErrNoPorts = errors.New("no ports left")
 	// ErrNoServer means that no suitable tunnel server is online.
 	ErrNoServer = errors.New("no suitable tunnel server")

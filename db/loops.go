@@ -11,10 +11,24 @@ import (
 // checkLoop returns [ErrLoop] if the local target of one of these allocations, which have been
 // written, is its own public port, or the public port of another allocation whose local target leads
 // back in the same way. Only what the rows say is known: a loop through an address that they do not
-// have is left to those who carry its players.
-func checkLoop(ctx context.Context, tx *sqlx.Tx, localHost string, ids ...int64) error {
-	if address, err := netip.ParseAddr(localHost); err == nil && address.Unmap().IsLoopback() {
-		return nil // Of the agent's own machine: the agent finds such a loop itself.
+// have is left to the tunnel client and server.
+func checkLoop(ctx context.Context, tx *sqlx.Tx, ids []int64) error {
+	var rows []struct {
+		ID        int64  `db:"id"`
+		LocalHost string `db:"local_host"`
+	}
+	if err := tx.SelectContext(ctx, &rows, `SELECT id, local_host FROM allocations WHERE id = ANY ($1)`, pq.Array(ids)); err != nil {
+		return err
+	}
+	ids = nil
+	for _, row := range rows {
+		// Of the agent's own machine: the agent finds such a loop itself.
+		if address, err := netip.ParseAddr(row.LocalHost); err != nil || !address.Unmap().IsLoopback() {
+			ids = append(ids, row.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
 	}
 	var loop bool
 	err := tx.GetContext(ctx, &loop,

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
@@ -64,4 +65,53 @@ func TestAllocations_RefuseATargetThatLeadsBack(t *testing.T) {
 	check(t, err)
 	_, err = d.UpdateAllocation(t.Context(), everything, circle.ID, db.AllocationPatch{LocalPort: ptr(20006)})
 	wantErr(t, err, db.ErrLoop)
+}
+
+func TestAllocations_RefuseAMoveOfOneWhoseTargetWouldLeadBack(t *testing.T) {
+	d := dbtest.New(t)
+	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
+	_, err := d.UpdateDevice(t.Context(), everything, servers[1].ID, db.DevicePatch{PublicHost: ptr("b.example.com")})
+	check(t, err)
+	request := newAllocation(client.ID, &servers[0].ID, "tcp")
+	request.Port = 20000
+	_, err = d.CreateAllocations(t.Context(), request)
+	check(t, err)
+	request.Protocols, request.LocalHost, request.LocalPort = []string{"udp"}, "b.example.com", 20000
+	udp, err := d.CreateAllocations(t.Context(), request)
+	check(t, err)
+	all, err := d.Allocations(t.Context(), everything, db.Page[int64]{})
+	check(t, err)
+	for _, a := range all {
+		_, err := d.UpdateAllocation(t.Context(), everything, a.ID, db.AllocationPatch{
+			Port: ptr(20000), Move: &db.Move{ServerID: servers[1].ID, Linger: time.Hour},
+		})
+		wantErr(t, err, db.ErrLoop)
+	}
+	stay := func() {
+		t.Helper()
+		for _, a := range all {
+			if now := readAllocation(t, d, a.ID); now.ServerID != servers[0].ID || now.Port != 20000 {
+				t.Errorf("moved: %+v", now)
+			}
+		}
+	}
+	stay()
+
+	// A drain moves them to the same port. It leaves them where they are, and moves others.
+	_, err = d.DrainServer(t.Context(), everything, servers[0].ID, time.Hour, true)
+	check(t, err)
+	advanceDrains(t, d)
+	advanceDrains(t, d)
+	stay()
+	if !readAllocation(t, d, udp[0].ID).Draining {
+		t.Error("the port accepts players of a draining tunnel server")
+	}
+	_, err = d.UpdateAllocation(t.Context(), everything, udp[0].ID, db.AllocationPatch{LocalPort: ptr(20001)})
+	check(t, err)
+	advanceDrains(t, d)
+	for _, a := range all {
+		if now := readAllocation(t, d, a.ID); now.ServerID != servers[1].ID {
+			t.Errorf("did not move: %+v", now)
+		}
+	}
 }

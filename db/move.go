@@ -13,9 +13,9 @@ import (
 )
 
 // Move moves an allocation to another tunnel server, together with that of the other protocol on the
-// same port and the rest of its run, whose ports stay neighbours. The old port stays open until both sides are ready at the new one, at most for
-// [HoldOpen]. After that it only serves the players who are on it, until they leave or Linger has
-// passed.
+// same port and the rest of its run, whose ports stay neighbours. The old port stays open until both
+// sides are ready at the new one, at most for [HoldOpen]. After that it only serves the players who are
+// on it, until they leave or Linger has passed.
 //
 // Errors: those of [DB.CreateAllocations] about the tunnel server and the port, and [ErrOffline] if
 // the tunnel server is not online.
@@ -34,18 +34,19 @@ type Move struct {
 // the new port is being opened and linked.
 const HoldOpen = 15 * time.Second
 
-// moveInScope moves an allocation, and reports whether it was on another tunnel server.
-func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move Move, port *int) (bool, error) {
+// moveInScope moves an allocation, and returns the ids of those that have moved: none if it is on the
+// tunnel server already.
+func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move Move, port *int) ([]int64, error) {
 	var seen bool
 	err := tx.GetContext(ctx, &seen,
 		`SELECT true FROM allocations a JOIN devices d ON d.id = a.device_id
 		WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	group, err := readGroup(ctx, tx, id)
 	if err != nil || group.ServerID == move.ServerID {
-		return false, err
+		return nil, err
 	}
 	request := placementRequest{
 		device: group.DeviceID, server: &move.ServerID, onCordoned: move.OnCordoned, online: true,
@@ -56,7 +57,7 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	} else if group.Port >= move.KeepPortFrom {
 		request.preferredPort = group.Port
 	}
-	return true, group.move(ctx, tx, request, move.Linger)
+	return group.IDs, group.move(ctx, tx, request, move.Linger)
 }
 
 // group is the allocations of a device on a tunnel server that move together: those of one port, one for
