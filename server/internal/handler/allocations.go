@@ -164,14 +164,18 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 			return nil, err
 		}
 	}
-	row, err = a.db.UpdateAllocation(ctx, scope, request.ID, patch)
+	updated, err := a.db.UpdateAllocation(ctx, scope, request.ID, patch)
 	switch {
+	case row.RunID != nil && errors.Is(err, db.ErrNoPorts):
+		noPorts := problem.NoPorts(1)
+		noPorts.Message = "The tunnel server has too few neighbouring ports free for the whole run."
+		return nil, noPorts
 	case err != nil && patch.Move != nil:
 		return nil, ifNotFound(err, errNoServer)
 	case err != nil:
 		return nil, ifNotFound(err, errNoAllocation)
 	}
-	return server.UpdateAllocation200JSONResponse(toAllocation(row)), nil
+	return server.UpdateAllocation200JSONResponse(toAllocation(updated)), nil
 }
 
 // DeleteAllocation frees a public port.

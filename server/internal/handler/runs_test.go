@@ -228,3 +228,17 @@ func TestRuns_MoveTogether(t *testing.T) {
 		t.Errorf("an allocation of its own moved with them: %+v", a)
 	}
 }
+
+func TestRuns_AMoveThatFindsTooFewNeighbouringPortsSaysSo(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	server, edge := p.server(t, 20001), p.edge(t) // Two free ports, which are not enough.
+	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
+	p.connect(t, device.ID)
+	run := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device, "serverId", edge.ID, "count", 3)), 201)
+	decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device, "serverId", server.ID, "port", run.Port+1)), 201)
+	refused := agent.send(t, "PATCH", fmt.Sprintf("%s/%d", allocations, run.ID), map[string]any{"serverId": server.ID})
+	if failure := wantError(t, refused, http.StatusServiceUnavailable, types.CodeNoPortsAvailable); !strings.Contains(failure.Message, "neighbouring ports") {
+		t.Errorf("refused with %q", failure.Message)
+	}
+}
