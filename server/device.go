@@ -58,7 +58,15 @@ func CreateDevice(ctx context.Context, database Database, device NewDevice, logg
 	if err != nil {
 		return CreatedDevice{}, err
 	}
-	defer func() { err = errors.Join(err, closeDB()) }()
+	defer func() {
+		closeErr := closeDB()
+		if err == nil && closeErr != nil {
+			// The device exists, and its token must reach the caller.
+			logger.WarnContext(ctx, "database not closed cleanly", slog.Any("error", closeErr))
+			return
+		}
+		err = errors.Join(err, closeErr)
+	}()
 	creation, err := device.creation(ctx, d)
 	if err != nil {
 		return CreatedDevice{}, err
