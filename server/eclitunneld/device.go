@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/eclitunnel/eclitunnel/server"
 )
@@ -14,7 +15,7 @@ type createDeviceCommand struct {
 	Kind         string    `required:"" env:"-" enum:"client,server" placeholder:"KIND" help:"server for a tunnel server, client for the agent beside a game."`
 	Name         string    `required:"" env:"-" help:"Name of the device."`
 	PublicHost   string    `env:"-" placeholder:"HOST" help:"Tunnel server, required: host name or IP address at which players and agents reach it."`
-	PortRange    portRange `default:"20000-29999" placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: 20000-29999)."`
+	PortRange    portRange `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: 20000-29999)."`
 	Region       string    `env:"-" help:"Tunnel server: its location, shown to people."`
 	Owner        string    `env:"-" placeholder:"EMAIL" help:"Email of the user who owns the device. A tunnel client has an owner or an organisation; a tunnel server without either serves everyone."`
 	Organisation int64     `env:"-" placeholder:"ID" help:"Organisation that owns the device."`
@@ -23,6 +24,17 @@ type createDeviceCommand struct {
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
 }
+
+// flagNames turns the API's names of fields in an error into those of the flags.
+var flagNames = strings.NewReplacer(
+	"server.publicHost", "--public-host",
+	"server.portRange.first", "--port-range",
+	"server.portRange.last", "--port-range",
+	"server.portRange", "--port-range",
+	"server.region", "--region",
+	"organisationId", "--organisation",
+	"ownerId", "--owner",
+)
 
 // Help implements kong's interface for detailed help.
 func (*createDeviceCommand) Help() string {
@@ -34,11 +46,12 @@ func (c *createDeviceCommand) Run(ctx context.Context, out console) error {
 	if err != nil {
 		return err
 	}
-	device := server.NewDevice{
-		Name: c.Name, Kind: c.Kind, OwnerEmail: c.Owner, OrganisationID: c.Organisation, PublicHost: c.PublicHost, Region: c.Region,
+	if c.Kind == "client" && (c.PublicHost != "" || c.Region != "" || c.PortRange != portRange{}) {
+		return usageError{errors.New("--public-host, --port-range and --region are for --kind server only")}
 	}
-	if c.Kind == "server" {
-		device.Ports = server.PortRange(c.PortRange)
+	device := server.NewDevice{
+		Name: c.Name, Kind: c.Kind, OwnerEmail: c.Owner, OrganisationID: c.Organisation,
+		PublicHost: c.PublicHost, Ports: server.PortRange(c.PortRange), Region: c.Region,
 	}
 	// Before the device exists: a token that cannot be written would be lost.
 	destination, discard, err := c.destination(out)
@@ -49,7 +62,7 @@ func (c *createDeviceCommand) Run(ctx context.Context, out console) error {
 	if err != nil {
 		discard()
 		if errors.Is(err, server.ErrInvalidDevice) {
-			return usageError{err}
+			return usageError{errors.New(flagNames.Replace(err.Error()))}
 		}
 		return err
 	}

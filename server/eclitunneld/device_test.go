@@ -71,18 +71,19 @@ func TestDeviceCreate_HoldsToTheRulesOfTheAPI(t *testing.T) {
 	for name, test := range map[string]struct{ args, want string }{
 		"no kind":                 {"--name x", "--kind"},
 		"unknown kind":            {"--kind relay --name x", "--kind"},
-		"no host":                 {"--kind server --name x", "publicHost is required"},
+		"no host":                 {"--kind server --name x", "--public-host is required"},
 		"a port in the host":      {"--kind server --name x --public-host play.example.com:1", "without a port"},
-		"a range backwards":       {"--kind server --name x --public-host play.example.com --port-range 2-1", "portRange"},
-		"ports that do not exist": {"--kind server --name x --public-host play.example.com --port-range 0-70000", "portRange"},
+		"a range backwards":       {"--kind server --name x --public-host play.example.com --port-range 2-1", "--port-range"},
+		"ports that do not exist": {"--kind server --name x --public-host play.example.com --port-range 0-70000", "--port-range"},
 		"an escape in the name":   {"--kind server --name x\x1b[2J --public-host play.example.com", "control characters"},
 		"a long name":             {"--kind server --public-host play.example.com --name " + strings.Repeat("x", 101), "name"},
 		"a blank name":            {"--kind server --public-host play.example.com --name \u2003", "name"},
-		"an agent of nobody":      {"--kind client --name x", "ownerId is required"},
-		"a host of an agent":      {"--kind client --name x --owner a@example.com --public-host play.example.com", "server"},
+		"an agent of nobody":      {"--kind client --name x", "--owner is required"},
+		"a host of an agent":      {"--kind client --name x --owner a@example.com --public-host play.example.com", "--kind server only"},
+		"ports of an agent":       {"--kind client --name x --owner a@example.com --port-range 20000-29999", "--kind server only"},
 		"an unknown owner":        {"--kind client --name x --owner nobody@example.com", "nobody@example.com"},
-		"an unknown organisation": {"--kind client --name x --organisation 7", "organisationId"},
-		"two owners":              {"--kind client --name x --organisation 7 --owner a@example.com", "organisationId"},
+		"an unknown organisation": {"--kind client --name x --organisation 7", "--organisation"},
+		"two owners":              {"--kind client --name x --organisation 7 --owner a@example.com", "--organisation"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := d.CreateFirstAdmin(t.Context(), "a@example.com", ""); err != nil {
