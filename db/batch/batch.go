@@ -1,12 +1,13 @@
 // Package batch lets concurrent calls share the work of one: what arrives while a batch
-// runs forms the next one. No call waits for company, so that one which comes alone is as
-// fast as without a batch, and the batches grow with the load.
+// runs forms the next one. No call waits for others to arrive, so that one which comes
+// alone is as fast as without a batch, and the batches grow with the load.
 package batch
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 )
 
@@ -19,8 +20,9 @@ const defaultMax = 256
 // Options configures a [Batcher].
 type Options[In, Out any] struct {
 	// Run serves the calls of a batch, and returns their results in the same order. Its error is
-	// that of every call of the batch. Only one Run is in progress at a time. Its context has no
-	// deadline, and ends once the contexts of all callers of the batch have ended. Required.
+	// that of every call of the batch, and so is a panic. Only one Run is in progress at a time. Its
+	// context has no deadline, and ends once the contexts of all callers of the batch have ended.
+	// Required.
 	Run func(ctx context.Context, calls []In) ([]Out, error)
 	// Max is the maximum number of calls in a batch; 0 means 256.
 	Max int
@@ -141,13 +143,23 @@ func (b *Batcher[In, Out]) runAll() {
 		for i, c := range g.calls {
 			in[i] = c.in
 		}
-		out, err := b.options.Run(ctx, in)
+		out, err := b.run(ctx, in)
 		cancel()
 		if err == nil && len(out) != len(in) {
 			err = fmt.Errorf("batch: %d results of %d calls", len(out), len(in))
 		}
 		b.finish(g, out, err)
 	}
+}
+
+// run serves the calls of a batch.
+func (b *Batcher[In, Out]) run(ctx context.Context, calls []In) (out []Out, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("batch: panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return b.options.Run(ctx, calls)
 }
 
 // next returns the next batch. It returns nil if no call waits; the next one starts a goroutine then.
@@ -166,7 +178,7 @@ func (b *Batcher[In, Out]) next(cancel context.CancelFunc) *group[In, Out] {
 	}
 	b.waiting = b.waiting[taken:]
 	if len(b.waiting) == 0 {
-		b.waiting = nil // Frees the array, which is large after a storm.
+		b.waiting = nil // Frees the array, which is large after a burst.
 	}
 	g.here = len(g.calls)
 	if g.here == 0 {
@@ -186,7 +198,7 @@ func (b *Batcher[In, Out]) finish(g *group[In, Out], out []Out, err error) {
 		c.err = err
 		close(c.done)
 	}
-	// Nobody is left to hear an error that the end of their contexts has caused.
+	// No caller waits for an error that the end of their contexts has caused.
 	if err == nil || g.here == 0 || !b.options.Spreads(err) {
 		return
 	}

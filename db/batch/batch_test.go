@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -222,5 +223,21 @@ func TestBatcher_WrongNumberOfResultsIsAnError(t *testing.T) {
 	defer b.Close()
 	if _, err := b.Do(t.Context(), 1); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestBatcher_APanicIsTheErrorOfItsBatchAlone(t *testing.T) {
+	b := batch.New(batch.Options[int, int]{Max: 1, Spreads: func(error) bool { return false }, Run: func(_ context.Context, calls []int) ([]int, error) {
+		if calls[0] < 0 {
+			panic("negative")
+		}
+		return calls, nil
+	}})
+	t.Cleanup(b.Close)
+	if _, err := b.Do(t.Context(), -1); err == nil || !strings.Contains(err.Error(), "negative") {
+		t.Errorf("error %v", err)
+	}
+	if out, err := b.Do(t.Context(), 1); out != 1 || err != nil {
+		t.Errorf("then %d, %v", out, err)
 	}
 }

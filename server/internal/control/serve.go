@@ -100,7 +100,8 @@ func (h *Hub) enter(s *session) bool {
 	return true
 }
 
-// contain ends the channel if its goroutine panics. As in net/http, the others go on.
+// contain ends the channel if its goroutine panics. As in net/http, the others go on. It does not
+// cover the channel's workers.
 func (s *session) contain(ctx context.Context) {
 	if v := recover(); v != nil {
 		s.log.ErrorContext(ctx, "control channel failed", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
@@ -299,14 +300,13 @@ func (h *Hub) isStopping() bool {
 
 // run serves a registered channel until it ends, and returns why.
 func (s *session) run(ctx context.Context) error {
+	defer s.reports.storer.stop()
+	defer s.syncer.stop()
+	defer s.cancel() // First: it ends what the workers do.
 	s.syncer.start(func() { s.sync(ctx) })
 	s.reports.storer.start(func() { s.reports.store(ctx, s.log, s.save) })
 	// Check the row as well: the token may have been revoked between Connect and
 	// register, when no event could reach this channel.
 	s.request(work{row: true, state: true})
-	err := s.receive()
-	s.cancel()
-	s.syncer.stop()
-	s.reports.storer.stop()
-	return err
+	return s.receive()
 }
