@@ -86,7 +86,7 @@ func TestRun_StandbyServesOnceTheOtherEnds(t *testing.T) {
 		second := m.background(waiting, args...)
 		before := p.connections()
 		first.stop().want(t, 0)
-		await.Until(t, "connection of the second", func() bool { return strings.Contains(second.stdout.text(), "connected") })
+		await.Until(t, "connection of the second", func() bool { return strings.Contains(second.stdout.String(), "connected") })
 		if o := second.stop(); o.code != 0 || strings.Count(o.stdout, waiting) != 1 || p.connections() != before+1 {
 			t.Errorf("%v: exit code %d, %s", args, o.code, o.stdout)
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 )
 
 // machine is a machine with a config directory, on which commands run.
@@ -45,27 +45,9 @@ func enrolledAt(t *testing.T, p *panel, allow ...string) *machine {
 	return m
 }
 
-// buffer is safe for concurrent writes.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) text() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func (m *machine) run(args ...string) outcome {
 	m.t.Helper()
-	var stdout, stderr buffer
+	var stdout, stderr testlog.Buffer
 	a := &app{
 		env:    func(name string) (string, bool) { v, ok := m.env[name]; return v, ok },
 		stdin:  strings.NewReader(m.stdin),
@@ -78,7 +60,7 @@ func (m *machine) run(args ...string) outcome {
 		},
 	}
 	o := outcome{code: a.run(m.t.Context(), args)}
-	o.stdout, o.stderr = stdout.b.String(), stderr.b.String()
+	o.stdout, o.stderr = stdout.String(), stderr.String()
 	for _, secret := range []string{sampleCode, "c2ln"} {
 		if strings.Contains(o.stdout+o.stderr, secret) {
 			m.t.Errorf("%v printed a secret:\n%s%s", args, o.stdout, o.stderr)
@@ -132,7 +114,7 @@ func wantKeys(t *testing.T, line string, want ...string) {
 
 // notify is a buffer that tells when something has been written to it.
 type notify struct {
-	buffer
+	testlog.Buffer
 	words string
 	once  sync.Once
 	seen  chan struct{} // Closed when it has words.
@@ -142,7 +124,7 @@ func (n *notify) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), n.words) {
 		n.once.Do(func() { close(n.seen) })
 	}
-	return n.buffer.Write(p)
+	return n.Buffer.Write(p)
 }
 
 // background is a command that runs beside the test.
@@ -157,7 +139,7 @@ func (m *machine) background(words string, args ...string) *background {
 	m.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	env := maps.Clone(m.env)
-	var stderr buffer
+	var stderr testlog.Buffer
 	b := &background{stdout: &notify{words: words, seen: make(chan struct{})}}
 	a := &app{
 		env:   func(name string) (string, bool) { v, ok := env[name]; return v, ok },
@@ -168,7 +150,7 @@ func (m *machine) background(words string, args ...string) *background {
 	go func() { done <- a.run(ctx, args) }()
 	b.end = sync.OnceValue(func() outcome {
 		defer cancel()
-		return outcome{code: <-done, stdout: b.stdout.text(), stderr: stderr.text()}
+		return outcome{code: <-done, stdout: b.stdout.String(), stderr: stderr.String()}
 	})
 	b.stop = func() outcome {
 		cancel()

@@ -40,7 +40,7 @@ func startRun(t *testing.T, p *panel, by ...string) (*exec.Cmd, *notify) {
 	case <-time.After(20 * time.Second):
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		t.Fatalf("it says %s", out.text())
+		t.Fatalf("it says %s", out.String())
 	}
 	return cmd, out
 }
@@ -53,8 +53,8 @@ func TestRun_SaysThatASignalStopsIt(t *testing.T) {
 		for _, signal := range signals {
 			_ = cmd.Process.Signal(signal) // It may have ended at the one before.
 		}
-		if err := cmd.Wait(); err != nil || !strings.Contains(out.b.String(), "stopped") {
-			t.Errorf("%v: %v: %s", signals, err, out.b.String())
+		if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "stopped") {
+			t.Errorf("%v: %v: %s", signals, err, out.String())
 		}
 	}
 }
@@ -76,7 +76,7 @@ func TestRun_UnderNohupOutlivesItsTerminal(t *testing.T) {
 	})
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, out.b.String())
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
 
@@ -99,7 +99,7 @@ func TestRun_SaysThatTheConnectionIsLost(t *testing.T) {
 		select {
 		case <-out.seen:
 		case <-time.After(20 * time.Second):
-			t.Errorf("%s: it says %s", name, out.text())
+			t.Errorf("%s: it says %s", name, out.String())
 		}
 		cancel()
 		if got := <-code; got != 0 {

@@ -208,8 +208,8 @@ func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
 			}
 			await.Until(t, "arrival of all datagrams", func() bool { return d.Links.Stats().UDP.FromPlayers == 2*4*5 })
 			await.Until(t, "end of the flows", func() bool { return d.Links.Stats().Flows == 0 })
-			if n := log.count(words); n != c.want {
-				t.Errorf("said %d times, want %d: %s", n, c.want, log.text.String())
+			if n := log.Count(words); n != c.want {
+				t.Errorf("said %d times, want %d: %s", n, c.want, log.String())
 			}
 		})
 	}

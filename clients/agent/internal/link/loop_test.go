@@ -1,11 +1,8 @@
 package link_test
 
 import (
-	"bytes"
 	"log/slog"
 	"net"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,27 +12,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/publicport"
 )
 
 // logged is a log that a test reads while it is written.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) count(line string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), line)
-}
+type logged struct{ testlog.Buffer }
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
@@ -96,8 +79,8 @@ func TestLoop_OfOneAgentIsCutAtOnce(t *testing.T) {
 				}
 				d.Greet(game)
 			}
-			await.Until(t, "the loop is logged", func() bool { return log.count(agentsLine) > 0 })
-			if n := log.count(agentsLine); n != 1 {
+			await.Until(t, "the loop is logged", func() bool { return log.Count(agentsLine) > 0 })
+			if n := log.Count(agentsLine); n != 1 {
 				t.Errorf("%d log lines about it", n)
 			}
 			// Each of three players comes back once for each allocation, or twice where the
@@ -152,7 +135,7 @@ func TestLoop_OfTwoAgentsIsBoundedAndEnds(t *testing.T) {
 	if s.PlayersJoined > 17+20 || s.PlayersRefused[publicport.RefusedLoop] != 1 {
 		t.Errorf("%d joined, %v refused", s.PlayersJoined, s.PlayersRefused)
 	}
-	if n := log.count(serversLine); n != 1 {
+	if n := log.Count(serversLine); n != 1 {
 		t.Errorf("%d log lines about it", n)
 	}
 }
@@ -163,7 +146,7 @@ func TestLoop_OfTwoAgentsOverUDPIsBounded(t *testing.T) {
 	player := linktest.DialUDP(t, "127.0.0.1", port)
 	await.Until(t, "the loop is logged", func() bool {
 		_, _ = player.Write([]byte("x"))
-		return log.count(serversLine) > 0
+		return log.Count(serversLine) > 0
 	})
 	for _, game := range games {
 		d.Greet(game)
@@ -177,7 +160,7 @@ func TestLoop_OfTwoAgentsOverUDPIsBounded(t *testing.T) {
 	if s := d.Server.Stats(); s.FlowsOpened > 16 {
 		t.Errorf("%d flows came about", s.FlowsOpened)
 	}
-	if n := log.count(serversLine); n != 1 {
+	if n := log.Count(serversLine); n != 1 {
 		t.Errorf("%d log lines about it", n)
 	}
 }
@@ -292,7 +275,7 @@ func TestFiles_OneAllocationLeavesSomeForOthers(t *testing.T) {
 				}
 			}
 			d.Greet(other)
-			if n := log.count("its share of the files"); n != 1 {
+			if n := log.Count("its share of the files"); n != 1 {
 				t.Errorf("%d log lines about it", n)
 			}
 		})
