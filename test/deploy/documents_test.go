@@ -11,14 +11,9 @@ import (
 	"testing"
 
 	"mvdan.cc/sh/v3/syntax"
-)
 
-// document is a page, or the comment in a file of deploy/.
-type document struct {
-	path       string // Below the repository.
-	blocks     []string
-	paragraphs []string
-}
+	"github.com/eclitunnel/eclitunnel/test/lib/documents"
+)
 
 // usual are the commands that need no mention: those of POSIX and of the shell.
 var usual = strings.Fields("[ cat cd chmod echo env export install mkdir printf set sh sleep test")
@@ -26,7 +21,7 @@ var usual = strings.Fields("[ cat cd chmod echo env export install mkdir printf 
 // forDevelopers are the pages that may rely on what CONTRIBUTING.md says is needed.
 var forDevelopers = []string{"CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md", "test/README.md"}
 
-func documents(t *testing.T) (all []document) {
+func allDocuments(t *testing.T) (all []documents.Document) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -43,9 +38,9 @@ func documents(t *testing.T) (all []document) {
 		case entry.IsDir():
 			return nil
 		case path.Ext(name) == ".md":
-			all = append(all, page(name, read(t, name)))
+			all = append(all, documents.Page(name, read(t, name)))
 		case strings.HasPrefix(name, "deploy/") && path.Ext(name) != ".json":
-			all = append(all, comment(name, read(t, name)))
+			all = append(all, documents.Comments(name, read(t, name)))
 		}
 		return nil
 	})
@@ -55,54 +50,11 @@ func documents(t *testing.T) (all []document) {
 	return all
 }
 
-// page reads a page, whose blocks without a language are commands.
-func page(name, text string) document {
-	d := document{path: name}
-	parts := strings.Split("\n"+text, "\n```")
-	for i, part := range parts {
-		language, block, _ := strings.Cut(part, "\n")
-		switch {
-		case i%2 == 0:
-			d.paragraphs = append(d.paragraphs, strings.Split(part, "\n")...)
-		case language == "":
-			d.blocks = append(d.blocks, block)
-		}
-	}
-	return d
-}
-
-// comment reads the comments of a file, whose indented lines are commands.
-func comment(name, text string) document {
-	d := document{path: name}
-	var block, paragraph []string
-	flush := func() {
-		if block != nil {
-			d.blocks = append(d.blocks, strings.Join(block, "\n"))
-		}
-		d.paragraphs = append(d.paragraphs, strings.Join(paragraph, " "))
-		block, paragraph = nil, nil
-	}
-	for line := range strings.Lines(text) {
-		words, isComment := strings.CutPrefix(strings.TrimRight(line, "\n"), "#")
-		command, isCommand := strings.CutPrefix(words, "   ")
-		switch {
-		case isComment && isCommand:
-			block = append(block, command)
-		case isComment && strings.TrimSpace(words) != "":
-			paragraph = append(paragraph, strings.TrimSpace(words))
-		default:
-			flush()
-		}
-	}
-	flush()
-	return d
-}
-
 // commandsOf returns the words of every command in a block, also of those that another
 // command starts. Words that are not literal are empty.
-func commandsOf(t *testing.T, where, block string) (commands [][]string) {
+func commandsOf(t *testing.T, d documents.Document, block string) (commands [][]string) {
 	t.Helper()
-	file, err := syntax.NewParser().Parse(strings.NewReader(block), where)
+	file, err := d.Parse(block)
 	if err != nil {
 		t.Errorf("a block that is no shell script (give it a language): %v", err)
 		return nil
@@ -117,7 +69,7 @@ func commandsOf(t *testing.T, where, block string) (commands [][]string) {
 			for _, word := range node.Args {
 				words = append(words, literal(word))
 			}
-			commands = append(commands, started(t, where, words)...)
+			commands = append(commands, started(t, d, words)...)
 		}
 		return true
 	})
@@ -134,7 +86,7 @@ func literal(word *syntax.Word) string {
 }
 
 // started returns a command and those that sudo, env and sh start.
-func started(t *testing.T, where string, words []string) (commands [][]string) {
+func started(t *testing.T, d documents.Document, words []string) (commands [][]string) {
 	t.Helper()
 	if len(words) == 0 {
 		return nil
@@ -149,21 +101,21 @@ func started(t *testing.T, where string, words []string) (commands [][]string) {
 			}
 			rest = rest[1:]
 		}
-		return append(commands, started(t, where, rest)...)
+		return append(commands, started(t, d, rest)...)
 	case "sh":
 		if len(rest) == 2 && strings.HasSuffix(rest[0], "c") {
-			return append(commands, commandsOf(t, where, rest[1])...)
+			return append(commands, commandsOf(t, d, rest[1])...)
 		}
 	}
 	return commands
 }
 
 // inProject reports whether a command is a program of this project or a file of it.
-func inProject(d document, command string) bool {
+func inProject(d documents.Document, command string) bool {
 	if base := path.Base(command); base == "eclitunneld" || base == "eclitunnel" || strings.HasPrefix(command, "bin/") {
 		return true
 	}
-	for _, dir := range []string{".", path.Dir(d.path)} {
+	for _, dir := range []string{".", path.Dir(d.Path)} {
 		if info, err := os.Stat(filepath.Join(root, dir, command)); err == nil && !info.IsDir() {
 			return true
 		}
@@ -174,24 +126,24 @@ func inProject(d document, command string) bool {
 var need = regexp.MustCompile(`\bneed(s|ed)?\b`)
 
 // named reports whether a paragraph says that a command is needed.
-func (d document) named(command string) bool {
+func named(d documents.Document, command string) bool {
 	word := regexp.MustCompile(`(?i)\b` + regexp.QuoteMeta(command) + `\b`)
-	return slices.ContainsFunc(d.paragraphs, func(p string) bool { return need.MatchString(p) && word.MatchString(p) })
+	return slices.ContainsFunc(d.Paragraphs, func(p string) bool { return need.MatchString(p) && word.MatchString(p) })
 }
 
 func TestDocuments_NameEveryProgramThatTheirCommandsNeed(t *testing.T) {
-	contributing := page("CONTRIBUTING.md", read(t, "CONTRIBUTING.md"))
+	contributing := documents.Page("CONTRIBUTING.md", read(t, "CONTRIBUTING.md"))
 	count := 0
-	for _, d := range documents(t) {
-		for _, block := range d.blocks {
-			for _, words := range commandsOf(t, d.path, block) {
+	for _, d := range allDocuments(t) {
+		for _, block := range d.Blocks {
+			for _, words := range commandsOf(t, d, block) {
 				command := words[0]
 				if command == "" || slices.Contains(usual, command) || inProject(d, command) {
 					continue
 				}
 				count++
-				if !d.named(command) && (!slices.Contains(forDevelopers, d.path) || !contributing.named(command)) {
-					t.Errorf("%s uses %s and does not say that it is needed", d.path, command)
+				if !named(d, command) && (!slices.Contains(forDevelopers, d.Path) || !named(contributing, command)) {
+					t.Errorf("%s uses %s and does not say that it is needed", d.Path, command)
 				}
 			}
 		}
@@ -205,9 +157,9 @@ var flagName = regexp.MustCompile(`^--([a-z-]+)`)
 
 func TestDocuments_UseCommandsAndFlagsThatThereAre(t *testing.T) {
 	known, count := allCommands(t), 0
-	for _, d := range documents(t) {
-		for _, block := range d.blocks {
-			for _, words := range commandsOf(t, d.path, block) {
+	for _, d := range allDocuments(t) {
+		for _, block := range d.Blocks {
+			for _, words := range commandsOf(t, d, block) {
 				c, arguments, ok := called(known, words)
 				if !ok {
 					continue
@@ -216,7 +168,7 @@ func TestDocuments_UseCommandsAndFlagsThatThereAre(t *testing.T) {
 				for _, word := range arguments {
 					name := flagName.FindStringSubmatch(word)
 					if name != nil && !regexp.MustCompile(`(?m)^ +(-h, )?--(\[no-\])?`+name[1]+`\b`).MatchString(c.help) {
-						t.Errorf("%s: %s has no flag %s", d.path, c.name, word)
+						t.Errorf("%s: %s has no flag %s", d.Path, c.name, word)
 					}
 				}
 			}
