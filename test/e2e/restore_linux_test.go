@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
+	"github.com/eclitunnel/eclitunnel/test/lib/documents"
 )
 
 // documented returns the blocks of commands in the section "Backup and restore" of
@@ -25,12 +25,12 @@ func (w *world) documented(t *testing.T) (backup, restore string) {
 		t.Fatal(err)
 	}
 	_, section, ok := strings.Cut(string(page), "\n## Backup and restore\n")
-	blocks := regexp.MustCompile("(?s)\n```\n(.*?)\n```\n").FindAllStringSubmatch(section, 2)
-	if !ok || len(blocks) != 2 {
+	blocks := documents.Page("docs/operations.md", section).Blocks
+	if !ok || len(blocks) < 2 {
 		t.Fatal("the page has no such blocks")
 	}
 	here := strings.NewReplacer("/var/lib/eclitunneld/", w.dir+"/panel/", "http://127.0.0.1:8080", w.panel.URL)
-	return here.Replace(blocks[0][1]), here.Replace(blocks[1][1])
+	return here.Replace(blocks[0]), here.Replace(blocks[1])
 }
 
 // machine runs blocks of commands in a shell in which sudo does nothing and systemctl asks
