@@ -18,9 +18,9 @@ const (
 	// maxAloneServers bounds the tunnel servers that connect at the same time. Clients whose rows are
 	// locked must not hold them up.
 	maxAloneServers = 2
-	// maxServerReports bounds the tunnel servers whose reports share a statement: each may report on
-	// thousands of allocations.
-	maxServerReports = 16
+	// maxReports bounds the reports of several devices that share a statement: each device may report
+	// on a thousand allocations.
+	maxReports = 2000
 )
 
 // batches are the statements that concurrent calls share. After the death of a replica thousands of
@@ -42,23 +42,16 @@ type batches struct {
 
 func newBatches(d *DB) batches {
 	return batches{
-		settings:     sharing(d.settings),
-		devices:      sharing(d.devicesByID),
-		channels:     sharing(d.channelsOf),
-		clientStates: sharing(d.clientStates),
-		connects:     sharing(d.connectClients),
-		disconnects:  sharing(withoutResults(d.disconnect)),
-		clientReports: sharing(withoutResults(func(ctx context.Context, reports []deviceReports) error {
-			return d.saveReports(ctx, KindClient, reports)
-		})),
-		serverReports: batch.New(batch.Options[deviceReports, struct{}]{
-			Run: withoutResults(func(ctx context.Context, reports []deviceReports) error {
-				return d.saveReports(ctx, KindServer, reports)
-			}),
-			Max: maxServerReports, Spreads: Unavailable,
-		}),
-		alone:        make(chan struct{}, maxAlone),
-		aloneServers: make(chan struct{}, maxAloneServers),
+		settings:      sharing(d.settings),
+		devices:       sharing(d.devicesByID),
+		channels:      sharing(d.channelsOf),
+		clientStates:  sharing(d.clientStates),
+		connects:      sharing(d.connectClients),
+		disconnects:   sharing(withoutResults(d.disconnect)),
+		clientReports: sharingReports(d, KindClient),
+		serverReports: sharingReports(d, KindServer),
+		alone:         make(chan struct{}, maxAlone),
+		aloneServers:  make(chan struct{}, maxAloneServers),
 	}
 }
 
@@ -66,6 +59,18 @@ func sharing[In, Out any](run func(context.Context, []In) ([]Out, error)) *batch
 	// While the server stalls, a call that waits for its batch ends with the batch before it. So it
 	// ends in time, and yet may wait for as long as the server serves others.
 	return batch.New(batch.Options[In, Out]{Run: run, Max: maxShared, Spreads: Unavailable})
+}
+
+func sharingReports(d *DB, kind string) *batch.Batcher[deviceReports, struct{}] {
+	return batch.New(batch.Options[deviceReports, struct{}]{
+		Run: withoutResults(func(ctx context.Context, reports []deviceReports) error {
+			return d.saveReports(ctx, kind, reports)
+		}),
+		Max: maxReports,
+		// Not more than maxShared devices either.
+		Weight:  func(of deviceReports) int { return max(len(of.reports), maxReports/maxShared) },
+		Spreads: Unavailable,
+	})
 }
 
 func withoutResults[In any](run func(context.Context, []In) error) func(context.Context, []In) ([]struct{}, error) {

@@ -24,8 +24,10 @@ type Options[In, Out any] struct {
 	// context has no deadline, and ends once the contexts of all callers of the batch have ended.
 	// Required.
 	Run func(ctx context.Context, calls []In) ([]Out, error)
-	// Max is the maximum number of calls in a batch; 0 means 256.
+	// Max is the maximum weight of a batch of several calls; 0 means 256.
 	Max int
+	// Weight returns the part of Max that a call takes, at least 1. nil means that each takes 1.
+	Weight func(call In) int
 	// Spreads reports whether an error of Run is also that of the calls which wait for their batch at
 	// that time. Without it, calls would wait for one timeout after another. nil means that no error is.
 	Spreads func(err error) bool
@@ -68,6 +70,9 @@ func New[In, Out any](options Options[In, Out]) *Batcher[In, Out] {
 	}
 	if options.Max == 0 {
 		options.Max = defaultMax
+	}
+	if options.Weight == nil {
+		options.Weight = func(In) int { return 1 }
 	}
 	if options.Spreads == nil {
 		options.Spreads = func(error) bool { return false }
@@ -167,14 +172,17 @@ func (b *Batcher[In, Out]) next(cancel context.CancelFunc) *group[In, Out] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g := &group[In, Out]{cancel: cancel}
-	taken := 0
-	for taken < len(b.waiting) && len(g.calls) < b.options.Max {
-		c := b.waiting[taken]
-		taken++
+	taken, weight := 0, 0
+	for _, c := range b.waiting {
 		if !c.left {
+			weight += b.options.Weight(c.in)
+			if weight > b.options.Max && len(g.calls) > 0 {
+				break
+			}
 			c.group = g
 			g.calls = append(g.calls, c)
 		}
+		taken++
 	}
 	b.waiting = b.waiting[taken:]
 	if len(b.waiting) == 0 {

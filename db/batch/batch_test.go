@@ -27,10 +27,10 @@ type run struct {
 	end   chan<- error
 }
 
-func newRunner(t *testing.T, limit int, spreads func(error) bool) *runner {
+func newRunner(t *testing.T, limit int, weight func(int) int, spreads func(error) bool) *runner {
 	t.Helper()
 	r := &runner{begun: make(chan run)}
-	r.Batcher = batch.New(batch.Options[int, int]{Max: limit, Spreads: spreads, Run: func(ctx context.Context, calls []int) ([]int, error) {
+	r.Batcher = batch.New(batch.Options[int, int]{Max: limit, Weight: weight, Spreads: spreads, Run: func(ctx context.Context, calls []int) ([]int, error) {
 		end := make(chan error)
 		r.begun <- run{ctx, calls, end}
 		if err := <-end; err != nil {
@@ -93,10 +93,10 @@ func want(t *testing.T, results <-chan result, out int, err error) {
 }
 
 func TestBatcher_CallsThatArriveMeanwhileShareTheNextBatchInOrder(t *testing.T) {
-	r := newRunner(t, 3, nil)
+	r := newRunner(t, 3, nil, nil)
 	alone, zero := r.first(t)
 	if !slices.Equal(alone.calls, []int{0}) {
-		t.Fatalf("the first call waited for company: %v", alone.calls)
+		t.Fatalf("the first call waited for others: %v", alone.calls)
 	}
 	var results []<-chan result
 	for n := 1; n <= 5; n++ {
@@ -111,10 +111,22 @@ func TestBatcher_CallsThatArriveMeanwhileShareTheNextBatchInOrder(t *testing.T) 
 	}
 }
 
+func TestBatcher_HeavyCallsShareABatchWithFew(t *testing.T) {
+	r := newRunner(t, 10, func(n int) int { return n }, nil)
+	alone, _ := r.first(t)
+	for _, n := range []int{4, 6, 1, 11, 10, 3, 8} {
+		r.call(t, t.Context(), n)
+	}
+	alone.end <- nil
+	for _, calls := range [][]int{{4, 6}, {1}, {11}, {10}, {3}, {8}} { // 11 alone, though it is more than the limit.
+		r.wantBatch(t, calls...).end <- nil
+	}
+}
+
 func TestBatcher_ErrorIsThatOfItsBatch(t *testing.T) {
 	for name, spreads := range map[string]bool{"alone": false, "and of those who wait": true} {
 		t.Run(name, func(t *testing.T) {
-			r := newRunner(t, 2, func(err error) bool { return spreads && errors.Is(err, errBatch) })
+			r := newRunner(t, 2, nil, func(err error) bool { return spreads && errors.Is(err, errBatch) })
 			current, zero := r.first(t)
 			one, two, three := r.call(t, t.Context(), 1), r.call(t, t.Context(), 2), r.call(t, t.Context(), 3)
 			current.end <- nil
@@ -137,7 +149,7 @@ func TestBatcher_ErrorIsThatOfItsBatch(t *testing.T) {
 }
 
 func TestBatcher_CallerThatLeavesHoldsUpNobody(t *testing.T) {
-	r := newRunner(t, 10, func(error) bool { return true })
+	r := newRunner(t, 10, nil, func(error) bool { return true })
 	ctx, leave := context.WithCancel(t.Context())
 	current, zero := r.first(t)
 	waits, stays := r.call(t, ctx, 1), r.call(t, t.Context(), 2)
