@@ -18,6 +18,7 @@ import (
 // statements of that kind wait for their batch.
 func hold(t *testing.T, d *db.DB, lock string, id any, begin func()) (release func()) {
 	t.Helper()
+	d.SetStatementTimeout(6 * await.Timeout) // Release alone ends the wait, on a busy machine too.
 	sql := dbtest.SQL(t, d)
 	tx, err := sql.BeginTx(t.Context(), nil)
 	check(t, err)

@@ -95,7 +95,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &DB{
-		pool:   pool{sqlx.NewDb(sql.OpenDB(connector{config}), "postgres")},
+		pool:   pool{sqlx.NewDb(sql.OpenDB(connector{config}), "postgres"), statementTimeout},
 		url:    listenURL,
 		logger: options.Logger,
 		listen: defaultListenTiming,
@@ -218,7 +218,7 @@ func (d *DB) Ping(ctx context.Context) error {
 // tx runs fn in a transaction, which commits if fn returns nil. fn runs again if the transaction is
 // aborted by a deadlock, so it must have no effects other than through tx.
 func (d *DB) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
-	ctx, cancel := bounded(ctx) // All attempts together.
+	ctx, cancel := d.pool.bounded(ctx) // All attempts together.
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := d.txOnce(ctx, nil, fn)
@@ -235,7 +235,7 @@ func (d *DB) snapshot(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 
 func (d *DB) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *sqlx.Tx) error) error {
 	// Statements in fn have the caller's context; this one bounds them all together.
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := d.pool.bounded(ctx)
 	defer cancel()
 	tx, err := d.pool.BeginTxx(ctx, options)
 	if err != nil {

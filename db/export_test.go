@@ -38,6 +38,9 @@ func (d *DB) BackendPID(ctx context.Context) (pid int, err error) {
 	return pid, err
 }
 
+// SetStatementTimeout changes how long a statement may take. It must be called while d is idle.
+func (d *DB) SetStatementTimeout(timeout time.Duration) { d.pool.timeout = timeout }
+
 // Waiting is the number of connects and of clients' reports that wait for their batch.
 func (d *DB) Waiting() (connects, reports int) {
 	return d.batches.connects.Waiting(), d.batches.clientReports.Waiting()

@@ -140,7 +140,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 
 // connectAlone is [DB.Connect] for one device of any kind.
 func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
-	ctx, cancel := bounded(ctx) // The wait for others included.
+	ctx, cancel := d.pool.bounded(ctx) // The wait for others included.
 	defer cancel()
 	// Many that wait for locks must leave the rest of the pool to others.
 	turn := d.batches.alone

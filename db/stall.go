@@ -24,32 +24,35 @@ const (
 	cancelGrace = 400 * time.Millisecond
 )
 
+// pool bounds the statements and transactions of a sqlx.DB. Migrations, which may take as long as
+// they need, use the sqlx.DB itself.
+type pool struct {
+	*sqlx.DB
+	timeout time.Duration // statementTimeout, except in tests.
+}
+
 // bounded returns ctx with the deadline of a statement, unless it has a deadline of its own.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+func (p pool) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, statementTimeout)
+	return context.WithTimeout(ctx, p.timeout)
 }
 
-// pool bounds the statements and transactions of a sqlx.DB by statementTimeout. Migrations, which
-// may take as long as they need, use the sqlx.DB itself.
-type pool struct{ *sqlx.DB }
-
 func (p pool) GetContext(ctx context.Context, dest any, query string, args ...any) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	return p.DB.GetContext(ctx, dest, query, args...)
 }
 
 func (p pool) SelectContext(ctx context.Context, dest any, query string, args ...any) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	return p.DB.SelectContext(ctx, dest, query, args...)
 }
 
 func (p pool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	return p.DB.ExecContext(ctx, query, args...)
 }
