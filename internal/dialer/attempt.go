@@ -20,6 +20,8 @@ type Attempt struct {
 	remote  net.Addr   // The other end of the connection; nil: none was made.
 	local   netip.Addr // This machine's end.
 	ready   bool       // The request could be sent.
+	served  bool       // It got a connection since it asked for one last,
+	reused  bool       // one that is not new.
 	classic bool       // The TLS hello is a classic one.
 	started bool       // The TLS handshake has begun,
 	secured bool       // and has succeeded.
@@ -39,29 +41,46 @@ func attemptOf(ctx context.Context) *Attempt {
 func (d *Dialer) Begin(ctx context.Context, destination string) (context.Context, *Attempt) {
 	a := &Attempt{dialer: d, destination: destination}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) {
-			a.connected(got.Conn)
+		GetConn: func(string) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.ready = true
+			a.served, a.reused = false, false
+		},
+		GotConn: func(got httptrace.GotConnInfo) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.connected(got.Conn)
+			a.ready, a.served = true, true
+			if a.reused = got.Reused; a.reused {
+				a.started, a.secured = false, false
+			}
 		},
 		TLSHandshakeStart: func() {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.started = true
+			a.started = !a.reused
 		},
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.secured = err == nil
+			a.secured = err == nil && !a.reused
 		},
 	})
 	return context.WithValue(ctx, attemptKey{}, a), a
 }
 
-func (a *Attempt) connected(conn net.Conn) {
+// dialed records a new connection. http.Transport may have begun it for the attempt, and
+// then have served that with another one, which became idle.
+func (a *Attempt) dialed(conn net.Conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.served {
+		a.connected(conn)
+	}
+}
+
+// connected is called with mu locked.
+func (a *Attempt) connected(conn net.Conn) {
 	a.remote, a.local = conn.RemoteAddr(), localOf(conn)
 }
 
@@ -73,10 +92,11 @@ func (a *Attempt) Ready() bool {
 	return a.ready
 }
 
-// End records the outcome: nil if the host answered as it should. An error after the
-// connection was made, in the TLS handshake for example, makes the next DialContext
-// begin with another address, unless it is that of a cancelled context. If the TLS
-// handshake got no answer, the next attempt has another kind of hello; see Classic.
+// End records the outcome: nil if the host answered, be it with a refusal. An error
+// after the connection was made, in the TLS handshake for example, makes the next
+// DialContext begin with another address, unless it is that of a cancelled context. If
+// the TLS handshake got no answer, the next attempt has another kind of hello; see
+// Classic.
 func (a *Attempt) End(err error) {
 	a.mu.Lock()
 	remote := a.remote

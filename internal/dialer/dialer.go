@@ -105,7 +105,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	conn, err := d.dial(ctx, network, address)
 	if a := attemptOf(ctx); a != nil && err == nil {
-		a.connected(conn)
+		a.dialed(conn)
 	}
 	return conn, err
 }

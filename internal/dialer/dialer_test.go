@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
 	"github.com/eclitunnel/eclitunnel/internal/linetest"
 )
@@ -21,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func handshake(ctx context.Context, d *dialer.Dialer, address string, config *tls.Config) (remote string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // Less than the head start over a failed address.
 	defer cancel()
 	ctx, attempt := d.Begin(ctx, address)
 	conn, err := d.DialContext(ctx, "tcp", address)
@@ -43,8 +47,12 @@ func TestDialer_BeginsElsewhereAfterAFailureBeyondTheConnection(t *testing.T) {
 			s.StartTLS() // Only for its certificate.
 			defer s.Close()
 			port := linetest.Listen(t, "127.0.0.3", 0, func(conn net.Conn) { _ = tls.Server(conn, s.TLS).Handshake() })
-			linetest.Listen(t, "127.0.0.1", port, broken)
-			linetest.Listen(t, "127.0.0.2", port, broken)
+			afterHello := func(conn net.Conn) {
+				_, _ = conn.Read(make([]byte, 1)) // A reset before could fail the connect itself.
+				broken(conn)
+			}
+			linetest.Listen(t, "127.0.0.1", port, afterHello)
+			linetest.Listen(t, "127.0.0.2", port, afterHello)
 			d := dialer.New(dialer.Options{Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")})
 			address := net.JoinHostPort("panel.test", strconv.Itoa(port))
 			var tried []string
@@ -169,5 +177,117 @@ func TestDialer_ACancelledAttemptIsNoFailure(t *testing.T) {
 			t.Errorf("connected to %s, want %s again", got, first)
 		}
 		attempt.End(fmt.Errorf("stop: %w", context.Canceled))
+	}
+}
+
+func TestAttempt_IsNotOfAConnectionThatItsRequestDidNotUse(t *testing.T) {
+	for name, secure := range map[string]bool{"HTTP": false, "HTTPS": true} {
+		t.Run(name, func(t *testing.T) {
+			const used, unused = "127.0.0.1", "127.0.0.2"
+			requests, answer := make(chan struct{}), make(chan bool)
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				requests <- struct{}{}
+				if !<-answer {
+					panic(http.ErrAbortHandler)
+				}
+			}))
+			if secure {
+				s.StartTLS()
+			} else {
+				s.Start()
+			}
+			defer s.Close()
+			port := s.Listener.Addr().(*net.TCPAddr).Port
+			hello := make(chan struct{})
+			linetest.Listen(t, unused, port, func(conn net.Conn) {
+				if n, _ := conn.Read(make([]byte, 1)); n > 0 {
+					close(hello)
+				}
+				linetest.Silent(conn)
+			})
+
+			// After the first, connections to the address that is used are never made, and
+			// those to the other one as the test says.
+			var first atomic.Bool
+			first.Store(true)
+			dialing, connect, connected := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			d := dialer.New(dialer.Options{
+				Resolver: linetest.Resolver(t, used, unused),
+				Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if !first.Swap(false) {
+						if host, _, _ := net.SplitHostPort(address); host == used {
+							<-ctx.Done()
+							return nil, ctx.Err()
+						}
+						close(dialing)
+						<-connect
+					}
+					return new(net.Dialer).DialContext(ctx, network, address)
+				},
+			})
+			transport := &http.Transport{
+				TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := d.DialContext(ctx, network, address)
+					if err == nil && conn.RemoteAddr().String() == net.JoinHostPort(unused, strconv.Itoa(port)) {
+						close(connected)
+					}
+					return conn, err
+				},
+			}
+			defer transport.CloseIdleConnections()
+			host := net.JoinHostPort("panel.test", strconv.Itoa(port))
+			url := strings.Replace(s.URL, s.Listener.Addr().String(), host, 1)
+			post := func() <-chan error {
+				done := make(chan error, 1)
+				go func() {
+					ctx, attempt := d.Begin(t.Context(), host)
+					req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+					if err != nil {
+						t.Error(err)
+					}
+					resp, err := transport.RoundTrip(req)
+					if err == nil {
+						_ = resp.Body.Close()
+					}
+					attempt.End(err)
+					done <- err
+				}()
+				return done
+			}
+
+			one := post()
+			await.Receive(t, requests, "request")
+			two := post()
+			await.Receive(t, dialing, "connection for the second request")
+			answer <- true
+			if err := await.Receive(t, one, "answer"); err != nil {
+				t.Fatal(err)
+			}
+			await.Receive(t, requests, "second request on the first connection")
+			close(connect)
+			await.Receive(t, connected, "connection that nothing uses")
+			if secure {
+				await.Receive(t, hello, "TLS hello on it")
+			}
+			answer <- false
+			if err := await.Receive(t, two, "end"); err == nil {
+				t.Fatal("an answer")
+			}
+
+			ctx, attempt := d.Begin(t.Context(), host)
+			if attempt.Classic(true) {
+				t.Error("the hello of the unused connection counts as failed")
+			}
+			first.Store(true) // Whichever address is first is connected.
+			conn, err := d.DialContext(ctx, "tcp", host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if remote := conn.RemoteAddr().(*net.TCPAddr).IP.String(); remote != unused {
+				t.Errorf("the next attempt begins with %s, which failed", remote)
+			}
+		})
 	}
 }

@@ -104,11 +104,10 @@ func (a *Attempt) shaken(err error) {
 		return
 	case !started || !unanswered(err):
 		return
-	case classic && !h.working:
-		delete(d.hellos, a.destination) // Neither reaches it: it is down.
-		return
 	case classic:
-		h = hello{} // It no longer works either. The modern one is next.
+		// Neither reaches the host, or the classic one no longer does. The modern one is next.
+		delete(d.hellos, a.destination)
+		return
 	default:
 		h.failed = true
 		h.retry = time.Now().Add(d.opts.ModernInterval)
