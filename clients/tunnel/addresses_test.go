@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func TestControlChannel_LeavesAnAddressThatIsOfNoUse(t *testing.T) {
 			})
 			c := newClient(t, tunnel.Options{PanelURL: url})
 			open := func() (net.Addr, error) {
-				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // Less than the head start over a failed address.
 				defer cancel()
 				ws, err := c.ControlChannel(ctx)
 				if err != nil {
@@ -70,6 +71,57 @@ func TestControlChannel_LeavesAnAddressThatIsOfNoUse(t *testing.T) {
 			c.Avoid(good) // It opened and then brought nothing.
 			if again, err := open(); err == nil {
 				t.Errorf("went to %s again", again)
+			}
+		})
+	}
+}
+
+func TestControlChannel_KeepsAnAddressWhosePanelRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   int // The number of addresses that are asked.
+	}{
+		"token":         {http.StatusUnauthorized, `{"error":"unauthorized","message":"No."}`, 1},
+		"rate":          {http.StatusTooManyRequests, `{"error":"rate_limited","message":"Later."}`, 1},
+		"switched off":  {http.StatusServiceUnavailable, `{"error":"feature_disabled","message":"Off."}`, 1},
+		"no panel":      {http.StatusNotFound, `{}`, 2},
+		"gateway alone": {http.StatusBadGateway, `<html>`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			asked := map[string]bool{}
+			refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				asked[r.Context().Value(http.LocalAddrContextKey).(net.Addr).String()] = true
+				mu.Unlock()
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(test.status)
+				_, _ = w.Write([]byte(test.body))
+			})
+			s := httptest.NewServer(refuse)
+			t.Cleanup(s.Close)
+			_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+			second := httptest.NewUnstartedServer(refuse)
+			_ = second.Listener.Close()
+			var err error
+			if second.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", port)); err != nil {
+				t.Skip(err)
+			}
+			second.Start()
+			t.Cleanup(second.Close)
+			resolver := net.DefaultResolver
+			net.DefaultResolver = linetest.Resolver(t, "127.0.0.1", "127.0.0.2")
+			t.Cleanup(func() { net.DefaultResolver = resolver })
+			c := newClient(t, tunnel.Options{PanelURL: "http://panel.test:" + port})
+			for range 3 {
+				if ws, err := c.ControlChannel(t.Context()); err == nil {
+					_ = ws.Close()
+					t.Error("it was not refused")
+				}
+			}
+			if len(asked) != test.want {
+				t.Errorf("asked %v, want %d", asked, test.want)
 			}
 		})
 	}

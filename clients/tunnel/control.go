@@ -46,21 +46,28 @@ func (c *Client) ControlChannel(ctx context.Context) (*websocket.Conn, error) {
 		d = c.classic
 	}
 	ws, resp, err := d.DialContext(lineCtx, address, header)
-	attempt.End(err)
-	if err == nil {
-		return ws, nil
-	}
 	if resp == nil || !errors.Is(err, websocket.ErrBadHandshake) {
-		return nil, c.sender.failure(ctx, err)
+		attempt.End(err)
+		if err != nil {
+			return nil, c.sender.failure(ctx, err)
+		}
+		return ws, nil
 	}
 	// The dialer keeps the first kilobyte of a refusal, enough for an error body of
 	// the panel.
 	body, readErr := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // It is a buffer.
 	if readErr != nil {
+		attempt.End(readErr)
 		return nil, c.sender.failure(ctx, readErr)
 	}
-	return nil, answerError(c.panel, resp, body)
+	refusal := answerError(c.panel, resp, body)
+	if errors.As(refusal, new(*Error)) {
+		attempt.End(nil) // The panel answered, and no proxy for it.
+	} else {
+		attempt.End(refusal)
+	}
+	return nil, refusal
 }
 
 // Avoid makes the next connection begin with another address of the panel than remote,

@@ -148,13 +148,14 @@ func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query 
 		websockets.TLSClientConfig = d.classicTLS
 	}
 	ws, response, err := websockets.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
-	attempt.End(err)
 	if response != nil {
 		defer func() { _ = response.Body.Close() }()
 	}
 	if errors.Is(err, websocket.ErrBadHandshake) && response != nil {
+		attempt.End(nil) // It answered.
 		return nil, newRefusedError(response)
 	}
+	attempt.End(err)
 	if err != nil {
 		return nil, err
 	}

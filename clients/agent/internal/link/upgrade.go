@@ -33,7 +33,11 @@ func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, err
 		transport = d.classicHTTP
 	}
 	conn, err := d.upgrade(ctx, transport, secret)
-	attempt.End(err)
+	if errors.As(err, new(*refusedError)) {
+		attempt.End(nil) // It answered.
+	} else {
+		attempt.End(err)
+	}
 	return conn, err
 }
 

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/target"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/linetest"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -93,6 +96,51 @@ func TestUpgrade_RefusesAnyOtherAnswer(t *testing.T) {
 	})
 	if refused := new(refusedError); !errors.As(err, &refused) || refused.status != http.StatusUnauthorized || refused.message != "not today" {
 		t.Errorf("refused with %v", err)
+	}
+}
+
+func TestServerDialer_KeepsAnAddressThatRefuses(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.Context().Value(http.LocalAddrContextKey).(net.Addr).String()] = true
+		mu.Unlock()
+		http.Error(w, "not now", http.StatusServiceUnavailable)
+	})
+	s := httptest.NewTLSServer(refuse)
+	defer s.Close()
+	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+	second := httptest.NewUnstartedServer(refuse)
+	_ = second.Listener.Close()
+	var err error
+	if second.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", port)); err != nil {
+		t.Skip(err)
+	}
+	second.StartTLS()
+	defer second.Close()
+	for name, dial := range map[string]func(*serverDialer) error{
+		"link":                     func(d *serverDialer) error { _, err := d.link(t.Context(), "ticket", ""); return err },
+		"data connection for UDP":  func(d *serverDialer) error { _, err := d.datagrams(t.Context(), "", "secret"); return err },
+		"data connections for TCP": func(d *serverDialer) error { _, err := d.stream(t.Context(), "secret"); return err },
+	} {
+		clear(asked)
+		d := newServerDialer(newConfig(Options{
+			Dialer:   pacing.New().Dialer,
+			Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2"),
+			Limits:   Limits{DialTimeout: relaytest.Patience},
+		}), net.JoinHostPort("relay.test", port), "")
+		for _, c := range []*tls.Config{d.websocket.TLSClientConfig, d.http.TLSClientConfig} {
+			c.InsecureSkipVerify = true
+		}
+		for range 3 {
+			if err := dial(d); !errors.As(err, new(*refusedError)) {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if len(asked) != 1 {
+			t.Errorf("%s: asked %v", name, asked)
+		}
 	}
 }
 
