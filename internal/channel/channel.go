@@ -6,7 +6,10 @@
 // [Options.Lazy] and the peer does, and considers the peer dead once nothing has
 // arrived for [Options.Deadline]. Since both ends do so, both detect a connection that
 // is cut in one direction only. Parts of a message count: a large one on a slow line
-// takes as long as it takes, if it makes progress of at least 1 KiB a second.
+// takes as long as it takes. With the default times the line must carry about 5 KiB a
+// second of what this end sends: a third of the socket's send buffer, which the system
+// doubles, must leave within [Options.WriteTimeout] before there is space for more. A
+// message that arrives must make progress of 1 KiB a second.
 //
 // Large messages are compressed where the WebSocket has permessage-deflate (RFC 7692).
 // An idle channel holds no memory for that.
@@ -50,9 +53,11 @@ const closeGrace = time.Second
 type Options struct {
 	PingInterval time.Duration // 0: 3 s.
 	Deadline     time.Duration // The silence after which the peer counts as dead; 0: 9 s.
-	WriteTimeout time.Duration // Of one message, or of 8 KiB of a larger one; 0: the value of Deadline.
-	Queue        int           // Messages waiting to be written; 0: 64.
-	MaxMessage   int64         // Largest message accepted, in bytes, also after decompression; 0: 1 MiB.
+	// WriteTimeout is that of one message, or of a part of a larger one: 8 KiB, or up to
+	// 64 KiB, a block of the compression. 0: the value of Deadline.
+	WriteTimeout time.Duration
+	Queue        int   // Messages waiting to be written; 0: 64.
+	MaxMessage   int64 // Largest message accepted, in bytes, also after decompression; 0: 1 MiB.
 	// Lazy omits a ping if the peer has sent one since the last was due: its pings and
 	// our answers prove both ends alive.
 	Lazy bool
@@ -233,7 +238,8 @@ func (c *Conn) end(code int, reason string, err error) {
 	}
 	c.ended, c.code, c.reason, c.err = true, code, reason, err
 	c.until = time.Now().Add(closeGrace)
-	// A write to a peer that does not read must not hold the end up.
+	// A write to a peer that does not read must not hold the end up. If the part being
+	// written takes several frames, each further one has the part's own deadline again.
 	_ = c.ws.NetConn().SetWriteDeadline(c.until)
 	close(c.closing)
 }

@@ -138,7 +138,7 @@ func TestConn_LargeMessagesAreCompressedWhereBothEndsCan(t *testing.T) {
 }
 
 func TestConn_AMessageThatStopsOrTricklesEndsTheChannel(t *testing.T) {
-	o := channel.Options{PingInterval: 50 * time.Millisecond, Deadline: time.Second}
+	o := channel.Options{PingInterval: 50 * time.Millisecond, Deadline: 3 * time.Second}
 	t.Run("the line is cut", func(t *testing.T) {
 		t.Parallel()
 		panel, device, line := overLine(t, 16_000, false, o)
