@@ -46,15 +46,15 @@ func FilterHellos(t testing.TB, to string, reset bool) *HelloFilter {
 			return
 		}
 		_, _ = far.Write(header)
-		var ways sync.WaitGroup
+		var copies sync.WaitGroup
 		for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
-			ways.Go(func() {
+			copies.Go(func() {
 				_, _ = io.Copy(way[1], way[0])
 				_ = near.Close()
 				_ = far.Close()
 			})
 		}
-		ways.Wait()
+		copies.Wait()
 	})
 	f.Address = (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}).String()
 	return f

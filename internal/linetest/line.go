@@ -56,7 +56,7 @@ func Slow(t testing.TB, to string, rate int) *Line {
 // Passed returns the number of bytes that the line has carried.
 func (l *Line) Passed() int { return int(l.passed.Load()) }
 
-// Cut makes the line carry nothing more. Its ends are not told.
+// Cut makes the line carry nothing more. Its ends are not notified.
 func (l *Line) Cut() { l.once.Do(func() { close(l.dead) }) }
 
 func (l *Line) carry(from, to net.Conn, rate int) {
