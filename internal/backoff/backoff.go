@@ -12,7 +12,7 @@ import (
 // distributed between 0 and Min doubled n-1 times, capped at Max. The zero value
 // is ready to use. It is not safe for concurrent use.
 type Exponential struct {
-	Min, Max time.Duration  // 0: 250 ms and 4 s.
+	Min, Max time.Duration  // 0: 250 ms and 2 s.
 	Rand     func() float64 // Uniform in [0,1); nil: math/rand/v2.
 
 	failures int
@@ -25,9 +25,9 @@ func (b *Exponential) Next() time.Duration {
 		lo = 250 * time.Millisecond
 	}
 	if hi == 0 {
-		// With the time that an attempt takes to fail, a peer is back within about 5 s
-		// of the end of an outage.
-		hi = 4 * time.Second
+		// With the time that an attempt takes to fail, a peer is back within about 3 s
+		// of the end of an outage. On average it makes one attempt a second.
+		hi = 2 * time.Second
 	}
 	if random == nil {
 		random = rand.Float64

@@ -24,3 +24,12 @@ func TestBackoff_GrowsWithFullJitterAndResets(t *testing.T) {
 		}
 	}
 }
+
+func TestBackoff_ZeroValueWaitsForTwoSecondsAtMost(t *testing.T) {
+	b := backoff.Exponential{Rand: func() float64 { return 1 }}
+	for i, want := range []time.Duration{250, 500, 1000, 2000, 2000} {
+		if got := b.Next(); got != want*time.Millisecond {
+			t.Errorf("wait %d is up to %v, want %v", i, got, want*time.Millisecond)
+		}
+	}
+}
