@@ -14,10 +14,20 @@ const (
 	// askPause is the pause between two requests for data connections, so that many
 	// players at once make few requests for many and not many for one.
 	askPause = 2 * time.Millisecond
+	// askTogether is how long after the first of several requests the others expire
+	// with it.
+	askTogether = 100 * time.Millisecond
 	// askExpiry is when data connections asked for are given up and asked for
 	// again: by then the tunnel client has given up dialling them. Sooner, a
 	// machine too busy for its handshakes would get twice as many to do.
 	askExpiry = 10 * time.Second
+	// askAgain is how long a player, or a UDP session, waits for a data connection
+	// before another one is asked for beside it: the dial of one may hang in the
+	// network while a new one succeeds. Further ones follow after twice the time each.
+	// Tunnel clients that are too busy must not get many times the work: in a second,
+	// one more is asked for, or for many players one for every againShare of them.
+	askAgain   = time.Second
+	againShare = 8
 	// warmFor is how long after the last player's join data connections are kept
 	// ready for the next.
 	warmFor = 30 * time.Second
@@ -38,11 +48,11 @@ type pool struct {
 	all     map[*tcpstream.Conn]struct{}
 	open    int        // Data connections of either kind, reserved ones included.
 	idle    []idleConn // The one used last is last, and is used next.
-	waiting []chan *tcpstream.Conn
+	waiting []waiting
 
-	asked   int // Asked for and not yet open,
-	askedAt time.Time
-	later   bool // A request is about to be made by a timer.
+	asks    []ask     // The requests that are not answered yet, the oldest first.
+	askedAt time.Time // When the last was made.
+	later   bool      // One is about to be made by a timer.
 
 	demand   float64 // Recent joins less finished players; decays.
 	lastJoin time.Time
@@ -51,6 +61,19 @@ type pool struct {
 type idleConn struct {
 	conn  *tcpstream.Conn
 	since time.Time
+}
+
+// waiting is a player who waits for a data connection.
+type waiting struct {
+	conn chan *tcpstream.Conn // Closed if there will be none.
+	wait time.Duration        // From the last request for the player
+	next time.Time            // to the next one.
+}
+
+// ask is requests for data connections that were made at about the same time.
+type ask struct {
+	count int // Not yet open.
+	at    time.Time
 }
 
 func newPool(limits Limits, ask func(count int)) *pool {
@@ -78,7 +101,7 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 		return nil, ErrTooManyWaiting
 	}
 	wait := make(chan *tcpstream.Conn, 1)
-	p.waiting = append(p.waiting, wait)
+	p.waiting = append(p.waiting, waiting{conn: wait, wait: askAgain, next: p.lastJoin.Add(askAgain)})
 	p.request(p.lastJoin)
 	p.mu.Unlock()
 
@@ -97,7 +120,7 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 func (p *pool) giveUp(wait chan *tcpstream.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i := slices.Index(p.waiting, wait); i >= 0 {
+	if i := slices.IndexFunc(p.waiting, func(w waiting) bool { return w.conn == wait }); i >= 0 {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
 		return ErrNoDataConnection
 	}
@@ -134,7 +157,7 @@ func (p *pool) add(conn *tcpstream.Conn) bool {
 		return false
 	}
 	p.all[conn] = struct{}{}
-	p.asked = max(0, p.asked-1)
+	p.answered()
 	p.offer(conn)
 	return true
 }
@@ -152,7 +175,7 @@ func (p *pool) finished(conn *tcpstream.Conn) {
 // offer gives a data connection to the player who has waited longest.
 func (p *pool) offer(conn *tcpstream.Conn) {
 	if len(p.waiting) > 0 {
-		p.waiting[0] <- conn
+		p.waiting[0].conn <- conn
 		p.waiting = slices.Delete(p.waiting, 0, 1)
 		return
 	}
@@ -183,8 +206,8 @@ func (p *pool) close() []*tcpstream.Conn {
 		return nil
 	}
 	p.closed = true
-	for _, wait := range p.waiting {
-		close(wait)
+	for _, w := range p.waiting {
+		close(w.conn)
 	}
 	p.waiting, p.idle = nil, nil
 	all := make([]*tcpstream.Conn, 0, len(p.all))
@@ -207,8 +230,7 @@ func (p *pool) request(now time.Time) {
 	if p.closed || p.later {
 		return
 	}
-	missing := len(p.waiting) + p.target(now) - len(p.idle) - p.asked
-	missing = min(missing, p.limits.DataConnections-p.open-p.asked)
+	missing := len(p.waiting) + p.target(now) - len(p.idle) - p.asked(now)
 	if missing <= 0 {
 		return
 	}
@@ -222,21 +244,67 @@ func (p *pool) request(now time.Time) {
 		})
 		return
 	}
-	p.asked += missing
-	p.askedAt = now
-	p.ask(missing)
+	p.askFor(missing, now)
 }
 
-// tick lets the demand decay, gives up data connections that were asked for and did
-// not come, and returns idle ones to retire.
+// askFor asks for so many data connections, or as many as there may be.
+func (p *pool) askFor(count int, now time.Time) {
+	count = min(count, p.limits.DataConnections-p.open-p.asked(now))
+	if count <= 0 {
+		return
+	}
+	if n := len(p.asks); n > 0 && now.Sub(p.asks[n-1].at) < askTogether {
+		p.asks[n-1].count += count
+	} else {
+		p.asks = append(p.asks, ask{count: count, at: now})
+	}
+	p.askedAt = now
+	p.ask(count)
+}
+
+// asked returns how many data connections have been asked for and are still to come.
+func (p *pool) asked(now time.Time) int {
+	p.asks = slices.DeleteFunc(p.asks, func(a ask) bool { return now.Sub(a.at) > askExpiry })
+	n := 0
+	for _, a := range p.asks {
+		n += a.count
+	}
+	return n
+}
+
+// answered notes that a data connection has come that may have been asked for. It
+// counts for the newest request: an older one that is still open may be lost.
+func (p *pool) answered() {
+	n := len(p.asks)
+	if n == 0 {
+		return
+	}
+	if p.asks[n-1].count--; p.asks[n-1].count == 0 {
+		p.asks = p.asks[:n-1]
+	}
+}
+
+// requestAgain asks for more data connections for players who have waited for long.
+func (p *pool) requestAgain(now time.Time) {
+	count, most := 0, max(1, len(p.waiting)/againShare)
+	for i := range p.waiting {
+		if w := &p.waiting[i]; count < most && !now.Before(w.next) {
+			w.wait *= 2
+			w.next = now.Add(w.wait)
+			count++
+		}
+	}
+	p.askFor(count, now)
+}
+
+// tick lets the demand decay, asks for the data connections that are missing, and
+// returns idle ones to retire.
 func (p *pool) tick(now time.Time) []*tcpstream.Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.demand *= warmDecay
-	if p.asked > 0 && now.Sub(p.askedAt) > askExpiry {
-		p.asked = 0
-	}
 	p.request(now)
+	p.requestAgain(now)
 	var surplus []*tcpstream.Conn
 	for n := len(p.idle) - p.target(now); n > 0 && now.Sub(p.idle[0].since) > p.limits.WarmIdle; n-- {
 		surplus = append(surplus, p.idle[0].conn)

@@ -205,6 +205,13 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 	defer cancel()
 	for {
 		conn, err := l.pool.acquire(ctx)
+		if errors.Is(err, ErrNotLinked) {
+			// A link that was as good as dead, until the tunnel client came back.
+			if newer := c.registry.link(client); newer != nil && newer != l {
+				l = newer
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -261,6 +268,7 @@ func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, conn *chann
 			Packets:   c.packets,
 			Queue:     c.limits.DatagramQueue,
 			WarmIdle:  c.limits.WarmIdle,
+			AskAgain:  askAgain,
 			AskExpiry: askExpiry,
 			Counters:  &c.counters.udp,
 			Go:        c.work.Go,

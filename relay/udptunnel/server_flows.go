@@ -21,6 +21,9 @@ func (s *ServerSession) openFlow(f *ServerFlow, payload []byte) bool {
 	if !s.selector.Queue(f.open, wire.Record{Kind: wire.RecordDatagram, Flow: number, Payload: payload}) {
 		return false
 	}
+	if now := time.Now(); s.unanswered.CompareAndSwap(0, Ticks(now)) && s.attached {
+		s.asked(now) // Should the data connection turn out to be lost.
+	}
 	f.session, f.number = s, number
 	s.last = number
 	s.flows[number] = f
@@ -46,6 +49,9 @@ func (s *ServerSession) closeFlow(f *ServerFlow) {
 func (s *ServerSession) handle(records []wire.Record, out *deliveries) error {
 	if !s.received.Load() {
 		s.received.Store(true)
+	}
+	if s.unanswered.Load() != 0 {
+		s.unanswered.Store(0)
 	}
 	out.flows = out.flows[:0]
 	s.mu.RLock()

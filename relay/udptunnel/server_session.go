@@ -21,9 +21,10 @@ type ServerOptions struct {
 	Queue int
 	// WarmIdle is how long a session without flows lives on.
 	WarmIdle time.Duration
-	// AskExpiry is how long the tunnel client may take to open a data connection it
-	// was asked for.
-	AskExpiry time.Duration
+	// AskAgain is how long a data connection that the tunnel client was asked for may
+	// take before another one is asked for beside it, and then another one after twice
+	// the time each. AskExpiry is how long they may take in all. Required.
+	AskAgain, AskExpiry time.Duration
 	// Counters count what happens. Required.
 	Counters *Counters
 	// Go runs a function on a goroutine that the session's owner waits for.
@@ -41,15 +42,20 @@ type ServerSession struct {
 	o        ServerOptions
 	name     string
 	received atomic.Bool // Records have come from the tunnel client.
+	// unanswered is when the first flow was opened since records last came, in Ticks; 0:
+	// none was.
+	unanswered atomic.Int64
 
 	mu        sync.RWMutex
-	conn      *DataConn // The one in use or expected.
-	attached  bool      // conn has its WebSocket.
-	replaced  bool      // conn is not the first.
-	askedAt   time.Time // When the tunnel client was asked for conn.
-	lostAt    time.Time // When the one before was lost.
-	path      *Path     // nil until the first WebSocket, or without Packets.
-	candidate *Path     // An earlier path whose keys the tunnel client may have instead; nil: none.
+	conn      *DataConn     // The one in use or expected.
+	attached  bool          // conn has its WebSocket.
+	replaced  bool          // conn is not the first.
+	askedAt   time.Time     // When the tunnel client was first asked for conn.
+	askNext   time.Time     // When it is asked again,
+	askWait   time.Duration // and the wait after that.
+	lostAt    time.Time     // When the one before was lost.
+	path      *Path         // nil until the first WebSocket, or without Packets.
+	candidate *Path         // An earlier path whose keys the tunnel client may have instead; nil: none.
 	ended     bool
 	last      uint64 // The number of the newest flow.
 	flows     map[uint64]*ServerFlow
@@ -63,10 +69,10 @@ func NewServerSession(o ServerOptions, now time.Time) *ServerSession {
 		session: newSession(o.Queue, o.Counters),
 		o:       o,
 		name:    rand.Text(),
-		askedAt: now,
 		flows:   map[uint64]*ServerFlow{},
 	}
 	s.conn = s.newDataConn()
+	s.asked(now)
 	s.selector.Use(s.conn)
 	return s
 }
@@ -84,7 +90,7 @@ func (s *ServerSession) OpenPath(keys seal.Keys) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.choosePath()
-	if s.ended || s.attached || s.path != nil && (s.received.Load() || s.path.Received()) {
+	if s.ended || s.path != nil && (s.received.Load() || s.path.Received()) {
 		return
 	}
 	var out deliveries
@@ -134,7 +140,7 @@ const (
 )
 
 // ServeData serves a data connection until it ends, and returns what follows and
-// why it ended. A WebSocket that no data connection waits for is closed.
+// why it ended. It takes the place of the one before.
 func (s *ServerSession) ServeData(ws *websocket.Conn) (Next, error) {
 	conn := s.attach()
 	if conn == nil {
@@ -152,12 +158,18 @@ func (s *ServerSession) ServeData(ws *websocket.Conn) (Next, error) {
 	}
 }
 
-// attach returns the data connection that waits for its WebSocket, or nil.
+// attach returns the data connection for another WebSocket, or nil if the session has
+// ended. If there is one with a WebSocket, the tunnel client does not have that or has
+// replaced it: it opens one only where it was asked to.
 func (s *ServerSession) attach() *DataConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.attached || s.ended {
+	if s.ended {
 		return nil
+	}
+	if s.attached {
+		s.conn.Close()
+		s.conn, s.replaced = s.newDataConn(), true
 	}
 	s.attached = true
 	s.selector.Use(s.conn)
@@ -176,8 +188,15 @@ func (s *ServerSession) replace(lost *DataConn, now time.Time) bool {
 	s.selector.Leave(lost)
 	lost.Close()
 	s.conn, s.attached, s.replaced = s.newDataConn(), false, true
-	s.askedAt, s.lostAt = now, now
+	s.lostAt = now
+	s.asked(now)
 	return true
+}
+
+// asked notes that the tunnel client is asked for the data connection. It is called with
+// mu held.
+func (s *ServerSession) asked(now time.Time) {
+	s.askedAt, s.askNext, s.askWait = now, now.Add(s.o.AskAgain), 2*s.o.AskAgain
 }
 
 // Resume lets the session go on under a new link of its tunnel client, which must
@@ -216,14 +235,32 @@ func (s *ServerSession) Tick(now time.Time) State {
 	switch {
 	case s.attached && len(s.flows) == 0 && now.Sub(s.emptyAt) > s.o.WarmIdle:
 		return IdleTooLong
-	case s.attached || now.Sub(s.askedAt) <= s.o.AskExpiry:
-		return Fine
-	case !s.replaced, now.Sub(s.lostAt) > wire.SessionGrace && (s.path == nil || !s.path.Up()):
-		return TransportsLost
-	default:
-		s.askedAt = now
+	case s.attached:
+		// What the tunnel client does not acknowledge it may not have: a data connection
+		// can be lost without notice, the answer to its upgrade for example.
+		since := s.unanswered.Load()
+		if since == 0 || Ticks(now)-since < int64(s.o.AskAgain) || s.path != nil && s.path.Up() {
+			return Fine
+		}
+		return s.again(now)
+	case now.Sub(s.askedAt) > s.o.AskExpiry:
+		if !s.replaced || now.Sub(s.lostAt) > wire.SessionGrace && (s.path == nil || !s.path.Up()) {
+			return TransportsLost
+		}
+		s.asked(now)
 		return NeedsDataConn
+	default:
+		return s.again(now)
 	}
+}
+
+// again asks for another data connection if that is due. It is called with mu held.
+func (s *ServerSession) again(now time.Time) State {
+	if now.Before(s.askNext) {
+		return Fine
+	}
+	s.askNext, s.askWait = now.Add(s.askWait), 2*s.askWait
+	return NeedsDataConn
 }
 
 // Reachable reports whether sealed packets reach the tunnel client.

@@ -106,7 +106,9 @@
 // does not delay the ones that follow. A UDP session outlives both:
 //
 //   - The loss of its data connection ends no flow. The server requests a new one with the
-//     same name. Until then, records that cannot be sent in sealed packets are dropped.
+//     same name, and may request another one if that is slow to come: at both ends, the
+//     newest takes the place of the one before. Until then, records that cannot be sent in
+//     sealed packets are dropped.
 //   - The loss of the link ends no flow. Both ends keep the detached session for
 //     [SessionGrace]. The client's next link resumes it if the link was opened with its name,
 //     and ends it otherwise.

@@ -47,7 +47,6 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	d := &serverDialer{address: address, timeout: timeout, line: c.line, plain: c.PlainStreams}
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
-		NetDialContext:   d.connect,
 		HandshakeTimeout: timeout,
 		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   udptunnel.ReadBufferSize,
@@ -147,7 +146,19 @@ func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query 
 	if attempt.Classic(probe) {
 		websockets.TLSClientConfig = d.classicTLS
 	}
+	stop := func() bool { return true }
+	websockets.NetDialContext = func(dialCtx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d.connect(dialCtx, network, address)
+		if err == nil {
+			// Waiting for the response, the library does not notice the end of ctx.
+			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		}
+		return conn, err
+	}
 	ws, response, err := websockets.DialContext(ctx, u.String(), http.Header{"Authorization": {"Bearer " + credential}})
+	if !stop() {
+		err = ctx.Err()
+	}
 	if response != nil {
 		defer func() { _ = response.Body.Close() }()
 	}
@@ -157,6 +168,9 @@ func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query 
 	}
 	attempt.End(err)
 	if err != nil {
+		if ws != nil {
+			_ = ws.Close()
+		}
 		return nil, err
 	}
 	if ws.Subprotocol() != wire.Subprotocol {

@@ -31,6 +31,10 @@ type session struct {
 
 	mu   sync.Mutex
 	open int
+	// datagrams is what the dials of UDP sessions end with: the first one that succeeds
+	// ends the others. nil: there is none.
+	datagrams    context.Context
+	endDatagrams context.CancelFunc
 }
 
 // dial opens the data connections that a message asks for, up to the limit.
@@ -68,22 +72,50 @@ func (s *session) ended(m wire.LinkMessage, reason error) {
 }
 
 // connect opens a data connection. It retries as long as the tunnel server waits for
-// it: the tunnel server does not learn of a failed dial, and asks for no other
+// it: the tunnel server does not learn of a failed dial, and asks for few others
 // meanwhile.
 func (s *session) connect(ctx context.Context, m wire.LinkMessage) (serve func() error, err error) {
 	retry := backoff.Exponential{Min: 50 * time.Millisecond, Max: time.Second}
+	first := ctx
+	if m.Kind == wire.KindDatagram {
+		first = s.datagramDials(ctx)
+	}
 	// It bounds the retries as well: after it the tunnel server has asked again.
-	bounded, cancel := context.WithTimeout(ctx, s.Limits.DialTimeout)
+	bounded, cancel := context.WithTimeout(first, s.Limits.DialTimeout)
 	defer cancel()
-	for dialCtx := ctx; ; dialCtx = bounded {
+	for dialCtx := first; ; dialCtx = bounded {
 		var refused *refusedError
 		serve, err = s.connectOnce(ctx, dialCtx, m)
+		if err == nil && m.Kind == wire.KindDatagram {
+			s.endDatagramDials()
+		}
 		if err == nil || errors.As(err, &refused) {
 			return serve, err
 		}
 		if retry.Wait(bounded) != nil {
 			return nil, err
 		}
+	}
+}
+
+// datagramDials returns the context of the dials of UDP sessions. The tunnel server asks
+// for a further data connection where one is slow to come, and uses one of them.
+func (s *session) datagramDials(ctx context.Context) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.datagrams == nil {
+		s.datagrams, s.endDatagrams = context.WithCancel(ctx)
+	}
+	return s.datagrams
+}
+
+// endDatagramDials ends the dials of UDP sessions that are still in progress.
+func (s *session) endDatagramDials() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.datagrams != nil {
+		s.endDatagrams()
+		s.datagrams, s.endDatagrams = nil, nil
 	}
 }
 
