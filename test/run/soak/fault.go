@@ -97,7 +97,7 @@ func (fl *fleet) inject(ctx context.Context, f fault, r *rand.Rand) error {
 }
 
 // measure waits until everything is back, notes how long it took, and holds it
-// to the goal.
+// to what is promised.
 func (fl *fleet) measure(ctx context.Context, name string, r recovery, at time.Time) error {
 	took, err := fl.recover(ctx, r, at)
 	if ctx.Err() != nil {
@@ -109,19 +109,19 @@ func (fl *fleet) measure(ctx context.Context, name string, r recovery, at time.T
 	for _, p := range r.ports {
 		p.require()
 	}
-	fl.note(name, took, fl.options.Goal)
+	fl.note(name, took, func(what string) time.Duration { return limit(name, what, fl.options.Goal) })
 	return nil
 }
 
-// note keeps what was measured and holds it to a goal.
-func (fl *fleet) note(name string, took times, goal time.Duration) {
+// note keeps what was measured and holds each to its limit.
+func (fl *fleet) note(name string, took times, limit func(what string) time.Duration) {
 	fl.mu.Lock()
 	fl.results = append(fl.results, result{Fault: name, Took: took})
 	fl.mu.Unlock()
 	fl.say("%-34s back: %s", name, took)
 	for what, d := range took {
-		if d > goal {
-			fl.breach("%s back after %v, not within %v", what, d.Round(time.Millisecond), goal)
+		if most := limit(what); d > most {
+			fl.breach("%s back after %v, not within %v", what, d.Round(time.Millisecond), most)
 		}
 	}
 }
@@ -193,7 +193,7 @@ func (fl *fleet) refuses(ctx context.Context, replica int, name string) {
 	case answer.StatusCode() != http.StatusServiceUnavailable:
 		fl.breach("the API answers %s: %.200s", answer.Status(), answer.Body)
 	default:
-		fl.note(name+": 503", times{whatAPI: took}, apiDeadline)
+		fl.note(name+": 503", times{whatAPI: took}, within(apiDeadline))
 	}
 }
 

@@ -87,7 +87,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	set.IntVar(&o.Agents, "agents", 20, "how many agents there are, each with a TCP and a UDP port")
 	set.DurationVar(&o.Duration, "duration", 0, "repeat the faults in random order for this `time`; 0: each once")
 	set.Uint64Var(&o.Seed, "seed", rand.Uint64(), "of the order of the faults and of whom they strike (default random)")
-	set.DurationVar(&o.Goal, "goal", 5*time.Second, "`time` in which everything must be back")
+	set.DurationVar(&o.Goal, "goal", 5*time.Second, "`time` in which everything must be back; after a tunnel server's death 70 % of it, 40 % in the median, and after a blackout 60 %")
 	set.StringVar(&o.Only, "only", "", "the one `fault` to repeat, by its name in the table")
 	set.StringVar(&o.Logs, "logs", "", "existing `directory` in which to keep what the programs print")
 	set.StringVar(&o.LogLevel, "log-level", "info", "`level` of the log of agents and tunnel servers")

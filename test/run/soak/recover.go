@@ -106,7 +106,7 @@ func (fl *fleet) awaitPlayers(ctx context.Context, ports []*port, since time.Tim
 		for {
 			at, ok := p.served()
 			if ok {
-				if at.Sub(since) > fl.options.Goal {
+				if at.Sub(since) > part(lateFrom, fl.options.Goal) {
 					fl.say("late: %v, %s", p, p.back(since))
 				}
 				if at.After(last) {

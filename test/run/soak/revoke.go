@@ -175,5 +175,5 @@ func (fl *fleet) revoked(ctx context.Context, name string, v *visit, at time.Tim
 			}
 		}
 	}
-	fl.note(name, times{whatRevoked: last.Sub(at)}, revocation)
+	fl.note(name, times{whatRevoked: last.Sub(at)}, within(revocation))
 }

@@ -81,6 +81,52 @@ func TestReport_ShowsMedianAndWorstAndWhatIsBroken(t *testing.T) {
 	}
 }
 
+func TestPromises_AreTighterThanTheGoal(t *testing.T) {
+	for _, c := range []struct {
+		fault, what string
+		want        time.Duration
+	}{
+		{"tunnel server killed", whatPlayers, 3500 * time.Millisecond},
+		{"tunnel server killed in a blackout", whatPlayers, 3500 * time.Millisecond},
+		{"panels and Postgres down", whatChannels, 3 * time.Second},
+		{"tunnel server killed", whatChange, 5 * time.Second},
+		{"agent killed", whatPlayers, 5 * time.Second},
+	} {
+		if got := limit(c.fault, c.what, 5*time.Second); got != c.want {
+			t.Errorf("%s: %s within %v, want %v", c.fault, c.what, got, c.want)
+		}
+	}
+	names := map[string]bool{"tunnel server killed in a blackout": true}
+	for _, f := range faults() {
+		names[f.name] = true
+	}
+	for name := range promises {
+		if !names[name] {
+			t.Errorf("there is no fault %q", name)
+		}
+	}
+}
+
+func TestSlowMedians_FindsThoseAboveThePromise(t *testing.T) {
+	var results []result
+	for i := range medianCount {
+		if found := slowMedians(results, 5*time.Second); len(found) != 0 {
+			t.Errorf("found %q in %d cases", found, i)
+		}
+		results = append(results,
+			result{"tunnel server killed", times{whatPlayers: 2100 * time.Millisecond}},
+			result{"tunnel server killed in a blackout", times{whatPlayers: 1900 * time.Millisecond}},
+			result{"agent killed", times{whatPlayers: 3 * time.Second}},
+		)
+	}
+	if found := slowMedians(results, 5*time.Second); len(found) != 1 || !strings.Contains(found[0], "tunnel server killed: players back after 2.1s") {
+		t.Errorf("found %q", found)
+	}
+	if found := slowMedians(results, 10*time.Second); len(found) != 0 {
+		t.Errorf("found %q with twice the goal", found)
+	}
+}
+
 func TestGrown_FindsWhatGrewAndNotWhatVaries(t *testing.T) {
 	gauge := func(goroutines float64) size { return size{"home-1": {"go_goroutines": goroutines}} }
 	if found := grown(gauge(100), gauge(200)); len(found) != 0 {
