@@ -34,7 +34,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Limits bound what a tunnel server can make the agent hold.
 	Limits Limits
-	// Channel and Backoff tune links; the zero values are for use.
+	// Channel and Backoff tune links; the zero values are for use, with waits of up to
+	// 1.5 s: the players of a tunnel server that has restarted wait for its links.
 	Channel channel.Options
 	Backoff backoff.Exponential
 	// PlainStreams lets tunnel servers with the same setting do without the
@@ -52,6 +53,10 @@ type Options struct {
 	// Resolver resolves the names of tunnel servers; nil: net.DefaultResolver.
 	Resolver *net.Resolver
 }
+
+// maxBackoff is the longest wait between two dials of a link. Most of those that fail
+// find no tunnel server, and cost nobody more than a packet.
+const maxBackoff = 1500 * time.Millisecond
 
 // DialFunc opens a connection, as net.Dialer.DialContext does.
 type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -151,6 +156,9 @@ func New(o Options) *Manager {
 	}
 	if o.Dialer == nil {
 		o.Dialer = func(d net.Dialer) DialFunc { return d.DialContext }
+	}
+	if o.Backoff.Max == 0 {
+		o.Backoff.Max = maxBackoff
 	}
 	o.Limits = o.Limits.withDefaults()
 	return &Manager{

@@ -1,13 +1,18 @@
 package link_test
 
 import (
+	"log/slog"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link"
 	"github.com/eclitunnel/eclitunnel/clients/agent/internal/link/linktest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/linetest"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/relay"
 )
 
@@ -89,5 +94,20 @@ func TestLink_ReturnsWhileTheDialOfADataConnectionHangs(t *testing.T) {
 			d.Apply()
 			answeredSoon(t, player)
 		})
+	}
+}
+
+func TestLink_IsDialledAgainWithinASecondAndAHalf(t *testing.T) {
+	log := new(testlog.Buffer)
+	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		o.Backoff = backoff.Exponential{Min: 700 * time.Millisecond, Rand: func() float64 { return 1 }}
+	}})
+	d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
+	if err := d.Server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, wait := range []string{"700ms", "1.4s", "1.5s"} {
+		await.Until(t, "a wait of "+wait, func() bool { return log.Count("retry="+wait) > 0 })
 	}
 }
