@@ -19,10 +19,12 @@ const (
 	RecordOpened   RecordKind = 4
 	RecordProbe    RecordKind = 5
 	RecordAnswer   RecordKind = 6
+	RecordHead     RecordKind = 7
+	RecordTail     RecordKind = 8
 )
 
 // Sealed reports whether records of kind k are permitted in sealed packets only.
-func (k RecordKind) Sealed() bool { return k == RecordProbe || k == RecordAnswer }
+func (k RecordKind) Sealed() bool { return k >= RecordProbe }
 
 // maxRecordOverhead is the longest record, in bytes, without the payload of a datagram:
 // that of an open record, with its kind, three varints and two addresses.
@@ -41,14 +43,17 @@ type Record struct {
 	// Source is the player's address, and Destination the public address that the player
 	// sends to. For RecordOpen.
 	Source, Destination netip.AddrPort
-	// Payload is the datagram of a RecordDatagram, or the padding of a RecordProbe. After
-	// decoding it refers to the bytes of the batch.
+	// Split is the number of a split datagram. For RecordHead and RecordTail.
+	Split uint64
+	// Payload is the datagram of a RecordDatagram, the half of one in a RecordHead or
+	// RecordTail, or the padding of a RecordProbe. After decoding it refers to the bytes
+	// of the batch.
 	Payload []byte
 }
 
 // AppendRecord appends the encoding of r to b and returns the extended buffer. It panics
-// if the payload is longer than MaxDatagram, which no UDP socket over
-// IPv4 returns.
+// if the payload is longer than MaxDatagram, which no UDP socket over IPv4 returns. The
+// halves of a datagram must have 1 to MaxHalf bytes.
 func AppendRecord(b []byte, r Record) []byte {
 	b = append(b, byte(r.Kind))
 	b = binary.AppendUvarint(b, r.Flow)
@@ -62,6 +67,10 @@ func AppendRecord(b []byte, r Record) []byte {
 		if len(r.Payload) > MaxDatagram {
 			panic(fmt.Sprintf("wire: datagram of %d bytes", len(r.Payload)))
 		}
+		b = binary.AppendUvarint(b, uint64(len(r.Payload)))
+		b = append(b, r.Payload...)
+	case RecordHead, RecordTail:
+		b = binary.AppendUvarint(b, r.Split)
 		b = binary.AppendUvarint(b, uint64(len(r.Payload)))
 		b = append(b, r.Payload...)
 	}
@@ -80,6 +89,8 @@ func EncodedSize(r *Record) int {
 		n += uvarintSize(uint64(r.Allocation)) + uvarintSize(uint64(r.IdleSeconds)) + addressSize(r.Source) + addressSize(r.Destination)
 	case RecordDatagram, RecordProbe:
 		n += uvarintSize(uint64(len(r.Payload))) + len(r.Payload)
+	case RecordHead, RecordTail:
+		n += uvarintSize(r.Split) + uvarintSize(uint64(len(r.Payload))) + len(r.Payload)
 	}
 	return n
 }
@@ -94,8 +105,8 @@ func addressSize(a netip.AddrPort) int {
 }
 
 // NextRecord decodes the first record of a batch and returns the rest of the batch. A
-// payload longer than MaxDatagram is an error. Its errors wrap ErrMalformed. It does not
-// allocate unless it fails.
+// payload longer than MaxDatagram is an error, and so is half a datagram that is empty or
+// longer than MaxHalf. Its errors wrap ErrMalformed. It does not allocate unless it fails.
 func NextRecord(batch []byte) (r Record, rest []byte, err error) {
 	d := decoder{rest: batch}
 	r.Kind = RecordKind(d.byte())
@@ -111,6 +122,12 @@ func NextRecord(batch []byte) (r Record, rest []byte, err error) {
 		}
 	case RecordDatagram, RecordProbe:
 		r.Payload = d.bytes(int(d.uvarint(MaxDatagram)))
+	case RecordHead, RecordTail:
+		r.Split = d.uvarint(math.MaxUint64)
+		r.Payload = d.bytes(int(d.uvarint(MaxHalf)))
+		if len(r.Payload) == 0 {
+			d.bad = true
+		}
 	case RecordClose, RecordOpened, RecordAnswer:
 	default:
 		d.bad = true

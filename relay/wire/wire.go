@@ -125,6 +125,8 @@
 //	0x04 opened    flow                                      client -> server
 //	0x05 probe     number length padding                     both directions, sealed only
 //	0x06 answer    number                                    both directions, sealed only
+//	0x07 head      flow split length payload                 both directions, sealed only
+//	0x08 tail      flow split length payload                 both directions, sealed only
 //
 //	source, destination:
 //	  1 byte      4 or 16, the length of the IP address
@@ -133,7 +135,8 @@
 //
 // A flow is the traffic between one player address and one allocation. The server assigns
 // its number, and does not use a number again in the same UDP session. A payload is one UDP
-// datagram of at most [MaxDatagram] bytes. Datagrams are never split or merged.
+// datagram of at most [MaxDatagram] bytes. Datagrams are never merged, and split only as
+// described in "Split datagrams".
 //
 // Records can be lost or arrive out of order:
 //
@@ -145,8 +148,9 @@
 //     client has closed recently, and an opened of a flow that the server has closed.
 //   - Each end closes a flow that has been idle for the time in its open record.
 //   - Datagrams of a flow are sent in order on each transport (the data connection and sealed
-//     packets) and forwarded in the order of their arrival. Datagrams on different transports
-//     can overtake each other, for example when a path comes up.
+//     packets), whatever their sizes, and forwarded in the order of their arrival; a split
+//     datagram arrives with its second half. Datagrams on different transports can overtake
+//     each other: when a path comes up or goes down, and if a datagram exceeds two packets.
 //
 // # Datagram data connections
 //
@@ -211,11 +215,38 @@
 //     seconds after, it sends two a second, so that the server learns of a new client address
 //     soon.
 //
+// # Packet sizes
+//
 // Packets are sent with the don't-fragment bit where the operating system supports it. The
 // UDP payload of a packet is at most [PacketSize] bytes at first, which fits every IPv6
-// path, and more once a probe with padding of that size has been answered. All probes on a
-// path are padded to its current maximum, so that an end detects a lower MTU and falls back
-// to the minimum. A datagram that does not fit is sent over the data connection.
+// path, and more once a probe with padding of that size has been answered.
+//
+// A lost probe does not show why it was lost. Probes are therefore padded to the current
+// maximum, and while one of them is unanswered, a short probe precedes each. An end reduces
+// its maximum to the minimum once three short probes in a row have been answered and none of
+// the padded ones. It tries larger sizes as soon as the path comes up, its maximum has been
+// reduced, or the address of the client has changed: several times within the first second
+// and then less and less often, down to once a minute. Such a try starts again after a time
+// without any answers.
+//
+// # Split datagrams
+//
+// A datagram that does not fit into one packet is split into two halves, if both ends
+// support that and the halves fit. The first half, a head, and the second half, a tail, have
+// 1 to [MaxHalf] bytes each. They have the same flow and the same split, a number that the
+// sender uses for one datagram only. Head and tail are sent in different packets, in this
+// order, and may share them with other records. A head takes the place of the datagram
+// after an open in the same packet.
+//
+// The receiver joins the halves, in whatever order they arrive. It may discard a half whose
+// counterpart has not arrived: because it holds too many, or after a second. The datagram is
+// then lost.
+//
+// A client that supports split datagrams requests [SubprotocolSplit] before [Subprotocol]
+// when it upgrades a datagram data connection. A server that supports them selects it. An
+// end sends halves only in a UDP session for which the other end has requested or selected
+// it. If the other end has not, or if a datagram does not fit into two packets, it is sent
+// over the data connection.
 //
 // # Versions
 //
@@ -229,10 +260,12 @@ import (
 
 // Subprotocol names this protocol and its version in a WebSocket upgrade.
 // SubprotocolPlain names the same protocol for a stream data connection that is not
-// encrypted after its upgrade.
+// encrypted after its upgrade, and SubprotocolSplit for a datagram data connection whose
+// UDP session may split datagrams.
 const (
 	Subprotocol      = "eclitunnel.v1"
 	SubprotocolPlain = "eclitunnel.v1.plain"
+	SubprotocolSplit = "eclitunnel.v1.split"
 )
 
 // Paths of the tunnel server, and their query parameters.
@@ -266,6 +299,9 @@ const (
 	MinPacket = 8 + 8 + 1 + 16
 	// PacketSize is the UDP payload that fits the minimum MTU of IPv6, 1280 bytes.
 	PacketSize = 1232
+	// MaxHalf is the limit of half a split datagram. It is more than the UDP payload that
+	// fits the MTU of Ethernet, 1500 bytes.
+	MaxHalf = 1500
 )
 
 // Times of the protocol.

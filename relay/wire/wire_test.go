@@ -27,6 +27,8 @@ var records = []wire.Record{
 	{Kind: wire.RecordOpened, Flow: 300},
 	{Kind: wire.RecordProbe, Flow: 7, Payload: make([]byte, 1000)},
 	{Kind: wire.RecordAnswer, Flow: 7},
+	{Kind: wire.RecordHead, Flow: 300, Split: 1 << 20, Payload: make([]byte, wire.MaxHalf)},
+	{Kind: wire.RecordTail, Flow: 300, Split: 1 << 20, Payload: []byte{7}},
 }
 
 func TestBatch_EncodesEveryRecord(t *testing.T) {
@@ -49,7 +51,7 @@ func TestBatch_EncodesEveryRecord(t *testing.T) {
 		}
 		got.Payload, want.Payload = nil, nil
 		if got.Kind != want.Kind || got.Flow != want.Flow || got.Allocation != want.Allocation ||
-			got.IdleSeconds != want.IdleSeconds || got.Source != want.Source || got.Destination != want.Destination {
+			got.Split != want.Split || got.IdleSeconds != want.IdleSeconds || got.Source != want.Source || got.Destination != want.Destination {
 			t.Errorf("record %d: %+v, want %+v", i, got, want)
 		}
 	}
@@ -76,6 +78,11 @@ func TestBatch_RejectsMalformedRecords(t *testing.T) {
 		"long varint":             {3, 0x81, 0x00},
 		"endless varint":          bytes.Repeat([]byte{0xff}, 20),
 		"payload truncated":       {2, 1, 5, 'a'},
+		"head without split":      {7, 1},
+		"empty head":              {7, 1, 1, 0},
+		"empty tail":              {8, 1, 1, 0},
+		"tail truncated":          {8, 1, 1, 5, 'a'},
+		"tail too long":           append([]byte{8, 1, 1, 0xdd, 0x0b}, make([]byte, wire.MaxHalf+1)...),
 		"payload too long":        append([]byte{2, 1, 0xe4, 0xff, 0x03}, make([]byte, 70000)...),
 		"open truncated":          open[:len(open)-1],
 		"open without allocation": bytes.Replace(open, []byte{1, 1, 17}, []byte{1, 1, 0}, 1),
