@@ -28,9 +28,14 @@ var errTest = errors.New("the test says no")
 // dial opens a WebSocket to a tunnel server as a tunnel client would. It
 // returns the status of the answer, 0 if there was none.
 func dial(s *relaytest.Server, path, credential string) (ws *websocket.Conn, status int, err error) {
+	return dialFor(s, path, credential, wire.Subprotocol)
+}
+
+// dialFor is dial with subprotocols.
+func dialFor(s *relaytest.Server, path, credential string, subprotocols ...string) (ws *websocket.Conn, status int, err error) {
 	dialer := websocket.Dialer{
 		TLSClientConfig:  &tls.Config{InsecureSkipVerify: true},
-		Subprotocols:     []string{wire.Subprotocol},
+		Subprotocols:     subprotocols,
 		HandshakeTimeout: relaytest.Patience,
 	}
 	ws, response, err := dialer.Dial("wss://"+s.Address+path, http.Header{"Authorization": {"Bearer " + credential}})
@@ -96,8 +101,9 @@ func (l *link) data(kind wire.Kind) (ws *websocket.Conn, status int, err error) 
 	return l.sessionData(kind, "")
 }
 
-func (l *link) sessionData(kind wire.Kind, session string) (ws *websocket.Conn, status int, err error) {
-	ws, status, err = dial(l.server, wire.PathData+"?kind="+string(kind)+"&"+wire.SessionParam+"="+session, l.secret)
+func (l *link) sessionData(kind wire.Kind, session string, also ...string) (ws *websocket.Conn, status int, err error) {
+	subprotocols := append(also, wire.Subprotocol)
+	ws, status, err = dialFor(l.server, wire.PathData+"?kind="+string(kind)+"&"+wire.SessionParam+"="+session, l.secret, subprotocols...)
 	if err == nil {
 		l.t.Cleanup(func() { _ = ws.Close() })
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
@@ -81,6 +82,83 @@ func lostBeforeFirstRecord(t *testing.T, had func(first, second tls.ConnectionSt
 		if time.Now().After(deadline) {
 			t.Fatalf("the path does not come up: %+v", s.Stats().Paths)
 		}
+	}
+}
+
+func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
+	for name, also := range map[string][]string{"one that joins them": {wire.SubprotocolSplit}, "an old one": nil, "one of a later version": {"eclitunnel.v1.later"}} {
+		t.Run(name, func(t *testing.T) {
+			p, s, client, _ := start(t, nil)
+			port := relaytest.FreePort(t)
+			p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
+			p.AwaitReport(2, types.ReportReady)
+			l := openLink(t, p, s, client, 1)
+			player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer player.Close()
+			_, _ = player.Write([]byte("hello"))
+			ask := l.next(wire.LinkDial)
+			ws, _, err := l.sessionData(wire.KindDatagram, ask.Session, also...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := wire.Subprotocol
+			if name == "one that joins them" {
+				want = wire.SubprotocolSplit
+			}
+			if got := ws.Subprotocol(); got != want {
+				t.Errorf("the tunnel server selects %q, want %q", got, want)
+			}
+			overTCP, inPackets := make(chan int, 1024), make(chan int, 1024)
+			large := func(to chan int) func([]wire.Record) error {
+				return func(records []wire.Record) error {
+					for _, r := range records {
+						if n := len(r.Payload); n > 100 {
+							to <- n
+						}
+					}
+					return nil
+				}
+			}
+			var counters udptunnel.Counters
+			conn := udptunnel.NewDataConn(0, &counters.Datagrams)
+			var serving sync.WaitGroup
+			defer serving.Wait()
+			serving.Go(func() { _ = conn.Serve(ws, large(overTCP)) })
+			defer conn.Close()
+			state := ws.NetConn().(*tls.Conn).ConnectionState()
+			keys, err := seal.Export(&state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path, err := udptunnel.DialPath(t.Context(), netip.MustParseAddrPort(s.Address), udptunnel.PathOptions{
+				Keys: keys, Handle: large(inPackets), Fail: func(err error) { t.Error(err) }, Datagrams: &counters.Datagrams,
+			}, &counters.Paths)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serving.Go(path.Serve)
+			defer path.Close()
+			await.Until(t, "the path", func() bool {
+				path.Tick(time.Now())
+				return path.Up() && s.Stats().Paths.Up == 1
+			})
+			for _, size := range []int{1450, 1472, 2300} {
+				_, _ = player.Write(make([]byte, size))
+				from := overTCP
+				if want == wire.SubprotocolSplit {
+					from = inPackets
+				}
+				if got := await.Receive(t, from, "large datagram"); got != size {
+					t.Errorf("%d bytes arrive as %d", size, got)
+				}
+			}
+			if len(overTCP)+len(inPackets) != 0 {
+				t.Error("a datagram came twice")
+			}
+		})
 	}
 }
 

@@ -17,13 +17,15 @@ type Options struct {
 	// leaves them as they are.
 	Listener func(net.Listener) net.Listener
 	Conn     func(*net.TCPConn) (net.Conn, error)
+	// Server and Client are the subprotocols that each end supports.
+	Server, Client []string
 }
 
 // Pair returns both ends, which are closed when the test ends.
 func Pair(t testing.TB, o Options) (server, client *websocket.Conn) {
 	t.Helper()
 	upgraded := make(chan *websocket.Conn, 1)
-	var upgrader websocket.Upgrader
+	upgrader := websocket.Upgrader{Subprotocols: o.Server}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ws, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
@@ -37,6 +39,7 @@ func Pair(t testing.TB, o Options) (server, client *websocket.Conn) {
 	s.StartTLS()
 	defer s.Close()
 	dialer := websocket.Dialer{
+		Subprotocols:    o.Client,
 		TLSClientConfig: s.Client().Transport.(*http.Transport).TLSClientConfig.Clone(),
 		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, addr)

@@ -67,13 +67,14 @@ func newListener(o listenerOptions) *listener {
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
 	l.datagrams = websocket.Upgrader{
-		Subprotocols: []string{wire.Subprotocol},
+		Subprotocols: []string{wire.SubprotocolSplit, wire.Subprotocol},
 		// One of its own: that of net/http would keep the rest of it in memory.
 		ReadBufferSize:  udptunnel.ReadBufferSize,
 		WriteBufferSize: udptunnel.WriteBufferSize,
 		WriteBufferPool: &udptunnel.WriteBuffers,
 	}
 	l.streams = l.datagrams
+	l.streams.Subprotocols = []string{wire.Subprotocol}
 	if o.plainStreams {
 		l.streams.Subprotocols = []string{wire.SubprotocolPlain, wire.Subprotocol}
 	}
@@ -201,7 +202,7 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the UDP session is not known", http.StatusNotFound)
 			return
 		}
-		l.openPath(udp, r.TLS)
+		l.openPath(udp, r)
 	}
 	if !link.pool.reserve() {
 		http.Error(w, "the tunnel client has as many data connections as it may", http.StatusServiceUnavailable)
@@ -224,16 +225,16 @@ func (l *listener) serveData(w http.ResponseWriter, r *http.Request) {
 }
 
 // openPath opens a UDP session's sealed path with the keys of a data connection.
-func (l *listener) openPath(udp *udptunnel.ServerSession, state *tls.ConnectionState) {
-	if state == nil {
+func (l *listener) openPath(udp *udptunnel.ServerSession, r *http.Request) {
+	if r.TLS == nil {
 		return
 	}
-	keys, err := seal.Export(state)
+	keys, err := seal.Export(r.TLS)
 	if err != nil {
 		l.o.log.Warn("no keys for sealed packets", slog.Any("error", err))
 		return
 	}
-	udp.OpenPath(keys)
+	udp.OpenPath(keys, slices.Contains(websocket.Subprotocols(r), wire.SubprotocolSplit))
 }
 
 // speaks reports whether the peer speaks this version of the protocol, and answers

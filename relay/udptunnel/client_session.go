@@ -228,6 +228,7 @@ func (s *ClientSession) dialPath(ws *websocket.Conn, port uint16) (*Path, error)
 			s.end()
 		},
 		Queue:     s.queue,
+		Split:     ws.Subprotocol() == wire.SubprotocolSplit,
 		Datagrams: &s.counters.Datagrams,
 	}, &s.counters.Paths)
 }

@@ -23,3 +23,14 @@ func (p *Path) Age(by time.Duration) { p.Tick(time.Now().Add(by)) }
 
 // PacketRoom is how many bytes of records a packet has room for now.
 func (p *Path) PacketRoom() int { return int(p.budget.Load()) }
+
+// Use has the path do what is due at a time that is so much later, as if a player's
+// datagram were sent then.
+func (p *Path) Use(by time.Duration) {
+	if p.up.Load() || p.eager.Load() {
+		p.sendMu.Lock()
+		defer p.sendMu.Unlock()
+		p.list = p.list[:0]
+		p.transmit(time.Now().Add(by), true)
+	}
+}

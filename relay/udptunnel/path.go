@@ -33,6 +33,9 @@ type PathOptions struct {
 	Fail   func(error)
 	// Queue is how many bytes of packets wait for Flush at most; 0: [DefaultQueue].
 	Queue int
+	// Split says that the other end joins datagrams that are split over two packets.
+	// Otherwise those take another transport.
+	Split bool
 	// Datagrams counts the datagrams that take the path. Required.
 	Datagrams *DatagramCounters
 }
@@ -53,6 +56,7 @@ type Path struct {
 
 	queueMu sync.Mutex
 	queue   []*packet
+	splits  uint64 // How many datagrams have been split.
 	closed  bool
 
 	sendMu sync.Mutex // Held while packets are sealed and written, in their order.
@@ -64,6 +68,7 @@ type Path struct {
 	mu     sync.Mutex
 	opener *seal.Opener
 	state  state
+	halves halves
 }
 
 // NewPath makes the tunnel server's end of a path. Where it may send, the first

@@ -13,6 +13,7 @@ import (
 type inbox struct {
 	records [64]wire.Record
 	n       int
+	joined  []*joined // The memory of those that arrived in two halves.
 	now     time.Time
 	probe   uint64 // The number of the probe to answer,
 	probed  bool   // if there is one.
@@ -47,8 +48,18 @@ func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held 
 			held.probe, held.probed = r.Flow, true
 		case wire.RecordAnswer:
 			p.mu.Lock()
-			p.answered(r.Flow, now)
+			p.answered(r.Flow)
 			p.mu.Unlock()
+		case wire.RecordHead, wire.RecordTail:
+			p.mu.Lock()
+			datagram := p.halves.join(r, now)
+			p.mu.Unlock()
+			if datagram == nil {
+				continue
+			}
+			*r = datagram.record()
+			held.joined = append(held.joined, datagram)
+			fallthrough
 		default:
 			if held.n++; held.n == len(held.records) {
 				p.handleHeld(held)
@@ -73,6 +84,7 @@ func (p *Path) handleHeld(held *inbox) {
 	if len(records) == 0 {
 		return
 	}
+	defer held.release()
 	datagrams, payload := 0, 0
 	for i := range records {
 		if records[i].Kind == wire.RecordDatagram {
@@ -89,4 +101,13 @@ func (p *Path) handleHeld(held *inbox) {
 	if err := p.o.Handle(records); err != nil {
 		p.fail(err)
 	}
+}
+
+// release returns the memory of joined datagrams.
+func (held *inbox) release() {
+	for i, datagram := range held.joined {
+		joinedPool.Put(datagram)
+		held.joined[i] = nil
+	}
+	held.joined = held.joined[:0]
 }

@@ -12,7 +12,7 @@ import (
 type outcome int
 
 const (
-	unfit   outcome = iota // They do not fit into a packet, or the path is down: use another transport.
+	unfit   outcome = iota // They do not fit into packets, or the path is down: use another transport.
 	taken                  // They are queued.
 	dropped                // The queue is full.
 )
@@ -30,11 +30,12 @@ func (p *Path) put(records []wire.Record) outcome {
 			datagrams++
 		}
 	}
-	if size > int(p.budget.Load()) {
+	budget := int(p.budget.Load())
+	if !p.fits(size, budget) {
 		return unfit
 	}
 	p.queueMu.Lock()
-	done := p.putLocked(records, size)
+	done := p.putLocked(records, size, budget)
 	p.queueMu.Unlock()
 	switch done {
 	case taken:
@@ -48,7 +49,7 @@ func (p *Path) put(records []wire.Record) outcome {
 }
 
 // putAll queues datagrams that are independent of each other. Those that do not fit
-// into a packet go to other; all of them do if the path has just closed.
+// into packets go to other; all of them do if the path has just closed.
 func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 	budget := int(p.budget.Load())
 	sent, payload, overflowed := 0, 0, 0
@@ -59,10 +60,10 @@ func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 	for i := range datagrams {
 		d := datagrams[i : i+1]
 		size := wire.EncodedSize(&d[0])
-		if size > budget {
+		if !p.fits(size, budget) {
 			continue
 		}
-		if p.putLocked(d, size) == taken {
+		if p.putLocked(d, size, budget) == taken {
 			sent++
 			payload += len(d[0].Payload)
 		} else {
@@ -78,26 +79,26 @@ func (p *Path) putAll(datagrams []wire.Record, other func(*wire.Record)) {
 		return
 	}
 	for i := range datagrams {
-		if wire.EncodedSize(&datagrams[i]) > budget {
+		if !p.fits(wire.EncodedSize(&datagrams[i]), budget) {
 			other(&datagrams[i])
 		}
 	}
 }
 
-func (p *Path) putLocked(records []wire.Record, size int) outcome {
+// putLocked queues records that fit.
+func (p *Path) putLocked(records []wire.Record, size, budget int) outcome {
 	if p.closed {
 		return unfit
 	}
-	var last *packet
-	if n := len(p.queue); n > 0 {
-		last = p.queue[n-1]
+	if size > budget {
+		return p.splitLocked(records, size, budget)
 	}
-	if last == nil || last.n-seal.HeaderSize+size > int(p.budget.Load()) {
+	last := p.lastLocked()
+	if last == nil || last.size()+size > budget {
 		if len(p.queue)*packetRoom >= p.o.Queue {
 			return dropped
 		}
-		last = newPacket()
-		p.queue = append(p.queue, last)
+		last = p.addLocked()
 	}
 	for i := range records {
 		last.append(&records[i])
@@ -105,7 +106,20 @@ func (p *Path) putLocked(records []wire.Record, size int) outcome {
 	return taken
 }
 
-func (p *packet) append(r *wire.Record) { p.n = len(wire.AppendRecord(p.data[:p.n], *r)) }
+// lastLocked returns the last packet of the queue, or nil.
+func (p *Path) lastLocked() *packet {
+	if n := len(p.queue); n > 0 {
+		return p.queue[n-1]
+	}
+	return nil
+}
+
+// addLocked adds an empty packet to the queue.
+func (p *Path) addLocked() *packet {
+	last := newPacket()
+	p.queue = append(p.queue, last)
+	return last
+}
 
 // Flush sends what is queued.
 func (p *Path) Flush() {
@@ -127,14 +141,14 @@ func (p *Path) Flush() {
 // that records of players are among them. It is called with sendMu held.
 func (p *Path) transmit(now time.Time, used bool) {
 	p.mu.Lock()
-	var probes [2]probe
+	var probes duePackets
 	var known bool
 	probes, p.to, known = p.due(now, used)
 	p.mu.Unlock()
 	if known {
-		for _, probe := range probes {
-			if probe.number != 0 {
-				p.list = append(p.list, probePacket(probe))
+		for _, number := range [...]uint64{probes.short, probes.current, probes.larger} {
+			if number != 0 {
+				p.list = append(p.list, probePacket(number))
 			}
 		}
 	}
@@ -161,20 +175,21 @@ func (p *Path) transmit(now time.Time, used bool) {
 		return
 	}
 	p.counters.Unsendable.Add(uint64(unsent))
-	if udpsock.IsTooLong(why) {
+	// If one packet was too long, it is a probe of a larger size where there is one.
+	if udpsock.IsTooLong(why) && (unsent > 1 || probes.larger == 0) {
 		p.mu.Lock()
-		p.shrink(now)
+		p.shrink()
 		p.mu.Unlock()
 	}
 }
 
-// probePacket makes the packet of a probe.
-func probePacket(of probe) *packet {
+// probePacket makes the packet of the probe of a number.
+func probePacket(number uint64) *packet {
 	packet := newPacket()
-	r := wire.Record{Kind: wire.RecordProbe, Flow: of.number}
+	r := wire.Record{Kind: wire.RecordProbe, Flow: number}
 	empty := wire.EncodedSize(&r)
 	// The length prefix of the padding takes two bytes; that of no padding takes one.
-	r.Payload = padding[:of.size-seal.Overhead-empty-1]
+	r.Payload = padding[:sizes[probeSize(number)]-seal.Overhead-empty-1]
 	packet.append(&r)
 	return packet
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // packetRoom is the memory of a packet, in bytes: enough for the largest.
@@ -28,6 +29,11 @@ func newPacket() *packet {
 	p.n = seal.HeaderSize
 	return p
 }
+
+// size is how many bytes of records a packet that is filled has.
+func (p *packet) size() int { return p.n - seal.HeaderSize }
+
+func (p *packet) append(r *wire.Record) { p.n = len(wire.AppendRecord(p.data[:p.n], *r)) }
 
 func release(all []*packet) {
 	for i, p := range all {

@@ -15,22 +15,35 @@ const (
 	// activeFor is how long a path counts as in use after records of players.
 	activeFor = 5 * time.Second
 	// fastProbes is how many probes a path that is down sends in quick succession.
-	// After that they are slowProbePause apart: UDP does not pass, or not now.
+	// After that they are a second apart for outage, and then slowProbePause: UDP does
+	// not pass, or not now.
 	fastProbes     = 10
+	outage         = time.Minute
 	slowProbePause = 10 * time.Second
 	// receiveTimeout is the silence after which a tunnel server considers a path
 	// down, even if it has nothing to send.
 	receiveTimeout = 3 * wire.Keepalive
-	// sizeTries is how many probes of the next size are sent before a pause of
-	// sizePause.
-	sizeTries = 3
-	sizePause = time.Minute
+	// shortAnswers is how many short probes in a row must be answered, and no longer
+	// ones, for the packet size to be considered too large. Single probes are lost on
+	// any path.
+	shortAnswers = 3
+	// quickTries is how many probes of the next size are sent probeRetry apart. After
+	// that the pause doubles, up to sizePause.
+	quickTries = 5
+	sizePause  = time.Minute
 )
 
 // sizes are the packet sizes, as UDP payloads in bytes, that are tried one after
 // another: for the least MTU of IPv6 (1,280), for the MTU of a WireGuard tunnel
 // (1,420, over IPv4), and for that of Ethernet over IPv6 (1,500).
 var sizes = [...]int{wire.PacketSize, 1392, 1452}
+
+// sizeBits is how many low bits of a probe's number are the index of its size: an
+// answer then tells which size has arrived.
+const sizeBits = 2
+
+// probeSize returns the index in sizes of the probe of a number.
+func probeSize(number uint64) int { return int(number & (1<<sizeBits - 1)) }
 
 // state is what is known of a path.
 type state struct {
@@ -45,27 +58,43 @@ type state struct {
 	receivedAt  time.Time // When the last packet arrived.
 	usedAt      time.Time // When records of players last passed.
 	size        int       // Index in sizes.
-	sizeProbe   uint64    // The number of the last probe of the next size,
-	sizeProbes  int       // how many of that size have been sent since the last pause,
+	sizedAfter  uint64    // The number of the last probe before size was set.
+	shorter     int       // How many shorter probes in a row have been answered since.
+	sizeTries   int       // How many probes of the next size have been sent,
 	sizeProbeAt time.Time // and when the next is due.
 }
 
-// probe is a probe to be sent; number 0: none.
-type probe struct {
-	number uint64
-	size   int
+// duePackets are the numbers of the probes to be sent, in this order, of the least
+// packet size, the current one and the next; 0: none.
+type duePackets struct{ short, current, larger uint64 }
+
+// next returns the number of the next probe, of a size by its index.
+func (s *state) next(size int) uint64 {
+	s.lastProbe = (s.lastProbe>>sizeBits+1)<<sizeBits | uint64(size)
+	return s.lastProbe
+}
+
+// retrySizes tries the next size soon, as if it had not been tried before.
+func (s *state) retrySizes(now time.Time) {
+	s.sizeTries = 0
+	if soon := now.Add(probeRetry); s.sizeProbeAt.After(soon) {
+		s.sizeProbeAt = soon
+	}
 }
 
 // resize sets the packet size. It is called with mu held.
 func (p *Path) resize(index int) {
-	p.state.size = index
+	s := &p.state
+	s.size, s.sizedAfter, s.shorter = index, s.lastProbe, 0
+	s.sizeTries, s.sizeProbeAt = 0, time.Time{}
 	p.budget.Store(int64(sizes[index] - seal.Overhead))
 }
 
-// shrink goes back to the size that arrives everywhere.
-func (p *Path) shrink(now time.Time) {
-	p.resize(0)
-	p.state.sizeProbes, p.state.sizeProbeAt = 0, now.Add(sizePause)
+// shrink goes back to the size that arrives everywhere. It is called with mu held.
+func (p *Path) shrink() {
+	if p.state.size > 0 {
+		p.resize(0)
+	}
 }
 
 // setUp records whether packets arrive. It is called with mu held.
@@ -93,31 +122,37 @@ func (p *Path) packetReceived(from *udpsock.Endpoint, newest bool, now time.Time
 		p.counters.Moved.Add(1)
 	}
 	s.peer, s.known = *from, true
-	// Packets are sent there at once; a probe must show that they arrive.
+	// Packets are sent there at once; a probe must show that they arrive, and how
+	// long they may be.
 	s.probedAt = time.Time{}
+	p.resize(0)
 }
 
 // answered records that a probe was answered. It is called with mu held.
-func (p *Path) answered(number uint64, now time.Time) {
-	s := &p.state
-	if number == 0 || number > s.lastProbe || !s.known {
+func (p *Path) answered(number uint64) {
+	s, size := &p.state, probeSize(number)
+	if number == 0 || number > s.lastProbe || size >= len(sizes) || !s.known {
 		return
 	}
 	s.unanswered, s.misses = time.Time{}, 0
-	if !p.up.Load() {
-		p.setUp(true)
-		s.sizeProbes, s.sizeProbeAt = 0, now
-	}
-	if number == s.sizeProbe && s.size < len(sizes)-1 {
-		s.sizeProbe, s.sizeProbes, s.sizeProbeAt = 0, 0, now
-		p.resize(s.size + 1)
-	}
+	p.setUp(true)
 	p.eager.Store(false)
+	switch {
+	case number <= s.sizedAfter: // Before a change of the route, perhaps.
+	case size > s.size:
+		p.resize(size)
+	case size == s.size:
+		s.shorter = 0
+	default:
+		if s.shorter++; s.shorter == shortAnswers {
+			p.shrink()
+		}
+	}
 }
 
 // due returns the probes to send now, and where to. Used says that records of players
 // are being sent. It is called with mu held.
-func (p *Path) due(now time.Time, used bool) (probes [2]probe, to udpsock.Endpoint, known bool) {
+func (p *Path) due(now time.Time, used bool) (probes duePackets, to udpsock.Endpoint, known bool) {
 	s := &p.state
 	if !s.known {
 		return probes, to, false
@@ -127,34 +162,46 @@ func (p *Path) due(now time.Time, used bool) (probes [2]probe, to udpsock.Endpoi
 	}
 	p.expire(now)
 	pause := wire.ProbeInterval
-	if !s.unanswered.IsZero() {
+	if s.doubtful() {
 		pause = probeRetry
 	}
 	if now.Sub(s.probedAt) >= pause {
-		probes[0] = p.newProbe(now)
+		// The shorter first: of several that arrive together, the last is answered.
+		if s.size > 0 && s.doubtful() {
+			probes.short = s.next(0)
+		}
+		probes.current = p.newProbe(now)
 	}
 	if p.up.Load() && s.size < len(sizes)-1 && !now.Before(s.sizeProbeAt) {
-		s.lastProbe++
-		s.sizeProbe = s.lastProbe
-		probes[1] = probe{number: s.lastProbe, size: sizes[s.size+1]}
-		s.sizeProbeAt = now.Add(wire.ProbeInterval)
-		if s.sizeProbes++; s.sizeProbes == sizeTries {
-			s.sizeProbes, s.sizeProbeAt = 0, now.Add(sizePause)
-		}
+		probes.larger = s.next(s.size + 1)
+		s.sizeTries++
+		s.sizeProbeAt = now.Add(sizeWait(s.sizeTries))
 	}
 	return probes, s.peer, true
 }
 
-func (p *Path) newProbe(now time.Time) probe {
+// doubtful reports whether the last probe has not been answered, or whether shorter
+// ones have and it has not.
+func (s *state) doubtful() bool { return !s.unanswered.IsZero() || s.shorter > 0 }
+
+// sizeWait is the pause after so many probes of the next size.
+func sizeWait(tries int) time.Duration {
+	wait := probeRetry
+	for ; tries > quickTries && wait < sizePause; tries-- {
+		wait *= 2
+	}
+	return min(wait, sizePause)
+}
+
+func (p *Path) newProbe(now time.Time) uint64 {
 	s := &p.state
-	s.lastProbe++
 	s.probedAt = now
 	s.misses++
 	if s.unanswered.IsZero() {
 		s.unanswered = now
 	}
 	p.eager.Store(p.client && !p.up.Load() && s.misses < fastProbes)
-	return probe{number: s.lastProbe, size: sizes[s.size]}
+	return s.next(s.size)
 }
 
 // expire acts on missing answers. It is called with mu held.
@@ -171,8 +218,8 @@ func (p *Path) expire(now time.Time) {
 		p.setUp(false)
 		s.misses = 0
 		p.eager.Store(p.client)
-	case silent >= wire.PathTimeout/2 && s.size > 0:
-		p.shrink(now) // Shorter packets may arrive.
+	case silent >= wire.PathTimeout/2:
+		s.retrySizes(now) // Probes of any size were lost.
 	}
 }
 
@@ -182,6 +229,7 @@ func (p *Path) Tick(now time.Time) {
 	defer p.sendMu.Unlock()
 	p.mu.Lock()
 	p.expire(now)
+	p.halves.expire(now)
 	needsProbe := p.needsProbe(now)
 	p.mu.Unlock()
 	if needsProbe {
@@ -201,8 +249,8 @@ func (p *Path) needsProbe(now time.Time) bool {
 	case !p.up.Load():
 		// The tunnel server waits for the client's probe: a NAT or firewall may open only
 		// for a packet from the client's side.
-		return p.client && (s.misses < fastProbes || pause >= slowProbePause)
-	case !s.unanswered.IsZero():
+		return p.client && (s.misses < fastProbes || pause >= slowProbePause || now.Sub(s.receivedAt) < outage)
+	case s.doubtful():
 		return true
 	case p.client:
 		// After the agent's address has changed, datagrams for it are lost until the

@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"net"
-	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +27,7 @@ type end struct {
 	datagrams udptunnel.DatagramCounters
 
 	mu      sync.Mutex
+	split   bool // The other end joins split datagrams.
 	handle  func([]wire.Record) error
 	arrived chan []byte
 	failed  chan error
@@ -48,7 +48,7 @@ func newEnd() *end {
 
 func (e *end) options(keys seal.Keys) udptunnel.PathOptions {
 	return udptunnel.PathOptions{
-		Keys: keys, Datagrams: &e.datagrams,
+		Keys: keys, Datagrams: &e.datagrams, Split: e.split,
 		Fail: func(err error) { e.failed <- err },
 		Handle: func(records []wire.Record) error {
 			e.mu.Lock()
@@ -56,45 +56,6 @@ func (e *end) options(keys seal.Keys) udptunnel.PathOptions {
 			return e.handle(records)
 		},
 	}
-}
-
-// pair returns both ends of a path that is up.
-func pair(t testing.TB, host string) (client, server *end) {
-	t.Helper()
-	theirs, ours, err := sealtest.Handshake(t, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, server = newEnd(), newEnd()
-	socket, err := udptunnel.ListenPackets(t.Context(), net.JoinHostPort(host, "0"), &server.counters)
-	if err != nil {
-		t.Skipf("listen on %s: %v", host, err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(socket.Serve)
-	if server.Path, err = socket.NewPath(server.options(ours)); err != nil {
-		t.Fatal(err)
-	}
-	at := socket.Address()
-	if at.Addr().IsUnspecified() {
-		at = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())
-	}
-	if client.Path, err = udptunnel.DialPath(t.Context(), at, client.options(theirs), &client.counters); err != nil {
-		t.Fatal(err)
-	}
-	serving.Go(client.Serve)
-	t.Cleanup(func() {
-		client.Close()
-		server.Close()
-		socket.Close()
-		serving.Wait()
-		if n := client.counters.Stats().Up + server.counters.Stats().Up; n != 0 {
-			t.Errorf("%d paths are up when all are closed", n)
-		}
-	})
-	client.Tick(time.Now())
-	await.Until(t, "the path", func() bool { return client.Up() && server.Up() })
-	return client, server
 }
 
 func (e *end) next(t testing.TB) []byte {
@@ -156,15 +117,18 @@ func TestPath_PacketsGrowAsFarAsTheyArrive(t *testing.T) {
 		}
 		return client.PacketRoom() == 1452-seal.Overhead && server.PacketRoom() == client.PacketRoom()
 	})
-	// Without an answer they are short again, and then the path is down.
+	// Without any answer the path is down; until then, lengths are not what is wrong.
 	server.Close()
 	client.Put(datagram([]byte("x")))
 	client.Age(2 * time.Second) // The first probe without an answer.
-	if client.Age(2*time.Second + wire.PathTimeout/2 + time.Millisecond); !client.Up() || client.PacketRoom() != wire.PacketSize-seal.Overhead {
+	if client.Age(2*time.Second + wire.PathTimeout/2 + time.Millisecond); !client.Up() || client.PacketRoom() != 1452-seal.Overhead {
 		t.Errorf("up: %t, packets with room for %d", client.Up(), client.PacketRoom())
 	}
 	if client.Age(2*time.Second + wire.PathTimeout); client.Up() {
 		t.Error("up although nothing is answered")
+	}
+	if room := client.PacketRoom(); room != wire.PacketSize-seal.Overhead {
+		t.Errorf("packets with room for %d", room)
 	}
 	if client.Put(datagram([]byte("x"))) {
 		t.Error("a datagram was taken by a path that is down")
@@ -201,8 +165,8 @@ func TestPath_FullQueueDropsAndCounts(t *testing.T) {
 	if dropped := client.datagrams.Overflowed.Load(); taken == 0 || taken > udptunnel.DefaultQueue/1000 || dropped != uint64(10_000-taken) {
 		t.Errorf("%d taken, %d dropped", taken, dropped)
 	}
-	if client.Put(datagram(make([]byte, 2000))) {
-		t.Error("a datagram was taken that does not fit a packet")
+	if client.Put(datagram(make([]byte, 3000))) {
+		t.Error("a datagram was taken that does not fit two packets")
 	}
 }
 
@@ -264,6 +228,10 @@ func FuzzPacket(f *testing.F) {
 	f.Add(wire.AppendRecord(nil, wire.Record{Kind: wire.RecordProbe, Flow: 1, Payload: make([]byte, 100)}), true)
 	f.Add(wire.AppendRecord(wire.AppendRecord(nil, wire.Record{Kind: wire.RecordAnswer, Flow: 1}), datagram([]byte("x"))), true)
 	f.Add(make([]byte, 100), false)
+	head := wire.Record{Kind: wire.RecordHead, Flow: 1000, Split: 7, Payload: []byte("head ")}
+	tail := wire.Record{Kind: wire.RecordTail, Flow: 1000, Split: 7, Payload: []byte("tail")}
+	f.Add(wire.AppendRecord(wire.AppendRecord(nil, head), tail), true)
+	f.Add(wire.AppendRecord(wire.AppendRecord(wire.AppendRecord(nil, tail), datagram([]byte("x"))), head), true)
 	f.Fuzz(func(t *testing.T, content []byte, genuine bool) {
 		var e end
 		var got []byte
@@ -293,13 +261,21 @@ func FuzzPacket(f *testing.F) {
 		}
 		p.Take(packet)
 		var want []byte
+		var waiting []wire.Record
 		bad := false
 		for rest := content; len(rest) > 0; {
 			r, next, err := wire.NextRecord(rest)
 			if bad = err != nil; bad {
 				break
 			}
-			if rest = next; !r.Kind.Sealed() {
+			rest = next
+			switch r.Kind {
+			case wire.RecordProbe, wire.RecordAnswer:
+			case wire.RecordHead, wire.RecordTail:
+				if waiting, r.Payload = joinedWith(waiting, r); r.Payload != nil {
+					want = wire.AppendRecord(want, wire.Record{Kind: wire.RecordDatagram, Flow: r.Flow, Payload: r.Payload})
+				}
+			default:
 				want = wire.AppendRecord(want, r)
 			}
 		}
@@ -309,9 +285,34 @@ func FuzzPacket(f *testing.F) {
 	})
 }
 
+// joinedWith is what a path does with a half: it keeps at most 32, or returns the
+// payload of the datagram that is complete.
+func joinedWith(waiting []wire.Record, half wire.Record) ([]wire.Record, []byte) {
+	for i, other := range waiting {
+		switch {
+		case other.Flow != half.Flow || other.Split != half.Split:
+			continue
+		case other.Kind == half.Kind:
+			return waiting, nil
+		case other.Kind == wire.RecordHead:
+			return slices.Delete(waiting, i, i+1), append(bytes.Clone(other.Payload), half.Payload...)
+		default:
+			return slices.Delete(waiting, i, i+1), append(bytes.Clone(half.Payload), other.Payload...)
+		}
+	}
+	if len(waiting) == 32 {
+		waiting = waiting[1:]
+	}
+	return append(waiting, half), nil
+}
+
 func BenchmarkPath(b *testing.B) { benchmarkPath(b, 200, 1) }
 
 func BenchmarkPathBurst(b *testing.B) { benchmarkPath(b, 1100, 64) }
+
+func BenchmarkPathSplit(b *testing.B) { benchmarkPath(b, 1450, 1) }
+
+func BenchmarkPathSplitBurst(b *testing.B) { benchmarkPath(b, 1450, 64) }
 
 // benchmarkPath sends datagrams of a size in bytes, and flushes after a burst of so
 // many.

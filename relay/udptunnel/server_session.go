@@ -81,9 +81,10 @@ func NewServerSession(o ServerOptions, now time.Time) *ServerSession {
 func (s *ServerSession) Name() string { return s.name }
 
 // OpenPath opens the sealed path with the keys of a data connection's TLS session,
-// unless the session has one whose keys the tunnel client is known to have. It must
-// be called before the upgrade is answered: the first packet may arrive right after.
-func (s *ServerSession) OpenPath(keys seal.Keys) {
+// unless the session has one whose keys the tunnel client is known to have. With split
+// the tunnel client joins split datagrams. It must be called before the upgrade is
+// answered: the first packet may arrive right after.
+func (s *ServerSession) OpenPath(keys seal.Keys, split bool) {
 	if s.o.Packets == nil {
 		return
 	}
@@ -99,6 +100,7 @@ func (s *ServerSession) OpenPath(keys seal.Keys) {
 		Handle:    func(records []wire.Record) error { return s.handle(records, &out) },
 		Fail:      func(error) { s.o.Go(s.End) }, // Its caller may hold a lock that End takes.
 		Queue:     s.queue,
+		Split:     split,
 		Datagrams: &s.counters.Datagrams,
 	})
 	if err != nil {

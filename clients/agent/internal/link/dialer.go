@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -48,7 +49,6 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
 		HandshakeTimeout: timeout,
-		Subprotocols:     []string{wire.Subprotocol},
 		ReadBufferSize:   udptunnel.ReadBufferSize,
 		WriteBufferSize:  udptunnel.WriteBufferSize,
 		WriteBufferPool:  &udptunnel.WriteBuffers,
@@ -117,14 +117,14 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 		query.Set(wire.SessionParam, udpSession)
 	}
 	// It may wait for a modern hello that is not answered; players may not.
-	return d.dial(ctx, true, wire.PathLink, query, ticket)
+	return d.dial(ctx, true, wire.PathLink, query, ticket, wire.Subprotocol)
 }
 
 // datagrams opens a data connection of a UDP session with a link's secret.
 func (d *serverDialer) datagrams(ctx context.Context, udpSession, secret string) (*websocket.Conn, error) {
 	query := dataQuery(wire.KindDatagram)
 	query.Set(wire.SessionParam, udpSession)
-	return d.dial(ctx, false, wire.PathData, query, secret)
+	return d.dial(ctx, false, wire.PathData, query, secret, wire.SubprotocolSplit, wire.Subprotocol)
 }
 
 // proxied reports whether the tunnel server is reached through a proxy. UDP does not
@@ -139,10 +139,14 @@ func (d *serverDialer) proxied() bool {
 
 func dataQuery(kind wire.Kind) url.Values { return url.Values{wire.KindParam: {string(kind)}} }
 
-func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query url.Values, credential string) (*websocket.Conn, error) {
+// dial opens a WebSocket of one of the subprotocols.
+func (d *serverDialer) dial(
+	ctx context.Context, probe bool, path string, query url.Values, credential string, subprotocols ...string,
+) (*websocket.Conn, error) {
 	u := url.URL{Scheme: "wss", Host: d.address, Path: path, RawQuery: query.Encode()}
 	ctx, attempt := d.line.Begin(ctx, d.address)
 	websockets := d.websocket
+	websockets.Subprotocols = subprotocols
 	if attempt.Classic(probe) {
 		websockets.TLSClientConfig = d.classicTLS
 	}
@@ -173,7 +177,7 @@ func (d *serverDialer) dial(ctx context.Context, probe bool, path string, query 
 		}
 		return nil, err
 	}
-	if ws.Subprotocol() != wire.Subprotocol {
+	if !slices.Contains(subprotocols, ws.Subprotocol()) {
 		_ = ws.Close()
 		return nil, fmt.Errorf("it does not support %s", wire.Subprotocol)
 	}

@@ -182,6 +182,41 @@ func TestLink_SecondWelcomeIsRefused(t *testing.T) {
 }
 
 // A cancelled request must not leave a handshake running, which would outlive the agent.
+func TestUpgrade_DatagramsTakeWhatTheTunnelServerSupports(t *testing.T) {
+	for name, test := range map[string]struct {
+		server []string
+		want   string // "": refused.
+	}{
+		"new":   {[]string{wire.SubprotocolSplit, wire.Subprotocol}, wire.SubprotocolSplit},
+		"old":   {[]string{wire.Subprotocol}, wire.Subprotocol},
+		"other": {[]string{"other.v1"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				upgrader := websocket.Upgrader{Subprotocols: test.server}
+				if ws, err := upgrader.Upgrade(w, r, nil); err == nil {
+					_ = ws.Close()
+				}
+			}))
+			defer s.Close()
+			d := newTestDialer(s.Listener.Addr().String(), relaytest.Patience)
+			d.websocket.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+			d.websocket.TLSClientConfig.NextProtos = nil
+			ws, err := d.datagrams(t.Context(), "S", "secret")
+			if (err == nil) != (test.want != "") {
+				t.Fatalf("dialled with %v", err)
+			}
+			if err != nil {
+				return
+			}
+			defer ws.Close()
+			if got := ws.Subprotocol(); got != test.want {
+				t.Errorf("subprotocol %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 func TestUpgrade_UnansweredHandshakeEnds(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
