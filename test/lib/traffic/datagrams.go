@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// LoadSize is the size in bytes of the datagrams of a load, an Offer and Flows.
+	// LoadSize is the size in bytes of the datagrams of a load and of Flows.
 	LoadSize = 200
 	// LostAfter is when an answer over UDP is given up.
 	LostAfter = time.Second

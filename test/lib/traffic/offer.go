@@ -43,11 +43,11 @@ type offerFlow struct {
 	times  []time.Duration
 }
 
-// OpenOffer opens so many flows.
-func OpenOffer(ctx context.Context, addr string, flows int) (*Offer, error) {
+// OpenOffer opens so many flows of datagrams of a size in bytes.
+func OpenOffer(ctx context.Context, addr string, flows, size int) (*Offer, error) {
 	o, base := new(Offer), time.Now()
 	for range flows {
-		f, err := openFlow(ctx, addr, LoadSize)
+		f, err := openFlow(ctx, addr, size)
 		if err != nil {
 			return nil, errors.Join(err, o.Close())
 		}

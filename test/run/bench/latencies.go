@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,7 +150,7 @@ func udpFlows(ctx context.Context, s *sample) error {
 
 // udpOffered measures what becomes of datagrams that come at a fixed rate.
 func udpOffered(ctx context.Context, s *sample) (err error) {
-	f, err := traffic.OpenOffer(ctx, s.udp, loadFlows)
+	f, err := traffic.OpenOffer(ctx, s.udp, loadFlows, traffic.LoadSize)
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ const (
 // lossUDP measures the round trips of games while the link loses packets at
 // random, in each direction, and compares them with those while it loses none.
 func lossUDP(ctx context.Context, s *sample) (err error) {
-	f, err := traffic.OpenOffer(ctx, s.udp, lossFlows)
+	f, err := traffic.OpenOffer(ctx, s.udp, lossFlows, cmp.Or(s.LossSize, traffic.LoadSize))
 	if err != nil {
 		return err
 	}

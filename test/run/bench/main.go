@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/test/lib/role"
+	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 func main() {
@@ -98,6 +99,7 @@ func parse(args []string, usage io.Writer) (flags, error) {
 	set.StringVar(&f.Bin, "bin", "bin", "`directory` of eclitunneld and eclitunnel")
 	set.StringVar(&f.Game, "game", "127.0.0.1:0", "`address` of the game that the bench runs; port 0 is any")
 	set.IntVar(&f.Idle, "idle", 2000, "connections with which memory is measured")
+	set.IntVar(&f.LossSize, "loss-size", traffic.LoadSize, "size of the datagrams of loss-udp, in `bytes`")
 	set.Float64Var(&f.Foreign, "foreign", 0.05, "leave a sample out where other processes used more than this `share` of the CPUs, or a fifth of it for latencies")
 	set.StringVar(&f.Uplink, "uplink", uplinkOwn, "where the home uplink and the link that loses packets are made: `own`, network namespaces of their own (as root), here, in this one that has only lo, or off")
 	set.StringVar(&f.jsonFile, "json", "", "write the results to this `file`; /dev/stdout prints them")
@@ -139,6 +141,8 @@ func (f flags) check(rest []string) error {
 		return errors.New("--rounds, --duration and --idle must be positive, and a sample no shorter than 10ms")
 	case slices.ContainsFunc(append(f.Flows, f.Procs...), func(n int) bool { return n < 1 }):
 		return errors.New("--flows and --gomaxprocs are positive numbers")
+	case f.LossSize < 100, f.LossSize > 2000:
+		return errors.New("--loss-size is 100 to 2000 bytes")
 	case !slices.Contains([]string{uplinkOwn, uplinkHere, uplinkOff}, f.Uplink):
 		return fmt.Errorf("--uplink is own, here or off, not %q", f.Uplink)
 	}

@@ -19,6 +19,8 @@ type settings struct {
 	// flows of UDP are opened at once.
 	Idle  int
 	Flows []int
+	// LossSize is the size in bytes of the datagrams of loss-udp; 0: traffic.LoadSize.
+	LossSize int
 	// Brief keeps to Duration where a measure would take longer, for a sample that
 	// only shows that it can be taken.
 	Brief bool
