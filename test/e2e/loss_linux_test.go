@@ -21,10 +21,14 @@ const (
 	lossNoise = 10 * time.Millisecond
 )
 
-// play has players play for a while, and returns the 99th percentile of their
-// round trips, and the share of datagrams that did not come back.
-func (a *apart) play(t *testing.T) (p99 time.Duration, lost float64) {
+// play has players play for a while, with datagrams of 100 bytes or of the sizes
+// given, and returns the 99th percentile of their round trips, and the share of
+// datagrams that did not come back.
+func (a *apart) play(t *testing.T, sizes ...int) (p99 time.Duration, lost float64) {
 	t.Helper()
+	if sizes == nil {
+		sizes = []int{100}
+	}
 	const each = int(lossFor / lossInterval)
 	var mu sync.Mutex
 	var times []time.Duration
@@ -39,7 +43,7 @@ func (a *apart) play(t *testing.T) (p99 time.Duration, lost float64) {
 		_ = player.SetReadDeadline(time.Now().Add(lossFor + 2*time.Second))
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * lossInterval / lossPlayers)
-			b := make([]byte, 100)
+			b := make([]byte, sizes[i%len(sizes)])
 			for range each {
 				binary.BigEndian.PutUint64(b, uint64(time.Since(base)))
 				_, _ = player.Write(b)
@@ -47,7 +51,7 @@ func (a *apart) play(t *testing.T) (p99 time.Duration, lost float64) {
 			}
 		})
 		all.Go(func() {
-			b := make([]byte, 200)
+			b := make([]byte, 2048)
 			for range each {
 				if _, err := player.Read(b); err != nil {
 					return // Those that are missing were lost.
@@ -105,6 +109,36 @@ func TestLoss_NoDatagramWaitsBehindALostOne(t *testing.T) {
 	a.home.rules("meta l4proto udp drop", "numgen random mod 1000 < 30 drop")
 	p99, _ := a.play(t)
 	t.Logf("3 %% lost each way, without UDP: p99 %v, %.2f of that without loss", p99, float64(p99)/float64(clean))
+}
+
+// The largest datagrams that a player's network carries take two packets, each of which
+// may be lost.
+func TestLoss_NoLargeDatagramWaitsBehindALostOne(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	a, _ := newApartWithPlayer(t)
+	sizes := []int{1400, 1415, 1450, 1472}
+	clean, overrun := a.play(t, sizes...)
+	t.Logf("no loss: p99 %v; %.1f %% of round trips lost by the machine's other load", clean, 100*overrun)
+	a.home.rules("numgen random mod 1000 < 20 drop")
+	p99, lost := a.play(t, sizes...)
+	t.Logf("2 %% lost each way: p99 %v; %.1f %% of round trips lost", p99, 100*lost)
+	if p99 > clean*3/2+lossNoise {
+		t.Errorf("datagrams wait behind lost ones")
+	}
+	if lost > 8*0.02+2*overrun {
+		t.Errorf("%.1f %% of round trips are lost", 100*lost)
+	}
+	// A second without any packet, and then none is lost.
+	a.home.rules("meta l4proto udp drop")
+	time.Sleep(time.Second) // The loss itself.
+	a.home.rules()
+	a.play(t, sizes...) // Until what TCP has retransmitted is through.
+	a.home.rules("numgen random mod 1000 < 20 drop")
+	if p99, _ = a.play(t, sizes...); p99 > clean*3/2+lossNoise {
+		t.Errorf("seconds after a loss of everything datagrams wait behind lost ones: p99 %v", p99)
+	}
 }
 
 func TestLoss_NewAddressOfAHomeEndsNoFlow(t *testing.T) {
