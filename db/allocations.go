@@ -15,6 +15,13 @@ const (
 	StateFailed  = "failed"
 )
 
+// What a tunnel client reports of an allocation's local target.
+const (
+	TargetUnknown = "unknown"
+	TargetUp      = "up"
+	TargetDown    = "down"
+)
+
 // Allocation is one public port on one tunnel server, given to one tunnel client.
 type Allocation struct {
 	ID             int64     `db:"id"`
@@ -39,6 +46,10 @@ type Allocation struct {
 	ServerReason string `db:"server_reason"`
 	ClientState  string `db:"client_state"`
 	ClientReason string `db:"client_reason"`
+	// Target is TargetUnknown, TargetUp or TargetDown, as the client last reported, and TargetReason why
+	// it is down.
+	Target       string `db:"target"`
+	TargetReason string `db:"target_reason"`
 	// Draining means that the port accepts no new players, and that its players are cut off at
 	// DrainUntil. Drained means that it has no players left.
 	Draining   bool       `db:"draining"`
@@ -55,7 +66,7 @@ type Allocation struct {
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
 	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.created_at, a.server_state, a.server_reason,
-	a.client_state, a.client_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
+	a.client_state, a.client_reason, a.target, a.target_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
 	coalesce(sr.lease_expires_at > now(), false) AS server_online`
 
@@ -114,7 +125,8 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 			}
 		}
 		var updated int64
-		// A new port resets the tunnel server's report, which was about the old port.
+		// A new port resets the tunnel server's report, which was about the old port, and a new local
+		// target what the client reported of the old one.
 		err := tx.GetContext(ctx, &updated,
 			`UPDATE allocations AS a SET
 				name = coalesce($5, a.name),
@@ -125,7 +137,9 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				port = coalesce($10, a.port),
 				player_addresses = coalesce($11, a.player_addresses),
 				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
-				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END
+				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
+				target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
+				target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
 			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+visible+` RETURNING a.id`,
 			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
 				patch.UDPIdleSeconds, port, patch.PlayerAddresses)...)

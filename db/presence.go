@@ -126,7 +126,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 			FROM free f JOIN hello h ON h.id = f.id WHERE d.id = f.id
 			RETURNING d.id, d.generation, d.replica_id, f.replica_id AS before),
 		reset AS (
-			UPDATE allocations a SET client_state = 'pending', client_reason = ''
+			UPDATE allocations a SET `+clientReports.unreported+`
 			FROM reported r JOIN connected c ON c.id = r.device_id WHERE a.id = r.id)
 		SELECT id, generation, CASE WHEN before <> replica_id THEN pg_notify($7, $8 || id)::text END AS notified
 		FROM connected`,

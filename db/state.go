@@ -2,9 +2,11 @@ package db
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -130,6 +132,10 @@ type Report struct {
 	ServerID *uuid.UUID
 	State    string // StatePending, StateReady or StateFailed
 	Reason   string
+	// Target is TargetUnknown, TargetUp or TargetDown, and TargetReason why it is down, when a client
+	// reported it; "" means TargetUnknown.
+	Target       string
+	TargetReason string
 }
 
 // SaveReports stores the reports of a device of the given kind. It ignores reports on allocations of
@@ -165,10 +171,13 @@ func (d *DB) saveReports(ctx context.Context, kind string, all []deviceReports) 
 	devices := make([]uuid.UUID, 0, len(last))
 	ids := make([]int64, 0, len(last))
 	states, reasons := make([]string, 0, len(last)), make([]string, 0, len(last))
+	targets, targetReasons := make([]string, 0, len(last)), make([]string, 0, len(last))
 	servers := make([]*string, 0, len(last))
 	for of, report := range last {
 		devices, ids = append(devices, of.device), append(ids, of.allocation)
 		states, reasons = append(states, report.State), append(reasons, report.Reason)
+		targets = append(targets, cmp.Or(report.Target, TargetUnknown))
+		targetReasons = append(targetReasons, report.TargetReason)
 		var server *string
 		if report.ServerID != nil {
 			id := report.ServerID.String()
@@ -178,7 +187,8 @@ func (d *DB) saveReports(ctx context.Context, kind string, all []deviceReports) 
 	}
 	var leaving []int64
 	err := d.pool.SelectContext(ctx, &leaving, reportsOf(kind).save,
-		uuidArray(devices), pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers))
+		uuidArray(devices), pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers),
+		pq.Array(targets), pq.Array(targetReasons))
 	if err == nil && len(leaving) > 0 {
 		err = d.closeOldPorts(ctx, leaving)
 	}
@@ -187,35 +197,53 @@ func (d *DB) saveReports(ctx context.Context, kind string, all []deviceReports) 
 
 // reportStatements are the statements for the reports of one side. save returns the reported
 // allocations whose old port is still open. Both statements lock rows in the order of their ids,
-// because the two sides of many allocations report at the same time.
+// because the two sides of many allocations report at the same time. unreported sets the columns of a
+// report as they are before one.
 type reportStatements struct {
-	save, reset string
+	save, reset, unreported string
 }
 
 var (
-	clientReports = newReportStatements("device_id", "client_state", "client_reason")
-	serverReports = newReportStatements("server_id", "server_state", "server_reason")
+	clientReports = newReportStatements("device_id", []reportColumn{
+		{"client_state", "state", StatePending}, {"client_reason", "reason", ""},
+		{"target", "target", TargetUnknown}, {"target_reason", "target_reason", ""},
+	})
+	serverReports = newReportStatements("server_id", []reportColumn{
+		{"server_state", "state", StatePending}, {"server_reason", "reason", ""},
+	})
 )
 
-func newReportStatements(device, state, reason string) reportStatements {
+// reportColumn is a column of a report: its names in allocations and in the report, and its value before
+// one.
+type reportColumn struct{ name, reported, before string }
+
+func newReportStatements(device string, columns []reportColumn) reportStatements {
+	var current, reported, save, reset []string
+	for _, c := range columns {
+		current, reported = append(current, "a."+c.name), append(reported, "r."+c.reported)
+		save = append(save, fmt.Sprintf("%s = r.%s", c.name, c.reported))
+		reset = append(reset, fmt.Sprintf("%s = '%s'", c.name, c.before))
+	}
+	unreported := strings.Join(reset, ", ")
 	return reportStatements{
+		unreported: unreported,
 		save: fmt.Sprintf(`WITH reported AS (
-				SELECT a.id, r.state, r.reason
+				SELECT a.id, r.state, r.reason, r.target, r.target_reason
 				FROM allocations a
-				JOIN unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[]) AS r (device, id, state, reason, server)
-					ON r.id = a.id AND r.device = a.%[1]s
+				JOIN unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[])
+						AS r (device, id, state, reason, server, target, target_reason)
+					ON r.id = a.id AND r.device = a.%s
 				WHERE a.retires IS NULL AND (r.server IS NULL OR r.server = a.server_id)
-					AND (a.%[2]s, a.%[3]s) IS DISTINCT FROM (r.state, r.reason)
+					AND (%s) IS DISTINCT FROM (%s)
 				ORDER BY a.id FOR NO KEY UPDATE OF a),
 			saved AS (
-				UPDATE allocations a SET %[2]s = r.state, %[3]s = r.reason FROM reported r WHERE a.id = r.id RETURNING a.id)
+				UPDATE allocations a SET %s FROM reported r WHERE a.id = r.id RETURNING a.id)
 			SELECT s.id FROM saved s
 			WHERE EXISTS (SELECT 1 FROM allocations o WHERE o.retires = s.id AND NOT o.draining)`,
-			device, state, reason),
+			device, strings.Join(current, ", "), strings.Join(reported, ", "), strings.Join(save, ", ")),
 		reset: fmt.Sprintf(`WITH reported AS (
-				SELECT id FROM allocations WHERE %[1]s = $1 ORDER BY id FOR NO KEY UPDATE)
-			UPDATE allocations a SET %[2]s = 'pending', %[3]s = '' FROM reported r WHERE a.id = r.id`,
-			device, state, reason),
+				SELECT id FROM allocations WHERE %s = $1 ORDER BY id FOR NO KEY UPDATE)
+			UPDATE allocations a SET %s FROM reported r WHERE a.id = r.id`, device, unreported),
 	}
 }
 

@@ -16,7 +16,7 @@ func TestSaveReports_OnlyOfItsOwnSideAndAllocations(t *testing.T) {
 	client, other, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
 	mine, theirs := allocate(t, d, client.ID, server.ID), allocate(t, d, other.ID, server.ID)
 	reports := []db.Report{
-		{AllocationID: mine.ID, State: db.StateFailed, Reason: "refused"},
+		{AllocationID: mine.ID, State: db.StateFailed, Reason: "refused", Target: db.TargetDown, TargetReason: "nothing there"},
 		{AllocationID: theirs.ID, State: db.StateReady},
 		{AllocationID: 1 << 60, State: db.StateReady},
 	}
@@ -25,6 +25,7 @@ func TestSaveReports_OnlyOfItsOwnSideAndAllocations(t *testing.T) {
 	check(t, d.SaveReports(t.Context(), client.ID, db.KindClient, nil))
 
 	mine.ClientState, mine.ClientReason = db.StateFailed, "refused"
+	mine.Target, mine.TargetReason = db.TargetDown, "nothing there"
 	for _, want := range []db.Allocation{mine, theirs} {
 		got, err := d.Allocation(t.Context(), everything, want.ID)
 		check(t, err)
@@ -39,13 +40,16 @@ func TestConnect_ResetsReports(t *testing.T) {
 	d := dbtest.New(t)
 	client, server, replica := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil), startReplica(t, d)
 	made := allocate(t, d, client.ID, server.ID)
-	report := []db.Report{{AllocationID: made.ID, State: db.StateFailed, Reason: "why"}}
+	report := []db.Report{{AllocationID: made.ID, State: db.StateFailed, Reason: "why", Target: db.TargetDown, TargetReason: "nothing there"}}
 	check(t, d.SaveReports(t.Context(), client.ID, db.KindClient, report))
 	check(t, d.SaveReports(t.Context(), server.ID, db.KindServer, report))
 
 	connect(t, d, client, replica)
 	got, err := d.Allocation(t.Context(), everything, made.ID)
 	check(t, err)
+	if got.Target != db.TargetUnknown || got.TargetReason != "" {
+		t.Errorf("the target is %s, %q", got.Target, got.TargetReason)
+	}
 	if got.ClientState != db.StatePending || got.ClientReason != "" || got.ServerState != db.StateFailed || !got.DeviceOnline {
 		t.Errorf("got %+v", got)
 	}

@@ -166,6 +166,7 @@ func (p *examplePanel) add(protocol types.Protocol, port, localPort int) types.A
 		Protocol: protocol, Port: port, LocalHost: "127.0.0.1", LocalPort: localPort,
 		PublicHost: "play.example.com", PublicAddress: "play.example.com:" + strconv.Itoa(port),
 		CreatedAt: exampleTime, Status: types.AllocationPending, StatusReason: nullable.NewNullNullable[string](),
+		Target: types.TargetUnknown,
 	}
 	p.allocations = append(p.allocations, a)
 	return a
@@ -205,6 +206,7 @@ func (p *examplePanel) CreateAllocation(_ context.Context, r server.CreateAlloca
 		ID: first.ID, DeviceID: first.DeviceID, ServerID: first.ServerID, Protocol: first.Protocol, Port: first.Port,
 		LocalHost: first.LocalHost, LocalPort: first.LocalPort, PublicHost: first.PublicHost, PublicAddress: first.PublicAddress,
 		CreatedAt: first.CreatedAt, Status: first.Status, StatusReason: first.StatusReason, Allocations: created,
+		Target: first.Target,
 	}, nil
 }
 

@@ -337,6 +337,27 @@ func (e StatusReportType) Valid() bool {
 	}
 }
 
+// Defines values for TargetState.
+const (
+	TargetDown    TargetState = "down"
+	TargetUnknown TargetState = "unknown"
+	TargetUp      TargetState = "up"
+)
+
+// Valid indicates whether the value is a known member of the TargetState enum.
+func (e TargetState) Valid() bool {
+	switch e {
+	case TargetDown:
+		return true
+	case TargetUnknown:
+		return true
+	case TargetUp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TunnelServerState.
 const (
 	ServerActive   TunnelServerState = "active"
@@ -420,6 +441,21 @@ type Allocation struct {
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
+
+	// Target Whether the agent reaches the game. It does not affect the status: the port stays open.
+	//
+	// - `unknown`: nothing is known. The tunnel client is not connected, or its agent does not report it,
+	//   or the game takes UDP where the agent cannot see its sockets, and has not answered a player yet.
+	// - `up`: a program waits for players at the local target, or has accepted a connection, or has
+	//   answered a player.
+	// - `down`: the last connection, or the last datagram, was refused or could not be sent. The agent
+	//   notices within seconds that the game is there again.
+	Target TargetState `json:"target"`
+
+	// TargetReason Why the target is `down`, for people. Absent unless it is.
+	//
+	// Example: connection refused at 127.0.0.1:25565
+	TargetReason *string `json:"targetReason,omitempty"`
 }
 
 // AllocationCreate A request for an allocation.
@@ -528,6 +564,21 @@ type AllocationCreated struct {
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
 	StatusReason nullable.Nullable[string] `json:"statusReason"`
+
+	// Target Whether the agent reaches the game. It does not affect the status: the port stays open.
+	//
+	// - `unknown`: nothing is known. The tunnel client is not connected, or its agent does not report it,
+	//   or the game takes UDP where the agent cannot see its sockets, and has not answered a player yet.
+	// - `up`: a program waits for players at the local target, or has accepted a connection, or has
+	//   answered a player.
+	// - `down`: the last connection, or the last datagram, was refused or could not be sent. The agent
+	//   notices within seconds that the game is there again.
+	Target TargetState `json:"target"`
+
+	// TargetReason Why the target is `down`, for people. Absent unless it is.
+	//
+	// Example: connection refused at 127.0.0.1:25565
+	TargetReason *string `json:"targetReason,omitempty"`
 }
 
 // AllocationOptions Options of how an allocation forwards traffic.
@@ -597,6 +648,12 @@ type AllocationReport struct {
 	// client reports `ready` when its link to the tunnel server is up and its allow-list permits the
 	// local target.
 	State AllocationReportState `json:"state"`
+
+	// Target From a tunnel client. Whether it reaches the game. Absent means `unknown`.
+	Target *TargetState `json:"target,omitempty"`
+
+	// TargetReason Why the target is `down`.
+	TargetReason *string `json:"targetReason,omitempty"`
 }
 
 // AllocationReportState `ready` or `failed`. A tunnel server reports `ready` when the public port is open. A tunnel
@@ -1280,7 +1337,7 @@ type SettingsPatch struct {
 // desired state of `revision`. The state of all other allocations is as last reported on this
 // connection.
 //
-// Example: {"allocations":[{"id":42,"state":"ready"},{"id":43,"reason":"local host \"192.0.2.7\" is not on the agent's allow-list","state":"failed"}],"revision":1,"type":"status"}
+// Example: {"allocations":[{"id":42,"state":"ready","target":"down","targetReason":"connection refused at 127.0.0.1:25565"},{"id":43,"reason":"local host \"192.0.2.7\" is not on the agent's allow-list","state":"failed"}],"revision":1,"type":"status"}
 type StatusReport struct {
 	// Allocations The allocations whose state has changed.
 	Allocations []AllocationReport `json:"allocations"`
@@ -1304,6 +1361,16 @@ type Success struct {
 	// Success Always true. A failed request returns a `Problem`.
 	Success bool `json:"success"`
 }
+
+// TargetState Whether the agent reaches the game. It does not affect the status: the port stays open.
+//
+//   - `unknown`: nothing is known. The tunnel client is not connected, or its agent does not report it,
+//     or the game takes UDP where the agent cannot see its sockets, and has not answered a player yet.
+//   - `up`: a program waits for players at the local target, or has accepted a connection, or has
+//     answered a player.
+//   - `down`: the last connection, or the last datagram, was refused or could not be sent. The agent
+//     notices within seconds that the game is there again.
+type TargetState string
 
 // TokenRegenerated A new device token.
 type TokenRegenerated struct {
@@ -1530,6 +1597,7 @@ const (
 	MaxAllocationOptionsUDPIdleSeconds      = 3600
 	DefaultAllocationOptionsUDPIdleSeconds  = 60
 	MaxAllocationReportReason               = 500
+	MaxAllocationReportTargetReason         = 500
 	MaxDeviceApprovalUserCode               = 32
 	MaxDeviceName                           = 100
 	MaxDrainSeconds                         = 604800

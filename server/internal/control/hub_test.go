@@ -235,6 +235,34 @@ func TestHub_StoresTheLatestReports(t *testing.T) {
 	}
 }
 
+func TestHub_StoresWhetherTheTargetIsReached(t *testing.T) {
+	d := dbtest.New(t)
+	r := startReplica(t, d)
+	clientRow := enroll(t, d, db.KindClient)
+	made := allocate(t, d, clientRow, enroll(t, d, db.KindServer), "tcp", 20001)
+	client := r.connect(t, clientRow)
+	revision := controltest.Next[types.ClientSnapshot](client).Revision
+	reason := "nothing listens on 127.0.0.1:25565"
+	for _, c := range []struct {
+		target *types.TargetState
+		stored string
+		reason string
+	}{
+		{new(types.TargetDown), db.TargetDown, reason},
+		{new(types.TargetUp), db.TargetUp, ""}, // The reason explains nothing then.
+		{new(types.TargetDown), db.TargetDown, reason},
+		{nil, db.TargetUnknown, ""}, // From an agent that does not know of targets.
+	} {
+		client.Send(types.StatusReport{Type: types.TypeStatus, Revision: revision, Allocations: []types.AllocationReport{
+			{ID: made.ID, State: types.ReportReady, Target: c.target, TargetReason: &reason},
+		}})
+		controltest.Eventually(t, "the target is "+c.stored, func() bool {
+			a := allocation(t, d, made.ID)
+			return a.ClientState == db.StateReady && a.Target == c.stored && a.TargetReason == c.reason
+		})
+	}
+}
+
 func TestHub_ResyncSendsSnapshotsAtABoundedRate(t *testing.T) {
 	d := dbtest.New(t)
 	r := startReplica(t, d)

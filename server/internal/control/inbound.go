@@ -93,6 +93,12 @@ func checkReport(report types.StatusReport) error {
 		if a.Reason != nil && !text(*a.Reason, types.MaxAllocationReportReason) {
 			return policyViolation("reason: at most %d characters, no NUL", types.MaxAllocationReportReason)
 		}
+		if a.Target != nil && !a.Target.Valid() {
+			return policyViolation("target: unknown, up or down")
+		}
+		if a.TargetReason != nil && !text(*a.TargetReason, types.MaxAllocationReportTargetReason) {
+			return policyViolation("targetReason: at most %d characters, no NUL", types.MaxAllocationReportTargetReason)
+		}
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 		"unknown state":         {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"pending"}]}`, websocket.ClosePolicyViolation},
 		"NUL in reason":         {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"failed","reason":"\u0000"}]}`, websocket.ClosePolicyViolation},
 		"long reason":           {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"failed","reason":"` + long + `"}]}`, websocket.ClosePolicyViolation},
+		"unknown target":        {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"asleep"}]}`, websocket.ClosePolicyViolation},
+		"NUL in target reason":  {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"down","targetReason":"\u0000"}]}`, websocket.ClosePolicyViolation},
+		"long target reason":    {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"down","targetReason":"` + long + `"}]}`, websocket.ClosePolicyViolation},
 		"more than 1000 states": {`{"type":"status","revision":1,"allocations":[` + strings.Repeat(`{"id":1,"state":"ready"},`, 1000) + `{"id":1,"state":"ready"}]}`, websocket.ClosePolicyViolation},
 	} {
 		t.Run(name, func(t *testing.T) {

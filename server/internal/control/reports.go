@@ -16,7 +16,8 @@ import (
 // subject is what a report describes. If any field changes, earlier reports no longer
 // apply. The device receives the change too, and reports again.
 type subject struct {
-	server     uuid.UUID // For an allocation of a client.
+	server     uuid.UUID // For an allocation of a client,
+	target     string    // and the address of its local target.
 	client     uuid.UUID // For an allocation of a tunnel server.
 	protocol   types.Protocol
 	port       int
@@ -105,6 +106,12 @@ func (r *reports) add(report types.StatusReport) {
 		}
 		if e.server != uuid.Nil {
 			row.ServerID = &e.server
+		}
+		if a.Target != nil {
+			row.Target = string(*a.Target)
+		}
+		if a.TargetReason != nil && row.Target == db.TargetDown {
+			row.TargetReason = *a.TargetReason
 		}
 		e.last = &row
 		r.known[a.ID] = e

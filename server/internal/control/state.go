@@ -129,7 +129,7 @@ func (s *clientState) renewal(revision types.Revision, issue issueTicket) (any, 
 func (s *clientState) allocations() map[int64]binding {
 	bindings := make(map[int64]binding, len(s.bindings))
 	for _, a := range s.bindings {
-		bindings[a.ID] = binding{subject: subject{server: a.ServerID}, pending: s.pending[a.ID]}
+		bindings[a.ID] = binding{subject: subject{server: a.ServerID, target: hostPort(a.LocalHost, a.LocalPort)}, pending: s.pending[a.ID]}
 	}
 	return bindings
 }

@@ -217,6 +217,51 @@ func TestAllocations_StatusFollowsTheReportsOfBothEnds(t *testing.T) {
 	want(types.AllocationOffline, "the tunnel server is not connected")
 }
 
+func TestAllocations_TargetIsWhatTheConnectedAgentReports(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	p.server(t, 20999)
+	device, agent := p.device(t, admin, admin, types.DeviceKindClient)
+	made := decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device)), 201)
+	if made.Target != types.TargetUnknown || made.TargetReason != nil {
+		t.Errorf("a new allocation has the target %s, %v", made.Target, made.TargetReason)
+	}
+	at := fmt.Sprintf("%s/%d", allocations, made.ID)
+	report := func(target, reason string) {
+		t.Helper()
+		reports := []db.Report{{AllocationID: made.ID, State: db.StateReady, Target: target, TargetReason: reason}}
+		if err := p.db.SaveReports(t.Context(), device.ID, db.KindClient, reports); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(what string, target types.TargetState, reason string) {
+		t.Helper()
+		got := decode[types.Allocation](t, agent.send(t, "GET", at, nil), 200)
+		if got.Target != target || (got.TargetReason != nil) != (target == types.TargetDown) || got.TargetReason != nil && *got.TargetReason != reason {
+			t.Errorf("%s: the target is %s, %v; want %s, %q", what, got.Target, got.TargetReason, target, reason)
+		}
+	}
+	const why = "nothing listens on 127.0.0.1:25565: start the game"
+	generation := p.connect(t, device.ID)
+	want("before a report", types.TargetUnknown, "")
+	report("", "")
+	want("an agent that does not know of targets", types.TargetUnknown, "")
+	report(db.TargetDown, why)
+	want("no game", types.TargetDown, why)
+	decode[types.Allocation](t, agent.send(t, "PATCH", at, map[string]any{"name": "survival"}), 200)
+	want("a new name", types.TargetDown, why)
+	decode[types.Allocation](t, agent.send(t, "PATCH", at, map[string]any{"localPort": 25599}), 200)
+	want("a new local port", types.TargetUnknown, "")
+	report(db.TargetUp, "")
+	want("a game", types.TargetUp, "")
+	if err := p.db.Disconnect(t.Context(), device.ID, generation); err != nil {
+		t.Fatal(err)
+	}
+	want("an agent that is offline", types.TargetUnknown, "")
+	p.connect(t, device.ID)
+	want("an agent that has restarted", types.TargetUnknown, "")
+}
+
 // A port below 1024 that an admin granted on one tunnel server is not granted on another.
 func TestAllocations_MoveToAPrivilegedPortNeedsAnAdmin(t *testing.T) {
 	p := newPanel(t)

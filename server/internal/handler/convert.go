@@ -45,9 +45,16 @@ func toAllocation(row db.Allocation) types.Allocation {
 		Status:        status,
 		StatusReason:  nullable.NewNullNullable[string](),
 		RunID:         nullable.NewNullNullable[uuid.UUID](),
+		Target:        types.TargetUnknown,
 	}
 	if row.RunID != nil {
 		allocation.RunID = nullable.NewNullableWithValue(*row.RunID)
+	}
+	if row.DeviceOnline { // As with the status, its report counts only then.
+		allocation.Target = types.TargetState(row.Target)
+	}
+	if allocation.Target == types.TargetDown {
+		allocation.TargetReason = &row.TargetReason
 	}
 	if reason != "" {
 		allocation.StatusReason = nullable.NewNullableWithValue(reason)
@@ -75,6 +82,8 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 		CreatedAt:     first.CreatedAt,
 		Status:        first.Status,
 		StatusReason:  first.StatusReason,
+		Target:        first.Target,
+		TargetReason:  first.TargetReason,
 	}
 }
 
