@@ -88,6 +88,39 @@ func TestAgent_ReportsWhatChangesAndAllAfterReconnect(t *testing.T) {
 	}
 }
 
+func TestAgent_ReportsWhetherTheTargetIsReached(t *testing.T) {
+	r := start(t)
+	c := r.channel(t)
+	c.send(t, snapshot(1, 1))
+	r.appliedIDs(t)
+	with := func(target types.TargetState, reason string) types.AllocationReport {
+		report := readyReport(1)
+		report.Target = &target
+		if reason != "" {
+			report.TargetReason = &reason
+		}
+		return report
+	}
+	r.links.report(readyReport(1))
+	if report := c.status(t); report.Allocations[0].Target != nil {
+		t.Errorf("report %+v", report)
+	}
+	r.event(t, EventAllocationReady)
+	for _, step := range []struct {
+		target types.TargetState
+		reason string
+	}{{types.TargetDown, "nothing listens"}, {types.TargetDown, "no answer"}, {types.TargetUp, ""}, {types.TargetUnknown, ""}} {
+		r.links.report(with(step.target, step.reason))
+		report := c.status(t)
+		if a := report.Allocations[0]; a.State != types.ReportReady || *a.Target != step.target || (a.TargetReason != nil) != (step.reason != "") {
+			t.Errorf("report %+v", report)
+		}
+		if e := next(t, r.events, "event"); e.Type != EventAllocationTarget || e.Target != step.target || e.Reason != step.reason || e.Allocation.ID != 1 {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
 func TestAgent_ReportsInMessagesOfAThousand(t *testing.T) {
 	// A busy machine takes longer than start's deadline to decode that much.
 	r := startAt(t, newPanel(t), func(o *Options) { o.Channel.Deadline = 0 })

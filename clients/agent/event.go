@@ -27,17 +27,19 @@ const (
 	EventStandby          EventType = "standby"           // Another agent of the device took over. Nothing is served until that one has been gone for a minute.
 	EventAllocationReady  EventType = "allocation_ready"  // Players can join.
 	EventAllocationFailed EventType = "allocation_failed" // They cannot; Reason says why. The agent retries.
+	EventAllocationTarget EventType = "allocation_target" // Whether the game can be reached has changed: Target, and Reason if it is down.
 	EventAllocationClosed EventType = "allocation_closed" // It no longer belongs to this agent.
 	EventStopped          EventType = "stopped"           // Run returns; Reason is empty if its context ended.
 )
 
 // Event is a change that a person who watches the agent wants to know.
 type Event struct {
-	Time         time.Time  `json:"time"`
-	Type         EventType  `json:"type"`
-	Reason       string     `json:"reason,omitempty"`
-	RetrySeconds float64    `json:"retrySeconds,omitempty"` // Until the next attempt to connect.
-	Allocation   *EventPort `json:"allocation,omitempty"`
+	Time         time.Time         `json:"time"`
+	Type         EventType         `json:"type"`
+	Reason       string            `json:"reason,omitempty"`
+	RetrySeconds float64           `json:"retrySeconds,omitempty"` // Until the next attempt to connect.
+	Allocation   *EventPort        `json:"allocation,omitempty"`
+	Target       types.TargetState `json:"target,omitempty"` // Of EventAllocationTarget.
 }
 
 // emitter calls a function with one event at a time.

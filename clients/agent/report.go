@@ -12,6 +12,12 @@ import (
 type allocationState struct {
 	state  types.AllocationReportState
 	reason string
+	target targetState
+}
+
+type targetState struct {
+	state  types.TargetState
+	reason string
 }
 
 // shownAllocation is an allocation as events have shown it.
@@ -50,11 +56,7 @@ func (a *Agent) changes() []Event {
 	defer a.mu.Unlock()
 	now := map[int64]allocationState{}
 	for _, r := range a.reports() {
-		s := allocationState{state: r.State}
-		if r.Reason != nil {
-			s.reason = *r.Reason
-		}
-		now[r.ID] = s
+		now[r.ID] = stateOf(r)
 	}
 	var events []Event
 	shown := map[int64]shownAllocation{}
@@ -69,15 +71,45 @@ func (a *Agent) changes() []Event {
 	for _, id := range slices.Sorted(maps.Keys(now)) {
 		s := shownAllocation{eventPort(a.desired.allocations[id]), now[id]}
 		shown[id] = s
-		if was, ok := a.shown[id]; ok && was == s {
-			continue
-		}
+		events = append(events, s.since(a.shown[id])...)
+	}
+	a.shown = shown
+	return events
+}
+
+func stateOf(r types.AllocationReport) allocationState {
+	s := allocationState{state: r.State, target: targetState{state: types.TargetUnknown}}
+	if r.Reason != nil {
+		s.reason = *r.Reason
+	}
+	if r.Target != nil {
+		s.target.state = *r.Target
+	}
+	if r.TargetReason != nil {
+		s.target.reason = *r.TargetReason
+	}
+	return s
+}
+
+// since returns the events between what was shown of an allocation, the zero value if
+// nothing was, and now.
+func (s shownAllocation) since(was shownAllocation) (events []Event) {
+	if was.state == "" {
+		was.target.state = types.TargetUnknown
+	}
+	target := was.target
+	was.target = s.target
+	if was != s {
 		event := Event{Type: EventAllocationReady, Reason: s.reason, Allocation: &s.EventPort}
 		if s.state == types.ReportFailed {
 			event.Type = EventAllocationFailed
 		}
 		events = append(events, event)
 	}
-	a.shown = shown
+	if target != s.target {
+		events = append(events, Event{
+			Type: EventAllocationTarget, Target: s.target.state, Reason: s.target.reason, Allocation: &s.EventPort,
+		})
+	}
 	return events
 }

@@ -24,9 +24,11 @@ type sent struct {
 
 // report is an AllocationReport in a form that can be compared.
 type report struct {
-	state   types.AllocationReportState
-	reason  string
-	drained bool
+	state        types.AllocationReportState
+	reason       string
+	drained      bool
+	target       types.TargetState
+	targetReason string
 }
 
 // begin takes up a desired state that has been applied. Everything is reported
@@ -64,7 +66,13 @@ func (c *Client[State, S, C]) report() {
 		if a.Reason != nil {
 			a.Reason = cut(*a.Reason)
 		}
-		r := report{state: a.State, reason: value(a.Reason), drained: value(a.Drained)}
+		if a.TargetReason != nil {
+			a.TargetReason = cut(*a.TargetReason)
+		}
+		r := report{
+			state: a.State, reason: value(a.Reason), drained: value(a.Drained),
+			target: value(a.Target), targetReason: value(a.TargetReason),
+		}
 		if last, ok := c.sent.reports[a.ID]; !ok || last != r {
 			changed = append(changed, a)
 		}

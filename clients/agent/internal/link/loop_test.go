@@ -3,6 +3,7 @@ package link_test
 import (
 	"log/slog"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,11 +84,20 @@ func TestLoop_OfOneAgentIsCutAtOnce(t *testing.T) {
 			if n := log.Count(agentsLine); n != 1 {
 				t.Errorf("%d log lines about it", n)
 			}
+			for n := range ports {
+				if r := d.AwaitTarget(int64(n+1), types.TargetDown); !strings.Contains(*r.TargetReason, "leads back") {
+					t.Errorf("the reason is %q", *r.TargetReason)
+				}
+			}
 			// Each of three players comes back once for each allocation, or twice where the
 			// agent has not noted a socket yet.
 			limit := uint64(3 * (2*c.ports + 1))
 			if s := d.Server.Stats(); s.PlayersJoined > limit+3 || s.FlowsOpened > limit {
 				t.Errorf("%d connections and %d flows came about", s.PlayersJoined, s.FlowsOpened)
+			}
+			lead(d, 0, 1) // There is nothing.
+			if r := d.AwaitTarget(1, types.TargetDown); strings.Contains(*r.TargetReason, "leads back") {
+				t.Errorf("the reason is %q although it leads elsewhere", *r.TargetReason)
 			}
 		})
 	}

@@ -219,6 +219,12 @@ func (m *Manager) Reports() []types.AllocationReport {
 		} else if state == down {
 			report.State, report.Reason = types.ReportFailed, &reason
 		}
+		if known, reason := m.config.Targets.State(a.ID); known != types.TargetUnknown {
+			report.Target = &known
+			if known == types.TargetDown {
+				report.TargetReason = &reason
+			}
+		}
 		reports = append(reports, report)
 	}
 	return reports

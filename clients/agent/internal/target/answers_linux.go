@@ -3,7 +3,6 @@ package target
 import (
 	"context"
 	"net"
-	"net/netip"
 
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 )
@@ -96,9 +95,4 @@ func (s *flowSocket) address(datagrams []udpsock.Datagram) {
 	for i := range datagrams {
 		datagrams[i].To = &s.peer.target
 	}
-}
-
-// ownMachine reports whether an address is one of this machine's.
-func (d *Dialer) ownMachine(addr netip.Addr) bool {
-	return addr.Unmap().IsLoopback() || d.own.has(addr)
 }

@@ -66,12 +66,13 @@ type Dialer struct {
 	hops     hops
 	shared   sync.Once // Guards what is said once about games that see one address,
 	unbound  sync.Once // and about a system that has no other one.
+	resolver *net.Resolver
+	health   health
 
 	mu          sync.Mutex
 	allocations map[int64]types.ClientAllocation
-	unreachable map[int64]bool   // By allocation, as of the last attempt.
-	answered    map[int64]bool   // By allocation; also once it is said that it has not.
-	looped      map[int64]string // By allocation: the target that is said to lead back.
+	conditions  map[int64]*condition // Of the targets of allocations.
+	looped      map[int64]string     // By allocation: the target that is said to lead back.
 }
 
 // NewDialer returns a Dialer without allocations.
@@ -92,9 +93,13 @@ func NewDialer(o Options) *Dialer {
 		log:         o.Logger,
 		own:         newOwnAddresses(),
 		allocations: map[int64]types.ClientAllocation{},
-		unreachable: map[int64]bool{},
-		answered:    map[int64]bool{},
+		conditions:  map[int64]*condition{},
 		looped:      map[int64]string{},
+		resolver:    o.Resolver,
+		health:      newHealth(),
+	}
+	if d.resolver == nil {
+		d.resolver = net.DefaultResolver
 	}
 	d.dialer = dialer.New(dialer.Options{Dial: d.dialFrom, Resolver: o.Resolver, Timeout: o.Timeout})
 	if o.Interfaces != nil {
@@ -110,13 +115,6 @@ func NewDialer(o Options) *Dialer {
 // tells people why not.
 func (d *Dialer) Check(host string) error { return d.allow(host) }
 
-// Watch calls changed, until ctx ends, when Check may return something else for a host.
-func (d *Dialer) Watch(ctx context.Context, changed func()) {
-	if d.watch != nil {
-		d.watch(ctx, changed)
-	}
-}
-
 // SetAllocations replaces the allocations that players may be connected to.
 func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 	d.mu.Lock()
@@ -125,19 +123,11 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 	for _, a := range allocations {
 		d.allocations[a.ID] = a
 	}
-	for id := range d.unreachable {
-		if _, ok := d.allocations[id]; !ok {
-			delete(d.unreachable, id)
-		}
-	}
-	for id := range d.answered {
-		if _, ok := d.allocations[id]; !ok {
-			delete(d.answered, id)
-		}
-	}
-	for id := range d.looped {
-		if _, ok := d.allocations[id]; !ok {
-			delete(d.looped, id)
+	d.setConditions()
+	for id, said := range d.looped {
+		if a, ok := d.allocations[id]; !ok || said != address(a) {
+			clear(d.looped) // It is not known which loops this one was a part of.
+			break
 		}
 	}
 }
@@ -227,46 +217,6 @@ func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source n
 // container's port does where its game does not listen on that IP version. If the name
 // has other addresses, the next player gets another one.
 func (d *Dialer) Failed(remote net.Addr) { d.dialer.Failed(remote) }
-
-// reached records whether a local target could be reached, and logs a change.
-func (d *Dialer) reached(a types.ClientAllocation, err error) {
-	d.mu.Lock()
-	_, current := d.allocations[a.ID]
-	changed := current && d.unreachable[a.ID] != (err != nil)
-	if changed {
-		d.unreachable[a.ID] = err != nil
-	}
-	if current && err == nil {
-		d.answered[a.ID] = true
-	}
-	d.mu.Unlock()
-	switch {
-	case !changed:
-	case err != nil:
-		d.log.Warn("local target cannot be reached: its players are refused",
-			slog.Int64("allocationId", a.ID), slog.String("target", address(a)), slog.String("reason", Reason(err)))
-	default:
-		d.log.Info("local target can be reached again",
-			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
-	}
-}
-
-// unanswered logs, once for an allocation, that a flow has ended whose datagrams were
-// not refused, but not answered either, as none before it: the game may answer from an
-// address that is not received from.
-func (d *Dialer) unanswered(a types.ClientAllocation) {
-	d.mu.Lock()
-	_, current := d.allocations[a.ID]
-	say := current && !d.unreachable[a.ID] && !d.answered[a.ID]
-	if say {
-		d.answered[a.ID] = true
-	}
-	d.mu.Unlock()
-	if say {
-		d.log.Warn("local target has not answered a player: answers count only from the address and port it is reached at",
-			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))
-	}
-}
 
 func address(a types.ClientAllocation) string {
 	return net.JoinHostPort(a.LocalHost, strconv.Itoa(a.LocalPort))

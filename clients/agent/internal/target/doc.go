@@ -6,7 +6,8 @@
 // player. What comes out is a connection to the allocation's local target for a TCP
 // player ([Dialer.DialTCP]) or a socket for a UDP flow ([FlowSockets]), with a PROXY
 // protocol header for the player where the allocation asks for one. A game on the
-// loopback sees each player at an address that is derived from the player's. A
-// FlowSockets is read by its Run, whose goroutine the caller owns, or by goroutines
-// that the UDP session owns.
+// loopback sees each player at an address that is derived from the player's.
+// [Dialer.State] says whether the game is there, as [Dialer.Watch] finds out and players
+// meet. A FlowSockets is read by its Run, whose goroutine the caller owns, or by
+// goroutines that the UDP session owns.
 package target

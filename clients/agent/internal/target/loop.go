@@ -3,6 +3,7 @@ package target
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 
@@ -66,6 +67,21 @@ func (h *hops) add(a types.ClientAllocation, local, player netip.AddrPort) (remo
 	}
 }
 
+// has reports whether a local address is that of a socket.
+func (h *hops) has(protocol types.Protocol, local netip.AddrPort) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.open[endpoint{protocol, comparable4(local)}]
+	return ok
+}
+
+// forget forgets the sockets of an allocation: its players go elsewhere from now on.
+func (h *hops) forget(allocation int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.open, func(_ endpoint, opened hop) bool { return opened.allocation == allocation })
+}
+
 // loop returns the allocations by which an allocation's player has come through the
 // same allocation before; none: the player has not.
 func (h *hops) loop(a types.ClientAllocation, player netip.AddrPort) []int64 {
@@ -115,6 +131,7 @@ func (d *Dialer) sayLoop(a types.ClientAllocation, through []int64) {
 		}
 	}
 	d.mu.Unlock()
+	signal(d.health.changed)
 	if !said {
 		d.log.Warn("local target leads back to the allocation's public port: its players are refused",
 			slog.Int64("allocationId", a.ID), slog.String("target", address(a)))

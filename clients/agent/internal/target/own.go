@@ -49,6 +49,11 @@ func (o *ownAddresses) has(addr netip.Addr) bool {
 	return o.read(ownAge)[addr]
 }
 
+// ownMachine reports whether an address is one of this machine's.
+func (d *Dialer) ownMachine(addr netip.Addr) bool {
+	return addr.Unmap().IsLoopback() || d.own.has(addr)
+}
+
 // read returns the addresses, which are at most age old and must not be changed.
 func (o *ownAddresses) read(age time.Duration) map[netip.Addr]bool {
 	o.mu.Lock()

@@ -14,16 +14,9 @@ import (
 // the allocation does not ask for one. Version 1 supports TCP only.
 // See https://www.haproxy.org/download/2.3/doc/proxy-protocol.txt.
 func proxyHeader(a types.ClientAllocation, source, destination netip.AddrPort) ([]byte, error) {
-	var version byte
-	switch p := a.Options.ProxyProtocol; {
-	case p == nil || *p == types.ProxyProtocolNone:
-		return nil, nil
-	case *p == types.ProxyProtocolV1 && a.Protocol == types.ProtocolTCP:
-		version = 1
-	case *p == types.ProxyProtocolV2:
-		version = 2
-	default:
-		return nil, fmt.Errorf("PROXY protocol %s over %s", *p, a.Protocol)
+	version, err := proxyVersion(a)
+	if version == 0 || err != nil {
+		return nil, err
 	}
 	var from, to net.Addr = net.TCPAddrFromAddrPort(source), net.TCPAddrFromAddrPort(destination)
 	if a.Protocol == types.ProtocolUDP {
@@ -34,4 +27,30 @@ func proxyHeader(a types.ClientAllocation, source, destination netip.AddrPort) (
 		return nil, fmt.Errorf("PROXY header for %s: %w", source, err)
 	}
 	return header, nil
+}
+
+// probeHeader returns the PROXY protocol header of a connection that is no player's, or
+// nil if the allocation does not ask for one.
+func probeHeader(a types.ClientAllocation) ([]byte, error) {
+	version, err := proxyVersion(a)
+	if version == 0 || err != nil {
+		return nil, err
+	}
+	header := proxyproto.Header{Version: version, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}
+	return header.Format()
+}
+
+// proxyVersion returns the version of the PROXY protocol that an allocation asks for; 0:
+// none.
+func proxyVersion(a types.ClientAllocation) (byte, error) {
+	switch p := a.Options.ProxyProtocol; {
+	case p == nil || *p == types.ProxyProtocolNone:
+		return 0, nil
+	case *p == types.ProxyProtocolV1 && a.Protocol == types.ProtocolTCP:
+		return 1, nil
+	case *p == types.ProxyProtocolV2:
+		return 2, nil
+	default:
+		return 0, fmt.Errorf("PROXY protocol %s over %s", *p, a.Protocol)
+	}
 }

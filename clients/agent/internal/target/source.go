@@ -25,6 +25,9 @@ import (
 // loopback4 is where players of games on the loopback come from.
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
+// noPlayer is no player's address: the system chooses where a probe comes from.
+var noPlayer netip.Addr
+
 // special reports whether an address of 127.0.0.0/8 is no player's: 127.0.0.0/16 has
 // the machine itself (127.0.0.1, and 127.0.1.1 on Debian) and its resolvers
 // (127.0.0.53, 127.0.0.11), 127.127.0.0/16 the clocks of NTP servers, 127.255.0.0/16

@@ -161,16 +161,27 @@ func (d *DataPlane) Apply() {
 // AwaitReport waits until an allocation is reported to be in a state.
 func (d *DataPlane) AwaitReport(id int64, state types.AllocationReportState) types.AllocationReport {
 	d.T.Helper()
+	return d.await(id, string(state), func(r types.AllocationReport) bool { return r.State == state })
+}
+
+// AwaitTarget waits until an allocation's target is reported to be in a state.
+func (d *DataPlane) AwaitTarget(id int64, state types.TargetState) types.AllocationReport {
+	d.T.Helper()
+	return d.await(id, string(state), func(r types.AllocationReport) bool { return r.Target != nil && *r.Target == state })
+}
+
+func (d *DataPlane) await(id int64, what string, met func(types.AllocationReport) bool) types.AllocationReport {
+	d.T.Helper()
 	for {
 		for _, r := range d.Links.Reports() {
-			if r.ID == id && r.State == state {
+			if r.ID == id && met(r) {
 				return r
 			}
 		}
 		select {
 		case <-d.changed:
 		case <-time.After(relaytest.Patience):
-			d.T.Fatalf("allocation %d does not become %s: %+v", id, state, d.Links.Reports())
+			d.T.Fatalf("allocation %d does not become %s: %+v", id, what, d.Links.Reports())
 		}
 	}
 }
