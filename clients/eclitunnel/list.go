@@ -62,7 +62,24 @@ func statusLine(o types.Allocation) string {
 	if reason, err := o.StatusReason.Get(); err == nil && reason != "" {
 		return string(o.Status) + " (" + reason + ")"
 	}
+	if noGame(o) {
+		return string(o.Status) + ", no game" // The reason names a port: a run has one row.
+	}
 	return string(o.Status)
+}
+
+// noGame reports whether players can join but meet no game.
+func noGame(o types.Allocation) bool {
+	return o.Status == types.AllocationListening && o.Target == types.TargetDown
+}
+
+// noGameLine says why an allocation without a game has none.
+func noGameLine(o types.Allocation) string {
+	line := fmt.Sprintf("no game behind %s %s", o.Protocol, o.PublicAddress)
+	if o.TargetReason != nil {
+		line += ": " + *o.TargetReason
+	}
+	return line
 }
 
 // rows groups allocations into the rows of the table: neighbouring ports of a run share

@@ -21,6 +21,9 @@ const (
 	// closeAgainLimit is the time for closing the ports of an open that has failed, which
 	// are up to 32, one after another.
 	closeAgainLimit = 10 * time.Second
+	// targetLimit is for how long open waits to be told whether there is a game once
+	// players can join. Of some games it is not known before the first player.
+	targetLimit = time.Second
 )
 
 type openCmd struct {
@@ -92,6 +95,11 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 	default:
 		a.printAllocations(opened)
 	}
+	for _, o := range opened {
+		if noGame(o) {
+			a.warnf("%s", noGameLine(o))
+		}
+	}
 	cmd.warnAllow(a, c, *request.LocalHost)
 	return err
 }
@@ -142,14 +150,17 @@ func (cmd *openCmd) request() (types.AllocationCreate, error) {
 // the last state of those that still exist, and whether one has failed for good: for
 // failureLimit, or at every check. It counts the waits and reads no clock.
 func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, opened []types.Allocation) ([]types.Allocation, bool, error) {
-	var failed time.Duration // For how long an allocation has been failed.
-	always := cmd.Wait > 0   // One was at every check.
+	var failed time.Duration // For how long an allocation has been failed,
+	var joined time.Duration // and players could join all of them.
+	always := cmd.Wait > 0   // One was failed at every check.
 	for left := cmd.Wait; left > 0 && failed < failureLimit; left -= checkInterval {
 		switch {
 		case has(opened, types.AllocationFailed):
 			failed += checkInterval
 		case has(opened, types.AllocationPending):
 			failed = 0
+		case joined < targetLimit && slices.ContainsFunc(opened, targetPending):
+			joined += checkInterval
 		default:
 			return opened, false, nil
 		}
@@ -177,6 +188,12 @@ func (cmd *openCmd) await(ctx context.Context, a *app, client *tunnel.Client, op
 
 func has(allocations []types.Allocation, status types.AllocationStatus) bool {
 	return slices.ContainsFunc(allocations, func(a types.Allocation) bool { return a.Status == status })
+}
+
+// targetPending reports whether it may be known soon whether an allocation has a game. A panel
+// that does not say it leaves the field empty.
+func targetPending(o types.Allocation) bool {
+	return o.Status == types.AllocationListening && o.Target == types.TargetUnknown
 }
 
 // warnAllow warns if the enrollment does not permit the local host. A running agent may

@@ -34,7 +34,7 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
+	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_target, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
 
 One agent serves a device. A second one on the same machine exits with code 13. If a second one starts on another machine, it takes over and the first one stands by: it serves again once the second has been gone for a minute.
 
@@ -146,7 +146,8 @@ func logger(w io.Writer, level, format string) *slog.Logger {
 type display struct {
 	app           *app
 	panel, device string
-	lastReason    string // The reason in the last "not connected" line.
+	lastReason    string         // The reason in the last "not connected" line.
+	down          map[int64]bool // Allocations that were said to have no game.
 }
 
 func (d *display) line(e agent.Event) {
@@ -167,11 +168,33 @@ func (d *display) line(e agent.Event) {
 		d.printf("ready   %s", port(e))
 	case agent.EventAllocationFailed:
 		d.printf("failed  %s: %s", port(e), e.Reason)
+	case agent.EventAllocationTarget:
+		d.target(e)
 	case agent.EventAllocationClosed:
+		delete(d.down, e.Allocation.ID)
 		d.printf("closed  %s", port(e))
 	case agent.EventStopped:
 		d.printf("stopped")
 	}
+}
+
+// target prints that a game cannot be reached, and that it can again.
+func (d *display) target(e agent.Event) {
+	wasDown := d.down[e.Allocation.ID]
+	switch {
+	case e.Target == types.TargetDown:
+		if d.down == nil {
+			d.down = map[int64]bool{}
+		}
+		d.down[e.Allocation.ID] = true
+		d.printf("no game %s: %s", port(e), e.Reason)
+		return
+	case wasDown && e.Target == types.TargetUp:
+		d.printf("game    %s: the game is there", port(e))
+	case wasDown:
+		d.printf("game    %s: players are no longer refused", port(e))
+	}
+	delete(d.down, e.Allocation.ID)
 }
 
 func (d *display) printf(format string, args ...any) {

@@ -54,18 +54,34 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if line := hereLine(st.Here, st.Device.Online); line != "" {
 		a.printf("here    %s", line)
 	}
-	listening := 0
-	for _, o := range st.Allocations {
-		if o.Status == types.AllocationListening {
-			listening++
-		}
-	}
-	a.printf("ports   %d open, %d listening", len(st.Allocations), listening)
+	a.printf("ports   %s", portsLine(st.Allocations))
 	if len(st.Allocations) > 0 {
 		a.printf("")
 		a.printAllocations(st.Allocations)
 	}
+	for _, o := range st.Allocations {
+		if noGame(o) {
+			a.printf("%s", noGameLine(o))
+		}
+	}
 	return nil
+}
+
+func portsLine(allocations []types.Allocation) string {
+	listening, without := 0, 0
+	for _, o := range allocations {
+		if o.Status == types.AllocationListening {
+			listening++
+		}
+		if noGame(o) {
+			without++
+		}
+	}
+	line := fmt.Sprintf("%d open, %d listening", len(allocations), listening)
+	if without > 0 {
+		line += fmt.Sprintf(", %d of them without a game", without)
+	}
+	return line
 }
 
 func agentLine(d types.Device) string {

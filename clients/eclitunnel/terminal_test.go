@@ -66,13 +66,14 @@ func TestOutput_OfEventsIsEscaped(t *testing.T) {
 		{Type: agent.EventDisconnected, Reason: hostile},
 		{Type: agent.EventAllocationReady, Allocation: port},
 		{Type: agent.EventAllocationFailed, Allocation: port, Reason: hostile},
+		{Type: agent.EventAllocationTarget, Allocation: port, Target: types.TargetDown, Reason: hostile},
 		{Type: agent.EventAllocationClosed, Allocation: port},
 	} {
 		d.line(e)
 	}
 	wantPlain(t, "events", out.String())
-	if strings.Count(out.String(), "\n") != 5 {
-		t.Errorf("5 events are the lines %q", out.String())
+	if strings.Count(out.String(), "\n") != 6 {
+		t.Errorf("6 events are the lines %q", out.String())
 	}
 }
 
