@@ -37,10 +37,13 @@ type Allocation struct {
 	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
 	PlayerAddresses bool `db:"player_addresses"`
 
-	CreatedAt    time.Time `db:"created_at"`
-	PublicHost   string    `db:"public_host"` // of the tunnel server
-	DeviceOnline bool      `db:"device_online"`
-	ServerOnline bool      `db:"server_online"`
+	CreatedAt time.Time `db:"created_at"`
+	// PublicHost and PublicAddresses are those of the tunnel server; see [Host].
+	PublicHost      string    `db:"public_host"`
+	PublicAddresses Addresses `db:"public_addresses"`
+
+	DeviceOnline bool `db:"device_online"`
+	ServerOnline bool `db:"server_online"`
 	// The last reported state of each side, and the reason if it failed.
 	ServerState  string `db:"server_state"`
 	ServerReason string `db:"server_reason"`
@@ -67,6 +70,7 @@ type Allocation struct {
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
 	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.target, a.target_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
+	CASE WHEN s.resolved_host = s.public_host THEN s.public_addresses ELSE '' END AS public_addresses,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
 	coalesce(sr.lease_expires_at > now(), false) AS server_online`
 

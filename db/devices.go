@@ -40,7 +40,7 @@ type Device struct {
 
 	// The remaining fields describe a tunnel server, and are zero for a client.
 
-	PublicHost  string `db:"public_host"`
+	Host
 	RelayPort   int    `db:"relay_port"`  // 0 until it has reported one
 	Fingerprint string `db:"fingerprint"` // empty until it has reported one
 	// PortFirst and PortLast bound the port range, both included; 0 means none.
@@ -73,7 +73,8 @@ const (
 // that replica last renewed its lease.
 const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
 	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
-	d.public_host, d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
+	` + hostColumns + `,
+	d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
 	d.embedded_name IS NOT NULL AS embedded, d.drain_until, d.drain_move,
 	CASE WHEN ` + deviceOnline + ` THEN d.players END AS players,
 	CASE WHEN NOT d.cordoned THEN 'active'
@@ -154,6 +155,7 @@ type DevicePatch struct {
 
 	// The remaining fields are for tunnel servers.
 
+	// PublicHost is the public host; "" makes it a guess from now on.
 	PublicHost          *string
 	PortFirst, PortLast *int // both or neither
 	Region              *string
@@ -161,19 +163,22 @@ type DevicePatch struct {
 	Cordoned *bool
 }
 
-// UpdateDevice changes a device in scope. It notifies the clients of a tunnel server whose host has
-// changed, and a tunnel server that no longer drains.
+// UpdateDevice changes a device in scope. It notifies a tunnel server whose host has changed, with its
+// clients, and one that no longer drains.
 func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
-		var host string
-		err := tx.GetContext(ctx, &host,
-			`SELECT d.public_host FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`, scope.args(id)...)
+		var before Host
+		err := tx.GetContext(ctx, &before,
+			`SELECT `+hostColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`, scope.args(id)...)
 		if err != nil {
 			return err
 		}
 		err = tx.GetContext(ctx, &device,
-			`UPDATE devices AS d SET name = coalesce($2, d.name), public_host = coalesce($3, d.public_host),
+			`UPDATE devices AS d SET name = coalesce($2, d.name),
+				public_host = CASE WHEN $3 = '' THEN `+guess+` ELSE coalesce($3, d.public_host) END,
+				guessed_host = CASE WHEN $3 = '' THEN `+guess+` WHEN $3 IS NULL THEN d.guessed_host END,
+				host_due = CASE WHEN $3 IS NULL THEN d.host_due END,
 				port_first = coalesce($4, d.port_first), port_last = coalesce($5, d.port_last),
 				region = coalesce($6, d.region), cordoned = coalesce($7, d.cordoned),
 				drain_until = CASE WHEN $7 IS FALSE THEN NULL ELSE d.drain_until END,
@@ -188,10 +193,10 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 				return err
 			}
 		}
-		if device.PublicHost == host {
+		if device.PublicHost == before.PublicHost && device.HostGuessed == before.HostGuessed {
 			return nil
 		}
-		return notifyClientsOf(ctx, tx, id)
+		return notifyHost(ctx, tx, id)
 	})
 	return device, wrap(err, "update device %s", id)
 }

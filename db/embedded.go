@@ -17,8 +17,8 @@ type EmbeddedServer struct {
 }
 
 // EnsureEmbeddedServer makes the device of an embedded tunnel server where it is absent, approved
-// and with a token version, and otherwise brings its host and ports up to date. Clients are
-// notified when the host changed.
+// and with a token version, and otherwise brings its host and ports up to date. It is
+// notified when the host changed, with its clients.
 func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (Device, error) {
 	var device Device
 	err := d.tx(ctx, func(tx *sqlx.Tx) error {
@@ -33,7 +33,7 @@ func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (D
 				token_version, public_host, port_first, port_last)
 			VALUES ($1, $1, 'server', now(), now(), now(), 1, $2, $3, $4)
 			ON CONFLICT (embedded_name) DO UPDATE SET
-				public_host = excluded.public_host, port_first = excluded.port_first, port_last = excluded.port_last
+				public_host = excluded.public_host, host_due = NULL, port_first = excluded.port_first, port_last = excluded.port_last
 			RETURNING `+deviceColumns,
 			server.Name, server.PublicHost, server.PortFirst, server.PortLast)
 		if err != nil {
@@ -42,7 +42,7 @@ func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (D
 		if len(hosts) == 0 || hosts[0] == server.PublicHost {
 			return nil
 		}
-		return notifyClientsOf(ctx, tx, device.ID)
+		return notifyHost(ctx, tx, device.ID)
 	})
 	return device, wrap(err, "ensure embedded server %q", server.Name)
 }

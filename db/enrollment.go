@@ -22,6 +22,7 @@ type NewDevice struct {
 	Approved bool
 	// The remaining fields are for tunnel servers. Approval sets those that are zero.
 	PublicHost          string
+	HostGuessed         bool // nobody has set PublicHost
 	PortFirst, PortLast int
 	Region              string
 	Cordoned            bool
@@ -34,13 +35,15 @@ func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error)
 	var created Device
 	err := d.pool.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
-			public_host, port_first, port_last, region, cordoned, approved_at, token_version)
+			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
+			guessed_host)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-			CASE WHEN $14 THEN $8::timestamptz END, CASE WHEN $14 THEN 1 ELSE 0 END) RETURNING `+deviceColumns,
+			CASE WHEN $14 THEN $8::timestamptz END, CASE WHEN $14 THEN 1 ELSE 0 END,
+			CASE WHEN $15 THEN $9 END) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
 		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned,
-		device.Approved)
+		device.Approved, device.HostGuessed)
 	return created, wrap(err, "create device")
 }
 
@@ -90,7 +93,7 @@ type Approval struct {
 	OwnerID, OrganisationID *int64
 	// Name, if not nil, replaces the device's name.
 	Name *string
-	// PublicHost, PortFirst and PortLast are the defaults of a tunnel server.
+	// PublicHost, PortFirst and PortLast are the defaults of a tunnel server. The host is a guess.
 	PublicHost          string
 	PortFirst, PortLast int
 }
@@ -124,7 +127,8 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 		}
 		return tx.GetContext(ctx, &device,
 			`UPDATE devices AS d SET approved_at = $2, owner_id = $3, organisation_id = $4, name = $5,
-				public_host = $6, port_first = $7, port_last = $8
+				public_host = $6, port_first = $7, port_last = $8,
+				guessed_host = CASE WHEN d.public_host = '' THEN nullif($6, '') ELSE d.guessed_host END
 			WHERE d.id = $1 RETURNING `+deviceColumns,
 			id, at, device.OwnerID, device.OrganisationID, device.Name,
 			device.PublicHost, device.PortFirst, device.PortLast)

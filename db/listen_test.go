@@ -96,7 +96,7 @@ func TestListen_ChangesNotifyTheDevicesConcerned(t *testing.T) {
 
 	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("new.example.com")})
 	check(t, err)
-	wantEvents(t, events, "move server to another host", client)
+	wantEvents(t, events, "move server to another host", client, server)
 	_, err = d.UpdateDevice(t.Context(), everything, server.ID, db.DevicePatch{PublicHost: ptr("new.example.com"), Region: ptr("eu")})
 	check(t, err) // no event
 
@@ -135,7 +135,7 @@ func TestListen_NewHostOfAnEmbeddedServerNotifiesItsClients(t *testing.T) {
 	spec.PublicHost = "new.example.com"
 	_, err = d.EnsureEmbeddedServer(t.Context(), spec)
 	check(t, err)
-	wantEvents(t, events, "new host", client)
+	wantEvents(t, events, "new host", client, server)
 	_, err = d.UpdateSettings(t.Context(), db.SettingsPatch{})
 	check(t, err)
 	wantAll(t, events)

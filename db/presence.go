@@ -46,6 +46,9 @@ type Hello struct {
 	// RelayPort and Fingerprint tell clients how to connect to a tunnel server; zero for a client.
 	RelayPort   int
 	Fingerprint string
+	// CalledFrom is what the public host of a tunnel server would be if it were guessed from this
+	// connection; empty if it is not known.
+	CalledFrom string
 	// TokenKey is the id of the key that signed the token with which it connected; empty if not known.
 	TokenKey string
 	// IfOffline makes Connect fail if the device is online.
@@ -55,8 +58,8 @@ type Hello struct {
 // Connect marks a device as online and returns the generation of this connection, which is greater than
 // that of every earlier one. It resets the device's reports on allocations. If the device was online on
 // another replica, Connect notifies the device, so that its older connection there ends. If the address
-// or key of a tunnel server has changed, it notifies the clients. Concurrent calls for tunnel clients
-// share a statement.
+// or key of a tunnel server has changed, it notifies the clients. The public host of a tunnel server is
+// due to be checked ([DB.DueHosts]). Concurrent calls for tunnel clients share a statement.
 //
 // It returns [ErrNotFound] if the device does not exist, [ErrConflict] if the token version is not
 // current or the device is not approved, and [ErrOnline] as [Hello].IfOffline says. The replica must hold
@@ -174,10 +177,10 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
 				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END,
-				players = NULL
+				players = NULL, called_from = coalesce(nullif($8, ''), called_from), host_due = NULL
 			WHERE id = $1 RETURNING generation`,
 			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
-			hello.TokenKey)
+			hello.TokenKey, hello.CalledFrom)
 		if err != nil {
 			return err
 		}

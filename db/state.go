@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,11 +27,12 @@ type ClientState struct {
 
 // ClientServer is a tunnel server as a tunnel client knows it. Its fields are those of [Device].
 type ClientServer struct {
-	ID          uuid.UUID
-	PublicHost  string
-	RelayPort   int
-	Fingerprint string
-	LastSeenAt  *time.Time
+	ID              uuid.UUID
+	PublicHost      string
+	PublicAddresses Addresses
+	RelayPort       int
+	Fingerprint     string
+	LastSeenAt      *time.Time
 }
 
 // ClientState returns the desired state of a tunnel client in one snapshot. It is empty if the device
@@ -68,7 +71,7 @@ func (d *DB) clientStates(ctx context.Context, ids []uuid.UUID) ([]ClientState, 
 			state.Leaving[*row.Retires] = append(state.Leaving[*row.Retires], row.ServerID)
 		}
 		state.addServer(ClientServer{
-			ID: row.ServerID, PublicHost: row.PublicHost,
+			ID: row.ServerID, PublicHost: row.PublicHost, PublicAddresses: row.PublicAddresses,
 			RelayPort: row.RelayPort, Fingerprint: row.Fingerprint, LastSeenAt: row.LastSeenAt,
 		})
 	}
@@ -98,6 +101,7 @@ type ServerState struct {
 	Allocations []Allocation
 	// Clients are the owners of the Allocations and of drained ones.
 	Clients []ServerClient
+	Host    Host
 }
 
 // ServerClient is a tunnel client as a tunnel server knows it.
@@ -117,9 +121,17 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 		if err != nil {
 			return err
 		}
-		return tx.SelectContext(ctx, &state.Clients,
+		err = tx.SelectContext(ctx, &state.Clients,
 			`SELECT d.id, d.token_version FROM devices d
 			WHERE d.id IN (SELECT a.device_id FROM allocations a WHERE a.server_id = $1) ORDER BY d.id`, deviceID)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &state.Host, `SELECT `+hostColumns+` FROM devices d WHERE d.id = $1`, deviceID)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
 	})
 	return state, wrap(err, "state of server %s", deviceID)
 }
