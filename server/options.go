@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,10 @@ type Options struct {
 	PublicHost string
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted.
 	TrustedProxies []netip.Prefix
+
+	// Lookup returns the addresses of a public host that is a name. nil is the system's
+	// resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// TunnelServer configures the embedded tunnel server.
 	TunnelServer TunnelServer

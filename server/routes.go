@@ -13,6 +13,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
@@ -39,7 +40,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Keys:       s.auth.TicketKeys,
 		ReloadKeys: s.auth.ReloadKeys,
 		PanelID:    s.auth.PanelID,
-		Caller:     caller,
+		Caller:     s.caller,
 		Logger:     s.logger,
 	})
 	if err != nil {
@@ -58,6 +59,10 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.hosts, err = publichost.New(publichost.Options{Store: s.db, Lookup: s.opts.Lookup, Logger: s.logger})
+	if err != nil {
+		return nil, err
+	}
 	pages, err := web.Handler(api)
 	if err != nil {
 		return nil, err
@@ -71,7 +76,7 @@ func (s *Server) ticket(client, server uuid.UUID, tokenVersion int64, serverSeen
 }
 
 // caller returns the authenticated device of a request for a control channel.
-func caller(ctx context.Context) (control.Device, bool) {
+func (s *Server) caller(ctx context.Context) (control.Device, bool) {
 	principal := auth.FromContext(ctx)
 	device := principal.Device
 	if device == nil {
@@ -80,5 +85,6 @@ func caller(ctx context.Context) (control.Device, bool) {
 	return control.Device{
 		ID: device.ID, Kind: types.DeviceKind(device.Kind),
 		TokenVersion: device.TokenVersion, TokenKey: principal.TokenKey,
+		CalledFrom: publichost.Guess(auth.Address(ctx), s.host),
 	}, true
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
 
 // Server is a replica of the panel. Any number of replicas share a database.
@@ -38,6 +39,7 @@ type Server struct {
 	db       *db.DB
 	auth     *auth.Auth
 	hub      *control.Hub
+	hosts    *publichost.Keeper
 
 	running []part // Started parts, to be stopped in reverse order.
 	failed  chan error
@@ -134,6 +136,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
 	s.background(life, "clock", s.watchClock)
+	s.background(life, "public hosts", s.hosts.Run)
 	// Last, because it is a client of all the others. It stops first, so that its links
 	// tell agents to reconnect while the panel still accepts them.
 	return s.startTunnelServer(ctx, life)

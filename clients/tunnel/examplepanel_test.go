@@ -165,7 +165,8 @@ func (p *examplePanel) add(protocol types.Protocol, port, localPort int) types.A
 		ID: int64(len(p.allocations) + 1), DeviceID: exampleDevice, ServerID: exampleServer,
 		Protocol: protocol, Port: port, LocalHost: "127.0.0.1", LocalPort: localPort,
 		PublicHost: "play.example.com", PublicAddress: "play.example.com:" + strconv.Itoa(port),
-		CreatedAt: exampleTime, Status: types.AllocationPending, StatusReason: nullable.NewNullNullable[string](),
+		PublicAddresses: []string{"203.0.113.7"},
+		CreatedAt:       exampleTime, Status: types.AllocationPending, StatusReason: nullable.NewNullNullable[string](),
 		Target: types.TargetUnknown,
 	}
 	p.allocations = append(p.allocations, a)
@@ -205,7 +206,8 @@ func (p *examplePanel) CreateAllocation(_ context.Context, r server.CreateAlloca
 	return server.CreateAllocation201JSONResponse{
 		ID: first.ID, DeviceID: first.DeviceID, ServerID: first.ServerID, Protocol: first.Protocol, Port: first.Port,
 		LocalHost: first.LocalHost, LocalPort: first.LocalPort, PublicHost: first.PublicHost, PublicAddress: first.PublicAddress,
-		CreatedAt: first.CreatedAt, Status: first.Status, StatusReason: first.StatusReason, Allocations: created,
+		PublicAddresses: first.PublicAddresses,
+		CreatedAt:       first.CreatedAt, Status: first.Status, StatusReason: first.StatusReason, Allocations: created,
 		Target: first.Target,
 	}, nil
 }

@@ -486,6 +486,8 @@ type ClientInterface interface {
 	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+	// server called last, and follows it.
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -509,6 +511,8 @@ type ClientInterface interface {
 	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+	// server called last, and follows it.
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -1233,6 +1237,8 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 //
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+// server called last, and follows it.
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -1266,6 +1272,8 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 //
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+// server called last, and follows it.
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -2795,6 +2803,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+	// server called last, and follows it.
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -2818,6 +2828,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
+	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+	// server called last, and follows it.
 	// A change of `portRange` does not affect the ports of existing allocations.
 	//
 	// `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -5624,6 +5636,8 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 //
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+// server called last, and follows it.
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of
@@ -5653,6 +5667,8 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 //
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
+// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
+// server called last, and follows it.
 // A change of `portRange` does not affect the ports of existing allocations.
 //
 // `publicHost` and `portRange` of the tunnel server that is embedded in a panel are settings of

@@ -420,6 +420,12 @@ type Allocation struct {
 	// Example: play.example.com:25565
 	PublicAddress string `json:"publicAddress"`
 
+	// PublicAddresses The IP addresses of `publicHost`, IPv4 before IPv6, for games whose players cannot enter a name,
+	// such as Minecraft Bedrock Edition since version 26.60. If `publicHost` is an address, it is that one.
+	// The panel looks a name up about every 5 minutes, and keeps the last answer if a lookup fails. Empty
+	// if it has had no answer.
+	PublicAddresses []string `json:"publicAddresses"`
+
 	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
 
@@ -542,6 +548,12 @@ type AllocationCreated struct {
 	//
 	// Example: play.example.com:25565
 	PublicAddress string `json:"publicAddress"`
+
+	// PublicAddresses The IP addresses of `publicHost`, IPv4 before IPv6, for games whose players cannot enter a name,
+	// such as Minecraft Bedrock Edition since version 26.60. If `publicHost` is an address, it is that one.
+	// The panel looks a name up about every 5 minutes, and keeps the last answer if a lookup fails. Empty
+	// if it has had no answer.
+	PublicAddresses []string `json:"publicAddresses"`
 
 	// PublicHost The host name or IP address that players connect to.
 	PublicHost string `json:"publicHost"`
@@ -746,13 +758,16 @@ type ClientServer struct {
 	// ID UUID of the tunnel server.
 	ID openapi_types.UUID `json:"id"`
 
+	// PublicAddresses The IP addresses of the tunnel server's public host, as in an `Allocation`. Absent if none is known.
+	PublicAddresses *[]string `json:"publicAddresses,omitempty"`
+
 	// Ticket A JWT that authenticates the tunnel client to this tunnel server. The panel renews it well before it expires.
 	Ticket string `json:"ticket"`
 }
 
 // ClientSnapshot Panel to tunnel client. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"servers":[{"address":"fra1.example.com:7443","fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","id":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","ticket":"eyJhbGciOiJFZERTQSJ9.eyJ1c2UiOiJ0aWNrZXQifQ.c2ln"}],"type":"client.snapshot"}
+// Example: {"allocations":[{"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"protocol":"tcp","publicAddress":"fra1.example.com:20117","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0"}],"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"servers":[{"address":"fra1.example.com:7443","fingerprint":"afd22b0029f78a79199c818fad2ecb63826294a65a474fa4a5dcd9e437ddd6de","id":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","publicAddresses":["203.0.113.7","2001:db8::7"],"ticket":"eyJhbGciOiJFZERTQSJ9.eyJ1c2UiOiJ0aWNrZXQifQ.c2ln"}],"type":"client.snapshot"}
 type ClientSnapshot struct {
 	// Allocations All allocations of the tunnel client.
 	Allocations []ClientAllocation `json:"allocations"`
@@ -939,7 +954,8 @@ type EnrollmentStart struct {
 
 	// Server Settings of a tunnel server. Cannot be given for the kind `client`. The default of `publicHost` is the
 	// source address of this request, or the panel's public host if the request comes from the
-	// panel's machine. The default of `portRange` is a setting of the panel.
+	// panel's machine, and is then a guess (`publicHostGuessed`). The default of `portRange` is a setting
+	// of the panel.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
@@ -1245,6 +1261,10 @@ type ServerChange struct {
 	// Clients Tunnel clients that are new or changed.
 	Clients []ServerClient `json:"clients"`
 
+	// Host The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
+	// if it has changed.
+	Host *ServerHost `json:"host,omitempty"`
+
 	// Keys A JSON Web Key Set (RFC 7517).
 	Keys *JWKS `json:"keys,omitempty"`
 
@@ -1273,15 +1293,34 @@ type ServerClient struct {
 	TokenVersion int64 `json:"tokenVersion"`
 }
 
+// ServerHost The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
+// if it has changed.
+type ServerHost struct {
+	// PublicHost As in a `TunnelServer`.
+	//
+	// Example: fra1.example.com
+	PublicHost string `json:"publicHost"`
+
+	// PublicHostGuessed As in a `TunnelServer`.
+	PublicHostGuessed bool `json:"publicHostGuessed"`
+
+	// PublicHostWarning As in a `TunnelServer`. Absent if there is none.
+	PublicHostWarning *string `json:"publicHostWarning,omitempty"`
+}
+
 // ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"host":{"publicHost":"fra1.example.com","publicHostGuessed":false},"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
 type ServerSnapshot struct {
 	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`
 
 	// Clients All tunnel clients that may link to the tunnel server.
 	Clients []ServerClient `json:"clients"`
+
+	// Host The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
+	// if it has changed.
+	Host *ServerHost `json:"host,omitempty"`
 
 	// Keys A JSON Web Key Set (RFC 7517).
 	Keys JWKS `json:"keys"`
@@ -1397,8 +1436,24 @@ type TunnelServer struct {
 	// greater than `last`.
 	PortRange PortRange `json:"portRange"`
 
+	// PublicAddresses The IP addresses of `publicHost`, as in an `Allocation`.
+	PublicAddresses []string `json:"publicAddresses"`
+
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server.
 	PublicHost string `json:"publicHost"`
+
+	// PublicHostGuessed Whether the panel guessed `publicHost`, because nobody has set it. A guess follows the address from
+	// which the tunnel server opens its control channel. An address that still leads to the tunnel server
+	// is kept, IPv4 is preferred to IPv6, and a public address to a private one. The panel's own public
+	// host is the guess if the tunnel server calls from the panel's machine.
+	PublicHostGuessed bool `json:"publicHostGuessed"`
+
+	// PublicHostWarning What keeps players from `publicHost`, in a sentence for people: they need IPv6, or the name has not
+	// existed for some time. Null if nothing known does.
+	//
+	//
+	// Example: players without IPv6 cannot join at 2001:db8::7; set an IPv4 address or a name as the public host
+	PublicHostWarning nullable.Nullable[string] `json:"publicHostWarning"`
 
 	// Region The location of a tunnel server, for display, on one line. May be empty. It has no control
 	// characters and none that change the direction of text.
@@ -1431,7 +1486,8 @@ type TunnelServerSettings struct {
 
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a
 	// port. An IPv6 address has neither brackets nor a zone. Unspecified and multicast addresses are
-	// rejected. A name follows the rules of `LocalHost`.
+	// rejected. A name follows the rules of `LocalHost`. If it is empty, the panel guesses the host
+	// (`publicHostGuessed`).
 	//
 	//
 	// Example: fra1.example.com

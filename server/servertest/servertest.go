@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -39,8 +40,8 @@ type Panel struct {
 }
 
 // Start starts a panel, waits until it is ready, and stops it when the test ends. Its
-// database is new and the system chooses its ports, unless the options are
-// changed.
+// database is new, the system chooses its ports and no name has addresses, unless the
+// options are changed.
 func Start(t testing.TB, change ...func(*server.Options)) *Panel {
 	t.Helper()
 	options := server.Options{
@@ -55,6 +56,7 @@ func Start(t testing.TB, change ...func(*server.Options)) *Panel {
 		Version: "0.0.0-test",
 		Commit:  "test",
 		Logger:  slog.New(slog.DiscardHandler),
+		Lookup:  noAddresses,
 	}
 	for _, f := range change {
 		f(&options)
@@ -67,6 +69,9 @@ func Start(t testing.TB, change ...func(*server.Options)) *Panel {
 	t.Cleanup(p.Stop)
 	return p
 }
+
+// noAddresses is a lookup that finds nothing, so that tests do not depend on a resolver.
+func noAddresses(context.Context, string) ([]netip.Addr, error) { return nil, nil }
 
 // somePorts returns a random range, so that concurrent tests rarely collide.
 func somePorts() server.PortRange {

@@ -103,6 +103,9 @@ type Device struct {
 	TokenVersion int64
 	// TokenKey is the id of the key that signed the token; empty if not known.
 	TokenKey string
+	// CalledFrom is the public host of a tunnel server if it is guessed from the request;
+	// empty if it is not known.
+	CalledFrom string
 }
 
 // Hub serves the control channels of one replica.

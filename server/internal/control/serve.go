@@ -54,6 +54,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind:    device.Kind,
 		version: device.TokenVersion,
 		key:     device.TokenKey,
+		from:    device.CalledFrom,
 		reports: newReports(),
 		syncer:  newWorker(),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
@@ -180,7 +181,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		IfOffline:    hello.IfOffline != nil && *hello.IfOffline,
 	}
 	if s.kind == types.DeviceKindServer {
-		row.RelayPort, row.Fingerprint = hello.Relay.Port, hello.Relay.Fingerprint
+		row.RelayPort, row.Fingerprint, row.CalledFrom = hello.Relay.Port, hello.Relay.Fingerprint, s.from
 	}
 	// Counted before the database write: a reconciliation between the two would
 	// otherwise mark the device as offline.

@@ -42,6 +42,7 @@ type session struct {
 	kind       types.DeviceKind
 	version    int64
 	key        string // The id of the key that signed the token.
+	from       string // See Device.CalledFrom.
 	sequence   uint64 // Position in the order in which the hub accepted its channels.
 	generation int64  // Set by connect before register.
 	readErr    error  // The error that ended reading; used by the goroutine of serve only.

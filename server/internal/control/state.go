@@ -11,6 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
 
 // desired is the desired state of a device, as last read.
@@ -75,9 +76,20 @@ func newClientState(rows db.ClientState) *clientState {
 			ID:          d.ID,
 			Address:     hostPort(d.PublicHost, d.RelayPort),
 			Fingerprint: d.Fingerprint,
+
+			PublicAddresses: addresses(d),
 		})
 	}
 	return s
+}
+
+// addresses returns the addresses of a tunnel server, or nil if none is known.
+func addresses(d db.ClientServer) *[]string {
+	list := publichost.Addresses(d.PublicHost, d.PublicAddresses)
+	if len(list) == 0 {
+		return nil
+	}
+	return &list
 }
 
 func (s *clientState) snapshot(revision types.Revision, panel *uuid.UUID, issue issueTicket) (any, error) {
@@ -152,6 +164,7 @@ type serverState struct {
 	bindings []types.ServerAllocation
 	clients  []types.ServerClient
 	keys     types.JWKS
+	host     types.ServerHost
 	pending  map[int64]bool // Allocations without a report in the database.
 }
 
@@ -160,7 +173,11 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 		bindings: make([]types.ServerAllocation, 0, len(rows.Allocations)),
 		clients:  make([]types.ServerClient, 0, len(rows.Clients)),
 		keys:     keys,
+		host:     types.ServerHost{PublicHost: rows.Host.PublicHost, PublicHostGuessed: rows.Host.HostGuessed},
 		pending:  map[int64]bool{},
+	}
+	if warning := publichost.Warning(rows.Host, time.Now()); warning != "" {
+		s.host.PublicHostWarning = &warning
 	}
 	for _, a := range rows.Allocations {
 		bound := types.ServerAllocation{
@@ -194,6 +211,7 @@ func (s *serverState) snapshot(revision types.Revision, panel *uuid.UUID, _ issu
 		Allocations: s.bindings,
 		Clients:     s.clients,
 		Keys:        s.keys,
+		Host:        &s.host,
 	}, nil
 }
 
@@ -205,7 +223,11 @@ func (s *serverState) change(before desired, revision types.Revision, _ issueTic
 	if !reflect.DeepEqual(was.keys, s.keys) {
 		keys = &s.keys
 	}
-	if keys == nil && len(bindings)+len(removed)+len(clients)+len(removedClients) == 0 {
+	var host *types.ServerHost
+	if !reflect.DeepEqual(was.host, s.host) {
+		host = &s.host
+	}
+	if keys == nil && host == nil && len(bindings)+len(removed)+len(clients)+len(removedClients) == 0 {
 		return nil, nil
 	}
 	return types.ServerChange{
@@ -216,6 +238,7 @@ func (s *serverState) change(before desired, revision types.Revision, _ issueTic
 		Clients:            clients,
 		RemovedClients:     removedClients,
 		Keys:               keys,
+		Host:               host,
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
 
 // codeAttempts is the maximum number of user codes generated until one is not
@@ -103,8 +104,9 @@ func applyServerSettings(ctx context.Context, device *db.NewDevice, settings *Se
 		device.PublicHost, device.Region, device.Cordoned = settings.PublicHost, settings.Region, settings.Cordoned
 		device.PortFirst, device.PortLast = settings.PortFirst, settings.PortLast
 	}
-	if from := auth.Address(ctx); device.PublicHost == "" && from.IsValid() && !from.IsLoopback() {
-		device.PublicHost = from.String()
+	if device.PublicHost == "" {
+		device.PublicHost = publichost.Guess(auth.Address(ctx), "") // Approve knows the panel's.
+		device.HostGuessed = device.PublicHost != ""
 	}
 }
 

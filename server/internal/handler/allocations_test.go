@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -294,5 +295,30 @@ func TestAllocations_TargetThatLeadsBackIsRefused(t *testing.T) {
 		map[string]any{"localHost": "play.example.com", "localPort": 20100}))
 	if list := decode[[]types.Allocation](t, ada.send(t, "GET", allocations, nil), 200); len(list) != 1 || list[0].LocalPort != 25565 {
 		t.Errorf("left %+v", list)
+	}
+}
+
+func TestAllocations_HaveTheAddressesOfTheirHost(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	server := p.server(t, 20009)
+	_, agent := p.device(t, admin, admin, types.DeviceKindClient)
+	made := decode[types.AllocationCreated](t, agent.send(t, "POST", "/api/tunnel/allocations", `{"protocol":"tcp+udp","localPort":19132}`), 201)
+	if len(made.PublicAddresses) != 0 {
+		t.Errorf("a name that was not looked up has the addresses %v", made.PublicAddresses)
+	}
+	want := []string{"203.0.113.7", "2001:db8::7"}
+	if err := p.db.SaveAddresses(t.Context(), server.ID, "play.example.com", db.JoinAddresses(want)); err != nil {
+		t.Fatal(err)
+	}
+	listed := decode[[]types.Allocation](t, agent.send(t, "GET", "/api/tunnel/allocations", nil), 200)
+	again := decode[types.AllocationCreated](t, agent.send(t, "POST", "/api/tunnel/allocations", `{"protocol":"tcp","localPort":1}`), 201)
+	for _, a := range append(listed, again.Allocations...) {
+		if !slices.Equal(a.PublicAddresses, want) || a.PublicHost != "play.example.com" {
+			t.Errorf("%s port %d has the addresses %v", a.Protocol, a.Port, a.PublicAddresses)
+		}
+	}
+	if len(listed) != 2 || !slices.Equal(again.PublicAddresses, want) {
+		t.Errorf("listed %+v, created %+v", listed, again)
 	}
 }

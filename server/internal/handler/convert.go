@@ -9,6 +9,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
 
 func valueOr[T any](value *T, fallback T) T {
@@ -30,22 +31,23 @@ func toAllocation(row db.Allocation) types.Allocation {
 	proxyProtocol := types.ProxyProtocol(row.ProxyProtocol)
 	status, reason := AllocationStatus(row)
 	allocation := types.Allocation{
-		ID:            row.ID,
-		DeviceID:      row.DeviceID,
-		ServerID:      row.ServerID,
-		Protocol:      types.Protocol(row.Protocol),
-		Port:          row.Port,
-		PublicHost:    row.PublicHost,
-		PublicAddress: net.JoinHostPort(row.PublicHost, strconv.Itoa(row.Port)),
-		LocalHost:     row.LocalHost,
-		LocalPort:     row.LocalPort,
-		Name:          row.Name,
-		Options:       types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds, PlayerAddresses: &row.PlayerAddresses},
-		CreatedAt:     row.CreatedAt,
-		Status:        status,
-		StatusReason:  nullable.NewNullNullable[string](),
-		RunID:         nullable.NewNullNullable[uuid.UUID](),
-		Target:        types.TargetUnknown,
+		ID:              row.ID,
+		DeviceID:        row.DeviceID,
+		ServerID:        row.ServerID,
+		Protocol:        types.Protocol(row.Protocol),
+		Port:            row.Port,
+		PublicHost:      row.PublicHost,
+		PublicAddress:   net.JoinHostPort(row.PublicHost, strconv.Itoa(row.Port)),
+		LocalHost:       row.LocalHost,
+		LocalPort:       row.LocalPort,
+		Name:            row.Name,
+		Options:         types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds, PlayerAddresses: &row.PlayerAddresses},
+		CreatedAt:       row.CreatedAt,
+		Status:          status,
+		StatusReason:    nullable.NewNullNullable[string](),
+		RunID:           nullable.NewNullNullable[uuid.UUID](),
+		Target:          types.TargetUnknown,
+		PublicAddresses: publichost.Addresses(row.PublicHost, row.PublicAddresses),
 	}
 	if row.RunID != nil {
 		allocation.RunID = nullable.NewNullableWithValue(*row.RunID)
@@ -66,24 +68,25 @@ func toAllocation(row db.Allocation) types.Allocation {
 func toCreated(rows []db.Allocation) types.AllocationCreated {
 	first := toAllocation(rows[0])
 	return types.AllocationCreated{
-		Allocations:   toAllocations(rows),
-		ID:            first.ID,
-		DeviceID:      first.DeviceID,
-		ServerID:      first.ServerID,
-		Protocol:      first.Protocol,
-		Port:          first.Port,
-		PublicHost:    first.PublicHost,
-		PublicAddress: first.PublicAddress,
-		LocalHost:     first.LocalHost,
-		LocalPort:     first.LocalPort,
-		RunID:         first.RunID,
-		Name:          first.Name,
-		Options:       first.Options,
-		CreatedAt:     first.CreatedAt,
-		Status:        first.Status,
-		StatusReason:  first.StatusReason,
-		Target:        first.Target,
-		TargetReason:  first.TargetReason,
+		Allocations:     toAllocations(rows),
+		ID:              first.ID,
+		DeviceID:        first.DeviceID,
+		ServerID:        first.ServerID,
+		Protocol:        first.Protocol,
+		Port:            first.Port,
+		PublicHost:      first.PublicHost,
+		PublicAddress:   first.PublicAddress,
+		LocalHost:       first.LocalHost,
+		LocalPort:       first.LocalPort,
+		RunID:           first.RunID,
+		Name:            first.Name,
+		Options:         first.Options,
+		CreatedAt:       first.CreatedAt,
+		Status:          first.Status,
+		StatusReason:    first.StatusReason,
+		Target:          first.Target,
+		TargetReason:    first.TargetReason,
+		PublicAddresses: first.PublicAddresses,
 	}
 }
 

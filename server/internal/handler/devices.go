@@ -15,6 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
 
 var errNoDevice = problem.NotFound("There is no such device.")
@@ -194,16 +195,23 @@ func toDevice(row db.Device) types.Device {
 		device.ExpiresAt = nullable.NewNullableWithValue(row.ExpiresAt)
 	} else if device.Kind == types.DeviceKindServer {
 		// These are set when the tunnel server is approved.
-		device.Server = nullable.NewNullableWithValue(types.TunnelServer{
-			PublicHost:  row.PublicHost,
-			RelayPort:   row.RelayPort,
-			PortRange:   types.PortRange{First: row.PortFirst, Last: row.PortLast},
-			Region:      row.Region,
-			Fingerprint: row.Fingerprint,
-			State:       types.TunnelServerState(row.ServerState),
-			Players:     orNull(row.Players),
-			DrainUntil:  orNull(row.DrainUntil),
-		})
+		s := types.TunnelServer{
+			PublicHost:        row.PublicHost,
+			PublicHostGuessed: row.HostGuessed,
+			PublicHostWarning: nullable.NewNullNullable[string](),
+			PublicAddresses:   publichost.Addresses(row.PublicHost, row.PublicAddresses),
+			RelayPort:         row.RelayPort,
+			PortRange:         types.PortRange{First: row.PortFirst, Last: row.PortLast},
+			Region:            row.Region,
+			Fingerprint:       row.Fingerprint,
+			State:             types.TunnelServerState(row.ServerState),
+			Players:           orNull(row.Players),
+			DrainUntil:        orNull(row.DrainUntil),
+		}
+		if warning := publichost.Warning(row.Host, time.Now()); warning != "" {
+			s.PublicHostWarning = nullable.NewNullableWithValue(warning)
+		}
+		device.Server = nullable.NewNullableWithValue(s)
 	}
 	return device
 }

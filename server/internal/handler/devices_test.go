@@ -195,21 +195,88 @@ func TestDevices_PagesOutliveTheirDevices(t *testing.T) {
 func TestDevices_TunnelServerDefaultsToTheHostItEnrollsFrom(t *testing.T) {
 	p := newPanel(t)
 	admin := p.user(t, "root@example.com", "admin")
-	host := func(body, from string) string {
+	host := func(body, from string) (string, bool) {
 		t.Helper()
 		a := admin.send(t, "POST", "/api/tunnel/device/start", body, "X-Forwarded-For", from)
 		code := decode[types.Enrollment](t, a, 200).UserCode
 		approved := decode[types.DeviceApproved](t, admin.send(t, "POST", "/api/tunnel/device/approve", map[string]any{"userCode": code}), 200)
-		return approved.Device.Server.MustGet().PublicHost
+		server := approved.Device.Server.MustGet()
+		return server.PublicHost, server.PublicHostGuessed
 	}
-	for _, test := range []struct{ body, from, want string }{
-		{`{"name":"edge","kind":"server"}`, "198.51.100.7", "198.51.100.7"},
-		{`{"name":"edge","kind":"server"}`, "2001:db8::7", "2001:db8::7"},
-		{`{"name":"edge","kind":"server"}`, "127.0.0.1", "panel.example.com"},
-		{`{"name":"edge","kind":"server","server":{"publicHost":"fra1.example.com"}}`, "198.51.100.7", "fra1.example.com"},
+	for _, test := range []struct {
+		body, from, want string
+		guessed          bool
+	}{
+		{`{"name":"edge","kind":"server"}`, "198.51.100.7", "198.51.100.7", true},
+		{`{"name":"edge","kind":"server"}`, "2001:db8::7", "2001:db8::7", true},
+		{`{"name":"edge","kind":"server"}`, "192.168.1.5", "192.168.1.5", true},
+		{`{"name":"edge","kind":"server"}`, "127.0.0.1", "panel.example.com", true},
+		{`{"name":"edge","kind":"server","server":{"publicHost":""}}`, "198.51.100.7", "198.51.100.7", true},
+		{`{"name":"edge","kind":"server","server":{"publicHost":"fra1.example.com"}}`, "198.51.100.7", "fra1.example.com", false},
 	} {
-		if got := host(test.body, test.from); got != test.want {
-			t.Errorf("%s from %s has the host %s, want %s", test.body, test.from, got, test.want)
+		if got, guessed := host(test.body, test.from); got != test.want || guessed != test.guessed {
+			t.Errorf("%s from %s has the host %s, guessed %v; want %s", test.body, test.from, got, guessed, test.want)
+		}
+	}
+}
+
+func TestDevices_PublicHostIsGuessedAgainOnceItIsEmpty(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	device, _ := p.device(t, admin, admin, types.DeviceKindServer)
+	path := "/api/tunnel/devices/" + device.ID.String()
+	for _, step := range []struct {
+		body, want string
+		guessed    bool
+	}{
+		{`{"server":{"region":"eu"}}`, "panel.example.com", true},
+		{`{"server":{"publicHost":"panel.example.com"}}`, "panel.example.com", false},
+		{`{"server":{"publicHost":""}}`, "panel.example.com", true}, // It has not called yet.
+		{`{"server":{"publicHost":"fra1.example.com"}}`, "fra1.example.com", false},
+		{`{"name":"edge"}`, "fra1.example.com", false},
+	} {
+		got := decode[types.Device](t, admin.send(t, "PATCH", path, step.body), 200).Server.MustGet()
+		if got.PublicHost != step.want || got.PublicHostGuessed != step.guessed {
+			t.Errorf("%s: the host is %s, guessed %v", step.body, got.PublicHost, got.PublicHostGuessed)
+		}
+	}
+	embedded := "/api/tunnel/devices/" + p.server(t, 20009).ID.String()
+	wantError(t, admin.send(t, "PATCH", embedded, `{"server":{"publicHost":""}}`), 409, types.CodeConflict)
+}
+
+func TestDevices_SayWhatKeepsPlayersFromATunnelServer(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "root@example.com", "admin")
+	device, _ := p.device(t, admin, admin, types.DeviceKindServer)
+	path := "/api/tunnel/devices/" + device.ID.String()
+	for _, step := range []struct {
+		host, resolved string
+		missing        bool
+		want           []string
+		warns          string
+	}{
+		{"203.0.113.7", "", false, []string{"203.0.113.7"}, ""},
+		{"2001:db8::7", "", false, []string{"2001:db8::7"}, "players without IPv6"},
+		{"fra1.example.com", "", false, []string{}, ""},
+		{"fra2.example.com", "203.0.113.7 2001:db8::7", false, []string{"203.0.113.7", "2001:db8::7"}, ""},
+		{"fra3.example.com", "2001:db8::7", false, []string{"2001:db8::7"}, "players without IPv6"},
+		{"fra4.example.com", "", true, []string{}, "has not existed since"},
+	} {
+		decode[types.Device](t, admin.send(t, "PATCH", path, map[string]any{"server": map[string]any{"publicHost": step.host}}), 200)
+		if step.resolved != "" {
+			if err := p.db.SaveAddresses(t.Context(), device.ID, step.host, db.Addresses(step.resolved)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if step.missing {
+			if err := p.db.SaveUnresolved(t.Context(), device.ID, step.host); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := decode[types.Device](t, admin.send(t, "GET", path, nil), 200).Server.MustGet()
+		warning, err := got.PublicHostWarning.Get()
+		if !reflect.DeepEqual(got.PublicAddresses, step.want) || (err == nil) != (step.warns != "") || !strings.Contains(warning, step.warns) {
+			t.Errorf("%s has the addresses %v and the warning %q", step.host, got.PublicAddresses, warning)
 		}
 	}
 }
@@ -225,7 +292,10 @@ func TestDevices_TunnelServerSettingsAreForAdmins(t *testing.T) {
 	wantError(t, ada.send(t, "PATCH", path, settings), 403, types.CodeForbidden)
 	got := decode[types.Device](t, admin.send(t, "PATCH", path, settings), 200).Server.MustGet()
 	want := types.TunnelServer{
-		PublicHost: "2001:db8::1", PortRange: types.PortRange{First: 30000, Last: 30009}, Region: "eu",
+		PublicHost: "2001:db8::1", PublicAddresses: []string{"2001:db8::1"},
+		PublicHostWarning: nullable.NewNullableWithValue("players without IPv6 cannot join at 2001:db8::1; set an IPv4 address, or a name that has one, as the public host"),
+
+		PortRange: types.PortRange{First: 30000, Last: 30009}, Region: "eu",
 		State: types.ServerActive, Players: nullable.NewNullNullable[int](), DrainUntil: nullable.NewNullNullable[time.Time](),
 	}
 	if !reflect.DeepEqual(got, want) {

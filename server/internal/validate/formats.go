@@ -30,8 +30,16 @@ var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringForm
 	"ipv6":      check("must be an IPv6 address", isIPv6),
 	// Of this contract.
 	"local-host":  openapi3.NewCallbackValidator(netaddr.CheckLocalHost),
-	"public-host": openapi3.NewCallbackValidator(netaddr.CheckPublicHost),
+	"public-host": openapi3.NewCallbackValidator(isPublicHostOrEmpty),
 })
+
+// isPublicHostOrEmpty accepts the empty host as well: the panel guesses it.
+func isPublicHostOrEmpty(host string) error {
+	if host == "" {
+		return nil
+	}
+	return netaddr.CheckPublicHost(host)
+}
 
 func check(message string, ok func(string) bool) openapi3.StringFormatValidator {
 	err := errors.New(message)
