@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type control struct {
 	server      *Server
 	fingerprint string // Of the last hello. Only Run's goroutine uses it.
 	forgotten   bool   // Nothing is kept. Only Run's goroutine uses it.
+
+	host *types.ServerHost // That OnHost knows. Only Run's goroutine uses it.
 }
 
 func newControl(s *Server) (*control, error) {
@@ -86,6 +89,10 @@ func (c *control) apply(state desiredState) {
 	c.server.opts.Keep(state.snapshot())
 	c.forgotten = false
 	c.server.clients.Identity.Announced(c.fingerprint)
+	if state.host != nil && !reflect.DeepEqual(c.host, state.host) {
+		c.host = state.host
+		c.server.opts.OnHost(*state.host)
+	}
 }
 
 // switchedOff closes everything because tunnels are switched off.
@@ -128,6 +135,7 @@ type desiredState struct {
 	allocations map[int64]types.ServerAllocation
 	clients     map[uuid.UUID]int64 // The version of each one's token.
 	keys        types.JWKS
+	host        *types.ServerHost // nil: the panel has not named it.
 }
 
 // errForeignPanel ends a channel that is not one of the panel that issued the token.
@@ -142,7 +150,7 @@ func (s *Server) checked(m types.ServerSnapshot) (desiredState, error) {
 }
 
 func fromSnapshot(m types.ServerSnapshot) (desiredState, error) {
-	return desiredState{}.with(types.ServerChange{Revision: m.Revision, Allocations: m.Allocations, Clients: m.Clients, Keys: &m.Keys})
+	return desiredState{}.with(types.ServerChange{Revision: m.Revision, Allocations: m.Allocations, Clients: m.Clients, Keys: &m.Keys, Host: m.Host})
 }
 
 // with returns the state after a change.
@@ -159,9 +167,13 @@ func (d desiredState) with(m types.ServerChange) (desiredState, error) {
 		clients: controlclient.Merge(d.clients, m.RemovedClients, m.Clients,
 			func(c types.ServerClient) (uuid.UUID, int64) { return c.ID, c.TokenVersion }),
 		keys: d.keys,
+		host: d.host,
 	}
 	if m.Keys != nil {
 		next.keys = *m.Keys
+	}
+	if m.Host != nil {
+		next.host = m.Host
 	}
 	return next, nil
 }

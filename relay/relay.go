@@ -83,6 +83,9 @@ type Options struct {
 	// control channel, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It must not block. nil: not called.
 	OnChannel func(err error, retry time.Duration)
+	// OnHost is called with the public host after the panel has named it, and again when
+	// it has changed. It must not block. nil: not called.
+	OnHost func(types.ServerHost)
 	// Standby says what follows when another process of the device took over: all
 	// ports and links are closed, and its Begin, which may be nil here, is called. The
 	// zero value: Run ends with a *channel.FinalError.
@@ -141,6 +144,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.OnChannel == nil {
 		o.OnChannel = func(error, time.Duration) {}
+	}
+	if o.OnHost == nil {
+		o.OnHost = func(types.ServerHost) {}
 	}
 	if o.AdvertisedPort == 0 {
 		if a, ok := o.Listener.Addr().(*net.TCPAddr); ok {

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,6 +119,27 @@ func TestAgent_ReportsWhetherTheTargetIsReached(t *testing.T) {
 		if e := next(t, r.events, "event"); e.Type != EventAllocationTarget || e.Target != step.target || e.Reason != step.reason || e.Allocation.ID != 1 {
 			t.Errorf("event %+v", e)
 		}
+	}
+}
+
+func TestAgent_ShowsTheAddressesOfItsTunnelServers(t *testing.T) {
+	r := start(t)
+	c := r.channel(t)
+	m := snapshot(1, 1)
+	m.Servers = []types.ClientServer{{
+		ID: m.Allocations[0].ServerID, Address: "play.test:7443", PublicAddresses: &[]string{"203.0.113.7", "2001:db8::7"},
+	}}
+	c.send(t, m)
+	r.appliedIDs(t)
+	r.links.report(readyReport(1))
+	if got := r.event(t, EventAllocationReady).Allocation.PublicAddresses; !slices.Equal(got, *m.Servers[0].PublicAddresses) {
+		t.Errorf("the addresses are %v", got)
+	}
+	other := change(2, nil, nil)
+	other.Servers = []types.ClientServer{{ID: m.Servers[0].ID, Address: "play.test:7443", PublicAddresses: &[]string{"203.0.113.8"}}}
+	c.send(t, other)
+	if got := r.event(t, EventAllocationReady).Allocation.PublicAddresses; !slices.Equal(got, []string{"203.0.113.8"}) {
+		t.Errorf("the addresses become %v", got)
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 	EventAllocationFailed EventType = "allocation_failed" // They cannot; Reason says why. The agent retries.
 	EventAllocationTarget EventType = "allocation_target" // Whether the game can be reached has changed: Target, and Reason if it is down.
 	EventAllocationClosed EventType = "allocation_closed" // It no longer belongs to this agent.
+	EventPublicHost       EventType = "public_host"       // A tunnel server's public host, after it has connected for the first time and when it has changed.
 	EventStopped          EventType = "stopped"           // Run returns; Reason is empty if its context ended.
 )
 
@@ -40,6 +41,8 @@ type Event struct {
 	RetrySeconds float64           `json:"retrySeconds,omitempty"` // Until the next attempt to connect.
 	Allocation   *EventPort        `json:"allocation,omitempty"`
 	Target       types.TargetState `json:"target,omitempty"` // Of EventAllocationTarget.
+
+	Host *types.ServerHost `json:"host,omitempty"`
 }
 
 // emitter calls a function with one event at a time.
@@ -97,15 +100,24 @@ type EventPort struct {
 	Protocol      types.Protocol `json:"protocol"`
 	PublicAddress string         `json:"publicAddress"`
 	LocalAddress  string         `json:"localAddress"`
+	// PublicAddresses are the IP addresses of the host in PublicAddress, without ports; nil if
+	// none is known.
+	PublicAddresses []string `json:"publicAddresses,omitempty"`
 }
 
-func eventPort(a types.ClientAllocation) EventPort {
+func eventPort(a types.ClientAllocation, server types.ClientServer) EventPort {
+	var addresses []string
+	if server.PublicAddresses != nil {
+		addresses = *server.PublicAddresses
+	}
 	return EventPort{
 		ID:            a.ID,
 		Name:          a.Name,
 		Protocol:      a.Protocol,
 		PublicAddress: a.PublicAddress,
 		LocalAddress:  net.JoinHostPort(a.LocalHost, strconv.Itoa(a.LocalPort)),
+
+		PublicAddresses: addresses,
 	}
 }
 

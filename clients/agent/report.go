@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -69,7 +70,8 @@ func (a *Agent) changes() []Event {
 		shown[id] = was
 	}
 	for _, id := range slices.Sorted(maps.Keys(now)) {
-		s := shownAllocation{eventPort(a.desired.allocations[id]), now[id]}
+		allocation := a.desired.allocations[id]
+		s := shownAllocation{eventPort(allocation, a.desired.servers[allocation.ServerID]), now[id]}
 		shown[id] = s
 		events = append(events, s.since(a.shown[id])...)
 	}
@@ -99,7 +101,7 @@ func (s shownAllocation) since(was shownAllocation) (events []Event) {
 	}
 	target := was.target
 	was.target = s.target
-	if was != s {
+	if !reflect.DeepEqual(was, s) {
 		event := Event{Type: EventAllocationReady, Reason: s.reason, Allocation: &s.EventPort}
 		if s.state == types.ReportFailed {
 			event.Type = EventAllocationFailed

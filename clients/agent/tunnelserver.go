@@ -57,8 +57,8 @@ type TunnelServerOptions struct {
 	Logger *slog.Logger
 	// Version and Platform are as in [Options].
 	Version, Platform string
-	// OnEvent is called with one event at a time, in order: connected, disconnected,
-	// switched_off, standby, stopped. It must not block for long. May be nil.
+	// OnEvent is called with one event at a time, in order: connected, public_host,
+	// disconnected, switched_off, standby, stopped. It must not block for long. May be nil.
 	OnEvent func(Event)
 	// Metrics holds the tunnel server's metrics while it runs. nil: none.
 	Metrics prometheus.Registerer
@@ -125,6 +125,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		Keep:           s.state.Save,
 		Last:           s.state.Load(),
 		OnChannel:      s.channelChanged,
+		OnHost:         func(h types.ServerHost) { s.events.emit(Event{Type: EventPublicHost, Host: &h}) },
 		Standby: controlclient.Standby{
 			Presence: func(ctx context.Context) (controlclient.Presence, error) {
 				return presence(ctx, o.Client)

@@ -140,6 +140,42 @@ func TestTunnelServer_ServesWhatThePanelWantsAndSaysHowToReachIt(t *testing.T) {
 	}
 }
 
+func TestTunnelServer_ShowsItsPublicHostWhenItChanges(t *testing.T) {
+	p := newPanel(t)
+	s := serveAt(t, p, p.options(t, t.TempDir()))
+	want := func(host string, guessed bool, warning string) {
+		t.Helper()
+		h := s.event(t, EventPublicHost).Host
+		if h.PublicHost != host || h.PublicHostGuessed != guessed || (h.PublicHostWarning != nil) != (warning != "") {
+			t.Errorf("its host is %+v, want %s", h, host)
+		}
+	}
+	c, _ := s.channel(t)
+	first := bindings(relaytest.FreePort(t))
+	first.Host = &types.ServerHost{PublicHost: "198.51.100.7", PublicHostGuessed: true}
+	c.send(t, first)
+	s.event(t, EventConnected)
+	want("198.51.100.7", true, "")
+	change := types.ServerChange{
+		Type: types.TypeServerChange, Revision: 2, Allocations: []types.ServerAllocation{}, RemovedAllocations: []int64{},
+		Clients: []types.ServerClient{}, RemovedClients: []uuid.UUID{},
+	}
+	c.send(t, change) // The same host.
+	warning := "players without IPv6 cannot join"
+	change.Revision, change.Host = 3, &types.ServerHost{PublicHost: "2001:db8::7", PublicHostGuessed: true, PublicHostWarning: &warning}
+	c.send(t, change)
+	want("2001:db8::7", true, warning)
+	c.Close(channel.CloseRestarting, "")
+	s.event(t, EventDisconnected)
+	c, _ = s.channel(t)
+	first.Host = change.Host
+	c.send(t, first)
+	s.event(t, EventConnected)
+	change.Revision, change.Host = 2, &types.ServerHost{PublicHost: "fra1.example.com"}
+	c.send(t, change)
+	want("fra1.example.com", false, "")
+}
+
 func TestTunnelServer_StartsWithKeyAndPortsWhileThePanelIsAway(t *testing.T) {
 	p := newPanel(t)
 	o, port := p.options(t, t.TempDir()), relaytest.FreePort(t)
