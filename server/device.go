@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
@@ -45,6 +47,9 @@ type NewDevice struct {
 type CreatedDevice struct {
 	ID    uuid.UUID
 	Token string
+	// PublicHost is that of a tunnel server, and HostWarning what keeps players from it;
+	// empty if nothing known does.
+	PublicHost, HostWarning string
 }
 
 // CreateDevice creates an approved device, whether or not a panel is running, and
@@ -84,7 +89,10 @@ func CreateDevice(ctx context.Context, database Database, device NewDevice, logg
 	if err != nil {
 		return CreatedDevice{}, invalidDevice(err)
 	}
-	return CreatedDevice{ID: created.ID, Token: token}, nil
+	return CreatedDevice{
+		ID: created.ID, Token: token,
+		PublicHost: created.PublicHost, HostWarning: publichost.Warning(created.Host, time.Now()),
+	}, nil
 }
 
 // check checks the device against the contract.

@@ -22,7 +22,7 @@ type enrollCmd struct {
 	Name             string   `help:"Name of this machine on the panel (default: the host name)."`
 	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to this machine: a name, an IP address or a prefix. Repeatable."`
 	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client for the agent beside a game, server for a public machine that accepts players, which needs an admin's session (default: client)."`
-	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees)."`
+	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees, as it changes)."`
 	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
 	Region           string   `help:"Tunnel server: its location, shown to people."`
 	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user or a session."`
@@ -54,6 +54,8 @@ type enrolled struct {
 	Name     string    `json:"name"`
 	PanelURL string    `json:"panelUrl"`
 	Config   string    `json:"config"`
+	// Server is nil for a tunnel client, and if the panel did not answer once more.
+	Server *types.TunnelServer `json:"server,omitempty"`
 }
 
 // Run implements the command.
@@ -95,7 +97,7 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if err = cmd.save(a, s, c, path); errors.Is(err, errNotStored) {
+	if err = cmd.save(ctx, a, s, c, path); errors.Is(err, errNotStored) {
 		cmd.rescue(a, s, c)
 	}
 	return err
@@ -264,10 +266,10 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 		return err
 	}
 	c.PanelURL, c.Name = client.PanelURL(), device.Name
-	return cmd.save(a, s, c, path)
+	return cmd.save(ctx, a, s, c, path)
 }
 
-func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) error {
+func (cmd *enrollCmd) save(ctx context.Context, a *app, s *settings, c agent.Config, path string) error {
 	if err := c.Save(path); err != nil {
 		return fmt.Errorf("%w: %w", errNotStored, err)
 	}
@@ -278,9 +280,44 @@ func (cmd *enrollCmd) save(a *app, s *settings, c agent.Config, path string) err
 	if exposed := files.Exposure(path); exposed != nil {
 		a.warnf("warning: %v", exposed)
 	}
-	if s.JSON {
-		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path})
+	server := a.tunnelServer(ctx, c)
+	if server != nil {
+		a.warnHost(*server)
 	}
-	a.printf("\nEnrolled as %s. The enrollment is stored in %s.\nStart the agent with: eclitunnel run", deviceLabel(c.Name, c.DeviceID), path)
+	if s.JSON {
+		return a.printJSON(enrolled{"enrolled", c.DeviceID, c.Name, c.PanelURL, path, server})
+	}
+	a.printf("\nEnrolled as %s. The enrollment is stored in %s.", deviceLabel(c.Name, c.DeviceID), path)
+	if server != nil {
+		a.printf("Players and agents reach it at %s.", hostLine(server.PublicHost, server.PublicHostGuessed))
+	}
+	a.printf("Start the agent with: eclitunnel run")
 	return nil
+}
+
+// hostLimit bounds the request for the public host, on which nothing depends.
+const hostLimit = 5 * time.Second
+
+// tunnelServer returns what the panel has about the tunnel server that is enrolled as c.
+// It returns nil for a tunnel client, and if the panel does not say.
+func (a *app) tunnelServer(ctx context.Context, c agent.Config) *types.TunnelServer {
+	if kind, err := tunnel.DeviceKind(c.Token); err != nil || kind != types.DeviceKindServer {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, hostLimit)
+	defer cancel()
+	client, err := a.client(c.PanelURL, c.Token)
+	if err != nil {
+		return nil
+	}
+	defer client.Close()
+	device, err := client.Device(ctx, c.DeviceID)
+	if err != nil {
+		return nil
+	}
+	server, err := device.Server.Get()
+	if err != nil {
+		return nil
+	}
+	return &server
 }

@@ -108,7 +108,7 @@ func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path strin
 		return err
 	}
 	c.PanelURL, c.Allow = client.PanelURL(), append(c.Allow, cmd.Allow...)
-	if err = cmd.save(a, s, c, path); errors.Is(err, errNotStored) {
+	if err = cmd.save(ctx, a, s, c, path); errors.Is(err, errNotStored) {
 		cmd.rescue(a, s, c)
 	}
 	return err

@@ -63,6 +63,8 @@ type panel struct {
 	onRegenerate func()                 // If set, called before a token is regenerated.
 	stuck        bool                   // No allocation can be deleted.
 	online       bool                   // What the panel says of the device.
+	server       *types.TunnelServer    // If set, the same of a tunnel server.
+	numbers      []string               // The addresses of play.test.
 	closeCode    int                    // If set, closes a control channel after its snapshot.
 	cut          func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
 	relay        *types.RelayEndpoint   // From the last hello.
@@ -164,10 +166,14 @@ func (p *panel) getDevice(r *http.Request) answer {
 	if r.PathValue("id") != p.device.String() {
 		return refusal(404, types.CodeNotFound)
 	}
-	return answer{200, types.Device{
+	device := types.Device{
 		ID: p.device, Name: "home", Kind: types.DeviceKindClient, Approved: true,
 		LastSeenAt: nullable.NewNullNullable[time.Time](), Online: p.online,
-	}}
+	}
+	if p.server != nil {
+		device.Kind, device.Server = types.DeviceKindServer, nullable.NewNullableWithValue(*p.server)
+	}
+	return answer{200, device}
 }
 
 func (p *panel) open(r *http.Request) answer {
@@ -205,6 +211,8 @@ func (p *panel) open(r *http.Request) answer {
 			ID: int64(len(p.allocations) + len(made) + 1), Port: port + offset, DeviceID: p.device, Protocol: protocols[i%len(protocols)],
 			PublicHost: "play.test", PublicAddress: "play.test:" + strconv.Itoa(port+offset),
 			LocalHost: *request.LocalHost, LocalPort: request.LocalPort + offset, RunID: run,
+			PublicAddresses: p.numbers,
+
 			Name: valueOr(request.Name, ""), Options: *request.Options, Status: types.AllocationPending,
 		})
 		if request.Name != nil {
@@ -273,7 +281,7 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	var hello types.Hello
 	_ = json.Unmarshal(data, &hello)
 	if hello.Relay != nil {
-		_ = c.Send(types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: 1})
+		_ = c.Send(types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: 1, Host: p.host()})
 	} else {
 		_ = c.Send(types.ClientSnapshot{
 			Type: types.TypeClientSnapshot, Revision: 1, Allocations: []types.ClientAllocation{}, Servers: []types.ClientServer{},
@@ -290,6 +298,20 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	if code != 0 {
 		c.Close(code, "the reason")
 	}
+}
+
+// host is that of the tunnel server, as its control channel names it.
+func (p *panel) host() *types.ServerHost {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.server == nil {
+		return nil
+	}
+	h := &types.ServerHost{PublicHost: p.server.PublicHost, PublicHostGuessed: p.server.PublicHostGuessed}
+	if warning, err := p.server.PublicHostWarning.Get(); err == nil {
+		h.PublicHostWarning = &warning
+	}
+	return h
 }
 
 // endpoint is that of the last hello.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -34,7 +35,7 @@ type runCmd struct {
 }
 
 func (*runCmd) Help() string {
-	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, allocation_ready, allocation_failed, allocation_target, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
+	return `Prints the state of its connection and its ports. With --json it prints one event per line: connected, disconnected, switched_off, standby, public_host, allocation_ready, allocation_failed, allocation_target, allocation_closed, stopped. It reconnects automatically. SIGINT, SIGTERM and SIGHUP stop it with exit code 0; under nohup SIGHUP does not.
 
 One agent serves a device. A second one on the same machine exits with code 13. If a second one starts on another machine, it takes over and the first one stands by: it serves again once the second has been gone for a minute.
 
@@ -173,6 +174,11 @@ func (d *display) line(e agent.Event) {
 	case agent.EventAllocationClosed:
 		delete(d.down, e.Allocation.ID)
 		d.printf("closed  %s", port(e))
+	case agent.EventPublicHost:
+		d.printf("players and agents reach this tunnel server at %s", hostLine(e.Host.PublicHost, e.Host.PublicHostGuessed))
+		if e.Host.PublicHostWarning != nil {
+			d.printf("warning: %s", *e.Host.PublicHostWarning)
+		}
 	case agent.EventStopped:
 		d.printf("stopped")
 	}
@@ -206,6 +212,11 @@ func port(e agent.Event) string {
 	text := fmt.Sprintf("%s  %s -> %s", a.Protocol, a.PublicAddress, a.LocalAddress)
 	if a.Name != "" {
 		text += "  " + a.Name
+	}
+	if host, number, err := net.SplitHostPort(a.PublicAddress); err == nil && a.Protocol == types.ProtocolUDP {
+		if numbers := byNumber(host, number, a.PublicAddresses); numbers != "" {
+			text += "  (by number: " + numbers + ")"
+		}
 	}
 	return text
 }

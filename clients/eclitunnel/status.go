@@ -51,6 +51,10 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 	a.printf("panel   %s (version %s)", st.PanelURL, st.PanelVersion)
 	a.printf("device  %s", deviceLabel(st.Device.Name, st.Device.ID))
 	a.printf("agent   %s", agentLine(st.Device))
+	if server, err := st.Device.Server.Get(); err == nil {
+		a.printf("host    %s", hostLine(server.PublicHost, server.PublicHostGuessed))
+		a.warnHost(server)
+	}
 	if line := hereLine(st.Here, st.Device.Online); line != "" {
 		a.printf("here    %s", line)
 	}

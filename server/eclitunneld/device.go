@@ -71,6 +71,12 @@ func (c *createDeviceCommand) Run(ctx context.Context, out console) error {
 		where = "in " + c.TokenFile
 	}
 	_, _ = fmt.Fprintf(out.stderr, "Created the device %s (%s, %s) in %s. Its token is %s.\n", c.Name, created.ID, c.Kind, database, where)
+	if created.PublicHost != "" {
+		_, _ = fmt.Fprintf(out.stderr, "Players and agents reach it at %s.\n", created.PublicHost)
+	}
+	if created.HostWarning != "" {
+		_, _ = fmt.Fprintf(out.stderr, "warning: %s\n", created.HostWarning)
+	}
 	_, err = fmt.Fprintln(destination, created.Token)
 	if err := errors.Join(err, destination.Close()); err != nil {
 		return fmt.Errorf("write the token of the device %s, which exists now and can be deleted or given another token through the API: %w", created.ID, err)

@@ -34,6 +34,9 @@ func TestDeviceCreate_PrintsTheTokenAloneOrPutsItInAFileOfItsOwner(t *testing.T)
 	if code != exitOK || strings.Count(stdout, ".") != 2 || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "edge-1") || strings.Contains(stderr, strings.TrimSpace(stdout)) {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
+	if !strings.Contains(stderr, "reach it at edge-1.example.com.") || strings.Contains(stderr, "warning") {
+		t.Errorf("said of its host: %q", stderr)
+	}
 	path := filepath.Join(t.TempDir(), "token")
 	code, printed, stderr := call(t, "", append(edge, "--token-file", path, "--port-range", "30000-30009")...)
 	token, err := os.ReadFile(path)
@@ -99,5 +102,15 @@ func TestDeviceCreate_HoldsToTheRulesOfTheAPI(t *testing.T) {
 				t.Errorf("left %d devices, and a file: %v", len(devices(t, d)), err)
 			}
 		})
+	}
+}
+
+func TestDeviceCreate_WarnsOfAHostThatIPv4PlayersCannotReach(t *testing.T) {
+	panelDatabase(t)
+	for host, warned := range map[string]bool{"2001:db8::7": true, "198.51.100.7": false, "::ffff:198.51.100.7": false} {
+		code, _, stderr := call(t, "", "device", "create", "--log-level", "error", "--kind", "server", "--name", "edge", "--public-host", host)
+		if code != exitOK || strings.Contains(stderr, "players without IPv6") != warned || !strings.Contains(stderr, "reach it at "+host) {
+			t.Errorf("%s: exit code %d, %q", host, code, stderr)
+		}
 	}
 }

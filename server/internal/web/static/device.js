@@ -118,6 +118,11 @@ onSubmit(byId('approve'), async () => {
   byId('device-name').textContent = device.name;
   byId('device-kind').textContent = device.kind === 'server' ? 'Tunnel server' : 'Tunnel client';
   byId('device-id').textContent = device.id;
+  const host = device.server?.publicHost;
+  byId('device-host').textContent = device.server?.publicHostGuessed ? `${host} (guessed from the address from which it called)` : host;
+  byId('device-host').hidden = byId('device-host-label').hidden = !host;
+  byId('device-warning').textContent = device.server?.publicHostWarning;
+  byId('device-warning').hidden = !device.server?.publicHostWarning;
   show(byId('approved'), byId('approved-title'));
 });
 
