@@ -55,6 +55,11 @@ type Hello struct {
 	IfOffline bool
 }
 
+// sharedAttempts is in how many shared statements a tunnel client may be before it takes a transaction of
+// its own. Whatever has a row of it locked, as a report of a tunnel server on many allocations, has mostly
+// ended before the next one.
+const sharedAttempts = 4
+
 // Connect marks a device as online and returns the generation of this connection, which is greater than
 // that of every earlier one. It resets the device's reports on allocations. If the device was online on
 // another replica, Connect notifies the device, so that its older connection there ends. If the address
@@ -65,7 +70,11 @@ type Hello struct {
 // current or the device is not approved, and [ErrOnline] as [Hello].IfOffline says. The replica must hold
 // a lease ([DB.RenewLease]).
 func (d *DB) Connect(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
-	if hello.RelayPort == 0 && !hello.IfOffline { // Of others, few connect at the same time.
+	attempts := sharedAttempts
+	if hello.RelayPort != 0 || hello.IfOffline {
+		attempts = 0 // Of these, few connect at the same time.
+	}
+	for ; err == nil && generation == 0 && attempts > 0; attempts-- {
 		generation, err = d.batches.connects.Do(ctx, connecting{deviceID, hello})
 	}
 	if err == nil && generation == 0 {
@@ -81,9 +90,9 @@ type connecting struct {
 }
 
 // connectClients does what [DB.Connect] does for many tunnel clients. It returns generation 0 for those
-// that it leaves to connectAlone: devices that must be refused, and those of which a row is locked, their
-// own or that of an allocation, for which the others must not wait. Of several connections of one device,
-// only the first is in the batch: each of them has a generation of its own.
+// that it leaves to a later batch, or to connectAlone: devices that must be refused, and those of which a
+// row is locked, their own or that of an allocation, for which the others must not wait. Of several
+// connections of one device, only the first is in the batch: each of them has a generation of its own.
 func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64, error) {
 	generations := make([]int64, len(devices))
 	index := make(map[uuid.UUID]int, len(devices))
