@@ -70,6 +70,12 @@ func (p *postgres) statements() (n float64, worked time.Duration) {
 	return sums[0], time.Duration(sums[1] * float64(time.Millisecond))
 }
 
+// transactions is how many transactions of more than one statement panels have begun.
+func (p *postgres) transactions() float64 {
+	p.t.Helper()
+	return p.numbers(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE 'BEGIN%'`)[0]
+}
+
 // mostFrequent lists the statements sent most often.
 func (p *postgres) mostFrequent(n int) string {
 	out, err := p.Query(p.t.Context(), fmt.Sprintf(
