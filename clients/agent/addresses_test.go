@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
+	"strconv"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -26,27 +24,16 @@ func TestAgent_LeavesAPanelsAddressThatBringsNoSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPanel(t)
-			u, err := url.Parse(p.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			useless := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			port := linetest.Port(p.Server)
+			linetest.Server(t, "127.0.0.2", port, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				var upgrader websocket.Upgrader
 				if ws, err := upgrader.Upgrade(w, r, nil); err == nil {
 					serve(ws)
 					_ = ws.Close()
 				}
 			}))
-			_ = useless.Listener.Close()
-			if useless.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", u.Port())); err != nil {
-				t.Skip(err)
-			}
-			useless.Start()
-			t.Cleanup(useless.Close)
-			resolver := net.DefaultResolver
-			net.DefaultResolver = linetest.Resolver(t, "127.0.0.2", "127.0.0.1")
-			t.Cleanup(func() { net.DefaultResolver = resolver })
-			p.URL = "http://panel.test:" + u.Port()
+			linetest.ResolveAll(t, "127.0.0.2", "127.0.0.1")
+			p.URL = "http://panel.test:" + strconv.Itoa(port)
 			r := startAt(t, p, nil)
 			r.channel(t).send(t, snapshot(1, 1))
 			wantIDs(t, r.appliedIDs(t), 1)
@@ -61,23 +48,10 @@ func TestPanelDialer_LeavesAnAddressThatBroughtNothing(t *testing.T) {
 			_ = ws.Close()
 		}
 	})
-	first := httptest.NewServer(serve)
-	t.Cleanup(first.Close)
-	second := httptest.NewUnstartedServer(serve)
-	_ = second.Listener.Close()
-	_, port, err := net.SplitHostPort(first.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", port)); err != nil {
-		t.Skip(err)
-	}
-	second.Start()
-	t.Cleanup(second.Close)
-	resolver := net.DefaultResolver
-	net.DefaultResolver = linetest.Resolver(t, "127.0.0.2", "127.0.0.1")
-	t.Cleanup(func() { net.DefaultResolver = resolver })
-	client, err := tunnel.New(tunnel.Options{PanelURL: "http://panel.test:" + port})
+	port := linetest.Port(linetest.Server(t, "127.0.0.1", 0, false, serve))
+	linetest.Server(t, "127.0.0.2", port, false, serve)
+	linetest.ResolveAll(t, "127.0.0.2", "127.0.0.1")
+	client, err := tunnel.New(tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port)})
 	if err != nil {
 		t.Fatal(err)
 	}

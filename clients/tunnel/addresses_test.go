@@ -32,9 +32,7 @@ func panelWithUselessAddresses(t *testing.T, serve func(net.Conn), panel http.Ha
 	}
 	s.Start()
 	t.Cleanup(s.Close)
-	resolver := net.DefaultResolver
-	net.DefaultResolver = linetest.Resolver(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
-	t.Cleanup(func() { net.DefaultResolver = resolver })
+	linetest.ResolveAll(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
 	return fmt.Sprintf("http://panel.test:%d", port)
 }
 
@@ -99,21 +97,10 @@ func TestControlChannel_KeepsAnAddressWhosePanelRefuses(t *testing.T) {
 				w.WriteHeader(test.status)
 				_, _ = w.Write([]byte(test.body))
 			})
-			s := httptest.NewServer(refuse)
-			t.Cleanup(s.Close)
-			_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-			second := httptest.NewUnstartedServer(refuse)
-			_ = second.Listener.Close()
-			var err error
-			if second.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", port)); err != nil {
-				t.Skip(err)
-			}
-			second.Start()
-			t.Cleanup(second.Close)
-			resolver := net.DefaultResolver
-			net.DefaultResolver = linetest.Resolver(t, "127.0.0.1", "127.0.0.2")
-			t.Cleanup(func() { net.DefaultResolver = resolver })
-			c := newClient(t, tunnel.Options{PanelURL: "http://panel.test:" + port})
+			port := linetest.Port(linetest.Server(t, "127.0.0.1", 0, false, refuse))
+			linetest.Server(t, "127.0.0.2", port, false, refuse)
+			linetest.ResolveAll(t, "127.0.0.1", "127.0.0.2")
+			c := newClient(t, tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port)})
 			for range 3 {
 				if ws, err := c.ControlChannel(t.Context()); err == nil {
 					_ = ws.Close()

@@ -11,6 +11,14 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// ResolveAll has [net.DefaultResolver] be a Resolver until the test ends.
+func ResolveAll(t testing.TB, addresses ...string) {
+	t.Helper()
+	before := net.DefaultResolver
+	net.DefaultResolver = Resolver(t, addresses...)
+	t.Cleanup(func() { net.DefaultResolver = before })
+}
+
 // Resolver returns a resolver that resolves every name to the addresses. The test's end
 // stops it.
 func Resolver(t testing.TB, addresses ...string) *net.Resolver {

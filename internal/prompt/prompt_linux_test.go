@@ -13,29 +13,8 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/prompt"
+	"github.com/eclitunnel/eclitunnel/internal/prompt/prompttest"
 )
-
-// terminal returns both ends of a pseudo-terminal.
-func terminal(t *testing.T) (keyboard, screen *os.File) {
-	t.Helper()
-	open := func(path string) *os.File {
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
-		if err != nil {
-			t.Skip(err)
-		}
-		t.Cleanup(func() { _ = f.Close() })
-		return f
-	}
-	keyboard = open("/dev/ptmx")
-	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Skip(err)
-	}
-	number, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Skip(err)
-	}
-	return keyboard, open(fmt.Sprintf("/dev/pts/%d", number))
-}
 
 func echoes(t *testing.T, screen *os.File) bool {
 	t.Helper()
@@ -70,7 +49,7 @@ func ask(ctx context.Context, t *testing.T, screen *os.File) <-chan result {
 }
 
 func TestSecret_ReturnsTheLine(t *testing.T) {
-	keyboard, screen := terminal(t)
+	keyboard, screen := prompttest.Terminal(t)
 	results := ask(t.Context(), t, screen)
 	if _, err := keyboard.WriteString("a secret\n"); err != nil {
 		t.Fatal(err)
@@ -81,7 +60,7 @@ func TestSecret_ReturnsTheLine(t *testing.T) {
 }
 
 func TestSecret_EndsWithTheContextAndRestoresTheEcho(t *testing.T) {
-	keyboard, screen := terminal(t)
+	keyboard, screen := prompttest.Terminal(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	results := ask(ctx, t, screen)
 	cancel()

@@ -35,6 +35,7 @@ var rooms = []room{
 	{"./internal/backoff", "", "the pauses between attempts to connect"},
 	{"./internal/channel", "./internal/backoff", "a channel of messages over a WebSocket: liveness, one writer, the reason of its end"},
 	{"./internal/files", "", "files that people write, that hold secrets, or that are the program's own: how they are read and replaced"},
+	{"./internal/prompt/prompttest", "", "for tests: a terminal"},
 	{"./internal/prompt", "", "asks a person at a terminal for a secret"},
 	{"./internal/dialer", "", "connections to hosts of which a part fails: which address to begin with"},
 	{"./internal/lograte", "", "how often a line is logged about one thing"},

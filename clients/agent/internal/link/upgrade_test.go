@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -108,17 +109,8 @@ func TestServerDialer_KeepsAnAddressThatRefuses(t *testing.T) {
 		mu.Unlock()
 		http.Error(w, "not now", http.StatusServiceUnavailable)
 	})
-	s := httptest.NewTLSServer(refuse)
-	defer s.Close()
-	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-	second := httptest.NewUnstartedServer(refuse)
-	_ = second.Listener.Close()
-	var err error
-	if second.Listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.2", port)); err != nil {
-		t.Skip(err)
-	}
-	second.StartTLS()
-	defer second.Close()
+	port := linetest.Port(linetest.Server(t, "127.0.0.1", 0, true, refuse))
+	linetest.Server(t, "127.0.0.2", port, true, refuse)
 	for name, dial := range map[string]func(*serverDialer) error{
 		"link":                     func(d *serverDialer) error { _, err := d.link(t.Context(), "ticket", ""); return err },
 		"data connection for UDP":  func(d *serverDialer) error { _, err := d.datagrams(t.Context(), "", "secret"); return err },
@@ -129,7 +121,7 @@ func TestServerDialer_KeepsAnAddressThatRefuses(t *testing.T) {
 			Dialer:   pacing.New().Dialer,
 			Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2"),
 			Limits:   Limits{DialTimeout: relaytest.Patience},
-		}), net.JoinHostPort("relay.test", port), "")
+		}), net.JoinHostPort("relay.test", strconv.Itoa(port)), "")
 		for _, c := range []*tls.Config{d.websocket.TLSClientConfig, d.http.TLSClientConfig} {
 			c.InsecureSkipVerify = true
 		}

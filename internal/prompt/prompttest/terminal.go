@@ -1,0 +1,2 @@
+// Package prompttest is a terminal for tests of prompts.
+package prompttest
