@@ -166,3 +166,21 @@ func start(t *testing.T, change func(*relay.Options)) (*relaytest.Panel, *relayt
 	p.AwaitReport(1, types.ReportReady)
 	return p, s, client, port
 }
+
+// startUDP starts a tunnel server with a linked client and a UDP port to which a player
+// has sent a datagram.
+func startUDP(t *testing.T) (*relaytest.Server, *link, *net.UDPConn) {
+	t.Helper()
+	p, s, client, _ := start(t, nil)
+	port := relaytest.FreePort(t)
+	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
+	p.AwaitReport(2, types.ReportReady)
+	l := openLink(t, p, s, client, 1)
+	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = player.Close() })
+	_, _ = player.Write([]byte("hello"))
+	return s, l, player
+}

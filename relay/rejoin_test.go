@@ -7,7 +7,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -69,17 +68,7 @@ func TestServer_TheNextLinkServesPlayersWhoWait(t *testing.T) {
 }
 
 func TestServer_AsksAgainForTheDataConnectionOfAUDPSession(t *testing.T) {
-	p, s, client, _ := start(t, nil)
-	port := relaytest.FreePort(t)
-	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
-	p.AwaitReport(2, types.ReportReady)
-	l := openLink(t, p, s, client, 1)
-	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer player.Close()
-	_, _ = player.Write([]byte("hello"))
+	s, l, player := startUDP(t)
 	began := time.Now()
 	lost := l.next(wire.LinkDial)
 	again := l.next(wire.LinkDial)

@@ -32,17 +32,7 @@ func TestServer_FirstDataConnectionLostBeforeItsFirstRecordLeavesAPath(t *testin
 }
 
 func lostBeforeFirstRecord(t *testing.T, had func(first, second tls.ConnectionState) tls.ConnectionState) {
-	p, s, client, _ := start(t, nil)
-	port := relaytest.FreePort(t)
-	p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
-	p.AwaitReport(2, types.ReportReady)
-	l := openLink(t, p, s, client, 1)
-	player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer player.Close()
-	_, _ = player.Write([]byte("hello"))
+	s, l, player := startUDP(t)
 	ask := l.next(wire.LinkDial)
 	first, _, err := l.sessionData(wire.KindDatagram, ask.Session)
 	if err != nil {
@@ -88,17 +78,7 @@ func lostBeforeFirstRecord(t *testing.T, had func(first, second tls.ConnectionSt
 func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
 	for name, also := range map[string][]string{"one that joins them": {wire.SubprotocolSplit}, "an old one": nil, "one of a later version": {"eclitunnel.v1.later"}} {
 		t.Run(name, func(t *testing.T) {
-			p, s, client, _ := start(t, nil)
-			port := relaytest.FreePort(t)
-			p.Put(relaytest.Allocation(2, client, types.ProtocolUDP, port))
-			p.AwaitReport(2, types.ReportReady)
-			l := openLink(t, p, s, client, 1)
-			player, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer player.Close()
-			_, _ = player.Write([]byte("hello"))
+			s, l, player := startUDP(t)
 			ask := l.next(wire.LinkDial)
 			ws, _, err := l.sessionData(wire.KindDatagram, ask.Session, also...)
 			if err != nil {
