@@ -182,12 +182,13 @@ const apiDeadline = 10 * time.Second
 
 // refuses checks that a replica without its database answers 503 in time.
 func (fl *fleet) refuses(ctx context.Context, replica int, name string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*apiDeadline)
+	bounded, cancel := context.WithTimeout(ctx, 2*apiDeadline)
 	defer cancel()
 	began := time.Now()
-	answer, err := fl.apis[replica].ListDevicesWithResponse(ctx, nil)
+	answer, err := fl.apis[replica].ListDevicesWithResponse(bounded, nil)
 	took := time.Since(began)
 	switch {
+	case ctx.Err() != nil: // The soak ends.
 	case err != nil:
 		fl.breach("no answer of the API: %v", err)
 	case answer.StatusCode() != http.StatusServiceUnavailable:
