@@ -42,7 +42,7 @@ func Addresses(host string, resolved db.Addresses) []string {
 func Warning(host db.Host, now time.Time) string {
 	addresses := Addresses(host.PublicHost, host.PublicAddresses)
 	if since := host.UnresolvedSince; since != nil && (len(addresses) == 0 || now.Sub(*since) >= missingGrace) {
-		return fmt.Sprintf("the public host %s has not existed since %s, says the panel's DNS resolver",
+		return fmt.Sprintf("the public host %s has not existed since %s, according to the panel's DNS resolver",
 			host.PublicHost, since.UTC().Format(time.RFC3339))
 	}
 	for _, text := range addresses {

@@ -11,16 +11,16 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// Whether games can be reached is found out without their noticing, so that people see
-// that one is missing before a player does. A game logs each connection, and one that
-// serves a single player would serve the agent.
+// People are to see that a game is missing before a player does, and games are not to
+// notice how it is found out, as far as that is possible: a game logs each connection, and
+// one that serves a single player would serve the agent.
 //
 // On this machine the system's table of sockets shows whether a game waits for players,
-// where it can be read. If it has just shown none, the target is probed: it may be
-// forwarded to a container. So are TCP targets on other machines: by a connection that is closed at
-// once, when an allocation is new, every few seconds while the target is down, and
-// rarely while it is up. UDP targets on other machines are probed only while they are
-// down, by an empty datagram: that it is not refused shows no game.
+// where it can be read. If it has just shown none, the target is probed: its port may be
+// forwarded to a container. TCP targets on other machines are probed too, by a connection
+// that is closed at once: when an allocation is new, every few seconds while the target
+// is down, and rarely while it is up. UDP targets on other machines are probed only while
+// they are down, by an empty datagram. If that is not refused, nothing is known.
 //
 // What players meet counts more than either.
 
