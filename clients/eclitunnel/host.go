@@ -25,24 +25,24 @@ func (a *app) warnHost(server types.TunnelServer) {
 	}
 }
 
-// byNumber returns a host with a port as IP addresses, or "" if it is an address itself
+// asAddresses returns a host with a port as IP addresses, or "" if it is an address itself
 // or none is known. An empty port gives the addresses alone.
-func byNumber(host, port string, addresses []string) string {
+func asAddresses(host, port string, addresses []string) string {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
 	}
-	numbers := slices.Clone(addresses)
-	for i := range numbers {
+	texts := slices.Clone(addresses)
+	for i := range texts {
 		if port != "" {
-			numbers[i] = net.JoinHostPort(numbers[i], port)
+			texts[i] = net.JoinHostPort(texts[i], port)
 		}
 	}
-	return strings.Join(numbers, ", ")
+	return strings.Join(texts, ", ")
 }
 
-// printNumbers prints the public hosts of UDP allocations as IP addresses, for people
+// printAddresses prints the public hosts of UDP allocations as IP addresses, for people
 // whose game takes no name.
-func (a *app) printNumbers(allocations []types.Allocation) {
+func (a *app) printAddresses(allocations []types.Allocation) {
 	var said []string
 	for _, o := range allocations {
 		if o.Protocol != types.ProtocolUDP || slices.Contains(said, o.PublicHost) {
@@ -53,8 +53,8 @@ func (a *app) printNumbers(allocations []types.Allocation) {
 		if slices.ContainsFunc(allocations, func(b types.Allocation) bool { return b.PublicHost == o.PublicHost && b.Port != o.Port }) {
 			port = ""
 		}
-		if numbers := byNumber(o.PublicHost, port, o.PublicAddresses); numbers != "" {
-			a.printf("%s by number, for games that take no name, such as Minecraft Bedrock Edition: %s", o.PublicHost, numbers)
+		if texts := asAddresses(o.PublicHost, port, o.PublicAddresses); texts != "" {
+			a.printf("%s as an IP address, for games that take no name, such as Minecraft Bedrock Edition: %s", o.PublicHost, texts)
 		}
 	}
 }

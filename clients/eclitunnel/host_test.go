@@ -67,7 +67,7 @@ func TestEnroll_DoesNotFailForThePublicHost(t *testing.T) {
 func TestOpen_PrintsAddressesForGamesThatTakeNoName(t *testing.T) {
 	const both = ": 203.0.113.7:25000, [2001:db8::7]:25000"
 	for args, want := range map[string]string{
-		"tcp+udp 19132": "play.test by number, for games that take no name, such as Minecraft Bedrock Edition" + both,
+		"tcp+udp 19132": "play.test as an IP address, for games that take no name, such as Minecraft Bedrock Edition" + both,
 		"udp 19132":     both,
 		"udp 2456-2458": ": 203.0.113.7, 2001:db8::7\n",
 		"tcp 25565":     "",
@@ -75,21 +75,21 @@ func TestOpen_PrintsAddressesForGamesThatTakeNoName(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			p := newPanel(t)
-			p.numbers = []string{"203.0.113.7", "2001:db8::7"}
+			p.addresses = []string{"203.0.113.7", "2001:db8::7"}
 			m := enrolledAt(t, p)
 			o := m.run(append([]string{"open"}, strings.Fields(args)...)...)
 			o.want(t, 0)
 			if !strings.Contains(o.stdout, want) || want == "" && strings.Contains(o.stdout, "203.0.113.7") {
 				t.Errorf("printed %q, want %q", o.stdout, want)
 			}
-			if listed := m.run("list"); strings.Contains(args, "udp") && strings.Count(listed.stdout, "by number") != 1 {
+			if listed := m.run("list"); strings.Contains(args, "udp") && strings.Count(listed.stdout, "IP address") != 1 {
 				t.Errorf("list printed %q", listed.stdout)
 			}
 		})
 	}
 	p := newPanel(t) // Without addresses, as while the name was not looked up.
 	m := enrolledAt(t, p)
-	if o := m.run("open", "udp", "19132"); strings.Contains(o.stdout, "by number") {
+	if o := m.run("open", "udp", "19132"); strings.Contains(o.stdout, "IP address") {
 		t.Errorf("printed %q", o.stdout)
 	}
 }
@@ -101,7 +101,7 @@ func TestRun_PrintsAddressesForGamesThatTakeNoName(t *testing.T) {
 		addresses []string
 		want      string
 	}{
-		{types.ProtocolUDP, "play.test", []string{"203.0.113.7", "2001:db8::7"}, "(by number: 203.0.113.7:19132, [2001:db8::7]:19132)"},
+		{types.ProtocolUDP, "play.test", []string{"203.0.113.7", "2001:db8::7"}, "(IP address: 203.0.113.7:19132, [2001:db8::7]:19132)"},
 		{types.ProtocolUDP, "203.0.113.7", []string{"203.0.113.7"}, ""},
 		{types.ProtocolUDP, "play.test", nil, ""},
 		{types.ProtocolTCP, "play.test", []string{"203.0.113.7"}, ""},
@@ -111,7 +111,7 @@ func TestRun_PrintsAddressesForGamesThatTakeNoName(t *testing.T) {
 		d.line(agent.Event{Type: agent.EventAllocationReady, Allocation: &agent.EventPort{
 			Protocol: test.protocol, PublicAddress: test.host + ":19132", LocalAddress: "127.0.0.1:19132", PublicAddresses: test.addresses,
 		}})
-		if !strings.Contains(out.String(), test.want) || test.want == "" && strings.Contains(out.String(), "by number") {
+		if !strings.Contains(out.String(), test.want) || test.want == "" && strings.Contains(out.String(), "IP address") {
 			t.Errorf("printed %q, want %q", out.String(), test.want)
 		}
 	}

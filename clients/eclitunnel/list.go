@@ -48,7 +48,7 @@ func (a *app) printAllocations(allocations []types.Allocation) {
 		})...)
 	}
 	_ = w.Flush()
-	a.printNumbers(allocations)
+	a.printAddresses(allocations)
 }
 
 // through returns the end of a run that has more ports after the first, or "".

@@ -64,7 +64,7 @@ type panel struct {
 	stuck        bool                   // No allocation can be deleted.
 	online       bool                   // What the panel says of the device.
 	server       *types.TunnelServer    // If set, the same of a tunnel server.
-	numbers      []string               // The addresses of play.test.
+	addresses    []string               // The addresses of play.test.
 	closeCode    int                    // If set, closes a control channel after its snapshot.
 	cut          func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
 	relay        *types.RelayEndpoint   // From the last hello.
@@ -211,7 +211,7 @@ func (p *panel) open(r *http.Request) answer {
 			ID: int64(len(p.allocations) + len(made) + 1), Port: port + offset, DeviceID: p.device, Protocol: protocols[i%len(protocols)],
 			PublicHost: "play.test", PublicAddress: "play.test:" + strconv.Itoa(port+offset),
 			LocalHost: *request.LocalHost, LocalPort: request.LocalPort + offset, RunID: run,
-			PublicAddresses: p.numbers,
+			PublicAddresses: p.addresses,
 
 			Name: valueOr(request.Name, ""), Options: *request.Options, Status: types.AllocationPending,
 		})

@@ -214,8 +214,8 @@ func port(e agent.Event) string {
 		text += "  " + a.Name
 	}
 	if host, number, err := net.SplitHostPort(a.PublicAddress); err == nil && a.Protocol == types.ProtocolUDP {
-		if numbers := byNumber(host, number, a.PublicAddresses); numbers != "" {
-			text += "  (by number: " + numbers + ")"
+		if addresses := asAddresses(host, number, a.PublicAddresses); addresses != "" {
+			text += "  (IP address: " + addresses + ")"
 		}
 	}
 	return text
