@@ -185,22 +185,22 @@ func TestTunnelServer_StandsByForANewerPanelWithTheSameName(t *testing.T) {
 		o.Database.URL = url
 		o.TunnelServer.Standby.Poll, o.TunnelServer.Standby.Grace = 5*time.Millisecond, 50*time.Millisecond
 	}
-	older := servertest.Start(t, same)
+	registry := prometheus.NewPedanticRegistry()
+	older := servertest.Start(t, same, func(o *server.Options) { o.Metrics = registry })
+	serves := func() bool { return series(t, registry)[`panel_devices_online{kind="server"}`] == 1 }
 	id := embedded(t, older.Admin()).ID
 	newer := servertest.Start(t, same)
 	if now := embedded(t, newer.Admin()); now.ID != id {
 		t.Errorf("it was %s and is %s", id, now.ID)
 	}
+	controltest.Eventually(t, "the older one stands by", func() bool { return !serves() })
 	// Both panels keep running and serve devices.
 	device := older.Enroll("gaming-rig")
 	controltest.Next[types.ClientSnapshot](older.Connect(device))
 
 	admin := older.Admin()
 	newer.Stop()
-	controltest.Eventually(t, "tunnel server offline", func() bool {
-		resp, err := admin.GetDeviceWithResponse(t.Context(), id)
-		return err == nil && resp.JSON200 != nil && !resp.JSON200.Online
-	})
+	controltest.Eventually(t, "the older one serves again", serves)
 	if now := embedded(t, admin); now.ID != id {
 		t.Errorf("it was %s and is %s", id, now.ID)
 	}
