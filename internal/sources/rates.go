@@ -1,0 +1,111 @@
+package sources
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// maxLimiters is how many networks [Rates] remembers at most, of about 200 bytes each.
+const maxLimiters = 16 << 10
+
+// Rates limits how often something may happen for each source and for the networks
+// around it, each by a token bucket whose rate and burst are those of a source, times
+// its [Width]. It is not safe for concurrent use.
+type Rates struct {
+	perSecond rate.Limit
+	burst     int
+	limiters  map[netip.Prefix]*rate.Limiter
+	sweepAt   time.Time
+}
+
+// NewRates returns limits of so many events per second from one source, and burst at
+// once. A burst below 1 counts as 1. If perSecond is 0, everything is allowed.
+func NewRates(perSecond float64, burst int) *Rates {
+	return &Rates{perSecond: rate.Limit(perSecond), burst: max(1, burst), limiters: map[netip.Prefix]*rate.Limiter{}}
+}
+
+// Set changes the limits. What sources have used already counts on.
+func (r *Rates) Set(perSecond float64, burst int) {
+	if r.perSecond == rate.Limit(perSecond) && r.burst == max(1, burst) {
+		return
+	}
+	r.perSecond, r.burst = rate.Limit(perSecond), max(1, burst)
+	clear(r.limiters)
+}
+
+// Allow reports whether something may happen for an address at a time, and counts it
+// if so. Events that are not allowed do not count.
+//
+// Sources beyond those that are remembered share the limit of one source, until older
+// ones have been silent for long enough to be forgotten.
+func (r *Rates) Allow(a netip.Addr, now time.Time) bool {
+	if r.perSecond == 0 {
+		return true
+	}
+	n := networksOf(a)
+	var found [levels]*rate.Limiter
+	for i := range n.n {
+		found[i] = r.limiter(n.list[i], Width[i], now)
+		if found[i].TokensAt(now) < 1 {
+			return false
+		}
+	}
+	for _, l := range found[:n.n] {
+		l.AllowN(now, 1)
+	}
+	return true
+}
+
+// Delay returns how long after now the next event of an address will be allowed; 0:
+// it would be now.
+func (r *Rates) Delay(a netip.Addr, now time.Time) time.Duration {
+	if r.perSecond == 0 {
+		return 0
+	}
+	var delay time.Duration
+	n := networksOf(a)
+	for i := range n.n {
+		l := r.limiters[n.list[i]]
+		if l == nil {
+			continue
+		}
+		if missing := 1 - l.TokensAt(now); missing > 0 {
+			delay = max(delay, time.Duration(missing/float64(l.Limit())*float64(time.Second)))
+		}
+	}
+	return delay
+}
+
+func (r *Rates) limiter(network netip.Prefix, width int, now time.Time) *rate.Limiter {
+	l := r.limiters[network]
+	if l != nil {
+		return l
+	}
+	if len(r.limiters) >= maxLimiters {
+		r.sweep(now)
+	}
+	if len(r.limiters) >= maxLimiters {
+		network, width = netip.Prefix{}, 1
+		if l = r.limiters[network]; l != nil {
+			return l
+		}
+	}
+	l = rate.NewLimiter(r.perSecond*rate.Limit(width), r.burst*width)
+	r.limiters[network] = l
+	return l
+}
+
+// sweep forgets the networks that may have a whole burst again, at most once a second.
+func (r *Rates) sweep(now time.Time) {
+	if now.Before(r.sweepAt) {
+		return
+	}
+	r.sweepAt = now.Add(time.Second)
+	for network, l := range r.limiters {
+		if l.TokensAt(now) >= float64(l.Burst()) {
+			delete(r.limiters, network)
+		}
+	}
+}
