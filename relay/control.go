@@ -15,6 +15,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/controlclient"
+	"github.com/eclitunnel/eclitunnel/relay/publicport"
 )
 
 // control is the tunnel server's end of its control channel: desired state in,
@@ -78,6 +79,7 @@ func (c *control) hello() types.Hello {
 		Type:         types.TypeHello,
 		AgentVersion: c.server.opts.Version,
 		Platform:     c.server.opts.Platform,
+		Rules:        &publicport.KnownRules,
 		Relay:        &types.RelayEndpoint{Port: c.server.opts.AdvertisedPort, Fingerprint: c.fingerprint},
 	}
 }

@@ -292,6 +292,54 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for RuleName.
+const (
+	RuleAllow                         RuleName = "allow"
+	RuleConnectionsPerSecond          RuleName = "connectionsPerSecond"
+	RuleConnectionsPerSecondPerSource RuleName = "connectionsPerSecondPerSource"
+	RuleDatagramsPerSecondPerSource   RuleName = "datagramsPerSecondPerSource"
+	RuleDeny                          RuleName = "deny"
+	RuleDownloadBitsPerSecond         RuleName = "downloadBitsPerSecond"
+	RuleMaxFlowsPerSource             RuleName = "maxFlowsPerSource"
+	RuleMaxPlayers                    RuleName = "maxPlayers"
+	RuleMaxPlayersPerSource           RuleName = "maxPlayersPerSource"
+	RulePlayerDownloadBitsPerSecond   RuleName = "playerDownloadBitsPerSecond"
+	RulePlayerUploadBitsPerSecond     RuleName = "playerUploadBitsPerSecond"
+	RuleUploadBitsPerSecond           RuleName = "uploadBitsPerSecond"
+)
+
+// Valid indicates whether the value is a known member of the RuleName enum.
+func (e RuleName) Valid() bool {
+	switch e {
+	case RuleAllow:
+		return true
+	case RuleConnectionsPerSecond:
+		return true
+	case RuleConnectionsPerSecondPerSource:
+		return true
+	case RuleDatagramsPerSecondPerSource:
+		return true
+	case RuleDeny:
+		return true
+	case RuleDownloadBitsPerSecond:
+		return true
+	case RuleMaxFlowsPerSource:
+		return true
+	case RuleMaxPlayers:
+		return true
+	case RuleMaxPlayersPerSource:
+		return true
+	case RulePlayerDownloadBitsPerSecond:
+		return true
+	case RulePlayerUploadBitsPerSecond:
+		return true
+	case RuleUploadBitsPerSecond:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ServerChangeType.
 const (
 	TypeServerChange ServerChangeType = "server.change"
@@ -381,6 +429,11 @@ func (e TunnelServerState) Valid() bool {
 		return false
 	}
 }
+
+// AddressList IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
+// in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
+// more.
+type AddressList = []string
 
 // Allocation A public port on a tunnel server, assigned to a tunnel client.
 type Allocation struct {
@@ -673,6 +726,79 @@ type AllocationReport struct {
 // local target.
 type AllocationReportState string
 
+// AllocationRules Who may enter a public port, and how much each may take. A source is an IPv4 address, or a /64 of
+// IPv6; the /56 and the /48 around it together may take two and four times what a source may. A field
+// that is absent sets no bound; the tunnel server has some of its own, to protect itself.
+type AllocationRules struct {
+	// Allow IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
+	// in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
+	// more.
+	Allow *AddressList `json:"allow,omitempty"`
+
+	// ConnectionsPerSecond The number of new TCP connections per second. Further ones wait to be accepted. Up to two
+	// seconds' worth may come at once.
+	ConnectionsPerSecond *int `json:"connectionsPerSecond,omitempty"`
+
+	// ConnectionsPerSecondPerSource The number of new TCP connections per second from one source. Further ones are refused. Up to
+	// ten seconds' worth may come at once.
+	ConnectionsPerSecondPerSource *int `json:"connectionsPerSecondPerSource,omitempty"`
+
+	// DatagramsPerSecondPerSource The number of datagrams per second from one source. Further ones are dropped. Up to one second's
+	// worth may come at once.
+	DatagramsPerSecondPerSource *int `json:"datagramsPerSecondPerSource,omitempty"`
+
+	// Deny IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
+	// in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
+	// more.
+	Deny *AddressList `json:"deny,omitempty"`
+
+	// DownloadBitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
+	// from players to the game; what begins with `player` is for each player, the others are for all
+	// players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
+	// who take little come first.
+	//
+	//
+	// Example: 20000000
+	DownloadBitsPerSecond *BitsPerSecond `json:"downloadBitsPerSecond,omitempty"`
+
+	// MaxFlowsPerSource The number of UDP flows from one source at the same time.
+	MaxFlowsPerSource *int `json:"maxFlowsPerSource,omitempty"`
+
+	// MaxPlayers The number of players at the same time: TCP connections, or UDP flows whose player has sent
+	// another datagram since the game answered.
+	MaxPlayers *int `json:"maxPlayers,omitempty"`
+
+	// MaxPlayersPerSource The number of TCP connections from one source at the same time.
+	MaxPlayersPerSource *int `json:"maxPlayersPerSource,omitempty"`
+
+	// PlayerDownloadBitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
+	// from players to the game; what begins with `player` is for each player, the others are for all
+	// players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
+	// who take little come first.
+	//
+	//
+	// Example: 20000000
+	PlayerDownloadBitsPerSecond *BitsPerSecond `json:"playerDownloadBitsPerSecond,omitempty"`
+
+	// PlayerUploadBitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
+	// from players to the game; what begins with `player` is for each player, the others are for all
+	// players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
+	// who take little come first.
+	//
+	//
+	// Example: 20000000
+	PlayerUploadBitsPerSecond *BitsPerSecond `json:"playerUploadBitsPerSecond,omitempty"`
+
+	// UploadBitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
+	// from players to the game; what begins with `player` is for each player, the others are for all
+	// players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
+	// who take little come first.
+	//
+	//
+	// Example: 20000000
+	UploadBitsPerSecond *BitsPerSecond `json:"uploadBitsPerSecond,omitempty"`
+}
+
 // AllocationStatus The actual state of an allocation.
 //
 // - `pending`: the tunnel server or the tunnel client has not reported yet.
@@ -681,6 +807,14 @@ type AllocationReportState string
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
 type AllocationStatus string
+
+// BitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
+// from players to the game; what begins with `player` is for each player, the others are for all
+// players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
+// who take little come first.
+//
+// Example: 20000000
+type BitsPerSecond = int64
 
 // ClientAllocation An allocation, as its tunnel client gets it.
 type ClientAllocation struct {
@@ -1042,6 +1176,10 @@ type Hello struct {
 	// Relay Where a tunnel server accepts the links and data connections of agents.
 	Relay *RelayEndpoint `json:"relay,omitempty"`
 
+	// Rules From a tunnel server: the rules of allocations that it keeps. An allocation with a rule that its
+	// tunnel server does not keep is not opened, and `failed`. Absent: it keeps none.
+	Rules *[]RuleName `json:"rules,omitempty"`
+
 	// Type Always `hello`.
 	Type HelloType `json:"type"`
 }
@@ -1226,6 +1364,9 @@ type Revision = int64
 // Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
 type Role string
 
+// RuleName The name of a field of `AllocationRules`.
+type RuleName string
+
 // ServerAllocation An allocation, as its tunnel server gets it.
 type ServerAllocation struct {
 	// ClientID UUID of the tunnel client.
@@ -1249,6 +1390,11 @@ type ServerAllocation struct {
 
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
+
+	// Rules Who may enter a public port, and how much each may take. A source is an IPv4 address, or a /64 of
+	// IPv6; the /56 and the /48 around it together may take two and four times what a source may. A field
+	// that is absent sets no bound; the tunnel server has some of its own, to protect itself.
+	Rules *AllocationRules `json:"rules,omitempty"`
 }
 
 // ServerChange Panel to tunnel server. The difference from the previous revision.
@@ -1647,28 +1793,37 @@ type WrongPassword = Problem
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.
 const (
-	MaxAllocationCreateCount                = 16
-	DefaultAllocationCreateCount            = 1
-	DefaultAllocationOptionsPlayerAddresses = true
-	MaxAllocationOptionsUDPIdleSeconds      = 3600
-	DefaultAllocationOptionsUDPIdleSeconds  = 60
-	MaxAllocationReportReason               = 500
-	MaxAllocationReportTargetReason         = 500
-	MaxDeviceApprovalUserCode               = 32
-	MaxDeviceName                           = 100
-	MaxDrainSeconds                         = 604800
-	MaxHelloAgentVersion                    = 100
-	MaxHelloPlatform                        = 100
-	MaxLabel                                = 100
-	MaxLocalHost                            = 300
-	MaxLoginRequestEmail                    = 254
-	MaxLoginRequestPassword                 = 1024
-	MaxPort                                 = 65535
-	MaxRegion                               = 50
-	MaxStatusReportAllocations              = 1000
-	MaxTunnelServerSettingsPublicHost       = 254
-	MaxLimit                                = 1000
-	DefaultLimit                            = 1000
+	MaxAllocationCreateCount                        = 16
+	DefaultAllocationCreateCount                    = 1
+	DefaultAllocationOptionsPlayerAddresses         = true
+	MaxAllocationOptionsUDPIdleSeconds              = 3600
+	DefaultAllocationOptionsUDPIdleSeconds          = 60
+	MaxAllocationReportReason                       = 500
+	MaxAllocationReportTargetReason                 = 500
+	MaxAllocationRulesAllow                         = 1000
+	MaxAllocationRulesConnectionsPerSecond          = 100000
+	MaxAllocationRulesConnectionsPerSecondPerSource = 100000
+	MaxAllocationRulesDatagramsPerSecondPerSource   = 1e+06
+	MaxAllocationRulesDeny                          = 1000
+	MaxAllocationRulesMaxFlowsPerSource             = 100000
+	MaxAllocationRulesMaxPlayers                    = 100000
+	MaxAllocationRulesMaxPlayersPerSource           = 100000
+	MaxBitsPerSecond                                = 1e+11
+	MaxDeviceApprovalUserCode                       = 32
+	MaxDeviceName                                   = 100
+	MaxDrainSeconds                                 = 604800
+	MaxHelloAgentVersion                            = 100
+	MaxHelloPlatform                                = 100
+	MaxLabel                                        = 100
+	MaxLocalHost                                    = 300
+	MaxLoginRequestEmail                            = 254
+	MaxLoginRequestPassword                         = 1024
+	MaxPort                                         = 65535
+	MaxRegion                                       = 50
+	MaxStatusReportAllocations                      = 1000
+	MaxTunnelServerSettingsPublicHost               = 254
+	MaxLimit                                        = 1000
+	DefaultLimit                                    = 1000
 )
 
 // ListAllocationsParams defines parameters for ListAllocations.

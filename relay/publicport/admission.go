@@ -68,34 +68,6 @@ const (
 	evictionsPerTick = 1024
 )
 
-// Refusal is why a TCP player is not served. It is a label of a metric.
-type Refusal string
-
-// Why a TCP player is not served; the zero value means that it is.
-const (
-	NotRefused              Refusal = ""
-	RefusedLimit            Refusal = "limit"              // The allocation has as many players as it may.
-	RefusedFiles            Refusal = "files"              // The allocation has its share of the process's files.
-	RefusedNoLink           Refusal = "no_link"            // Its tunnel client is not linked.
-	RefusedWaiting          Refusal = "waiting_limit"      // Too many players wait for that tunnel client.
-	RefusedNoDataConnection Refusal = "no_data_connection" // It opened no data connection in time.
-	RefusedLoop             Refusal = "loop"               // It comes from a tunnel client, as Limits.Unanswered others do.
-)
-
-// Drop is why a datagram is dropped. It is a label of a metric.
-type Drop string
-
-// Why a datagram is dropped; the zero value means that it is not.
-const (
-	NotDropped     Drop = ""
-	DropTooLong    Drop = "too_long"   // It is longer than a data connection carries.
-	DropNoLink     Drop = "no_link"    // The allocation's tunnel client is not linked.
-	DropFlowLimit  Drop = "flow_limit" // The allocation, or the sender, has as many flows as it may.
-	DropUnsendable Drop = "unsendable" // The system would not send it to the player.
-	DropDraining   Drop = "draining"   // The port takes no new players.
-	DropLoop       Drop = "loop"       // The sender is at a tunnel client, as Limits.Unanswered others are.
-)
-
 // admission decides who may enter one public port. Every decision about a player
 // that depends on the port alone is made here. It is guarded by the lock of its
 // port.
@@ -103,6 +75,7 @@ type admission struct {
 	limits     Limits
 	allocation int64
 	shared     *openfiles.Budget
+	rules      *rules
 	draining   bool // No new players.
 
 	players int                // TCP connections.
@@ -111,12 +84,18 @@ type admission struct {
 	evicted int                // Flows evicted in this tick.
 }
 
-func newAdmission(limits Limits, allocation int64, shared *openfiles.Budget) admission {
-	return admission{limits: limits, allocation: allocation, shared: shared, sources: map[netip.Addr]int{}}
+func newAdmission(p *Ports, allocation int64, r *rules) admission {
+	return admission{limits: p.o.Limits, allocation: allocation, shared: p.files, rules: r, sources: map[netip.Addr]int{}}
 }
 
+// permits reports whether a player of an address may be in at all.
+func (a *admission) permits(player netip.Addr) bool { return a.rules.permits(player) }
+
 // player admits a TCP player.
-func (a *admission) player() Refusal {
+func (a *admission) player(player netip.Addr) Refusal {
+	if !a.permits(player) {
+		return RefusedDenied
+	}
 	if a.players >= a.limits.Players {
 		return RefusedLimit
 	}
@@ -133,22 +112,25 @@ func (a *admission) playerLeft() {
 }
 
 // newcomer reports whether a UDP player who has no flow may have one at all.
-func (a *admission) newcomer() Drop {
+func (a *admission) newcomer(player netip.Addr) Refusal {
 	if a.draining {
-		return DropDraining
+		return RefusedDraining
 	}
-	return NotDropped
+	if !a.permits(player) {
+		return RefusedDenied
+	}
+	return NotRefused
 }
 
 // flow admits a UDP flow. Where the port is full, evict is asked to remove a flow.
-func (a *admission) flow(player netip.Addr, evict func() bool) Drop {
+func (a *admission) flow(player netip.Addr, evict func() bool) Refusal {
 	source := netaddr.Source(player)
 	if a.sources[source] >= a.limits.FlowsPerSource || a.flows >= a.limits.Flows && !a.evict(evict) {
-		return DropFlowLimit
+		return RefusedFlowLimit
 	}
 	a.flows++
 	a.sources[source]++
-	return NotDropped
+	return NotRefused
 }
 
 func (a *admission) evict(evict func() bool) bool {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"sync"
 	"syscall"
@@ -63,8 +64,9 @@ type Options struct {
 
 // port is an open public port.
 type port interface {
-	// configure sets the options that new players get.
-	configure(types.ServerAllocation)
+	// configure sets the options that new players get, and the rules, by which players
+	// may have to leave.
+	configure(types.ServerAllocation, *rules)
 	// drain makes it refuse new players, and resume accept them again.
 	drain()
 	resume() error
@@ -111,7 +113,9 @@ func New(o Options) *Ports {
 // slot is an allocation and what has become of it.
 type slot struct {
 	allocation types.ServerAllocation
+	rules      *rules    // nil: they are not understood.
 	port       port      // nil: it could not be opened, or was draining from the start.
+	rulesError error     // Why they are not.
 	reason     string    // Why it accepts no players, though it should;
 	retry      time.Time // then it is tried again.
 	backoff    backoff.Exponential
@@ -149,10 +153,14 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}}
 			p.slots[id] = s
 		}
-		closed := !ok || draining(s.allocation)
+		closed := !ok || draining(s.allocation) || s.rules == nil
+		if !ok || !reflect.DeepEqual(s.allocation.Rules, a.Rules) {
+			s.setRules(a.Rules)
+			closed = closed || s.rules == nil
+		}
 		s.allocation, s.empty = a, false
-		if s.port != nil {
-			s.port.configure(a)
+		if s.port != nil && s.rules != nil {
+			s.port.configure(a, s.rules)
 		}
 		switch {
 		case draining(a):
@@ -160,6 +168,17 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 		case closed:
 			p.try(s, time.Now())
 		}
+	}
+}
+
+// setRules makes rules those of the slot. Where they are not understood its port is
+// closed, and try says why.
+func (s *slot) setRules(r *types.AllocationRules) {
+	compiled, err := newRules(r)
+	s.rules, s.rulesError = compiled, err
+	if err != nil && s.port != nil {
+		s.port.close()
+		s.port = nil
 	}
 }
 
@@ -174,11 +193,13 @@ func (p *Ports) drain(s *slot) {
 // try makes a slot accept players.
 func (p *Ports) try(s *slot, now time.Time) {
 	a, port := s.allocation, s.port
-	var err error
-	if port != nil {
+	err := s.rulesError
+	switch {
+	case err != nil:
+	case port != nil:
 		err = port.resume()
-	} else {
-		port, err = p.openPort(a)
+	default:
+		port, err = p.openPort(a, s.rules)
 	}
 	if err != nil {
 		reason := bindReason(a, err)
@@ -241,11 +262,11 @@ func (p *Ports) Close() {
 func (p *Ports) Wait() { p.work.Wait() }
 
 // openPort opens an allocation's public port.
-func (p *Ports) openPort(a types.ServerAllocation) (port, error) {
+func (p *Ports) openPort(a types.ServerAllocation, r *rules) (port, error) {
 	if a.Protocol == types.ProtocolUDP {
-		return openUDP(p, a)
+		return openUDP(p, a, r)
 	}
-	return openTCP(p, a)
+	return openTCP(p, a, r)
 }
 
 // bindAddress is where a port is bound. Without a host the net package takes

@@ -24,25 +24,45 @@ type Stats struct {
 	PlayersJoined  uint64             // TCP connections ever accepted.
 	PlayersRefused map[Refusal]uint64 // TCP connections ever refused, by reason.
 
-	Dropped map[Drop]uint64 // Datagrams ever dropped by public ports, by reason.
+	Dropped map[Refusal]uint64 // Datagrams ever dropped by public ports, by reason.
 }
-
-var (
-	refusals = []Refusal{RefusedLimit, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop}
-	drops    = []Drop{DropTooLong, DropNoLink, DropFlowLimit, DropUnsendable, DropDraining, DropLoop}
-)
 
 // counters are counted where things happen. Nothing on the way of a player's bytes
 // takes more than an atomic addition.
 type counters struct {
 	players atomic.Int64
 	joined  atomic.Uint64
-	refused map[Refusal]*atomic.Uint64 // Its keys never change.
-	dropped map[Drop]*atomic.Uint64    // As refused.
+	refusals
 }
 
-func newCounters() *counters {
-	return &counters{refused: newCounts(refusals), dropped: newCounts(drops)}
+func newCounters() *counters { return &counters{refusals: newRefusals()} }
+
+// refusals are counts of refusals.
+type refusals struct {
+	players, datagrams map[Refusal]*atomic.Uint64 // Their keys never change.
+}
+
+func newRefusals() refusals {
+	return refusals{players: newCounts(playerRefusals), datagrams: newCounts(datagramRefusals)}
+}
+
+// portRefusals counts the refusals of one port, for it and for all ports.
+type portRefusals struct{ own, all refusals }
+
+func (p *Ports) newRefusals() portRefusals {
+	return portRefusals{own: newRefusals(), all: p.counters.refusals}
+}
+
+// player counts a player who was refused.
+func (r portRefusals) player(why Refusal) {
+	r.own.players[why].Add(1)
+	r.all.players[why].Add(1)
+}
+
+// datagrams counts datagrams that were dropped.
+func (r portRefusals) datagrams(why Refusal, n uint64) {
+	r.own.datagrams[why].Add(n)
+	r.all.datagrams[why].Add(n)
 }
 
 func newCounts[K comparable](keys []K) map[K]*atomic.Uint64 {
@@ -52,9 +72,6 @@ func newCounts[K comparable](keys []K) map[K]*atomic.Uint64 {
 	}
 	return counts
 }
-
-func (c *counters) refuse(why Refusal)      { c.refused[why].Add(1) }
-func (c *counters) drop(why Drop, n uint64) { c.dropped[why].Add(n) }
 
 func readCounts[K comparable](counts map[K]*atomic.Uint64) map[K]uint64 {
 	values := make(map[K]uint64, len(counts))
@@ -73,8 +90,8 @@ func (p *Ports) Stats() Stats {
 		Ports:          p.count(),
 		Players:        p.counters.players.Load(),
 		PlayersJoined:  p.counters.joined.Load(),
-		PlayersRefused: readCounts(p.counters.refused),
-		Dropped:        readCounts(p.counters.dropped),
+		PlayersRefused: readCounts(p.counters.refusals.players),
+		Dropped:        readCounts(p.counters.datagrams),
 	}
 }
 

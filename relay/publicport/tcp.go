@@ -25,19 +25,20 @@ type tcpPort struct {
 	closing    context.Context
 	cancel     context.CancelFunc
 	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
-	extra      atomic.Int64  // Answered players: each has added a turn, until there were answeringFactor times as many.
+	refusals   portRefusals
+	extra      atomic.Int64 // Answered players: each has added a turn, until there were answeringFactor times as many.
 
 	mu        sync.Mutex
 	closed    bool
 	accepting int // Accept loops: one whose listener is closed may still bring a player.
 	admission admission
-	players   map[*net.TCPConn]struct{}
+	players   map[*net.TCPConn]context.CancelFunc // Ends the wait for a data connection.
 }
 
-func openTCP(p *Ports, a types.ServerAllocation) (port, error) {
+func openTCP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	t := &tcpPort{
-		ports: p, allocation: a, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
-		admission: newAdmission(p.o.Limits, a.ID, p.files), players: map[*net.TCPConn]struct{}{},
+		ports: p, allocation: a, refusals: p.newRefusals(), turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
+		admission: newAdmission(p, a.ID, r), players: map[*net.TCPConn]context.CancelFunc{},
 	}
 	for range p.o.Limits.Unanswered {
 		t.turns <- struct{}{}
@@ -50,8 +51,21 @@ func openTCP(p *Ports, a types.ServerAllocation) (port, error) {
 	return t, nil
 }
 
-// configure has nothing to do: a TCP allocation's options are the agent's.
-func (p *tcpPort) configure(types.ServerAllocation) {}
+// configure sets the rules. A TCP allocation's options are the agent's.
+func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.admission.rules == r {
+		return
+	}
+	p.admission.rules = r
+	for player := range p.players {
+		if !p.admission.permits(netaddr.OfTCP(player.RemoteAddr()).Addr()) {
+			p.refusals.player(RefusedDenied)
+			p.cut(player)
+		}
+	}
+}
 
 func (p *tcpPort) tick(time.Time) {}
 
@@ -62,7 +76,7 @@ func (p *tcpPort) close() {
 	p.closed = true
 	p.cancel()
 	for player := range p.players {
-		tcpstream.Reset(player) // Its stream ends by it.
+		p.cut(player)
 	}
 }
 
@@ -88,35 +102,44 @@ func (p *tcpPort) accept(l *net.TCPListener) {
 		}
 		failing = false
 		p.ports.counters.joined.Add(1)
-		if !p.enter(player) {
+		waits, entered := p.enter(player)
+		if !entered {
 			tcpstream.Reset(player)
 			continue
 		}
 		p.ports.work.Go(func() {
 			defer p.leave(player)
-			p.serve(player)
+			p.serve(waits, player)
 		})
 	}
 }
 
-func (p *tcpPort) enter(player *net.TCPConn) bool {
+// enter admits a player, who may wait for a data connection while the context lives.
+func (p *tcpPort) enter(player *net.TCPConn) (waits context.Context, entered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return false
+		return nil, false
 	}
-	if refusal := p.admission.player(); refusal != NotRefused {
-		p.ports.counters.refuse(refusal)
-		return false
+	if refusal := p.admission.player(netaddr.OfTCP(player.RemoteAddr()).Addr()); refusal != NotRefused {
+		p.refusals.player(refusal)
+		return nil, false
 	}
-	p.players[player] = struct{}{}
+	waits, p.players[player] = context.WithCancel(p.closing)
 	p.ports.counters.players.Add(1)
-	return true
+	return waits, true
+}
+
+// cut ends a player's connection. It is called with mu held.
+func (p *tcpPort) cut(player *net.TCPConn) {
+	p.players[player]()
+	tcpstream.Reset(player) // Its stream ends by it.
 }
 
 func (p *tcpPort) leave(player *net.TCPConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.players[player]()
 	delete(p.players, player)
 	p.admission.playerLeft()
 	p.ports.counters.players.Add(-1)
@@ -124,51 +147,53 @@ func (p *tcpPort) leave(player *net.TCPConn) {
 
 // serve carries a player. A player who cannot be served is reset: closing in order
 // would look like a game that hangs up.
-func (p *tcpPort) serve(player *net.TCPConn) {
+func (p *tcpPort) serve(waits context.Context, player *net.TCPConn) {
 	open := wire.Control{
 		Type:        wire.ControlOpen,
 		Allocation:  p.allocation.ID,
 		Source:      netaddr.OfTCP(player.RemoteAddr()),
 		Destination: netaddr.OfTCP(player.LocalAddr()),
 	}
-	refusal := p.carry(player, open)
+	refusal := p.carry(waits, player, open)
 	if refusal != NotRefused {
-		p.ports.counters.refuse(refusal)
+		if waits.Err() == nil { // Otherwise whoever cut the player off has counted why.
+			p.refusals.player(refusal)
+		}
 		p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(refusal)))
 		tcpstream.Reset(player)
 	}
 }
 
 // carry carries a player, one at a tunnel client in turn.
-func (p *tcpPort) carry(player *net.TCPConn, open wire.Control) Refusal {
+func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Control) Refusal {
 	var answered func()
 	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
 		wait := time.NewTimer(p.ports.o.Limits.UnansweredWait)
 		select {
 		case <-p.turns:
 			wait.Stop()
-		case <-p.closing.Done():
+		case <-waits.Done():
 			wait.Stop()
 			return RefusedNoDataConnection // As for a player whom it closes on in Carry.
 		case <-wait.C:
 			p.ports.loops.say(p.allocation.ID, open.Source)
 			return RefusedLoop
 		}
-		waits := true
+		unanswered := true
 		answered = func() {
-			waits = false
+			unanswered = false
 			p.turns <- struct{}{}
 			if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
 				p.turns <- struct{}{} // One more, since the game answers.
 			}
 		}
 		defer func() {
-			if waits {
+			if unanswered {
 				p.turns <- struct{}{}
 			}
 		}()
 	}
-	return p.ports.o.Clients.Carry(p.closing, p.allocation.ClientID, player, open, answered)
+	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, answered)
 }
 
 // resume opens the listener, if it is not open.

@@ -24,6 +24,8 @@ type udpPort struct {
 	conn  *udpsock.Conn
 	done  chan struct{} // Closed when the port is.
 
+	refusals portRefusals
+
 	mu         sync.Mutex
 	closed     bool
 	allocation types.ServerAllocation
@@ -41,7 +43,7 @@ type flowKey struct {
 
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
-func openUDP(p *Ports, a types.ServerAllocation) (port, error) {
+func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	conn, err := udpsock.Listen(context.Background(), "udp", p.bindAddress(a.Port), udpsock.Options{
 		Destinations: true,
 		ReadBuffer:   udpsock.SocketBuffer,
@@ -50,18 +52,28 @@ func openUDP(p *Ports, a types.ServerAllocation) (port, error) {
 		return nil, err
 	}
 	u := &udpPort{
-		ports: p, conn: conn, done: make(chan struct{}),
-		allocation: a, admission: newAdmission(p.o.Limits, a.ID, p.files),
+		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(),
+		allocation: a, admission: newAdmission(p, a.ID, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 	}
 	p.work.Go(u.read)
 	return u, nil
 }
 
-func (p *udpPort) configure(a types.ServerAllocation) {
+func (p *udpPort) configure(a types.ServerAllocation, r *rules) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.allocation = a
+	changed := p.admission.rules != r
+	p.allocation, p.admission.rules = a, r
+	var denied []*udptunnel.ServerFlow
+	for _, f := range p.flows {
+		if changed && !p.admission.permits(f.Source.Addr()) {
+			denied = append(denied, f)
+		}
+	}
+	p.mu.Unlock()
+	for _, f := range denied {
+		p.FlowEnded(f)
+	}
 }
 
 func (p *udpPort) close() {
@@ -140,7 +152,7 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 	for i := range batch.Len() {
 		payload := batch.Data(i)
 		if len(payload) > wire.MaxDatagram {
-			p.ports.counters.drop(DropTooLong, 1)
+			p.refusals.datagrams(RefusedTooLong, 1)
 			continue
 		}
 		key := flowKey{source: batch.Source(i), local: batch.Local(i)}
@@ -172,8 +184,8 @@ func (in *incoming) send() {
 // reports that the datagram has to wait. One that is not queued waits behind those
 // that are. It is called with mu held.
 func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming, queued bool) (done bool) {
-	if drop := p.admission.newcomer(); drop != NotDropped {
-		p.ports.counters.drop(drop, 1)
+	if drop := p.admission.newcomer(key.source.Addr()); drop != NotRefused {
+		p.refusals.datagrams(drop, 1)
 		return true
 	}
 	var session *udptunnel.ServerSession
@@ -181,7 +193,7 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 		session = p.ports.o.Clients.UDPSession(p.allocation.ClientID)
 	}
 	if session == nil {
-		p.ports.counters.drop(DropNoLink, 1)
+		p.refusals.datagrams(RefusedNoLink, 1)
 		return true
 	}
 	atClient := p.ports.o.Clients.AtClient(key.source.Addr(), key.local)
@@ -189,8 +201,8 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 		return false
 	}
 	drop := p.admission.flow(key.source.Addr(), func() bool { return p.evict(in) })
-	if drop != NotDropped {
-		p.ports.counters.drop(drop, 1)
+	if drop != NotRefused {
+		p.refusals.datagrams(drop, 1)
 		return true
 	}
 	idle := types.DefaultAllocationOptionsUDPIdleSeconds
@@ -273,7 +285,7 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 // Deliver implements [udptunnel.PublicPort].
 func (p *udpPort) Deliver(datagrams []udpsock.Datagram) {
 	if refused := p.conn.Write(datagrams); refused > 0 {
-		p.ports.counters.drop(DropUnsendable, uint64(refused))
+		p.refusals.datagrams(RefusedUnsendable, uint64(refused))
 	}
 	if p.atClients.waits.Load() {
 		p.openWaiting()

@@ -55,7 +55,7 @@ func (p *udpPort) mayAwaitAnswer() bool {
 func (p *udpPort) wait(key flowKey, to udpsock.Endpoint, payload []byte) {
 	c := &p.atClients
 	if len(c.waiting) >= maxWaiting || c.bytes+len(payload) > maxWaitingBytes {
-		p.ports.counters.drop(DropLoop, 1)
+		p.refusals.datagrams(RefusedLoop, 1)
 		return
 	}
 	c.waiting = append(c.waiting, waitingDatagram{
@@ -85,7 +85,7 @@ func (p *udpPort) expireWaiting(now time.Time) {
 			left = append(left, d)
 			continue
 		}
-		p.ports.counters.drop(DropLoop, 1)
+		p.refusals.datagrams(RefusedLoop, 1)
 		p.ports.loops.say(p.allocation.ID, d.key.source)
 	}
 	p.atClients.keep(left)

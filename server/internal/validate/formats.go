@@ -31,6 +31,10 @@ var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringForm
 	// Of this contract.
 	"local-host":  openapi3.NewCallbackValidator(netaddr.CheckLocalHost),
 	"public-host": openapi3.NewCallbackValidator(isPublicHostOrEmpty),
+	"ip-prefix": openapi3.NewCallbackValidator(func(s string) error {
+		_, err := netaddr.ParsePrefix(s)
+		return err
+	}),
 })
 
 // isPublicHostOrEmpty accepts the empty host as well: the panel guesses it.

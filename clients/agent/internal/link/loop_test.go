@@ -165,7 +165,7 @@ func TestLoop_OfTwoAgentsOverUDPIsBounded(t *testing.T) {
 		_, _ = player.Write([]byte("x"))
 	}
 	d.Server.AwaitStats(t, "dropped datagrams", func(s relay.Stats) bool {
-		return s.Dropped[string(publicport.DropLoop)] > 20
+		return s.Dropped[string(publicport.RefusedLoop)] > 20
 	})
 	if s := d.Server.Stats(); s.FlowsOpened > 16 {
 		t.Errorf("%d flows came about", s.FlowsOpened)

@@ -1,0 +1,32 @@
+package publicport
+
+// Refusal is why a player is not served, or why a datagram of one is dropped. It is a
+// label of metrics, and what the panel is told.
+type Refusal string
+
+// Why a player or a datagram is refused; the zero value means that it is not.
+const (
+	NotRefused              Refusal = ""
+	RefusedDenied           Refusal = "denied"             // The allocation's address lists do not permit the player.
+	RefusedLimit            Refusal = "limit"              // The allocation has as many players as it may.
+	RefusedFlowLimit        Refusal = "flow_limit"         // The allocation, or the sender, has as many flows as it may.
+	RefusedFiles            Refusal = "files"              // The allocation has its share of the process's files.
+	RefusedNoLink           Refusal = "no_link"            // The allocation's tunnel client is not linked.
+	RefusedWaiting          Refusal = "waiting_limit"      // Too many players wait for that tunnel client.
+	RefusedNoDataConnection Refusal = "no_data_connection" // It opened no data connection in time.
+	RefusedLoop             Refusal = "loop"               // It comes from a tunnel client, as Limits.Unanswered others do.
+	RefusedDraining         Refusal = "draining"           // The port takes no new players.
+	RefusedTooLong          Refusal = "too_long"           // The datagram is longer than a data connection carries.
+	RefusedUnsendable       Refusal = "unsendable"         // The system would not send the datagram to the player.
+)
+
+// playerRefusals are the reasons why TCP players are refused, and datagramRefusals those
+// why datagrams are dropped.
+var (
+	playerRefusals = []Refusal{
+		RefusedDenied, RefusedLimit, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
+	}
+	datagramRefusals = []Refusal{
+		RefusedDenied, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnsendable, RefusedDraining, RefusedLoop,
+	}
+)
