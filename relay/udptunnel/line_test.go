@@ -14,8 +14,13 @@ import (
 
 // line forwards packets between the ends of a path.
 type line struct {
-	mu   sync.Mutex
-	drop func(packet []byte) bool // nil drops nothing.
+	server netip.AddrPort
+
+	mu    sync.Mutex
+	drop  func(packet []byte) bool // nil drops nothing.
+	steal func(packet []byte) bool // The same of packets to the server.
+	far   *net.UDPConn             // The client's address at the server.
+	dial  func()                   // Changes it.
 }
 
 // lose has the line drop the packets that a function returns true for; nil: none.
@@ -25,6 +30,23 @@ func (l *line) lose(drop func(packet []byte) bool) {
 	l.drop = drop
 }
 
+// stealing has the line show a function each packet to the server, and drop those that it
+// returns true for.
+func (l *line) stealing(steal func(packet []byte) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.steal = steal
+}
+
+// rebind gives the client another address at the server. Nothing gets through to the one
+// before.
+func (l *line) rebind() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.far.Close()
+	l.dial()
+}
+
 // carry forwards to a server and returns where the client reaches it.
 func (l *line) carry(t testing.TB, server netip.AddrPort) netip.AddrPort {
 	t.Helper()
@@ -32,10 +54,7 @@ func (l *line) carry(t testing.TB, server netip.AddrPort) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	far, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l.server = server
 	var client netip.AddrPort
 	var forwarding sync.WaitGroup
 	pass := func(from *net.UDPConn, to func([]byte, netip.AddrPort)) {
@@ -52,18 +71,31 @@ func (l *line) carry(t testing.TB, server netip.AddrPort) netip.AddrPort {
 			l.mu.Unlock()
 		}
 	}
+	l.dial = func() {
+		far, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		l.far = far
+		forwarding.Go(func() {
+			pass(far, func(packet []byte, _ netip.AddrPort) { _, _ = near.WriteToUDPAddrPort(packet, client) })
+		})
+	}
+	l.dial()
 	forwarding.Go(func() {
 		pass(near, func(packet []byte, sender netip.AddrPort) {
 			client = sender
-			_, _ = far.Write(packet)
+			if l.steal == nil || !l.steal(packet) {
+				_, _ = l.far.Write(packet)
+			}
 		})
-	})
-	forwarding.Go(func() {
-		pass(far, func(packet []byte, _ netip.AddrPort) { _, _ = near.WriteToUDPAddrPort(packet, client) })
 	})
 	t.Cleanup(func() {
 		_ = near.Close()
-		_ = far.Close()
+		l.mu.Lock()
+		_ = l.far.Close()
+		l.mu.Unlock()
 		forwarding.Wait()
 	})
 	return near.LocalAddr().(*net.UDPAddr).AddrPort()

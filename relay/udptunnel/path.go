@@ -71,8 +71,8 @@ type Path struct {
 	halves halves
 }
 
-// NewPath makes the tunnel server's end of a path. Where it may send, the first
-// packet says.
+// NewPath makes the tunnel server's end of a path. It sends to the address from which
+// the client's newest packet came, once that has answered a challenge.
 func (s *PacketSocket) NewPath(o PathOptions) (*Path, error) {
 	p := newPath(o, s, false)
 	p.sealer, p.opener = o.Keys.Server()
@@ -135,7 +135,7 @@ func (p *Path) Close() {
 	p.queueMu.Unlock()
 	p.socket.remove(p)
 	p.mu.Lock()
-	p.state.known, p.state.ended = false, true
+	p.state.known, p.state.ended, p.state.candidates = false, true, nil
 	p.setUp(false)
 	p.mu.Unlock()
 	if p.owned {

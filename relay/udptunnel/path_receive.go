@@ -17,15 +17,15 @@ type inbox struct {
 	now     time.Time
 	probe   uint64 // The number of the probe to answer,
 	probed  bool   // if there is one.
+	// challenge says that an address may have to be challenged.
+	challenge bool
 }
 
 // receive opens a packet and adds its records to held.
 func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held *inbox) {
 	p.mu.Lock()
 	records, newest, err := p.opener.Open(data)
-	if err == nil {
-		p.packetReceived(from, newest, now)
-	}
+	unvalidated := err == nil && p.packetReceived(from, len(data), newest, now)
 	p.mu.Unlock()
 	switch {
 	case errors.Is(err, seal.ErrReplayed):
@@ -37,6 +37,7 @@ func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held 
 	}
 	p.counters.Received.Add(1)
 	held.now = now
+	held.challenge = held.challenge || unvalidated
 	for len(records) > 0 {
 		r := &held.records[held.n]
 		if *r, records, err = wire.NextRecord(records); err != nil {
@@ -46,10 +47,11 @@ func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held 
 		switch r.Kind {
 		case wire.RecordProbe:
 			held.probe, held.probed = r.Flow, true
+			if unvalidated {
+				p.probedFrom(from, r.Flow, now)
+			}
 		case wire.RecordAnswer:
-			p.mu.Lock()
-			p.answered(r.Flow)
-			p.mu.Unlock()
+			p.answerReceived(from, r.Flow, now, held)
 		case wire.RecordHead, wire.RecordTail:
 			p.mu.Lock()
 			datagram := p.halves.join(r, now)
@@ -68,9 +70,37 @@ func (p *Path) receive(data []byte, from *udpsock.Endpoint, now time.Time, held 
 	}
 }
 
-// deliver handles the records that are held, and answers the last probe.
+// probedFrom notes the probe of an address that is not validated: the client must not
+// wait for its next one if the address proves to be the client's.
+func (p *Path) probedFrom(from *udpsock.Endpoint, number uint64, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.state.candidate(from, now); c != nil {
+		c.probe, c.probed = number, true
+	}
+}
+
+// answerReceived acts on the answer to a probe.
+func (p *Path) answerReceived(from *udpsock.Endpoint, number uint64, now time.Time, held *inbox) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, validated := p.validate(from, number, now)
+	switch {
+	case !validated:
+		p.answered(from, number)
+	case c.probed && !held.probed:
+		held.probe, held.probed = c.probe, true
+	}
+}
+
+// deliver handles the records that are held, answers the last probe, and challenges
+// addresses that are not validated.
 func (p *Path) deliver(held *inbox) {
 	p.handleHeld(held)
+	if held.challenge {
+		held.challenge = false
+		p.challenge(held.now)
+	}
 	if held.probed {
 		held.probed = false
 		p.answer(held.probe, held.now)

@@ -148,7 +148,7 @@ func (p *Path) transmit(now time.Time, used bool) {
 	if known {
 		for _, number := range [...]uint64{probes.short, probes.current, probes.larger} {
 			if number != 0 {
-				p.list = append(p.list, probePacket(number))
+				p.list = append(p.list, probePacket(number, sizes[probeSize(number)]))
 			}
 		}
 	}
@@ -156,25 +156,7 @@ func (p *Path) transmit(now time.Time, used bool) {
 		release(p.list)
 		return
 	}
-	p.out = p.out[:0]
-	for _, packet := range p.list {
-		sealed, err := p.sealer.Seal(packet.data[:packet.n])
-		if err != nil {
-			release(p.list)
-			p.fail(err)
-			return
-		}
-		packet.n = len(sealed)
-		p.out = append(p.out, udpsock.Datagram{To: &p.to, Data: packet.data[:packet.n]})
-	}
-	unsent, why := p.socket.conn.TryWrite(p.out)
-	p.counters.Sent.Add(uint64(len(p.list) - unsent))
-	clear(p.out)
-	release(p.list)
-	if unsent == 0 {
-		return
-	}
-	p.counters.Unsendable.Add(uint64(unsent))
+	unsent, why := p.write()
 	// If one packet was too long, it is a probe of a larger size where there is one.
 	if udpsock.IsTooLong(why) && (unsent > 1 || probes.larger == 0) {
 		p.mu.Lock()
@@ -183,20 +165,43 @@ func (p *Path) transmit(now time.Time, used bool) {
 	}
 }
 
-// probePacket makes the packet of the probe of a number.
-func probePacket(number uint64) *packet {
+// write seals the packets of list and sends them to p.to. It returns how many were not
+// sent, and why. It is called with sendMu held.
+func (p *Path) write() (unsent int, why error) {
+	defer release(p.list)
+	p.out = p.out[:0]
+	for _, packet := range p.list {
+		sealed, err := p.sealer.Seal(packet.data[:packet.n])
+		if err != nil {
+			p.fail(err)
+			return 0, nil
+		}
+		packet.n = len(sealed)
+		p.out = append(p.out, udpsock.Datagram{To: &p.to, Data: packet.data[:packet.n]})
+	}
+	unsent, why = p.socket.conn.TryWrite(p.out)
+	clear(p.out)
+	p.counters.Sent.Add(uint64(len(p.list) - unsent))
+	p.counters.Unsendable.Add(uint64(unsent))
+	return unsent, why
+}
+
+// probePacket makes the packet of the probe of a number. It has a size in bytes, or no
+// padding if that is challengeSize.
+func probePacket(number uint64, size int) *packet {
 	packet := newPacket()
 	r := wire.Record{Kind: wire.RecordProbe, Flow: number}
-	empty := wire.EncodedSize(&r)
-	// The length prefix of the padding takes two bytes; that of no padding takes one.
-	r.Payload = padding[:sizes[probeSize(number)]-seal.Overhead-empty-1]
+	if size > challengeSize {
+		// The length prefix of the padding takes two bytes; that of no padding takes one.
+		r.Payload = padding[:size-seal.Overhead-wire.EncodedSize(&r)-1]
+	}
 	packet.append(&r)
 	return packet
 }
 
 var padding [packetRoom]byte
 
-// answer answers a probe.
+// answer answers a probe and sends the probes that are due.
 func (p *Path) answer(number uint64, now time.Time) {
 	p.sendMu.Lock()
 	defer p.sendMu.Unlock()

@@ -1,6 +1,7 @@
 package udptunnel
 
 import (
+	"slices"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/relay/seal"
@@ -45,32 +46,45 @@ const sizeBits = 2
 // probeSize returns the index in sizes of the probe of a number.
 func probeSize(number uint64) int { return int(number & (1<<sizeBits - 1)) }
 
+// maxProbes is how many probes may be on their way: more than are sent within
+// wire.PathTimeout.
+const maxProbes = 32
+
 // state is what is known of a path.
 type state struct {
-	peer  udpsock.Endpoint // Where to send.
-	known bool             // Whether that is known.
-	ended bool             // The path was closed.
+	peer       udpsock.Endpoint // Where to send.
+	known      bool             // Whether that is known.
+	ended      bool             // The path was closed.
+	candidates []candidate      // Where the peer may be instead, the oldest first.
 
-	lastProbe   uint64    // The number of the last probe,
-	probedAt    time.Time // and when it was sent.
-	unanswered  time.Time // When the first probe after the last answer was sent; zero: there is none.
-	misses      int       // How many probes have been sent since the last answer.
-	receivedAt  time.Time // When the last packet arrived.
-	usedAt      time.Time // When records of players last passed.
-	size        int       // Index in sizes.
-	sizedAfter  uint64    // The number of the last probe before size was set.
-	shorter     int       // How many shorter probes in a row have been answered since.
-	sizeTries   int       // How many probes of the next size have been sent,
-	sizeProbeAt time.Time // and when the next is due.
+	lastProbe      uint64            // The number of the last probe,
+	probedAt       time.Time         // and when it was sent.
+	probes         [maxProbes]uint64 // The numbers of the last ones,
+	probeCount     int               // and how many there have been.
+	addressedAfter uint64            // The number of the last probe before the peer's address changed.
+	unanswered     time.Time         // When the first probe after the last answer was sent; zero: there is none.
+	misses         int               // How many probes have been sent since the last answer.
+	receivedAt     time.Time         // When the last packet arrived.
+	usedAt         time.Time         // When records of players last passed.
+	size           int               // Index in sizes.
+	sizedAfter     uint64            // The number of the last probe before size was set.
+	shorter        int               // How many shorter probes in a row have been answered since.
+	sizeTries      int               // How many probes of the next size have been sent,
+	sizeProbeAt    time.Time         // and when the next is due.
 }
 
 // duePackets are the numbers of the probes to be sent, in this order, of the least
 // packet size, the current one and the next; 0: none.
 type duePackets struct{ short, current, larger uint64 }
 
-// next returns the number of the next probe, of a size by its index.
+// next returns the number of the next probe, of a size by its index. Numbers increase by
+// random steps: a client must not answer probes that it does not receive, or datagrams
+// would be sent to an address that it has left. There are numbers for 2^30 probes.
 func (s *state) next(size int) uint64 {
-	s.lastProbe = (s.lastProbe>>sizeBits+1)<<sizeBits | uint64(size)
+	step := random()>>32 + 1
+	s.lastProbe = (s.lastProbe>>sizeBits+step)<<sizeBits | uint64(size)
+	s.probes[s.probeCount%maxProbes] = s.lastProbe
+	s.probeCount++
 	return s.lastProbe
 }
 
@@ -110,28 +124,11 @@ func (p *Path) setUp(up bool) {
 	}
 }
 
-// packetReceived records that an authentic packet has arrived. It is called with mu
-// held.
-func (p *Path) packetReceived(from *udpsock.Endpoint, newest bool, now time.Time) {
-	s := &p.state
-	s.receivedAt = now
-	if p.client || !newest || s.ended || (s.known && s.peer == *from) {
-		return
-	}
-	if s.known {
-		p.counters.Moved.Add(1)
-	}
-	s.peer, s.known = *from, true
-	// Packets are sent there at once; a probe must show that they arrive, and how
-	// long they may be.
-	s.probedAt = time.Time{}
-	p.resize(0)
-}
-
-// answered records that a probe was answered. It is called with mu held.
-func (p *Path) answered(number uint64) {
+// answered records that a probe was answered. An answer that comes from another address
+// than the probe was sent to shows nothing. It is called with mu held.
+func (p *Path) answered(from *udpsock.Endpoint, number uint64) {
 	s, size := &p.state, probeSize(number)
-	if number == 0 || number > s.lastProbe || size >= len(sizes) || !s.known {
+	if !s.known || (!p.client && s.peer != *from) || number <= s.addressedAfter || !slices.Contains(s.probes[:], number) {
 		return
 	}
 	s.unanswered, s.misses = time.Time{}, 0

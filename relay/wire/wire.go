@@ -192,9 +192,7 @@
 // has an epoch out of range, fails to decrypt, or is a replay (detected by a window over
 // sequence numbers, RFC 4303 section 3.4.3). The epochs in range are that of the highest
 // sequence number received, the one before and the one after. A packet has no effect before
-// it has been decrypted; in particular, its source address is not used. The server sends to
-// the source address of the packet with the highest sequence number, because the client's
-// address can change at any time.
+// it has been decrypted; in particular, its source address is not used.
 //
 // # Paths
 //
@@ -214,6 +212,32 @@
 //     [Keepalive], so that NATs keep their mapping. While players use the path, and for some
 //     seconds after, it sends two a second, so that the server learns of a new client address
 //     soon.
+//
+// The number of a probe is not 0. An answer has no effect unless its number is that of one of
+// the last probes sent to the address that it comes from; a client does not compare addresses.
+// Numbers should be unpredictable.
+//
+// # Addresses
+//
+// The client's address can change at any time, and the source of a packet proves nothing:
+// a packet can be held back or copied and sent from elsewhere. The server therefore sends
+// to an address only once that is validated (RFC 9000 sections 8.2 and 9.3), the first
+// address of a path as well as every later one:
+//
+//   - A packet from another address than the one in use, with the highest sequence number so
+//     far, makes its source a candidate. The server keeps the newest few.
+//   - It challenges a candidate with a probe whose number consists of 64 random bits, at most
+//     every 200 ms while packets come. The client answers as it does any probe. The challenge
+//     has [PacketSize] bytes if as many have come from there, and no padding otherwise. It is
+//     all that the server sends to a candidate, and never more than three times the bytes that
+//     have come from there.
+//   - If the answer comes from the candidate within 3 s, the server uses that address from then
+//     on, answers the last probe that came from there, and looks for the packet size again. It
+//     also challenges the address before once, so that a client that is still there says so.
+//   - Until then it goes on using the address before. If there is none, records travel over the
+//     data connection.
+//   - A packet from the address in use, with the highest sequence number so far, ends all
+//     candidacies: the client is where its newest packet comes from.
 //
 // # Packet sizes
 //
