@@ -76,7 +76,7 @@ func lostBeforeFirstRecord(t *testing.T, had func(first, second tls.ConnectionSt
 }
 
 func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
-	for name, also := range map[string][]string{"one that joins them": {wire.SubprotocolSplit}, "an old one": nil, "one of a later version": {"eclitunnel.v1.later"}} {
+	for name, also := range map[string][]string{"one that joins them": {wire.SubprotocolSplit}, "one that also ratchets keys": {wire.SubprotocolRatchet, wire.SubprotocolSplit}, "an old one": nil, "one of a later version": {"eclitunnel.v1.later"}} {
 		t.Run(name, func(t *testing.T) {
 			s, l, player := startUDP(t)
 			ask := l.next(wire.LinkDial)
@@ -84,9 +84,12 @@ func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := wire.Subprotocol
-			if name == "one that joins them" {
+			want, export := wire.Subprotocol, seal.Export
+			switch name {
+			case "one that joins them":
 				want = wire.SubprotocolSplit
+			case "one that also ratchets keys":
+				want, export = wire.SubprotocolRatchet, seal.ExportRatchet
 			}
 			if got := ws.Subprotocol(); got != want {
 				t.Errorf("the tunnel server selects %q, want %q", got, want)
@@ -109,7 +112,7 @@ func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
 			serving.Go(func() { _ = conn.Serve(ws, large(overTCP)) })
 			defer conn.Close()
 			state := ws.NetConn().(*tls.Conn).ConnectionState()
-			keys, err := seal.Export(&state)
+			keys, err := export(&state)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,7 +131,7 @@ func TestServer_SplitsDatagramsOnlyForClientsThatJoinThem(t *testing.T) {
 			for _, size := range []int{1450, 1472, 2300} {
 				_, _ = player.Write(make([]byte, size))
 				from := overTCP
-				if want == wire.SubprotocolSplit {
+				if want != wire.Subprotocol {
 					from = inPackets
 				}
 				if got := await.Receive(t, from, "large datagram"); got != size {

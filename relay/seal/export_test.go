@@ -8,4 +8,22 @@ func WithSuite(k Keys, suite uint16) Keys {
 }
 
 // Skip sets the sequence number of the next packet.
-func (s *Sealer) Skip(to uint64) { s.next = to }
+func (s *Sealer) Skip(to uint64) {
+	s.next = to
+	if !s.chain.ratchet {
+		s.chain.next = s.Epoch()
+	}
+}
+
+// Stolen returns an opener of a past epoch, as somebody makes it who has learned what o
+// has in its memory.
+func (o *Opener) Stolen(epoch uint64) *Opener {
+	stolen := &Opener{id: o.id, chain: o.chain, next: epoch << epochBits}
+	stolen.chain.next = epoch
+	for i, known := range o.epochs {
+		if known.aead != nil && known.number == epoch {
+			stolen.epochs[i].epoch = known.epoch
+		}
+	}
+	return stolen
+}

@@ -176,6 +176,116 @@ func TestPackets_KeysChangeWithTheEpoch(t *testing.T) {
 	}
 }
 
+// epochSize is how many sequence numbers an epoch has.
+const epochSize = 1 << 24
+
+func TestRatchet_WhoStealsAnEndsMemoryCannotReadThePast(t *testing.T) {
+	fixedClient, fixedServer := keys(t)
+	client, server := sealtest.Ratchet(t)
+	for _, test := range []struct {
+		name         string
+		ours, theirs seal.Keys
+		opens        bool
+	}{{"with a ratchet", client, server, false}, {"without", fixedClient, fixedServer, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			s, _ := test.ours.Client()
+			_, o := test.theirs.Server()
+			var past [][]byte
+			for epoch := range uint64(6) {
+				s.Skip(epoch * epochSize)
+				packet := sealed(t, s, "secret")
+				past = append(past, packet)
+				if _, newest, err := open(t, o, packet); err != nil || !newest {
+					t.Fatalf("epoch %d: %v", epoch, err)
+				}
+			}
+			for epoch, packet := range past[:4] {
+				if got, _, err := open(t, o.Stolen(uint64(epoch)), packet); (err == nil) != test.opens {
+					t.Errorf("epoch %d: %q, %v", epoch, got, err)
+				}
+			}
+		})
+	}
+}
+
+func TestRatchet_OpensPacketsOfTheEpochBeforeOnce(t *testing.T) {
+	ours, theirs := sealtest.Ratchet(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	for epoch := range uint64(7) {
+		if s.Epoch() != epoch {
+			t.Fatalf("epoch %d in place of %d", s.Epoch(), epoch)
+		}
+		early, late := sealed(t, s, "early"), sealed(t, s, "late")
+		s.NextEpoch()
+		next := sealed(t, s, "next")
+		for _, step := range []struct {
+			packet []byte
+			newest bool
+		}{{early, true}, {next, true}, {late, false}} {
+			if _, newest, err := open(t, o, step.packet); err != nil || newest != step.newest {
+				t.Fatalf("epoch %d: newest %t, %v", epoch, newest, err)
+			}
+			if _, _, err := open(t, o, step.packet); !errors.Is(err, seal.ErrReplayed) {
+				t.Fatalf("epoch %d, a second time: %v", epoch, err)
+			}
+		}
+	}
+}
+
+func TestRatchet_AcceptsTheEpochBeforeNoLongerThanItsWindow(t *testing.T) {
+	ours, theirs := sealtest.Ratchet(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	held, late := sealed(t, s, "held back"), sealed(t, s, "late")
+	s.NextEpoch()
+	for n := range 8129 {
+		if _, _, err := open(t, o, sealed(t, s, "x")); err != nil {
+			t.Fatal(err)
+		}
+		if n == 8127 {
+			if _, _, err := open(t, o, late); err != nil {
+				t.Errorf("a late packet: %v", err)
+			}
+		}
+	}
+	if _, _, err := open(t, o, held); !errors.Is(err, seal.ErrReplayed) {
+		t.Errorf("a packet that was held back for longer: %v", err)
+	}
+}
+
+func TestRatchet_ForgedPacketsDoNotTurnIt(t *testing.T) {
+	ours, theirs := sealtest.Ratchet(t)
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	for epoch := range uint64(5) {
+		genuine := sealed(t, s, "genuine")
+		for ahead := range uint64(5) {
+			forged := bytes.Clone(genuine)
+			binary.BigEndian.PutUint64(forged[8:], (epoch+ahead)*epochSize+1)
+			if _, _, err := open(t, o, forged); err == nil {
+				t.Fatal("a forged packet opens")
+			}
+		}
+		if _, newest, err := open(t, o, genuine); err != nil || !newest {
+			t.Fatalf("epoch %d after forged packets: %v", epoch, err)
+		}
+		s.NextEpoch()
+	}
+	s.NextEpoch()
+	if _, _, err := open(t, o, sealed(t, s, "x")); !errors.Is(err, seal.ErrForged) {
+		t.Errorf("an epoch that was skipped: %v", err)
+	}
+}
+
+func TestRatchet_EndsWithoutOneSkipNoEpoch(t *testing.T) {
+	ours, _ := keys(t)
+	s, _ := ours.Client()
+	if s.NextEpoch(); s.Epoch() != 0 {
+		t.Errorf("epoch %d", s.Epoch())
+	}
+}
+
 func TestExport_NeedsTLS13AndDiffersByConnection(t *testing.T) {
 	if _, _, err := sealtest.Handshake(t, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err == nil {
 		t.Error("keys of TLS 1.2")
@@ -210,27 +320,36 @@ func FuzzOpen(f *testing.F) {
 	s, _ := ours.Client()
 	f.Add(sealed(f, s, "some records"), uint64(0))
 	f.Add([]byte{}, uint64(1))
+	fixed, fixedServer := ours, theirs
+	ratchet, ratchetServer := sealtest.Ratchet(f)
 	f.Fuzz(func(t *testing.T, packet []byte, skip uint64) {
-		s, _ := ours.Client()
-		_, o := theirs.Server()
-		for _, p := range [][]byte{packet, append(binary.BigEndian.AppendUint64(nil, ours.ID), packet...)} {
-			if records, _, err := o.Open(bytes.Clone(p)); err == nil {
-				// Only the seed was sealed by the other end.
-				if s.Skip(0); !bytes.Equal(sealed(t, s, string(records)), p) {
-					t.Fatalf("%x opens to %x", p, records)
-				}
-			}
-		}
-		// What was tried does not affect a genuine packet.
-		s.Skip(skip % (2 << 24))
-		genuine := sealed(t, s, "x")
-		if bytes.Equal(genuine[:seal.HeaderSize], packet[:min(len(packet), seal.HeaderSize)]) {
-			return // The seed's sequence number.
-		}
-		if _, _, err := o.Open(genuine); err != nil {
-			t.Fatalf("packet %d: %v", skip, err)
+		for _, ends := range [][2]seal.Keys{{fixed, fixedServer}, {ratchet, ratchetServer}} {
+			fuzzOpen(t, ends[0], ends[1], packet, skip)
 		}
 	})
+}
+
+func fuzzOpen(t *testing.T, ours, theirs seal.Keys, packet []byte, skip uint64) {
+	t.Helper()
+	s, _ := ours.Client()
+	_, o := theirs.Server()
+	for _, p := range [][]byte{packet, append(binary.BigEndian.AppendUint64(nil, ours.ID), packet...)} {
+		if records, _, err := o.Open(bytes.Clone(p)); err == nil {
+			// Only the seed was sealed by the other end.
+			if s.Skip(0); !bytes.Equal(sealed(t, s, string(records)), p) {
+				t.Fatalf("%x opens to %x", p, records)
+			}
+		}
+	}
+	// What was tried does not affect a genuine packet.
+	s.Skip(skip % (2 * epochSize))
+	genuine := sealed(t, s, "x")
+	if bytes.Equal(genuine[:seal.HeaderSize], packet[:min(len(packet), seal.HeaderSize)]) {
+		return // The seed's sequence number.
+	}
+	if _, _, err := o.Open(genuine); err != nil {
+		t.Fatalf("packet %d: %v", skip, err)
+	}
 }
 
 func BenchmarkSeal(b *testing.B) {

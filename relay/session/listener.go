@@ -67,7 +67,7 @@ func newListener(o listenerOptions) *listener {
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
 	l.datagrams = websocket.Upgrader{
-		Subprotocols: []string{wire.SubprotocolSplit, wire.Subprotocol},
+		Subprotocols: []string{wire.SubprotocolRatchet, wire.SubprotocolSplit, wire.Subprotocol},
 		// One of its own: that of net/http would keep the rest of it in memory.
 		ReadBufferSize:  udptunnel.ReadBufferSize,
 		WriteBufferSize: udptunnel.WriteBufferSize,
@@ -229,12 +229,17 @@ func (l *listener) openPath(udp *udptunnel.ServerSession, r *http.Request) {
 	if r.TLS == nil {
 		return
 	}
-	keys, err := seal.Export(r.TLS)
+	offered, export := websocket.Subprotocols(r), seal.Export
+	ratchet := slices.Contains(offered, wire.SubprotocolRatchet)
+	if ratchet {
+		export = seal.ExportRatchet
+	}
+	keys, err := export(r.TLS)
 	if err != nil {
 		l.o.log.Warn("no keys for sealed packets", slog.Any("error", err))
 		return
 	}
-	udp.OpenPath(keys, slices.Contains(websocket.Subprotocols(r), wire.SubprotocolSplit))
+	udp.OpenPath(keys, ratchet || slices.Contains(offered, wire.SubprotocolSplit))
 }
 
 // speaks reports whether the peer speaks this version of the protocol, and answers

@@ -214,7 +214,12 @@ func (s *ClientSession) dialPath(ws *websocket.Conn, port uint16) (*Path, error)
 		return nil, errors.New("the data connection is not TLS over TCP")
 	}
 	state := encrypted.ConnectionState()
-	keys, err := seal.Export(&state)
+	export := seal.Export
+	ratchet := ws.Subprotocol() == wire.SubprotocolRatchet
+	if ratchet {
+		export = seal.ExportRatchet
+	}
+	keys, err := export(&state)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +233,7 @@ func (s *ClientSession) dialPath(ws *websocket.Conn, port uint16) (*Path, error)
 			s.end()
 		},
 		Queue:     s.queue,
-		Split:     ws.Subprotocol() == wire.SubprotocolSplit,
+		Split:     ratchet || ws.Subprotocol() == wire.SubprotocolSplit,
 		Datagrams: &s.counters.Datagrams,
 	}, &s.counters.Paths)
 }

@@ -113,10 +113,7 @@ func pair(t testing.TB, host string) (client, server *end) {
 // connect makes ends those of a path that is up, over a line; nil: directly.
 func connect(t testing.TB, host string, over *line, client, server *end) {
 	t.Helper()
-	theirs, ours, err := sealtest.Handshake(t, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	theirs, ours := sealtest.Ratchet(t)
 	socket, err := udptunnel.ListenPackets(t.Context(), net.JoinHostPort(host, "0"), &server.counters)
 	if err != nil {
 		t.Skipf("listen on %s: %v", host, err)

@@ -25,7 +25,7 @@ import (
 
 // PathOptions configure a path.
 type PathOptions struct {
-	Keys seal.Keys
+	Keys seal.Keys // Not kept: the epochs' keys follow from them.
 	// Handle is called with the records that arrive, by the goroutine that reads the
 	// socket. The records and their payloads are valid until it returns. An error of
 	// it, or a malformed packet, is passed to Fail, once. Required.
@@ -109,6 +109,7 @@ func newPath(o PathOptions, s *PacketSocket, client bool) *Path {
 		o.Queue = DefaultQueue
 	}
 	p := &Path{o: o, id: o.Keys.ID, client: client, socket: s, counters: s.counters}
+	p.o.Keys = seal.Keys{}
 	p.resize(0)
 	return p
 }

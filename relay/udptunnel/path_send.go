@@ -143,6 +143,7 @@ func (p *Path) transmit(now time.Time, used bool) {
 	p.mu.Lock()
 	var probes duePackets
 	var known bool
+	p.ratchet(now)
 	probes, p.to, known = p.due(now, used)
 	p.mu.Unlock()
 	if known {

@@ -71,6 +71,11 @@ type state struct {
 	shorter        int               // How many shorter probes in a row have been answered since.
 	sizeTries      int               // How many probes of the next size have been sent,
 	sizeProbeAt    time.Time         // and when the next is due.
+
+	epoch         uint64    // The epoch of the packets sent,
+	epochAt       time.Time // and when it began; zero: none has.
+	epochAfter    uint64    // The number of the last probe before that.
+	epochReceived bool      // Whether a probe has been answered that was sent since.
 }
 
 // duePackets are the numbers of the probes to be sent, in this order, of the least
@@ -132,6 +137,7 @@ func (p *Path) answered(from *udpsock.Endpoint, number uint64) {
 		return
 	}
 	s.unanswered, s.misses = time.Time{}, 0
+	s.epochReceived = s.epochReceived || number > s.epochAfter
 	p.setUp(true)
 	p.eager.Store(false)
 	switch {
@@ -144,6 +150,25 @@ func (p *Path) answered(from *udpsock.Endpoint, number uint64) {
 		if s.shorter++; s.shorter == shortAnswers {
 			p.shrink()
 		}
+	}
+}
+
+// ratchet begins the next epoch of the packets sent if that is due, and notes when one has
+// begun. It is called with sendMu and mu held.
+func (p *Path) ratchet(now time.Time) {
+	s := &p.state
+	s.noteEpoch(p.sealer.Epoch(), now)
+	// The other end opens no packet of the epoch after the next.
+	if s.epochReceived && now.Sub(s.epochAt) >= wire.EpochTime {
+		p.sealer.NextEpoch()
+		s.noteEpoch(p.sealer.Epoch(), now)
+	}
+}
+
+// noteEpoch notes the epoch of the next packet.
+func (s *state) noteEpoch(epoch uint64, now time.Time) {
+	if s.epoch != epoch || s.epochAt.IsZero() {
+		s.epoch, s.epochAt, s.epochAfter, s.epochReceived = epoch, now, s.lastProbe, false
 	}
 }
 

@@ -81,11 +81,18 @@ func newSessions(t *testing.T, server, client []string) *sessions {
 	})
 	near, far := wstest.Pair(t, wstest.Options{Server: server, Client: client})
 	state := near.NetConn().(*tls.Conn).ConnectionState()
-	keys, err := seal.Export(&state)
+	export := seal.Export
+	both := func(subprotocol string) bool {
+		return slices.Contains(client, subprotocol) && slices.Contains(server, subprotocol)
+	}
+	if both(wire.SubprotocolRatchet) {
+		export = seal.ExportRatchet
+	}
+	keys, err := export(&state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server.OpenPath(keys, slices.Contains(client, wire.SubprotocolSplit) && slices.Contains(server, wire.SubprotocolSplit))
+	s.server.OpenPath(keys, both(wire.SubprotocolRatchet) || both(wire.SubprotocolSplit))
 	serving.Go(func() { _, _ = s.server.ServeData(near) })
 	serving.Go(s.client.Run)
 	serving.Go(func() { _ = s.client.ServeData(ctx, far, packets.Address().Port()) })
@@ -138,7 +145,7 @@ func (s *sessions) onDataConnections() uint64 {
 }
 
 func TestSessions_LargeDatagramsTravelInPacketsAndInOrder(t *testing.T) {
-	both := []string{wire.SubprotocolSplit, wire.Subprotocol}
+	both := []string{wire.SubprotocolRatchet, wire.SubprotocolSplit, wire.Subprotocol}
 	s := newSessions(t, both, both)
 	before, first := s.onDataConnections(), s.next
 	const turns = 50
@@ -182,6 +189,23 @@ func TestSessions_EndsThatDoNotSplitGetLargeDatagramsOverTheDataConnection(t *te
 			s.play(100, 1100)
 			if n := s.onDataConnections() - before; n != 0 {
 				t.Errorf("%d small datagrams took the data connection", n)
+			}
+		})
+	}
+}
+
+func TestSessions_OldEndsHaveSealedPacketsWithoutARatchet(t *testing.T) {
+	split := []string{wire.SubprotocolSplit, wire.Subprotocol}
+	ratchet := append([]string{wire.SubprotocolRatchet}, split...)
+	for name, ends := range map[string]struct{ server, client []string }{
+		"old client": {ratchet, split}, "old server": {split, ratchet}, "both new": {ratchet, ratchet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSessions(t, ends.server, ends.client)
+			before := s.onDataConnections()
+			s.play(100, 1450, 2300)
+			if n := s.onDataConnections() - before; n != 0 {
+				t.Errorf("%d datagrams took the data connection", n)
 			}
 		})
 	}

@@ -164,7 +164,8 @@
 // or more encrypted records:
 //
 //	8 bytes   id of the path
-//	8 bytes   sequence number, big-endian: 0, 1, 2, ... in each direction
+//	8 bytes   sequence number, big-endian: 0, 1, 2, ... in each direction, except where
+//	          an epoch ends early
 //	n bytes   records, encrypted
 //	16 bytes  authentication tag
 //
@@ -181,6 +182,21 @@
 //	epoch = sequence number >> 24
 //	key   = HKDF-Expand(SHA-256, sender's secret, "key" || epoch, key length)
 //	iv    = HKDF-Expand(SHA-256, sender's secret, "iv" || epoch, 12)
+//
+// If both ends ratchet their keys, the secret of the sender is that of epoch 0, and each
+// epoch has its own:
+//
+//	TLS-Exporter("EXPORTER-EcliTunnel-datagrams-ratchet", "", 72) = as above
+//	secret of epoch + 1 = HKDF-Expand(SHA-256, secret of epoch, "secret" || epoch, 32)
+//
+// An end keeps the secret of the epoch that its packets, or those received, reach next, and
+// no secret of an earlier one. A sender goes on to the next epoch, to its first sequence
+// number, once [EpochTime] has passed and a probe that it sent in the current epoch has been
+// answered: a receiver that has missed a whole epoch opens nothing any more. A receiver enters
+// an epoch with the first authentic packet of it. A client that supports this requests
+// [SubprotocolRatchet] before [SubprotocolSplit] and [Subprotocol] when it upgrades a datagram
+// data connection, and a server that does selects it. It includes what [SubprotocolSplit]
+// means.
 //
 // epoch is encoded in 8 bytes, big-endian. The AEAD is that of the TLS connection's cipher
 // suite: AES-128-GCM, AES-256-GCM or ChaCha20-Poly1305. The nonce is iv XOR the sequence
@@ -284,12 +300,14 @@ import (
 
 // Subprotocol names this protocol and its version in a WebSocket upgrade.
 // SubprotocolPlain names the same protocol for a stream data connection that is not
-// encrypted after its upgrade, and SubprotocolSplit for a datagram data connection whose
-// UDP session may split datagrams.
+// encrypted after its upgrade, SubprotocolSplit for a datagram data connection whose UDP
+// session may split datagrams, and SubprotocolRatchet for one whose session does so and
+// ratchets its keys.
 const (
-	Subprotocol      = "eclitunnel.v1"
-	SubprotocolPlain = "eclitunnel.v1.plain"
-	SubprotocolSplit = "eclitunnel.v1.split"
+	Subprotocol        = "eclitunnel.v1"
+	SubprotocolPlain   = "eclitunnel.v1.plain"
+	SubprotocolSplit   = "eclitunnel.v1.split"
+	SubprotocolRatchet = "eclitunnel.v1.ratchet"
 )
 
 // Paths of the tunnel server, and their query parameters.
@@ -339,6 +357,9 @@ const (
 	// Keepalive is the longest time without a packet on a path that is up. It is shorter
 	// than the 30 s after which common NATs drop an idle UDP mapping.
 	Keepalive = 15 * time.Second
+	// EpochTime is how long an end that ratchets its keys uses those of one epoch while its
+	// probes are answered.
+	EpochTime = 2 * time.Minute
 )
 
 // ErrMalformed is the error, wrapped with the reason, of every decoder for bytes that

@@ -20,6 +20,23 @@ import (
 // export. change, if not nil, may change the client's TLS configuration first.
 func Handshake(t testing.TB, change func(client *tls.Config)) (client, server seal.Keys, err error) {
 	t.Helper()
+	return handshake(t, change, seal.Export)
+}
+
+// Ratchet is Handshake for ends that both support a ratchet.
+func Ratchet(t testing.TB) (client, server seal.Keys) {
+	t.Helper()
+	client, server, err := handshake(t, nil, seal.ExportRatchet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+func handshake(
+	t testing.TB, change func(client *tls.Config), export func(*tls.ConnectionState) (seal.Keys, error),
+) (client, server seal.Keys, err error) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -48,9 +65,9 @@ func Handshake(t testing.TB, change func(client *tls.Config)) (client, server se
 		t.Fatal(err)
 	}
 	ours, theirs := c.ConnectionState(), s.ConnectionState()
-	if client, err = seal.Export(&ours); err != nil {
+	if client, err = export(&ours); err != nil {
 		return client, server, err
 	}
-	server, err = seal.Export(&theirs)
+	server, err = export(&theirs)
 	return client, server, err
 }

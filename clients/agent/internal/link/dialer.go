@@ -124,7 +124,7 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 func (d *serverDialer) datagrams(ctx context.Context, udpSession, secret string) (*websocket.Conn, error) {
 	query := dataQuery(wire.KindDatagram)
 	query.Set(wire.SessionParam, udpSession)
-	return d.dial(ctx, false, wire.PathData, query, secret, wire.SubprotocolSplit, wire.Subprotocol)
+	return d.dial(ctx, false, wire.PathData, query, secret, wire.SubprotocolRatchet, wire.SubprotocolSplit, wire.Subprotocol)
 }
 
 // proxied reports whether the tunnel server is reached through a proxy. UDP does not
