@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
 const (
@@ -95,8 +97,8 @@ func New(o Options) *Dialer {
 // is one of TCP or UDP. Addresses whose last connection failed come last, the one whose
 // failure is oldest first. UDP begins with IPv4: it cannot find out which address
 // answers, and more programs listen on IPv4 alone than on IPv6 alone. So does a host
-// that is on the loopback alone, whose IPv6 is one address. The error is that of the
-// first address that failed.
+// that is on the loopback alone, whose IPv6 is one address. Names are resolved as by
+// Lookup. The error is that of the first address that failed.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if d.opts.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -119,7 +121,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if _, literal := netip.ParseAddr(host); literal == nil || host == "" || err != nil {
 		return d.opts.Dial(ctx, network, address)
 	}
-	addresses, err := d.opts.Resolver.LookupNetIP(ctx, "ip"+network[len("tcp"):], host)
+	addresses, err := d.Lookup(ctx, "ip"+network[len("tcp"):], host)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +134,23 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	race.order(network)
 	return d.run(ctx, network, &race)
+}
+
+// Lookup returns the addresses of a name, as net.Resolver.LookupNetIP does. For the
+// names that mean this machine it asks no resolver: see [netaddr.IsLocalhost].
+func (d *Dialer) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if !netaddr.IsLocalhost(host) {
+		return d.opts.Resolver.LookupNetIP(ctx, network, host)
+	}
+	loopback4, loopback6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
+	switch network {
+	case "ip4":
+		return []netip.Addr{loopback4}, nil
+	case "ip6":
+		return []netip.Addr{loopback6}, nil
+	default:
+		return []netip.Addr{loopback4, loopback6}, nil
+	}
 }
 
 func (d *Dialer) failure(e endpoint) failure {

@@ -291,3 +291,33 @@ func TestAttempt_IsNotOfAConnectionThatItsRequestDidNotUse(t *testing.T) {
 		})
 	}
 }
+
+func TestDialer_AsksNobodyWhatLocalhostMeans(t *testing.T) {
+	// Where the resolver says, another machine answers.
+	elsewhere := linetest.Resolver(t, "127.0.0.2", "127.0.0.3")
+	for _, name := range []string{"localhost", "LOCALHOST.", "game.localhost", "a.Game.LocalHost."} {
+		for network, want := range map[string][]string{
+			"tcp": {"127.0.0.1", "::1"}, "udp": {"127.0.0.1", "::1"}, "tcp4": {"127.0.0.1"}, "udp6": {"::1"},
+		} {
+			var tried []string
+			d := dialer.New(dialer.Options{
+				Dial: func(_ context.Context, _, address string) (net.Conn, error) {
+					host, _, _ := net.SplitHostPort(address)
+					tried = append(tried, host)
+					return nil, errRefused
+				},
+				Resolver: elsewhere,
+			})
+			if _, err := d.DialContext(t.Context(), network, name+":7"); !errors.Is(err, errRefused) {
+				t.Errorf("%s %s: %v", network, name, err)
+			}
+			if !slices.Equal(tried, want) {
+				t.Errorf("%s %s: dialled %v, want %v", network, name, tried, want)
+			}
+		}
+	}
+	d := dialer.New(dialer.Options{Resolver: elsewhere})
+	if addresses, err := d.Lookup(t.Context(), "ip4", "localhost.test"); err != nil || len(addresses) != 2 {
+		t.Errorf("localhost.test is %v (%v)", addresses, err)
+	}
+}

@@ -28,6 +28,17 @@ var (
 	errUnusable  = errors.New("must be an address that other machines can connect to")
 )
 
+// IsLocalhost reports whether a host name means the machine itself by its loopback:
+// localhost, and every name below it (RFC 6761 section 6.3). Such names must not be
+// looked up: an answer of a resolver or a hosts file may be another machine.
+func IsLocalhost(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if _, err := netip.ParseAddr(name); err == nil {
+		return false // Its zone may end in anything.
+	}
+	return (name == "localhost" || strings.HasSuffix(name, ".localhost")) && checkHost(name, errHost) == nil
+}
+
 // CheckLocalHost returns nil if host can be resolved or dialled on the agent's machine:
 // an IP address, where one of IPv6 has no brackets and may have a zone, or a host name.
 // The error is a phrase for people that follows the name of the field.

@@ -69,3 +69,17 @@ func says(err error, words string) bool {
 	}
 	return err != nil && strings.Contains(err.Error(), words)
 }
+
+func TestIsLocalhost(t *testing.T) {
+	for name, want := range map[string]bool{
+		"localhost": true, "localhost.": true, "LOCALHOST": true, "LocalHost.": true,
+		"game.localhost": true, "a.b.LOCALHOST.": true, "my_game.localhost": true, "1.localhost": true,
+		"": false, ".": false, ".localhost": false, "a..localhost": false, "localhost..": false, "-.localhost": false,
+		"localhost.example.com": false, "notlocalhost": false, "localhost4": false, "127.0.0.1": false, "::1": false,
+		"::1%a.localhost": false, "a:1.localhost": false, "[::1].localhost": false, "a b.localhost": false,
+	} {
+		if got := netaddr.IsLocalhost(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}

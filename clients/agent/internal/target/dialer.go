@@ -66,7 +66,6 @@ type Dialer struct {
 	hops     hops
 	shared   sync.Once // Guards what is said once about games that see one address,
 	unbound  sync.Once // and about a system that has no other one.
-	resolver *net.Resolver
 	health   health
 
 	mu          sync.Mutex
@@ -95,11 +94,7 @@ func NewDialer(o Options) *Dialer {
 		allocations: map[int64]types.ClientAllocation{},
 		conditions:  map[int64]*condition{},
 		looped:      map[int64]string{},
-		resolver:    o.Resolver,
 		health:      newHealth(),
-	}
-	if d.resolver == nil {
-		d.resolver = net.DefaultResolver
 	}
 	d.dialer = dialer.New(dialer.Options{Dial: d.dialFrom, Resolver: o.Resolver, Timeout: o.Timeout})
 	if o.Interfaces != nil {

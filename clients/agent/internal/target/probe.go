@@ -101,7 +101,7 @@ func (d *Dialer) unresolved(a types.ClientAllocation) bool {
 
 // resolve finds out the addresses of a name, once.
 func (d *Dialer) resolve(ctx context.Context, a types.ClientAllocation) error {
-	addresses, err := d.resolver.LookupNetIP(ctx, "ip", a.LocalHost)
+	addresses, err := d.dialer.Lookup(ctx, "ip", a.LocalHost)
 	if err != nil {
 		return err
 	}
