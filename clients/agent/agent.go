@@ -34,9 +34,10 @@ import (
 type Options struct {
 	// Client sends requests to the panel with the device's token. Required.
 	Client *tunnel.Client
-	// Allow lists the local hosts that may be dialled besides this machine; see
+	// Allow lists the local hosts that may be dialled besides this machine, and
+	// AllowPorts the ports of this machine that may be; none: all. See
 	// [ParseAllowList].
-	Allow []string
+	Allow, AllowPorts []string
 	// StateFile keeps the last desired state, tickets included, for a start while
 	// the panel cannot be reached; "" keeps nothing.
 	StateFile string
@@ -95,7 +96,7 @@ func New(o Options) (*Agent, error) {
 	if o.Client == nil {
 		return nil, errors.New("agent: no client")
 	}
-	allow, err := ParseAllowList(o.Allow)
+	allow, err := ParseAllowList(o.Allow, o.AllowPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +109,8 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	targets := target.NewDialer(target.Options{
-		Allow: allow.Check, WatchAllow: allow.Watch, Logger: o.Logger, OneAddress: o.OneAddress,
+		Allow: allow.Check, AllowAddress: allow.CheckAddress, WatchAllow: allow.Watch,
+		Logger: o.Logger, OneAddress: o.OneAddress,
 	})
 	links := link.New(link.Options{
 		Targets: targets, Dialer: a.pacer.Dialer, Logger: o.Logger, OnChange: a.signal,

@@ -24,7 +24,9 @@ type Config struct {
 	DeviceID uuid.UUID `json:"deviceId"`
 	Name     string    `json:"name"`
 	Token    string    `json:"token"` // Secret.
-	Allow    []string  `json:"allow"` // See ParseAllowList.
+	// Allow and AllowPorts are the arguments of ParseAllowList.
+	Allow      []string `json:"allow"`
+	AllowPorts []string `json:"allowPorts,omitempty"`
 }
 
 // DefaultConfigPath is eclitunnel/config.json in the user's config directory.

@@ -119,7 +119,8 @@ func TestEnroll_ReportsHowItEnds(t *testing.T) {
 	m.run("enroll", "--panel", p.URL).want(t, 5, "--session-token-file")
 	m.run("enroll").want(t, 2, "--panel")
 	m.run("enroll", "--panel", "panel.test").want(t, 2, "https://")
-	m.run("enroll", "--panel", p.URL, "--allow", "game:25565").want(t, 2, "without a port")
+	m.run("enroll", "--panel", p.URL, "--allow", "game:25565-").want(t, 2, `"game:25565-"`)
+	m.run("enroll", "--panel", p.URL, "--allow-ports", "25565,0").want(t, 2, `"0"`)
 	m.env["ECLITUNNEL_CONFIG"] = "/proc/none/config.json"
 	m.run("enroll", "--panel", p.URL).want(t, 1, "config")
 }
@@ -274,7 +275,8 @@ func TestCommands_FailuresHaveTheirExitCodes(t *testing.T) {
 	if err := os.Chmod(m.env["ECLITUNNEL_CONFIG"], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m.run("run", "--allow", "game:25565").want(t, 2, "without a port")
+	m.run("run", "--allow", "game:25565,19132").want(t, 2, `"19132"`, "--allow-ports 19132")
+	m.run("run", "--allow-ports", "game:25565").want(t, 2, `"game:25565"`)
 	m.run("nonsense").want(t, 2, "--help")
 	m.run("--help").want(t, 0, "Exit codes", "ECLITUNNEL_CONFIG", "already runs on this machine")
 }

@@ -20,7 +20,8 @@ import (
 
 type enrollCmd struct {
 	Name             string   `help:"Name of this machine on the panel (default: the host name)."`
-	Allow            []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to this machine: a name, an IP address or a prefix. Repeatable."`
+	Allow            []string `placeholder:"HOST[:PORTS]" help:"Local host that the agent may reach in addition to this machine: a name, an IP address or a prefix, with all its ports, or one or a range such as game.lan:2456-2458. Repeatable."`
+	AllowPorts       []string `placeholder:"PORTS" help:"Ports of this machine that the agent may reach, such as 25565,2456-2458 (default: all)."`
 	Kind             string   `env:"-" enum:"client,server" default:"client" help:"client for the agent beside a game, server for a public machine that accepts players, which needs an admin's session (default: client)."`
 	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees, as it changes)."`
 	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
@@ -64,7 +65,7 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if _, err := agent.ParseAllowList(cmd.Allow); err != nil {
+	if _, err := agent.ParseAllowList(cmd.Allow, cmd.AllowPorts); err != nil {
 		return &usageError{err}
 	}
 	if cmd.Renew {
@@ -136,6 +137,9 @@ func (cmd *enrollCmd) again(s *settings, c agent.Config) string {
 	for _, host := range c.Allow {
 		flags.WriteString(" --allow " + files.Quote(host))
 	}
+	if len(c.AllowPorts) > 0 {
+		flags.WriteString(" --allow-ports " + files.Quote(strings.Join(c.AllowPorts, ",")))
+	}
 	if cmd.Force {
 		flags.WriteString(" --force")
 	}
@@ -188,7 +192,10 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	if err != nil {
 		return agent.Config{}, fmt.Errorf("the panel's token: %w", err)
 	}
-	return agent.Config{PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token, Allow: cmd.Allow}, nil
+	return agent.Config{
+		PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token,
+		Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
+	}, nil
 }
 
 // serverSettings returns the settings of a tunnel server, or nil if there are none. They
@@ -241,15 +248,14 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 	if err != nil {
 		return usagef("the device token: %w", err)
 	}
-	c := agent.Config{PanelURL: s.Panel, DeviceID: id, Token: token, Allow: cmd.Allow}
+	c := agent.Config{PanelURL: s.Panel, DeviceID: id, Token: token, Allow: cmd.Allow, AllowPorts: cmd.AllowPorts}
 	old, err := agent.LoadConfig(path)
 	if err == nil && old.DeviceID == id {
 		// A new token for the same device keeps the rest of the configuration.
 		if c.PanelURL == "" {
 			c.PanelURL = old.PanelURL
 		}
-		c.Allow = slices.DeleteFunc(cmd.Allow, func(host string) bool { return slices.Contains(old.Allow, host) })
-		c.Allow = append(old.Allow, c.Allow...)
+		c.Allow, c.AllowPorts = joined(old.Allow, cmd.Allow), joined(old.AllowPorts, cmd.AllowPorts)
 	} else if !cmd.Force && !errors.Is(err, agent.ErrNotEnrolled) {
 		if err != nil {
 			return err
@@ -267,6 +273,12 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 	}
 	c.PanelURL, c.Name = client.PanelURL(), device.Name
 	return cmd.save(ctx, a, s, c, path)
+}
+
+// joined returns the entries of a list, and those others that it does not have.
+func joined(entries, others []string) []string {
+	others = slices.DeleteFunc(others, func(entry string) bool { return slices.Contains(entries, entry) })
+	return append(entries, others...)
 }
 
 func (cmd *enrollCmd) save(ctx context.Context, a *app, s *settings, c agent.Config, path string) error {

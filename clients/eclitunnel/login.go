@@ -107,7 +107,8 @@ func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path strin
 	if c.Token, err = client.RegenerateToken(ctx, c.DeviceID); err != nil {
 		return err
 	}
-	c.PanelURL, c.Allow = client.PanelURL(), append(c.Allow, cmd.Allow...)
+	c.PanelURL = client.PanelURL()
+	c.Allow, c.AllowPorts = joined(c.Allow, cmd.Allow), joined(c.AllowPorts, cmd.AllowPorts)
 	if err = cmd.save(ctx, a, s, c, path); errors.Is(err, errNotStored) {
 		cmd.rescue(a, s, c)
 	}

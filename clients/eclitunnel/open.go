@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/clients/agent"
@@ -100,7 +102,7 @@ func (cmd *openCmd) Run(ctx context.Context, a *app, s *settings) error {
 			a.warnf("%s", noGameLine(o))
 		}
 	}
-	cmd.warnAllow(a, c, *request.LocalHost)
+	cmd.warnAllow(a, c, request)
 	return err
 }
 
@@ -196,12 +198,25 @@ func targetPending(o types.Allocation) bool {
 	return o.Status == types.AllocationListening && o.Target == types.TargetUnknown
 }
 
-// warnAllow warns if the enrollment does not permit the local host. A running agent may
-// still permit it, by its own --allow.
-func (cmd *openCmd) warnAllow(a *app, c agent.Config, host string) {
-	list, err := agent.ParseAllowList(c.Allow)
-	if err == nil && list.Check(host) != nil {
-		a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, end it and start it with: eclitunnel run --allow %s", host, host)
+// warnAllow warns if the enrollment does not permit the local target. A running agent may
+// still permit it, by its own flags.
+func (cmd *openCmd) warnAllow(a *app, c agent.Config, request types.AllocationCreate) {
+	list, err := agent.ParseAllowList(c.Allow, c.AllowPorts)
+	if err != nil {
+		return // The agent says so.
+	}
+	first, count := request.LocalPort, 1
+	if request.Count != nil {
+		count = *request.Count
+	}
+	for port := first; port < first+count; port++ {
+		var refused *agent.NotAllowedError
+		if errors.As(list.Check(*request.LocalHost, port), &refused) {
+			ports := strconv.Itoa(first) + through(first, count-1)
+			a.warnf("%s is not on this machine's allow-list; if the agent does not permit it yet, end it and start it with: eclitunnel run %s",
+				net.JoinHostPort(*request.LocalHost, ports), refused.Flag(ports))
+			return
+		}
 	}
 }
 

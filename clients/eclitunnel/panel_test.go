@@ -58,16 +58,17 @@ type panel struct {
 	session      string   // The Authorization header of the enrollment's start.
 	ended        []string // Those of logouts.
 	allocations  []types.Allocation
-	settle       types.AllocationStatus // The status of a pending allocation once it is read.
-	onList       func() *answer         // If set, called before allocations are listed; its answer, if any, replaces the list.
-	onRegenerate func()                 // If set, called before a token is regenerated.
-	stuck        bool                   // No allocation can be deleted.
-	online       bool                   // What the panel says of the device.
-	server       *types.TunnelServer    // If set, the same of a tunnel server.
-	addresses    []string               // The addresses of play.test.
-	closeCode    int                    // If set, closes a control channel after its snapshot.
-	cut          func(*net.TCPConn)     // If set, breaks a control channel after its snapshot.
-	relay        *types.RelayEndpoint   // From the last hello.
+	settle       types.AllocationStatus   // The status of a pending allocation once it is read.
+	onList       func() *answer           // If set, called before allocations are listed; its answer, if any, replaces the list.
+	onRegenerate func()                   // If set, called before a token is regenerated.
+	stuck        bool                     // No allocation can be deleted.
+	online       bool                     // What the panel says of the device.
+	server       *types.TunnelServer      // If set, the same of a tunnel server.
+	addresses    []string                 // The addresses of play.test.
+	assigned     []types.ClientAllocation // Those of the snapshot, on no tunnel server.
+	closeCode    int                      // If set, closes a control channel after its snapshot.
+	cut          func(*net.TCPConn)       // If set, breaks a control channel after its snapshot.
+	relay        *types.RelayEndpoint     // From the last hello.
 	hellos       int
 	channels     sync.WaitGroup // Open control channels.
 }
@@ -283,8 +284,11 @@ func (p *panel) control(w http.ResponseWriter, r *http.Request) {
 	if hello.Relay != nil {
 		_ = c.Send(types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: 1, Host: p.host()})
 	} else {
+		p.mu.Lock()
+		assigned := append([]types.ClientAllocation{}, p.assigned...)
+		p.mu.Unlock()
 		_ = c.Send(types.ClientSnapshot{
-			Type: types.TypeClientSnapshot, Revision: 1, Allocations: []types.ClientAllocation{}, Servers: []types.ClientServer{},
+			Type: types.TypeClientSnapshot, Revision: 1, Allocations: assigned, Servers: []types.ClientServer{},
 		})
 	}
 	p.mu.Lock()

@@ -19,9 +19,11 @@ import (
 )
 
 type runCmd struct {
-	Allow    []string `placeholder:"HOST" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix. Repeatable."`
-	Standby  bool     `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
-	StateDir string   `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
+	Allow      []string `placeholder:"HOST[:PORTS]" help:"Local host that the agent may reach in addition to those of the enrollment: a name, an IP address or a prefix, with all its ports, or one or a range such as game.lan:2456-2458. Repeatable."`
+	AllowPorts []string `placeholder:"PORTS" help:"Ports of this machine that the agent may reach, with those of the enrollment, such as 25565,2456-2458 (default: all, if the enrollment has none)."`
+
+	Standby  bool   `help:"If an agent of this device already runs on this machine, wait until it ends, and serve then, instead of exiting with code 13. For services (default: false)."`
+	StateDir string `placeholder:"DIR" help:"Directory for the last state from the panel, used at a start while the panel is down, and for a tunnel server's own key (default: that of the enrollment)."`
 
 	PlayerAddresses bool `default:"true" negatable:"" help:"Let games at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, where the system has these, for ports without --proxy-protocol. Without it all players are 127.0.0.1 (default: true)."`
 	PlainStreams    bool `help:"Do not encrypt players' TCP bytes between agent and tunnel server if the other end also has this flag. Only for networks that are already encrypted, or trusted (default: false)."`
@@ -98,13 +100,14 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 			slog.String("reason", "there is no directory for it; set one with --state-dir"))
 	}
 	served, err := agent.New(agent.Options{
-		Client:    client,
-		Allow:     append(c.Allow, cmd.Allow...),
-		StateFile: state,
-		Logger:    log,
-		Version:   version,
-		OnEvent:   onEvent,
-		Metrics:   endpoint.Metrics(),
+		Client:     client,
+		Allow:      append(c.Allow, cmd.Allow...),
+		AllowPorts: append(c.AllowPorts, cmd.AllowPorts...),
+		StateFile:  state,
+		Logger:     log,
+		Version:    version,
+		OnEvent:    onEvent,
+		Metrics:    endpoint.Metrics(),
 
 		PlainStreams: cmd.PlainStreams,
 		OneAddress:   !cmd.PlayerAddresses,

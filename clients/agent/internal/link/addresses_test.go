@@ -59,7 +59,7 @@ func TestLink_PassesAFilterOfLargeTLSHellos(t *testing.T) {
 func namedTargets(t *testing.T) func(*link.Options) {
 	return func(o *link.Options) {
 		o.Targets = target.NewDialer(target.Options{
-			Allow:    func(string) error { return nil },
+			Allow:    func(string, int) error { return nil },
 			Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2"),
 		})
 	}

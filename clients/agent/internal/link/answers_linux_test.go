@@ -188,7 +188,7 @@ func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
 			idle := 1
 			d := linktest.New(t, linktest.Options{Links: func(o *link.Options) {
 				o.Targets = target.NewDialer(target.Options{
-					Allow:  func(string) error { return nil },
+					Allow:  func(string, int) error { return nil },
 					Logger: log.logger(),
 					// The address is another machine's, which answers are not accepted from.
 					Interfaces: func() ([]net.Addr, error) { return nil, nil },
@@ -217,5 +217,5 @@ func TestUDP_SaysOnceThatAGameElsewhereDoesNotAnswer(t *testing.T) {
 
 // allowAll lets the links of a test dial any local host.
 func allowAll(o *link.Options) {
-	o.Targets = target.NewDialer(target.Options{Allow: func(string) error { return nil }})
+	o.Targets = target.NewDialer(target.Options{Allow: func(string, int) error { return nil }})
 }

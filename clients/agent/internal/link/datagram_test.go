@@ -167,7 +167,7 @@ func TestTunnel_FlowsThatTheGameNeverAnswersAreEvicted(t *testing.T) {
 
 func TestTunnel_DatagramsReachAGameOnIPv4ByAName(t *testing.T) {
 	linktest.DialUDP(t, "::1", 1) // Skips where there is no IPv6.
-	targets := target.NewDialer(target.Options{Allow: func(string) error { return nil }, Resolver: linetest.Resolver(t, "127.0.0.1", "::1")})
+	targets := target.NewDialer(target.Options{Allow: func(string, int) error { return nil }, Resolver: linetest.Resolver(t, "127.0.0.1", "::1")})
 	d := linktest.New(t, linktest.Options{Links: func(o *link.Options) { o.Targets = targets }})
 	port := d.Publish(types.ProtocolUDP, linktest.UDPGame(t, 0, linktest.EchoUDP), func(a *types.ClientAllocation) { a.LocalHost = "game.test" })
 	player := linktest.DialUDP(t, "127.0.0.1", port)

@@ -211,7 +211,7 @@ func (m *Manager) Reports() []types.AllocationReport {
 		if l := m.links[a.ServerID]; l != nil {
 			state, reason = l.status()
 		}
-		if err := m.config.Targets.Check(a.LocalHost); err != nil {
+		if err := m.config.Targets.Check(a); err != nil {
 			reason = err.Error()
 			report.State, report.Reason = types.ReportFailed, &reason
 		} else if state == dialling {

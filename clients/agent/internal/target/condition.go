@@ -188,7 +188,10 @@ const wsaConnReset, wsaConnRefused = syscall.Errno(10054), syscall.Errno(10061)
 
 // unreachable describes for people why a local target cannot be reached, and what to do.
 func unreachable(a types.ClientAllocation, err error) string {
+	var refused *NotAllowedError
 	switch {
+	case errors.As(err, &refused):
+		return refused.Error()
 	case errors.As(err, new(*net.DNSError)):
 		return Reason(err) + ": " + a.LocalHost
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaConnRefused), errors.Is(err, wsaConnReset):

@@ -30,9 +30,12 @@ const DefaultTimeout = 10 * time.Second
 
 // Options configure a Dialer.
 type Options struct {
-	// Allow returns nil for a local host that may be dialled, otherwise an error
-	// whose message tells people why not. Required.
-	Allow func(host string) error
+	// Allow returns nil for a local host and port that may be dialled, otherwise an
+	// error whose message tells people why not. Required.
+	Allow func(host string, port int) error
+	// AllowAddress does the same for an address of a host that Allow permits, before
+	// each connection; nil: all are permitted.
+	AllowAddress func(to netip.AddrPort) error
 	// WatchAllow calls changed, until ctx ends, when Allow may return something else for
 	// a host; nil: it never does.
 	WatchAllow func(ctx context.Context, changed func())
@@ -55,7 +58,8 @@ type Options struct {
 // Dialer connects players to the local targets of the client's allocations. It is
 // safe for concurrent use.
 type Dialer struct {
-	allow    func(host string) error
+	allow    func(host string, port int) error
+	allowTo  func(to netip.AddrPort) error
 	watch    func(ctx context.Context, changed func())
 	dialer   *dialer.Dialer
 	log      *slog.Logger
@@ -88,6 +92,7 @@ func NewDialer(o Options) *Dialer {
 	d := &Dialer{
 		files:       openfiles.NewBudget(o.Files, o.Logger),
 		allow:       o.Allow,
+		allowTo:     o.AllowAddress,
 		watch:       o.WatchAllow,
 		log:         o.Logger,
 		own:         newOwnAddresses(),
@@ -96,7 +101,10 @@ func NewDialer(o Options) *Dialer {
 		looped:      map[int64]string{},
 		health:      newHealth(),
 	}
-	d.dialer = dialer.New(dialer.Options{Dial: d.dialFrom, Resolver: o.Resolver, Timeout: o.Timeout})
+	if d.allowTo == nil {
+		d.allowTo = func(netip.AddrPort) error { return nil }
+	}
+	d.dialer = dialer.New(dialer.Options{Dial: d.dialAllowed, Resolver: o.Resolver, Timeout: o.Timeout})
 	if o.Interfaces != nil {
 		d.own.interfaces = o.Interfaces
 	}
@@ -106,9 +114,9 @@ func NewDialer(o Options) *Dialer {
 	return d
 }
 
-// Check returns nil if a local host may be dialled, otherwise an error whose message
-// tells people why not.
-func (d *Dialer) Check(host string) error { return d.allow(host) }
+// Check returns nil if an allocation's local target may be dialled, otherwise an error
+// whose message tells people why not.
+func (d *Dialer) Check(a types.ClientAllocation) error { return d.allow(a.LocalHost, a.LocalPort) }
 
 // SetAllocations replaces the allocations that players may be connected to.
 func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
@@ -130,7 +138,7 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 // find returns an allocation for a player of a tunnel server: one that is placed
 // there, or one that has moved away, since the tunnel server may have accepted a
 // player before it learned of the move. It fails if the client has no such
-// allocation, or if its local host is not allowed.
+// allocation, or if its local target is not allowed.
 func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (types.ClientAllocation, error) {
 	d.mu.Lock()
 	a, ok := d.allocations[id]
@@ -138,7 +146,7 @@ func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (type
 	if !ok || a.Protocol != protocol || a.ServerID != server && (a.Leaving == nil || !slices.Contains(*a.Leaving, server)) {
 		return a, errNotServed
 	}
-	return a, d.allow(a.LocalHost)
+	return a, d.Check(a)
 }
 
 // DialTCP connects a player of a tunnel server to the local target of an allocation,
@@ -206,6 +214,16 @@ func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source n
 		d.reached(a, err)
 	}
 	return conn, err
+}
+
+// dialAllowed connects to one address if that may be dialled.
+func (d *Dialer) dialAllowed(ctx context.Context, network, address string) (net.Conn, error) {
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		if err := d.allowTo(to); err != nil {
+			return nil, err
+		}
+	}
+	return d.dialFrom(ctx, network, address)
 }
 
 // Failed records that a local target ended a connection before it sent anything, as a

@@ -250,11 +250,11 @@ func (c *condition) unseen(elsewhere bool, now time.Time) {
 // local reports whether a target is on this machine, and may be dialled.
 func (d *Dialer) local(t *lookTarget) bool {
 	for _, addr := range t.addresses {
-		if !d.ownMachine(addr) {
+		if !d.ownMachine(addr) || d.allowTo(netip.AddrPortFrom(addr, uint16(t.allocation.LocalPort))) != nil {
 			return false
 		}
 	}
-	return len(t.addresses) > 0 && d.allow(t.allocation.LocalHost) == nil
+	return len(t.addresses) > 0 && d.Check(t.allocation) == nil
 }
 
 // hasSocket reports whether a socket that is not the agent's waits for a target's

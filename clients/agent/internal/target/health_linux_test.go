@@ -33,7 +33,7 @@ type watched struct {
 
 func watch(t *testing.T, o Options, allocations ...types.ClientAllocation) *watched {
 	t.Helper()
-	o.Allow = func(string) error { return nil }
+	o.Allow = func(string, int) error { return nil }
 	w := &watched{t: t, Dialer: NewDialer(o), server: uuid.New(), changed: make(chan struct{}, 10_000)}
 	w.health.lookInterval = minLookInterval
 	w.set(allocations...)

@@ -39,7 +39,7 @@ func TestDialer_ProbesLocalhostOnTheLoopback(t *testing.T) {
 			LocalHost: host, LocalPort: game.Addr().(*net.TCPAddr).Port,
 		}
 		d := NewDialer(Options{
-			Allow:    func(string) error { return nil },
+			Allow:    func(string, int) error { return nil },
 			Resolver: linetest.Resolver(t, "192.0.2.1"),
 		})
 		d.SetAllocations([]types.ClientAllocation{a})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,7 +21,7 @@ func (m *machine) set(addrs []net.Addr) { m.addrs.Store(&addrs) }
 // allowList returns the machine's allow-list.
 func (m *machine) allowList(t *testing.T) *AllowList {
 	t.Helper()
-	list, err := ParseAllowList(nil)
+	list, err := ParseAllowList(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestAllowList_HasTheMachinesOwnAddressesAsTheyChange(t *testing.T) {
 		check := func(allowed bool, hosts ...string) {
 			t.Helper()
 			for _, host := range hosts {
-				if err := list.Check(host); (err == nil) != allowed {
+				if err := list.Check(host, 25565); (err == nil) != allowed {
 					t.Errorf("%q: %v, allowed is %v", host, err, allowed)
 				}
 			}
@@ -93,7 +95,7 @@ func TestAllowList_HasTheMachinesOwnAddressesAsTheyChange(t *testing.T) {
 func TestAllowList_ReadsTheAddressesOnceForManyPlayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0
-		list, err := ParseAllowList(nil)
+		list, err := ParseAllowList(nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +103,7 @@ func TestAllowList_ReadsTheAddressesOnceForManyPlayers(t *testing.T) {
 		list.own.interfaces = func() ([]net.Addr, error) { reads++; return addrs, nil }
 		for range 1000 {
 			for _, host := range []string{"192.168.1.5", "192.168.1.6", "127.0.0.1", "localhost"} {
-				_ = list.Check(host)
+				_ = list.Check(host, 25565)
 			}
 		}
 		if reads != 1 {
@@ -111,7 +113,7 @@ func TestAllowList_ReadsTheAddressesOnceForManyPlayers(t *testing.T) {
 }
 
 func TestAllowList_HasThisMachinesAddresses(t *testing.T) {
-	list, err := ParseAllowList(nil)
+	list, err := ParseAllowList(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +126,42 @@ func TestAllowList_HasThisMachinesAddresses(t *testing.T) {
 		if ip.To4() == nil && ip.IsLinkLocalUnicast() {
 			continue
 		}
-		if err := list.Check(ip.String()); err != nil {
+		if err := list.Check(ip.String(), 25565); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+func TestAllowList_RestrictsTheMachinesOwnAddressesAsTheyChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := new(machine)
+		m.set(networks(t, "127.0.0.1/8", "192.168.1.5/24", "2001:db8::5/64"))
+		list, err := ParseAllowList([]string{"192.168.0.0/16", "2001:db8::5", "game.lan"}, []string{"25565"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list.own.interfaces = func() ([]net.Addr, error) { return *m.addrs.Load(), nil }
+		check := func(allowed bool, port int, hosts ...string) {
+			t.Helper()
+			for _, host := range hosts {
+				if err := list.Check(host, port); (err == nil) != allowed {
+					t.Errorf("%q port %d: %v, allowed is %v", host, port, err, allowed)
+				}
+				to := netip.AddrPortFrom(netip.MustParseAddr(host), uint16(port))
+				if err := list.CheckAddress(to); (err == nil) != allowed {
+					t.Errorf("game.lan at %v: %v, allowed is %v", to, err, allowed)
+				}
+			}
+		}
+		check(true, 25565, "192.168.1.5", "2001:db8::5", "127.0.0.1", "::ffff:192.168.1.5")
+		check(false, 22, "192.168.1.5", "2001:db8::5", "127.0.0.1", "::ffff:192.168.1.5")
+		check(true, 22, "192.168.1.6", "192.168.2.7")
+		m.set(networks(t, "127.0.0.1/8", "192.168.2.7/24"))
+		time.Sleep(ownAge)
+		check(true, 22, "192.168.1.5", "2001:db8::5")
+		check(false, 22, "192.168.2.7")
+		check(true, 25565, "192.168.2.7")
+	})
 }
 
 func TestNotAllowedError_SaysWhatToDo(t *testing.T) {
@@ -142,8 +176,32 @@ func TestNotAllowedError_SaysWhatToDo(t *testing.T) {
 			t.Errorf("%s: %s", host, text)
 		}
 	}
+	for _, c := range []struct {
+		entries, ownPorts []string
+		host              string
+		words             string
+	}{
+		{nil, nil, "192.0.2.6", "eclitunnel run --allow 192.0.2.6:22"},
+		{nil, nil, "game.lan", "eclitunnel run --allow game.lan:22"},
+		{nil, nil, "2001:db8::6", "eclitunnel run --allow [2001:db8::6]:22"},
+		{[]string{"192.0.2.0/24:25565"}, nil, "192.0.2.6", "in addition: --allow 192.0.2.6:22"},
+		{[]string{"game.lan:1", "game.lan:2"}, nil, "GAME.lan", "in addition: --allow GAME.lan:22"},
+		{nil, []string{"25565", "2456-2458"}, "127.0.0.1", "eclitunnel run --allow-ports 25565,2456-2458,22"},
+		{nil, []string{"25565"}, "localhost", "eclitunnel run --allow-ports 25565,22"},
+		{nil, slices.Repeat([]string{"2456-2458"}, 100), "::1", "with this port in --allow-ports"},
+	} {
+		list, err := ParseAllowList(c.entries, c.ownPorts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := list.Check(c.host, 22); err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), "allow-list") {
+			t.Errorf("%s: %v", c.host, err)
+		}
+	}
 	long := strings.Repeat("a.", 149) + "aa"
-	if text := (&NotAllowedError{Host: long}).Error(); len(text) > 500 { // The contract's longest reason.
-		t.Errorf("%d characters: %s", len(text), text)
+	for _, e := range []*NotAllowedError{{Host: long}, {Host: long, Port: 65535}, {Host: long, Port: 65535, listed: true}, {Host: long, Port: 65535, OwnPorts: []string{strings.Repeat("1", maxFlag)}}} {
+		if text := e.Error(); len(text) > 500 { // The contract's longest reason.
+			t.Errorf("%d characters: %s", len(text), text)
+		}
 	}
 }

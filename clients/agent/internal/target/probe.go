@@ -69,7 +69,7 @@ func (d *Dialer) release(a types.ClientAllocation) {
 
 // probe finds out whether a local target can be reached.
 func (d *Dialer) probe(ctx context.Context, a types.ClientAllocation) {
-	if d.allow(a.LocalHost) != nil {
+	if d.Check(a) != nil {
 		d.probed(a, types.TargetUnknown, "")
 		return
 	}

@@ -32,7 +32,7 @@ func newFixture(t *testing.T, o Options, listen, host string, options types.Allo
 		t.Skipf("listen on %s: %v", listen, err)
 	}
 	t.Cleanup(func() { _ = game.Close() })
-	o.Allow = func(string) error { return nil }
+	o.Allow = func(string, int) error { return nil }
 	h := &fixture{t: t, server: uuid.New(), game: game, Dialer: NewDialer(o)}
 	h.SetAllocations([]types.ClientAllocation{{
 		ID: 1, ServerID: h.server, Protocol: types.ProtocolTCP, Options: options,

@@ -19,7 +19,7 @@ func TestDialer_LimitsTheWindowTowardsTheGame(t *testing.T) {
 	}
 	defer l.Close()
 	server := uuid.New()
-	d := NewDialer(Options{Allow: func(string) error { return nil }})
+	d := NewDialer(Options{Allow: func(string, int) error { return nil }})
 	d.SetAllocations([]types.ClientAllocation{{
 		ID: 1, ServerID: server, Protocol: types.ProtocolTCP,
 		LocalHost: "127.0.0.1", LocalPort: l.Addr().(*net.TCPAddr).Port,

@@ -119,8 +119,8 @@ func (d *DataPlane) StartLinks(change func(*link.Options)) {
 	d.T.Cleanup(func() { _ = stop() })
 }
 
-// AllowLoopback allows local hosts on the loopback.
-func AllowLoopback(host string) error {
+// AllowLoopback allows local hosts on the loopback, with all ports.
+func AllowLoopback(host string, _ int) error {
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
