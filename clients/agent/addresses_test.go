@@ -51,7 +51,7 @@ func TestPanelDialer_LeavesAnAddressThatBroughtNothing(t *testing.T) {
 	port := linetest.Port(linetest.Server(t, "127.0.0.1", 0, false, serve))
 	linetest.Server(t, "127.0.0.2", port, false, serve)
 	linetest.ResolveAll(t, "127.0.0.2", "127.0.0.1")
-	client, err := tunnel.New(tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port)})
+	client, err := tunnel.New(tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port), Insecure: true})
 	if err != nil {
 		t.Fatal(err)
 	}

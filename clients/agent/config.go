@@ -24,6 +24,9 @@ type Config struct {
 	DeviceID uuid.UUID `json:"deviceId"`
 	Name     string    `json:"name"`
 	Token    string    `json:"token"` // Secret.
+	// Insecure means that a person has accepted a PanelURL without encryption; see
+	// tunnel.Options.
+	Insecure bool `json:"insecure,omitempty"`
 	// Allow and AllowPorts are the arguments of ParseAllowList.
 	Allow      []string `json:"allow"`
 	AllowPorts []string `json:"allowPorts,omitempty"`

@@ -194,7 +194,7 @@ func start(t *testing.T) *running { return startAt(t, newPanel(t), nil) }
 // be nil.
 func startAt(t *testing.T, p *panel, change func(*Options)) *running {
 	t.Helper()
-	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Token: func() string { return deviceToken }})
+	client, err := tunnel.New(tunnel.Options{PanelURL: p.URL, Insecure: true, Token: func() string { return deviceToken }})
 	if err != nil {
 		t.Fatal(err)
 	}

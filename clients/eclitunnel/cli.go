@@ -44,6 +44,7 @@ type commands struct {
 type settings struct {
 	Config    string `placeholder:"FILE" help:"File that holds the enrollment (default: eclitunnel/config.json in the user's configuration directory)."`
 	Panel     string `placeholder:"URL" help:"URL of the panel (default: that of the enrollment)."`
+	Insecure  bool   `help:"Talk to a panel on another machine over http too: others on the network can read tokens and passwords. An enrollment keeps this for its panel (default: false)."`
 	TokenFile string `placeholder:"FILE" help:"Read the device token from this file, - for standard input, instead of the enrollment's."`
 	JSON      bool   `name:"json" help:"Print JSON, for scripts."`
 }

@@ -79,8 +79,9 @@ func (cmd *enrollCmd) Run(ctx context.Context, a *app, s *settings) error {
 	case errors.Is(err, agent.ErrNotEnrolled):
 	case cmd.Force:
 		// The device may have been deleted at the panel that it belongs to.
-		if s.Panel == "" && err == nil {
-			s.Panel = old.PanelURL
+		if err == nil {
+			s.applyPanel(&old)
+			s.Panel, s.Insecure = old.PanelURL, old.Insecure
 		}
 	case err != nil:
 		return err
@@ -131,6 +132,9 @@ func (cmd *enrollCmd) rescue(a *app, s *settings, c agent.Config) {
 func (cmd *enrollCmd) again(s *settings, c agent.Config) string {
 	var flags strings.Builder
 	flags.WriteString(" --panel " + files.Quote(c.PanelURL))
+	if c.Insecure {
+		flags.WriteString(" --insecure")
+	}
 	if s.Config != "" {
 		flags.WriteString(" --config " + files.Quote(s.Config))
 	}
@@ -148,7 +152,7 @@ func (cmd *enrollCmd) again(s *settings, c agent.Config) string {
 
 // enroll enrolls this machine by the device authorization grant (RFC 8628).
 func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Config, error) {
-	client, _, end, err := cmd.signIn(ctx, a, s.Panel)
+	client, _, end, err := cmd.signIn(ctx, a, s.Panel, s.Insecure)
 	if err != nil {
 		return agent.Config{}, err
 	}
@@ -194,7 +198,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	}
 	return agent.Config{
 		PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token,
-		Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
+		Insecure: tunnel.IsInsecure(client.PanelURL()), Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
 	}, nil
 }
 
@@ -248,13 +252,15 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 	if err != nil {
 		return usagef("the device token: %w", err)
 	}
-	c := agent.Config{PanelURL: s.Panel, DeviceID: id, Token: token, Allow: cmd.Allow, AllowPorts: cmd.AllowPorts}
+	c := agent.Config{
+		PanelURL: s.Panel, Insecure: s.Insecure, DeviceID: id, Token: token,
+		Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
+	}
 	old, err := agent.LoadConfig(path)
 	if err == nil && old.DeviceID == id {
 		// A new token for the same device keeps the rest of the configuration.
-		if c.PanelURL == "" {
-			c.PanelURL = old.PanelURL
-		}
+		s.applyPanel(&old)
+		c.PanelURL, c.Insecure = old.PanelURL, old.Insecure
 		c.Allow, c.AllowPorts = joined(old.Allow, cmd.Allow), joined(old.AllowPorts, cmd.AllowPorts)
 	} else if !cmd.Force && !errors.Is(err, agent.ErrNotEnrolled) {
 		if err != nil {
@@ -262,7 +268,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 		}
 		return fmt.Errorf("%w as %s, and the token is for another device", errAlreadyEnrolled, deviceLabel(old.Name, old.DeviceID))
 	}
-	client, err := a.client(c.PanelURL, token)
+	client, err := a.client(c)
 	if err != nil {
 		return err
 	}
@@ -272,6 +278,7 @@ func (cmd *enrollCmd) install(ctx context.Context, a *app, s *settings, path str
 		return err
 	}
 	c.PanelURL, c.Name = client.PanelURL(), device.Name
+	c.Insecure = tunnel.IsInsecure(c.PanelURL)
 	return cmd.save(ctx, a, s, c, path)
 }
 
@@ -318,7 +325,7 @@ func (a *app) tunnelServer(ctx context.Context, c agent.Config) *types.TunnelSer
 	}
 	ctx, cancel := context.WithTimeout(ctx, hostLimit)
 	defer cancel()
-	client, err := a.client(c.PanelURL, c.Token)
+	client, err := a.client(c)
 	if err != nil {
 		return nil
 	}

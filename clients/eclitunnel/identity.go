@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"net/netip"
-	"net/url"
 	"strings"
 
 	"github.com/google/uuid"
@@ -29,7 +27,8 @@ func (s *settings) path() (string, error) {
 
 // identity returns the device to act as and its panel. They come from the config file,
 // unless a token is given, as for containers; the file is then not read, because it may
-// be of another device.
+// be of another device. Insecure of what it returns is whether the panel may be without
+// encryption.
 func (s *settings) identity(a *app) (agent.Config, error) {
 	token, err := s.deviceToken(a)
 	if err != nil {
@@ -51,10 +50,32 @@ func (s *settings) identity(a *app) (agent.Config, error) {
 		c.Token = token
 		s.sayWhichDevice(a, c.DeviceID)
 	}
-	if s.Panel != "" {
-		c.PanelURL = s.Panel
+	enrolledAt := c.PanelURL // "" for a given token.
+	s.applyPanel(&c)
+	if !c.Insecure && samePanel(c.PanelURL, enrolledAt) && tunnel.IsInsecure(c.PanelURL) {
+		// It was enrolled by a version that did not ask.
+		a.warnf("warning: the connection to %s is not encrypted: others on the network can read the device token, and act as this device. "+
+			"Give the panel a certificate and enroll at its https address: eclitunnel enroll --renew --panel https://... --user EMAIL\n"+
+			"To go on without one, add --insecure.", c.PanelURL)
+		c.Insecure = true
 	}
 	return c, nil
+}
+
+// applyPanel has a config follow --panel and --insecure. What was accepted at enrollment
+// counts for its panel alone.
+func (s *settings) applyPanel(c *agent.Config) {
+	if s.Panel != "" && !samePanel(s.Panel, c.PanelURL) {
+		c.PanelURL, c.Insecure = s.Panel, false
+	}
+	c.Insecure = c.Insecure || s.Insecure
+}
+
+// samePanel reports whether two addresses of panels are written differently at most.
+func samePanel(a, b string) bool {
+	x, err := tunnel.ParsePanelURL(a)
+	y, otherErr := tunnel.ParsePanelURL(b)
+	return err == nil && otherErr == nil && x == y
 }
 
 // warnExposed warns if others can read the token and cannot be kept out.
@@ -130,23 +151,25 @@ func readLine(name string, read func(string) ([]byte, error)) (string, error) {
 	return line, err
 }
 
-// client returns a client of the panel that sends the token, which may be "".
-func (a *app) client(panel, token string) (*tunnel.Client, error) {
-	return a.clientWith(panel, func() string { return token })
+// client returns a client of a config's panel that sends its token, which may be "".
+func (a *app) client(c agent.Config) (*tunnel.Client, error) {
+	return a.clientWith(c.PanelURL, c.Insecure, func() string { return c.Token })
 }
 
-// clientWith is client with a token that may change.
-func (a *app) clientWith(panel string, token func() string) (*tunnel.Client, error) {
-	if plainText(panel) {
-		a.warnf("warning: the connection to %s is not encrypted; others on the network can read the token", panel)
-	}
+// clientWith returns a client that sends a token, which may change. Insecure permits a
+// panel without encryption.
+func (a *app) clientWith(panel string, insecure bool, token func() string) (*tunnel.Client, error) {
 	c, err := tunnel.New(tunnel.Options{
 		PanelURL:  panel,
+		Insecure:  insecure,
 		Token:     token,
 		UserAgent: "eclitunnel/" + version,
 		Wait:      a.wait,
 	})
-	if err != nil {
+	switch {
+	case as[*tunnel.InsecureError](err):
+		return nil, usagef("%w; or, on a network that you trust, add --insecure", err)
+	case err != nil:
 		return nil, &usageError{err}
 	}
 	return c, nil
@@ -158,18 +181,8 @@ func (s *settings) device(a *app) (agent.Config, *tunnel.Client, error) {
 	if err != nil {
 		return agent.Config{}, nil, err
 	}
-	client, err := a.client(c.PanelURL, c.Token)
+	client, err := a.client(c)
 	return c, client, err
-}
-
-// plainText reports whether traffic to the panel leaves this machine unencrypted.
-func plainText(panel string) bool {
-	u, err := url.Parse(panel)
-	if err != nil || u.Scheme != "http" {
-		return false
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback())
 }
 
 // localAddress returns the local target of an allocation.

@@ -23,7 +23,7 @@ const logoutTimeout = 5 * time.Second
 // signIn returns a client of the panel with the session to enroll with: of --user, who
 // logs in, or a given one. end, which the caller must call, closes the client and ends
 // the session of --user. token is "" if there is no session.
-func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string) (client *tunnel.Client, token string, end func(), err error) {
+func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string, insecure bool) (client *tunnel.Client, token string, end func(), err error) {
 	token, err = a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
 	if err != nil {
 		return nil, "", nil, err
@@ -36,7 +36,7 @@ func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string) (client 
 	case cmd.User != "":
 		token = "" // The command line takes precedence over the environment.
 	}
-	client, err = a.clientWith(panel, func() string { return token })
+	client, err = a.clientWith(panel, insecure, func() string { return token })
 	if err != nil || cmd.User == "" {
 		return client, token, func() { client.Close() }, err
 	}
@@ -90,13 +90,11 @@ func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path strin
 	if err != nil {
 		return err
 	}
-	if s.Panel != "" {
-		c.PanelURL = s.Panel
-	}
+	s.applyPanel(&c)
 	if err := agent.CheckConfigPath(path); err != nil {
 		return err
 	}
-	client, session, end, err := cmd.signIn(ctx, a, c.PanelURL)
+	client, session, end, err := cmd.signIn(ctx, a, c.PanelURL, c.Insecure)
 	if err != nil {
 		return err
 	}
@@ -107,7 +105,7 @@ func (cmd *enrollCmd) renew(ctx context.Context, a *app, s *settings, path strin
 	if c.Token, err = client.RegenerateToken(ctx, c.DeviceID); err != nil {
 		return err
 	}
-	c.PanelURL = client.PanelURL()
+	c.PanelURL, c.Insecure = client.PanelURL(), tunnel.IsInsecure(client.PanelURL())
 	c.Allow, c.AllowPorts = joined(c.Allow, cmd.Allow), joined(c.AllowPorts, cmd.AllowPorts)
 	if err = cmd.save(ctx, a, s, c, path); errors.Is(err, errNotStored) {
 		cmd.rescue(a, s, c)

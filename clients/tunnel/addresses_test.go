@@ -45,7 +45,7 @@ func TestControlChannel_LeavesAnAddressThatIsOfNoUse(t *testing.T) {
 					_ = ws.Close()
 				}
 			})
-			c := newClient(t, tunnel.Options{PanelURL: url})
+			c := newClient(t, tunnel.Options{PanelURL: url, Insecure: true})
 			open := func() (net.Addr, error) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second) // Less than the head start over a failed address.
 				defer cancel()
@@ -100,7 +100,7 @@ func TestControlChannel_KeepsAnAddressWhosePanelRefuses(t *testing.T) {
 			port := linetest.Port(linetest.Server(t, "127.0.0.1", 0, false, refuse))
 			linetest.Server(t, "127.0.0.2", port, false, refuse)
 			linetest.ResolveAll(t, "127.0.0.1", "127.0.0.2")
-			c := newClient(t, tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port)})
+			c := newClient(t, tunnel.Options{PanelURL: "http://panel.test:" + strconv.Itoa(port), Insecure: true})
 			for range 3 {
 				if ws, err := c.ControlChannel(t.Context()); err == nil {
 					_ = ws.Close()
@@ -121,7 +121,7 @@ func TestClient_AsksAnotherAddressWithinOneCall(t *testing.T) {
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = w.Write([]byte(`{"version":"1","commit":"c"}`))
 			})
-			c := newClient(t, tunnel.Options{PanelURL: url})
+			c := newClient(t, tunnel.Options{PanelURL: url, Insecure: true})
 			if _, err := c.Version(t.Context()); err != nil {
 				t.Error(err)
 			}

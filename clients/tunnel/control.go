@@ -81,7 +81,7 @@ func webSocketDialer(from *http.Client, line *dialer.Dialer) *websocket.Dialer {
 	d := &websocket.Dialer{
 		EnableCompression: true,
 
-		Proxy:            http.ProxyFromEnvironment,
+		Proxy:            proxy,
 		NetDialContext:   withTimeout(connectTimeout, line.DialContext),
 		HandshakeTimeout: handshakeTimeout,
 	}

@@ -8,11 +8,13 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
 const (
@@ -55,7 +57,7 @@ func httpClient(given *http.Client, line *dialer.Dialer) *http.Client {
 		// The transport reads the proxy from the environment.
 		if t, ok := http.DefaultTransport.(*http.Transport); ok {
 			t = t.Clone()
-			t.DialContext = line.DialContext
+			t.Proxy, t.DialContext = proxy, line.DialContext
 			c.Transport = t
 		}
 	}
@@ -63,6 +65,15 @@ func httpClient(given *http.Client, line *dialer.Dialer) *http.Client {
 	// another host.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
+}
+
+// proxy returns the proxy of the environment, but none for the names of this machine:
+// net/http exempts localhost alone, and what is sent there may be unencrypted.
+func proxy(req *http.Request) (*url.URL, error) {
+	if netaddr.IsLocalhost(req.URL.Hostname()) {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(req)
 }
 
 // classicClient returns a client as from whose TLS hellos are classic, or from itself if

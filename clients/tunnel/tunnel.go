@@ -79,6 +79,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -87,6 +88,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 )
 
 // Options configure a [Client]. Every field but PanelURL may be left zero.
@@ -94,6 +96,10 @@ type Options struct {
 	// PanelURL is the address of the panel, such as https://panel.example.com; see
 	// [ParsePanelURL]. Required.
 	PanelURL string
+	// Insecure permits a PanelURL of the scheme http on another machine. Others on the
+	// network can then read what is sent, tokens and passwords included, and change it.
+	// Without it, New returns an [*InsecureError] for such an address.
+	Insecure bool
 	// Token returns the session token or device token to send with the next
 	// attempt of a request; "" sends none. It must be safe for concurrent use.
 	// If nil, no token is sent.
@@ -123,12 +129,37 @@ type Client struct {
 	dialer, classic *websocket.Dialer
 }
 
-// New returns a client. It fails if o.PanelURL is not a panel's address, and does
-// not contact the panel.
+// InsecureError reports the address of a panel to which no token or password is sent
+// without [Options].Insecure.
+type InsecureError struct{ PanelURL string }
+
+func (e *InsecureError) Error() string {
+	return fmt.Sprintf("the connection to %s is not encrypted: others on the network could read the token or password, "+
+		"and act with it; give the panel a certificate and use its https address", e.PanelURL)
+}
+
+// IsInsecure reports whether requests to a panel's address leave this machine
+// unencrypted: its scheme is http, and its host neither an address of the loopback nor
+// localhost or a name below it. Such names are not looked up. It is false for what
+// [ParsePanelURL] refuses.
+func IsInsecure(panelURL string) bool {
+	u, err := url.Parse(strings.TrimSpace(panelURL))
+	if err != nil || u.Scheme != "http" || netaddr.IsLocalhost(u.Hostname()) {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() != "" && (err != nil || !addr.Unmap().IsLoopback())
+}
+
+// New returns a client. It fails if o.PanelURL is not a panel's address, or is one that
+// needs o.Insecure, and does not contact the panel.
 func New(o Options) (*Client, error) {
 	panel, err := ParsePanelURL(o.PanelURL)
 	if err != nil {
 		return nil, err
+	}
+	if IsInsecure(o.PanelURL) && !o.Insecure {
+		return nil, &InsecureError{PanelURL: panel}
 	}
 	line := dialer.New(dialer.Options{})
 	s := &sender{panel: panel, http: httpClient(o.HTTPClient, line), line: line, token: o.Token, userAgent: o.UserAgent, wait: o.Wait, random: rand.Float64}

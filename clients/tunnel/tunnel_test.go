@@ -259,6 +259,7 @@ func TestUnreachable_NamesTheReason(t *testing.T) {
 		t.Run(c.words, func(t *testing.T) {
 			client := newClient(t, tunnel.Options{
 				PanelURL:   c.panel,
+				Insecure:   true,
 				HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dialNoNames}},
 				Wait:       func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 			})
@@ -331,7 +332,7 @@ func TestControlChannel_BoundsAnAttemptToConnect(t *testing.T) {
 	// While the network is down, the kernel retries for minutes, at growing intervals.
 	var given time.Duration
 	c := newClient(t, tunnel.Options{
-		PanelURL: "http://panel.test",
+		PanelURL: "http://panel.test", Insecure: true,
 		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			deadline, _ := ctx.Deadline()
 			given = time.Until(deadline)

@@ -161,7 +161,7 @@ func newApart(t *testing.T) *apart {
 	if err := a.agent.Enroll(ctx, a.panel); err != nil {
 		t.Fatal(err)
 	}
-	a.agent.Env = []string{fmt.Sprintf("ECLITUNNEL_PANEL=http://%s:%d", publicSide, listen)}
+	a.agent.Env = []string{fmt.Sprintf("ECLITUNNEL_PANEL=http://%s:%d", publicSide, listen), "ECLITUNNEL_INSECURE=true"}
 	var game net.PacketConn
 	a.home.do(func() error {
 		if game, err = new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:0"); err != nil {

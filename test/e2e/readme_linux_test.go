@@ -73,6 +73,7 @@ type desk struct {
 	dir   string // The working directory and home.
 	hosts string // Its /etc/hosts.
 	path  string // What comes before the tests' PATH.
+	roots string // A file with the certificates that its programs trust.
 }
 
 func newDesk(t *testing.T, place *cluster.Place, hosts string) *desk {
@@ -94,7 +95,7 @@ func (d *desk) open(t *testing.T, name, script string) *cluster.Process {
 	const machine = `mount --bind "$0" /etc/hosts && mount --bind "$1" /var/lib && exec bash -ec "$2"`
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", machine, d.hosts, d.state(), script)
 	cmd.Dir = d.dir
-	cmd.Env = []string{"PATH=" + d.path + os.Getenv("PATH"), "HOME=" + d.dir}
+	cmd.Env = []string{"PATH=" + d.path + os.Getenv("PATH"), "HOME=" + d.dir, "SSL_CERT_FILE=" + d.roots}
 	p, err := d.place.Start(name, cmd, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +155,9 @@ func newWalk(t *testing.T) *walk {
 		t.Fatal(err)
 	}
 	w.home.path = bin + ":"
+	// The files that the README names; everybody trusts the public authorities.
+	w.panel.roots, _, _ = certify(t, w.panel.dir, "panel.example.com")
+	w.home.roots = w.panel.roots
 	if w.player, err = cluster.NewPlace(t.Context()); err != nil {
 		t.Fatal(err)
 	}

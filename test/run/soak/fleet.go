@@ -231,6 +231,7 @@ func (fl *fleet) newDevice(ctx context.Context, name string, kind types.DeviceKi
 	d.StartWith = at.Start
 	d.Env = []string{
 		"ECLITUNNEL_PANEL=http://" + netip.AddrPortFrom(fl.world.router(), panelPort).String(),
+		"ECLITUNNEL_INSECURE=true",
 		"ECLITUNNEL_JSON=true",
 		"ECLITUNNEL_LOG_LEVEL=" + fl.options.LogLevel,
 		"ECLITUNNEL_METRICS_LISTEN=" + at.on(metricsPort),
