@@ -38,7 +38,8 @@ func checkLoop(ctx context.Context, tx *sqlx.Tx, ids []int64) error {
 			UNION -- Not ALL: it ends where a chain meets itself.
 			SELECT c.first, a.id, a.protocol, a.local_host, a.local_port, true
 			FROM chain c
-			JOIN devices d ON d.kind = 'server' AND lower(rtrim(d.public_host, '.')) = lower(rtrim(c.local_host, '.'))
+			JOIN devices d ON d.kind = 'server' AND (lower(rtrim(d.public_host, '.')) = lower(rtrim(c.local_host, '.'))
+				OR d.resolved_host = d.public_host AND lower(c.local_host) = ANY (string_to_array(d.public_addresses, ' ')))
 			JOIN allocations a ON a.server_id = d.id AND a.port = c.local_port AND a.protocol = c.protocol
 		)
 		SELECT EXISTS (SELECT FROM chain WHERE reached AND id = first)`, pq.Array(ids))

@@ -67,6 +67,36 @@ func TestAllocations_RefuseATargetThatLeadsBack(t *testing.T) {
 	wantErr(t, err, db.ErrLoop)
 }
 
+func TestAllocations_RefuseATargetThatLeadsBackByAnAddressOfThePublicHost(t *testing.T) {
+	d := dbtest.New(t)
+	client, other, servers := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
+	for i, addresses := range [][]string{{"192.0.2.1", "2001:db8::1"}, {"192.0.2.2"}} {
+		host := string(rune('a'+i)) + ".example.com"
+		_, err := d.UpdateDevice(t.Context(), everything, servers[i].ID, db.DevicePatch{PublicHost: &host})
+		check(t, err)
+		check(t, d.SaveAddresses(t.Context(), servers[i].ID, host, db.JoinAddresses(addresses)))
+	}
+	open := func(client, server db.Device, protocol string, port int, host string, local int) error {
+		request := newAllocation(client.ID, &server.ID, protocol)
+		request.Port, request.LocalHost, request.LocalPort = port, host, local
+		_, err := d.CreateAllocations(t.Context(), request)
+		return err
+	}
+	wantErr(t, open(client, servers[0], "tcp", 20000, "192.0.2.1", 20000), db.ErrLoop)
+	wantErr(t, open(client, servers[0], "udp", 20000, "2001:DB8::1", 20000), db.ErrLoop)
+	check(t, open(client, servers[0], "tcp", 20000, "192.0.2.2", 20000))
+	check(t, open(client, servers[0], "udp", 20001, "192.0.2.9", 20001))
+
+	// Crosswise over two agents and two tunnel servers.
+	wantErr(t, open(other, servers[1], "tcp", 20000, "2001:db8::1", 20000), db.ErrLoop)
+	check(t, open(other, servers[1], "udp", 20000, "2001:db8::1", 20000))
+
+	// Those of an earlier host say nothing about this one.
+	_, err := d.UpdateDevice(t.Context(), everything, servers[1].ID, db.DevicePatch{PublicHost: ptr("c.example.com")})
+	check(t, err)
+	check(t, open(other, servers[1], "udp", 20002, "192.0.2.2", 20002))
+}
+
 func TestAllocations_RefuseAMoveOfOneWhoseTargetWouldLeadBack(t *testing.T) {
 	d := dbtest.New(t)
 	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)

@@ -103,6 +103,48 @@ func TestLoop_OfOneAgentIsCutAtOnce(t *testing.T) {
 	}
 }
 
+func TestLoop_ToAKnownAddressIsReportedAndNotDialled(t *testing.T) {
+	for name, c := range map[string]struct {
+		protocol     types.Protocol
+		public, host string
+	}{
+		"TCP":           {types.ProtocolTCP, "192.0.2.1", "192.0.2.1"},
+		"UDP over IPv6": {types.ProtocolUDP, "2001:db8::1", "2001:DB8:0::1"},
+		"TCP by a name": {types.ProtocolTCP, "play.example.test", "Play.Example.test."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logged
+			o := log.options(relay.PortLimits{})
+			o.Links = func(o *link.Options) {
+				o.Targets = target.NewDialer(target.Options{Allow: func(string, int) error { return nil }, Logger: log.logger()})
+			}
+			d := linktest.New(t, o)
+			port := d.Publish(c.protocol, 1, nil)
+			d.Mu.Lock()
+			d.Allocations[0].PublicAddress = net.JoinHostPort(c.public, "25565")
+			d.Allocations[0].LocalHost, d.Allocations[0].LocalPort = c.host, 25565
+			d.Mu.Unlock()
+			d.Apply()
+			if r := d.AwaitReport(1, types.ReportFailed); !strings.Contains(*r.Reason, "leads back") {
+				t.Errorf("the reason is %q", *r.Reason)
+			}
+			for range 3 {
+				if c.protocol == types.ProtocolTCP {
+					_ = linktest.Refusal(t, port)
+				} else {
+					_, _ = linktest.DialUDP(t, "127.0.0.1", port).Write([]byte("x"))
+				}
+			}
+			await.Until(t, "the loop is logged", func() bool { return log.Count(agentsLine) > 0 })
+			if n := log.Count(agentsLine); n != 1 {
+				t.Errorf("%d log lines about it", n)
+			}
+			lead(d, 0, 1) // There is nothing.
+			d.AwaitReport(1, types.ReportReady)
+		})
+	}
+}
+
 func TestLoop_AChainThatEndsAtAGameIsNone(t *testing.T) {
 	d := linktest.New(t, linktest.Options{})
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)

@@ -192,6 +192,7 @@ func (m *Manager) Apply(servers []types.ClientServer, allocations []types.Client
 		}
 	}
 	m.allocations = slices.Clone(allocations)
+	m.config.Targets.SetServers(servers)
 	m.config.Targets.SetAllocations(allocations)
 	select {
 	case m.wake <- struct{}{}:

@@ -192,6 +192,8 @@ func unreachable(a types.ClientAllocation, err error) string {
 	switch {
 	case errors.As(err, &refused):
 		return refused.Error()
+	case errors.Is(err, errLoop):
+		return errLoop.Error()
 	case errors.As(err, new(*net.DNSError)):
 		return Reason(err) + ": " + a.LocalHost
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaConnRefused), errors.Is(err, wsaConnReset):

@@ -76,6 +76,8 @@ type Dialer struct {
 	allocations map[int64]types.ClientAllocation
 	conditions  map[int64]*condition // Of the targets of allocations.
 	looped      map[int64]string     // By allocation: the target that is said to lead back.
+	servers     map[uuid.UUID]types.ClientServer
+	public      map[publicEnd]int64 // Where players reach the allocations.
 }
 
 // NewDialer returns a Dialer without allocations.
@@ -116,7 +118,15 @@ func NewDialer(o Options) *Dialer {
 
 // Check returns nil if an allocation's local target may be dialled, otherwise an error
 // whose message tells people why not.
-func (d *Dialer) Check(a types.ClientAllocation) error { return d.allow(a.LocalHost, a.LocalPort) }
+func (d *Dialer) Check(a types.ClientAllocation) error {
+	if err := d.allow(a.LocalHost, a.LocalPort); err != nil {
+		return err
+	}
+	if d.leadsBack(a, netip.Addr{}) != nil {
+		return errLoop
+	}
+	return nil
+}
 
 // SetAllocations replaces the allocations that players may be connected to.
 func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
@@ -127,6 +137,7 @@ func (d *Dialer) SetAllocations(allocations []types.ClientAllocation) {
 		d.allocations[a.ID] = a
 	}
 	d.setConditions()
+	d.setPublic()
 	for id, said := range d.looped {
 		if a, ok := d.allocations[id]; !ok || said != address(a) {
 			clear(d.looped) // It is not known which loops this one was a part of.
@@ -146,7 +157,11 @@ func (d *Dialer) find(server uuid.UUID, id int64, protocol types.Protocol) (type
 	if !ok || a.Protocol != protocol || a.ServerID != server && (a.Leaving == nil || !slices.Contains(*a.Leaving, server)) {
 		return a, errNotServed
 	}
-	return a, d.Check(a)
+	err := d.Check(a)
+	if errors.Is(err, errLoop) {
+		d.sayLoop(a, d.leadsBack(a, netip.Addr{}))
+	}
+	return a, err
 }
 
 // DialTCP connects a player of a tunnel server to the local target of an allocation,
@@ -205,22 +220,27 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 // connect opens a socket to an allocation's local target, from source if that is valid
 // and the target is on the loopback of IPv4.
 func (d *Dialer) connect(ctx context.Context, a types.ClientAllocation, source netip.Addr) (net.Conn, error) {
-	conn, err := d.dialer.DialContext(withSource(ctx, source), string(a.Protocol), address(a))
+	conn, err := d.dialer.DialContext(withSource(ctx, a, source), string(a.Protocol), address(a))
 	if err != nil && ctx.Err() == nil {
 		d.counters.dialFailures.Add(1)
 	}
-	if ctx.Err() == nil && (err != nil || a.Protocol == types.ProtocolTCP) {
+	if ctx.Err() == nil && !errors.Is(err, errLoop) && (err != nil || a.Protocol == types.ProtocolTCP) {
 		// An open UDP socket does not show that the target is reachable.
 		d.reached(a, err)
 	}
 	return conn, err
 }
 
-// dialAllowed connects to one address if that may be dialled.
+// dialAllowed connects to one address if that may be dialled for the allocation of ctx.
 func (d *Dialer) dialAllowed(ctx context.Context, network, address string) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(address); err == nil {
 		if err := d.allowTo(to); err != nil {
 			return nil, err
+		}
+		a := allocationOf(ctx)
+		if through := d.leadsBack(a, to.Addr()); through != nil {
+			d.sayLoop(a, through)
+			return nil, errLoop
 		}
 	}
 	return d.dialFrom(ctx, network, address)

@@ -14,10 +14,11 @@ import (
 // players back as another one, until a machine has no files left. Where no NAT is in
 // between, such a player is known by the address: it is that of the socket that was
 // opened for the player before. A chain of allocations that ends at a game is none.
-// Longer ways round, through NAT or another agent, are left to the tunnel server.
+// Longer ways round, through NAT or another agent, are left to the tunnel server, unless
+// the addresses show them.
 
 var (
-	errLoop  = errors.New("the local target leads back to the allocation's public port")
+	errLoop  = errors.New("the local target leads back to the allocation's public port: name the host and port at which the game itself listens")
 	errFiles = errors.New("the allocation has its share of the files that may be open")
 )
 

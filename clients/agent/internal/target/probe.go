@@ -114,16 +114,17 @@ func (d *Dialer) resolve(ctx context.Context, a types.ClientAllocation) error {
 	if c == nil {
 		return nil
 	}
-	if c.state == types.TargetDown && c.set(types.TargetUnknown, "", time.Now()) {
-		signal(d.health.changed)
+	if c.state == types.TargetDown {
+		c.set(types.TargetUnknown, "", time.Now())
 	}
+	signal(d.health.changed) // They may show that it leads back.
 	c.addresses, c.probe = addresses, time.Time{}
 	return nil
 }
 
 // probeAddress returns an error if the target refuses.
 func (d *Dialer) probeAddress(ctx context.Context, a types.ClientAllocation) error {
-	conn, err := d.dialer.DialContext(withSource(ctx, noPlayer), string(a.Protocol), address(a))
+	conn, err := d.dialer.DialContext(withSource(ctx, a, noPlayer), string(a.Protocol), address(a))
 	if err != nil {
 		return err
 	}

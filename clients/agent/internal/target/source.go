@@ -162,15 +162,27 @@ func wantsPlayerAddresses(o types.AllocationOptions) bool {
 	return o.ProxyProtocol == nil || *o.ProxyProtocol == types.ProxyProtocolNone
 }
 
-// sourceKey is the key of the source in the context of a dial.
-type sourceKey struct{}
+// dialKey is the key of what a dial is for in its context.
+type dialKey struct{}
 
-func withSource(ctx context.Context, source netip.Addr) context.Context {
-	return context.WithValue(ctx, sourceKey{}, source)
+// dialled is what a dial is for.
+type dialled struct {
+	allocation types.ClientAllocation
+	source     netip.Addr
+}
+
+func withSource(ctx context.Context, a types.ClientAllocation, source netip.Addr) context.Context {
+	return context.WithValue(ctx, dialKey{}, dialled{a, source})
 }
 
 // sourceOf returns the source of a dial, or the zero Addr.
 func sourceOf(ctx context.Context) netip.Addr {
-	source, _ := ctx.Value(sourceKey{}).(netip.Addr)
-	return source
+	d, _ := ctx.Value(dialKey{}).(dialled)
+	return d.source
+}
+
+// allocationOf returns the allocation of a dial.
+func allocationOf(ctx context.Context) types.ClientAllocation {
+	d, _ := ctx.Value(dialKey{}).(dialled)
+	return d.allocation
 }
