@@ -38,6 +38,8 @@ type NewAllocation struct {
 	UDPIdleSeconds int
 	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
 	PlayerAddresses bool
+	// Rules are its own rules. Nulls are dropped.
+	Rules RulesPatch
 }
 
 // CreateAllocations creates an allocation for each port and protocol, in the order of the ports and
@@ -45,7 +47,7 @@ type NewAllocation struct {
 //
 // A tunnel server may serve the devices of its organisation, or all devices if it has none. The best
 // tunnel server for a device may serve it, is online, is not cordoned and has the ports free. Among
-// several, one of the device's organisation is preferred, then the one with the fewest allocations
+// several, one that keeps the rules is preferred, then one of the device's organisation, then the one with the fewest allocations
 // relative to the size of its range.
 //
 // Errors: [ErrNotFound] if the device does not exist, or the tunnel server does not exist, is not
@@ -63,7 +65,7 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 		}
 		at, err := choosePlacement(ctx, tx, placementRequest{
 			device: request.DeviceID, server: request.ServerID, onCordoned: request.OnCordoned,
-			protocols: request.Protocols, count: request.Count, port: request.Port,
+			protocols: request.Protocols, count: request.Count, port: request.Port, rules: request.Rules,
 		})
 		if err != nil {
 			return err
@@ -124,9 +126,10 @@ type placementRequest struct {
 	onCordoned    bool       // server may be cordoned.
 	online        bool       // server must be online.
 	protocols     []string
-	count         int // The number of neighbouring ports, at least 1.
-	port          int // The first port; 0 means any free one.
-	preferredPort int // The first port to use if port is 0 and it is free; 0 means none.
+	count         int   // The number of neighbouring ports, at least 1.
+	port          int   // The first port; 0 means any free one.
+	preferredPort int   // The first port to use if port is 0 and it is free; 0 means none.
+	rules         Rules // The names of the allocations' own rules are what counts.
 }
 
 // placement is the first port of a run, or the only one, on a tunnel server. Choosing it reserves
@@ -271,11 +274,11 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (u
 			END AS free
 		FROM devices d
 		WHERE `+mayServe+` AND NOT d.cordoned AND `+deviceOnline+`
-		ORDER BY free DESC, d.organisation_id IS NULL,
+		ORDER BY free DESC, `+keepsRules+` DESC, d.organisation_id IS NULL,
 			(SELECT count(*) FROM allocations a WHERE a.server_id = d.id)::float / (d.port_last - d.port_first + 1),
 			random()
 		LIMIT 1`,
-		request.device, pq.Array(request.protocols), request.port, request.preferredPort)
+		request.device, pq.Array(request.protocols), request.port, request.preferredPort, request.rules)
 	switch {
 	case err != nil:
 		return uuid.Nil, err
@@ -301,12 +304,12 @@ func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, 
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol,
-			udp_idle_seconds, run_id, player_addresses)
-		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12
+			udp_idle_seconds, run_id, player_addresses, rules)
+		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12, jsonb_strip_nulls($13::jsonb)
 		FROM generate_series(0, $10 - 1) AS o (n), unnest($3::text[]) WITH ORDINALITY AS p (protocol, position)
 		ORDER BY o.n, p.position
 		RETURNING id`,
 		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
-		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses)
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses, request.Rules)
 	return ids, err
 }

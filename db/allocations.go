@@ -36,6 +36,10 @@ type Allocation struct {
 	UDPIdleSeconds int       `db:"udp_idle_seconds"`
 	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
 	PlayerAddresses bool `db:"player_addresses"`
+	// Rules are those of the allocation itself.
+	Rules Rules `db:"rules"`
+	// OrganisationID is the organisation that owns the device; nil if none does.
+	OrganisationID *int64 `db:"organisation_id"`
 
 	CreatedAt time.Time `db:"created_at"`
 	// PublicHost and PublicAddresses are those of the tunnel server; see [Host].
@@ -68,7 +72,7 @@ type Allocation struct {
 
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
-	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.created_at, a.server_state, a.server_reason,
+	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, d.organisation_id, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.target, a.target_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
 	CASE WHEN s.resolved_host = s.public_host THEN s.public_addresses ELSE '' END AS public_addresses,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
@@ -108,6 +112,7 @@ type AllocationPatch struct {
 	Name, LocalHost, ProxyProtocol  *string
 	LocalPort, Port, UDPIdleSeconds *int
 	PlayerAddresses                 *bool
+	Rules                           RulesPatch
 	// Move moves it to another tunnel server, and there to Port if that is not nil.
 	Move *Move
 }
@@ -140,13 +145,14 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				udp_idle_seconds = coalesce($9, a.udp_idle_seconds),
 				port = coalesce($10, a.port),
 				player_addresses = coalesce($11, a.player_addresses),
+				rules = `+patched("a.rules", "$12")+`,
 				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
 				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
 				target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
 				target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
 			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+visible+` RETURNING a.id`,
 			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
-				patch.UDPIdleSeconds, port, patch.PlayerAddresses)...)
+				patch.UDPIdleSeconds, port, patch.PlayerAddresses, patch.Rules)...)
 		if err != nil {
 			return err
 		}
@@ -164,7 +170,15 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				return err
 			}
 		}
-		return notify(ctx, tx, allocation.DeviceID, allocation.ServerID)
+		notified := []uuid.UUID{allocation.DeviceID, allocation.ServerID}
+		if patch.Rules != "" {
+			retired, err := updateRetiredRules(ctx, tx, id)
+			if err != nil {
+				return err
+			}
+			notified = append(notified, retired...)
+		}
+		return notify(ctx, tx, notified...)
 	})
 	return allocation, wrap(err, "update allocation %d", id)
 }

@@ -248,9 +248,13 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 		if err != nil || !move {
 			return err // Moved by another replica, or no longer draining.
 		}
+		rules, err := rulesOf(ctx, tx, g.IDs)
+		if err != nil {
+			return err
+		}
 		// The drain of the tunnel server ends it sooner.
 		err = g.move(ctx, tx, placementRequest{
-			device: g.DeviceID, protocols: g.Protocols, count: g.count(), preferredPort: g.Port,
+			device: g.DeviceID, protocols: g.Protocols, count: g.count(), preferredPort: g.Port, rules: rules,
 		}, maxDrain)
 		if err != nil {
 			return err

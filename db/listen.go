@@ -36,6 +36,8 @@ type Event struct {
 	DeviceID uuid.UUID
 	// Keys means that the signing keys, and no device, have changed.
 	Keys bool
+	// Servers means that the desired state of every tunnel server, and no other device, may have changed.
+	Servers bool
 	// All means that any device, the settings and the signing keys may have changed, for example
 	// because the listener lost its connection. Read everything again.
 	All bool
@@ -114,6 +116,7 @@ func forwardEvents(ctx context.Context, notifications <-chan *pq.Notification, e
 type pendingEvents struct {
 	all     bool
 	keys    bool
+	servers bool
 	devices map[uuid.UUID]struct{}
 }
 
@@ -122,10 +125,12 @@ func (p *pendingEvents) add(event Event) {
 	case p.all: // It includes the event.
 	case event.Keys:
 		p.keys = true
+	case event.Servers:
+		p.servers = true
 	case !event.All && len(p.devices) < maxPendingEvents:
 		p.devices[event.DeviceID] = struct{}{}
 	default:
-		p.all, p.keys = true, false
+		p.all, p.keys, p.servers = true, false, false
 		clear(p.devices)
 	}
 }
@@ -136,6 +141,9 @@ func (p *pendingEvents) peek() (Event, bool) {
 	}
 	if p.keys {
 		return Event{Keys: true}, true
+	}
+	if p.servers {
+		return Event{Servers: true}, true
 	}
 	for id := range p.devices {
 		return Event{DeviceID: id}, true
@@ -149,6 +157,8 @@ func (p *pendingEvents) remove(event Event) {
 		p.all = false
 	case event.Keys:
 		p.keys = false
+	case event.Servers:
+		p.servers = false
 	default:
 		delete(p.devices, event.DeviceID)
 	}

@@ -164,9 +164,9 @@ func (g group) retire(ctx context.Context, tx *sqlx.Tx, port int, linger time.Du
 	}
 	_, err := tx.ExecContext(ctx,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name,
-			proxy_protocol, udp_idle_seconds, player_addresses, retires, drain_until, draining)
+			proxy_protocol, udp_idle_seconds, player_addresses, rules, retires, drain_until, draining)
 		SELECT a.device_id, $2, a.protocol, a.port - $3, a.local_host, a.local_port, a.name,
-			a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.id,
+			a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, a.id,
 			least(now() + $4 * interval '1 second', (SELECT d.drain_until FROM devices d WHERE d.id = $2)), $5
 		FROM allocations a WHERE a.id = ANY ($1) ORDER BY a.id`,
 		g.IDs, g.ServerID, port-g.Port, linger.Seconds(), g.Draining)

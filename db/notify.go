@@ -11,10 +11,11 @@ import (
 
 // Notifications tell that something changed, not what: their receivers read the rows again.
 const (
-	notifyChannel = "eclitunnel"
-	payloadAll    = "all"
-	payloadKeys   = "keys"
-	payloadDevice = "device:"
+	notifyChannel  = "eclitunnel"
+	payloadAll     = "all"
+	payloadKeys    = "keys"
+	payloadServers = "servers"
+	payloadDevice  = "device:"
 )
 
 // notify notifies every replica, once tx commits, that the desired state of the devices has changed.
@@ -39,6 +40,13 @@ func notifyAll(ctx context.Context, tx *sqlx.Tx) error {
 	return wrap(err, "notify")
 }
 
+// notifyServers notifies every replica, once tx commits, that the desired state of every tunnel server has
+// changed.
+func notifyServers(ctx context.Context, tx *sqlx.Tx) error {
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadServers)
+	return wrap(err, "notify")
+}
+
 // notifyKeys notifies every replica, once tx commits, that the signing keys have changed.
 func notifyKeys(ctx context.Context, tx *sqlx.Tx) error {
 	_, err := tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, notifyChannel, payloadKeys)
@@ -48,8 +56,11 @@ func notifyKeys(ctx context.Context, tx *sqlx.Tx) error {
 // parseEvent parses a payload. An unknown one, as from a newer replica during a rolling upgrade, is
 // an event with All.
 func parseEvent(payload string) Event {
-	if payload == payloadKeys {
+	switch payload {
+	case payloadKeys:
 		return Event{Keys: true}
+	case payloadServers:
+		return Event{Servers: true}
 	}
 	id, err := uuid.Parse(strings.TrimPrefix(payload, payloadDevice))
 	if err != nil {

@@ -49,6 +49,8 @@ type Hello struct {
 	// CalledFrom is what the public host of a tunnel server would be if it were guessed from this
 	// connection; empty if it is not known.
 	CalledFrom string
+	// KeptRules are the names of the rules that a tunnel server keeps.
+	KeptRules []string
 	// TokenKey is the id of the key that signed the token with which it connected; empty if not known.
 	TokenKey string
 	// IfOffline makes Connect fail if the device is online.
@@ -186,10 +188,11 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
 				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END,
-				players = NULL, called_from = coalesce(nullif($8, ''), called_from), host_due = NULL
+				players = NULL, called_from = coalesce(nullif($8, ''), called_from), host_due = NULL,
+				kept_rules = coalesce($9, '{}'::text[])
 			WHERE id = $1 RETURNING generation`,
 			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
-			hello.TokenKey, hello.CalledFrom)
+			hello.TokenKey, hello.CalledFrom, pq.Array(hello.KeptRules))
 		if err != nil {
 			return err
 		}

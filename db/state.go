@@ -102,6 +102,9 @@ type ServerState struct {
 	// Clients are the owners of the Allocations and of drained ones.
 	Clients []ServerClient
 	Host    Host
+	// Rules and OrganisationRules, by organisation, are what others have set for the Allocations.
+	Rules             SiteRules
+	OrganisationRules map[int64]Rules
 }
 
 // ServerClient is a tunnel client as a tunnel server knows it.
@@ -125,6 +128,12 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 			`SELECT d.id, d.token_version FROM devices d
 			WHERE d.id IN (SELECT a.device_id FROM allocations a WHERE a.server_id = $1) ORDER BY d.id`, deviceID)
 		if err != nil {
+			return err
+		}
+		if err := tx.GetContext(ctx, &state.Rules, `SELECT `+siteRuleColumns+` FROM settings`); err != nil {
+			return err
+		}
+		if state.OrganisationRules, err = organisationRules(ctx, tx, deviceID); err != nil {
 			return err
 		}
 		err = tx.GetContext(ctx, &state.Host, `SELECT `+hostColumns+` FROM devices d WHERE d.id = $1`, deviceID)
