@@ -219,7 +219,12 @@ func (p *examplePanel) GetAllocation(_ context.Context, r server.GetAllocationRe
 	}
 	a := &p.allocations[r.ID-1]
 	a.Status = types.AllocationListening
-	return server.GetAllocation200JSONResponse(*a), nil
+	return server.GetAllocation200JSONResponse{
+		ID: a.ID, DeviceID: a.DeviceID, ServerID: a.ServerID, Protocol: a.Protocol, Port: a.Port,
+		LocalHost: a.LocalHost, LocalPort: a.LocalPort, PublicHost: a.PublicHost, PublicAddress: a.PublicAddress,
+		PublicAddresses: a.PublicAddresses, CreatedAt: a.CreatedAt, Status: a.Status, StatusReason: a.StatusReason,
+		Target: a.Target, Rules: types.AllocationRules{MaxPlayers: new(1000)},
+	}, nil
 }
 
 func (p *examplePanel) ListAllocations(_ context.Context, r server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
@@ -251,7 +256,14 @@ func TestExamplePanel_AnswersAsTheContractSays(t *testing.T) {
 		"approve":    func() error { _, err := c.Approve(ctx, types.DeviceApproval{UserCode: "CDFG-2345"}); return err },
 		"devices":    func() error { _, err := c.Devices(ctx); return err },
 		"allocation": func() error { _, err := c.Allocation(ctx, 1); return err },
-		"list":       func() error { _, err := c.Allocations(ctx); return err },
+		"detail": func() error {
+			detail, err := c.AllocationDetail(ctx, 1)
+			if err == nil && *detail.Rules.MaxPlayers != 1000 {
+				err = fmt.Errorf("rules are %+v", detail.Rules)
+			}
+			return err
+		},
+		"list": func() error { _, err := c.Allocations(ctx); return err },
 		"create": func() error {
 			_, err := c.CreateAllocation(ctx, types.AllocationCreate{Protocol: types.CreateTCPUDP, LocalPort: 1})
 			return err

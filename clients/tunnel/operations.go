@@ -128,6 +128,12 @@ func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, er
 	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
 }
 
+// AllocationDetail returns an allocation with the rules in effect. A panel from before
+// rules were added has none.
+func (c *Client) AllocationDetail(ctx context.Context, id int64) (types.AllocationDetail, error) {
+	return decode[types.AllocationDetail](body(c.api.GetAllocation(ctx, id)))
+}
+
 // CreateAllocation allocates create.Count public ports (nil is one) and returns the new
 // allocations, all or none: one for each port, or two for tcp+udp, of which the TCP one
 // is first. A panel from before runs of ports were added refuses a Count. create.DeviceID is required unless

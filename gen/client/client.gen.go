@@ -112,7 +112,7 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -124,7 +124,7 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -178,6 +178,38 @@ type ClientInterface interface {
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
 	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetOrganisationRules Get an organisation's rules
+	//
+	// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
+	// admin, or an admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
+	GetOrganisationRules(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisationRulesWithBody Update an organisation's rules
+	//
+	// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+	// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+	// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+	// of the panel.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+	UpdateOrganisationRulesWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisationRules Update an organisation's rules
+	//
+	// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+	// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+	// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+	// of the panel.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+	UpdateOrganisationRules(ctx context.Context, id OrganisationID, body UpdateOrganisationRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAllocations List tunnel allocations
 	//
 	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
@@ -205,8 +237,9 @@ type ClientInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// the device's organisation to shared ones, and then the one with the fewest allocations in
+	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
 	// tells which one was chosen.
 	//
@@ -244,8 +277,9 @@ type ClientInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// the device's organisation to shared ones, and then the one with the fewest allocations in
+	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
 	// tells which one was chosen.
 	//
@@ -277,7 +311,7 @@ type ClientInterface interface {
 	//
 	// Returns one allocation of a device that the caller manages. A device can read its own
 	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
-	// `listening`.
+	// `listening`. `rules` are those in effect.
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 	GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -286,7 +320,8 @@ type ClientInterface interface {
 	//
 	// Changes the fields that are present and leaves the others as they are, of `options` too. The
 	// caller manages the device, or is the device. A new local target or new options apply to players
-	// who join from then on. Device and protocol never change.
+	// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -327,7 +362,8 @@ type ClientInterface interface {
 	//
 	// Changes the fields that are present and leaves the others as they are, of `options` too. The
 	// caller manages the device, or is the device. A new local target or new options apply to players
-	// who join from then on. Device and protocol never change.
+	// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -663,7 +699,7 @@ func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn)
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again.
+// Enabling it opens them again. `rules` apply to all allocations within seconds.
 //
 // Takes any type of body and a specified content type.
 //
@@ -685,7 +721,7 @@ func (c *Client) UpdateSettingsWithBody(ctx context.Context, contentType string,
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again.
+// Enabling it opens them again. `rules` apply to all allocations within seconds.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -789,6 +825,68 @@ func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
+// GetOrganisationRules Get an organisation's rules
+//
+// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
+// admin, or an admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
+func (c *Client) GetOrganisationRules(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOrganisationRulesRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisationRulesWithBody Update an organisation's rules
+//
+// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+// of the panel.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+func (c *Client) UpdateOrganisationRulesWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationRulesRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisationRules Update an organisation's rules
+//
+// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+// of the panel.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+func (c *Client) UpdateOrganisationRules(ctx context.Context, id OrganisationID, body UpdateOrganisationRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationRulesRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAllocations List tunnel allocations
 //
 // Returns the allocations of all devices that the caller manages, by descending ID. With a device
@@ -826,8 +924,9 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// the device's organisation to shared ones, and then the one with the fewest allocations in
+// proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
 // tells which one was chosen.
 //
@@ -875,8 +974,9 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// the device's organisation to shared ones, and then the one with the fewest allocations in
+// proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
 // tells which one was chosen.
 //
@@ -928,7 +1028,7 @@ func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEdito
 //
 // Returns one allocation of a device that the caller manages. A device can read its own
 // allocations. `status` is what is true now: read it again to follow a new allocation until it is
-// `listening`.
+// `listening`. `rules` are those in effect.
 //
 // Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
 func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -947,7 +1047,8 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 //
 // Changes the fields that are present and leaves the others as they are, of `options` too. The
 // caller manages the device, or is the device. A new local target or new options apply to players
-// who join from then on. Device and protocol never change.
+// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+// or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -998,7 +1099,8 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 //
 // Changes the fields that are present and leaves the others as they are, of `options` too. The
 // caller manages the device, or is the device. A new local target or new options apply to players
-// who join from then on. Device and protocol never change.
+// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+// or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -1646,6 +1748,87 @@ func NewGetSessionRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewGetOrganisationRulesRequest constructs an http.Request for the GetOrganisationRules method
+func NewGetOrganisationRulesRequest(server string, id OrganisationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/rules", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateOrganisationRulesRequest calls the generic UpdateOrganisationRules builder with application/json body
+func NewUpdateOrganisationRulesRequest(server string, id OrganisationID, body UpdateOrganisationRulesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateOrganisationRulesRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewUpdateOrganisationRulesRequestWithBody constructs an http.Request for the UpdateOrganisationRules method, with any body, and a specified content type
+func NewUpdateOrganisationRulesRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/rules", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2413,7 +2596,7 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2425,7 +2608,7 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2483,6 +2666,40 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
 	GetSessionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSessionResponse, error)
 
+	// GetOrganisationRulesWithResponse Get an organisation's rules
+	//
+	// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
+	// admin, or an admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
+	GetOrganisationRulesWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationRulesResponse, error)
+
+	// UpdateOrganisationRulesWithBodyWithResponse Update an organisation's rules
+	//
+	// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+	// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+	// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+	// of the panel.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+	UpdateOrganisationRulesWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationRulesResponse, error)
+
+	// UpdateOrganisationRulesWithResponse Update an organisation's rules
+	//
+	// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+	// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+	// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+	// of the panel.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+	UpdateOrganisationRulesWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationRulesResponse, error)
+
 	// ListAllocationsWithResponse List tunnel allocations
 	//
 	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
@@ -2512,8 +2729,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// the device's organisation to shared ones, and then the one with the fewest allocations in
+	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
 	// tells which one was chosen.
 	//
@@ -2551,8 +2769,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-	// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// the device's organisation to shared ones, and then the one with the fewest allocations in
+	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
 	// tells which one was chosen.
 	//
@@ -2586,7 +2805,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns one allocation of a device that the caller manages. A device can read its own
 	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
-	// `listening`.
+	// `listening`. `rules` are those in effect.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2597,7 +2816,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Changes the fields that are present and leaves the others as they are, of `options` too. The
 	// caller manages the device, or is the device. A new local target or new options apply to players
-	// who join from then on. Device and protocol never change.
+	// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -2638,7 +2858,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Changes the fields that are present and leaves the others as they are, of `options` too. The
 	// caller manages the device, or is the device. A new local target or new options apply to players
-	// who join from then on. Device and protocol never change.
+	// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -3482,6 +3703,200 @@ func (r GetSessionResponse) ContentType() string {
 	return ""
 }
 
+// GetOrganisationRulesResponse401Headers the declared response headers of an HTTP 401 response for GetOrganisationRules
+type GetOrganisationRulesResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetOrganisationRulesResponse503Headers the declared response headers of an HTTP 503 response for GetOrganisationRules
+type GetOrganisationRulesResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetOrganisationRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleLimits
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationUnmanaged
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetOrganisationRulesResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetOrganisationRulesResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON200() *RuleLimits {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON404() *OrganisationUnmanaged {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetOrganisationRulesResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOrganisationRulesResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOrganisationRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOrganisationRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOrganisationRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOrganisationRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateOrganisationRulesResponse401Headers the declared response headers of an HTTP 401 response for UpdateOrganisationRules
+type UpdateOrganisationRulesResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateOrganisationRulesResponse503Headers the declared response headers of an HTTP 503 response for UpdateOrganisationRules
+type UpdateOrganisationRulesResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateOrganisationRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RuleLimits
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationUnmanaged
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateOrganisationRulesResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateOrganisationRulesResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON200() *RuleLimits {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON404() *OrganisationUnmanaged {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateOrganisationRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateOrganisationRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateOrganisationRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateOrganisationRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAllocationsResponse200Headers the declared response headers of an HTTP 200 response for ListAllocations
 type ListAllocationsResponse200Headers struct {
 	Link *string
@@ -3780,7 +4195,7 @@ type GetAllocationResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Allocation
+	JSON200 *AllocationDetail
 	// JSON400 the response for an HTTP 400 `application/json` response
 	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
@@ -3798,7 +4213,7 @@ type GetAllocationResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetAllocationResponse) GetJSON200() *Allocation {
+func (r GetAllocationResponse) GetJSON200() *AllocationDetail {
 	return r.JSON200
 }
 
@@ -5126,7 +5541,7 @@ func (c *ClientWithResponses) GetSettingsWithResponse(ctx context.Context, reqEd
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again.
+// Enabling it opens them again. `rules` apply to all allocations within seconds.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5144,7 +5559,7 @@ func (c *ClientWithResponses) UpdateSettingsWithBodyWithResponse(ctx context.Con
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again.
+// Enabling it opens them again. `rules` apply to all allocations within seconds.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5232,6 +5647,58 @@ func (c *ClientWithResponses) GetSessionWithResponse(ctx context.Context, reqEdi
 	return ParseGetSessionResponse(rsp)
 }
 
+// GetOrganisationRulesWithResponse Get an organisation's rules
+//
+// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
+// admin, or an admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
+func (c *ClientWithResponses) GetOrganisationRulesWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationRulesResponse, error) {
+	rsp, err := c.GetOrganisationRules(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOrganisationRulesResponse(rsp)
+}
+
+// UpdateOrganisationRulesWithBodyWithResponse Update an organisation's rules
+//
+// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+// of the panel.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+func (c *ClientWithResponses) UpdateOrganisationRulesWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationRulesResponse, error) {
+	rsp, err := c.UpdateOrganisationRulesWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationRulesResponse(rsp)
+}
+
+// UpdateOrganisationRulesWithResponse Update an organisation's rules
+//
+// Changes the rules that are present and leaves the others as they are; one that is null is removed. They
+// apply to all allocations of devices that the organisation owns, unless the allocation has a rule of
+// its own, and within the panel's ceiling. The caller is the organisation's owner or admin, or an admin
+// of the panel.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/rules (the `UpdateOrganisationRules` operationId).
+func (c *ClientWithResponses) UpdateOrganisationRulesWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationRulesJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationRulesResponse, error) {
+	rsp, err := c.UpdateOrganisationRules(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationRulesResponse(rsp)
+}
+
 // ListAllocationsWithResponse List tunnel allocations
 //
 // Returns the allocations of all devices that the caller manages, by descending ID. With a device
@@ -5267,8 +5734,9 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// the device's organisation to shared ones, and then the one with the fewest allocations in
+// proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
 // tells which one was chosen.
 //
@@ -5312,8 +5780,9 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers of the device's organisation to shared ones, and
-// then the one with the fewest allocations in proportion to its port range. A tunnel server that
+// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// the device's organisation to shared ones, and then the one with the fewest allocations in
+// proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
 // tells which one was chosen.
 //
@@ -5359,7 +5828,7 @@ func (c *ClientWithResponses) DeleteAllocationWithResponse(ctx context.Context, 
 //
 // Returns one allocation of a device that the caller manages. A device can read its own
 // allocations. `status` is what is true now: read it again to follow a new allocation until it is
-// `listening`.
+// `listening`. `rules` are those in effect.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5376,7 +5845,8 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 //
 // Changes the fields that are present and leaves the others as they are, of `options` too. The
 // caller manages the device, or is the device. A new local target or new options apply to players
-// who join from then on. Device and protocol never change.
+// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+// or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -5423,7 +5893,8 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 //
 // Changes the fields that are present and leaves the others as they are, of `options` too. The
 // caller manages the device, or is the device. A new local target or new options apply to players
-// who join from then on. Device and protocol never change.
+// who join from then on. Rules apply to those who are in, too, except that a lower number of players
+// or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
@@ -6341,6 +6812,188 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 	return response, nil
 }
 
+// ParseGetOrganisationRulesResponse parses an HTTP response from a GetOrganisationRulesWithResponse call
+func ParseGetOrganisationRulesResponse(rsp *http.Response) (*GetOrganisationRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOrganisationRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleLimits
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationUnmanaged
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetOrganisationRulesResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetOrganisationRulesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateOrganisationRulesResponse parses an HTTP response from a UpdateOrganisationRulesWithResponse call
+func ParseUpdateOrganisationRulesResponse(rsp *http.Response) (*UpdateOrganisationRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateOrganisationRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RuleLimits
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationUnmanaged
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateOrganisationRulesResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateOrganisationRulesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListAllocationsResponse parses an HTTP response from a ListAllocationsWithResponse call
 func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6625,7 +7278,7 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Allocation
+		var dest AllocationDetail
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

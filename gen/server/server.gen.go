@@ -37,6 +37,12 @@ type ServerInterface interface {
 	// GetSession Get the current session
 	// (GET /api/auth/session)
 	GetSession(w http.ResponseWriter, r *http.Request)
+	// GetOrganisationRules Get an organisation's rules
+	// (GET /api/organisations/{id}/rules)
+	GetOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID)
+	// UpdateOrganisationRules Update an organisation's rules
+	// (PATCH /api/organisations/{id}/rules)
+	UpdateOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID)
 	// ListAllocations List tunnel allocations
 	// (GET /api/tunnel/allocations)
 	ListAllocations(w http.ResponseWriter, r *http.Request, params ListAllocationsParams)
@@ -174,6 +180,58 @@ func (siw *ServerInterfaceWrapper) GetSession(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetSession(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetOrganisationRules operation middleware
+func (siw *ServerInterfaceWrapper) GetOrganisationRules(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id OrganisationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetOrganisationRules(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateOrganisationRules operation middleware
+func (siw *ServerInterfaceWrapper) UpdateOrganisationRules(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id OrganisationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateOrganisationRules(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -739,6 +797,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/session", wrapper.GetSession)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/admin/settings", wrapper.GetSettings)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/admin/settings", wrapper.UpdateSettings)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/healthz", wrapper.GetHealth)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/readyz", wrapper.GetReadiness)
@@ -783,6 +843,8 @@ type InvalidRequestJSONResponse Problem
 type MoveNotFoundJSONResponse Problem
 
 type OrganisationNotFoundJSONResponse Problem
+
+type OrganisationUnmanagedJSONResponse Problem
 
 type PlacementNotFoundJSONResponse Problem
 
@@ -1447,6 +1509,237 @@ func (response GetSessiondefaultJSONResponse) VisitGetSessionResponse(w http.Res
 	return err
 }
 
+type GetOrganisationRulesRequestObject struct {
+	ID OrganisationID `json:"id"`
+}
+
+type GetOrganisationRulesResponseObject interface {
+	VisitGetOrganisationRulesResponse(w http.ResponseWriter) error
+}
+
+type GetOrganisationRules200JSONResponse RuleLimits
+
+func (response GetOrganisationRules200JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRules400JSONResponse struct{ InvalidRequestJSONResponse }
+
+func (response GetOrganisationRules400JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRules401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response GetOrganisationRules401JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRules403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+
+func (response GetOrganisationRules403JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRules404JSONResponse struct {
+	OrganisationUnmanagedJSONResponse
+}
+
+func (response GetOrganisationRules404JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRules503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response GetOrganisationRules503JSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationRulesdefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetOrganisationRulesdefaultJSONResponse) VisitGetOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRulesRequestObject struct {
+	ID   OrganisationID `json:"id"`
+	Body *UpdateOrganisationRulesJSONRequestBody
+}
+
+type UpdateOrganisationRulesResponseObject interface {
+	VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error
+}
+
+type UpdateOrganisationRules200JSONResponse RuleLimits
+
+func (response UpdateOrganisationRules200JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules400JSONResponse struct{ InvalidBodyJSONResponse }
+
+func (response UpdateOrganisationRules400JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response UpdateOrganisationRules401JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+
+func (response UpdateOrganisationRules403JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules404JSONResponse struct {
+	OrganisationUnmanagedJSONResponse
+}
+
+func (response UpdateOrganisationRules404JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response UpdateOrganisationRules503JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRulesdefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpdateOrganisationRulesdefaultJSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAllocationsRequestObject struct {
 	Params ListAllocationsParams
 }
@@ -1778,7 +2071,7 @@ type GetAllocationResponseObject interface {
 	VisitGetAllocationResponse(w http.ResponseWriter) error
 }
 
-type GetAllocation200JSONResponse Allocation
+type GetAllocation200JSONResponse AllocationDetail
 
 func (response GetAllocation200JSONResponse) VisitGetAllocationResponse(w http.ResponseWriter) error {
 
@@ -3326,6 +3619,12 @@ type StrictServerInterface interface {
 	// GetSession Get the current session
 	// (GET /api/auth/session)
 	GetSession(ctx context.Context, request GetSessionRequestObject) (GetSessionResponseObject, error)
+	// GetOrganisationRules Get an organisation's rules
+	// (GET /api/organisations/{id}/rules)
+	GetOrganisationRules(ctx context.Context, request GetOrganisationRulesRequestObject) (GetOrganisationRulesResponseObject, error)
+	// UpdateOrganisationRules Update an organisation's rules
+	// (PATCH /api/organisations/{id}/rules)
+	UpdateOrganisationRules(ctx context.Context, request UpdateOrganisationRulesRequestObject) (UpdateOrganisationRulesResponseObject, error)
 	// ListAllocations List tunnel allocations
 	// (GET /api/tunnel/allocations)
 	ListAllocations(ctx context.Context, request ListAllocationsRequestObject) (ListAllocationsResponseObject, error)
@@ -3569,6 +3868,65 @@ func (sh *strictHandler) GetSession(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetSessionResponseObject); ok {
 		if err := validResponse.VisitGetSessionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetOrganisationRules operation middleware
+func (sh *strictHandler) GetOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID) {
+	var request GetOrganisationRulesRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOrganisationRules(ctx, request.(GetOrganisationRulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOrganisationRules")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetOrganisationRulesResponseObject); ok {
+		if err := validResponse.VisitGetOrganisationRulesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateOrganisationRules operation middleware
+func (sh *strictHandler) UpdateOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID) {
+	var request UpdateOrganisationRulesRequestObject
+
+	request.ID = id
+
+	var body UpdateOrganisationRulesJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateOrganisationRules(ctx, request.(UpdateOrganisationRulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateOrganisationRules")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateOrganisationRulesResponseObject); ok {
+		if err := validResponse.VisitUpdateOrganisationRulesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

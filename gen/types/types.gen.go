@@ -433,7 +433,12 @@ func (e TunnelServerState) Valid() bool {
 // AddressList IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
 // in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
 // more.
-type AddressList = []string
+type AddressList = []AddressPrefix
+
+// AddressPrefix An IP address, or a prefix in CIDR notation, whose bits after its length are ignored.
+//
+// Example: 203.0.113.0/24
+type AddressPrefix = string
 
 // Allocation A public port on a tunnel server, assigned to a tunnel client.
 type Allocation struct {
@@ -459,7 +464,10 @@ type Allocation struct {
 	// Name A display name. May be empty.
 	Name string `json:"name"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options Options of how an allocation forwards traffic, and its own rules, which are the fields of
+	// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
 
 	// Port Allocated port number on the tunnel server.
@@ -545,7 +553,10 @@ type AllocationCreate struct {
 	// Example: survival
 	Name *Label `json:"name,omitempty"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options Options of how an allocation forwards traffic, and its own rules, which are the fields of
+	// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options *AllocationOptions `json:"options,omitempty"`
 
 	// Port The public port. If absent, the panel chooses a free one from the tunnel server's range.
@@ -588,7 +599,10 @@ type AllocationCreated struct {
 	// Name A display name. May be empty.
 	Name string `json:"name"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options Options of how an allocation forwards traffic, and its own rules, which are the fields of
+	// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
 
 	// Port Allocated port number on the tunnel server.
@@ -646,8 +660,127 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationOptions Options of how an allocation forwards traffic.
+// AllocationDetail An allocation, with what counts for it now.
+type AllocationDetail struct {
+	// CreatedAt ISO 8601 creation timestamp.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DeviceID UUID of the tunnel device this port is assigned to.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// LocalHost The host on which the agent reaches the game.
+	//
+	// Example: 127.0.0.1
+	LocalHost string `json:"localHost"`
+
+	// LocalPort The port on which the agent reaches the game.
+	//
+	// Example: 25565
+	LocalPort int `json:"localPort"`
+
+	// Name A display name. May be empty.
+	Name string `json:"name"`
+
+	// Options Options of how an allocation forwards traffic, and its own rules, which are the fields of
+	// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+	// response has only the rules that the allocation has of its own, and none of them is null.
+	Options AllocationOptions `json:"options"`
+
+	// Port Allocated port number on the tunnel server.
+	Port int `json:"port"`
+
+	// Protocol Transport protocol: `tcp` or `udp`.
+	Protocol Protocol `json:"protocol"`
+
+	// PublicAddress The host and port that players connect to.
+	//
+	// Example: play.example.com:25565
+	PublicAddress string `json:"publicAddress"`
+
+	// PublicAddresses The IP addresses of `publicHost`, IPv4 before IPv6, for games whose players cannot enter a name,
+	// such as Minecraft Bedrock Edition since version 26.60. If `publicHost` is an address, it is that one.
+	// The panel looks a name up about every 5 minutes, and keeps the last answer if a lookup fails. Empty
+	// if it has had no answer.
+	PublicAddresses []string `json:"publicAddresses"`
+
+	// PublicHost The host name or IP address that players connect to.
+	PublicHost string `json:"publicHost"`
+
+	// Rules The rules in effect. Each is the allocation's own, or else that of the organisation that owns
+	// the device, or else the panel's default, and at most the panel's ceiling.
+	Rules AllocationRules `json:"rules"`
+
+	// RunID UUID of the run of neighbouring ports to which the allocation belongs. Null if it was allocated
+	// alone.
+	RunID nullable.Nullable[openapi_types.UUID] `json:"runId"`
+
+	// ServerID UUID of the tunnel server that owns the port.
+	ServerID openapi_types.UUID `json:"serverId"`
+
+	// Status The actual state of an allocation.
+	//
+	// - `pending`: the tunnel server or the tunnel client has not reported yet.
+	// - `listening`: players can join.
+	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
+	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
+	// - `offline`: the tunnel client or the tunnel server is not connected.
+	Status AllocationStatus `json:"status"`
+
+	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
+	StatusReason nullable.Nullable[string] `json:"statusReason"`
+
+	// Target Whether the agent reaches the game. It does not affect the status: the port stays open.
+	//
+	// - `unknown`: nothing is known. The tunnel client is not connected, or its agent does not report it,
+	//   or the game takes UDP where the agent cannot see its sockets, and has not answered a player yet.
+	// - `up`: a program waits for players at the local target, or has accepted a connection, or has
+	//   answered a player.
+	// - `down`: the last connection, or the last datagram, was refused or could not be sent. The agent
+	//   notices within seconds that the game is there again.
+	Target TargetState `json:"target"`
+
+	// TargetReason Why the target is `down`, for people. Absent unless it is.
+	//
+	// Example: connection refused at 127.0.0.1:25565
+	TargetReason *string `json:"targetReason,omitempty"`
+}
+
+// AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
+// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+// response has only the rules that the allocation has of its own, and none of them is null.
 type AllocationOptions struct {
+	// Allow As in `AllocationRules`.
+	Allow nullable.Nullable[[]AddressPrefix] `json:"allow,omitempty"`
+
+	// ConnectionsPerSecond As in `AllocationRules`.
+	ConnectionsPerSecond nullable.Nullable[int] `json:"connectionsPerSecond,omitempty"`
+
+	// ConnectionsPerSecondPerSource As in `AllocationRules`.
+	ConnectionsPerSecondPerSource nullable.Nullable[int] `json:"connectionsPerSecondPerSource,omitempty"`
+
+	// DatagramsPerSecondPerSource As in `AllocationRules`.
+	DatagramsPerSecondPerSource nullable.Nullable[int] `json:"datagramsPerSecondPerSource,omitempty"`
+
+	// Deny As in `AllocationRules`.
+	Deny nullable.Nullable[[]AddressPrefix] `json:"deny,omitempty"`
+
+	// DownloadBitsPerSecond As in `AllocationRules`.
+	DownloadBitsPerSecond nullable.Nullable[int64] `json:"downloadBitsPerSecond,omitempty"`
+
+	// MaxFlowsPerSource As in `AllocationRules`.
+	MaxFlowsPerSource nullable.Nullable[int] `json:"maxFlowsPerSource,omitempty"`
+
+	// MaxPlayers As in `AllocationRules`.
+	MaxPlayers nullable.Nullable[int] `json:"maxPlayers,omitempty"`
+
+	// MaxPlayersPerSource As in `AllocationRules`.
+	MaxPlayersPerSource nullable.Nullable[int] `json:"maxPlayersPerSource,omitempty"`
+
 	// PlayerAddresses Whether a game at an address of 127.0.0.0/8, or at `localhost`, sees each player at an address of
 	// its own in 127.0.0.0/8, derived from the player's, where the agent's system permits it (Linux and
 	// Windows do). Games then count, limit and ban single players. `false`: it sees all players at the
@@ -655,12 +788,21 @@ type AllocationOptions struct {
 	// addresses. A new allocation has `true` by default.
 	PlayerAddresses *bool `json:"playerAddresses,omitempty"`
 
+	// PlayerDownloadBitsPerSecond As in `AllocationRules`.
+	PlayerDownloadBitsPerSecond nullable.Nullable[int64] `json:"playerDownloadBitsPerSecond,omitempty"`
+
+	// PlayerUploadBitsPerSecond As in `AllocationRules`.
+	PlayerUploadBitsPerSecond nullable.Nullable[int64] `json:"playerUploadBitsPerSecond,omitempty"`
+
 	// ProxyProtocol The PROXY protocol header that tells the game the player's address. A new allocation has `none` by default.
 	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 
 	// UDPIdleSeconds The idle timeout of a UDP flow, in seconds. The flow ends when neither direction has carried
 	// a datagram for this long. A new allocation has 60 by default. It has no effect on TCP.
 	UDPIdleSeconds *int `json:"udpIdleSeconds,omitempty"`
+
+	// UploadBitsPerSecond As in `AllocationRules`.
+	UploadBitsPerSecond nullable.Nullable[int64] `json:"uploadBitsPerSecond,omitempty"`
 }
 
 // AllocationPatch The fields of an allocation to change.
@@ -688,7 +830,10 @@ type AllocationPatch struct {
 	// Example: survival
 	Name *Label `json:"name,omitempty"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options Options of how an allocation forwards traffic, and its own rules, which are the fields of
+	// `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
+	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
+	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options *AllocationOptions `json:"options,omitempty"`
 
 	// Port The public port. With `serverId`, on that tunnel server.
@@ -838,7 +983,7 @@ type ClientAllocation struct {
 	// Name A display name. May be empty.
 	Name string `json:"name"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options The options, without the rules, which concern the tunnel server alone.
 	Options AllocationOptions `json:"options"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
@@ -1177,7 +1322,8 @@ type Hello struct {
 	Relay *RelayEndpoint `json:"relay,omitempty"`
 
 	// Rules From a tunnel server: the rules of allocations that it keeps. An allocation with a rule that its
-	// tunnel server does not keep is not opened, and `failed`. Absent: it keeps none.
+	// tunnel server does not keep is not opened, and `failed`, unless the rule is a built-in default or
+	// has its largest value. Absent: it keeps none.
 	Rules *[]RuleName `json:"rules,omitempty"`
 
 	// Type Always `hello`.
@@ -1364,8 +1510,66 @@ type Revision = int64
 // Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
 type Role string
 
+// RuleLimits Rules for many allocations: the fields of `AllocationRules` without the lists. One that is null in a
+// request is removed. A response has only those that are set, and none of them is null.
+type RuleLimits struct {
+	// ConnectionsPerSecond As in `AllocationRules`.
+	ConnectionsPerSecond nullable.Nullable[int] `json:"connectionsPerSecond,omitempty"`
+
+	// ConnectionsPerSecondPerSource As in `AllocationRules`.
+	ConnectionsPerSecondPerSource nullable.Nullable[int] `json:"connectionsPerSecondPerSource,omitempty"`
+
+	// DatagramsPerSecondPerSource As in `AllocationRules`.
+	DatagramsPerSecondPerSource nullable.Nullable[int] `json:"datagramsPerSecondPerSource,omitempty"`
+
+	// DownloadBitsPerSecond As in `AllocationRules`.
+	DownloadBitsPerSecond nullable.Nullable[int64] `json:"downloadBitsPerSecond,omitempty"`
+
+	// MaxFlowsPerSource As in `AllocationRules`.
+	MaxFlowsPerSource nullable.Nullable[int] `json:"maxFlowsPerSource,omitempty"`
+
+	// MaxPlayers As in `AllocationRules`.
+	MaxPlayers nullable.Nullable[int] `json:"maxPlayers,omitempty"`
+
+	// MaxPlayersPerSource As in `AllocationRules`.
+	MaxPlayersPerSource nullable.Nullable[int] `json:"maxPlayersPerSource,omitempty"`
+
+	// PlayerDownloadBitsPerSecond As in `AllocationRules`.
+	PlayerDownloadBitsPerSecond nullable.Nullable[int64] `json:"playerDownloadBitsPerSecond,omitempty"`
+
+	// PlayerUploadBitsPerSecond As in `AllocationRules`.
+	PlayerUploadBitsPerSecond nullable.Nullable[int64] `json:"playerUploadBitsPerSecond,omitempty"`
+
+	// UploadBitsPerSecond As in `AllocationRules`.
+	UploadBitsPerSecond nullable.Nullable[int64] `json:"uploadBitsPerSecond,omitempty"`
+}
+
 // RuleName The name of a field of `AllocationRules`.
 type RuleName string
+
+// RuleSettings Rules of all allocations of the panel.
+type RuleSettings struct {
+	// BuiltIn The defaults of this version of the panel. They cannot be changed.
+	BuiltIn RuleLimits `json:"builtIn"`
+
+	// Ceiling The largest values that can be in effect. One that is set bounds every allocation, also where nothing else does.
+	Ceiling RuleLimits `json:"ceiling"`
+
+	// Defaults The admin's defaults, which count in place of those built in. An organisation or an allocation may have others.
+	Defaults RuleLimits `json:"defaults"`
+}
+
+// RuleSettingsPatch The rules of allocations to change. Fields that are absent stay as they are. One that is null is
+// removed: of `defaults`, the built-in default counts again.
+type RuleSettingsPatch struct {
+	// Ceiling Rules for many allocations: the fields of `AllocationRules` without the lists. One that is null in a
+	// request is removed. A response has only those that are set, and none of them is null.
+	Ceiling *RuleLimits `json:"ceiling,omitempty"`
+
+	// Defaults Rules for many allocations: the fields of `AllocationRules` without the lists. One that is null in a
+	// request is removed. A response has only those that are set, and none of them is null.
+	Defaults *RuleLimits `json:"defaults,omitempty"`
+}
 
 // ServerAllocation An allocation, as its tunnel server gets it.
 type ServerAllocation struct {
@@ -1380,7 +1584,7 @@ type ServerAllocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// Options Options of how an allocation forwards traffic.
+	// Options The options, without the rules.
 	Options AllocationOptions `json:"options"`
 
 	// Port A port number.
@@ -1391,9 +1595,7 @@ type ServerAllocation struct {
 	// Protocol Transport protocol: `tcp` or `udp`.
 	Protocol Protocol `json:"protocol"`
 
-	// Rules Who may enter a public port, and how much each may take. A source is an IPv4 address, or a /64 of
-	// IPv6; the /56 and the /48 around it together may take two and four times what a source may. A field
-	// that is absent sets no bound; the tunnel server has some of its own, to protect itself.
+	// Rules The rules in effect.
 	Rules *AllocationRules `json:"rules,omitempty"`
 }
 
@@ -1501,6 +1703,9 @@ type Settings struct {
 
 	// Features Features that can be disabled.
 	Features Features `json:"features"`
+
+	// Rules Rules of all allocations of the panel.
+	Rules RuleSettings `json:"rules"`
 }
 
 // SettingsPatch The settings to change.
@@ -1516,6 +1721,10 @@ type SettingsPatch struct {
 		// Tunnels Whether the tunnel endpoints, the control channels and the public ports are enabled.
 		Tunnels *bool `json:"tunnels,omitempty"`
 	} `json:"features,omitempty"`
+
+	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
+	// removed: of `defaults`, the built-in default counts again.
+	Rules *RuleSettingsPatch `json:"rules,omitempty"`
 }
 
 // StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the
@@ -1694,6 +1903,9 @@ type DeviceID = openapi_types.UUID
 // Limit defines model for Limit.
 type Limit = int
 
+// OrganisationID defines model for OrganisationId.
+type OrganisationID = int64
+
 // AllocationNotFound The body of every error response.
 type AllocationNotFound = Problem
 
@@ -1745,6 +1957,9 @@ type MoveNotFound = Problem
 // OrganisationNotFound The body of every error response.
 type OrganisationNotFound = Problem
 
+// OrganisationUnmanaged The body of every error response.
+type OrganisationUnmanaged = Problem
+
 // PlacementNotFound The body of every error response.
 type PlacementNotFound = Problem
 
@@ -1793,37 +2008,60 @@ type WrongPassword = Problem
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.
 const (
-	MaxAllocationCreateCount                        = 16
-	DefaultAllocationCreateCount                    = 1
-	DefaultAllocationOptionsPlayerAddresses         = true
-	MaxAllocationOptionsUDPIdleSeconds              = 3600
-	DefaultAllocationOptionsUDPIdleSeconds          = 60
-	MaxAllocationReportReason                       = 500
-	MaxAllocationReportTargetReason                 = 500
-	MaxAllocationRulesAllow                         = 1000
-	MaxAllocationRulesConnectionsPerSecond          = 100000
-	MaxAllocationRulesConnectionsPerSecondPerSource = 100000
-	MaxAllocationRulesDatagramsPerSecondPerSource   = 1e+06
-	MaxAllocationRulesDeny                          = 1000
-	MaxAllocationRulesMaxFlowsPerSource             = 100000
-	MaxAllocationRulesMaxPlayers                    = 100000
-	MaxAllocationRulesMaxPlayersPerSource           = 100000
-	MaxBitsPerSecond                                = 1e+11
-	MaxDeviceApprovalUserCode                       = 32
-	MaxDeviceName                                   = 100
-	MaxDrainSeconds                                 = 604800
-	MaxHelloAgentVersion                            = 100
-	MaxHelloPlatform                                = 100
-	MaxLabel                                        = 100
-	MaxLocalHost                                    = 300
-	MaxLoginRequestEmail                            = 254
-	MaxLoginRequestPassword                         = 1024
-	MaxPort                                         = 65535
-	MaxRegion                                       = 50
-	MaxStatusReportAllocations                      = 1000
-	MaxTunnelServerSettingsPublicHost               = 254
-	MaxLimit                                        = 1000
-	DefaultLimit                                    = 1000
+	MaxAddressPrefix                                  = 49
+	MaxAllocationCreateCount                          = 16
+	DefaultAllocationCreateCount                      = 1
+	MaxAllocationOptionsAllow                         = 1000
+	MaxAllocationOptionsConnectionsPerSecond          = 100000
+	MaxAllocationOptionsConnectionsPerSecondPerSource = 100000
+	MaxAllocationOptionsDatagramsPerSecondPerSource   = 1e+06
+	MaxAllocationOptionsDeny                          = 1000
+	MaxAllocationOptionsDownloadBitsPerSecond         = 1e+11
+	MaxAllocationOptionsMaxFlowsPerSource             = 100000
+	MaxAllocationOptionsMaxPlayers                    = 100000
+	MaxAllocationOptionsMaxPlayersPerSource           = 100000
+	DefaultAllocationOptionsPlayerAddresses           = true
+	MaxAllocationOptionsPlayerDownloadBitsPerSecond   = 1e+11
+	MaxAllocationOptionsPlayerUploadBitsPerSecond     = 1e+11
+	MaxAllocationOptionsUDPIdleSeconds                = 3600
+	DefaultAllocationOptionsUDPIdleSeconds            = 60
+	MaxAllocationOptionsUploadBitsPerSecond           = 1e+11
+	MaxAllocationReportReason                         = 500
+	MaxAllocationReportTargetReason                   = 500
+	MaxAllocationRulesAllow                           = 1000
+	MaxAllocationRulesConnectionsPerSecond            = 100000
+	MaxAllocationRulesConnectionsPerSecondPerSource   = 100000
+	MaxAllocationRulesDatagramsPerSecondPerSource     = 1e+06
+	MaxAllocationRulesDeny                            = 1000
+	MaxAllocationRulesMaxFlowsPerSource               = 100000
+	MaxAllocationRulesMaxPlayers                      = 100000
+	MaxAllocationRulesMaxPlayersPerSource             = 100000
+	MaxBitsPerSecond                                  = 1e+11
+	MaxDeviceApprovalUserCode                         = 32
+	MaxDeviceName                                     = 100
+	MaxDrainSeconds                                   = 604800
+	MaxHelloAgentVersion                              = 100
+	MaxHelloPlatform                                  = 100
+	MaxLabel                                          = 100
+	MaxLocalHost                                      = 300
+	MaxLoginRequestEmail                              = 254
+	MaxLoginRequestPassword                           = 1024
+	MaxPort                                           = 65535
+	MaxRegion                                         = 50
+	MaxRuleLimitsConnectionsPerSecond                 = 100000
+	MaxRuleLimitsConnectionsPerSecondPerSource        = 100000
+	MaxRuleLimitsDatagramsPerSecondPerSource          = 1e+06
+	MaxRuleLimitsDownloadBitsPerSecond                = 1e+11
+	MaxRuleLimitsMaxFlowsPerSource                    = 100000
+	MaxRuleLimitsMaxPlayers                           = 100000
+	MaxRuleLimitsMaxPlayersPerSource                  = 100000
+	MaxRuleLimitsPlayerDownloadBitsPerSecond          = 1e+11
+	MaxRuleLimitsPlayerUploadBitsPerSecond            = 1e+11
+	MaxRuleLimitsUploadBitsPerSecond                  = 1e+11
+	MaxStatusReportAllocations                        = 1000
+	MaxTunnelServerSettingsPublicHost                 = 254
+	MaxLimit                                          = 1000
+	DefaultLimit                                      = 1000
 )
 
 // ListAllocationsParams defines parameters for ListAllocations.
@@ -1857,6 +2095,9 @@ type UpdateSettingsJSONRequestBody = SettingsPatch
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = LoginRequest
+
+// UpdateOrganisationRulesJSONRequestBody defines body for UpdateOrganisationRules for application/json ContentType.
+type UpdateOrganisationRulesJSONRequestBody = RuleLimits
 
 // CreateAllocationJSONRequestBody defines body for CreateAllocation for application/json ContentType.
 type CreateAllocationJSONRequestBody = AllocationCreate

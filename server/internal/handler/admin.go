@@ -26,7 +26,8 @@ func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return server.GetSettings200JSONResponse(toSettings(settings)), nil
+	answer, err := toSettings(settings)
+	return server.GetSettings200JSONResponse(answer), err
 }
 
 // UpdateSettings changes the settings that the request contains.
@@ -41,17 +42,29 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 	if enrollment := request.Body.Enrollment; enrollment != nil {
 		patch.AnonymousEnrollment = enrollment.Anonymous
 	}
+	if rules := request.Body.Rules; rules != nil {
+		var err error
+		if patch.RuleDefaults, err = rulesPatch(rules.Defaults); err != nil {
+			return nil, err
+		}
+		if patch.RuleCeiling, err = rulesPatch(rules.Ceiling); err != nil {
+			return nil, err
+		}
+	}
 	settings, err := a.db.UpdateSettings(ctx, patch)
 	if err != nil {
 		return nil, err
 	}
 	a.gate.set(settings.TunnelsEnabled, a.gate.now())
-	return server.UpdateSettings200JSONResponse(toSettings(settings)), nil
+	answer, err := toSettings(settings)
+	return server.UpdateSettings200JSONResponse(answer), err
 }
 
-func toSettings(settings db.Settings) types.Settings {
+func toSettings(settings db.Settings) (types.Settings, error) {
+	rules, err := toRuleSettings(settings.SiteRules)
 	return types.Settings{
 		Features:   types.Features{Tunnels: settings.TunnelsEnabled},
 		Enrollment: types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment},
-	}
+		Rules:      rules,
+	}, err
 }

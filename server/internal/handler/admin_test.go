@@ -1,10 +1,12 @@
 package handler_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/oapi-codegen/nullable"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
@@ -28,15 +30,25 @@ func TestSettings_AreForAdmins(t *testing.T) {
 		wantError(t, test.caller.send(t, "GET", path, nil), test.status, test.code)
 		wantError(t, test.caller.send(t, "PATCH", path, patch), test.status, test.code)
 	}
-	both := types.Settings{Features: types.Features{Tunnels: true}, Enrollment: types.EnrollmentSettings{Anonymous: true}}
-	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); got != both {
+	both := types.Settings{
+		Features: types.Features{Tunnels: true}, Enrollment: types.EnrollmentSettings{Anonymous: true},
+		Rules: types.RuleSettings{BuiltIn: types.RuleLimits{
+			MaxPlayers:                    nullable.NewNullableWithValue(1000),
+			MaxPlayersPerSource:           nullable.NewNullableWithValue(100),
+			MaxFlowsPerSource:             nullable.NewNullableWithValue(256),
+			ConnectionsPerSecond:          nullable.NewNullableWithValue(200),
+			ConnectionsPerSecondPerSource: nullable.NewNullableWithValue(20),
+			DatagramsPerSecondPerSource:   nullable.NewNullableWithValue(20_000),
+		}},
+	}
+	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); !reflect.DeepEqual(got, both) {
 		t.Errorf("settings at first are %+v", got)
 	}
 	both.Enrollment.Anonymous = false
-	if got := decode[types.Settings](t, admin.send(t, "PATCH", path, patch), 200); got != both {
+	if got := decode[types.Settings](t, admin.send(t, "PATCH", path, patch), 200); !reflect.DeepEqual(got, both) {
 		t.Errorf("settings patched are %+v", got)
 	}
-	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); got != both {
+	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); !reflect.DeepEqual(got, both) {
 		t.Errorf("settings afterwards are %+v", got)
 	}
 	wantError(t, admin.send(t, "PATCH", path, map[string]any{}), 400, types.CodeInvalidRequest)

@@ -75,6 +75,9 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		allocation.ProxyProtocol = string(valueOr(options.ProxyProtocol, types.ProxyProtocolNone))
 		allocation.UDPIdleSeconds = valueOr(options.UDPIdleSeconds, types.DefaultAllocationOptionsUDPIdleSeconds)
 		allocation.PlayerAddresses = valueOr(options.PlayerAddresses, types.DefaultAllocationOptionsPlayerAddresses)
+		if allocation.Rules, err = rulesPatch(options); err != nil {
+			return nil, err
+		}
 	}
 	if err := mayUsePort(ctx, create.Port); err != nil {
 		return nil, err
@@ -117,13 +120,14 @@ func (a *api) allocatingDevice(ctx context.Context, requested *uuid.UUID) (uuid.
 	return id, nil
 }
 
-// GetAllocation returns one allocation.
+// GetAllocation returns one allocation, with the rules in effect.
 func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationRequestObject) (server.GetAllocationResponseObject, error) {
-	row, err := a.db.Allocation(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	row, err := a.db.RuledAllocation(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if err != nil {
 		return nil, ifNotFound(err, errNoAllocation)
 	}
-	return server.GetAllocation200JSONResponse(toAllocation(row)), nil
+	detail, err := toDetail(row)
+	return server.GetAllocation200JSONResponse(detail), err
 }
 
 // UpdateAllocation changes the fields that the request contains.
@@ -145,6 +149,9 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	if options := request.Body.Options; options != nil {
 		patch.UDPIdleSeconds = options.UDPIdleSeconds
 		patch.PlayerAddresses = options.PlayerAddresses
+		if patch.Rules, err = rulesPatch(options); err != nil {
+			return nil, err
+		}
 		if options.ProxyProtocol != nil {
 			version := string(*options.ProxyProtocol)
 			patch.ProxyProtocol = &version

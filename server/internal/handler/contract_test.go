@@ -69,6 +69,7 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 		p.connect(t, id)
 	}
 	update(`ALTER TABLE allocations ALTER COLUMN id RESTART WITH 42`)
+	update(`INSERT INTO organisations (id, name) OVERRIDING SYSTEM VALUE VALUES (7, 'guild')`)
 	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: exampleClient, ServerID: &exampleServer, Protocols: []string{"tcp"},
 		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,

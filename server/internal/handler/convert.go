@@ -10,6 +10,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
+	"github.com/eclitunnel/eclitunnel/server/internal/rules"
 )
 
 func valueOr[T any](value *T, fallback T) T {
@@ -28,7 +29,6 @@ func toAllocations(rows []db.Allocation) []types.Allocation {
 }
 
 func toAllocation(row db.Allocation) types.Allocation {
-	proxyProtocol := types.ProxyProtocol(row.ProxyProtocol)
 	status, reason := AllocationStatus(row)
 	allocation := types.Allocation{
 		ID:              row.ID,
@@ -41,7 +41,7 @@ func toAllocation(row db.Allocation) types.Allocation {
 		LocalHost:       row.LocalHost,
 		LocalPort:       row.LocalPort,
 		Name:            row.Name,
-		Options:         types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds, PlayerAddresses: &row.PlayerAddresses},
+		Options:         toOptions(row),
 		CreatedAt:       row.CreatedAt,
 		Status:          status,
 		StatusReason:    nullable.NewNullNullable[string](),
@@ -62,6 +62,44 @@ func toAllocation(row db.Allocation) types.Allocation {
 		allocation.StatusReason = nullable.NewNullableWithValue(reason)
 	}
 	return allocation
+}
+
+// toOptions returns the options of an allocation, its own rules among them.
+func toOptions(row db.Allocation) types.AllocationOptions {
+	proxyProtocol := types.ProxyProtocol(row.ProxyProtocol)
+	options := types.AllocationOptions{ProxyProtocol: &proxyProtocol, UDPIdleSeconds: &row.UDPIdleSeconds, PlayerAddresses: &row.PlayerAddresses}
+	// A rule that this version cannot read is left out: whoever reads a list must not get an error for it.
+	// Its tunnel server does not get the allocation, and its status tells why.
+	_ = readRules(row.Rules, &options)
+	return options
+}
+
+// toDetail returns an allocation with what counts for it now.
+func toDetail(row db.RuledAllocation) (types.AllocationDetail, error) {
+	layers := rules.Layers{Own: row.Rules, Organisation: row.OrganisationRules, Defaults: row.Defaults, Ceiling: row.Ceiling}
+	effective, err := layers.Effective()
+	a := toAllocation(row.Allocation)
+	return types.AllocationDetail{
+		Rules:           effective,
+		ID:              a.ID,
+		DeviceID:        a.DeviceID,
+		ServerID:        a.ServerID,
+		Protocol:        a.Protocol,
+		Port:            a.Port,
+		PublicHost:      a.PublicHost,
+		PublicAddress:   a.PublicAddress,
+		LocalHost:       a.LocalHost,
+		LocalPort:       a.LocalPort,
+		RunID:           a.RunID,
+		Name:            a.Name,
+		Options:         a.Options,
+		CreatedAt:       a.CreatedAt,
+		Status:          a.Status,
+		StatusReason:    a.StatusReason,
+		Target:          a.Target,
+		TargetReason:    a.TargetReason,
+		PublicAddresses: a.PublicAddresses,
+	}, err
 }
 
 // toCreated returns the fields of the first allocation, and the list of all.
