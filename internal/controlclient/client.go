@@ -26,9 +26,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
 
-// maxMessage bounds one message of the panel, in bytes. A snapshot spends 200 to
-// 300 bytes on an allocation, so that this holds every port of a tunnel server.
-const maxMessage = 32 << 20
+// maxMessage bounds one message of the panel, in bytes. A snapshot spends 300 to
+// 600 bytes on an allocation, so that this holds every port of a tunnel server, or
+// thousands with long address lists.
+const maxMessage = 128 << 20
 
 // Options say what a Client speaks for. State is the device's desired state, whose
 // values must not change once made; S and C are its messages.

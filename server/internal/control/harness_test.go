@@ -164,6 +164,12 @@ func (r *replica) connect(t *testing.T, device db.Device) *controltest.Peer {
 // enroll creates an approved device with a new owner.
 func enroll(t *testing.T, d *db.DB, kind string) db.Device {
 	t.Helper()
+	return enrollFor(t, d, kind, nil)
+}
+
+// enrollFor creates an approved device of an organisation, or with a new owner.
+func enrollFor(t *testing.T, d *db.DB, kind string, organisation *int64) db.Device {
+	t.Helper()
 	owner, err := d.CreateUser(t.Context(), rand.Text()+"@example.com", "hash", "user")
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +183,7 @@ func enroll(t *testing.T, d *db.DB, kind string) db.Device {
 		t.Fatal(err)
 	}
 	device, err = d.ApproveDevice(t.Context(), device.ID, db.Approval{
-		At: now, PublicHost: "play.example.com", PortFirst: 20000, PortLast: 29999,
+		At: now, OrganisationID: organisation, PublicHost: "play.example.com", PortFirst: 20000, PortLast: 29999,
 	})
 	if err != nil {
 		t.Fatal(err)

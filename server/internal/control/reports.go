@@ -22,6 +22,7 @@ type subject struct {
 	protocol   types.Protocol
 	port       int
 	drainUntil time.Time // Zero if the port does not drain.
+	refusal    string    // Why the tunnel server does not get the allocation; empty if it does.
 }
 
 // binding is an allocation that a device may report on.
@@ -69,18 +70,26 @@ func newReports() *reports {
 
 // expect sets the allocations that the device may report on, as of a revision. A device
 // reports each state once. If the database has lost a report, as when an allocation
-// moved away and back before either end noticed, expect queues it again.
+// moved away and back before either end noticed, expect queues it again. On an allocation
+// that the device does not get, expect itself reports that it has failed.
 func (r *reports) expect(revision types.Revision, bindings map[int64]binding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := make(map[int64]knownAllocation, len(bindings))
 	for id, b := range bindings {
 		e := knownAllocation{binding: b, since: revision}
-		if was, ok := r.known[id]; ok && was.subject == b.subject {
+		was, ok := r.known[id]
+		same := ok && was.subject == b.subject
+		_, newer := r.waiting[id]
+		switch {
+		case same:
 			e.since, e.last = was.since, was.last
+		case b.refusal != "":
+			e.last = &db.Report{AllocationID: id, State: db.StateFailed, Reason: b.refusal}
+			newer = false // What waits is about a port that is closed now.
 		}
 		known[id] = e
-		if _, newer := r.waiting[id]; e.pending && e.last != nil && !newer {
+		if e.last != nil && !newer && (e.pending || !same) {
 			r.waiting[id] = *e.last
 		}
 	}
@@ -97,7 +106,7 @@ func (r *reports) add(report types.StatusReport) {
 	defer r.mu.Unlock()
 	for _, a := range report.Allocations {
 		e, ok := r.known[a.ID]
-		if !ok || report.Revision < e.since {
+		if !ok || e.refusal != "" || report.Revision < e.since {
 			continue
 		}
 		row := db.Report{AllocationID: a.ID, State: string(a.State)}

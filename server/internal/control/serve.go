@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -182,6 +183,10 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 	}
 	if s.kind == types.DeviceKindServer {
 		row.RelayPort, row.Fingerprint, row.CalledFrom = hello.Relay.Port, hello.Relay.Fingerprint, s.from
+		s.keeps = knownRules(hello)
+		for _, name := range s.keeps {
+			row.KeptRules = append(row.KeptRules, string(name))
+		}
 	}
 	// Counted before the database write: a reconciliation between the two would
 	// otherwise mark the device as offline.
@@ -207,6 +212,16 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		s.close(websocket.CloseTryAgainLater, "the panel cannot reach its database")
 	}
 	return false
+}
+
+// knownRules returns the rules that a tunnel server keeps, of those that the panel knows.
+func knownRules(hello types.Hello) []types.RuleName {
+	if hello.Rules == nil {
+		return nil
+	}
+	known := slices.DeleteFunc(slices.Clone(*hello.Rules), func(name types.RuleName) bool { return !name.Valid() })
+	slices.Sort(known)
+	return slices.Compact(known)
 }
 
 // refuseUnknown closes a channel whose device has no row, or one with another token

@@ -41,11 +41,12 @@ type session struct {
 	device     uuid.UUID
 	kind       types.DeviceKind
 	version    int64
-	key        string // The id of the key that signed the token.
-	from       string // See Device.CalledFrom.
-	sequence   uint64 // Position in the order in which the hub accepted its channels.
-	generation int64  // Set by connect before register.
-	readErr    error  // The error that ended reading; used by the goroutine of serve only.
+	key        string           // The id of the key that signed the token.
+	from       string           // See Device.CalledFrom.
+	keeps      []types.RuleName // The rules that a tunnel server keeps; set by connect.
+	sequence   uint64           // Position in the order in which the hub accepted its channels.
+	generation int64            // Set by connect before register.
+	readErr    error            // The error that ended reading; used by the goroutine of serve only.
 
 	reports *reports
 	syncer  *worker // Runs sync; woken when todo is not empty.
@@ -216,7 +217,7 @@ func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, 
 			return wait, nil
 		}
 	}
-	state, err := s.hub.read(ctx, s.device, s.kind)
+	state, err := s.hub.read(ctx, s)
 	if err != nil {
 		return 0, err
 	}

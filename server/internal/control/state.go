@@ -162,13 +162,17 @@ func (s *clientState) withTickets(servers []types.ClientServer, issue issueTicke
 // serverState is the desired state of a tunnel server.
 type serverState struct {
 	bindings []types.ServerAllocation
+	withheld []withheld
 	clients  []types.ServerClient
 	keys     types.JWKS
 	host     types.ServerHost
 	pending  map[int64]bool // Allocations without a report in the database.
 }
 
-func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
+// newServerState returns the state of a tunnel server that keeps the rules of the given names. It has
+// no allocation with other rules, except those built in: a port would be open to what somebody has
+// ruled out.
+func newServerState(rows db.ServerState, keys types.JWKS, keeps []types.RuleName) *serverState {
 	s := &serverState{
 		bindings: make([]types.ServerAllocation, 0, len(rows.Allocations)),
 		clients:  make([]types.ServerClient, 0, len(rows.Clients)),
@@ -179,13 +183,16 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 	if warning := publichost.Warning(rows.Host, time.Now()); warning != "" {
 		s.host.PublicHostWarning = &warning
 	}
+	book := newRuleBook(rows, keeps)
 	for _, a := range rows.Allocations {
+		rules := book.of(a)
 		bound := types.ServerAllocation{
 			ID:       a.ID,
 			Protocol: types.Protocol(a.Protocol),
 			Port:     a.Port,
 			ClientID: a.DeviceID,
 			Options:  options(a),
+			Rules:    rules.effective,
 		}
 		if a.Retires != nil { // The former port of an allocation, which keeps its id.
 			bound.ID = *a.Retires
@@ -194,6 +201,10 @@ func newServerState(rows db.ServerState, keys types.JWKS) *serverState {
 		}
 		if a.Draining {
 			bound.DrainUntil = a.DrainUntil
+		}
+		if rules.refusal != "" {
+			s.withheld = append(s.withheld, withheld{bound, rules.refusal})
+			continue
 		}
 		s.bindings = append(s.bindings, bound)
 	}
@@ -243,13 +254,22 @@ func (s *serverState) change(before desired, revision types.Revision, _ issueTic
 }
 
 func (s *serverState) allocations() map[int64]binding {
-	bindings := make(map[int64]binding, len(s.bindings))
-	for _, a := range s.bindings {
-		b := binding{subject: subject{protocol: a.Protocol, port: a.Port, client: a.ClientID}, pending: s.pending[a.ID]}
+	bindings := make(map[int64]binding, len(s.bindings)+len(s.withheld))
+	add := func(a types.ServerAllocation, refusal string) {
+		b := binding{
+			subject: subject{protocol: a.Protocol, port: a.Port, client: a.ClientID, refusal: refusal},
+			pending: s.pending[a.ID],
+		}
 		if a.DrainUntil != nil {
 			b.drainUntil = *a.DrainUntil
 		}
 		bindings[a.ID] = b
+	}
+	for _, a := range s.bindings {
+		add(a, "")
+	}
+	for _, w := range s.withheld {
+		add(w.ServerAllocation, w.refusal)
 	}
 	return bindings
 }
@@ -285,6 +305,8 @@ func keySet[K comparable, V any](list []V, key func(V) K) map[K]struct{} {
 	return set
 }
 
+// options returns the options without the rules: agents do not need them, and tunnel servers get those in
+// effect.
 func options(a db.Allocation) types.AllocationOptions {
 	proxy := types.ProxyProtocol(a.ProxyProtocol)
 	return types.AllocationOptions{ProxyProtocol: &proxy, UDPIdleSeconds: &a.UDPIdleSeconds, PlayerAddresses: &a.PlayerAddresses}

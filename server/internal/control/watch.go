@@ -56,6 +56,9 @@ func (h *Hub) watch(ctx context.Context, events <-chan db.Event) {
 				h.reconcile.Store(true)
 			case event.Keys:
 				keys = true
+			case event.Servers:
+				h.serversChanged()
+				continue
 			default:
 				h.changed(event.DeviceID)
 				continue
@@ -109,6 +112,17 @@ func (h *Hub) readKeys(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// serversChanged makes the channels of all tunnel servers read the database.
+func (h *Hub) serversChanged() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.current {
+		if s.kind == types.DeviceKindServer {
+			s.request(work{state: true})
+		}
+	}
 }
 
 // changed makes the device's channel, if it is on this replica, read the database.
@@ -236,10 +250,10 @@ func slot(ctx context.Context, slots chan struct{}) (release func(), err error) 
 	}
 }
 
-// read reads a device's desired state.
-func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind) (desired, error) {
-	if kind == types.DeviceKindClient {
-		rows, err := h.opts.Store.ClientState(ctx, device)
+// read reads the desired state of a session's device.
+func (h *Hub) read(ctx context.Context, s *session) (desired, error) {
+	if s.kind == types.DeviceKindClient {
+		rows, err := h.opts.Store.ClientState(ctx, s.device)
 		if err != nil {
 			return nil, fmt.Errorf("read client state: %w", err)
 		}
@@ -250,9 +264,9 @@ func (h *Hub) read(ctx context.Context, device uuid.UUID, kind types.DeviceKind)
 		return nil, err
 	}
 	defer release()
-	rows, err := h.opts.Store.ServerState(ctx, device)
+	rows, err := h.opts.Store.ServerState(ctx, s.device)
 	if err != nil {
 		return nil, fmt.Errorf("read server state: %w", err)
 	}
-	return newServerState(rows, h.opts.Keys()), nil
+	return newServerState(rows, h.opts.Keys(), s.keeps), nil
 }
