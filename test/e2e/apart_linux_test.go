@@ -148,6 +148,9 @@ func newApart(t *testing.T) *apart {
 		t.Fatal(err)
 	}
 	a.logOnFailure(t)
+	if err := a.panel.LiftRules(ctx); err != nil {
+		t.Fatal(err)
+	}
 	passOn(t, net.JoinHostPort(publicSide, fmt.Sprint(listen)), net.JoinHostPort("127.0.0.1", fmt.Sprint(listen)))
 	a.server = cluster.NewTunnelServer(binaries, a.dir, "edge", relay, nil)
 	a.server.Env = []string{"ECLITUNNEL_RELAY_LISTEN=" + net.JoinHostPort(publicSide, fmt.Sprint(relay)), "ECLITUNNEL_PUBLIC_HOST=" + publicSide}

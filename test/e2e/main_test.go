@@ -99,6 +99,9 @@ func newWorld(ctx context.Context, where tunnelServer, change ...func(*cluster.P
 	if w.panel, err = cluster.StartPanel(ctx, options); err != nil {
 		return nil, err
 	}
+	if err := w.panel.LiftRules(ctx); err != nil {
+		return nil, err
+	}
 	if where == standAlone {
 		w.server = cluster.NewTunnelServer(binaries, w.dir, "edge", ports+1, nil)
 		if err := w.server.EnrollServer(ctx, w.panel); err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/oapi-codegen/nullable"
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -204,6 +205,26 @@ func (p *Panel) LogIn(ctx context.Context) error {
 	p.Token = login.JSON200.Token
 	p.API, err = NewClient(p.URL, p.Token)
 	return err
+}
+
+// LiftRules lets players take what they like. The defaults are for homes, and tests
+// have more players at one address than any home.
+func (p *Panel) LiftRules(ctx context.Context) error {
+	most := nullable.NewNullableWithValue(types.MaxRuleLimitsMaxPlayers)
+	perSecond := nullable.NewNullableWithValue(int(types.MaxRuleLimitsDatagramsPerSecondPerSource))
+	answer, err := p.API.UpdateSettingsWithResponse(ctx, types.SettingsPatch{Rules: &types.RuleSettingsPatch{
+		Defaults: &types.RuleLimits{
+			MaxPlayers: most, MaxPlayersPerSource: most, MaxFlowsPerSource: most,
+			ConnectionsPerSecond: most, ConnectionsPerSecondPerSource: most, DatagramsPerSecondPerSource: perSecond,
+		},
+	}})
+	if err != nil {
+		return fmt.Errorf("lift rules: %w", err)
+	}
+	if answer.JSON200 == nil {
+		return fmt.Errorf("lift rules: %s: %s", answer.Status(), answer.Body)
+	}
+	return nil
 }
 
 // NewClient returns a client of the panel at url that sends a token.

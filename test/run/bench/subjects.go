@@ -174,6 +174,9 @@ func (f *field) startOurs(ctx context.Context, name string, env ...string) error
 		return err
 	}
 	f.stop = append(f.stop, panel.Stop)
+	if err := panel.LiftRules(ctx); err != nil {
+		return err
+	}
 	agent := cluster.NewAgent(f.Bin, dir, "bench", nil)
 	agent.Env, agent.StartWith = env, f.cable.home.Start
 	if err := agent.Enroll(ctx, panel); err != nil {

@@ -165,6 +165,9 @@ func (fl *fleet) openPanels(ctx context.Context) error {
 			if err := p.LogIn(ctx); err != nil {
 				return err
 			}
+			if err := p.LiftRules(ctx); err != nil {
+				return err
+			}
 			fl.token = p.Token
 		}
 		api, err := cluster.NewClient(p.URL, fl.token)
