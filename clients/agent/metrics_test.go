@@ -159,13 +159,18 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 
 	awaitMetrics(t, registry, `
 		# TYPE eclitunnel_relay_players_refused_total counter
+		eclitunnel_relay_players_refused_total{reason="denied"} 0
 		eclitunnel_relay_players_refused_total{reason="files"} 0
+		eclitunnel_relay_players_refused_total{reason="gave_way"} 0
 		eclitunnel_relay_players_refused_total{reason="limit"} 1
 		eclitunnel_relay_players_refused_total{reason="loop"} 0
 		eclitunnel_relay_players_refused_total{reason="no_data_connection"} 0
 		eclitunnel_relay_players_refused_total{reason="no_link"} 1
+		eclitunnel_relay_players_refused_total{reason="source_limit"} 0
+		eclitunnel_relay_players_refused_total{reason="source_rate"} 0
 		eclitunnel_relay_players_refused_total{reason="waiting_limit"} 0
 		# TYPE eclitunnel_relay_datagrams_dropped_total counter
+		eclitunnel_relay_datagrams_dropped_total{reason="denied"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="draining"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="flow_limit"} 1
 		eclitunnel_relay_datagrams_dropped_total{reason="loop"} 0

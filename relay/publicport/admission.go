@@ -4,15 +4,25 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
 )
 
 // Limits bound what players can make a public port hold. The zero value of each
 // means its default.
 type Limits struct {
-	// Players is how many TCP connections one allocation may have. Default 10,000.
+	// Players is how many TCP connections one allocation may have, if its rules do not
+	// say less. For a further one the source that has most gives way, if that has more
+	// than the newcomer's would. Default 10,000.
 	Players int
+	// UnspokenWait is how long a TCP player who has sent nothing is left alone. After it,
+	// one gives way to a newcomer even if no source has more than the newcomer's would.
+	// Default 10 s.
+	UnspokenWait time.Duration
 	// Flows is how many UDP flows one allocation may have. Source addresses of UDP
 	// cost an attacker nothing: beyond the limit a flow that the game has never
 	// answered is evicted for the next. Default 16,384.
@@ -48,16 +58,15 @@ func (l Limits) withDefaults() Limits {
 	if l.UnansweredWait == 0 {
 		l.UnansweredWait = 5 * time.Second
 	}
+	if l.UnspokenWait == 0 {
+		l.UnspokenWait = 10 * time.Second
+	}
 	return l
 }
 
 // answeringFactor is how many times Limits.Unanswered players may be unanswered where
 // the game is known to answer.
 const answeringFactor = 8
-
-// playerFiles is how many files a TCP player takes: their connection and a data
-// connection.
-const playerFiles = 2
 
 const (
 	// evictionScanLimit is how many flows are examined for one to evict.
@@ -74,42 +83,41 @@ const (
 type admission struct {
 	limits     Limits
 	allocation int64
+	client     uuid.UUID
 	shared     *openfiles.Budget
+	carried    *carried
+	clients    Clients
 	rules      *rules
 	draining   bool // No new players.
 
-	players int                // TCP connections.
+	tcp tcpPlayers
+
 	flows   int                // UDP flows,
 	sources map[netip.Addr]int // and how many of them each source has.
 	evicted int                // Flows evicted in this tick.
 }
 
-func newAdmission(p *Ports, allocation int64, r *rules) admission {
-	return admission{limits: p.o.Limits, allocation: allocation, shared: p.files, rules: r, sources: map[netip.Addr]int{}}
+func newAdmission(p *Ports, allocation types.ServerAllocation, r *rules) admission {
+	a := admission{
+		limits: p.o.Limits, allocation: allocation.ID, client: allocation.ClientID,
+		shared: p.files, carried: &p.carried, clients: p.o.Clients,
+		tcp: tcpPlayers{perSource: sources.NewRates(0, 0)}, sources: map[netip.Addr]int{},
+	}
+	a.setRules(r)
+	return a
 }
+
+// setRules changes the rules.
+func (a *admission) setRules(r *rules) {
+	a.rules = r
+	a.tcp.setRates(r)
+}
+
+// capacity returns how many players the tunnel client can carry; 0: it is not known.
+func (a *admission) capacity() int { return a.clients.Capacity(a.client) }
 
 // permits reports whether a player of an address may be in at all.
 func (a *admission) permits(player netip.Addr) bool { return a.rules.permits(player) }
-
-// player admits a TCP player.
-func (a *admission) player(player netip.Addr) Refusal {
-	if !a.permits(player) {
-		return RefusedDenied
-	}
-	if a.players >= a.limits.Players {
-		return RefusedLimit
-	}
-	if !a.shared.Take(a.allocation, playerFiles) {
-		return RefusedFiles
-	}
-	a.players++
-	return NotRefused
-}
-
-func (a *admission) playerLeft() {
-	a.players--
-	a.shared.Give(a.allocation, playerFiles)
-}
 
 // newcomer reports whether a UDP player who has no flow may have one at all.
 func (a *admission) newcomer(player netip.Addr) Refusal {

@@ -42,6 +42,9 @@ type Clients interface {
 	// AtClient reports whether a player, who reached the local address, comes from the
 	// address of a linked tunnel client. An invalid local address is unknown.
 	AtClient(player, local netip.Addr) bool
+	// Capacity returns how many TCP players a tunnel client can carry at the same time;
+	// 0: it is not known.
+	Capacity(client uuid.UUID) int
 	// UDPSession returns the session in which a tunnel client's flows are opened,
 	// or nil where the client cannot be reached.
 	UDPSession(client uuid.UUID) *udptunnel.ServerSession
@@ -86,6 +89,7 @@ type Ports struct {
 	log      *slog.Logger
 	counters *counters
 	files    *openfiles.Budget
+	carried  carried
 	loops    loops
 	work     sync.WaitGroup
 

@@ -8,7 +8,10 @@ type Refusal string
 const (
 	NotRefused              Refusal = ""
 	RefusedDenied           Refusal = "denied"             // The allocation's address lists do not permit the player.
-	RefusedLimit            Refusal = "limit"              // The allocation has as many players as it may.
+	RefusedLimit            Refusal = "limit"              // The allocation, or its tunnel client, has as many players as it may.
+	RefusedSourceLimit      Refusal = "source_limit"       // The player's source has as many as it may.
+	RefusedSourceRate       Refusal = "source_rate"        // More come from the player's source, per second, than may.
+	RefusedGaveWay          Refusal = "gave_way"           // The player was in, and had to leave for one from a source with fewer.
 	RefusedFlowLimit        Refusal = "flow_limit"         // The allocation, or the sender, has as many flows as it may.
 	RefusedFiles            Refusal = "files"              // The allocation has its share of the process's files.
 	RefusedNoLink           Refusal = "no_link"            // The allocation's tunnel client is not linked.
@@ -24,7 +27,7 @@ const (
 // why datagrams are dropped.
 var (
 	playerRefusals = []Refusal{
-		RefusedDenied, RefusedLimit, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
+		RefusedDenied, RefusedLimit, RefusedSourceLimit, RefusedSourceRate, RefusedGaveWay, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
 	}
 	datagramRefusals = []Refusal{
 		RefusedDenied, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnsendable, RefusedDraining, RefusedLoop,

@@ -11,7 +11,11 @@ import (
 )
 
 // KnownRules are the rules that public ports keep.
-var KnownRules = []types.RuleName{types.RuleAllow, types.RuleDeny}
+var KnownRules = []types.RuleName{
+	types.RuleAllow, types.RuleDeny,
+	types.RuleMaxPlayers, types.RuleMaxPlayersPerSource,
+	types.RuleConnectionsPerSecond, types.RuleConnectionsPerSecondPerSource,
+}
 
 // rules are the rules of an allocation. They do not change once made.
 type rules struct {

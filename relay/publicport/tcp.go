@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"sync"
@@ -32,13 +33,14 @@ type tcpPort struct {
 	closed    bool
 	accepting int // Accept loops: one whose listener is closed may still bring a player.
 	admission admission
-	players   map[*net.TCPConn]context.CancelFunc // Ends the wait for a data connection.
+	players   map[*tcpPlayer]struct{} // Whose connections have not ended.
+	changed   chan struct{}           // Closed, and replaced, when the rules are.
 }
 
 func openTCP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	t := &tcpPort{
 		ports: p, allocation: a, refusals: p.newRefusals(), turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
-		admission: newAdmission(p, a.ID, r), players: map[*net.TCPConn]context.CancelFunc{},
+		admission: newAdmission(p, a, r), players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
 	}
 	for range p.o.Limits.Unanswered {
 		t.turns <- struct{}{}
@@ -58,11 +60,27 @@ func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
 	if p.admission.rules == r {
 		return
 	}
-	p.admission.rules = r
-	for player := range p.players {
-		if !p.admission.permits(netaddr.OfTCP(player.RemoteAddr()).Addr()) {
-			p.refusals.player(RefusedDenied)
-			p.cut(player)
+	p.admission.setRules(r)
+	close(p.changed)
+	p.changed = make(chan struct{})
+	for player := range p.in() {
+		if !p.admission.permits(player.source) {
+			p.admission.tcp.in.Remove(player)
+			p.cut(player, RefusedDenied)
+		}
+	}
+	for _, player := range p.admission.evictSurplus(p.in()) {
+		p.cut(player, RefusedGaveWay)
+	}
+}
+
+// in returns the players who are in. It is called with mu held.
+func (p *tcpPort) in() iter.Seq[*tcpPlayer] {
+	return func(yield func(*tcpPlayer) bool) {
+		for player := range p.players {
+			if p.admission.tcp.in.Has(player) && !yield(player) {
+				return
+			}
 		}
 	}
 }
@@ -76,7 +94,7 @@ func (p *tcpPort) close() {
 	p.closed = true
 	p.cancel()
 	for player := range p.players {
-		p.cut(player)
+		player.end()
 	}
 }
 
@@ -102,66 +120,114 @@ func (p *tcpPort) accept(l *net.TCPListener) {
 		}
 		failing = false
 		p.ports.counters.joined.Add(1)
-		waits, entered := p.enter(player)
-		if !entered {
-			tcpstream.Reset(player)
-			continue
-		}
-		p.ports.work.Go(func() {
-			defer p.leave(player)
-			p.serve(waits, player)
-		})
+		p.connected(player)
 	}
 }
 
+// connected serves a player who has just connected, or resets the connection. It waits
+// if the allocation has more connections per second than it may; others wait meanwhile
+// in the listener's backlog.
+func (p *tcpPort) connected(conn *net.TCPConn) {
+	player := &tcpPlayer{conn: conn, source: netaddr.OfTCP(conn.RemoteAddr()).Addr()}
+	waits, entered := p.enter(player)
+	if !entered {
+		tcpstream.Reset(conn)
+		return
+	}
+	p.ports.work.Go(func() {
+		defer p.leave(player)
+		p.serve(waits, player)
+	})
+}
+
 // enter admits a player, who may wait for a data connection while the context lives.
-func (p *tcpPort) enter(player *net.TCPConn) (waits context.Context, entered bool) {
+func (p *tcpPort) enter(player *tcpPlayer) (waits context.Context, entered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	refusal := p.admission.connected(player.source, time.Now())
+	if refusal == NotRefused {
+		p.await()
+	}
 	if p.closed {
 		return nil, false
 	}
-	if refusal := p.admission.player(netaddr.OfTCP(player.RemoteAddr()).Addr()); refusal != NotRefused {
+	var evicted *tcpPlayer
+	if refusal == NotRefused {
+		evicted, refusal = p.admission.enter(player, time.Now())
+	}
+	if refusal != NotRefused {
 		p.refusals.player(refusal)
 		return nil, false
 	}
-	waits, p.players[player] = context.WithCancel(p.closing)
+	if evicted != nil {
+		p.cut(evicted, RefusedGaveWay)
+	}
+	waits, player.giveUp = context.WithCancel(p.closing)
+	p.players[player] = struct{}{}
 	p.ports.counters.players.Add(1)
 	return waits, true
 }
 
-// cut ends a player's connection. It is called with mu held.
-func (p *tcpPort) cut(player *net.TCPConn) {
-	p.players[player]()
-	tcpstream.Reset(player) // Its stream ends by it.
+// await waits until one more player may enter, by the connections per second that the
+// allocation may have, or until the port closes. It is called with mu held, and releases
+// it while it waits.
+func (p *tcpPort) await() {
+	for !p.closed {
+		wait, changed := p.admission.turn(time.Now()), p.changed
+		if wait == 0 {
+			return
+		}
+		p.mu.Unlock()
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-p.closing.Done():
+		}
+		timer.Stop()
+		p.mu.Lock()
+	}
 }
 
-func (p *tcpPort) leave(player *net.TCPConn) {
+// cut ends a player who is not in any more. It is called with mu held.
+func (p *tcpPort) cut(player *tcpPlayer, why Refusal) {
+	p.refusals.player(why)
+	player.end()
+}
+
+func (p *tcpPort) leave(player *tcpPlayer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.players[player]()
+	player.giveUp()
 	delete(p.players, player)
-	p.admission.playerLeft()
+	p.admission.left(player)
 	p.ports.counters.players.Add(-1)
 }
 
 // serve carries a player. A player who cannot be served is reset: closing in order
 // would look like a game that hangs up.
-func (p *tcpPort) serve(waits context.Context, player *net.TCPConn) {
+func (p *tcpPort) serve(waits context.Context, player *tcpPlayer) {
 	open := wire.Control{
 		Type:        wire.ControlOpen,
 		Allocation:  p.allocation.ID,
-		Source:      netaddr.OfTCP(player.RemoteAddr()),
-		Destination: netaddr.OfTCP(player.LocalAddr()),
+		Source:      netaddr.OfTCP(player.conn.RemoteAddr()),
+		Destination: netaddr.OfTCP(player.conn.LocalAddr()),
 	}
-	refusal := p.carry(waits, player, open)
+	refusal := p.carry(waits, player.conn, open)
 	if refusal != NotRefused {
-		if waits.Err() == nil { // Otherwise whoever cut the player off has counted why.
+		if p.isIn(player) { // Otherwise it was counted when they had to leave.
 			p.refusals.player(refusal)
 		}
 		p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(refusal)))
-		tcpstream.Reset(player)
+		tcpstream.Reset(player.conn)
 	}
+}
+
+// isIn reports whether a player has not been evicted.
+func (p *tcpPort) isIn(player *tcpPlayer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.admission.tcp.in.Has(player)
 }
 
 // carry carries a player, one at a tunnel client in turn.
@@ -196,7 +262,10 @@ func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Co
 	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, answered)
 }
 
-// resume opens the listener, if it is not open.
+// resume opens the listener, if it is not open. Connections that are half open, of peers
+// that have sent a SYN and no more, are the system's: its backlog is as long as it allows
+// (on Linux net.core.somaxconn), and where that is full Linux goes on with SYN cookies
+// (net.ipv4.tcp_syncookies, on by default), which take no memory.
 func (p *tcpPort) resume() error {
 	if p.listener != nil {
 		return nil

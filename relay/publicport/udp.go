@@ -53,7 +53,7 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(),
-		allocation: a, admission: newAdmission(p, a.ID, r),
+		allocation: a, admission: newAdmission(p, a, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 	}
 	p.work.Go(u.read)
@@ -63,7 +63,8 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 func (p *udpPort) configure(a types.ServerAllocation, r *rules) {
 	p.mu.Lock()
 	changed := p.admission.rules != r
-	p.allocation, p.admission.rules = a, r
+	p.allocation = a
+	p.admission.setRules(r)
 	var denied []*udptunnel.ServerFlow
 	for _, f := range p.flows {
 		if changed && !p.admission.permits(f.Source.Addr()) {

@@ -20,7 +20,8 @@ type Limits struct {
 	// Links is how many tunnel clients may be linked. Default 10,000.
 	Links int
 	// DataConnections is how many data connections one tunnel client may have open.
-	// Default 16,384, or half of those files if that is less.
+	// Default 20,480, or half of those files if that is less. Players of one allocation
+	// may take half of what those of others leave.
 	DataConnections int
 	// Warm is how many idle data connections are kept ready, at most, for a tunnel
 	// client whose players come fast. Default 64; negative: only those that finished
@@ -38,7 +39,7 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	unauthenticated, dataConnections := 1024, 16_384
+	unauthenticated, dataConnections := 1024, 20_480
 	if share := openfiles.Share(openfiles.Limit()); share > 0 {
 		unauthenticated, dataConnections = max(16, min(unauthenticated, share/8)), min(dataConnections, share/2)
 	}

@@ -232,6 +232,15 @@ func (c *Clients) AtClient(player, local netip.Addr) bool {
 	return c.registry.linkedFrom(peerAddress(player, local))
 }
 
+// Capacity returns how many TCP players a tunnel client can carry at the same time; 0: it
+// is not linked.
+func (c *Clients) Capacity(client uuid.UUID) int {
+	if c.registry.link(client) == nil {
+		return 0
+	}
+	return c.limits.DataConnections
+}
+
 // UDPSession returns the session in which a tunnel client's flows are opened, or
 // nil where the client cannot be reached.
 func (c *Clients) UDPSession(client uuid.UUID) *udptunnel.ServerSession {

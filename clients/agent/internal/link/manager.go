@@ -64,7 +64,7 @@ type DialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // Limits bound what a tunnel server can make the agent hold. The zero value of each
 // means its default.
 type Limits struct {
-	DataConnections int           // Of one link; 0: 16,448, what a tunnel server allows and keeps warm.
+	DataConnections int           // Of one link; 0: 20,544, what a tunnel server allows and keeps warm.
 	Dials           int           // Data connections of one link being opened at once; 0: 64.
 	Flows           int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
 	DatagramQueue   int           // Bytes of datagrams waiting for one data connection; 0: udptunnel.DefaultQueue.
@@ -73,7 +73,7 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	if l.DataConnections == 0 {
-		l.DataConnections = 16_448
+		l.DataConnections = 20_544
 	}
 	if l.Dials == 0 {
 		l.Dials = 64
