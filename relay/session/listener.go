@@ -13,10 +13,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/connlimit"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
@@ -57,12 +59,13 @@ type listener struct {
 
 	links, streams, datagrams websocket.Upgrader
 
-	unauthenticated *unauthenticated
-	pending         sync.WaitGroup // Connections that net/http serves.
+	unauthenticated *connlimit.Limit
+	known           connlimit.Known // Sources of links.
+	pending         sync.WaitGroup  // Connections that net/http serves.
 }
 
 func newListener(o listenerOptions) *listener {
-	l := &listener{o: o, unauthenticated: newUnauthenticated(o.limits.Unauthenticated)}
+	l := &listener{o: o, unauthenticated: connlimit.New(o.limits.Unauthenticated)}
 	// Agents are no browsers: a request that comes from a page is refused, which
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
@@ -117,14 +120,16 @@ func (l *listener) close() { _ = l.http.Close() }
 func (l *listener) wait()  { l.pending.Wait() }
 
 // count bounds the connections that have not been upgraded: an upgrade takes a
-// ticket or secret.
+// ticket or secret. Sources that hold a link, or did lately, have room of their own: a
+// flood keeps them neither from linking again nor from opening data connections.
 func (l *listener) count(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		l.pending.Add(1)
-		l.unauthenticated.add(c)
+		now := time.Now()
+		l.unauthenticated.Add(c, l.known.Has(netaddr.OfTCP(c.RemoteAddr()).Addr(), now), now)
 	case http.StateHijacked, http.StateClosed:
-		l.unauthenticated.remove(c)
+		l.unauthenticated.Remove(c)
 		l.pending.Done()
 	}
 }
@@ -156,7 +161,10 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
-		address := peerAddress(netaddr.OfTCP(ws.RemoteAddr()).Addr(), netaddr.OfTCP(ws.LocalAddr()).Addr())
+		remote := netaddr.OfTCP(ws.RemoteAddr()).Addr()
+		l.known.Enter(remote)
+		defer func() { l.known.Leave(remote, time.Now()) }()
+		address := peerAddress(remote, netaddr.OfTCP(ws.LocalAddr()).Addr())
 		l.o.newLink(t, address, resumes, channel.New(ws, options)).serve(from)
 	})
 }

@@ -8,7 +8,6 @@
 // returns.
 //
 //	listener.go         accepts links and data connections
-//	unauthenticated.go  bounds the connections that have shown no ticket or secret
 //	ticket.go           verifies tickets with the panel's public keys
 //	identity.go         the key and certificate that tunnel clients are shown
 //	registry.go         which tunnel clients may link, and which are linked
