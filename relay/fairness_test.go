@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/publicport"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
+	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // patient lets players wait for a data connection for longer than any test.
@@ -243,4 +245,56 @@ func TestServer_OneAllocationLeavesItsTunnelClientToOthers(t *testing.T) {
 		return s.Players == 8 && refusals(s, publicport.RefusedLimit)+refusals(s, publicport.RefusedGaveWay) == 22
 	})
 	crowd(t, s, "127.0.0.2", other, 4, true)
+}
+
+func TestServer_WaitingPlayersOfAllocationsAndSourcesHaveTurns(t *testing.T) {
+	const waiting = 8
+	p, s, client, port := start(t, func(o *relay.Options) { patient(o); o.Limits.Waiting = waiting })
+	other := relaytest.FreePort(t)
+	p.Put(relaytest.Allocation(2, client, types.ProtocolTCP, other))
+	p.AwaitReport(2, types.ReportReady)
+	l := openLink(t, p, s, client, 1)
+	crowd(t, s, "127.0.0.2", port, waiting, true)
+	for range waiting {
+		_, _ = joinFrom(t, "127.0.0.2", port)
+	}
+	await := func(refused uint64) {
+		t.Helper()
+		s.AwaitStats(t, "the refusals", func(s relay.Stats) bool {
+			return refusals(s, publicport.RefusedWaiting) == refused && s.Players == waiting
+		})
+	}
+	await(waiting)
+	late := func(address string, port int, refused uint64) string {
+		t.Helper()
+		c, err := joinFrom(t, address, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(refused)
+		return c.LocalAddr().String()
+	}
+	// One of another allocation, and one of another source, wait although all places
+	// were taken; and neither is served last.
+	elsewhere := late("127.0.0.2", other, waiting+1)
+	neighbour := late("127.0.0.3", port, waiting+2)
+	var served []string
+	for range 4 {
+		ws, _, err := l.data(wire.KindStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, err := ws.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, err := wire.DecodeControl(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served = append(served, open.Source.String())
+	}
+	if !slices.Contains(served[:2], elsewhere) || !slices.Contains(served, neighbour) {
+		t.Errorf("served %v, not %s and %s", served, elsewhere, neighbour)
+	}
 }

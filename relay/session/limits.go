@@ -30,7 +30,8 @@ type Limits struct {
 	// WarmIdle is how long a data connection beyond those may be idle. Default 30 s.
 	WarmIdle time.Duration
 	// Waiting is how many players of one tunnel client may wait for a data
-	// connection, and JoinWait how long. Defaults 1024 and 10 s.
+	// connection, and JoinWait how long. For a further one of an allocation, or of a
+	// source, with fewer than another, one of those gives way. Defaults 1024 and 10 s.
 	Waiting  int
 	JoinWait time.Duration
 	// DatagramQueue is how many bytes of datagrams may wait for one tunnel client.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -48,7 +49,7 @@ type pool struct {
 	all     map[*tcpstream.Conn]struct{}
 	open    int        // Data connections of either kind, reserved ones included.
 	idle    []idleConn // The one used last is last, and is used next.
-	waiting []waiting
+	waiting queue
 
 	asks    []ask     // The requests that are not answered yet, the oldest first.
 	askedAt time.Time // When the last was made.
@@ -63,13 +64,6 @@ type idleConn struct {
 	since time.Time
 }
 
-// waiting is a player who waits for a data connection.
-type waiting struct {
-	conn chan *tcpstream.Conn // Closed if there will be none.
-	wait time.Duration        // From the last request for the player
-	next time.Time            // to the next one.
-}
-
 // ask is requests for data connections that were made at about the same time.
 type ask struct {
 	count int // Not yet open.
@@ -80,8 +74,9 @@ func newPool(limits Limits, ask func(count int)) *pool {
 	return &pool{limits: limits, ask: ask, all: map[*tcpstream.Conn]struct{}{}}
 }
 
-// acquire returns an idle data connection, waiting for one if it must.
-func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
+// acquire returns an idle data connection for a player of an allocation, waiting for one
+// if it must.
+func (p *pool) acquire(ctx context.Context, allocation int64, source netip.Addr) (*tcpstream.Conn, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -89,42 +84,43 @@ func (p *pool) acquire(ctx context.Context) (*tcpstream.Conn, error) {
 	}
 	p.demand++
 	p.lastJoin = time.Now()
-	if n := len(p.idle); n > 0 && len(p.waiting) == 0 {
+	if n := len(p.idle); n > 0 && p.waiting.len() == 0 {
 		conn := p.idle[n-1].conn
 		p.idle = slices.Delete(p.idle, n-1, n)
 		p.request(p.lastJoin)
 		p.mu.Unlock()
 		return conn, nil
 	}
-	if len(p.waiting) >= p.limits.Waiting {
+	w := &waiting{
+		allocation: allocation, source: source, conn: make(chan *tcpstream.Conn, 1),
+		wait: askAgain, next: p.lastJoin.Add(askAgain),
+	}
+	if !p.waiting.add(w, p.limits.Waiting) {
 		p.mu.Unlock()
 		return nil, ErrTooManyWaiting
 	}
-	wait := make(chan *tcpstream.Conn, 1)
-	p.waiting = append(p.waiting, waiting{conn: wait, wait: askAgain, next: p.lastJoin.Add(askAgain)})
 	p.request(p.lastJoin)
 	p.mu.Unlock()
 
 	select {
-	case conn, ok := <-wait:
+	case conn, ok := <-w.conn:
 		if !ok {
-			return nil, ErrNotLinked
+			return nil, w.err
 		}
 		return conn, nil
 	case <-ctx.Done():
-		return nil, p.giveUp(wait)
+		return nil, p.giveUp(w)
 	}
 }
 
 // giveUp stops waiting. A data connection that has just come goes to the next player.
-func (p *pool) giveUp(wait chan *tcpstream.Conn) error {
+func (p *pool) giveUp(w *waiting) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i := slices.IndexFunc(p.waiting, func(w waiting) bool { return w.conn == wait }); i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
+	if p.waiting.remove(w) {
 		return ErrNoDataConnection
 	}
-	if conn, ok := <-wait; ok {
+	if conn, ok := <-w.conn; ok {
 		p.offer(conn)
 	}
 	return ErrNoDataConnection
@@ -172,11 +168,10 @@ func (p *pool) finished(conn *tcpstream.Conn) {
 	}
 }
 
-// offer gives a data connection to the player who has waited longest.
+// offer gives a data connection to the player whose turn it is.
 func (p *pool) offer(conn *tcpstream.Conn) {
-	if len(p.waiting) > 0 {
-		p.waiting[0].conn <- conn
-		p.waiting = slices.Delete(p.waiting, 0, 1)
+	if w := p.waiting.next(); w != nil {
+		w.conn <- conn
 		return
 	}
 	p.idle = append(p.idle, idleConn{conn: conn, since: time.Now()})
@@ -206,10 +201,8 @@ func (p *pool) close() []*tcpstream.Conn {
 		return nil
 	}
 	p.closed = true
-	for _, w := range p.waiting {
-		close(w.conn)
-	}
-	p.waiting, p.idle = nil, nil
+	p.waiting.close(ErrNotLinked)
+	p.idle = nil
 	all := make([]*tcpstream.Conn, 0, len(p.all))
 	for conn := range p.all {
 		all = append(all, conn)
@@ -230,7 +223,7 @@ func (p *pool) request(now time.Time) {
 	if p.closed || p.later {
 		return
 	}
-	missing := len(p.waiting) + p.target(now) - len(p.idle) - p.asked(now)
+	missing := p.waiting.len() + p.target(now) - len(p.idle) - p.asked(now)
 	if missing <= 0 {
 		return
 	}
@@ -286,9 +279,9 @@ func (p *pool) answered() {
 
 // requestAgain asks for more data connections for players who have waited for long.
 func (p *pool) requestAgain(now time.Time) {
-	count, most := 0, max(1, len(p.waiting)/againShare)
-	for i := range p.waiting {
-		if w := &p.waiting[i]; count < most && !now.Before(w.next) {
+	count, most := 0, max(1, p.waiting.len()/againShare)
+	for e := p.waiting.byAge.Front(); e != nil && count < most; e = e.Next() {
+		if w, ok := e.Value.(*waiting); ok && !now.Before(w.next) {
 			w.wait *= 2
 			w.next = now.Add(w.wait)
 			count++

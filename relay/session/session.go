@@ -14,6 +14,7 @@
 //	detached.go         UDP sessions between two links of their tunnel client
 //	link.go             one tunnel client while it is linked
 //	pool.go             its idle data connections, and the players who wait for one
+//	queue.go            whose turn it is of these, by turns.go
 package session
 
 import (
@@ -183,7 +184,9 @@ func (c *Clients) Tick(now time.Time) {
 var (
 	// ErrNotLinked means that the tunnel client is not linked, or no longer.
 	ErrNotLinked = errors.New("the tunnel client is not linked")
-	// ErrTooManyWaiting means that Limits.Waiting players wait for the tunnel client.
+	// ErrTooManyWaiting means that Limits.Waiting players wait for the tunnel client, none
+	// of whom gives way, or that the player gave way to one of an allocation or a source
+	// with fewer.
 	ErrTooManyWaiting = errors.New("too many players wait for the tunnel client")
 	// ErrNoDataConnection means that the tunnel client opened no data connection in
 	// time.
@@ -203,7 +206,7 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 	ctx, cancel := context.WithTimeout(ctx, c.limits.JoinWait)
 	defer cancel()
 	for {
-		conn, err := l.pool.acquire(ctx)
+		conn, err := l.pool.acquire(ctx, open.Allocation, open.Source.Addr())
 		if errors.Is(err, ErrNotLinked) {
 			// A link that was as good as dead, until the tunnel client came back.
 			if newer := c.registry.link(client); newer != nil && newer != l {
