@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ type listenerOptions struct {
 	identity     *Identity
 	tickets      *ticketVerifier
 	registry     *registry
-	newLink      func(t ticket, from netip.Addr, resumes string, c *channel.Conn) *link
+	newLink      func(t ticket, from netip.Addr, resumes string, streams int, c *channel.Conn) *link
 	counters     *counters
 	work         *sync.WaitGroup
 	log          *slog.Logger
@@ -157,7 +158,9 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the tunnel server has as many links as it takes", http.StatusServiceUnavailable)
 		return
 	}
-	from, resumes := r.RemoteAddr, r.URL.Query().Get(wire.SessionParam)
+	query := r.URL.Query()
+	from, resumes := r.RemoteAddr, query.Get(wire.SessionParam)
+	streams, _ := strconv.ParseUint(query.Get(wire.StreamsParam), 10, 31) // 0, if it is no number.
 	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
@@ -165,7 +168,7 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		l.known.Enter(remote)
 		defer func() { l.known.Leave(remote, time.Now()) }()
 		address := peerAddress(remote, netaddr.OfTCP(ws.LocalAddr()).Addr())
-		l.o.newLink(t, address, resumes, channel.New(ws, options)).serve(from)
+		l.o.newLink(t, address, resumes, int(streams), channel.New(ws, options)).serve(from)
 	})
 }
 

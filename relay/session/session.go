@@ -237,10 +237,11 @@ func (c *Clients) AtClient(player, local netip.Addr) bool {
 // Capacity returns how many TCP players a tunnel client can carry at the same time; 0: it
 // is not linked.
 func (c *Clients) Capacity(client uuid.UUID) int {
-	if c.registry.link(client) == nil {
+	l := c.registry.link(client)
+	if l == nil {
 		return 0
 	}
-	return c.limits.DataConnections
+	return l.pool.limits.DataConnections
 }
 
 // UDPSession returns the session in which a tunnel client's flows are opened, or
@@ -257,8 +258,13 @@ func (c *Clients) UDPSession(client uuid.UUID) *udptunnel.ServerSession {
 	}
 }
 
-// newLink makes the link of a tunnel client whose ticket was accepted.
-func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, conn *channel.Conn) *link {
+// newLink makes the link of a tunnel client whose ticket was accepted, and that can have
+// so many stream data connections open; 0: any number.
+func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, streams int, conn *channel.Conn) *link {
+	limits := c.limits
+	if streams > 0 {
+		limits.DataConnections = min(limits.DataConnections, streams+1) // One is for datagrams.
+	}
 	l := &link{
 		registry: c.registry,
 		client:   t.client,
@@ -273,7 +279,7 @@ func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, conn *chann
 	if c.packets != nil {
 		l.packetPort = uint16(c.o.AdvertisedPort)
 	}
-	l.pool = newPool(c.limits, func(n int) { l.dial(wire.KindStream, n) })
+	l.pool = newPool(limits, func(n int) { l.dial(wire.KindStream, n) })
 	l.newUDPSession = func() *udptunnel.ServerSession {
 		return udptunnel.NewServerSession(udptunnel.ServerOptions{
 			Packets:   c.packets,

@@ -10,6 +10,8 @@
 //
 //	GET /v1/link                             Authorization: Bearer <ticket>
 //	GET /v1/link?carrier=S                   the same, to resume UDP session S
+//	GET /v1/link?streams=N                   the same, of a client that can have N stream
+//	                                         data connections open
 //	GET /v1/data?kind=stream                 Authorization: Bearer <secret of the link>
 //	GET /v1/data?kind=datagram&carrier=S     Authorization: Bearer <secret of the link>
 //
@@ -319,6 +321,10 @@ const (
 	// SessionParam is the name of a UDP session. Version 1 of the protocol calls a UDP
 	// session a carrier.
 	SessionParam = "carrier"
+	// StreamsParam is the number of stream data connections that a client can have open,
+	// on all its links. A server requests no more, and refuses the players for whom it
+	// would. Absent: any number. Only PathLink has it.
+	StreamsParam = "streams"
 )
 
 // Limits of the protocol, in bytes.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -33,6 +34,7 @@ type serverDialer struct {
 	timeout   time.Duration
 	line      *dialer.Dialer
 	plain     bool // Data connections for TCP may do without encryption.
+	streams   int  // How many of these the client can have open; 0: any number.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of data connections for TCP.
 
@@ -45,7 +47,7 @@ type serverDialer struct {
 // "": a certificate that the system trusts.
 func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	timeout := c.Limits.DialTimeout
-	d := &serverDialer{address: address, timeout: timeout, line: c.line, plain: c.PlainStreams}
+	d := &serverDialer{address: address, timeout: timeout, line: c.line, plain: c.PlainStreams, streams: c.Limits.Streams}
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
 		HandshakeTimeout: timeout,
@@ -115,6 +117,9 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 	query := url.Values{}
 	if udpSession != "" {
 		query.Set(wire.SessionParam, udpSession)
+	}
+	if d.streams > 0 {
+		query.Set(wire.StreamsParam, strconv.Itoa(d.streams))
 	}
 	// It may wait for a modern hello that is not answered; players may not.
 	return d.dial(ctx, true, wire.PathLink, query, ticket, wire.Subprotocol)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/internal/dialer"
+	"github.com/eclitunnel/eclitunnel/internal/lograte"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 )
 
@@ -64,16 +64,25 @@ type DialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // Limits bound what a tunnel server can make the agent hold. The zero value of each
 // means its default.
 type Limits struct {
-	DataConnections int           // Of one link; 0: 20,544, what a tunnel server allows and keeps warm.
-	Dials           int           // Data connections of one link being opened at once; 0: 64.
-	Flows           int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
-	DatagramQueue   int           // Bytes of datagrams waiting for one data connection; 0: udptunnel.DefaultQueue.
-	DialTimeout     time.Duration // Of tunnel servers; 0: 10 s.
+	DataConnections int // Of one link; 0: 20,544, what a tunnel server allows and keeps warm.
+	// Streams is how many stream data connections all links together may have open, which
+	// tunnel servers are told. 0: as many as players may have files, one for each
+	// connection to a game; see [openfiles.Share].
+	Streams       int
+	Dials         int           // Data connections of one link being opened at once; 0: 64.
+	Flows         int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
+	DatagramQueue int           // Bytes of datagrams waiting for one data connection; 0: udptunnel.DefaultQueue.
+	DialTimeout   time.Duration // Of tunnel servers; 0: 10 s.
 }
 
 func (l Limits) withDefaults() Limits {
 	if l.DataConnections == 0 {
 		l.DataConnections = 20_544
+	}
+	if l.Streams == 0 {
+		if share := openfiles.Share(openfiles.Limit()); share > 0 {
+			l.Streams = max(1, share/2)
+		}
 	}
 	if l.Dials == 0 {
 		l.Dials = 64
@@ -92,25 +101,29 @@ type config struct {
 	Options
 	line     *dialer.Dialer // To tunnel servers.
 	counters counters
-	// streams is how many stream data connections are open or being opened, and
-	// maxStreams how many may be, so that files are left for everything else.
-	streams    atomic.Int64
-	maxStreams int64
+	streams  atomic.Int64     // Stream data connections that are open or being opened.
+	full     *lograte.Limiter // Of lines that say that they are Limits.Streams.
 }
 
-// reserve reserves up to n stream data connections, and returns how many.
+// reserve reserves up to n stream data connections, so that files are left for everything
+// else, and returns how many.
 func (c *config) reserve(n int) int {
-	excess := c.streams.Add(int64(n)) - c.maxStreams
-	if excess <= 0 {
+	if c.Limits.Streams == 0 {
+		c.streams.Add(int64(n))
 		return n
 	}
-	excess = min(excess, int64(n))
+	excess := c.streams.Add(int64(n)) - int64(c.Limits.Streams)
+	if excess >= 0 && c.full.Allow(0) {
+		c.Logger.Warn("as many data connections are open as the system lets this program have files: further players may be refused; raise the limit (ulimit -n, LimitNOFILE)",
+			slog.Int("streams", c.Limits.Streams))
+	}
+	excess = min(max(0, excess), int64(n))
 	c.streams.Add(-excess)
 	return n - int(excess)
 }
 
 func newConfig(o Options) *config {
-	return &config{Options: o, maxStreams: maxStreams(openfiles.Limit()), line: dialer.New(dialer.Options{
+	return &config{Options: o, full: lograte.New(time.Minute), line: dialer.New(dialer.Options{
 		Dial:     o.Dialer(net.Dialer{}),
 		Resolver: o.Resolver,
 		Timeout:  min(o.Limits.DialTimeout, connectTimeout),
@@ -129,15 +142,6 @@ type Manager struct {
 	servers     map[uuid.UUID]types.ClientServer
 	allocations []types.ClientAllocation
 	links       map[uuid.UUID]*link // By tunnel server.
-}
-
-// maxStreams returns how many stream data connections a process may have that may have
-// limit files open: one for each connection to a game.
-func maxStreams(limit int) int64 {
-	if share := openfiles.Share(limit); share > 0 {
-		return int64(max(1, share/2))
-	}
-	return math.MaxInt64
 }
 
 // New returns a Manager without links.
