@@ -37,23 +37,30 @@ func (r *Rates) Set(perSecond float64, burst int) {
 
 // Allow reports whether something may happen for an address at a time, and counts it
 // if so. Events that are not allowed do not count.
+func (r *Rates) Allow(a netip.Addr, now time.Time) bool { return r.AllowN(a, 1, now) }
+
+// AllowN is [Rates.Allow] for n events at once, which are allowed all or none. More than
+// the burst are never allowed.
 //
 // Sources beyond those that are remembered share the limit of one source, until older
 // ones have been silent for long enough to be forgotten.
-func (r *Rates) Allow(a netip.Addr, now time.Time) bool {
+func (r *Rates) AllowN(a netip.Addr, n int, now time.Time) bool {
 	if r.perSecond == 0 {
 		return true
 	}
-	n := networksOf(a)
+	in := networksOf(a)
+	if in.n == 1 {
+		return r.limiter(in.list[0], Width[0], now).AllowN(now, n)
+	}
 	var found [levels]*rate.Limiter
-	for i := range n.n {
-		found[i] = r.limiter(n.list[i], Width[i], now)
-		if found[i].TokensAt(now) < 1 {
+	for i := range in.n {
+		found[i] = r.limiter(in.list[i], Width[i], now)
+		if found[i].TokensAt(now) < float64(n) {
 			return false
 		}
 	}
-	for _, l := range found[:n.n] {
-		l.AllowN(now, 1)
+	for _, l := range found[:in.n] {
+		l.AllowN(now, n)
 	}
 	return true
 }

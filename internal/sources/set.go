@@ -63,6 +63,13 @@ func (s *Set[M]) Remove(m M) bool {
 	return true
 }
 
+// Renew makes a member the newest of its source, if it is there.
+func (s *Set[M]) Renew(m M) {
+	if p, ok := s.all[m]; ok {
+		s.sources[p.networks.list[0]].members.MoveToBack(p.element)
+	}
+}
+
 // count adds to the counts of networks.
 func (s *Set[M]) count(n networks, by int) {
 	for _, network := range n.list[1:n.n] {
@@ -100,10 +107,17 @@ func (s *Set[M]) Count(a netip.Addr) int { return s.countOf(networksOf(a), 0) }
 
 // Within reports whether the source of an address, and each network around it, has
 // fewer members than its bound: limit, times its [Width].
-func (s *Set[M]) Within(a netip.Addr, limit int) bool {
+func (s *Set[M]) Within(a netip.Addr, limit int) bool { return Within(a, limit, s) }
+
+// Within is [Set.Within] for what several sets have together.
+func Within[M comparable](a netip.Addr, limit int, sets ...*Set[M]) bool {
 	n := networksOf(a)
 	for i := range n.n {
-		if s.countOf(n, i) >= limit*Width[i] {
+		count := 0
+		for _, s := range sets {
+			count += s.countOf(n, i)
+		}
+		if count >= limit*Width[i] {
 			return false
 		}
 	}
@@ -135,7 +149,7 @@ func (s *Set[M]) Busiest() iter.Seq[M] {
 		}
 		members := &s.sources[key].members
 		for e := members.Front(); e != nil; {
-			next := e.Next() // The caller may remove the member.
+			next := e.Next() // The caller may remove or renew the member.
 			if !yield(e.Value.(M)) {
 				return
 			}

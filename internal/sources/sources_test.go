@@ -77,6 +77,49 @@ func TestSet_BusiestIsTheOldestOfWhomHasMost(t *testing.T) {
 	}
 }
 
+func TestSet_ARenewedMemberIsTheNewestOfItsSource(t *testing.T) {
+	var set sources.Set[int]
+	for i := range 4 {
+		set.Add(i, addr("192.0.2.7"))
+	}
+	var seen []int
+	for m := range set.Busiest() {
+		set.Renew(m)
+		if seen = append(seen, m); len(seen) == 3 {
+			break
+		}
+	}
+	set.Renew(9) // It is not there.
+	for m := range set.Busiest() {
+		seen = append(seen, m)
+	}
+	if want := []int{0, 1, 2, 3, 0, 1, 2}; !slices.Equal(seen, want) || set.Len() != 4 {
+		t.Errorf("%v, want %v", seen, want)
+	}
+}
+
+func TestWithin_BoundsWhatSetsHaveTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		from func(i int) string
+		want int
+	}{
+		"one address": {func(int) string { return "192.0.2.7" }, 10},
+		"a /64":       {func(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i) }, 10},
+		"a /56":       {func(i int) string { return fmt.Sprintf("2001:db8:1:2%02x::1", i) }, 20},
+		"a /48":       {func(i int) string { return fmt.Sprintf("2001:db8:1:%x00::1", i) }, 40},
+	} {
+		var sets [2]sources.Set[int]
+		for i := range 200 {
+			if from := addr(c.from(i)); sources.Within(from, 10, &sets[0], &sets[1]) {
+				sets[i%2].Add(i, from)
+			}
+		}
+		if n := sets[0].Len() + sets[1].Len(); n != c.want {
+			t.Errorf("%s has %d members, want %d", name, n, c.want)
+		}
+	}
+}
+
 // It compares a set with a plain count of what it should hold.
 func TestSet_CountsTheSameAfterAnyOrderOfChanges(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -138,6 +181,17 @@ func TestRates_SlowSourcesAndTheNetworksAroundThem(t *testing.T) {
 		}
 		if allowed < c.want-4 || allowed > c.want {
 			t.Errorf("%s: %d events, want %d", name, allowed, c.want)
+		}
+	}
+}
+
+func TestRates_EventsOfManyAreAllowedAllOrNone(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, from := range []netip.Addr{addr("192.0.2.7"), addr("2001:db8::1")} {
+		rates := sources.NewRates(10, 20)
+		if !rates.AllowN(from, 15, now) || rates.AllowN(from, 6, now) || !rates.AllowN(from, 5, now) ||
+			rates.AllowN(from, 21, now.Add(time.Hour)) {
+			t.Errorf("not 20 of %s", from)
 		}
 	}
 }
