@@ -173,12 +173,15 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 		eclitunnel_relay_datagrams_dropped_total{reason="denied"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="draining"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="flow_limit"} 1
+		eclitunnel_relay_datagrams_dropped_total{reason="limit"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="loop"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="no_data_connection"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="no_flow"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="no_link"} 1
 		eclitunnel_relay_datagrams_dropped_total{reason="queue_full"} 0
+		eclitunnel_relay_datagrams_dropped_total{reason="rate"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="too_long"} 0
+		eclitunnel_relay_datagrams_dropped_total{reason="unproven"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="unsendable"} 0
 		`)
 }

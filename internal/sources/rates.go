@@ -26,7 +26,7 @@ func NewRates(perSecond float64, burst int) *Rates {
 	return &Rates{perSecond: rate.Limit(perSecond), burst: max(1, burst), limiters: map[netip.Prefix]*rate.Limiter{}}
 }
 
-// Set changes the limits. What sources have used already counts on.
+// Set changes the limits. If they are others, what sources have used is forgotten.
 func (r *Rates) Set(perSecond float64, burst int) {
 	if r.perSecond == rate.Limit(perSecond) && r.burst == max(1, burst) {
 		return

@@ -7,7 +7,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 )
@@ -24,12 +23,24 @@ type Limits struct {
 	// Default 10 s.
 	UnspokenWait time.Duration
 	// Flows is how many UDP flows one allocation may have. Source addresses of UDP
-	// cost an attacker nothing: beyond the limit a flow that the game has never
-	// answered is evicted for the next. Default 16,384.
+	// cost an attacker nothing: beyond the limit a flow gives way to the next, one that
+	// is not proven first, of the source that has most. A flow is proven once its player
+	// has spoken after an answer of the game. From half of the limit on, flows end after
+	// less silence the more there are. Default 16,384.
 	Flows int
-	// FlowsPerSource is how many of those may come from one address, or from one
-	// /64 of IPv6. Default 8192.
+	// FlowsPerSource is how many of those may come from one source, an address of IPv4
+	// or a /64 of IPv6. The /56 and the /48 around it may have two and four times as
+	// many. Default 8192.
 	FlowsPerSource int
+	// UnprovenBytes is how many bytes per second go to the players of one allocation
+	// whose flows are not proven: it is what somebody can have sent to addresses that
+	// they forge. A first answer of up to 1,500 bytes is not counted. Four seconds'
+	// worth may go at once. Default 1 MiB.
+	UnprovenBytes int
+	// UnprovenBytesPerSource is how many bytes per second go to those of one source,
+	// first answers included; two and four times as many to its /56 and /48. Four
+	// seconds' worth, but no less than one datagram, may go at once. Default 16 KiB.
+	UnprovenBytesPerSource int
 	// Files is how many files this process may have open; players of one allocation may
 	// take half of those that the process and other allocations leave it. Default: what
 	// the system says.
@@ -53,6 +64,8 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Players, 10_000)
 	setDefault(&l.Flows, 16_384)
 	setDefault(&l.FlowsPerSource, 8192)
+	setDefault(&l.UnprovenBytes, 1<<20)
+	setDefault(&l.UnprovenBytesPerSource, 16<<10)
 	setDefault(&l.Files, openfiles.Limit())
 	setDefault(&l.Unanswered, 8)
 	if l.UnansweredWait == 0 {
@@ -68,15 +81,6 @@ func (l Limits) withDefaults() Limits {
 // the game is known to answer.
 const answeringFactor = 8
 
-const (
-	// evictionScanLimit is how many flows are examined for one to evict.
-	evictionScanLimit = 16
-	// evictionsPerTick bounds the flows of a port that are evicted in a tick: each
-	// flow that takes their place is work for the agent and a packet on a home's
-	// line, which a flood must not fill.
-	evictionsPerTick = 1024
-)
-
 // admission decides who may enter one public port. Every decision about a player
 // that depends on the port alone is made here. It is guarded by the lock of its
 // port.
@@ -91,17 +95,13 @@ type admission struct {
 	draining   bool // No new players.
 
 	tcp tcpPlayers
-
-	flows   int                // UDP flows,
-	sources map[netip.Addr]int // and how many of them each source has.
-	evicted int                // Flows evicted in this tick.
 }
 
 func newAdmission(p *Ports, allocation types.ServerAllocation, r *rules) admission {
 	a := admission{
 		limits: p.o.Limits, allocation: allocation.ID, client: allocation.ClientID,
 		shared: p.files, carried: &p.carried, clients: p.o.Clients,
-		tcp: tcpPlayers{perSource: sources.NewRates(0, 0)}, sources: map[netip.Addr]int{},
+		tcp: tcpPlayers{perSource: sources.NewRates(0, 0)},
 	}
 	a.setRules(r)
 	return a
@@ -118,43 +118,3 @@ func (a *admission) capacity() int { return a.clients.Capacity(a.client) }
 
 // permits reports whether a player of an address may be in at all.
 func (a *admission) permits(player netip.Addr) bool { return a.rules.permits(player) }
-
-// newcomer reports whether a UDP player who has no flow may have one at all.
-func (a *admission) newcomer(player netip.Addr) Refusal {
-	if a.draining {
-		return RefusedDraining
-	}
-	if !a.permits(player) {
-		return RefusedDenied
-	}
-	return NotRefused
-}
-
-// flow admits a UDP flow. Where the port is full, evict is asked to remove a flow.
-func (a *admission) flow(player netip.Addr, evict func() bool) Refusal {
-	source := netaddr.Source(player)
-	if a.sources[source] >= a.limits.FlowsPerSource || a.flows >= a.limits.Flows && !a.evict(evict) {
-		return RefusedFlowLimit
-	}
-	a.flows++
-	a.sources[source]++
-	return NotRefused
-}
-
-func (a *admission) evict(evict func() bool) bool {
-	if a.evicted >= evictionsPerTick || !evict() {
-		return false
-	}
-	a.evicted++
-	return true
-}
-
-func (a *admission) flowLeft(player netip.Addr) {
-	a.flows--
-	source := netaddr.Source(player)
-	if a.sources[source]--; a.sources[source] == 0 {
-		delete(a.sources, source)
-	}
-}
-
-func (a *admission) tick() { a.evicted = 0 }

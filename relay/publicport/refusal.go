@@ -12,7 +12,7 @@ const (
 	RefusedSourceLimit      Refusal = "source_limit"       // The player's source has as many as it may.
 	RefusedSourceRate       Refusal = "source_rate"        // More come from the player's source, per second, than may.
 	RefusedGaveWay          Refusal = "gave_way"           // The player was in, and had to leave for one from a source with fewer.
-	RefusedFlowLimit        Refusal = "flow_limit"         // The allocation, or the sender, has as many flows as it may.
+	RefusedFlowLimit        Refusal = "flow_limit"         // The allocation, or the sender, has as many flows as it may, or opens too many per second.
 	RefusedFiles            Refusal = "files"              // The allocation has its share of the process's files.
 	RefusedNoLink           Refusal = "no_link"            // The allocation's tunnel client is not linked.
 	RefusedWaiting          Refusal = "waiting_limit"      // Too many players wait for that tunnel client.
@@ -20,6 +20,8 @@ const (
 	RefusedLoop             Refusal = "loop"               // It comes from a tunnel client, as Limits.Unanswered others do.
 	RefusedDraining         Refusal = "draining"           // The port takes no new players.
 	RefusedTooLong          Refusal = "too_long"           // The datagram is longer than a data connection carries.
+	RefusedRate             Refusal = "rate"               // The player, or their network, sends more per second than it may.
+	RefusedUnproven         Refusal = "unproven"           // The answer is more than goes to players whose flows are not proven.
 	RefusedUnsendable       Refusal = "unsendable"         // The system would not send the datagram to the player.
 )
 
@@ -27,9 +29,11 @@ const (
 // why datagrams are dropped.
 var (
 	playerRefusals = []Refusal{
-		RefusedDenied, RefusedLimit, RefusedSourceLimit, RefusedSourceRate, RefusedGaveWay, RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
+		RefusedDenied, RefusedLimit, RefusedSourceLimit, RefusedSourceRate, RefusedGaveWay,
+		RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
 	}
 	datagramRefusals = []Refusal{
-		RefusedDenied, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnsendable, RefusedDraining, RefusedLoop,
+		RefusedDenied, RefusedLimit, RefusedRate, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnproven,
+		RefusedUnsendable, RefusedDraining, RefusedLoop,
 	}
 )

@@ -15,6 +15,7 @@ var KnownRules = []types.RuleName{
 	types.RuleAllow, types.RuleDeny,
 	types.RuleMaxPlayers, types.RuleMaxPlayersPerSource,
 	types.RuleConnectionsPerSecond, types.RuleConnectionsPerSecondPerSource,
+	types.RuleMaxFlowsPerSource, types.RuleDatagramsPerSecondPerSource,
 }
 
 // rules are the rules of an allocation. They do not change once made.

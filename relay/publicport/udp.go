@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -29,9 +30,11 @@ type udpPort struct {
 	mu         sync.Mutex
 	closed     bool
 	allocation types.ServerAllocation
-	admission  admission
+	admission  flowAdmission
 	flows      map[flowKey]*udptunnel.ServerFlow
 	atClients  atClients
+
+	unproven *unprovenBytes
 }
 
 // flowKey tells flows apart: a player who reaches two addresses of this machine
@@ -53,8 +56,9 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(),
-		allocation: a, admission: newAdmission(p, a, r),
+		allocation: a, admission: newFlowAdmission(p, a, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
+		unproven: newUnprovenBytes(p.o.Limits),
 	}
 	p.work.Go(u.read)
 	return u, nil
@@ -95,21 +99,30 @@ func (p *udpPort) close() {
 
 // tick ends the flows on which both directions have been silent.
 func (p *udpPort) tick(now time.Time) {
-	ticks := udptunnel.Ticks(now)
-	p.mu.Lock()
-	p.admission.tick()
-	var idle []*udptunnel.ServerFlow
-	for _, f := range p.flows {
-		if f.IdleAt(ticks) {
-			idle = append(idle, f)
-		}
-	}
-	p.mu.Unlock()
-	for _, f := range idle {
+	for _, f := range p.idle(udptunnel.Ticks(now)) {
 		p.FlowEnded(f)
 	}
 	p.expireWaiting(now)
 	p.openWaiting()
+}
+
+// idle returns the flows that have been silent for too long, at a time in Ticks. It
+// releases the lock after every 512: players' datagrams must not wait for all of a port.
+func (p *udpPort) idle(now int64) (flows []*udptunnel.ServerFlow) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fullness, looked := p.admission.fullness(), 0
+	for _, f := range p.flows {
+		if silentTooLong(f, now, fullness) {
+			flows = append(flows, f)
+		}
+		if looked++; looked%512 == 0 {
+			p.mu.Unlock()
+			runtime.Gosched() // Who waits for the lock comes first.
+			p.mu.Lock()
+		}
+	}
+	return flows
 }
 
 func (p *udpPort) read() {
@@ -148,7 +161,8 @@ type incoming struct {
 
 // forward passes players' datagrams on, or drops and counts them.
 func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
-	now := udptunnel.Ticks(time.Now())
+	now := time.Now()
+	ticks := udptunnel.Ticks(now)
 	p.mu.Lock()
 	for i := range batch.Len() {
 		payload := batch.Data(i)
@@ -157,6 +171,10 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 			continue
 		}
 		key := flowKey{source: batch.Source(i), local: batch.Local(i)}
+		if drop := p.admission.datagram(key.source.Addr(), now); drop != NotRefused {
+			p.refusals.datagrams(drop, 1)
+			continue
+		}
 		f := p.flows[key]
 		if f == nil {
 			if !p.open(key, batch.Endpoint(i), payload, now, in, false) {
@@ -164,11 +182,26 @@ func (p *udpPort) forward(batch *udpsock.Batch, in *incoming) {
 			}
 			continue
 		}
-		f.Touch(now)
+		if !f.Proven() && f.Answered() && !p.prove(f, in) {
+			continue
+		}
+		f.Touch(ticks)
 		in.datagrams.Add(f, payload)
 	}
 	p.mu.Unlock()
 	in.send()
+}
+
+// prove makes a flow that of a player, whose datagram has come after an answer, or
+// counts that as dropped. It is called with mu held.
+func (p *udpPort) prove(f *udptunnel.ServerFlow, in *incoming) bool {
+	evicted, drop := p.admission.prove(f)
+	if drop != NotRefused {
+		p.refusals.datagrams(drop, 1)
+		return false
+	}
+	p.evict(evicted, in)
+	return true
 }
 
 // send closes the flows that were evicted, and sends the datagrams.
@@ -184,7 +217,7 @@ func (in *incoming) send() {
 // open opens a flow with its first datagram, or drops and counts that, unless it
 // reports that the datagram has to wait. One that is not queued waits behind those
 // that are. It is called with mu held.
-func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int64, in *incoming, queued bool) (done bool) {
+func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now time.Time, in *incoming, queued bool) (done bool) {
 	if drop := p.admission.newcomer(key.source.Addr()); drop != NotRefused {
 		p.refusals.datagrams(drop, 1)
 		return true
@@ -201,7 +234,7 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 	if atClient && (!queued && len(p.atClients.waiting) > 0 || !p.mayAwaitAnswer()) {
 		return false
 	}
-	drop := p.admission.flow(key.source.Addr(), func() bool { return p.evict(in) })
+	evicted, drop := p.admission.flow(key.source.Addr(), now)
 	if drop != NotRefused {
 		p.refusals.datagrams(drop, 1)
 		return true
@@ -217,34 +250,26 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now int
 		To:     to,
 		Idle:   time.Duration(idle) * time.Second,
 	}
-	f.Touch(now)
+	f.Touch(udptunnel.Ticks(now))
 	if !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
-		p.admission.flowLeft(key.source.Addr())
 		return true
 	}
+	p.evict(evicted, in)
 	p.flows[key] = f
+	p.admission.opened(f)
 	if atClient {
 		p.atClients.unanswered[f] = true
 	}
 	return true
 }
 
-// evict removes a flow that the game has never answered, and reports whether it
-// found one: a flood with forged source addresses consists of those, as long as the
-// game does not take it for players. It is called with mu held.
-func (p *udpPort) evict(in *incoming) bool {
-	left := evictionScanLimit
-	for _, f := range p.flows { // In no order.
-		if !f.Answered() {
-			p.forget(f)
-			in.evicted = append(in.evicted, f)
-			return true
-		}
-		if left--; left == 0 {
-			break
-		}
+// evict forgets a flow that the admission has evicted, nil: none, and leaves it to in to
+// close. It is called with mu held.
+func (p *udpPort) evict(f *udptunnel.ServerFlow, in *incoming) {
+	if f != nil {
+		p.forget(f)
+		in.evicted = append(in.evicted, f)
 	}
-	return false
 }
 
 // reached is the public address that a player reached, as far as the system
@@ -280,7 +305,16 @@ func (p *udpPort) FlowEnded(f *udptunnel.ServerFlow) {
 func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 	delete(p.flows, keyOf(f))
 	delete(p.atClients.unanswered, f)
-	p.admission.flowLeft(f.Source.Addr())
+	p.admission.left(f)
+}
+
+// MayAnswer implements [udptunnel.PublicPort].
+func (p *udpPort) MayAnswer(f *udptunnel.ServerFlow, bytes int) bool {
+	if p.unproven.take(f.Source.Addr(), bytes, !f.Answered(), time.Now()) {
+		return true
+	}
+	p.refusals.datagrams(RefusedUnproven, 1)
+	return false
 }
 
 // Deliver implements [udptunnel.PublicPort].

@@ -100,11 +100,11 @@ func (p *udpPort) openWaiting() {
 		return
 	}
 	var in incoming
-	now := udptunnel.Ticks(time.Now())
+	now := time.Now()
 	left, full := c.waiting[:0], false
 	for _, d := range c.waiting {
 		if f := p.flows[d.key]; f != nil {
-			f.Touch(now)
+			f.Touch(udptunnel.Ticks(now))
 			in.datagrams.Add(f, d.payload)
 		} else if full || !p.open(d.key, d.to, d.payload, now, &in, true) {
 			full = true

@@ -15,6 +15,10 @@ type PublicPort interface {
 	// Deliver sends datagrams to players of the port. Their memory is valid until
 	// it returns.
 	Deliver(datagrams []udpsock.Datagram)
+	// MayAnswer reports whether a datagram of so many bytes may be delivered to the
+	// player of a flow that is not proven. One that may not is dropped: the port has
+	// counted it.
+	MayAnswer(f *ServerFlow, bytes int) bool
 	// FlowEnded notes that a flow has ended in its session. The port must call
 	// [ServerFlow.Close], once, unless it has already.
 	FlowEnded(f *ServerFlow)
@@ -35,18 +39,24 @@ type ServerFlow struct {
 	open     wire.Record  // Announces the flow to the tunnel client.
 	known    atomic.Bool  // The tunnel client has the announcement.
 	lastUsed atomic.Int64 // When a datagram last passed, in Ticks.
-	answered atomic.Bool  // The game has sent a datagram.
+	answered atomic.Bool  // A datagram of the game was delivered.
+	proven   atomic.Bool  // The player has spoken since.
 }
 
 // Touch notes that a datagram passes at a time in [Ticks].
 func (f *ServerFlow) Touch(now int64) { f.lastUsed.Store(now) }
 
-// IdleAt reports whether both directions have been silent for longer than Idle at
-// a time in [Ticks].
-func (f *ServerFlow) IdleAt(now int64) bool { return now-f.lastUsed.Load() > int64(f.Idle) }
+// Silence returns how long both directions have been silent at a time in [Ticks].
+func (f *ServerFlow) Silence(now int64) time.Duration { return time.Duration(now - f.lastUsed.Load()) }
 
 // Answered reports whether the game has ever answered the player.
 func (f *ServerFlow) Answered() bool { return f.answered.Load() }
+
+// Prove notes that the player has spoken after an answer.
+func (f *ServerFlow) Prove() { f.proven.Store(true) }
+
+// Proven reports whether Prove was called.
+func (f *ServerFlow) Proven() bool { return f.proven.Load() }
 
 // Close removes the flow from its session and tells the tunnel client. It must not
 // be called with a lock held that [PublicPort] takes.
@@ -132,12 +142,15 @@ func (d *deliveries) gather(first int, records []wire.Record, now int64) PublicP
 		if f == nil || f.Port != port || records[i].Kind != wire.RecordDatagram {
 			continue
 		}
-		f.Touch(now)
-		if !f.answered.Load() {
+		d.flows[i] = nil
+		if !f.proven.Load() {
+			if !port.MayAnswer(f, len(records[i].Payload)) {
+				continue
+			}
 			f.answered.Store(true)
 		}
+		f.Touch(now)
 		d.datagrams = append(d.datagrams, udpsock.Datagram{To: &f.To, Data: records[i].Payload})
-		d.flows[i] = nil
 	}
 	return port
 }

@@ -80,7 +80,9 @@ func (s *ServerSession) handle(records []wire.Record, out *deliveries) error {
 		case f == nil:
 		case kind == wire.RecordDatagram:
 			port := out.gather(i, records, now)
-			port.Deliver(out.datagrams)
+			if len(out.datagrams) > 0 {
+				port.Deliver(out.datagrams)
+			}
 			clear(out.datagrams) // The memory of the records is borrowed.
 		case kind == wire.RecordClose:
 			f.Port.FlowEnded(f)

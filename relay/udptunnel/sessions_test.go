@@ -47,6 +47,8 @@ func (p *players) Deliver(datagrams []udpsock.Datagram) {
 	}
 }
 
+func (p *players) MayAnswer(*udptunnel.ServerFlow, int) bool { return true }
+
 func (p *players) FlowEnded(*udptunnel.ServerFlow) {}
 
 // sessions are both ends of a UDP session with one flow, to a game that echoes.
