@@ -9,6 +9,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/relay/publicport"
 	"github.com/eclitunnel/eclitunnel/relay/session"
+	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -17,8 +18,8 @@ import (
 type players struct{ *session.Clients }
 
 // Carry implements [publicport.Clients].
-func (p players) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, answered func()) publicport.Refusal {
-	err := p.Clients.Carry(ctx, client, player, open, answered)
+func (p players) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, o tcpstream.CarryOptions) publicport.Refusal {
+	err := p.Clients.Carry(ctx, client, player, open, o)
 	switch {
 	case err == nil:
 		return publicport.NotRefused

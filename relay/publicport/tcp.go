@@ -232,7 +232,7 @@ func (p *tcpPort) isIn(player *tcpPlayer) bool {
 
 // carry carries a player, one at a tunnel client in turn.
 func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Control) Refusal {
-	var answered func()
+	var o tcpstream.CarryOptions
 	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
 		wait := time.NewTimer(p.ports.o.Limits.UnansweredWait)
 		select {
@@ -246,7 +246,7 @@ func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Co
 			return RefusedLoop
 		}
 		unanswered := true
-		answered = func() {
+		o.Answered = func() {
 			unanswered = false
 			p.turns <- struct{}{}
 			if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
@@ -259,7 +259,7 @@ func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Co
 			}
 		}()
 	}
-	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, answered)
+	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, o)
 }
 
 // resume opens the listener, if it is not open. Connections that are half open, of peers

@@ -197,8 +197,7 @@ var (
 // player or the game ends it. It waits for a data connection for Limits.JoinWait at
 // most and while ctx lives. With an error the player is untouched and the caller's
 // to close; without one its connection is closed.
-// Answered is as in [tcpstream.Conn.Carry].
-func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, answered func()) error {
+func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, o tcpstream.CarryOptions) error {
 	l := c.registry.link(client)
 	if l == nil {
 		return ErrNotLinked
@@ -217,7 +216,7 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 		if err != nil {
 			return err
 		}
-		err = conn.Carry(player, open, answered)
+		err = conn.Carry(player, open, o)
 		if errors.Is(err, tcpstream.ErrUnused) {
 			continue // It had died while idle.
 		}

@@ -11,11 +11,9 @@ import (
 
 // Carry opens a stream for a player on an idle data connection and carries it until
 // it is over; for tunnel servers. It closes the player's connection unless it returns
-// ErrUnused. If it returns nil the data connection is idle again. Answered is called
-// when the game's first bytes arrive; nil: not called. It is called by Serve's
-// goroutine and must not block.
-func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error {
-	s, err := c.begin(player, nil, answered)
+// ErrUnused. If it returns nil the data connection is idle again.
+func (c *Conn) Carry(player *net.TCPConn, m wire.Control, o CarryOptions) error {
+	s, err := c.begin(player, nil, o)
 	if err != nil {
 		return err
 	}
@@ -44,8 +42,11 @@ func (c *Conn) Carry(player *net.TCPConn, m wire.Control, answered func()) error
 	return ErrUnused
 }
 
-func (c *Conn) begin(local *net.TCPConn, left, answered func()) (*stream, error) {
-	s := &stream{conn: c, local: local, left: left, answered: answered, pumped: make(chan struct{}), done: make(chan struct{})}
+func (c *Conn) begin(local *net.TCPConn, left func(), o CarryOptions) (*stream, error) {
+	s := &stream{
+		conn: c, local: local, left: left, answered: o.Answered, upload: o.Upload, download: o.Download,
+		pumped: make(chan struct{}), done: make(chan struct{}),
+	}
 	if local != nil {
 		var err error
 		if s.reader, err = newReader(local, smallBuffers, largeBuffers); err != nil {
@@ -75,7 +76,7 @@ func (c *Conn) opened(m wire.Control) error {
 	if err != nil {
 		local, left = nil, nil // Accept reports the error; the player is reset.
 	}
-	s, err := c.begin(local, left, nil)
+	s, err := c.begin(local, left, CarryOptions{})
 	if err != nil {
 		if local != nil {
 			Reset(local)
@@ -117,8 +118,9 @@ func (c *Conn) idle() error {
 // ends, and tells the peer how.
 func (s *stream) pump() {
 	for first := true; ; first = false {
-		if s.busy() {
-			n, err := s.splice()
+		most := chunk(s.upload)
+		if s.busy() && mayFill(most) {
+			n, err := s.splice(most)
 			s.conn.counters.Sent.Add(uint64(n))
 			switch {
 			case n > 0 && err != nil:
@@ -131,7 +133,7 @@ func (s *stream) pump() {
 				return
 			}
 		}
-		b, err := s.reader.Next()
+		b, err := s.reader.Next(most)
 		if first && (err != nil || len(b.Data) == 0) {
 			s.endedSilent()
 		}
@@ -144,8 +146,12 @@ func (s *stream) pump() {
 			s.sendEnd(finished)
 			return
 		}
-		s.markMoved()
 		n := len(b.Data)
+		if err = s.admit(n); err != nil {
+			b.Release()
+			s.pumpFailed()
+			return
+		}
 		err = s.conn.frames.writeBytes(b)
 		b.Release()
 		if err != nil {
@@ -173,10 +179,17 @@ func (s *stream) busy() bool {
 	return canSplice && s.conn.frames.plain && s.reader.pools.busy()
 }
 
-func (s *stream) markMoved() {
+// admit waits until n bytes that were read of the local connection may be sent. From
+// then on no other data connection can carry the stream.
+func (s *stream) admit(n int) error {
 	s.conn.mu.Lock()
 	s.moved = true
+	dead := s.conn.dead
 	s.conn.mu.Unlock()
+	if dead {
+		return ErrBroken // Close may have come too early to end the wait.
+	}
+	return s.wait(s.upload, n)
 }
 
 // pumpFailed tells the peer that the local connection broke, unless it was the data
@@ -278,6 +291,7 @@ func (s *stream) abortLocked() {
 		return
 	}
 	s.aborted = true
+	s.closeLimits()
 	if s.local != nil {
 		Reset(s.local)
 	}

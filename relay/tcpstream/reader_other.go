@@ -20,10 +20,11 @@ func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
 }
 
 // Next waits for data and returns it, at the end of a stream (and for an empty
-// datagram) with no bytes. A read deadline set on the socket holds.
-func (r *Reader) Next() (*Buffer, error) {
+// datagram) with no bytes. It returns at most as many bytes as said, or any number for
+// 0. A read deadline set on the socket holds.
+func (r *Reader) Next(most int) (*Buffer, error) {
 	b := borrow(r.pools.next)
-	n, err := r.socket.Read(b.room)
+	n, err := r.socket.Read(b.room[:atMost(len(b.room), most)])
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.Release()
 		return nil, err

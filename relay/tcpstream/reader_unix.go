@@ -15,6 +15,7 @@ type Reader struct {
 	raw    syscall.RawConn
 	pools  pools
 	buffer *Buffer
+	most   int // Bytes to read at once; 0: as many as fit.
 	err    error
 	try    func(fd uintptr) bool // Made once: a closure for each read would be garbage.
 }
@@ -30,8 +31,10 @@ func newReader(s socket, small, large *sync.Pool) (*Reader, error) {
 }
 
 // Next waits for data and returns it, at the end of a stream (and for an empty
-// datagram) with no bytes. A read deadline set on the socket holds.
-func (r *Reader) Next() (*Buffer, error) {
+// datagram) with no bytes. It returns at most as many bytes as said, or any number for
+// 0. A read deadline set on the socket holds.
+func (r *Reader) Next(most int) (*Buffer, error) {
+	r.most = most
 	if err := r.raw.Read(r.try); err != nil {
 		return nil, err
 	}
@@ -45,7 +48,7 @@ func (r *Reader) Next() (*Buffer, error) {
 func (r *Reader) read(fd uintptr) bool {
 	b := borrow(r.pools.next)
 	for {
-		n, err := syscall.Read(int(fd), b.room)
+		n, err := syscall.Read(int(fd), b.room[:atMost(len(b.room), r.most)])
 		switch err {
 		case nil:
 			b.Data = b.room[:n]

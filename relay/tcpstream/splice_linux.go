@@ -171,12 +171,12 @@ func (s *splicer) release() {
 	}
 }
 
-// splice waits for bytes of the local connection, writes them as one binary message
-// and returns how many there were. The message's length is written once the bytes
+// splice waits for bytes of the local connection, writes at most as many of them as
+// said, or any number for 0, as one binary message and returns how many there were. The message's length is written once the bytes
 // are in the pipe, so that no failure of the local connection leaves a message
 // incomplete. An error with some bytes is one of the data connection; an error
 // without is one of the local connection, or errNotSpliced.
-func (s *stream) splice() (int, error) {
+func (s *stream) splice(most int) (int, error) {
 	f := s.conn.frames
 	if s.in == nil {
 		var err error
@@ -184,7 +184,7 @@ func (s *stream) splice() (int, error) {
 			return 0, err
 		}
 	}
-	n, err := s.in.take(spliceMax)
+	n, err := s.in.take(atMost(spliceMax, most))
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return 0, errNotSpliced // Unlike an error, the end of the stream can be read again.
@@ -193,7 +193,10 @@ func (s *stream) splice() (int, error) {
 	case n < spliceMin:
 		s.reader.pools.useSmall()
 	}
-	s.markMoved()
+	if err := s.admit(n); err != nil {
+		s.in.release()
+		return 0, err
+	}
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	return n, s.in.give(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n)))
@@ -211,7 +214,8 @@ func (s *stream) spliceOut() (int, error) {
 			return 0, err
 		}
 	}
-	n, want := len(f.rest), f.pending()
+	n := len(f.rest)
+	want := atMost(f.pending(), chunk(s.download))
 	if n > 0 && !s.out.begin(f.rest) {
 		return 0, errNotSpliced
 	}
@@ -224,5 +228,9 @@ func (s *stream) spliceOut() (int, error) {
 	n += taken
 	f.spliced = true
 	f.passed(int64(n))
+	if err := s.wait(s.download, n); err != nil {
+		s.out.release()
+		return n, err
+	}
 	return n, s.out.give(nil)
 }

@@ -14,6 +14,6 @@ var errNotSpliced = errors.ErrUnsupported
 
 type splicer struct{}
 
-func (s *stream) splice() (int, error) { return 0, errNotSpliced }
+func (s *stream) splice(int) (int, error) { return 0, errNotSpliced }
 
 func (s *stream) spliceOut() (int, error) { return 0, errNotSpliced }

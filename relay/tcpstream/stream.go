@@ -71,6 +71,8 @@ type stream struct {
 	reader *Reader
 	left   func() // Called once local is closed; nil: not called.
 
+	upload, download Limit // At a tunnel server; nil: none.
+
 	answered func() // Called with the first bytes of the peer; nil after it. Guarded by conn.mu.
 
 	// in is used by the pump and out by Serve; nil until there is much to move.
@@ -193,7 +195,7 @@ func (c *Conn) deliver(data []byte) error {
 	if answered != nil {
 		answered()
 	}
-	if data == nil && !discard {
+	if data == nil && !discard && mayFill(chunk(s.download)) {
 		n, err := s.spliceOut()
 		c.counters.Received.Add(uint64(n))
 		switch {
@@ -213,7 +215,7 @@ func (c *Conn) deliver(data []byte) error {
 	if discard {
 		return nil
 	}
-	if _, err := s.local.Write(data); err != nil {
+	if err := s.writeLocal(data); err != nil {
 		return s.abort()
 	}
 	return nil
