@@ -119,6 +119,7 @@ func TestServer_RulesItDoesNotUnderstandCloseThePort(t *testing.T) {
 		{Allow: &[]string{"game.example.com"}},
 		{Deny: &[]string{"192.0.2.0/33"}},
 		{Allow: &[]string{"192.0.2.7"}, Deny: &[]string{""}},
+		{PlayerDownloadBitsPerSecond: new(types.BitsPerSecond)},
 	} {
 		p.Put(ruled(relaytest.Allocation(1, client, types.ProtocolTCP, port), rules))
 		if reason := p.AwaitReport(1, types.ReportFailed).Reason; reason == nil || *reason == "" {

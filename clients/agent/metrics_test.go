@@ -170,6 +170,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 		eclitunnel_relay_players_refused_total{reason="source_rate"} 0
 		eclitunnel_relay_players_refused_total{reason="waiting_limit"} 0
 		# TYPE eclitunnel_relay_datagrams_dropped_total counter
+		eclitunnel_relay_datagrams_dropped_total{reason="bandwidth"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="denied"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="draining"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="flow_limit"} 1

@@ -22,6 +22,7 @@ const (
 	RefusedTooLong          Refusal = "too_long"           // The datagram is longer than a data connection carries.
 	RefusedRate             Refusal = "rate"               // The player, or their network, sends more per second than it may.
 	RefusedUnproven         Refusal = "unproven"           // The answer is more than goes to players whose flows are not proven.
+	RefusedBandwidth        Refusal = "bandwidth"          // The allocation, or the player, has taken the bandwidth that it may.
 	RefusedUnsendable       Refusal = "unsendable"         // The system would not send the datagram to the player.
 )
 
@@ -34,6 +35,6 @@ var (
 	}
 	datagramRefusals = []Refusal{
 		RefusedDenied, RefusedLimit, RefusedRate, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnproven,
-		RefusedUnsendable, RefusedDraining, RefusedLoop,
+		RefusedBandwidth, RefusedUnsendable, RefusedDraining, RefusedLoop,
 	}
 )

@@ -16,6 +16,8 @@ var KnownRules = []types.RuleName{
 	types.RuleMaxPlayers, types.RuleMaxPlayersPerSource,
 	types.RuleConnectionsPerSecond, types.RuleConnectionsPerSecondPerSource,
 	types.RuleMaxFlowsPerSource, types.RuleDatagramsPerSecondPerSource,
+	types.RuleDownloadBitsPerSecond, types.RuleUploadBitsPerSecond,
+	types.RulePlayerDownloadBitsPerSecond, types.RulePlayerUploadBitsPerSecond,
 }
 
 // rules are the rules of an allocation. They do not change once made.
@@ -36,6 +38,9 @@ func newRules(r *types.AllocationRules) (*rules, error) {
 		return nil, err
 	}
 	if compiled.denied, err = table("deny", r.Deny); err != nil {
+		return nil, err
+	}
+	if err := checkBandwidths(r); err != nil {
 		return nil, err
 	}
 	return compiled, nil

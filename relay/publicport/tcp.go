@@ -27,6 +27,7 @@ type tcpPort struct {
 	cancel     context.CancelFunc
 	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
 	refusals   portRefusals
+	bandwidth  bandwidth
 	extra      atomic.Int64 // Answered players: each has added a turn, until there were answeringFactor times as many.
 
 	mu        sync.Mutex
@@ -40,7 +41,8 @@ type tcpPort struct {
 func openTCP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 	t := &tcpPort{
 		ports: p, allocation: a, refusals: p.newRefusals(), turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
-		admission: newAdmission(p, a, r), players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
+		admission: newAdmission(p, a, r), bandwidth: newBandwidth(r),
+		players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
 	}
 	for range p.o.Limits.Unanswered {
 		t.turns <- struct{}{}
@@ -61,6 +63,7 @@ func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
 		return
 	}
 	p.admission.setRules(r)
+	p.bandwidth.configure(r)
 	close(p.changed)
 	p.changed = make(chan struct{})
 	for player := range p.in() {
@@ -232,7 +235,8 @@ func (p *tcpPort) isIn(player *tcpPlayer) bool {
 
 // carry carries a player, one at a tunnel client in turn.
 func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Control) Refusal {
-	var o tcpstream.CarryOptions
+	o, left := p.bandwidth.stream(waits)
+	defer left()
 	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
 		wait := time.NewTimer(p.ports.o.Limits.UnansweredWait)
 		select {

@@ -25,7 +25,8 @@ type udpPort struct {
 	conn  *udpsock.Conn
 	done  chan struct{} // Closed when the port is.
 
-	refusals portRefusals
+	refusals  portRefusals
+	bandwidth bandwidth
 
 	mu         sync.Mutex
 	closed     bool
@@ -55,7 +56,7 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 		return nil, err
 	}
 	u := &udpPort{
-		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(),
+		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(), bandwidth: newBandwidth(r),
 		allocation: a, admission: newFlowAdmission(p, a, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),
@@ -69,6 +70,7 @@ func (p *udpPort) configure(a types.ServerAllocation, r *rules) {
 	changed := p.admission.rules != r
 	p.allocation = a
 	p.admission.setRules(r)
+	p.bandwidth.configure(r)
 	var denied []*udptunnel.ServerFlow
 	for _, f := range p.flows {
 		if changed && !p.admission.permits(f.Source.Addr()) {
@@ -244,14 +246,16 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now tim
 		idle = *o
 	}
 	f := &udptunnel.ServerFlow{
-		Port:   p,
-		Source: key.source,
-		Local:  key.local,
-		To:     to,
-		Idle:   time.Duration(idle) * time.Second,
+		Port:     p,
+		Source:   key.source,
+		Local:    key.local,
+		To:       to,
+		Idle:     time.Duration(idle) * time.Second,
+		Upload:   datagrams{p.bandwidth.upload.Join(), p.refusals},
+		Download: datagrams{p.bandwidth.download.Join(), p.refusals},
 	}
 	f.Touch(udptunnel.Ticks(now))
-	if !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
+	if !f.Upload.Admit(len(payload)) || !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
 		return true
 	}
 	p.evict(evicted, in)

@@ -24,6 +24,13 @@ type PublicPort interface {
 	FlowEnded(f *ServerFlow)
 }
 
+// Limit bounds the datagrams of one direction of a flow. Any goroutine may call it.
+type Limit interface {
+	// Admit reports whether a datagram with so many bytes of payload may pass now.
+	// Otherwise it is dropped, and the limit counts it.
+	Admit(bytes int) bool
+}
+
 // ServerFlow is one player's address talking UDP to one allocation, at the tunnel
 // server. The exported fields are set before [ServerSession.Open] and not changed
 // after it.
@@ -33,6 +40,10 @@ type ServerFlow struct {
 	Local  netip.Addr       // The local address that the player reached; invalid where unknown.
 	To     udpsock.Endpoint // The player, answered from Local.
 	Idle   time.Duration    // The silence of both directions that ends the flow.
+
+	// Upload and Download bound the datagrams from the player after the first, and to
+	// the player; nil: no bound.
+	Upload, Download Limit
 
 	session  *ServerSession
 	number   uint64
@@ -89,9 +100,12 @@ func (d *PlayerDatagrams) Open(s *ServerSession, f *ServerFlow, allocation int64
 	return true
 }
 
-// Add adds a datagram of an open flow. The payload must be valid until Send
-// returns.
+// Add adds a datagram of an open flow, unless its limit drops it. The payload must be
+// valid until Send returns.
 func (d *PlayerDatagrams) Add(f *ServerFlow, payload []byte) {
+	if f.Upload != nil && !f.Upload.Admit(len(payload)) {
+		return
+	}
 	datagram := wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload}
 	if !f.known.Load() { // The announcement may have been lost.
 		f.session.selector.Queue(f.open, datagram)
@@ -133,7 +147,8 @@ type deliveries struct {
 }
 
 // gather collects the datagrams from the first-th record on that leave by the port
-// of that record's flow. The order of each flow's datagrams is kept.
+// of that record's flow and that its limit admits. The order of each flow's datagrams is
+// kept.
 func (d *deliveries) gather(first int, records []wire.Record, now int64) PublicPort {
 	port := d.flows[first].Port
 	d.datagrams = d.datagrams[:0]
@@ -150,7 +165,9 @@ func (d *deliveries) gather(first int, records []wire.Record, now int64) PublicP
 			f.answered.Store(true)
 		}
 		f.Touch(now)
-		d.datagrams = append(d.datagrams, udpsock.Datagram{To: &f.To, Data: records[i].Payload})
+		if f.Download == nil || f.Download.Admit(len(records[i].Payload)) {
+			d.datagrams = append(d.datagrams, udpsock.Datagram{To: &f.To, Data: records[i].Payload})
+		}
 	}
 	return port
 }
