@@ -35,6 +35,7 @@ type batches struct {
 	disconnects   *batch.Batcher[connection, struct{}]
 	clientReports *batch.Batcher[deviceReports, struct{}]
 	serverReports *batch.Batcher[deviceReports, struct{}]
+	refusals      *batch.Batcher[serverRefusals, struct{}]
 
 	alone        chan struct{} // Semaphore of maxAlone.
 	aloneServers chan struct{} // Semaphore of maxAloneServers.
@@ -50,6 +51,7 @@ func newBatches(d *DB) batches {
 		disconnects:   sharing(withoutResults(d.disconnect)),
 		clientReports: sharingReports(d, KindClient),
 		serverReports: sharingReports(d, KindServer),
+		refusals:      sharingRefusals(d),
 		alone:         make(chan struct{}, maxAlone),
 		aloneServers:  make(chan struct{}, maxAloneServers),
 	}
@@ -73,6 +75,16 @@ func sharingReports(d *DB, kind string) *batch.Batcher[deviceReports, struct{}] 
 	})
 }
 
+func sharingRefusals(d *DB) *batch.Batcher[serverRefusals, struct{}] {
+	return batch.New(batch.Options[serverRefusals, struct{}]{
+		Run: withoutResults(d.addRefusals),
+		Max: maxReports,
+		// Not more than maxShared tunnel servers either.
+		Weight:  func(of serverRefusals) int { return max(len(of.refusals), maxReports/maxShared) },
+		Spreads: Unavailable,
+	})
+}
+
 func withoutResults[In any](run func(context.Context, []In) error) func(context.Context, []In) ([]struct{}, error) {
 	return func(ctx context.Context, calls []In) ([]struct{}, error) {
 		return make([]struct{}, len(calls)), run(ctx, calls)
@@ -89,4 +101,5 @@ func (b *batches) close() {
 	b.disconnects.Close()
 	b.clientReports.Close()
 	b.serverReports.Close()
+	b.refusals.Close()
 }
