@@ -224,6 +224,7 @@ func (p *examplePanel) GetAllocation(_ context.Context, r server.GetAllocationRe
 		LocalHost: a.LocalHost, LocalPort: a.LocalPort, PublicHost: a.PublicHost, PublicAddress: a.PublicAddress,
 		PublicAddresses: a.PublicAddresses, CreatedAt: a.CreatedAt, Status: a.Status, StatusReason: a.StatusReason,
 		Target: a.Target, Rules: types.AllocationRules{MaxPlayers: new(1000)},
+		PlayersRefused: types.RefusalCounts{"denied": 12}, DatagramsDropped: types.RefusalCounts{},
 	}, nil
 }
 
@@ -258,8 +259,8 @@ func TestExamplePanel_AnswersAsTheContractSays(t *testing.T) {
 		"allocation": func() error { _, err := c.Allocation(ctx, 1); return err },
 		"detail": func() error {
 			detail, err := c.AllocationDetail(ctx, 1)
-			if err == nil && *detail.Rules.MaxPlayers != 1000 {
-				err = fmt.Errorf("rules are %+v", detail.Rules)
+			if err == nil && (*detail.Rules.MaxPlayers != 1000 || detail.PlayersRefused["denied"] != 12 || detail.Status != types.AllocationListening) {
+				err = fmt.Errorf("detail %+v", detail)
 			}
 			return err
 		},

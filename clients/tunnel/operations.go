@@ -128,8 +128,9 @@ func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, er
 	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
 }
 
-// AllocationDetail returns an allocation with the rules in effect. A panel from before
-// rules were added has none.
+// AllocationDetail returns an allocation as Allocation does, with the rules in effect and
+// what its public port has refused since it was opened. A panel from before these were
+// added has no rules, and its counts are nil.
 func (c *Client) AllocationDetail(ctx context.Context, id int64) (types.AllocationDetail, error) {
 	return decode[types.AllocationDetail](body(c.api.GetAllocation(ctx, id)))
 }

@@ -660,10 +660,16 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationDetail An allocation, with what counts for it now.
+// AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
+// The counts go on while the tunnel server restarts or is offline. They start again at zero when the
+// allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
+// tunnel server from before they were added counts nothing.
 type AllocationDetail struct {
 	// CreatedAt ISO 8601 creation timestamp.
 	CreatedAt time.Time `json:"createdAt"`
+
+	// DatagramsDropped Datagrams from or to players that the public port dropped, by reason.
+	DatagramsDropped RefusalCounts `json:"datagramsDropped"`
 
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
@@ -689,6 +695,9 @@ type AllocationDetail struct {
 	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
 	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
+
+	// PlayersRefused TCP connections of players that were refused, by reason.
+	PlayersRefused RefusalCounts `json:"playersRefused"`
 
 	// Port Allocated port number on the tunnel server.
 	Port int `json:"port"`
@@ -841,6 +850,18 @@ type AllocationPatch struct {
 
 	// ServerID The tunnel server to move the allocation to.
 	ServerID *openapi_types.UUID `json:"serverId,omitempty"`
+}
+
+// AllocationRefusals What the public port of one allocation has refused since the last report.
+type AllocationRefusals struct {
+	// Datagrams Datagrams from or to players that the public port dropped, by reason.
+	Datagrams RefusalCounts `json:"datagrams"`
+
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// Players TCP connections of players that were refused, by reason.
+	Players RefusalCounts `json:"players"`
 }
 
 // AllocationReport The actual state of one allocation.
@@ -1475,6 +1496,33 @@ type Protocol string
 // - `v2`: the binary format. For UDP, it precedes every datagram.
 type ProxyProtocol string
 
+// RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
+// further reasons.
+//
+// | reason | cause |
+// |---|---|
+// | `denied` | The lists `allow` and `deny` do not permit the player. |
+// | `limit` | The allocation, or its agent, has as many players as it may. |
+// | `source_limit` | The player's source has as many players as it may. |
+// | `source_rate` | More players per second come from the player's source than may. |
+// | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
+// | `flow_limit` | The allocation, or the player's source, has as many UDP flows as it may, or opens too many per second. |
+// | `rate` | The player's source sends more datagrams per second than it may. |
+// | `unproven` | The answer is more than goes to players whose flows are not proven. |
+// | `bandwidth` | The allocation, or the player, has taken the bandwidth that it may. |
+// | `files` | The allocation has its share of the files that the tunnel server may open. |
+// | `no_link` | The agent is not linked to the tunnel server. |
+// | `waiting_limit` | Too many players wait for the agent. |
+// | `no_data_connection` | The agent opened no data connection in time. |
+// | `loop` | The connection comes from a tunnel that seems to lead to itself. |
+// | `draining` | The port accepts no new players. |
+// | `too_long` | The datagram is longer than a data connection carries. |
+// | `unsendable` | The tunnel server's system did not send the datagram. |
+// | `other` | The panel does not know the reason that the tunnel server gave. |
+//
+// Example: {"denied":4210,"no_link":3}
+type RefusalCounts map[string]int64
+
 // Region The location of a tunnel server, for display, on one line. May be empty. It has no control
 // characters and none that change the direction of text.
 //
@@ -1739,6 +1787,11 @@ type StatusReport struct {
 	// Players From a tunnel server: the number of players, that is, of TCP connections and UDP flows. Sent
 	// after every snapshot, and at intervals when it has changed. Absent if it has not changed.
 	Players *int `json:"players,omitempty"`
+
+	// Refusals From a tunnel server: what the public ports of allocations have refused since the last report,
+	// for allocations that have refused anything. The panel adds it up. Sent at most every 5 seconds;
+	// what is refused without a control channel is sent on the next one.
+	Refusals *[]AllocationRefusals `json:"refusals,omitempty"`
 
 	// Revision The number of a snapshot or change on this connection. It starts at 1 and increases by 1.
 	Revision Revision `json:"revision"`
@@ -2059,6 +2112,7 @@ const (
 	MaxRuleLimitsPlayerUploadBitsPerSecond            = 1e+11
 	MaxRuleLimitsUploadBitsPerSecond                  = 1e+11
 	MaxStatusReportAllocations                        = 1000
+	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000

@@ -1,5 +1,7 @@
 package publicport
 
+import "slices"
+
 // Refusal is why a player is not served, or why a datagram of one is dropped. It is a
 // label of metrics, and what the panel is told.
 type Refusal string
@@ -38,3 +40,19 @@ var (
 		RefusedBandwidth, RefusedUnsendable, RefusedDraining, RefusedLoop,
 	}
 )
+
+// Refusals returns every reason, sorted.
+func Refusals() []Refusal {
+	all := slices.Concat(playerRefusals, datagramRefusals)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Valid reports whether r is a reason.
+func (r Refusal) Valid() bool {
+	return slices.Contains(playerRefusals, r) || slices.Contains(datagramRefusals, r)
+}
+
+// ofState reports whether the state of the allocation is the reason, and not what players
+// do: an agent that is offline is no attack, however many players wait for it.
+func (r Refusal) ofState() bool { return r == RefusedNoLink || r == RefusedDraining }

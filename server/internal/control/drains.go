@@ -52,8 +52,14 @@ func (s *session) save(ctx context.Context, u reportBatch) error {
 			return err
 		}
 	}
-	if len(u.drained) == 0 {
+	if len(u.drained) > 0 {
+		if err := store.SaveDrained(ctx, s.device, u.drained); err != nil {
+			return err
+		}
+	}
+	if len(u.refusals) == 0 {
 		return nil
 	}
-	return store.SaveDrained(ctx, s.device, u.drained)
+	// Refusals come last: after an error everything is stored again, and they would count twice.
+	return store.AddRefusals(ctx, s.device, u.refusals)
 }

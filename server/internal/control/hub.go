@@ -62,6 +62,7 @@ type Store interface {
 	SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error
 	SaveDrained(ctx context.Context, server uuid.UUID, ports []db.DrainedPort) error
 	SavePlayers(ctx context.Context, server uuid.UUID, players int) error
+	AddRefusals(ctx context.Context, server uuid.UUID, refusals []db.PortRefusals) error
 	AdvanceDrains(ctx context.Context) (more bool, err error)
 
 	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error

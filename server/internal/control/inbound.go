@@ -16,6 +16,9 @@ import (
 // maxPlayers is the largest number of players that the database can hold.
 const maxPlayers = math.MaxInt32
 
+// maxReasons is the contract's largest number of RefusalCounts.
+const maxReasons = 64
+
 var fingerprintPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // violation is a violation of the protocol by the device. It closes the channel with
@@ -98,6 +101,28 @@ func checkReport(report types.StatusReport) error {
 		}
 		if a.TargetReason != nil && !text(*a.TargetReason, types.MaxAllocationReportTargetReason) {
 			return policyViolation("targetReason: at most %d characters, no NUL", types.MaxAllocationReportTargetReason)
+		}
+	}
+	return checkRefusals(report.Refusals)
+}
+
+func checkRefusals(refusals *[]types.AllocationRefusals) error {
+	if refusals == nil {
+		return nil
+	}
+	if len(*refusals) > types.MaxStatusReportRefusals {
+		return policyViolation("refusals: at most %d", types.MaxStatusReportRefusals)
+	}
+	for _, of := range *refusals {
+		for _, counts := range []types.RefusalCounts{of.Players, of.Datagrams} {
+			if len(counts) > maxReasons {
+				return policyViolation("refusals: at most %d reasons", maxReasons)
+			}
+			for _, n := range counts {
+				if n < 0 {
+					return policyViolation("refusals: counts are at least 0")
+				}
+			}
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -33,6 +34,10 @@ func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 		"unknown target":        {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"asleep"}]}`, websocket.ClosePolicyViolation},
 		"NUL in target reason":  {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"down","targetReason":"\u0000"}]}`, websocket.ClosePolicyViolation},
 		"long target reason":    {`{"type":"status","revision":1,"allocations":[{"id":1,"state":"ready","target":"down","targetReason":"` + long + `"}]}`, websocket.ClosePolicyViolation},
+		"negative count":        {`{"type":"status","revision":1,"allocations":[],"refusals":[{"id":1,"players":{"denied":-1},"datagrams":{}}]}`, websocket.ClosePolicyViolation},
+		"too large a count":     {`{"type":"status","revision":1,"allocations":[],"refusals":[{"id":1,"players":{},"datagrams":{"denied":9223372036854775808}}]}`, websocket.CloseProtocolError},
+		"many reasons":          {`{"type":"status","revision":1,"allocations":[],"refusals":[{"id":1,"players":{` + reasons(65) + `},"datagrams":{}}]}`, websocket.ClosePolicyViolation},
+		"more than 200 ports":   {`{"type":"status","revision":1,"allocations":[],"refusals":[` + strings.Repeat(`{"id":1,"players":{},"datagrams":{}},`, 200) + `{"id":1,"players":{},"datagrams":{}}]}`, websocket.ClosePolicyViolation},
 		"more than 1000 states": {`{"type":"status","revision":1,"allocations":[` + strings.Repeat(`{"id":1,"state":"ready"},`, 1000) + `{"id":1,"state":"ready"}]}`, websocket.ClosePolicyViolation},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,10 +50,20 @@ func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 	}
 }
 
+// reasons returns counts of n reasons.
+func reasons(n int) string {
+	counts := make([]string, n)
+	for i := range counts {
+		counts[i] = fmt.Sprintf(`"reason_%d":1`, i)
+	}
+	return strings.Join(counts, ",")
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"hello","agentVersion":"0.1.0","platform":"linux/amd64"}`))
 	f.Add([]byte(`{"type":"hello","agentVersion":"","platform":"","relay":{"port":7443,"fingerprint":"` + strings.Repeat("0", 64) + `"}}`))
 	f.Add([]byte(`{"type":"status","revision":3,"allocations":[{"id":1,"state":"failed","reason":"refused"}]}`))
+	f.Add([]byte(`{"type":"status","revision":3,"allocations":[],"refusals":[{"id":1,"players":{"denied":1},"datagrams":{}}]}`))
 	f.Add([]byte(`{"type":"resync"}`))
 	f.Add([]byte(`{"type":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

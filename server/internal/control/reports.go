@@ -43,13 +43,17 @@ type reportBatch struct {
 	rows    []db.Report
 	drained []db.DrainedPort
 	players *int
+
+	refusals []db.PortRefusals
 }
 
-func (u reportBatch) empty() bool { return len(u.rows)+len(u.drained) == 0 && u.players == nil }
+func (u reportBatch) empty() bool {
+	return len(u.rows)+len(u.drained)+len(u.refusals) == 0 && u.players == nil
+}
 
 // reports queues a device's reports for the database. One write is in flight at a time.
-// The queue keeps only the latest report on each allocation, so that it is bounded
-// while the database is unavailable.
+// The queue keeps only the latest report on each allocation, and the sums of what it has
+// refused, so that it is bounded while the database is unavailable.
 type reports struct {
 	storer *worker // Runs store; woken when something is queued.
 
@@ -58,13 +62,16 @@ type reports struct {
 	waiting map[int64]db.Report
 	drained map[int64]db.DrainedPort
 	players *int
+
+	refusals map[openPort]db.Refusals
 }
 
 func newReports() *reports {
 	return &reports{
-		storer:  newWorker(),
-		waiting: map[int64]db.Report{},
-		drained: map[int64]db.DrainedPort{},
+		storer:   newWorker(),
+		waiting:  map[int64]db.Report{},
+		drained:  map[int64]db.DrainedPort{},
+		refusals: map[openPort]db.Refusals{},
 	}
 }
 
@@ -132,7 +139,8 @@ func (r *reports) add(report types.StatusReport) {
 	if report.Players != nil {
 		r.players = report.Players
 	}
-	if len(r.waiting) > 0 || r.players != nil {
+	r.addRefusals(report)
+	if len(r.waiting)+len(r.refusals) > 0 || r.players != nil {
 		r.storer.wake()
 	}
 }
@@ -147,8 +155,12 @@ func (r *reports) take() reportBatch {
 	for _, port := range r.drained {
 		b.drained = append(b.drained, port)
 	}
+	for of, refused := range r.refusals {
+		b.refusals = append(b.refusals, db.PortRefusals{AllocationID: of.allocation, Port: of.port, Refusals: refused})
+	}
 	clear(r.waiting)
 	clear(r.drained)
+	clear(r.refusals)
 	r.players = nil
 	return b
 }
@@ -167,6 +179,9 @@ func (r *reports) restore(b reportBatch) {
 		if _, newer := r.drained[port.AllocationID]; !newer {
 			r.drained[port.AllocationID] = port
 		}
+	}
+	for _, of := range b.refusals {
+		r.refuse(openPort{of.AllocationID, of.Port}, of.Refusals)
 	}
 	if r.players == nil {
 		r.players = b.players

@@ -120,13 +120,17 @@ func (a *api) allocatingDevice(ctx context.Context, requested *uuid.UUID) (uuid.
 	return id, nil
 }
 
-// GetAllocation returns one allocation, with the rules in effect.
+// GetAllocation returns one allocation, with the rules in effect and what its port has refused.
 func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationRequestObject) (server.GetAllocationResponseObject, error) {
 	row, err := a.db.RuledAllocation(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if err != nil {
 		return nil, ifNotFound(err, errNoAllocation)
 	}
-	detail, err := toDetail(row)
+	refusals, err := a.db.Refusals(ctx, request.ID)
+	if err != nil {
+		return nil, err
+	}
+	detail, err := toDetail(row, refusals)
 	return server.GetAllocation200JSONResponse(detail), err
 }
 

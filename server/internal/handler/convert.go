@@ -75,7 +75,7 @@ func toOptions(row db.Allocation) types.AllocationOptions {
 }
 
 // toDetail returns an allocation with what counts for it now.
-func toDetail(row db.RuledAllocation) (types.AllocationDetail, error) {
+func toDetail(row db.RuledAllocation, refusals db.Refusals) (types.AllocationDetail, error) {
 	layers := rules.Layers{Own: row.Rules, Organisation: row.OrganisationRules, Defaults: row.Defaults, Ceiling: row.Ceiling}
 	effective, err := layers.Effective()
 	a := toAllocation(row.Allocation)
@@ -99,6 +99,9 @@ func toDetail(row db.RuledAllocation) (types.AllocationDetail, error) {
 		Target:          a.Target,
 		TargetReason:    a.TargetReason,
 		PublicAddresses: a.PublicAddresses,
+
+		PlayersRefused:   refusals.Players,
+		DatagramsDropped: refusals.Datagrams,
 	}, err
 }
 
