@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -41,6 +42,7 @@ func newControl(s *Server) (*control, error) {
 		SwitchedOff:  c.switchedOff,
 		Reports:      func() []types.AllocationReport { return s.ports.Reports() },
 		Players:      func() int { return int(s.ports.Players() + s.clients.Flows()) },
+		Refusals:     func() iter.Seq[types.AllocationRefusals] { return s.ports.Refusals() },
 		OnChannel:    c.onChannel,
 		Standby:      c.standby(s.opts.Standby),
 		Logger:       s.log,

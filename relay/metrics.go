@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -9,8 +11,12 @@ import (
 )
 
 // metrics shows a tunnel server's Stats to Prometheus. They are read when they
-// are asked for. No label names a device or an allocation: there is no bound to
-// how many of those come and go, and Prometheus keeps every one it has seen.
+// are asked for. No label names a device, and none but those of the busiest an
+// allocation: there is no bound to how many of those come and go, and Prometheus keeps
+// every one it has seen. Of the allocations whose ports refuse much, 20 at a time have
+// series; each had many refusals within a minute, and stays until that is over or others
+// have far more. So new series come at the pace of attacks, at most 20 allocations a
+// minute. A counter that comes back goes on where it was.
 type metrics struct{ server *Server }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -36,6 +42,10 @@ var (
 		"TCP connections accepted on public ports.")
 	refusedDesc = describe("players_refused_total",
 		"TCP connections on public ports that were refused, by reason.", "reason")
+	allocationRefusedDesc = describe("allocation_players_refused_total",
+		"TCP connections refused since the public port was opened, by reason, for the allocations that have refused most in the last minutes.", "allocation", "reason")
+	allocationDroppedDesc = describe("allocation_datagrams_dropped_total",
+		"Datagrams dropped since the public port was opened, by reason, for the allocations that have refused most in the last minutes.", "allocation", "reason")
 	flowsDesc = describe("flows",
 		"UDP flows: player addresses talking to an allocation.")
 	flowsOpenedDesc = describe("flows_opened_total",
@@ -57,7 +67,12 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (m metrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+func (m metrics) Describe(ch chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(m, ch)
+	// Those that come and go: a registry knows a collector by what it describes.
+	ch <- allocationRefusedDesc
+	ch <- allocationDroppedDesc
+}
 
 // Collect implements prometheus.Collector.
 func (m metrics) Collect(ch chan<- prometheus.Metric) {
@@ -87,6 +102,15 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(joinedDesc, s.PlayersJoined)
 	for reason, n := range s.PlayersRefused {
 		counter(refusedDesc, n, string(reason))
+	}
+	for id, refused := range s.Busiest {
+		allocation := strconv.FormatInt(id, 10)
+		for reason, n := range refused.Players {
+			counter(allocationRefusedDesc, n, allocation, string(reason))
+		}
+		for reason, n := range refused.Datagrams {
+			counter(allocationDroppedDesc, n, allocation, string(reason))
+		}
 	}
 	gauge(flowsDesc, s.Flows)
 	counter(flowsOpenedDesc, s.FlowsOpened)

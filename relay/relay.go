@@ -266,6 +266,7 @@ func (s *Server) tick(ctx context.Context) {
 		case now := <-ticker.C:
 			s.ports.Tick(now)
 			s.control.ReportPlayers(now)
+			s.control.ReportRefusals(now)
 			s.clients.Tick(now)
 		}
 	}

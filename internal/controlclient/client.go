@@ -8,12 +8,13 @@
 // that.
 //
 // [Client.Run] starts no goroutine that outlives it. Its goroutine calls every
-// callback but Reports and Players, which are called by whichever reports.
+// callback but Reports, Players and Refusals, which are called by whichever reports.
 package controlclient
 
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,9 @@ type Options[State any, S Snapshot, C Change] struct {
 	// Players is the number of players to report; nil reports none. The rules of
 	// Reports hold.
 	Players func() int
+	// Refusals yields what public ports have refused since it last yielded it; what a loop
+	// leaves out is yielded again. nil reports none. The rules of Reports hold.
+	Refusals func() iter.Seq[types.AllocationRefusals]
 	// OnChannel is called with nil when the first snapshot of a channel arrives,
 	// before Apply, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It is not called for the end of Run. It must

@@ -13,6 +13,9 @@ import (
 // That there are none is reported at once.
 const playersInterval = 5 * time.Second
 
+// refusalsInterval is the least time between two reports of refusals.
+const refusalsInterval = 5 * time.Second
+
 // sent is what a channel was sent. The panel has forgotten what an earlier one was.
 type sent struct {
 	applied   bool // The desired state of revision is real: it may be reported on.
@@ -20,6 +23,8 @@ type sent struct {
 	reports   map[int64]report
 	players   int // -1 where none was sent.
 	playersAt time.Time
+
+	refusalsAt time.Time
 }
 
 // report is an AllocationReport in a form that can be compared.
@@ -111,6 +116,40 @@ func (c *Client[State, S, C]) reportPlayers(now time.Time) {
 	_ = c.conn.Send(types.StatusReport{
 		Type: types.TypeStatus, Revision: c.sent.revision, Allocations: []types.AllocationReport{}, Players: &players,
 	})
+}
+
+// ReportRefusals sends what public ports have refused since the last report, at most
+// every 5 s; if that is nothing, it sends nothing. To be called about once a second.
+// Without a channel, and while a desired state is being applied, it does nothing: what is
+// refused then is sent after that. What was handed to a channel counts as sent. So nothing
+// counts twice, and what the panel has not received when a channel ends is lost.
+func (c *Client[State, S, C]) ReportRefusals(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opts.Refusals == nil || c.conn == nil || !c.sent.applied || now.Sub(c.sent.refusalsAt) < refusalsInterval {
+		return
+	}
+	part := make([]types.AllocationRefusals, 0, types.MaxStatusReportRefusals)
+	for of := range c.opts.Refusals() {
+		if part = append(part, of); len(part) < types.MaxStatusReportRefusals {
+			continue
+		}
+		if !c.sendRefusals(part, now) {
+			return
+		}
+		part = part[:0]
+	}
+	if len(part) > 0 {
+		c.sendRefusals(part, now)
+	}
+}
+
+// sendRefusals reports whether the channel has taken the message. It keeps nothing of it.
+func (c *Client[State, S, C]) sendRefusals(refusals []types.AllocationRefusals, now time.Time) bool {
+	c.sent.refusalsAt = now
+	return c.conn.Send(types.StatusReport{
+		Type: types.TypeStatus, Revision: c.sent.revision, Allocations: []types.AllocationReport{}, Refusals: &refusals,
+	}) == nil
 }
 
 // cut shortens a reason to the contract's maximum, in bytes and so in characters,

@@ -1,6 +1,8 @@
 package controlclient_test
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -187,4 +189,95 @@ func TestReportPlayers_AtMostEveryFiveSecondsAndZeroAtOnce(t *testing.T) {
 	p = d.next(t)
 	p.snapshot(1)
 	want(p, 1, 2)
+}
+
+// refuses makes the device one whose public ports have refused counts.
+func refuses(counts map[int64]int64) func(*device, *options) {
+	return func(d *device, o *options) {
+		o.Refusals = func() iter.Seq[types.AllocationRefusals] {
+			return func(yield func(types.AllocationRefusals) bool) {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				for _, id := range slices.Sorted(maps.Keys(counts)) {
+					n := counts[id]
+					delete(counts, id)
+					if !yield(types.AllocationRefusals{ID: id, Players: types.RefusalCounts{"denied": n}, Datagrams: types.RefusalCounts{}}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+func wantRefusals(t *testing.T, p *panel, count int, first, n int64) {
+	t.Helper()
+	r := p.status()
+	if len(r.Allocations) != 0 || r.Refusals == nil || len(*r.Refusals) != count || (*r.Refusals)[0].ID != first || (*r.Refusals)[0].Players["denied"] != n {
+		t.Errorf("reported %+v, want %d allocations from %d with %d", r, count, first, n)
+	}
+}
+
+func TestReportRefusals_AtMostEveryFiveSecondsAndOnlyWhatThereIs(t *testing.T) {
+	counts := map[int64]int64{}
+	d := run(t, refuses(counts))
+	refuse := func(id, n int64) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		counts[id] += n
+	}
+	now := time.Now()
+	refuse(1, 1)
+	d.ReportRefusals(now) // There is no channel.
+	p := d.next(t)
+	d.ReportRefusals(now) // There is no desired state.
+	p.snapshot(1)
+	d.want(t)
+	await.Until(t, "the state is applied", func() bool {
+		d.ReportRefusals(now)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(counts) == 0
+	})
+	wantRefusals(t, p, 1, 1, 1)
+	refuse(1, 2)
+	d.ReportRefusals(now.Add(4 * time.Second)) // Too early.
+	refuse(1, 3)
+	d.ReportRefusals(now.Add(5 * time.Second))
+	wantRefusals(t, p, 1, 1, 5)
+	d.ReportRefusals(now.Add(20 * time.Second)) // Nothing was refused,
+	refuse(2, 4)
+	d.ReportRefusals(now.Add(21 * time.Second)) // so that this is not too early.
+	wantRefusals(t, p, 1, 2, 4)
+
+	// What is refused without a channel is reported on the next one, at once.
+	p.Close(channel.CloseRestarting, "")
+	next := d.next(t)
+	refuse(3, 7)
+	d.ReportRefusals(now.Add(22 * time.Second))
+	next.snapshot(1)
+	d.want(t)
+	await.Until(t, "the state is applied", func() bool {
+		d.ReportRefusals(now.Add(22 * time.Second))
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(counts) == 0
+	})
+	wantRefusals(t, next, 1, 3, 7)
+}
+
+func TestReportRefusals_InMessagesOfTheContractsMaximum(t *testing.T) {
+	counts := map[int64]int64{}
+	for id := int64(1); id <= 450; id++ {
+		counts[id] = id
+	}
+	d := run(t, refuses(counts))
+	p := d.next(t)
+	d.is(ready(1))
+	p.snapshot(1, 1)
+	wantReport(t, p, 1, 1) // The state is applied.
+	d.ReportRefusals(time.Now())
+	wantRefusals(t, p, 200, 1, 1)
+	wantRefusals(t, p, 200, 201, 201)
+	wantRefusals(t, p, 50, 401, 401)
 }

@@ -22,8 +22,10 @@ func New(interval time.Duration) *Limiter {
 }
 
 // Allow reports whether a line about key may be logged now.
-func (l *Limiter) Allow(key int64) bool {
-	now := time.Now()
+func (l *Limiter) Allow(key int64) bool { return l.AllowAt(key, time.Now()) }
+
+// AllowAt is Allow for a caller that has the time. Times must not decrease.
+func (l *Limiter) AllowAt(key int64, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if last, ok := l.allowed[key]; ok && now.Sub(last) < l.interval {

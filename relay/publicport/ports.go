@@ -93,9 +93,12 @@ type Ports struct {
 	loops    loops
 	work     sync.WaitGroup
 
+	refusedLines *lograte.Limiter // By allocation.
+
 	mu     sync.Mutex
 	closed bool
 	slots  map[int64]*slot
+	chosen time.Time // When the busiest ports were.
 }
 
 // New makes Ports without any port. Its owner calls Tick every second, and Close
@@ -111,6 +114,7 @@ func New(o Options) *Ports {
 	return &Ports{
 		o: o, log: o.Logger, counters: newCounters(), files: openfiles.NewBudget(o.Limits.Files, o.Logger),
 		loops: loops{log: o.Logger, lines: lograte.New(loopPause)}, slots: map[int64]*slot{},
+		refusedLines: lograte.New(refusedInterval),
 	}
 }
 
@@ -124,6 +128,8 @@ type slot struct {
 	retry      time.Time // then it is tried again.
 	backoff    backoff.Exponential
 	empty      bool // It drains, and had no player left when last looked at.
+	refusals   portRefusals
+	seen       seen
 }
 
 func (s *slot) drained() bool {
@@ -154,7 +160,7 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 	for id, a := range wanted {
 		s, ok := p.slots[id]
 		if !ok {
-			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}}
+			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}, refusals: p.newRefusals()}
 			p.slots[id] = s
 		}
 		closed := !ok || draining(s.allocation) || s.rules == nil
@@ -203,7 +209,7 @@ func (p *Ports) try(s *slot, now time.Time) {
 	case port != nil:
 		err = port.resume()
 	default:
-		port, err = p.openPort(a, s.rules)
+		port, err = p.openPort(a, s.rules, s.refusals)
 	}
 	if err != nil {
 		reason := bindReason(a, err)
@@ -218,16 +224,18 @@ func (p *Ports) try(s *slot, now time.Time) {
 	p.log.Info("public port open", slog.Int64("allocationId", a.ID), slog.String("deviceId", a.ClientID.String()), slog.String("protocol", string(a.Protocol)), slog.Int("port", a.Port))
 }
 
-// Tick does what is due at a time: it tries failed ports again, ends idle flows and
-// notices which ports have drained.
+// Tick does what is due at a time: it tries failed ports again, ends idle flows, notices
+// which ports have drained, and says which refuse much.
 func (p *Ports) Tick(now time.Time) {
 	p.mu.Lock()
 	changed := false
 	open := make([]port, 0, len(p.slots))
-	for _, s := range p.slots {
+	p.chooseBusiest(now)
+	for id, s := range p.slots {
 		if p.closed {
 			break
 		}
+		p.logRefused(id, s, now)
 		if s.reason != "" && !now.Before(s.retry) {
 			before := s.reason
 			p.try(s, now)
@@ -266,11 +274,11 @@ func (p *Ports) Close() {
 func (p *Ports) Wait() { p.work.Wait() }
 
 // openPort opens an allocation's public port.
-func (p *Ports) openPort(a types.ServerAllocation, r *rules) (port, error) {
+func (p *Ports) openPort(a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
 	if a.Protocol == types.ProtocolUDP {
-		return openUDP(p, a, r)
+		return openUDP(p, a, r, refused)
 	}
-	return openTCP(p, a, r)
+	return openTCP(p, a, r, refused)
 }
 
 // bindAddress is where a port is bound. Without a host the net package takes

@@ -25,6 +25,10 @@ type Stats struct {
 	PlayersRefused map[Refusal]uint64 // TCP connections ever refused, by reason.
 
 	Dropped map[Refusal]uint64 // Datagrams ever dropped by public ports, by reason.
+
+	// Busiest are the counts of the at most 20 allocations whose ports have refused most in
+	// the last minutes, by id, since the ports were opened. They change once a minute.
+	Busiest map[int64]Refused
 }
 
 // counters are counted where things happen. Nothing on the way of a player's bytes
@@ -44,25 +48,6 @@ type refusals struct {
 
 func newRefusals() refusals {
 	return refusals{players: newCounts(playerRefusals), datagrams: newCounts(datagramRefusals)}
-}
-
-// portRefusals counts the refusals of one port, for it and for all ports.
-type portRefusals struct{ own, all refusals }
-
-func (p *Ports) newRefusals() portRefusals {
-	return portRefusals{own: newRefusals(), all: p.counters.refusals}
-}
-
-// player counts a player who was refused.
-func (r portRefusals) player(why Refusal) {
-	r.own.players[why].Add(1)
-	r.all.players[why].Add(1)
-}
-
-// datagrams counts datagrams that were dropped.
-func (r portRefusals) datagrams(why Refusal, n uint64) {
-	r.own.datagrams[why].Add(n)
-	r.all.datagrams[why].Add(n)
 }
 
 func newCounts[K comparable](keys []K) map[K]*atomic.Uint64 {
@@ -92,6 +77,7 @@ func (p *Ports) Stats() Stats {
 		PlayersJoined:  p.counters.joined.Load(),
 		PlayersRefused: readCounts(p.counters.refusals.players),
 		Dropped:        readCounts(p.counters.datagrams),
+		Busiest:        p.busiest(),
 	}
 }
 

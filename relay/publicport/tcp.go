@@ -38,9 +38,9 @@ type tcpPort struct {
 	changed   chan struct{}           // Closed, and replaced, when the rules are.
 }
 
-func openTCP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
+func openTCP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
 	t := &tcpPort{
-		ports: p, allocation: a, refusals: p.newRefusals(), turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
+		ports: p, allocation: a, refusals: refused, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
 		admission: newAdmission(p, a, r), bandwidth: newBandwidth(r),
 		players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
 	}

@@ -47,7 +47,7 @@ type flowKey struct {
 
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
-func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
+func openUDP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
 	conn, err := udpsock.Listen(context.Background(), "udp", p.bindAddress(a.Port), udpsock.Options{
 		Destinations: true,
 		ReadBuffer:   udpsock.SocketBuffer,
@@ -56,7 +56,7 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules) (port, error) {
 		return nil, err
 	}
 	u := &udpPort{
-		ports: p, conn: conn, done: make(chan struct{}), refusals: p.newRefusals(), bandwidth: newBandwidth(r),
+		ports: p, conn: conn, done: make(chan struct{}), refusals: refused, bandwidth: newBandwidth(r),
 		allocation: a, admission: newFlowAdmission(p, a, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),

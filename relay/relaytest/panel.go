@@ -46,7 +46,8 @@ type Panel struct {
 	hellos      int
 	resyncs     int
 	players     *int
-	changed     chan struct{} // Closed and replaced when any of these changes.
+	refused     map[int64]map[string]int64 // Players and datagrams, by allocation and reason.
+	changed     chan struct{}              // Closed and replaced when any of these changes.
 }
 
 // NewPanel starts a panel that wants nothing served. It ends with the test.
@@ -63,6 +64,7 @@ func NewPanel(t testing.TB) *Panel {
 		allocations: map[int64]types.ServerAllocation{},
 		clients:     map[uuid.UUID]int64{},
 		reports:     map[int64]types.AllocationReport{},
+		refused:     map[int64]map[string]int64{},
 		changed:     make(chan struct{}),
 	}
 	var channels sync.WaitGroup
@@ -149,10 +151,28 @@ func (p *Panel) take(c *channel.Conn, message any) {
 		if m.Players != nil {
 			p.players = m.Players
 		}
+		if m.Refusals != nil {
+			p.addRefusals(*m.Refusals)
+		}
 	default:
 		p.t.Errorf("unexpected control message %T", m)
 	}
 	p.signal()
+}
+
+func (p *Panel) addRefusals(refusals []types.AllocationRefusals) {
+	for _, of := range refusals {
+		sums := p.refused[of.ID]
+		if sums == nil {
+			sums = map[string]int64{}
+			p.refused[of.ID] = sums
+		}
+		for _, counts := range []types.RefusalCounts{of.Players, of.Datagrams} {
+			for why, n := range counts {
+				sums[why] += n
+			}
+		}
+	}
 }
 
 func (p *Panel) snapshot() {
@@ -292,6 +312,13 @@ func (p *Panel) Drained(id int64) bool {
 func (p *Panel) AwaitPlayers(n int) {
 	p.t.Helper()
 	p.await("the number of players", func() bool { return p.players != nil && *p.players == n })
+}
+
+// AwaitRefused returns once the reports of an allocation have added up to n players and
+// datagrams refused for a reason.
+func (p *Panel) AwaitRefused(id int64, reason string, n int64) {
+	p.t.Helper()
+	p.await("the sum of refusals", func() bool { return p.refused[id][reason] == n })
 }
 
 // AwaitHellos returns once the tunnel server has connected n times, with its
