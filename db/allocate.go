@@ -59,7 +59,7 @@ type NewAllocation struct {
 func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Allocation, error) {
 	request.Count = max(request.Count, 1)
 	var allocations []Allocation
-	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		if err := requireClient(ctx, tx, request.DeviceID); err != nil {
 			return err
 		}
@@ -91,9 +91,9 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 var errLostRace = errors.New("lost a race with another transaction")
 
 // retryOnConflict runs fn in a transaction, and again while fn returns errLostRace.
-func (d *DB) retryOnConflict(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+func (l *lane) retryOnConflict(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		err := d.tx(ctx, fn)
+		err := l.tx(ctx, fn)
 		switch collided := errors.Is(err, errLostRace); {
 		case collided && attempt < portAttempts:
 		case collided:

@@ -92,7 +92,7 @@ const allocationQuery = `SELECT ` + allocationColumns + allocationTables
 // any more.
 func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]Allocation, error) {
 	var allocations []Allocation
-	err := d.pool.SelectContext(ctx, &allocations,
+	err := d.requests.SelectContext(ctx, &allocations,
 		allocationQuery+` WHERE a.retires IS NULL AND `+visible+` AND ($4::bigint IS NULL OR a.id < $4)
 		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`,
 		scope.args(page.After, page.Limit)...)
@@ -102,7 +102,7 @@ func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]
 // Allocation returns an allocation of a device in scope.
 func (d *DB) Allocation(ctx context.Context, scope Scope, id int64) (Allocation, error) {
 	var allocation Allocation
-	err := d.pool.GetContext(ctx, &allocation,
+	err := d.requests.GetContext(ctx, &allocation,
 		allocationQuery+` WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
 	return allocation, wrap(err, "allocation %d", id)
 }
@@ -122,7 +122,7 @@ type AllocationPatch struct {
 // that of another allocation which moves with it, leads back to the port, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
-	err := d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		port, changed := patch.Port, []int64{id}
 		if patch.Move != nil {
 			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)
@@ -197,7 +197,7 @@ func checkOwnPort(ctx context.Context, tx *sqlx.Tx, a Allocation) error {
 // DeleteAllocation deletes an allocation of a device in scope, which frees its port and its old ports,
 // and notifies all sides.
 func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error {
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock prevents a concurrent move.
 		var deviceID uuid.UUID
 		err := tx.GetContext(ctx, &deviceID,

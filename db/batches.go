@@ -13,7 +13,7 @@ const (
 	// machine too.
 	maxShared = 100
 	// maxAlone bounds the devices that connect at the same time with statements of their own. With
-	// the batches they leave some of the pool's connections to others.
+	// the batches they leave some of their lane's connections to others.
 	maxAlone = 3
 	// maxAloneServers bounds the tunnel servers that connect at the same time. Clients whose rows are
 	// locked must not hold them up.
@@ -27,6 +27,7 @@ const (
 // devices come at once. Each by itself would cost a round trip for each of its statements, and wait for
 // a connection of the pool until its time was over.
 type batches struct {
+	pings         *batch.Batcher[struct{}, struct{}]
 	settings      *batch.Batcher[struct{}, Settings]
 	devices       *batch.Batcher[uuid.UUID, *Device]
 	channels      *batch.Batcher[[]uuid.UUID, map[uuid.UUID]Channel]
@@ -43,6 +44,7 @@ type batches struct {
 
 func newBatches(d *DB) batches {
 	return batches{
+		pings:         sharing(withoutResults(d.ping)),
 		settings:      sharing(d.settings),
 		devices:       sharing(d.devicesByID),
 		channels:      sharing(d.channelsOf),
@@ -93,6 +95,7 @@ func withoutResults[In any](run func(context.Context, []In) error) func(context.
 
 // close waits for calls in progress.
 func (b *batches) close() {
+	b.pings.Close()
 	b.settings.Close()
 	b.devices.Close()
 	b.channels.Close()

@@ -7,20 +7,39 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// PoolStats are statistics of the connection pool.
+// Lane is a share of the connections that no other can take.
+type Lane string
+
+// The lanes of a [DB].
+const (
+	LaneRequests Lane = "requests" // What people and unauthenticated callers ask for.
+	LaneDevices  Lane = "devices"  // Control channels, desired state and upkeep.
+	LaneLeases   Lane = "leases"   // Leases of replicas, and pings.
+)
+
+// PoolStats are statistics of the connections.
 type PoolStats struct {
 	Max, InUse, Idle int           // Current number of connections.
-	Waits            int64         // Number of waits for a connection since the pool was opened.
+	Waits            int64         // Number of waits for a connection since the DB was opened.
 	Waited           time.Duration // Total time of these waits.
+	Lanes            map[Lane]LaneStats
 }
 
-// PoolStats returns statistics of the pool. It does not query the database.
+// PoolStats returns statistics of the connections. It does not query the database.
 func (d *DB) PoolStats() PoolStats {
-	s := d.pool.Stats()
-	return PoolStats{
-		Max: s.MaxOpenConnections, InUse: s.InUse, Idle: s.Idle,
-		Waits: s.WaitCount, Waited: s.WaitDuration,
+	stats := PoolStats{Lanes: map[Lane]LaneStats{
+		LaneRequests: d.requests.turns.stats(),
+		LaneDevices:  d.devices.turns.stats(),
+		LaneLeases:   d.leases.turns.stats(),
+	}}
+	for _, pool := range []*sqlx.DB{d.requests.DB, d.devices.DB} {
+		s := pool.Stats()
+		stats.Max, stats.InUse, stats.Idle = stats.Max+s.MaxOpenConnections, stats.InUse+s.InUse, stats.Idle+s.Idle
 	}
+	for _, lane := range stats.Lanes {
+		stats.Waits, stats.Waited = stats.Waits+lane.Waits, stats.Waited+lane.Waited
+	}
+	return stats
 }
 
 // Census counts the devices and allocations in the database.
@@ -51,7 +70,7 @@ type AllocationCount struct {
 // Census counts devices and allocations in one snapshot.
 func (d *DB) Census(ctx context.Context) (Census, error) {
 	var c Census
-	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.snapshot(ctx, func(tx *sqlx.Tx) error {
 		err := tx.SelectContext(ctx, &c.Devices,
 			`SELECT d.kind, count(*) AS approved, count(*) FILTER (WHERE r.lease_expires_at > now()) AS online
 			FROM devices d LEFT JOIN replicas r ON r.id = d.replica_id

@@ -31,7 +31,6 @@ import (
 )
 
 const (
-	defaultMaxOpenConns = 16
 	// Connections are replaced periodically, so that the pool moves to a new primary or server.
 	connMaxLifetime = 30 * time.Minute
 	connMaxIdleTime = 5 * time.Minute
@@ -48,7 +47,8 @@ type Options struct {
 	// effect, and [Open] removes them from the process; only PGPASSWORD and PGPASSFILE are used if the
 	// URL has no password, and PGSERVICEFILE if it names a service.
 	URL string
-	// MaxOpenConns is the maximum size of the pool; 0 means 16. The listener uses one more connection.
+	// MaxOpenConns is the maximum number of connections, at least 4; 0 means 16. Requests can use fewer
+	// than half of them, and leases and pings always have some. The listener uses one more connection.
 	MaxOpenConns int
 	// Logger logs lost listeners and migrations; nil discards.
 	Logger *slog.Logger
@@ -56,7 +56,7 @@ type Options struct {
 
 // DB is a pool of connections to one database.
 type DB struct {
-	pool    pool
+	*lanes
 	batches batches
 	url     string // The listener's URL.
 	logger  *slog.Logger
@@ -91,20 +91,19 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	if options.MaxOpenConns == 0 {
 		options.MaxOpenConns = defaultMaxOpenConns
 	}
+	if options.MaxOpenConns < minOpenConns {
+		return nil, fmt.Errorf("%d database connections are fewer than %d", options.MaxOpenConns, minOpenConns)
+	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &DB{
-		pool:   pool{sqlx.NewDb(sql.OpenDB(connector{config}), "postgres"), statementTimeout},
+		lanes:  newLanes(func(conns int) *sqlx.DB { return openPool(config, conns) }, options.MaxOpenConns),
 		url:    listenURL,
 		logger: options.Logger,
 		listen: defaultListenTiming,
 	}
 	d.batches = newBatches(d)
-	d.pool.SetMaxOpenConns(options.MaxOpenConns)
-	d.pool.SetMaxIdleConns(options.MaxOpenConns)
-	d.pool.SetConnMaxLifetime(connMaxLifetime)
-	d.pool.SetConnMaxIdleTime(connMaxIdleTime)
 	if err := d.Ping(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -114,10 +113,19 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 	return d, nil
 }
 
+func openPool(config pq.Config, conns int) *sqlx.DB {
+	pool := sqlx.NewDb(sql.OpenDB(connector{config}), "postgres")
+	pool.SetMaxOpenConns(conns)
+	pool.SetMaxIdleConns(conns)
+	pool.SetConnMaxLifetime(connMaxLifetime)
+	pool.SetConnMaxIdleTime(connMaxIdleTime)
+	return pool
+}
+
 // checkEncoding refuses a database that would store some names wrongly, or not at all.
 func (d *DB) checkEncoding(ctx context.Context) error {
 	var encoding, name string
-	err := d.pool.QueryRowxContext(ctx, `SELECT current_setting('server_encoding'), current_database()`).Scan(&encoding, &name)
+	err := d.devices.QueryRowxContext(ctx, `SELECT current_setting('server_encoding'), current_database()`).Scan(&encoding, &name)
 	if err != nil {
 		return fmt.Errorf("encoding of the database: %w", err)
 	}
@@ -197,7 +205,7 @@ func withSetting(text, setting string) string {
 
 // Close closes the pool's connections. A listener ends with the context of its [DB.Listen].
 func (d *DB) Close() error {
-	err := d.pool.Close()
+	err := errors.Join(d.requests.Close(), d.devices.Close()) // leases has the pool of devices.
 	d.batches.close()
 	if err != nil {
 		return fmt.Errorf("close database: %w", err)
@@ -205,51 +213,19 @@ func (d *DB) Close() error {
 	return nil
 }
 
-// Ping checks that the database responds.
+// Ping checks that the database responds. Concurrent calls share a statement, which no other call keeps
+// waiting.
 func (d *DB) Ping(ctx context.Context) error {
-	var one int
-	// Not PingContext, for which pq returns just "bad connection", whatever the cause.
-	if err := d.pool.GetContext(ctx, &one, `SELECT 1`); err != nil {
+	if _, err := d.batches.pings.Do(ctx, struct{}{}); err != nil {
 		return fmt.Errorf("ping database: %w", err)
 	}
 	return nil
 }
 
-// tx runs fn in a transaction, which commits if fn returns nil. fn runs again if the transaction is
-// aborted by a deadlock, so it must have no effects other than through tx.
-func (d *DB) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
-	ctx, cancel := d.pool.bounded(ctx) // All attempts together.
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		err := d.txOnce(ctx, nil, fn)
-		if attempt == txAttempts || !lostDeadlock(err) {
-			return err
-		}
-	}
-}
-
-// snapshot runs fn in a read-only transaction whose queries all see the same state.
-func (d *DB) snapshot(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
-	return d.txOnce(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
-}
-
-func (d *DB) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *sqlx.Tx) error) error {
-	// Statements in fn have the caller's context; this one bounds them all together.
-	ctx, cancel := d.pool.bounded(ctx)
-	defer cancel()
-	tx, err := d.pool.BeginTxx(ctx, options)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	// No effect after a commit; after an error or a panic it releases the connection.
-	defer func() { _ = tx.Rollback() }()
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return nil
+func (d *DB) ping(ctx context.Context, _ []struct{}) error {
+	var one int
+	// Not PingContext, for which pq returns just "bad connection", whatever the cause.
+	return d.leases.GetContext(ctx, &one, `SELECT 1`)
 }
 
 // stamp returns t with the precision of Postgres, so that a time compares equal before and after it

@@ -102,7 +102,7 @@ func (d *DB) Devices(ctx context.Context, scope Scope, page Page[DevicePosition]
 		createdAt, id = &page.After.CreatedAt, &page.After.ID
 	}
 	var devices []Device
-	err := d.pool.SelectContext(ctx, &devices,
+	err := d.requests.SelectContext(ctx, &devices,
 		`SELECT `+deviceColumns+` FROM devices d
 		WHERE `+visible+` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
 		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`,
@@ -113,7 +113,7 @@ func (d *DB) Devices(ctx context.Context, scope Scope, page Page[DevicePosition]
 // Device returns a device in scope.
 func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
-	err := d.pool.GetContext(ctx, &device,
+	err := d.requests.GetContext(ctx, &device,
 		`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible, scope.args(id)...)
 	return device, wrap(err, "device %s", id)
 }
@@ -133,7 +133,7 @@ func (d *DB) DeviceByID(ctx context.Context, id uuid.UUID) (Device, error) {
 // devicesByID returns devices, and nil for those that do not exist.
 func (d *DB) devicesByID(ctx context.Context, ids []uuid.UUID) ([]*Device, error) {
 	var rows []Device
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT `+deviceColumns+` FROM devices d WHERE d.id = ANY ($1::uuid[])`, uuidArray(ids))
 	if err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ type DevicePatch struct {
 // clients, and one that no longer drains.
 func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var before Host
 		err := tx.GetContext(ctx, &before,
 			`SELECT `+hostColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`, scope.args(id)...)
@@ -204,7 +204,7 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 // DeleteDevice deletes a device in scope with its allocations, leaves a tombstone, and notifies it and
 // the devices at the other ends.
 func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error {
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock excludes new allocations, which lock this row too.
 		var locked uuid.UUID
 		err := tx.GetContext(ctx, &locked,
@@ -247,7 +247,7 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 // approved.
 func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
 			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`,
 			scope.args(id)...)

@@ -22,7 +22,7 @@ const drainBatch = 200
 // [DB.AdvanceDrains] does. It returns [ErrConflict] if the device is not an approved tunnel server.
 func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit time.Duration, move bool) (Device, error) {
 	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
 			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`,
 			scope.args(id)...)
@@ -97,7 +97,7 @@ func (d *DB) SaveDrained(ctx context.Context, serverID uuid.UUID, ports []Draine
 	for i, port := range ports {
 		ids[i], untils[i] = port.AllocationID, port.Until
 	}
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		return endDrains(ctx, tx,
 			`SELECT a.id FROM allocations a
 			JOIN unnest($2::bigint[], $3::timestamptz[]) AS p (id, until)
@@ -129,7 +129,7 @@ func endDrains(ctx context.Context, tx *sqlx.Tx, query string, args ...any) erro
 
 // SavePlayers stores the number of players on a tunnel server.
 func (d *DB) SavePlayers(ctx context.Context, serverID uuid.UUID, players int) error {
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.devices.ExecContext(ctx,
 		`UPDATE devices SET players = $2 WHERE id = $1 AND players IS DISTINCT FROM $2`, serverID, players)
 	return wrap(err, "save players of server %s", serverID)
 }
@@ -140,13 +140,13 @@ func (d *DB) SavePlayers(ctx context.Context, serverID uuid.UUID, players int) e
 func (d *DB) AdvanceDrains(ctx context.Context) (more bool, err error) {
 	var due bool
 	// Most of the time nothing drains, and this is the only query.
-	err = d.pool.GetContext(ctx, &due,
+	err = d.devices.GetContext(ctx, &due,
 		`SELECT EXISTS (SELECT 1 FROM allocations WHERE drain_until IS NOT NULL)
 			OR EXISTS (SELECT 1 FROM devices WHERE drain_until IS NOT NULL)`)
 	if err != nil || !due {
 		return false, wrap(err, "look for drains")
 	}
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		return endDrains(ctx, tx,
 			`SELECT id FROM allocations WHERE drain_until <= now() AND NOT drained ORDER BY id FOR UPDATE SKIP LOCKED`)
 	})
@@ -179,7 +179,7 @@ func (d *DB) closeHeldPorts(ctx context.Context) error {
 
 // closePorts closes the ports that a query selects and locks to new players.
 func (d *DB) closePorts(ctx context.Context, query string, args ...any) error {
-	return d.tx(ctx, func(tx *sqlx.Tx) error {
+	return d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		var servers []uuid.UUID
 		err := tx.SelectContext(ctx, &servers,
 			`WITH due AS (`+query+`)
@@ -200,7 +200,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 		Move     bool  `db:"drain_move"`
 	}
 	// Those that found no placement before come last: they find one only if something has changed.
-	err = d.pool.SelectContext(ctx, &waiting,
+	err = d.devices.SelectContext(ctx, &waiting,
 		`SELECT min(a.id) AS id, bool_and(a.draining) AS draining, d.drain_move
 		FROM devices d JOIN allocations a ON a.server_id = d.id
 		WHERE d.drain_until IS NOT NULL AND a.retires IS NULL AND (d.drain_move OR NOT a.draining)
@@ -235,7 +235,7 @@ func (d *DB) emptyServers(ctx context.Context) (more bool, err error) {
 // moveAway moves the group of an allocation from a draining tunnel server to the best one, or returns
 // [ErrLoop] if a local target leads back to its port there.
 func (d *DB) moveAway(ctx context.Context, id int64) error {
-	return d.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
+	return d.devices.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil // Deleted.
@@ -265,7 +265,7 @@ func (d *DB) moveAway(ctx context.Context, id int64) error {
 
 // drainInPlace closes the group of an allocation on a draining tunnel server to new players.
 func (d *DB) drainInPlace(ctx context.Context, id int64) error {
-	return d.tx(ctx, func(tx *sqlx.Tx) error {
+	return d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		g, err := readGroup(ctx, tx, id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil

@@ -21,7 +21,7 @@ type EmbeddedServer struct {
 // notified when the host changed, with its clients.
 func (d *DB) EnsureEmbeddedServer(ctx context.Context, server EmbeddedServer) (Device, error) {
 	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		var hosts []string
 		err := tx.SelectContext(ctx, &hosts,
 			`SELECT public_host FROM devices WHERE embedded_name = $1 FOR NO KEY UPDATE`, server.Name)
@@ -63,7 +63,7 @@ type EmbeddedUse struct {
 // EmbeddedServers lists the embedded tunnel servers of all panels, by name.
 func (d *DB) EmbeddedServers(ctx context.Context) ([]EmbeddedUse, error) {
 	var rows []EmbeddedUse
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT d.id, d.embedded_name, `+deviceOnline+` AS online,
 			(SELECT count(*) FROM allocations a WHERE a.server_id = d.id AND a.retires IS NULL) AS allocations,
 			coalesce((SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id AND r.lease_expires_at > now()),
@@ -76,7 +76,7 @@ func (d *DB) EmbeddedServers(ctx context.Context) ([]EmbeddedUse, error) {
 // It returns [ErrConflict] where that name is taken, and [ErrNotFound] where none has the first name
 // any more.
 func (d *DB) RenameEmbeddedServer(ctx context.Context, from, to string) error {
-	result, err := d.pool.ExecContext(ctx, `UPDATE devices SET embedded_name = $2 WHERE embedded_name = $1`, from, to)
+	result, err := d.devices.ExecContext(ctx, `UPDATE devices SET embedded_name = $2 WHERE embedded_name = $1`, from, to)
 	if err == nil {
 		var renamed int64
 		if renamed, err = result.RowsAffected(); err == nil && renamed == 0 {

@@ -33,7 +33,7 @@ type NewDevice struct {
 // owner or organisation does not exist.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
-	err := d.pool.GetContext(ctx, &created,
+	err := d.requests.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
 			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
 			guessed_host)
@@ -50,7 +50,7 @@ func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error)
 // DeviceByCodeHash returns the device with the given hash of its device code.
 func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) {
 	var device Device
-	err := d.pool.GetContext(ctx, &device,
+	err := d.requests.GetContext(ctx, &device,
 		`SELECT `+deviceColumns+` FROM devices d WHERE d.code_hash = $1`, hash)
 	return device, wrap(err, "device by code")
 }
@@ -59,7 +59,7 @@ func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) 
 // newest with that code.
 func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, error) {
 	var device Device
-	err := d.pool.GetContext(ctx, &device,
+	err := d.requests.GetContext(ctx, &device,
 		`SELECT `+deviceColumns+` FROM devices d WHERE d.user_code = $1 AND d.user_code <> ''
 		ORDER BY d.approved_at IS NULL DESC, d.created_at DESC LIMIT 1`, userCode)
 	return device, wrap(err, "device by user code")
@@ -69,7 +69,7 @@ func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, err
 // and returns 0, or records nothing and returns how long to wait.
 func (d *DB) RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (wait time.Duration, err error) {
 	now = stamp(now)
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		wait = 0
 		var last *time.Time
 		err := tx.GetContext(ctx, &last, `SELECT polled_at FROM devices WHERE id = $1 FOR NO KEY UPDATE`, id)
@@ -103,7 +103,7 @@ type Approval struct {
 // exist.
 func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval) (Device, error) {
 	var device Device
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
 			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $1 FOR NO KEY UPDATE OF d`, id)
 		if err != nil {
@@ -141,7 +141,7 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 // has allocations, which know its previous version. If the device is not approved or has connected, it
 // returns [ErrConflict].
 func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int64, err error) {
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var ready bool
 		err := tx.GetContext(ctx, &ready,
 			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL FROM devices WHERE id = $1 FOR UPDATE`, id)

@@ -2,6 +2,8 @@ package db
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -24,7 +26,7 @@ func (d *DB) SpeedUpListener() {
 
 // InTransaction runs fn in a transaction. again reads something in it, with ctx.
 func (d *DB) InTransaction(ctx context.Context, fn func(again func() error) error) error {
-	return d.tx(ctx, func(tx *sqlx.Tx) error {
+	return d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		return fn(func() error {
 			var one int
 			return tx.GetContext(ctx, &one, `SELECT 1`)
@@ -34,14 +36,45 @@ func (d *DB) InTransaction(ctx context.Context, fn func(again func() error) erro
 
 // BackendPID is the process of the server that serves a connection of the pool.
 func (d *DB) BackendPID(ctx context.Context) (pid int, err error) {
-	err = d.pool.GetContext(ctx, &pid, `SELECT pg_backend_pid()`)
+	err = d.requests.GetContext(ctx, &pid, `SELECT pg_backend_pid()`)
 	return pid, err
 }
 
 // SetStatementTimeout changes how long a statement may take. It must be called while d is idle.
-func (d *DB) SetStatementTimeout(timeout time.Duration) { d.pool.timeout = timeout }
+func (d *DB) SetStatementTimeout(timeout time.Duration) {
+	for _, lane := range []*lane{&d.requests, &d.devices, &d.leases} {
+		lane.timeout = timeout
+	}
+}
 
 // Waiting is the number of connects and of clients' reports that wait for their batch.
 func (d *DB) Waiting() (connects, reports int) {
 	return d.batches.connects.Waiting(), d.batches.clientReports.Waiting()
+}
+
+// SetRequestWait changes how long a request waits for a connection. It must be called while d is idle.
+func (d *DB) SetRequestWait(wait time.Duration) { d.requests.turns.options.maxWait = wait }
+
+// HoldDevices makes n calls that hold or wait for the connections of devices until release is called.
+func (d *DB) HoldDevices(ctx context.Context, n int) (release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var calls, held sync.WaitGroup
+	held.Add(d.devices.turns.options.conns)
+	var count atomic.Int64
+	for range n {
+		calls.Go(func() {
+			_ = d.devices.tx(ctx, func(*sqlx.Tx) error {
+				if count.Add(1) <= int64(d.devices.turns.options.conns) {
+					held.Done()
+				}
+				<-ctx.Done()
+				return nil
+			})
+		})
+	}
+	held.Wait()
+	return func() {
+		cancel()
+		calls.Wait()
+	}
 }

@@ -61,7 +61,7 @@ type HostCheck struct {
 // due again after about that time. No other call returns them before.
 func (d *DB) DueHosts(ctx context.Context, limit int, again time.Duration) ([]HostCheck, error) {
 	var checks []HostCheck
-	err := d.pool.SelectContext(ctx, &checks,
+	err := d.devices.SelectContext(ctx, &checks,
 		`WITH due AS (
 			SELECT id, host_due IS NULL AS called FROM devices
 			WHERE kind = 'server' AND approved_at IS NOT NULL AND (host_due IS NULL OR host_due <= now())
@@ -100,7 +100,7 @@ func (d *DB) SaveAddresses(ctx context.Context, id uuid.UUID, host string, addre
 // notifies the tunnel server. The last addresses of the name stay. It ignores a name that is no longer
 // the host.
 func (d *DB) SaveUnresolved(ctx context.Context, id uuid.UUID, host string) error {
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx,
 			`UPDATE devices d SET resolved_host = $2,
 				public_addresses = CASE WHEN d.resolved_host = $2 THEN d.public_addresses ELSE '' END,
@@ -117,7 +117,7 @@ func (d *DB) SaveUnresolved(ctx context.Context, id uuid.UUID, host string) erro
 // changeHost runs an update of a tunnel server and reports whether it found the row, in which case it
 // notifies the tunnel server and its clients.
 func (d *DB) changeHost(ctx context.Context, id uuid.UUID, update string, args ...any) (changed bool, err error) {
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		result, err := tx.ExecContext(ctx, update, args...)
 		if err != nil {
 			return err

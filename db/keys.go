@@ -45,7 +45,7 @@ const signingKeyQuery = `SELECT id, seed, created_at, signs_from, retired_at FRO
 // SigningKeys returns all keys, sorted by SignsFrom, latest first.
 func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 	var keys []SigningKey
-	err := d.pool.SelectContext(ctx, &keys, signingKeyQuery)
+	err := d.devices.SelectContext(ctx, &keys, signingKeyQuery)
 	return keys, wrap(err, "signing keys")
 }
 
@@ -54,7 +54,7 @@ func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 // key.
 func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]SigningKey, error) {
 	var keys []SigningKey
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockSigningKeys(ctx, tx); err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ type Revocation struct {
 // token. It returns [ErrNotFound] if one of the keys does not exist.
 func (d *DB) RevokeSigningKeys(ctx context.Context, ids []string, fresh SigningKey) (Revocation, error) {
 	var revocation Revocation
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		revocation = Revocation{}
 		if err := lockSigningKeys(ctx, tx); err != nil {
 			return err

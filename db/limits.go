@@ -16,7 +16,7 @@ func (d *DB) Take(ctx context.Context, key string, limit int, window time.Durati
 	}
 	// Rejected attempts leave the count at one above the limit, which distinguishes them from
 	// allowed ones and keeps the count from overflowing.
-	err = d.pool.GetContext(ctx, &row,
+	err = d.requests.GetContext(ctx, &row,
 		`INSERT INTO rate_limits AS l (key, hits, resets_at) VALUES ($1, 1, $2)
 		ON CONFLICT (key) DO UPDATE SET
 			hits = CASE WHEN l.resets_at <= $3 THEN 1 ELSE least(l.hits, $4) + 1 END,
@@ -34,12 +34,12 @@ func (d *DB) Take(ctx context.Context, key string, limit int, window time.Durati
 
 // Reset deletes the attempts under key.
 func (d *DB) Reset(ctx context.Context, key string) error {
-	_, err := d.pool.ExecContext(ctx, `DELETE FROM rate_limits WHERE key = $1`, key)
+	_, err := d.requests.ExecContext(ctx, `DELETE FROM rate_limits WHERE key = $1`, key)
 	return wrap(err, "reset attempts")
 }
 
 // Refund uncounts one attempt under key that [DB.Take] allowed. The others stay counted.
 func (d *DB) Refund(ctx context.Context, key string) error {
-	_, err := d.pool.ExecContext(ctx, `UPDATE rate_limits SET hits = hits - 1 WHERE key = $1 AND hits > 0`, key)
+	_, err := d.requests.ExecContext(ctx, `UPDATE rate_limits SET hits = hits - 1 WHERE key = $1 AND hits > 0`, key)
 	return wrap(err, "refund attempt")
 }

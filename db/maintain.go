@@ -34,7 +34,7 @@ type MaintenanceResult struct {
 // Maintain deletes expired rows and rotates signing keys. If several replicas call it at the same time,
 // one runs and the others return at once with ran false.
 func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResult, ran bool, err error) {
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		done, ran = MaintenanceResult{}, false
 		// Released with the transaction, however it or the replica ends.
 		if err := tx.GetContext(ctx, &ran, `SELECT pg_try_advisory_xact_lock($1)`, int64(maintenanceLock)); err != nil || !ran {

@@ -44,9 +44,9 @@ func (d *DB) Migrate(ctx context.Context) error {
 func (d *DB) SchemaVersion(ctx context.Context) (int64, error) {
 	var exists bool
 	var version int64
-	err := d.pool.GetContext(ctx, &exists, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
+	err := d.devices.GetContext(ctx, &exists, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
 	if err == nil && exists {
-		err = d.pool.GetContext(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`)
+		err = d.devices.GetContext(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`)
 	}
 	return version, wrap(err, "schema version")
 }
@@ -59,7 +59,7 @@ func (d *DB) migrator() (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migration lock: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, d.pool.DB.DB, migrations.FS,
+	provider, err := goose.NewProvider(goose.DialectPostgres, d.requests.DB.DB, migrations.FS,
 		goose.WithSessionLocker(locker),
 		goose.WithDisableGlobalRegistry(true),
 		goose.WithSlog(d.logger))

@@ -14,7 +14,7 @@ import (
 // the replica are online while the lease is valid. A replica must have a lease before any
 // [DB.Connect], and renew it well before it expires.
 func (d *DB) RenewLease(ctx context.Context, replicaID uuid.UUID, lease time.Duration) error {
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.leases.ExecContext(ctx,
 		`INSERT INTO replicas (id, renewed_at, lease_expires_at)
 		VALUES ($1, now(), now() + $2 * interval '1 second')
 		ON CONFLICT (id) DO UPDATE SET
@@ -30,7 +30,7 @@ const releaseGrace = 3 * time.Second
 // for that long, so that a tunnel server that reconnects to another replica is not shown as offline. A
 // device that does not reconnect was last seen now.
 func (d *DB) ReleaseReplica(ctx context.Context, replicaID uuid.UUID) error {
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.leases.ExecContext(ctx,
 		`UPDATE replicas SET renewed_at = now(), lease_expires_at = now() + $2 * interval '1 second' WHERE id = $1`,
 		replicaID, releaseGrace.Seconds())
 	return wrap(err, "release replica")
@@ -117,7 +117,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 	}
 	// Like connectAlone, it locks devices first, then allocations. It waits for no lock of another, and
 	// so is no part of a deadlock.
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.devices.SelectContext(ctx, &rows,
 		`WITH hello AS (
 			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
 				AS h (id, token_version, replica_id, agent_version, platform, token_key)),
@@ -154,7 +154,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 
 // connectAlone is [DB.Connect] for one device of any kind.
 func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) (generation int64, err error) {
-	ctx, cancel := d.pool.bounded(ctx) // The wait for others included.
+	ctx, cancel := d.devices.bounded(ctx) // The wait for others included.
 	defer cancel()
 	// Many that wait for locks must leave the rest of the pool to others.
 	turn := d.batches.alone
@@ -167,7 +167,7 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		var before struct {
 			Device
 			Replica uuid.NullUUID `db:"replica_id"`
@@ -233,7 +233,7 @@ func (d *DB) disconnect(ctx context.Context, ended []connection) error {
 	for i, c := range ended {
 		ids[i], generations[i] = c.id, c.generation
 	}
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.devices.ExecContext(ctx,
 		`WITH locked AS (
 			SELECT d.id FROM devices d JOIN unnest($1::uuid[], $2::bigint[]) AS g (id, generation)
 				ON g.id = d.id AND g.generation = d.generation
@@ -252,7 +252,7 @@ func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connect
 		ID         uuid.UUID `db:"id"`
 		Generation int64     `db:"generation"`
 	}
-	err := d.pool.SelectContext(ctx, &rows, `SELECT id, generation FROM devices WHERE replica_id = $1`, replicaID)
+	err := d.devices.SelectContext(ctx, &rows, `SELECT id, generation FROM devices WHERE replica_id = $1`, replicaID)
 	if err != nil {
 		return wrap(err, "read presence")
 	}
@@ -294,7 +294,7 @@ func (d *DB) channelsOf(ctx context.Context, lists [][]uuid.UUID) ([]map[uuid.UU
 		ID uuid.UUID `db:"id"`
 		Channel
 	}
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT id, token_version, generation, false AS deleted FROM devices WHERE id = ANY ($1::uuid[])
 		UNION ALL
 		SELECT id, 0, 0, true FROM deleted_devices WHERE id = ANY ($1::uuid[])`, uuidArray(slices.Concat(lists...)))

@@ -61,7 +61,7 @@ func (d *DB) Refusals(ctx context.Context, allocationID int64) (Refusals, error)
 		Reason string `db:"reason"`
 		Count  int64  `db:"count"`
 	}
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.requests.SelectContext(ctx, &rows,
 		`SELECT kind, reason, count FROM refusals WHERE allocation_id = $1`, allocationID)
 	refusals := NewRefusals()
 	for _, row := range rows {
@@ -122,7 +122,7 @@ func (d *DB) addRefusals(ctx context.Context, all []serverRefusals) error {
 	}
 	// Like every other, it locks allocations first, in the order of their ids: one that moves or is deleted
 	// meanwhile is not counted for.
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.devices.ExecContext(ctx,
 		`WITH refused AS (
 			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
 				AS r (server_id, id, port, kind, reason, count)),

@@ -67,7 +67,7 @@ type RuledAllocation struct {
 // RuledAllocation returns an allocation of a device in scope, with its rules.
 func (d *DB) RuledAllocation(ctx context.Context, scope Scope, id int64) (RuledAllocation, error) {
 	var allocation RuledAllocation
-	err := d.pool.GetContext(ctx, &allocation,
+	err := d.requests.GetContext(ctx, &allocation,
 		`SELECT `+allocationColumns+`, `+siteRuleColumns+`, coalesce(o.rules, '{}') AS organisation_rules`+
 			allocationTables+` LEFT JOIN organisations o ON o.id = d.organisation_id CROSS JOIN settings
 		WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
@@ -82,7 +82,7 @@ const managed = `($1::boolean OR EXISTS (SELECT 1 FROM organisation_members m
 // includes the organisations in which its user is an owner or admin.
 func (d *DB) OrganisationRules(ctx context.Context, scope Scope, id int64) (Rules, error) {
 	var rules Rules
-	err := d.pool.GetContext(ctx, &rules,
+	err := d.requests.GetContext(ctx, &rules,
 		`SELECT o.rules FROM organisations o WHERE o.id = $3 AND `+managed, scope.All, scope.UserID, id)
 	return rules, wrap(err, "rules of organisation %d", id)
 }
@@ -91,7 +91,7 @@ func (d *DB) OrganisationRules(ctx context.Context, scope Scope, id int64) (Rule
 // and notifies the tunnel servers on which its devices have allocations.
 func (d *DB) UpdateOrganisationRules(ctx context.Context, scope Scope, id int64, patch RulesPatch) (Rules, error) {
 	var rules Rules
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &rules,
 			`UPDATE organisations AS o SET rules = `+patched("o.rules", "$4")+`
 			WHERE o.id = $3 AND `+managed+` RETURNING o.rules`, scope.All, scope.UserID, id, patch)

@@ -36,14 +36,14 @@ func (d *DB) Settings(ctx context.Context) (Settings, error) {
 // settings returns the [DB.Settings] once for each call.
 func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error) {
 	var settings Settings
-	err := d.pool.GetContext(ctx, &settings, `SELECT `+settingsColumns+` FROM settings`)
+	err := d.devices.GetContext(ctx, &settings, `SELECT `+settingsColumns+` FROM settings`)
 	return slices.Repeat([]Settings{settings}, len(calls)), err
 }
 
 // UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
-	err := d.tx(ctx, func(tx *sqlx.Tx) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &settings,
 			`UPDATE settings SET
 				tunnels_enabled = coalesce($1, tunnels_enabled),

@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"net"
@@ -10,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jmoiron/sqlx"
 )
 
 const (
@@ -23,39 +20,6 @@ const (
 	// ended, which lib/pq tells it by a request to cancel. Then the connection is given up.
 	cancelGrace = 400 * time.Millisecond
 )
-
-// pool bounds the statements and transactions of a sqlx.DB. Migrations, which may take as long as
-// they need, use the sqlx.DB itself.
-type pool struct {
-	*sqlx.DB
-	timeout time.Duration // statementTimeout, except in tests.
-}
-
-// bounded returns ctx with the deadline of a statement, unless it has a deadline of its own.
-func (p pool) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, p.timeout)
-}
-
-func (p pool) GetContext(ctx context.Context, dest any, query string, args ...any) error {
-	ctx, cancel := p.bounded(ctx)
-	defer cancel()
-	return p.DB.GetContext(ctx, dest, query, args...)
-}
-
-func (p pool) SelectContext(ctx context.Context, dest any, query string, args ...any) error {
-	ctx, cancel := p.bounded(ctx)
-	defer cancel()
-	return p.DB.SelectContext(ctx, dest, query, args...)
-}
-
-func (p pool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	ctx, cancel := p.bounded(ctx)
-	defer cancel()
-	return p.DB.ExecContext(ctx, query, args...)
-}
 
 // guardedConn is a connection whose reads and writes end when a context has ended and the server
 // has not answered within cancelGrace. lib/pq waits for an answer whatever the context says: without

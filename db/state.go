@@ -51,7 +51,7 @@ func (d *DB) clientStates(ctx context.Context, ids []uuid.UUID) ([]ClientState, 
 		LastSeenAt  *time.Time `db:"server_seen_at"`
 	}
 	// One statement, whose rows are of one snapshot.
-	err := d.pool.SelectContext(ctx, &rows,
+	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT `+allocationColumns+`, s.relay_port, s.fingerprint,
 			greatest(s.last_seen_at, sr.renewed_at) AS server_seen_at`+
 			allocationTables+` WHERE a.device_id = ANY ($1::uuid[]) ORDER BY a.id`, uuidArray(ids))
@@ -118,7 +118,7 @@ type ServerClient struct {
 // does not exist or is not a tunnel server.
 func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, error) {
 	var state ServerState
-	err := d.snapshot(ctx, func(tx *sqlx.Tx) error {
+	err := d.devices.snapshot(ctx, func(tx *sqlx.Tx) error {
 		err := tx.SelectContext(ctx, &state.Allocations,
 			allocationQuery+` WHERE a.server_id = $1 AND NOT a.drained ORDER BY a.id`, deviceID)
 		if err != nil {
@@ -207,7 +207,7 @@ func (d *DB) saveReports(ctx context.Context, kind string, all []deviceReports) 
 		servers = append(servers, server)
 	}
 	var leaving []int64
-	err := d.pool.SelectContext(ctx, &leaving, reportsOf(kind).save,
+	err := d.devices.SelectContext(ctx, &leaving, reportsOf(kind).save,
 		uuidArray(devices), pq.Array(ids), pq.Array(states), pq.Array(reasons), pq.Array(servers),
 		pq.Array(targets), pq.Array(targetReasons))
 	if err == nil && len(leaving) > 0 {

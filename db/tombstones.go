@@ -11,7 +11,7 @@ import (
 // restore keep it.
 func (d *DB) PanelID(ctx context.Context) (uuid.UUID, error) {
 	var id uuid.UUID
-	err := d.pool.GetContext(ctx, &id, `SELECT panel_id FROM settings`)
+	err := d.devices.GetContext(ctx, &id, `SELECT panel_id FROM settings`)
 	return id, wrap(err, "panel id")
 }
 
@@ -19,7 +19,7 @@ func (d *DB) PanelID(ctx context.Context) (uuid.UUID, error) {
 // is unknown to this database, which may be about to be replaced by a backup.
 func (d *DB) DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error) {
 	var deleted bool
-	err := d.pool.GetContext(ctx, &deleted, `SELECT EXISTS (SELECT 1 FROM deleted_devices WHERE id = $1)`, id)
+	err := d.requests.GetContext(ctx, &deleted, `SELECT EXISTS (SELECT 1 FROM deleted_devices WHERE id = $1)`, id)
 	return deleted, wrap(err, "tombstone of device %s", id)
 }
 
@@ -27,14 +27,14 @@ func (d *DB) DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error) {
 // enrollment had expired.
 func (d *DB) EnrollmentDenied(ctx context.Context, codeHash []byte) (bool, error) {
 	var denied bool
-	err := d.pool.GetContext(ctx, &denied, `SELECT EXISTS (SELECT 1 FROM deleted_devices WHERE code_hash = $1)`, codeHash)
+	err := d.requests.GetContext(ctx, &denied, `SELECT EXISTS (SELECT 1 FROM deleted_devices WHERE code_hash = $1)`, codeHash)
 	return denied, wrap(err, "tombstone of enrollment")
 }
 
 // SigningKeyRevoked reports whether a signing key was revoked, as opposed to never known.
 func (d *DB) SigningKeyRevoked(ctx context.Context, id string) (bool, error) {
 	var revoked bool
-	err := d.pool.GetContext(ctx, &revoked, `SELECT EXISTS (SELECT 1 FROM revoked_signing_keys WHERE id = $1)`, id)
+	err := d.requests.GetContext(ctx, &revoked, `SELECT EXISTS (SELECT 1 FROM revoked_signing_keys WHERE id = $1)`, id)
 	return revoked, wrap(err, "tombstone of signing key")
 }
 

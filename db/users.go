@@ -23,7 +23,7 @@ const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at`
 // CreateUser creates an account. It returns [ErrConflict] if the email has one.
 func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {
 	var user User
-	err := d.pool.GetContext(ctx, &user,
+	err := d.requests.GetContext(ctx, &user,
 		`INSERT INTO users AS u (email, password_hash, role) VALUES ($1, $2, $3) RETURNING `+userColumns,
 		email, passwordHash, role)
 	return user, wrap(err, "create user")
@@ -33,7 +33,7 @@ func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (
 // concurrent callers one succeeds. It returns [ErrConflict] if the email belongs to a user who is not
 // an admin.
 func (d *DB) CreateFirstAdmin(ctx context.Context, email, passwordHash string) (created bool, err error) {
-	err = d.tx(ctx, func(tx *sqlx.Tx) error {
+	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock conflicts with itself and with writes, so that no admin appears after the check.
 		if _, err := tx.ExecContext(ctx, `LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
@@ -58,14 +58,14 @@ func (d *DB) CreateFirstAdmin(ctx context.Context, email, passwordHash string) (
 // HasAdmin reports whether there is an admin.
 func (d *DB) HasAdmin(ctx context.Context) (bool, error) {
 	var has bool
-	err := d.pool.GetContext(ctx, &has, `SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin')`)
+	err := d.requests.GetContext(ctx, &has, `SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin')`)
 	return has, wrap(err, "look for an admin")
 }
 
 // UserByEmail returns the account with an email, compared case-insensitively.
 func (d *DB) UserByEmail(ctx context.Context, email string) (User, error) {
 	var user User
-	err := d.pool.GetContext(ctx, &user,
+	err := d.requests.GetContext(ctx, &user,
 		`SELECT `+userColumns+` FROM users u WHERE lower(u.email) = lower($1)`, email)
 	return user, wrap(err, "user by email")
 }
@@ -73,7 +73,7 @@ func (d *DB) UserByEmail(ctx context.Context, email string) (User, error) {
 // UserByID returns an account.
 func (d *DB) UserByID(ctx context.Context, id int64) (User, error) {
 	var user User
-	err := d.pool.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1`, id)
+	err := d.requests.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1`, id)
 	return user, wrap(err, "user %d", id)
 }
 
@@ -86,7 +86,7 @@ type Session struct {
 
 // CreateSession stores a session. It returns [ErrNotFound] if the user does not exist.
 func (d *DB) CreateSession(ctx context.Context, session Session) error {
-	_, err := d.pool.ExecContext(ctx,
+	_, err := d.requests.ExecContext(ctx,
 		`INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, $3)`,
 		session.ID, session.UserID, stamp(session.ExpiresAt))
 	return wrap(err, "create session")
@@ -98,7 +98,7 @@ func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Sess
 		Session Session `db:"session"`
 		User
 	}
-	err := d.pool.GetContext(ctx, &row,
+	err := d.requests.GetContext(ctx, &row,
 		`SELECT s.id AS "session.id", s.user_id AS "session.user_id", s.expires_at AS "session.expires_at",
 			`+userColumns+`
 		FROM sessions s JOIN users u ON u.id = s.user_id
@@ -111,7 +111,7 @@ func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Sess
 
 // DeleteSession deletes a session. It is not an error if the session does not exist.
 func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
-	_, err := d.pool.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
+	_, err := d.requests.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
 	return wrap(err, "delete session")
 }
 
@@ -119,7 +119,7 @@ func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
 // [ErrNotFound] if the user is not a member.
 func (d *DB) OrganisationRole(ctx context.Context, organisationID, userID int64) (string, error) {
 	var role string
-	err := d.pool.GetContext(ctx, &role,
+	err := d.requests.GetContext(ctx, &role,
 		`SELECT role FROM organisation_members WHERE organisation_id = $1 AND user_id = $2`,
 		organisationID, userID)
 	return role, wrap(err, "role of user %d in organisation %d", userID, organisationID)
@@ -128,6 +128,6 @@ func (d *DB) OrganisationRole(ctx context.Context, organisationID, userID int64)
 // OrganisationExists reports whether an organisation exists.
 func (d *DB) OrganisationExists(ctx context.Context, id int64) (bool, error) {
 	var exists bool
-	err := d.pool.GetContext(ctx, &exists, `SELECT EXISTS (SELECT 1 FROM organisations WHERE id = $1)`, id)
+	err := d.requests.GetContext(ctx, &exists, `SELECT EXISTS (SELECT 1 FROM organisations WHERE id = $1)`, id)
 	return exists, wrap(err, "organisation %d", id)
 }

@@ -42,6 +42,16 @@ var (
 		"Number of waits for a connection to the database.")
 	waitedDesc = describe("database_wait_seconds_total",
 		"Time spent waiting for a connection to the database.")
+	laneConnectionsDesc = describe("database_lane_connections",
+		"Connections to the database in use, by lane; no lane takes those of another.", "lane")
+	laneMaxDesc = describe("database_lane_connections_max",
+		"Maximum number of connections to the database, by lane.", "lane")
+	laneWaitingDesc = describe("database_lane_waiting",
+		"Statements that wait for a connection to the database, by lane.", "lane")
+	laneWaitsDesc = describe("database_lane_waits_total",
+		"Number of waits for a connection to the database, by lane.", "lane")
+	laneRefusedDesc = describe("database_lane_refused_total",
+		"Statements that got no connection to the database because too many others waited, by lane.", "lane")
 	certificateDesc = describe("certificate_expiry_timestamp_seconds",
 		"Unix time at which the certificate served with HTTPS expires.")
 )
@@ -55,6 +65,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		onlineDesc, openedDesc, closedDesc, devicesDesc, allocationsDesc,
 		connectionsDesc, maxConnectionsDesc, waitsDesc, waitedDesc, certificateDesc,
+		laneConnectionsDesc, laneMaxDesc, laneWaitingDesc, laneWaitsDesc, laneRefusedDesc,
 	} {
 		ch <- desc
 	}
@@ -76,6 +87,13 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, maxConnectionsDesc, float64(pool.Max))
 	counter(ch, waitsDesc, float64(pool.Waits))
 	counter(ch, waitedDesc, pool.Waited.Seconds())
+	for name, lane := range pool.Lanes {
+		gauge(ch, laneConnectionsDesc, float64(lane.InUse), string(name))
+		gauge(ch, laneMaxDesc, float64(lane.Max), string(name))
+		gauge(ch, laneWaitingDesc, float64(lane.Waiting), string(name))
+		counter(ch, laneWaitsDesc, float64(lane.Waits), string(name))
+		counter(ch, laneRefusedDesc, float64(lane.Refused), string(name))
+	}
 	if expiry, ok := expiry(m.panel.tls); ok {
 		gauge(ch, certificateDesc, float64(expiry.Unix()))
 	}

@@ -5,15 +5,20 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
 )
 
 type addressKey struct{}
 
 // WithAddress stores the caller's address in the request's context, for rate limits
-// by address.
+// by address. Callers take turns by it when their requests wait for the database.
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := context.WithValue(r.Context(), addressKey{}, a.address(r))
+		address := a.address(r)
+		ctx := context.WithValue(r.Context(), addressKey{}, address)
+		ctx = db.WithSource(ctx, sources.Of(address))
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

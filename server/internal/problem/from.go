@@ -48,6 +48,8 @@ func From(err error) *Error {
 		return Conflict("The local host and port lead back to the allocation's own public port: name the host and port of the game.")
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request conflicts with the current state.")
+	case errors.Is(err, db.ErrBusy):
+		return Unavailable("The panel has many requests to serve; try again shortly.", nil)
 	case db.Unavailable(err):
 		return Unavailable("The database is unavailable; try again shortly.", err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -44,6 +44,7 @@ func TestFrom_TranslatesForeignErrors(t *testing.T) {
 		{db.ErrPortTaken, 409, types.CodePortTaken},
 		{db.ErrNoPorts, 503, types.CodeNoPortsAvailable},
 		{db.ErrNoServer, 503, types.CodeNoTunnelServer},
+		{db.ErrBusy, 503, types.CodeUnavailable},
 		{io.ErrUnexpectedEOF, 503, types.CodeUnavailable},
 		{&http.MaxBytesError{Limit: 1}, 413, types.CodePayloadTooLarge},
 		{context.Canceled, 503, types.CodeUnavailable},
