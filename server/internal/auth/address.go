@@ -33,14 +33,7 @@ func Address(ctx context.Context) netip.Addr {
 // AddressKey returns the rate limit key of the caller's address: the IPv4 address, or
 // the /64 network of an IPv6 address, which usually belongs to one host.
 func AddressKey(ctx context.Context) string {
-	address := Address(ctx)
-	if address.Is6() {
-		prefix, err := address.Prefix(64)
-		if err == nil {
-			return prefix.String()
-		}
-	}
-	return address.String()
+	return networkKey(sources.Of(Address(ctx)))
 }
 
 // address walks X-Forwarded-For from the connection's peer towards the caller, as

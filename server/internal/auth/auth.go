@@ -34,9 +34,7 @@ type Store interface {
 	PanelID(ctx context.Context) (uuid.UUID, error)
 	DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error)
 	SigningKeyRevoked(ctx context.Context, id string) (bool, error)
-	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
-	Refund(ctx context.Context, key string) error
-	Reset(ctx context.Context, key string) error
+	Counts
 }
 
 // Options configures an Auth.
@@ -59,6 +57,7 @@ type Auth struct {
 	proxies   []netip.Prefix
 	now       func() time.Time
 	passwords *passwords
+	limits    *Limits
 	origin    *http.CrossOriginProtection
 
 	keys   atomic.Pointer[keyring]
@@ -97,11 +96,16 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		proxies:   options.TrustedProxies,
 		now:       options.Now,
 		passwords: passwords,
+		limits:    NewLimits(options.Store, options.Now),
 		origin:    origin,
 	}
 	a.keys.Store(keys)
 	return a, nil
 }
+
+// Refused returns the number of logins and tokens that were refused without a query,
+// because of what this replica remembers.
+func (a *Auth) Refused() uint64 { return a.limits.Refused() }
 
 // Authenticate returns the caller of a request, or the zero Principal if the request
 // has no credential. A bearer token takes precedence over the cookie: an invalid
@@ -124,13 +128,17 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 	if err := a.origin.Check(r); err != nil {
 		return Principal{}, problem.Unauthorized("The session cookie is not accepted from another origin.")
 	}
+	result := error(errDeadSession)
 	for _, token := range tokens {
 		principal, err := a.cookieSession(r.Context(), token)
-		if !errors.Is(err, errDeadSession) {
+		switch {
+		case errors.As(err, new(tooManyTokens)):
+			result = err // Perhaps of another program, and the next one is valid.
+		case !errors.Is(err, errDeadSession):
 			return principal, err
 		}
 	}
-	return Principal{}, errDeadSession
+	return Principal{}, result
 }
 
 // maxSessionCookies is the maximum number of session cookies that are tried.

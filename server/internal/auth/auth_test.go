@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"crypto/ed25519"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -43,6 +44,9 @@ type panel struct {
 	db    *db.DB
 	auth  *auth.Auth
 	clock *clock
+
+	deleted string // A token of a deleted device.
+	private ed25519.PrivateKey
 }
 
 func newPanel(t *testing.T) *panel {

@@ -208,10 +208,14 @@ func (a *Auth) reloadLocked(ctx context.Context) error {
 // keysFor returns a keyring that includes the key with the given id, if it exists.
 // A token signed on another replica can arrive before the notification of its key,
 // and rejecting it would stop a device for good, so an unknown id reloads the keys.
-// Concurrent requests with unknown ids share one reload.
+// Concurrent requests with unknown ids share one reload. A source that has sent many gets
+// none.
 func (a *Auth) keysFor(ctx context.Context, id string) (*keyring, error) {
 	if ring := a.keys.Load(); id == "" || ring.has(id) {
 		return ring, nil
+	}
+	if err := checkTokens(a.limits.Over(unknownTokens(ctx)...)); err != nil {
+		return nil, err
 	}
 	begun := a.loads.Load()
 	a.reload.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,53 +41,54 @@ type Login struct {
 // Login checks an email and password and creates a session of 30 days. It reads the
 // caller's address from ctx. While more passwords are to be checked than the machine has
 // time for, addresses with many attempts wait, and after 2 seconds get a rate_limited
-// error.
+// error. An attempt that is refused for this, or because of what this replica remembers,
+// costs no statement.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
-	emailKey := "login:email:" + strings.ToLower(email)
-	addressKey := "login:address:" + AddressKey(ctx)
-	pairKey := emailKey + ":" + addressKey
-	if err := a.take(ctx, addressKey, addressFailures); err != nil {
-		return Login{}, err
+	source := PerSource(ctx, "login:address", addressFailures, loginWindow)
+	perEmail := Limit{"login:email:" + strings.ToLower(email), emailFailures, loginWindow}
+	perPair := Limit{perEmail.Key + ":" + source[0].Key, pairFailures, loginWindow}
+	all := append(slices.Clone(source), perPair, perEmail)
+	if wait := a.limits.Over(all...); wait > 0 {
+		return Login{}, problem.RateLimited(wait)
 	}
-	if err := a.take(ctx, pairKey, pairFailures); err != nil {
-		return Login{}, err
-	}
-	if err := a.take(ctx, emailKey, emailFailures); err != nil {
-		return Login{}, err
-	}
-	user, err := a.store.UserByEmail(ctx, email)
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
-		return Login{}, err
-	}
-	match, err := a.passwords.match(ctx, AddressKey(ctx), password, user.PasswordHash)
+	user, err := a.checkPassword(ctx, email, password, all)
 	if err != nil {
 		return Login{}, err
 	}
-	if !match {
-		return Login{}, problem.Unauthorized("Wrong email or password.")
-	}
-	if err := a.store.Refund(ctx, addressKey); err != nil {
+	if err := a.limits.Refund(ctx, source...); err != nil {
 		return Login{}, err
 	}
-	for _, key := range []string{pairKey, emailKey} {
-		if err := a.store.Reset(ctx, key); err != nil {
-			return Login{}, err
-		}
+	if err := a.limits.Reset(ctx, perPair, perEmail); err != nil {
+		return Login{}, err
 	}
 	return a.createSession(ctx, user)
 }
 
-// take counts an attempt before it is made, so that concurrent attempts all count. It
-// returns a rate_limited error once more than limit were made within loginWindow.
-func (a *Auth) take(ctx context.Context, key string, limit int) error {
-	wait, err := a.store.Take(ctx, key, limit, loginWindow, a.now())
-	if err != nil {
-		return err
+// checkPassword returns the user with an email and password. It counts the attempt and
+// reads the user once it is its turn: the database is not asked about more passwords at a
+// time than are checked.
+func (a *Auth) checkPassword(ctx context.Context, email, password string, limits []Limit) (db.User, error) {
+	source := AddressKey(ctx)
+	if err := a.passwords.queue.acquire(ctx, source); err != nil {
+		return db.User{}, err
 	}
-	if wait > 0 {
-		return problem.RateLimited(wait)
+	defer a.passwords.queue.release()
+	if err := a.limits.Check(ctx, limits...); err != nil {
+		return db.User{}, err
 	}
-	return nil
+	user, err := a.store.UserByEmail(ctx, email)
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return db.User{}, err
+	}
+	match, err := a.passwords.match(password, user.PasswordHash)
+	switch {
+	case err != nil:
+		return db.User{}, err
+	case !match:
+		return db.User{}, problem.Unauthorized("Wrong email or password.")
+	}
+	a.passwords.queue.succeeded(source)
+	return user, nil
 }
 
 func (a *Auth) createSession(ctx context.Context, user db.User) (Login, error) {

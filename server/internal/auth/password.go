@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -41,7 +40,7 @@ func HashPassword(password string) (string, error) {
 
 // passwords checks passwords, a bounded number at a time.
 type passwords struct {
-	queue *queue
+	queue *queue // Of all checks, with what they read of the database.
 	// dummy is the hash to check against if the user does not exist, so that an
 	// unknown email takes as long as a wrong password.
 	dummy string
@@ -56,13 +55,8 @@ func newPasswords() (*passwords, error) {
 }
 
 // match reports whether password has the given hash. An empty hash matches nothing
-// and takes as long. match waits for its turn among the checks of all sources; see
-// queue.acquire for its errors.
-func (p *passwords) match(ctx context.Context, source, password, hash string) (bool, error) {
-	if err := p.queue.acquire(ctx, source); err != nil {
-		return false, err
-	}
-	defer p.queue.release()
+// and takes as long. Its caller has a turn of the queue.
+func (p *passwords) match(password, hash string) (bool, error) {
 	known := hash != ""
 	if !known {
 		hash = p.dummy
@@ -70,9 +64,6 @@ func (p *passwords) match(ctx context.Context, source, password, hash string) (b
 	match, err := argon2id.ComparePasswordAndHash(password, hash)
 	if err != nil {
 		return false, fmt.Errorf("check password: %w", err)
-	}
-	if match && known {
-		p.queue.succeeded(source)
 	}
 	return match && known, nil
 }

@@ -123,6 +123,13 @@ func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 		return claims{}, err
 	}
 	if id != "" && !keys.has(id) {
+		wait, err := a.limits.Take(ctx, unknownTokens(ctx)...)
+		if err == nil {
+			err = checkTokens(wait)
+		}
+		if err != nil {
+			return claims{}, err
+		}
 		parsed, err := jwt.ParseInsecure([]byte(token))
 		if err != nil {
 			return claims{}, errors.Join(errToken, err)
