@@ -2,10 +2,12 @@ package db
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // NewDevice is a device to enroll.
@@ -32,8 +34,18 @@ type NewDevice struct {
 // another pending device has the user code; try again with another code. It returns [ErrNotFound] if the
 // owner or organisation does not exist.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
+	created, err := insertDevice(ctx, &d.requests, device)
+	return created, wrap(err, "create device")
+}
+
+// getter is a lane or a transaction.
+type getter interface {
+	GetContext(ctx context.Context, dest any, query string, args ...any) error
+}
+
+func insertDevice(ctx context.Context, in getter, device NewDevice) (Device, error) {
 	var created Device
-	err := d.requests.GetContext(ctx, &created,
+	err := in.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
 			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
 			guessed_host)
@@ -44,7 +56,83 @@ func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error)
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
 		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned,
 		device.Approved, device.HostGuessed)
-	return created, wrap(err, "create device")
+	return created, err
+}
+
+// PendingLimits are how many enrollments may be pending. A limit of 0 does not count.
+type PendingLimits struct {
+	Site     int            // Of the panel.
+	Unowned  int            // Of those without an owner.
+	Owner    int            // Of the device's owner, a user or an organisation.
+	Networks []NetworkLimit // Of networks, the first of which is the device's own.
+}
+
+// NetworkLimit is how many enrollments that were started from a network may be pending.
+type NetworkLimit struct {
+	Network netip.Prefix
+	Max     int
+}
+
+// pendingLock is the advisory lock of [DB.CreatePending]: "ecle" in ASCII.
+const pendingLock = 0x65636c65
+
+// CreatePending stores a pending device as [DB.CreateDevice] does. If as many enrollments are pending as
+// one of the limits allows, whichever replica created them, it stores nothing, and returns how long it is
+// at least until one of the panel's expires. Those that have expired at device.CreatedAt do not count.
+func (d *DB) CreatePending(ctx context.Context, device NewDevice, limits PendingLimits) (created Device, wait time.Duration, err error) {
+	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(pendingLock)); err != nil {
+			return err
+		}
+		var err error
+		if wait, err = pendingWait(ctx, tx, device, limits); err != nil || wait > 0 {
+			return err
+		}
+		if created, err = insertDevice(ctx, tx, device); err != nil || len(limits.Networks) == 0 {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET started_from = $2 WHERE id = $1`,
+			created.ID, limits.Networks[0].Network.String())
+		return err
+	})
+	return created, wait, wrap(err, "create pending device")
+}
+
+// pendingWait returns how long to wait if a limit is reached, and otherwise 0.
+func pendingWait(ctx context.Context, tx *sqlx.Tx, device NewDevice, limits PendingLimits) (time.Duration, error) {
+	now := stamp(device.CreatedAt)
+	networks, bounds := make([]string, len(limits.Networks)), make([]int64, len(limits.Networks))
+	for i, n := range limits.Networks {
+		networks[i], bounds[i] = n.Network.String(), int64(n.Max)
+	}
+	var pending struct {
+		All     int        `db:"all_pending"`
+		Unowned int        `db:"unowned"`
+		Owned   int        `db:"owned"`
+		Full    bool       `db:"network_full"`
+		Next    *time.Time `db:"next"`
+	}
+	err := tx.GetContext(ctx, &pending,
+		`WITH pending AS (
+			SELECT owner_id, organisation_id, started_from, expires_at FROM devices
+			WHERE approved_at IS NULL AND expires_at > $1)
+		SELECT count(*) AS all_pending,
+			count(*) FILTER (WHERE owner_id IS NULL AND organisation_id IS NULL) AS unowned,
+			count(*) FILTER (WHERE owner_id = $2 OR organisation_id = $3) AS owned,
+			EXISTS (SELECT 1 FROM unnest($4::cidr[], $5::bigint[]) AS n (network, max)
+				WHERE (SELECT count(*) FROM pending p WHERE p.started_from <<= n.network) >= n.max) AS network_full,
+			min(expires_at) AS next
+		FROM pending`,
+		now, device.OwnerID, device.OrganisationID, pq.Array(networks), pq.Array(bounds))
+	if err != nil {
+		return 0, err
+	}
+	reached := func(count, limit int) bool { return limit > 0 && count >= limit }
+	if !reached(pending.All, limits.Site) && !reached(pending.Unowned, limits.Unowned) &&
+		!reached(pending.Owned, limits.Owner) && !pending.Full {
+		return 0, nil
+	}
+	return max(time.Second, pending.Next.Sub(now)), nil
 }
 
 // DeviceByCodeHash returns the device with the given hash of its device code.
@@ -126,7 +214,7 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 			device.PortFirst, device.PortLast = approval.PortFirst, approval.PortLast
 		}
 		return tx.GetContext(ctx, &device,
-			`UPDATE devices AS d SET approved_at = $2, owner_id = $3, organisation_id = $4, name = $5,
+			`UPDATE devices AS d SET approved_at = $2, started_from = NULL, owner_id = $3, organisation_id = $4, name = $5,
 				public_host = $6, port_first = $7, port_last = $8,
 				guessed_host = CASE WHEN d.public_host = '' THEN nullif($6, '') ELSE d.guessed_host END
 			WHERE d.id = $1 RETURNING `+deviceColumns,

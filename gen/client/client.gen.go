@@ -446,7 +446,7 @@ type ClientInterface interface {
 	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
 	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
 	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
-	// `429 slow_down`.
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
 	// has connected for the first time, the response no longer contains a token. An approved enrollment
@@ -470,7 +470,7 @@ type ClientInterface interface {
 	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -492,7 +492,7 @@ type ClientInterface interface {
 	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1213,7 +1213,7 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 // credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
 // admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
 // enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
-// `429 slow_down`.
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
 // has connected for the first time, the response no longer contains a token. An approved enrollment
@@ -1247,7 +1247,7 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -1279,7 +1279,7 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 // | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2942,7 +2942,7 @@ type ClientWithResponsesInterface interface {
 	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
 	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
 	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
-	// `429 slow_down`.
+	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
 	// has connected for the first time, the response no longer contains a token. An approved enrollment
@@ -2968,7 +2968,7 @@ type ClientWithResponsesInterface interface {
 	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2990,7 +2990,7 @@ type ClientWithResponsesInterface interface {
 	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5995,7 +5995,7 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 // credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
 // admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
 // enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
-// `429 slow_down`.
+// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
 // has connected for the first time, the response no longer contains a token. An approved enrollment
@@ -6027,7 +6027,7 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -6055,7 +6055,7 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. |
+// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

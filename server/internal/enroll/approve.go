@@ -33,30 +33,17 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 	if err := e.checkNewOwner(ctx, approval); err != nil {
 		return db.Device{}, err
 	}
-	limits := []string{
-		"approve:user:" + strconv.FormatInt(caller.User.ID, 10),
-		"approve:address:" + auth.AddressKey(ctx),
-	}
+	limits := append(auth.PerSource(ctx, "approve:address", approveFailures, approveWindow),
+		auth.Limit{Key: "approve:user:" + strconv.FormatInt(caller.User.ID, 10), Max: approveFailures, Window: approveWindow})
 	// Counted before the code is tried, so that concurrent guesses all count.
-	for _, key := range limits {
-		wait, err := e.options.Store.Take(ctx, key, approveFailures, approveWindow, e.options.Now())
-		if err != nil {
-			return db.Device{}, err
-		}
-		if wait > 0 {
-			return db.Device{}, problem.RateLimited(wait)
-		}
+	if err := e.limits.Check(ctx, limits...); err != nil {
+		return db.Device{}, err
 	}
 	device, err := e.approve(ctx, caller, approval)
 	if err != nil {
 		return db.Device{}, err
 	}
-	for _, key := range limits {
-		if err := e.options.Store.Reset(ctx, key); err != nil {
-			return db.Device{}, err
-		}
-	}
-	return device, nil
+	return device, e.limits.Reset(ctx, limits...)
 }
 
 // checkNewOwner checks the new name, and that the new owner exists. It runs before the

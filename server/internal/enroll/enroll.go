@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
 const (
@@ -28,8 +29,8 @@ const (
 	defaultPortFirst = 20000
 	defaultPortLast  = 29999
 
-	// anonymousStarts is the maximum number of anonymous starts per address within
-	// anonymousWindow.
+	// anonymousStarts is the maximum number of anonymous starts per source within
+	// anonymousWindow, and of those that are pending.
 	anonymousStarts = 20
 	anonymousWindow = 10 * time.Minute
 
@@ -38,6 +39,18 @@ const (
 	// feasible.
 	approveFailures = 10
 	approveWindow   = time.Minute
+
+	// pollFailures is the maximum number of polls with unknown codes within pollWindow,
+	// per source.
+	pollFailures = 60
+	pollWindow   = time.Minute
+
+	// maxPending is the maximum number of pending enrollments of the panel, of which
+	// maxAnonymous are without an owner, and maxOwned the maximum of one user or
+	// organisation: anonymous ones cannot keep out others.
+	maxPending   = 10_000
+	maxAnonymous = maxPending / 2
+	maxOwned     = 500
 )
 
 // Store is the part of the database that enroll uses.
@@ -47,14 +60,14 @@ type Store interface {
 	OrganisationRole(ctx context.Context, organisationID, userID int64) (string, error)
 	OrganisationExists(ctx context.Context, id int64) (bool, error)
 	CreateDevice(ctx context.Context, device db.NewDevice) (db.Device, error)
+	CreatePending(ctx context.Context, device db.NewDevice, limits db.PendingLimits) (db.Device, time.Duration, error)
 	DeviceByCodeHash(ctx context.Context, hash []byte) (db.Device, error)
 	EnrollmentDenied(ctx context.Context, hash []byte) (bool, error)
 	DeviceByUserCode(ctx context.Context, userCode string) (db.Device, error)
 	RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (time.Duration, error)
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)
-	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
-	Reset(ctx context.Context, key string) error
+	auth.Counts
 }
 
 // Tokens issues device tokens.
@@ -79,6 +92,7 @@ type Options struct {
 // Enroller runs enrollments. It is safe for concurrent use if Options.Random is.
 type Enroller struct {
 	options Options
+	limits  *auth.Limits
 }
 
 // New checks the options.
@@ -98,5 +112,5 @@ func New(options Options) (*Enroller, error) {
 	if options.Random == nil {
 		options.Random = rand.Reader
 	}
-	return &Enroller{options: options}, nil
+	return &Enroller{options: options, limits: auth.NewLimits(options.Store, options.Now)}, nil
 }

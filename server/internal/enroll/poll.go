@@ -1,10 +1,13 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -18,10 +21,20 @@ type Status struct {
 
 // Poll returns the state of the enrollment with the given device code (RFC 8628
 // sections 3.4 and 3.5). Every poll returns a token until the device first connects,
-// because a response may be lost. An approved device never expires.
+// because a response may be lost. An approved device never expires. A poll that comes too
+// soon, or from a source with many unknown codes, costs no statement from the second on.
 func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) {
-	device, err := e.options.Store.DeviceByCodeHash(ctx, hashDeviceCode(deviceCode))
+	hash := hashDeviceCode(deviceCode)
+	perCode := auth.Limit{Key: "poll:code:" + hex.EncodeToString(hash)}
+	unknown := auth.PerSource(ctx, "poll:address", pollFailures, pollWindow)
+	if wait := e.limits.Over(append(unknown, perCode)...); wait > 0 {
+		return Status{}, problem.SlowDown(wait)
+	}
+	device, err := e.options.Store.DeviceByCodeHash(ctx, hash)
 	if errors.Is(err, db.ErrNotFound) {
+		if wait, err := e.limits.Take(ctx, unknown...); err != nil || wait > 0 {
+			return Status{}, cmp.Or(err, error(problem.SlowDown(wait)))
+		}
 		return Status{}, e.absent(ctx, deviceCode)
 	}
 	if err != nil {
@@ -36,6 +49,7 @@ func (e *Enroller) Poll(ctx context.Context, deviceCode string) (Status, error) 
 		return Status{}, err
 	}
 	if wait > 0 {
+		e.limits.Remember(perCode.Key, wait)
 		return Status{}, problem.SlowDown(wait)
 	}
 	switch {

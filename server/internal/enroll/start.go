@@ -8,6 +8,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
@@ -72,7 +73,21 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 	if start.Kind == types.DeviceKindServer {
 		applyServerSettings(ctx, &device, start.Server)
 	}
-	return e.create(ctx, device)
+	return e.create(ctx, device, pendingLimits(ctx, device))
+}
+
+// pendingLimits returns how many enrollments may be pending for device to become one.
+func pendingLimits(ctx context.Context, device db.NewDevice) db.PendingLimits {
+	limits := db.PendingLimits{Site: maxPending, Owner: maxOwned}
+	if device.OwnerID == nil && device.OrganisationID == nil {
+		limits.Unowned = maxAnonymous
+		for i, network := range sources.Networks(auth.Address(ctx)) {
+			if network.IsValid() {
+				limits.Networks = append(limits.Networks, db.NetworkLimit{Network: network, Max: anonymousStarts * sources.Width[i]})
+			}
+		}
+	}
+	return limits
 }
 
 // check checks what the contract cannot express.
@@ -130,6 +145,10 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	case start.OrganisationID != nil:
 		return problem.Unauthorized("Enrolling for an organisation needs its owner or admin. Log in first.")
 	}
+	perSource := auth.PerSource(ctx, "start:address", anonymousStarts, anonymousWindow)
+	if wait := e.limits.Over(perSource...); wait > 0 {
+		return problem.RateLimited(wait)
+	}
 	settings, err := e.options.Store.Settings(ctx)
 	if err != nil {
 		return err
@@ -137,14 +156,7 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	if !settings.AnonymousEnrollment {
 		return problem.Unauthorized("This panel does not accept enrollment without a session. Log in first.")
 	}
-	wait, err := e.options.Store.Take(ctx, "start:address:"+auth.AddressKey(ctx), anonymousStarts, anonymousWindow, e.options.Now())
-	if err != nil {
-		return err
-	}
-	if wait > 0 {
-		return problem.RateLimited(wait)
-	}
-	return nil
+	return e.limits.Check(ctx, perSource...)
 }
 
 // mayManage checks that the caller is an owner or admin of the organisation, or an
@@ -172,7 +184,7 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organis
 
 // create stores the device with new codes. The database ensures that no two pending
 // devices share a user code; create retries with another code on a conflict.
-func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, error) {
+func (e *Enroller) create(ctx context.Context, device db.NewDevice, limits db.PendingLimits) (Started, error) {
 	deviceCode, hash, err := newDeviceCode(e.options.Random, device.ExpiresAt)
 	if err != nil {
 		return Started{}, err
@@ -182,12 +194,15 @@ func (e *Enroller) create(ctx context.Context, device db.NewDevice) (Started, er
 		if device.UserCode, err = newUserCode(e.options.Random); err != nil {
 			return Started{}, err
 		}
-		row, err := e.options.Store.CreateDevice(ctx, device)
+		row, wait, err := e.options.Store.CreatePending(ctx, device, limits)
 		if errors.Is(err, db.ErrConflict) {
 			continue
 		}
 		if err != nil {
 			return Started{}, err
+		}
+		if wait > 0 {
+			return Started{}, problem.RateLimited(wait)
 		}
 		return Started{DeviceCode: deviceCode, Device: row}, nil
 	}
