@@ -136,6 +136,8 @@ func (s *Server) newHTTP(life context.Context) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return life },
+		ConnContext:       withConn,
+		ConnState:         s.connections.track,
 		// It logs errors of callers, such as failed TLS handshakes.
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
@@ -166,6 +168,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		// The caller's next request opens a new connection, to another replica.
 		w.Header().Set("Connection", "close")
 	}
+	defer s.connections.serve(r)()
 	(*s.routes.Load()).ServeHTTP(w, r)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/connlimit"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 )
@@ -42,6 +43,12 @@ var (
 		"Number of waits for a connection to the database.")
 	waitedDesc = describe("database_wait_seconds_total",
 		"Time spent waiting for a connection to the database.")
+	httpConnectionsDesc = describe("http_connections",
+		"Connections to the HTTP listener that are no control channels, by whether a trusted proxy, or this machine, opened them.", "from")
+	httpClosedDesc = describe("http_connections_closed_total",
+		"Connections to the HTTP listener that were closed because there were too many, by reason.", "reason")
+	unaskedDesc = describe("attempts_refused_total",
+		"Logins and tokens refused without a query because their source was over a limit.")
 	laneConnectionsDesc = describe("database_lane_connections",
 		"Connections to the database in use, by lane; no lane takes those of another.", "lane")
 	laneMaxDesc = describe("database_lane_connections_max",
@@ -65,6 +72,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		onlineDesc, openedDesc, closedDesc, devicesDesc, allocationsDesc,
 		connectionsDesc, maxConnectionsDesc, waitsDesc, waitedDesc, certificateDesc,
+		httpConnectionsDesc, httpClosedDesc, unaskedDesc,
 		laneConnectionsDesc, laneMaxDesc, laneWaitingDesc, laneWaitsDesc, laneRefusedDesc,
 	} {
 		ch <- desc
@@ -81,6 +89,13 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, ending := range control.Endings {
 		counter(ch, closedDesc, float64(channels.Closed[ending]), string(ending))
 	}
+	connections := m.panel.connections
+	gauge(ch, httpConnectionsDesc, float64(connections.people.Len()), "callers")
+	gauge(ch, httpConnectionsDesc, float64(connections.proxied.Len()), "proxies")
+	for _, reason := range connlimit.Reasons {
+		counter(ch, httpClosedDesc, float64(connections.people.Closed(reason)+connections.proxied.Closed(reason)), string(reason))
+	}
+	counter(ch, unaskedDesc, float64(m.panel.auth.Refused()))
 	pool := m.panel.db.PoolStats()
 	gauge(ch, connectionsDesc, float64(pool.InUse), "in_use")
 	gauge(ch, connectionsDesc, float64(pool.Idle), "idle")

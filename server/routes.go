@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
@@ -34,14 +35,16 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, channels := connectionBounds(openfiles.Limit())
 	s.hub, err = control.New(control.Options{
-		Store:      s.db,
-		Ticket:     s.ticket,
-		Keys:       s.auth.TicketKeys,
-		ReloadKeys: s.auth.ReloadKeys,
-		PanelID:    s.auth.PanelID,
-		Caller:     s.caller,
-		Logger:     s.logger,
+		MaxChannels: channels,
+		Store:       s.db,
+		Ticket:      s.ticket,
+		Keys:        s.auth.TicketKeys,
+		ReloadKeys:  s.auth.ReloadKeys,
+		PanelID:     s.auth.PanelID,
+		Caller:      s.caller,
+		Logger:      s.logger,
 	})
 	if err != nil {
 		return nil, err

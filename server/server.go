@@ -28,6 +28,8 @@ type Server struct {
 	opts    Options
 	logger  *slog.Logger
 	latency latency
+	// connections are those of the HTTP listener.
+	connections *connections
 
 	// Set while starting, in this order.
 	listener net.Listener
@@ -64,8 +66,11 @@ func New(opts Options) (*Server, error) {
 		opts:    opts,
 		logger:  opts.Logger,
 		latency: newLatency(),
-		failed:  make(chan error, 1),
-		ready:   make(chan struct{}),
+
+		connections: newConnections(opts.TrustedProxies),
+
+		failed: make(chan error, 1),
+		ready:  make(chan struct{}),
 	}, nil
 }
 

@@ -12,7 +12,7 @@ import (
 type Limits struct {
 	// Unauthenticated is how many connections to the listener may be open that have
 	// not shown a ticket or secret. For each further one, another one is closed: see
-	// package connlimit. Default 1024, or an eighth of the files that
+	// unauthenticated.go. Default 1024, or an eighth of the files that
 	// the system lets the process open if that is less.
 	Unauthenticated int
 	// Handshake is how long such a connection may take. Default 10 s.

@@ -19,7 +19,6 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/internal/connlimit"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
 	"github.com/eclitunnel/eclitunnel/relay/seal"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
@@ -60,13 +59,13 @@ type listener struct {
 
 	links, streams, datagrams websocket.Upgrader
 
-	unauthenticated *connlimit.Limit
-	known           connlimit.Known // Sources of links.
-	pending         sync.WaitGroup  // Connections that net/http serves.
+	unauthenticated *unauthenticated
+	known           knownSources   // Sources of links.
+	pending         sync.WaitGroup // Connections that net/http serves.
 }
 
 func newListener(o listenerOptions) *listener {
-	l := &listener{o: o, unauthenticated: connlimit.New(o.limits.Unauthenticated)}
+	l := &listener{o: o, unauthenticated: newUnauthenticated(o.limits.Unauthenticated)}
 	// Agents are no browsers: a request that comes from a page is refused, which
 	// the upgraders do by its Origin.
 	l.links = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}}
@@ -128,9 +127,9 @@ func (l *listener) count(c net.Conn, state http.ConnState) {
 	case http.StateNew:
 		l.pending.Add(1)
 		now := time.Now()
-		l.unauthenticated.Add(c, l.known.Has(netaddr.OfTCP(c.RemoteAddr()).Addr(), now), now)
+		l.unauthenticated.add(c, l.known.has(netaddr.OfTCP(c.RemoteAddr()).Addr(), now), now)
 	case http.StateHijacked, http.StateClosed:
-		l.unauthenticated.Remove(c)
+		l.unauthenticated.remove(c)
 		l.pending.Done()
 	}
 }
@@ -165,8 +164,8 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
 		remote := netaddr.OfTCP(ws.RemoteAddr()).Addr()
-		l.known.Enter(remote)
-		defer func() { l.known.Leave(remote, time.Now()) }()
+		l.known.enter(remote)
+		defer func() { l.known.leave(remote, time.Now()) }()
 		address := peerAddress(remote, netaddr.OfTCP(ws.LocalAddr()).Addr())
 		l.o.newLink(t, address, resumes, int(streams), channel.New(ws, options)).serve(from)
 	})

@@ -8,6 +8,8 @@
 // returns.
 //
 //	listener.go         accepts links and data connections
+//	unauthenticated.go  bounds the connections that have shown no ticket or secret
+//	known.go            the sources of linked tunnel clients, which have room of their own
 //	ticket.go           verifies tickets with the panel's public keys
 //	identity.go         the key and certificate that tunnel clients are shown
 //	registry.go         which tunnel clients may link, and which are linked

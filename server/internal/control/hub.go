@@ -90,6 +90,9 @@ type Options struct {
 	Logger *slog.Logger // nil is slog.Default.
 	// Channel configures the liveness checks of channels.
 	Channel channel.Options
+	// MaxChannels is the maximum number of control channels; further ones get 503. 0 does
+	// not bound.
+	MaxChannels int
 	// HelloTimeout bounds the wait for a device's first message. 0 is the contract's
 	// 10 seconds.
 	HelloTimeout time.Duration

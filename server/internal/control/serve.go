@@ -44,6 +44,10 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.Unauthorized("This operation needs a device token."))
 		return
 	}
+	if h.isFull() {
+		problem.Write(w, r, problem.Unavailable("This panel has as many control channels as it takes.", nil))
+		return
+	}
 	ws, err := h.upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return // refuse has responded.
@@ -64,6 +68,12 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.conn.Close(channel.CloseRestarting, restarting)
 		s.conn.Wait()
 	}
+}
+
+func (h *Hub) isFull() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.opts.MaxChannels > 0 && len(h.open) >= h.opts.MaxChannels
 }
 
 // refuse responds to a request that is not a valid WebSocket handshake.

@@ -1,4 +1,4 @@
-package connlimit
+package session
 
 import (
 	"net/netip"
@@ -16,16 +16,16 @@ const (
 	maxRemembered = 16 << 10
 )
 
-// Known are the sources of peers that have shown who they are, and of those that had
+// knownSources are the sources of peers that have shown who they are, and of those that had
 // lately. It is safe for concurrent use. The zero value is empty and ready to use.
-type Known struct {
+type knownSources struct {
 	mu      sync.Mutex
 	present map[netip.Prefix]int
 	left    map[netip.Prefix]time.Time
 }
 
-// Enter notes that a peer at an address has shown who it is. Leave is called for it.
-func (k *Known) Enter(a netip.Addr) {
+// enter notes that a peer at an address has shown who it is. Leave is called for it.
+func (k *knownSources) enter(a netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.present == nil {
@@ -36,8 +36,8 @@ func (k *Known) Enter(a netip.Addr) {
 	delete(k.left, source)
 }
 
-// Leave notes that a peer at an address has left at a time.
-func (k *Known) Leave(a netip.Addr, now time.Time) {
+// leave notes that a peer at an address has left at a time.
+func (k *knownSources) leave(a netip.Addr, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	source := sources.Of(a)
@@ -52,7 +52,7 @@ func (k *Known) Leave(a netip.Addr, now time.Time) {
 }
 
 // forgetOne forgets one of the sources that were left, of a few one that was left first.
-func (k *Known) forgetOne(now time.Time) {
+func (k *knownSources) forgetOne(now time.Time) {
 	const few = 8
 	var first netip.Prefix
 	at, n := now, 0
@@ -67,8 +67,8 @@ func (k *Known) forgetOne(now time.Time) {
 	delete(k.left, first)
 }
 
-// Has reports whether the source of an address is known at a time.
-func (k *Known) Has(a netip.Addr, now time.Time) bool {
+// has reports whether the source of an address is known at a time.
+func (k *knownSources) has(a netip.Addr, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	source := sources.Of(a)

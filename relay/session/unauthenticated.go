@@ -1,6 +1,4 @@
-// Package connlimit bounds the connections of a listener that have not shown yet who
-// they are of, and shares them among sources, so that a flood of them keeps nobody out.
-package connlimit
+package session
 
 import (
 	"container/list"
@@ -14,18 +12,19 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 )
 
-// Patience is how old a connection is, at least, that is closed for one of a source that
-// has as many. A peer that is willing has shown by then who it is, so that many peers
-// that come at the same time do not cut each other off.
-const Patience = 2 * time.Second
+// unauthenticatedPatience is how old a connection is, at least, that is closed for one
+// of a source that has as many. A peer that is willing has authenticated by then, so that
+// many peers that come at the same time do not cut each other off.
+const unauthenticatedPatience = 2 * time.Second
 
-// Limit bounds connections. Those of known sources and those of others may have half of
-// the limit each, and what the other half leaves. Beyond it the oldest connection of the
-// source that has most is closed. Where no source has more than that of the newest one,
-// the oldest of all is closed if it is older than [Patience], otherwise the newest.
+// unauthenticated bounds the connections to the listener that have shown no ticket or
+// secret. Those of known sources and those of others may have half of the limit each, and
+// what the other half leaves. Beyond it the oldest connection of the source that has most
+// is closed. Where no source has more than that of the newest one, the oldest of all is
+// closed if it is older than unauthenticatedPatience, otherwise the newest.
 //
 // It is safe for concurrent use. Its methods take constant time.
-type Limit struct {
+type unauthenticated struct {
 	max int
 
 	mu    sync.Mutex
@@ -48,12 +47,14 @@ type member struct {
 	element *list.Element // Of group.byAge.
 }
 
-// New returns a Limit of so many connections.
-func New(limit int) *Limit { return &Limit{max: limit, conns: map[net.Conn]*member{}} }
+// newUnauthenticated bounds them to a limit.
+func newUnauthenticated(limit int) *unauthenticated {
+	return &unauthenticated{max: limit, conns: map[net.Conn]*member{}}
+}
 
-// Add adds a connection that was accepted at a time, and says whether its source is
+// add adds a connection that was accepted at a time, and says whether its source is
 // known. It closes a connection if there are more than the limit.
-func (l *Limit) Add(c net.Conn, known bool, now time.Time) {
+func (l *unauthenticated) add(c net.Conn, known bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := &member{conn: c, source: netaddr.OfTCP(c.RemoteAddr()).Addr(), since: now, group: &l.other}
@@ -67,7 +68,7 @@ func (l *Limit) Add(c net.Conn, known bool, now time.Time) {
 		return
 	}
 	surplus := l.surplus(m, now)
-	l.remove(surplus)
+	l.forget(surplus)
 	c = surplus.conn
 	// Below TLS, whose own end would wait for a peer that does not read.
 	if t, ok := c.(*tls.Conn); ok {
@@ -77,13 +78,13 @@ func (l *Limit) Add(c net.Conn, known bool, now time.Time) {
 }
 
 // surplus returns the connection to close now that the newest is one too many.
-func (l *Limit) surplus(newest *member, now time.Time) *member {
+func (l *unauthenticated) surplus(newest *member, now time.Time) *member {
 	g := &l.other
 	if g.bySource.Len() <= l.max/2 {
 		g = &l.known
 	}
 	if newest.group == g && g.bySource.Weight(newest.source) >= g.bySource.Most() {
-		if oldest, ok := g.byAge.Front().Value.(*member); ok && now.Sub(oldest.since) > Patience {
+		if oldest, ok := g.byAge.Front().Value.(*member); ok && now.Sub(oldest.since) > unauthenticatedPatience {
 			return oldest
 		}
 		return newest
@@ -94,16 +95,16 @@ func (l *Limit) surplus(newest *member, now time.Time) *member {
 	return newest // There is none: g has more than half of the limit.
 }
 
-// Remove notes that a connection has shown who it is of, or has ended.
-func (l *Limit) Remove(c net.Conn) {
+// remove notes that a connection has shown who it is of, or has ended.
+func (l *unauthenticated) remove(c net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if m := l.conns[c]; m != nil { // Otherwise it was surplus.
-		l.remove(m)
+		l.forget(m)
 	}
 }
 
-func (l *Limit) remove(m *member) {
+func (l *unauthenticated) forget(m *member) {
 	delete(l.conns, m.conn)
 	m.group.bySource.Remove(m)
 	m.group.byAge.Remove(m.element)

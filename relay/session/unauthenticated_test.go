@@ -1,4 +1,4 @@
-package connlimit_test
+package session
 
 import (
 	"fmt"
@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/eclitunnel/eclitunnel/internal/connlimit"
 )
 
 // conn is a connection from an address.
@@ -24,14 +22,14 @@ const limit = 8
 
 var start = time.Unix(1e9, 0)
 
-// fill returns a full Limit and its connections, the n-th from the address that the
+// fill returns a full limit and its connections, the n-th from the address that the
 // format makes of n and of an empty string.
-func fill(format string) (*connlimit.Limit, []*conn) {
-	l := connlimit.New(limit)
+func fill(format string) (*unauthenticated, []*conn) {
+	l := newUnauthenticated(limit)
 	conns := make([]*conn, limit)
 	for i := range conns {
 		conns[i] = &conn{from: netip.MustParseAddr(fmt.Sprintf(format, i, ""))}
-		l.Add(conns[i], false, start)
+		l.add(conns[i], false, start)
 	}
 	return l, conns
 }
@@ -52,7 +50,7 @@ func TestLimit_TheBusiestSourceGivesWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, conns := fill(format)
 			other := &conn{from: netip.MustParseAddr("198.51.100.1")}
-			l.Add(other, false, start)
+			l.add(other, false, start)
 			if other.closed || closed(conns) != 1 || !conns[0].closed {
 				t.Errorf("closed: the other %v, %d of the flood", other.closed, closed(conns))
 			}
@@ -63,12 +61,12 @@ func TestLimit_TheBusiestSourceGivesWay(t *testing.T) {
 func TestLimit_AmongEqualsTheOldGiveWay(t *testing.T) {
 	l, conns := fill("192.0.2.%d%s")
 	newest := &conn{from: netip.MustParseAddr("198.51.100.1")}
-	l.Add(newest, false, start.Add(time.Second))
+	l.add(newest, false, start.Add(time.Second))
 	if !newest.closed || closed(conns) != 0 {
 		t.Error("a peer that came at the same time was cut off")
 	}
 	later := &conn{from: netip.MustParseAddr("198.51.100.2")}
-	l.Add(later, false, start.Add(connlimit.Patience+time.Second))
+	l.add(later, false, start.Add(unauthenticatedPatience+time.Second))
 	if later.closed || !conns[0].closed {
 		t.Error("an old connection that has shown nothing keeps a newcomer out")
 	}
@@ -79,18 +77,18 @@ func TestLimit_KnownSourcesHaveRoomOfTheirOwn(t *testing.T) {
 	known := make([]*conn, limit/2+1)
 	for i := range known {
 		known[i] = &conn{from: netip.MustParseAddr("198.51.100.1")}
-		l.Add(known[i], true, start)
+		l.add(known[i], true, start)
 	}
 	if closed(known) != 1 || closed(conns) != limit/2 {
 		t.Errorf("closed: %d of a known source, %d of others", closed(known), closed(conns))
 	}
 	for _, c := range known {
-		l.Remove(c)
+		l.remove(c)
 	}
 	more := make([]*conn, limit/2)
 	for i := range more {
 		more[i] = &conn{from: netip.MustParseAddr("203.0.113.1")}
-		l.Add(more[i], false, start)
+		l.add(more[i], false, start)
 	}
 	if closed(more) != 0 {
 		t.Error("what known sources leave is nobody's")
@@ -98,27 +96,27 @@ func TestLimit_KnownSourcesHaveRoomOfTheirOwn(t *testing.T) {
 }
 
 func TestKnown_RemembersSourcesForAWhile(t *testing.T) {
-	var k connlimit.Known
+	var k knownSources
 	from, same := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
-	if k.Has(from, start) {
+	if k.has(from, start) {
 		t.Error("known from the beginning")
 	}
-	k.Enter(from)
-	k.Enter(same)
-	k.Leave(from, start)
-	if !k.Has(from, start.Add(time.Hour)) {
+	k.enter(from)
+	k.enter(same)
+	k.leave(from, start)
+	if !k.has(from, start.Add(time.Hour)) {
 		t.Error("forgotten while a peer is there")
 	}
-	k.Leave(same, start)
-	if !k.Has(from, start.Add(5*time.Minute)) || k.Has(from, start.Add(time.Hour)) {
+	k.leave(same, start)
+	if !k.has(from, start.Add(5*time.Minute)) || k.has(from, start.Add(time.Hour)) {
 		t.Error("not remembered, or for ever")
 	}
 	for i := range 20_000 {
 		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-		k.Enter(a)
-		k.Leave(a, start)
+		k.enter(a)
+		k.leave(a, start)
 	}
-	if last := netip.AddrFrom4([4]byte{10, 0, 19_999 >> 8, 19_999 & 0xff}); !k.Has(last, start) {
+	if last := netip.AddrFrom4([4]byte{10, 0, 19_999 >> 8, 19_999 & 0xff}); !k.has(last, start) {
 		t.Error("the last one is not remembered")
 	}
 }
