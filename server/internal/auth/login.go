@@ -41,8 +41,8 @@ type Login struct {
 // Login checks an email and password and creates a session of 30 days. It reads the
 // caller's address from ctx. While more passwords are to be checked than the machine has
 // time for, addresses with many attempts wait, and after 2 seconds get a rate_limited
-// error. An attempt that is refused for this, or because of what this replica remembers,
-// costs no statement.
+// error. An attempt that is refused because of what this replica remembers costs no
+// statement.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
 	source := PerSource(ctx, "login:address", addressFailures, loginWindow)
 	perEmail := Limit{"login:email:" + strings.ToLower(email), emailFailures, loginWindow}
@@ -65,14 +65,8 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 }
 
 // checkPassword returns the user with an email and password. It counts the attempt and
-// reads the user once it is its turn: the database is not asked about more passwords at a
-// time than are checked.
+// reads the user before it waits for its turn: a database that stalls holds up no check.
 func (a *Auth) checkPassword(ctx context.Context, email, password string, limits []Limit) (db.User, error) {
-	source := AddressKey(ctx)
-	if err := a.passwords.queue.acquire(ctx, source); err != nil {
-		return db.User{}, err
-	}
-	defer a.passwords.queue.release()
 	if err := a.limits.Check(ctx, limits...); err != nil {
 		return db.User{}, err
 	}
@@ -80,6 +74,11 @@ func (a *Auth) checkPassword(ctx context.Context, email, password string, limits
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return db.User{}, err
 	}
+	source := AddressKey(ctx)
+	if err := a.passwords.queue.acquire(ctx, source); err != nil {
+		return db.User{}, err
+	}
+	defer a.passwords.queue.release()
 	match, err := a.passwords.match(password, user.PasswordHash)
 	switch {
 	case err != nil:

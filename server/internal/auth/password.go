@@ -40,7 +40,7 @@ func HashPassword(password string) (string, error) {
 
 // passwords checks passwords, a bounded number at a time.
 type passwords struct {
-	queue *queue // Of all checks, with what they read of the database.
+	queue *queue // Of all checks.
 	// dummy is the hash to check against if the user does not exist, so that an
 	// unknown email takes as long as a wrong password.
 	dummy string
