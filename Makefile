@@ -65,11 +65,11 @@ test: ## Install missing programs and run every test
 	@$(MAKE) --no-print-directory test-unit test-e2e
 
 # Packages that measure need the machine to themselves: test-e2e runs them one at a time.
-MEASURING := ./test/e2e ./test/load ./test/run/bench ./test/run/soak
+MEASURING := ./test/e2e ./test/load ./test/attack ./test/run/bench ./test/run/soak
 
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|load|run/bench|run/soak)$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(e2e|load|attack|run/bench|run/soak)$$')
 
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and a short soak
@@ -85,6 +85,13 @@ bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, 
 load: build ## Measure panels with LOAD_DEVICES (5000) devices, and replace them under load
 	@scripts/setup demo
 	ECLITUNNEL_BIN=$(CURDIR)/bin ECLITUNNEL_LOAD_DEVICES=$(LOAD_DEVICES) go test -count=1 -v -timeout 30m ./test/load
+
+ATTACK_TIME ?= 30s
+
+.PHONY: attack
+attack: build ## Attack a whole system for ATTACK_TIME (30s) in each way, and measure its victims; as root
+	@scripts/setup demo soak
+	ECLITUNNEL_BIN=$(CURDIR)/bin ECLITUNNEL_ATTACK_TIME=$(ATTACK_TIME) CI=1 go test -count=1 -v -timeout 2h ./test/attack
 
 DURATION ?= 2h
 

@@ -1,0 +1,95 @@
+//go:build linux
+
+package attack
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// datagramRate is how many datagrams a second an attacker sends: see connectionRate.
+const datagramRate = 600
+
+// query is what attackers send.
+var query = []byte("query: who is playing on this server?")
+
+// sendDatagrams sends one datagram from each of many sockets until ctx ends, each from
+// from(n). Answers are not read. It returns how many were sent.
+func sendDatagrams(ctx context.Context, t *testing.T, port int, from func(n int) netip.Addr) (sent int64) {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	to := &unix.SockaddrInet4{Port: port, Addr: netip.MustParseAddr(server4).As4()}
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return sent
+		case <-ticker.C:
+		}
+		for range datagramRate / 100 {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Errorf("socket: %v", err)
+				return sent
+			}
+			if unix.Bind(fd, &unix.SockaddrInet4{Addr: from(n).As4()}) == nil && unix.Sendto(fd, query, 0, to) == nil {
+				sent++
+			}
+			n++
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+func TestPlayers_EndureFloodsOfDatagrams(t *testing.T) {
+	for name, from := range map[string]func(n int) netip.Addr{
+		"answered, of three sources": func(n int) netip.Addr { return attacker(n % 3) },
+		"answered, forged":           forged,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := sharedWorld(t)
+			w.endure(t, func(ctx context.Context) func() {
+				var work sync.WaitGroup
+				var sent int64
+				work.Go(func() { sent = sendDatagrams(ctx, t, w.udp.Port, from) })
+				return func() {
+					work.Wait()
+					wasAttacked(t, "datagrams", sent, datagramRate/2)
+				}
+			})
+		})
+	}
+}
+
+// TestPlayers_EndureFloodsThatTheGameDoesNotAnswer attacks another port of the agent,
+// whose game is silent.
+func TestPlayers_EndureFloodsThatTheGameDoesNotAnswer(t *testing.T) {
+	w := sharedWorld(t)
+	silent, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	port := w.exposeUDP(t, silent.LocalAddr().(*net.UDPAddr).Port)
+	for name, from := range map[string]func(n int) netip.Addr{
+		"of one source": func(int) netip.Addr { return attacker(5) },
+		"forged":        forged,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.endure(t, func(ctx context.Context) func() {
+				var work sync.WaitGroup
+				var sent int64
+				work.Go(func() { sent = sendDatagrams(ctx, t, port, from) })
+				return func() {
+					work.Wait()
+					wasAttacked(t, "datagrams", sent, datagramRate/2)
+				}
+			})
+		})
+	}
+}
