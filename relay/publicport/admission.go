@@ -34,8 +34,9 @@ type Limits struct {
 	FlowsPerSource int
 	// UnprovenBytes is how many bytes per second go to the players of one allocation
 	// whose flows are not proven: it is what somebody can have sent to addresses that
-	// they forge. A first answer of up to 1,500 bytes is not counted. Four seconds'
-	// worth may go at once. Default 1 MiB.
+	// they forge. A first answer of up to 1,500 bytes is not counted, and nothing that
+	// goes to an address with a TCP connection on a public port. Four seconds' worth may
+	// go at once. Default 1 MiB.
 	UnprovenBytes int
 	// UnprovenBytesPerSource is how many bytes per second go to those of one source,
 	// first answers included; two and four times as many to its /56 and /48. Four

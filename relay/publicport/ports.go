@@ -91,7 +91,9 @@ type Ports struct {
 	files    *openfiles.Budget
 	carried  carried
 	loops    loops
-	work     sync.WaitGroup
+
+	connected connected
+	work      sync.WaitGroup
 
 	refusedLines *lograte.Limiter // By allocation.
 

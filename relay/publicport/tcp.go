@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,7 @@ type tcpPort struct {
 	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
 	refusals   portRefusals
 	bandwidth  bandwidth
+	answeredAt atomic.Int64 // When a player at a tunnel client was last answered, in nanoseconds of Unix time.
 	extra      atomic.Int64 // Answered players: each has added a turn, until there were answeringFactor times as many.
 
 	mu        sync.Mutex
@@ -167,6 +169,7 @@ func (p *tcpPort) enter(player *tcpPlayer) (waits context.Context, entered bool)
 	}
 	waits, player.giveUp = context.WithCancel(p.closing)
 	p.players[player] = struct{}{}
+	p.ports.connected.add(player.source)
 	p.ports.counters.players.Add(1)
 	return waits, true
 }
@@ -203,6 +206,7 @@ func (p *tcpPort) leave(player *tcpPlayer) {
 	defer p.mu.Unlock()
 	player.giveUp()
 	delete(p.players, player)
+	p.ports.connected.remove(player.source)
 	p.admission.left(player)
 	p.ports.counters.players.Add(-1)
 }
@@ -238,20 +242,13 @@ func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Co
 	o, left := p.bandwidth.stream(waits)
 	defer left()
 	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
-		wait := time.NewTimer(p.ports.o.Limits.UnansweredWait)
-		select {
-		case <-p.turns:
-			wait.Stop()
-		case <-waits.Done():
-			wait.Stop()
-			return RefusedNoDataConnection // As for a player whom it closes on in Carry.
-		case <-wait.C:
-			p.ports.loops.say(p.allocation.ID, open.Source)
-			return RefusedLoop
+		if refusal := p.awaitTurn(waits, open.Source); refusal != NotRefused {
+			return refusal
 		}
 		unanswered := true
 		o.Answered = func() {
 			unanswered = false
+			p.answeredAt.Store(time.Now().UnixNano())
 			p.turns <- struct{}{}
 			if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
 				p.turns <- struct{}{} // One more, since the game answers.
@@ -264,6 +261,29 @@ func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Co
 		}()
 	}
 	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, o)
+}
+
+// awaitTurn waits until a player at a tunnel client may join. It waits on as long as the
+// game answers others: then this is no tunnel that leads to itself, but a busy machine.
+func (p *tcpPort) awaitTurn(waits context.Context, source netip.AddrPort) Refusal {
+	limit := p.ports.o.Limits.UnansweredWait
+	wait := time.NewTimer(limit)
+	defer wait.Stop()
+	for {
+		select {
+		case <-p.turns:
+			return NotRefused
+		case <-waits.Done():
+			return RefusedNoDataConnection // As for a player whom it closes on in Carry.
+		case <-wait.C:
+		}
+		rest := limit - time.Since(time.Unix(0, p.answeredAt.Load()))
+		if rest <= 0 {
+			p.ports.loops.say(p.allocation.ID, source)
+			return RefusedLoop
+		}
+		wait.Reset(rest)
+	}
 }
 
 // resume opens the listener, if it is not open. Connections that are half open, of peers

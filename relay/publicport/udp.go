@@ -314,7 +314,8 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 
 // MayAnswer implements [udptunnel.PublicPort].
 func (p *udpPort) MayAnswer(f *udptunnel.ServerFlow, bytes int) bool {
-	if p.unproven.take(f.Source.Addr(), bytes, !f.Answered(), time.Now()) {
+	source := f.Source.Addr()
+	if p.ports.connected.has(source.Unmap()) || p.unproven.take(source, bytes, !f.Answered(), time.Now()) {
 		return true
 	}
 	p.refusals.datagrams(RefusedUnproven, 1)
