@@ -65,26 +65,6 @@ func (r *Rates) AllowN(a netip.Addr, n int, now time.Time) bool {
 	return true
 }
 
-// Delay returns how long after now the next event of an address will be allowed; 0:
-// it would be now.
-func (r *Rates) Delay(a netip.Addr, now time.Time) time.Duration {
-	if r.perSecond == 0 {
-		return 0
-	}
-	var delay time.Duration
-	n := networksOf(a)
-	for i := range n.n {
-		l := r.limiters[n.list[i]]
-		if l == nil {
-			continue
-		}
-		if missing := 1 - l.TokensAt(now); missing > 0 {
-			delay = max(delay, time.Duration(missing/float64(l.Limit())*float64(time.Second)))
-		}
-	}
-	return delay
-}
-
 func (r *Rates) limiter(network netip.Prefix, width int, now time.Time) *rate.Limiter {
 	l := r.limiters[network]
 	if l != nil {

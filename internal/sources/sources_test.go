@@ -196,21 +196,6 @@ func TestRates_EventsOfManyAreAllowedAllOrNone(t *testing.T) {
 	}
 }
 
-func TestRates_DelayIsWhenTheNextIsAllowed(t *testing.T) {
-	now := time.Unix(1_700_000_000, 0)
-	rates, from := sources.NewRates(10, 1), addr("2001:db8::1")
-	if rates.Delay(from, now) != 0 || !rates.Allow(from, now) || rates.Allow(from, now) {
-		t.Fatal("not one at once")
-	}
-	delay := rates.Delay(from, now)
-	if delay < 90*time.Millisecond || delay > 100*time.Millisecond {
-		t.Errorf("the next after %s", delay)
-	}
-	if !rates.Allow(from, now.Add(delay+time.Microsecond)) {
-		t.Error("not allowed then")
-	}
-}
-
 func TestRates_ManySourcesTakeBoundedMemoryAndSilenceNobodyForLong(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	rates := sources.NewRates(10, 2)

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/internal/channel"
-	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -259,12 +259,12 @@ func (r *registry) delist(l *link, keep bool) {
 var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // peerAddress returns what counts as the address of a peer, by which the links and the
-// players of one machine or network are known: see [netaddr.Source]. Local is the
+// players of one machine or network are known: see package sources. Local is the
 // address that the peer reached.
 func peerAddress(remote, local netip.Addr) netip.Addr {
 	remote = remote.Unmap()
 	if remote.IsLoopback() || remote == local.Unmap() {
 		return loopback4
 	}
-	return netaddr.Source(remote)
+	return sources.Of(remote).Addr()
 }

@@ -42,7 +42,7 @@ var rooms = []room{
 	{"./internal/openfiles", "./internal/lograte", "how many files a process may have open, shared among the allocations that it carries"},
 	{"./internal/sources", "", "what each source of connections or datagrams has, which has most, and how fast each may have more"},
 	{"./internal/connlimit", "./internal/netaddr ./internal/sources", "how many connections a listener has whose peers nobody knows yet, and which of them gives way"},
-	{"./internal/netaddr", "", "what counts as one address, and as one source of connections"},
+	{"./internal/netaddr", "", "what counts as one address, one host and one prefix"},
 	{"./internal/diagnostics", "", "metrics and profiles on a listener of their own"},
 	{"./internal/controlclient", "./gen/types ./internal/channel ./internal/backoff", "a device's end of its control channel, for tunnel clients and tunnel servers: desired state in, status reports out"},
 	{"./internal/contracttest", ".", "for tests: every response is checked against the contract"},
