@@ -90,7 +90,8 @@ func New() *Shaper {
 	}
 }
 
-// Join adds a player. The share is closed when the player leaves.
+// Join adds a player. A share whose stream may wait is closed when the player leaves; one
+// of datagrams need not be.
 func (s *Shaper) Join() *Share { return &Share{shaper: s} }
 
 // SetRates changes the bounds. Streams that wait go on by the new ones.

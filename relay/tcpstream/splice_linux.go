@@ -172,9 +172,9 @@ func (s *splicer) release() {
 }
 
 // splice waits for bytes of the local connection, writes at most as many of them as
-// said, or any number for 0, as one binary message and returns how many there were. The message's length is written once the bytes
-// are in the pipe, so that no failure of the local connection leaves a message
-// incomplete. An error with some bytes is one of the data connection; an error
+// said, or any number for 0, as one binary message and returns how many there were.
+// The message's length is written once the bytes are in the pipe, so that no failure
+// of the local connection leaves a message incomplete. An error with some bytes is one of the data connection; an error
 // without is one of the local connection, or errNotSpliced.
 func (s *stream) splice(most int) (int, error) {
 	f := s.conn.frames
