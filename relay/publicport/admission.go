@@ -4,11 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
-	"github.com/eclitunnel/eclitunnel/internal/sources"
 )
 
 // Limits bound what players can make a public port hold. The zero value of each
@@ -50,8 +46,8 @@ type Limits struct {
 	// linked tunnel clients without an answer of the game, for each of TCP and UDP: in a
 	// tunnel that leads to itself each such player causes the next, and none is ever
 	// answered. Each that is answered admits one more, up to eight times as many. Further
-	// players wait UnansweredWait for one of them to be answered or to leave. Defaults 8
-	// and 5 s.
+	// players wait until one of them is answered or leaves, for UnansweredWait; those of
+	// TCP until none has been answered for as long. Defaults 8 and 5 s.
 	Unanswered     int
 	UnansweredWait time.Duration
 }
@@ -82,40 +78,13 @@ func (l Limits) withDefaults() Limits {
 // the game is known to answer.
 const answeringFactor = 8
 
-// admission decides who may enter one public port. Every decision about a player
-// that depends on the port alone is made here. It is guarded by the lock of its
-// port.
+// admission decides who may enter one public port, as far as that does not depend on the
+// protocol: see tcpAdmission and flowAdmission, which every decision about a player is one
+// of. It is guarded by the lock of its port.
 type admission struct {
-	limits     Limits
-	allocation int64
-	client     uuid.UUID
-	shared     *openfiles.Budget
-	carried    *carried
-	clients    Clients
-	rules      *rules
-	draining   bool // No new players.
-
-	tcp tcpPlayers
+	limits Limits
+	rules  *rules
 }
-
-func newAdmission(p *Ports, allocation types.ServerAllocation, r *rules) admission {
-	a := admission{
-		limits: p.o.Limits, allocation: allocation.ID, client: allocation.ClientID,
-		shared: p.files, carried: &p.carried, clients: p.o.Clients,
-		tcp: tcpPlayers{perSource: sources.NewRates(0, 0)},
-	}
-	a.setRules(r)
-	return a
-}
-
-// setRules changes the rules.
-func (a *admission) setRules(r *rules) {
-	a.rules = r
-	a.tcp.setRates(r)
-}
-
-// capacity returns how many players the tunnel client can carry; 0: it is not known.
-func (a *admission) capacity() int { return a.clients.Capacity(a.client) }
 
 // permits reports whether a player of an address may be in at all.
 func (a *admission) permits(player netip.Addr) bool { return a.rules.permits(player) }

@@ -12,6 +12,10 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
@@ -55,6 +59,38 @@ type tcpPlayers struct {
 	unspoken  time.Time // When to search for players who have sent nothing again.
 }
 
+// tcpAdmission is the admission of a TCP port. Players take of what the allocations of the
+// process and of their tunnel client share.
+type tcpAdmission struct {
+	admission
+	tcpPlayers
+	allocation int64
+	client     uuid.UUID
+	files      *openfiles.Budget
+	carried    *carried
+	clients    Clients
+}
+
+func newTCPAdmission(p *Ports, allocation types.ServerAllocation, r *rules) tcpAdmission {
+	a := tcpAdmission{
+		admission:  admission{limits: p.o.Limits},
+		tcpPlayers: tcpPlayers{perSource: sources.NewRates(0, 0)},
+		allocation: allocation.ID, client: allocation.ClientID,
+		files: p.files, carried: &p.carried, clients: p.o.Clients,
+	}
+	a.setRules(r)
+	return a
+}
+
+// setRules changes the rules.
+func (a *tcpAdmission) setRules(r *rules) {
+	a.rules = r
+	a.setRates(r)
+}
+
+// capacity returns how many players the tunnel client can carry; 0: it is not known.
+func (a *tcpAdmission) capacity() int { return a.clients.Capacity(a.client) }
+
 // setRates makes the rates those of rules. What has been used of them counts on.
 func (t *tcpPlayers) setRates(r *rules) {
 	n := valueOf(r.ConnectionsPerSecond)
@@ -80,7 +116,7 @@ func valueOf(rule *int) int {
 }
 
 // maxPlayers returns how many TCP players may be in.
-func (a *admission) maxPlayers() int {
+func (a *tcpAdmission) maxPlayers() int {
 	if n := valueOf(a.rules.MaxPlayers); n > 0 {
 		return min(n, a.limits.Players)
 	}
@@ -88,22 +124,22 @@ func (a *admission) maxPlayers() int {
 }
 
 // withinSource reports whether the source of an address may have one more player.
-func (a *admission) withinSource(from netip.Addr) bool {
+func (a *tcpAdmission) withinSource(from netip.Addr) bool {
 	n := valueOf(a.rules.MaxPlayersPerSource)
-	return n == 0 || a.tcp.in.Within(from, n)
+	return n == 0 || a.in.Within(from, n)
 }
 
 // connected decides about a TCP player who has just connected, as far as that takes
 // nothing from others. It counts the connection for the rate of its source.
-func (a *admission) connected(from netip.Addr, now time.Time) Refusal {
+func (a *tcpAdmission) connected(from netip.Addr, now time.Time) Refusal {
 	switch {
 	case !a.permits(from):
 		return RefusedDenied
-	case !a.tcp.perSource.Allow(from, now):
+	case !a.perSource.Allow(from, now):
 		return RefusedSourceRate
 	case !a.withinSource(from):
 		return RefusedSourceLimit
-	case a.tcp.in.Len() >= a.maxPlayers() && a.tcp.in.Weight(from) >= a.tcp.in.Most():
+	case a.in.Len() >= a.maxPlayers() && a.in.Weight(from) >= a.in.Most():
 		return RefusedLimit // Nobody would give way.
 	}
 	return NotRefused
@@ -111,25 +147,25 @@ func (a *admission) connected(from netip.Addr, now time.Time) Refusal {
 
 // turn returns how long a TCP player has to wait, for the rate of the allocation. It
 // counts one who has not.
-func (a *admission) turn(now time.Time) time.Duration {
-	if a.tcp.rate == nil || a.tcp.rate.AllowN(now, 1) {
+func (a *tcpAdmission) turn(now time.Time) time.Duration {
+	if a.rate == nil || a.rate.AllowN(now, 1) {
 		return 0
 	}
-	missing := 1 - a.tcp.rate.TokensAt(now)
-	return max(time.Microsecond, time.Duration(missing/float64(a.tcp.rate.Limit())*float64(time.Second)))
+	missing := 1 - a.rate.TokensAt(now)
+	return max(time.Microsecond, time.Duration(missing/float64(a.rate.Limit())*float64(time.Second)))
 }
 
 // enter admits a TCP player, if need be in place of another one, who is returned.
-func (a *admission) enter(p *tcpPlayer, now time.Time) (evicted *tcpPlayer, why Refusal) {
+func (a *tcpAdmission) enter(p *tcpPlayer, now time.Time) (evicted *tcpPlayer, why Refusal) {
 	// Again: much may have changed while the player waited.
 	switch {
 	case !a.permits(p.source):
 		return nil, RefusedDenied
 	case !a.withinSource(p.source):
 		return nil, RefusedSourceLimit
-	case a.tcp.in.Len() >= a.maxPlayers() || !a.carried.take(a.client, a.allocation, a.capacity()):
+	case a.in.Len() >= a.maxPlayers() || !a.carried.take(a.client, a.allocation, a.capacity()):
 		why = RefusedLimit
-	case !a.shared.Take(a.allocation, playerFiles):
+	case !a.files.Take(a.allocation, playerFiles):
 		a.carried.give(a.client, a.allocation)
 		why = RefusedFiles
 	}
@@ -140,16 +176,16 @@ func (a *admission) enter(p *tcpPlayer, now time.Time) (evicted *tcpPlayer, why 
 		evicted.holds = false
 	}
 	p.holds = true
-	a.tcp.in.Add(p, p.source)
+	a.in.Add(p, p.source)
 	return evicted, NotRefused
 }
 
 // left notes that the connection of a TCP player has ended.
-func (a *admission) left(p *tcpPlayer) {
-	a.tcp.in.Remove(p)
+func (a *tcpAdmission) left(p *tcpPlayer) {
+	a.in.Remove(p)
 	if p.holds {
 		a.carried.give(a.client, a.allocation)
-		a.shared.Give(a.allocation, playerFiles)
+		a.files.Give(a.allocation, playerFiles)
 	}
 }
 
@@ -157,8 +193,8 @@ func (a *admission) left(p *tcpPlayer) {
 // most gives way, if the newcomer's source will have less even so. Each such eviction
 // makes the shares more equal, so that no two sources evict each other in turn. Where
 // all have the same, those give way who have never sent anything.
-func (a *admission) evictFor(from netip.Addr, now time.Time) *tcpPlayer {
-	t := &a.tcp
+func (a *tcpAdmission) evictFor(from netip.Addr, now time.Time) *tcpPlayer {
+	t := &a.tcpPlayers
 	mine, most := t.in.Weight(from)+1, t.in.Most()
 	if mine > most || mine == most && now.Before(t.unspoken) {
 		return nil
@@ -177,33 +213,33 @@ func (a *admission) evictFor(from netip.Addr, now time.Time) *tcpPlayer {
 
 // evictSurplus evicts those of all players who are more than the rules permit, and
 // returns them.
-func (a *admission) evictSurplus(all iter.Seq[*tcpPlayer]) (evicted []*tcpPlayer) {
+func (a *tcpAdmission) evictSurplus(all iter.Seq[*tcpPlayer]) (evicted []*tcpPlayer) {
 	if a.rules.MaxPlayersPerSource != nil {
 		evicted = a.evictOfSources(all)
 	}
-	for a.tcp.in.Len() > a.maxPlayers() {
-		p, _ := a.tcp.leastActive()
-		a.tcp.in.Remove(p)
+	for a.in.Len() > a.maxPlayers() {
+		p, _ := a.leastActive()
+		a.in.Remove(p)
 		evicted = append(evicted, p)
 	}
 	return evicted
 }
 
 // evictOfSources evicts those of all players whose source has more than it may.
-func (a *admission) evictOfSources(all iter.Seq[*tcpPlayer]) (evicted []*tcpPlayer) {
+func (a *tcpAdmission) evictOfSources(all iter.Seq[*tcpPlayer]) (evicted []*tcpPlayer) {
 	silences := map[*tcpPlayer]silence{}
 	for p := range all {
-		if a.tcp.in.Remove(p); !a.withinSource(p.source) {
+		if a.in.Remove(p); !a.withinSource(p.source) {
 			silences[p] = silenceOf(p.conn)
 		}
-		a.tcp.in.Add(p, p.source)
+		a.in.Add(p, p.source)
 	}
 	leastFirst := slices.SortedFunc(maps.Keys(silences), func(p, q *tcpPlayer) int {
 		return silences[p].compare(silences[q])
 	})
 	for _, p := range leastFirst {
-		if a.tcp.in.Remove(p); a.withinSource(p.source) {
-			a.tcp.in.Add(p, p.source)
+		if a.in.Remove(p); a.withinSource(p.source) {
+			a.in.Add(p, p.source)
 		} else {
 			evicted = append(evicted, p)
 		}

@@ -17,14 +17,14 @@ type noClients struct{ Clients }
 
 func (noClients) Capacity(uuid.UUID) int { return 0 }
 
-func newTestAdmission(t *testing.T, limits Limits, rules types.AllocationRules) *admission {
+func newTestAdmission(t *testing.T, limits Limits, rules types.AllocationRules) *tcpAdmission {
 	t.Helper()
 	r, err := newRules(&rules)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &Ports{o: Options{Limits: limits.withDefaults(), Clients: noClients{}}, files: openfiles.NewBudget(0, slog.New(slog.DiscardHandler))}
-	a := newAdmission(p, types.ServerAllocation{ID: 1}, r)
+	a := newTCPAdmission(p, types.ServerAllocation{ID: 1}, r)
 	return &a
 }
 
@@ -56,7 +56,7 @@ func TestAdmission_NetworksOfIPv6CountAsOne(t *testing.T) {
 	if _, why := join(addr("2001:db8:0:ffff::1")); why != RefusedLimit {
 		t.Errorf("one more of the flood: %q", why)
 	}
-	if n := a.tcp.in.Len(); n != 64 {
+	if n := a.in.Len(); n != 64 {
 		t.Errorf("%d players", n)
 	}
 }

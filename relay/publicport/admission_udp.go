@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
@@ -45,6 +44,8 @@ const (
 // but not from somebody who keeps sending from the same forged address.
 type flowAdmission struct {
 	admission
+	draining bool // No new players.
+
 	unproven, proven sources.Set[*udptunnel.ServerFlow]
 
 	datagrams *sources.Rates // nil: of any number.
@@ -55,9 +56,9 @@ type flowAdmission struct {
 	refused          recentlyRefused
 }
 
-func newFlowAdmission(p *Ports, allocation types.ServerAllocation, r *rules) flowAdmission {
+func newFlowAdmission(l Limits, r *rules) flowAdmission {
 	a := flowAdmission{
-		admission:        newAdmission(p, allocation, r),
+		admission:        admission{limits: l},
 		opening:          rate.NewLimiter(openings, openings),
 		openingPerSource: sources.NewRates(openingsPerSource, openingsPerSource),
 		openingAgain:     rate.NewLimiter(openingsAgain, openingsAgain),
@@ -69,7 +70,7 @@ func newFlowAdmission(p *Ports, allocation types.ServerAllocation, r *rules) flo
 // setRules makes rules those of the port. Flows that are open stay, those of players who
 // are denied apart: their port ends them.
 func (a *flowAdmission) setRules(r *rules) {
-	a.admission.setRules(r)
+	a.rules = r
 	switch limit := r.DatagramsPerSecondPerSource; {
 	case limit == nil:
 		a.datagrams = nil

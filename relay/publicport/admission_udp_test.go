@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
@@ -19,9 +18,8 @@ func player(i int) netip.AddrPort {
 func fullPort(b *testing.B, forged bool) *udpPort {
 	b.Helper()
 	limits := Limits{}.withDefaults()
-	ports := &Ports{o: Options{Limits: limits}, files: openfiles.NewBudget(1000, nil)}
 	p := &udpPort{
-		admission: newFlowAdmission(ports, types.ServerAllocation{ID: 1}, &rules{}), flows: map[flowKey]*udptunnel.ServerFlow{},
+		admission: newFlowAdmission(limits, &rules{}), flows: map[flowKey]*udptunnel.ServerFlow{},
 		atClients: newAtClients(limits.Unanswered),
 	}
 	for i := range limits.Flows {

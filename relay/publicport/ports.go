@@ -3,9 +3,9 @@
 //
 // In comes the desired state; players go out to what [Clients] says of their tunnel
 // client, datagrams for players come back through [udptunnel.PublicPort]. Who may
-// enter is decided in admission.go alone. [Ports] owns the goroutines: a listener
-// or reader for each port and one for each TCP player, all of which have ended when
-// Wait returns.
+// enter is decided in admission.go, and for each protocol in the file of that name
+// beside it. [Ports] owns the goroutines: a listener or reader for each port and one
+// for each TCP player, all of which have ended when Wait returns.
 package publicport
 
 import (

@@ -35,7 +35,7 @@ type tcpPort struct {
 	mu        sync.Mutex
 	closed    bool
 	accepting int // Accept loops: one whose listener is closed may still bring a player.
-	admission admission
+	admission tcpAdmission
 	players   map[*tcpPlayer]struct{} // Whose connections have not ended.
 	changed   chan struct{}           // Closed, and replaced, when the rules are.
 }
@@ -43,7 +43,7 @@ type tcpPort struct {
 func openTCP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
 	t := &tcpPort{
 		ports: p, allocation: a, refusals: refused, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
-		admission: newAdmission(p, a, r), bandwidth: newBandwidth(r),
+		admission: newTCPAdmission(p, a, r), bandwidth: newBandwidth(r),
 		players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
 	}
 	for range p.o.Limits.Unanswered {
@@ -70,7 +70,7 @@ func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
 	p.changed = make(chan struct{})
 	for player := range p.in() {
 		if !p.admission.permits(player.source) {
-			p.admission.tcp.in.Remove(player)
+			p.admission.in.Remove(player)
 			p.cut(player, RefusedDenied)
 		}
 	}
@@ -83,7 +83,7 @@ func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
 func (p *tcpPort) in() iter.Seq[*tcpPlayer] {
 	return func(yield func(*tcpPlayer) bool) {
 		for player := range p.players {
-			if p.admission.tcp.in.Has(player) && !yield(player) {
+			if p.admission.in.Has(player) && !yield(player) {
 				return
 			}
 		}
@@ -234,7 +234,7 @@ func (p *tcpPort) serve(waits context.Context, player *tcpPlayer) {
 func (p *tcpPort) isIn(player *tcpPlayer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.admission.tcp.in.Has(player)
+	return p.admission.in.Has(player)
 }
 
 // carry carries a player, one at a tunnel client in turn.

@@ -57,7 +57,7 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals)
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}), refusals: refused, bandwidth: newBandwidth(r),
-		allocation: a, admission: newFlowAdmission(p, a, r),
+		allocation: a, admission: newFlowAdmission(p.o.Limits, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),
 	}
