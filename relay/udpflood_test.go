@@ -207,6 +207,36 @@ func TestServer_APortIsNoAmplifier(t *testing.T) {
 	}
 }
 
+func TestServer_AnAddressWithATCPConnectionIsItsSenders(t *testing.T) {
+	limits := relay.PortLimits{UnprovenBytes: 20_000, UnprovenBytesPerSource: 10_000}
+	for name, c := range map[string]struct {
+		connected string
+		bounded   bool
+	}{
+		"the address itself":    {"127.0.1.1", false},
+		"one beside it":         {"127.0.1.2", true},
+		"none":                  {"", true},
+		"the address and more":  {"127.0.1.1 127.0.1.3 127.0.1.1", false},
+		"others, and one of it": {"127.0.1.4 127.0.1.1", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startUDPGame(t, limits, serverList)
+			for _, address := range strings.Fields(c.connected) {
+				if _, err := joinFrom(t, address, g.tcpPort); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := int64(len(strings.Fields(c.connected)))
+			g.server.AwaitStats(t, "the players of TCP", func(s relay.Stats) bool { return s.Players == n })
+			const queries = 60
+			g.reflect(queries, func(int) string { return "127.0.1.1" })
+			if dropped := g.server.Stats().Dropped["unproven"]; (dropped > 0) != c.bounded {
+				t.Errorf("%d of %d answers are dropped", dropped, queries*queryAnswers)
+			}
+		})
+	}
+}
+
 func TestServer_RulesOfUDPChangeWhilePlayersPlay(t *testing.T) {
 	number := func(n int) *int { return &n }
 	begin := func(t *testing.T) (g *udpGame, playing *net.UDPConn) {

@@ -27,6 +27,7 @@ type udpGame struct {
 	server   *relaytest.Server
 	client   uuid.UUID
 	port     int
+	tcpPort  int // Of another allocation, whose game nobody plays.
 	answers  func(datagram string) []string
 	sent     uint64 // Of players. Of the test's goroutine.
 	received atomic.Uint64
@@ -41,7 +42,7 @@ func startUDPGame(t *testing.T, limits relay.PortLimits, answers func(datagram s
 	t.Helper()
 	g := &udpGame{t: t, port: relaytest.FreePort(t), answers: answers}
 	limits.Unanswered = 20_000 // All addresses of the loopback count as the tunnel client's.
-	g.panel, g.server, g.client, _ = start(t, func(o *relay.Options) { o.Limits.PortLimits = limits })
+	g.panel, g.server, g.client, g.tcpPort = start(t, func(o *relay.Options) { o.Limits.PortLimits = limits })
 	g.setRules(nil)
 	l := openLink(t, g.panel, g.server, g.client, 1)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -287,6 +287,30 @@ func TestLoop_AnswersAdmitEightTimesAsManyPlayersAtMost(t *testing.T) {
 	await.Until(t, "arrival of the others", func() bool { return arrived.Load() == 20 })
 }
 
+func TestLoop_PlayersWaitAsLongAsTheGameAnswersOthers(t *testing.T) {
+	const players, answersEvery, wait = 16, 200 * time.Millisecond, time.Second
+	d := linktest.New(t, unanswered(wait))
+	turn := time.NewTicker(answersEvery)
+	defer turn.Stop()
+	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
+		<-turn.C // A busy machine: the last players are answered after more than wait.
+		linktest.Echo(c)
+	}), nil)
+	began := time.Now()
+	var joined []net.Conn
+	for range players {
+		player := d.Join(port)
+		linktest.Write(t, player, "x")
+		joined = append(joined, player)
+	}
+	for _, player := range joined {
+		linktest.Expect(t, player, "x")
+	}
+	if took := time.Since(began); took < wait {
+		t.Errorf("it took %v only", took)
+	}
+}
+
 func TestLoop_APlayerWhoWaitsAtAClosingPortIsNone(t *testing.T) {
 	d := linktest.New(t, unanswered(time.Minute))
 	port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", linktest.Echo), nil)
