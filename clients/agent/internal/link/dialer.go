@@ -37,6 +37,8 @@ type serverDialer struct {
 	streams   int  // How many of these the client can have open; 0: any number.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of data connections for TCP.
+	sessions  *sessions
+	resuming  *http.Transport // As http, for connections that resume the link's TLS session.
 
 	// With classic TLS hellos; see dialer.Attempt.
 	classicTLS  *tls.Config
@@ -47,7 +49,10 @@ type serverDialer struct {
 // "": a certificate that the system trusts.
 func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	timeout := c.Limits.DialTimeout
-	d := &serverDialer{address: address, timeout: timeout, line: c.line, plain: c.PlainStreams, streams: c.Limits.Streams}
+	d := &serverDialer{
+		address: address, timeout: timeout, line: c.line, plain: c.PlainStreams, streams: c.Limits.Streams,
+		sessions: newSessions(),
+	}
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
 		HandshakeTimeout: timeout,
@@ -58,7 +63,7 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 			MinVersion: tls.VersionTLS13,
 			// A data connection resumes the link's session, which spares both
 			// ends a signature.
-			ClientSessionCache: tls.NewLRUClientSessionCache(1),
+			ClientSessionCache: d.sessions,
 		},
 	}
 	if fingerprint != "" {
@@ -77,6 +82,8 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 		TLSHandshakeTimeout: timeout,
 		DisableKeepAlives:   true, // A connection that is not upgraded is closed.
 	}
+	d.resuming = d.http.Clone()
+	d.resuming.TLSClientConfig = resumingTLS(d.websocket.TLSClientConfig)
 	d.classicTLS = dialer.ClassicTLS(d.websocket.TLSClientConfig)
 	d.classicHTTP = d.http.Clone()
 	d.classicHTTP.TLSClientConfig = d.classicTLS

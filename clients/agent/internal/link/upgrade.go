@@ -29,10 +29,16 @@ func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, err
 	defer cancel()
 	ctx, attempt := d.line.Begin(ctx, d.address)
 	transport := d.http
-	if attempt.Classic(false) {
+	switch {
+	case attempt.Classic(false):
 		transport = d.classicHTTP
+	case d.sessions.held.Load():
+		transport = d.resuming
 	}
 	conn, err := d.upgrade(ctx, transport, secret)
+	if errors.Is(err, errNotResumed) {
+		conn, err = d.upgrade(ctx, d.http, secret)
+	}
 	if errors.As(err, new(*refusedError)) {
 		attempt.End(nil) // It answered.
 	} else {

@@ -122,7 +122,7 @@ func TestServerDialer_KeepsAnAddressThatRefuses(t *testing.T) {
 			Resolver: linetest.Resolver(t, "127.0.0.1", "127.0.0.2"),
 			Limits:   Limits{DialTimeout: relaytest.Patience},
 		}), net.JoinHostPort("relay.test", strconv.Itoa(port)), "")
-		for _, c := range []*tls.Config{d.websocket.TLSClientConfig, d.http.TLSClientConfig} {
+		for _, c := range []*tls.Config{d.websocket.TLSClientConfig, d.http.TLSClientConfig, d.resuming.TLSClientConfig} {
 			c.InsecureSkipVerify = true
 		}
 		for range 3 {
