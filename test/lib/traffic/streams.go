@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -137,6 +139,12 @@ func Echo(ctx context.Context, addr string, d, pause time.Duration) ([]time.Dura
 // Crowd is players who have joined and are silent.
 type Crowd []*net.TCPConn
 
+// gatherRate is how many players of a crowd say something per second. Linux sends the
+// keepalive probes of what was last used within the same quarter of a second at once,
+// again and again, and a loopback interface drops what exceeds 1,000 packets
+// (net.core.netdev_max_backlog). A player's way has a dozen sockets.
+const gatherRate = 250
+
 // Gather has n players join. Each sends something and has it back first, so
 // that what a connection needs when it is used is allocated.
 func Gather(ctx context.Context, addr string, n int) (Crowd, error) {
@@ -148,16 +156,20 @@ func Gather(ctx context.Context, addr string, n int) (Crowd, error) {
 		}
 		c = append(c, conn)
 	}
-	if err := c.Verify(); err != nil {
+	if err := c.Verify(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
 // Verify has every player send something and have it back.
-func (c Crowd) Verify() error {
+func (c Crowd) Verify(ctx context.Context) error {
 	buf := make([]byte, messageSize)
+	turns := rate.NewLimiter(gatherRate, 1)
 	for _, conn := range c {
+		if err := turns.Wait(ctx); err != nil {
+			return err
+		}
 		if err := echoMessage(conn, buf, 0); err != nil {
 			return err
 		}

@@ -221,7 +221,7 @@ func idleMemory(ctx context.Context, s *sample) (err error) {
 		sizes = append(sizes, size)
 	}
 	for _, crowd := range crowds {
-		err = errors.Join(err, crowd.Verify())
+		err = errors.Join(err, crowd.Verify(ctx))
 	}
 	s.values["idle-memory"] = float64(sizes[1]-sizes[0]) / 1e3 / float64(s.Idle-first)
 	return err
