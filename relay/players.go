@@ -3,14 +3,12 @@ package relay
 import (
 	"context"
 	"errors"
-	"net"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/relay/publicport"
 	"github.com/eclitunnel/eclitunnel/relay/session"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
-	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // players passes players of public ports to tunnel clients: it is what public ports
@@ -18,8 +16,8 @@ import (
 type players struct{ *session.Clients }
 
 // Carry implements [publicport.Clients].
-func (p players) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, o tcpstream.CarryOptions) publicport.Refusal {
-	err := p.Clients.Carry(ctx, client, player, open, o)
+func (p players) Carry(ctx context.Context, client uuid.UUID, player *tcpstream.Player) publicport.Refusal {
+	err := p.Clients.Carry(ctx, client, player)
 	switch {
 	case err == nil:
 		return publicport.NotRefused

@@ -19,8 +19,8 @@ type Set[M comparable] struct {
 
 // place is where a member is kept.
 type place[M comparable] struct {
-	networks networks
-	element  *list.Element
+	from    netip.Addr
+	element *list.Element
 }
 
 type source[M comparable] struct{ members list.List } // Oldest first.
@@ -42,7 +42,7 @@ func (s *Set[M]) Add(m M, from netip.Addr) {
 		in = &source[M]{}
 		s.sources[n.list[0]] = in
 	}
-	s.all[m] = place[M]{networks: n, element: in.members.PushBack(m)}
+	s.all[m] = place[M]{from: from, element: in.members.PushBack(m)}
 	s.count(n, 1)
 }
 
@@ -53,20 +53,20 @@ func (s *Set[M]) Remove(m M) bool {
 		return false
 	}
 	delete(s.all, m)
-	key := p.networks.list[0]
-	in := s.sources[key]
+	n := networksOf(p.from)
+	in := s.sources[n.list[0]]
 	in.members.Remove(p.element)
 	if in.members.Len() == 0 {
-		delete(s.sources, key)
+		delete(s.sources, n.list[0])
 	}
-	s.count(p.networks, -1)
+	s.count(n, -1)
 	return true
 }
 
 // Renew makes a member the newest of its source, if it is there.
 func (s *Set[M]) Renew(m M) {
 	if p, ok := s.all[m]; ok {
-		s.sources[p.networks.list[0]].members.MoveToBack(p.element)
+		s.sources[Of(p.from)].members.MoveToBack(p.element)
 	}
 }
 

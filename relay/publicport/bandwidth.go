@@ -44,16 +44,17 @@ func bitsOf(r *types.BitsPerSecond) int64 {
 	return *r
 }
 
-// stream returns how a TCP player is carried, who may have to wait for bandwidth until
-// the context ends. The caller calls left when the player has left.
-func (b bandwidth) stream(ctx context.Context) (o tcpstream.CarryOptions, left func()) {
+// bound bounds the bandwidth of a TCP player, who may have to wait for it until the
+// context ends. The caller calls left when the player has left.
+func (b bandwidth) bound(ctx context.Context, player *tcpstream.Player) (left func()) {
 	upload, download := b.upload.Join(), b.download.Join()
+	player.Upload, player.Download = upload, download
 	closeBoth := func() {
 		upload.Close()
 		download.Close()
 	}
 	stop := context.AfterFunc(ctx, closeBoth)
-	return tcpstream.CarryOptions{Upload: upload, Download: download}, func() {
+	return func() {
 		if stop() {
 			closeBoth()
 		}

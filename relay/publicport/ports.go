@@ -29,7 +29,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
-	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // Clients are the tunnel clients that players are passed to. Its methods may be
@@ -38,7 +37,7 @@ type Clients interface {
 	// Carry carries a TCP player over a data connection of a tunnel client until
 	// the player or the game ends it, and takes over the player's connection unless
 	// it returns a refusal. While ctx lives it waits for a data connection.
-	Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, o tcpstream.CarryOptions) Refusal
+	Carry(ctx context.Context, client uuid.UUID, player *tcpstream.Player) Refusal
 	// AtClient reports whether a player, who reached the local address, comes from the
 	// address of a linked tunnel client. An invalid local address is unknown.
 	AtClient(player, local netip.Addr) bool

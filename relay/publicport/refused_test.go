@@ -20,7 +20,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
-	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // offline are tunnel clients of which none is linked.
 type offline struct{}
 
-func (offline) Carry(context.Context, uuid.UUID, *net.TCPConn, wire.Control, tcpstream.CarryOptions) publicport.Refusal {
+func (offline) Carry(context.Context, uuid.UUID, *tcpstream.Player) publicport.Refusal {
 	return publicport.RefusedNoLink
 }
 func (offline) Capacity(uuid.UUID) int                        { return 0 }

@@ -211,23 +211,31 @@ func (p *tcpPort) leave(player *tcpPlayer) {
 	p.ports.counters.players.Add(-1)
 }
 
-// serve carries a player. A player who cannot be served is reset: closing in order
-// would look like a game that hangs up.
+// serve carries a player. Its stack is that of the player for as long as they stay: it
+// must fit into 4 kB with all that it calls.
 func (p *tcpPort) serve(waits context.Context, player *tcpPlayer) {
-	open := wire.Control{
+	if refusal := p.carry(waits, p.streamOf(player.conn)); refusal != NotRefused {
+		p.refuse(player, refusal)
+	}
+}
+
+func (p *tcpPort) streamOf(conn *net.TCPConn) *tcpstream.Player {
+	return &tcpstream.Player{Conn: conn, Open: wire.Control{
 		Type:        wire.ControlOpen,
 		Allocation:  p.allocation.ID,
-		Source:      netaddr.OfTCP(player.conn.RemoteAddr()),
-		Destination: netaddr.OfTCP(player.conn.LocalAddr()),
+		Source:      netaddr.OfTCP(conn.RemoteAddr()),
+		Destination: netaddr.OfTCP(conn.LocalAddr()),
+	}}
+}
+
+// refuse resets a player who cannot be served: closing in order would look like a game
+// that hangs up.
+func (p *tcpPort) refuse(player *tcpPlayer, why Refusal) {
+	if p.isIn(player) { // Otherwise it was counted when they had to leave.
+		p.refusals.player(why)
 	}
-	refusal := p.carry(waits, player.conn, open)
-	if refusal != NotRefused {
-		if p.isIn(player) { // Otherwise it was counted when they had to leave.
-			p.refusals.player(refusal)
-		}
-		p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(refusal)))
-		tcpstream.Reset(player.conn)
-	}
+	p.ports.log.Debug("player refused", slog.Int64("allocationId", p.allocation.ID), slog.String("reason", string(why)))
+	tcpstream.Reset(player.conn)
 }
 
 // isIn reports whether a player has not been evicted.
@@ -238,29 +246,33 @@ func (p *tcpPort) isIn(player *tcpPlayer) bool {
 }
 
 // carry carries a player, one at a tunnel client in turn.
-func (p *tcpPort) carry(waits context.Context, player *net.TCPConn, open wire.Control) Refusal {
-	o, left := p.bandwidth.stream(waits)
-	defer left()
-	if p.ports.o.Clients.AtClient(open.Source.Addr(), open.Destination.Addr()) {
-		if refusal := p.awaitTurn(waits, open.Source); refusal != NotRefused {
-			return refusal
-		}
-		unanswered := true
-		o.Answered = func() {
-			unanswered = false
-			p.answeredAt.Store(time.Now().UnixNano())
-			p.turns <- struct{}{}
-			if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
-				p.turns <- struct{}{} // One more, since the game answers.
-			}
-		}
-		defer func() {
-			if unanswered {
-				p.turns <- struct{}{}
-			}
-		}()
+func (p *tcpPort) carry(waits context.Context, player *tcpstream.Player) Refusal {
+	defer p.bandwidth.bound(waits, player)()
+	if p.ports.o.Clients.AtClient(player.Open.Source.Addr(), player.Open.Destination.Addr()) {
+		return p.carryInTurn(waits, player)
 	}
-	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player, open, o)
+	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player)
+}
+
+func (p *tcpPort) carryInTurn(waits context.Context, player *tcpstream.Player) Refusal {
+	if refusal := p.awaitTurn(waits, player.Open.Source); refusal != NotRefused {
+		return refusal
+	}
+	unanswered := true
+	player.Answered = func() {
+		unanswered = false
+		p.answeredAt.Store(time.Now().UnixNano())
+		p.turns <- struct{}{}
+		if p.extra.Add(1) <= int64((answeringFactor-1)*p.ports.o.Limits.Unanswered) {
+			p.turns <- struct{}{} // One more, since the game answers.
+		}
+	}
+	defer func() {
+		if unanswered {
+			p.turns <- struct{}{}
+		}
+	}()
+	return p.ports.o.Clients.Carry(waits, p.allocation.ClientID, player)
 }
 
 // awaitTurn waits until a player at a tunnel client may join. It waits on as long as the

@@ -75,8 +75,8 @@ func newPool(limits Limits, ask func(count int)) *pool {
 }
 
 // acquire returns an idle data connection for a player of an allocation, waiting for one
-// if it must.
-func (p *pool) acquire(ctx context.Context, allocation int64, source netip.Addr) (*tcpstream.Conn, error) {
+// if it must, until a time and while ctx lives.
+func (p *pool) acquire(ctx context.Context, until time.Time, allocation int64, source netip.Addr) (*tcpstream.Conn, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -101,7 +101,12 @@ func (p *pool) acquire(ctx context.Context, allocation int64, source netip.Addr)
 	}
 	p.request(p.lastJoin)
 	p.mu.Unlock()
+	return p.await(ctx, until, w)
+}
 
+func (p *pool) await(ctx context.Context, until time.Time, w *waiting) (*tcpstream.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	select {
 	case conn, ok := <-w.conn:
 		if !ok {

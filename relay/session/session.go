@@ -199,15 +199,14 @@ var (
 // player or the game ends it. It waits for a data connection for Limits.JoinWait at
 // most and while ctx lives. With an error the player is untouched and the caller's
 // to close; without one its connection is closed.
-func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPConn, open wire.Control, o tcpstream.CarryOptions) error {
+func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *tcpstream.Player) error {
 	l := c.registry.link(client)
 	if l == nil {
 		return ErrNotLinked
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.limits.JoinWait)
-	defer cancel()
+	until := time.Now().Add(c.limits.JoinWait)
 	for {
-		conn, err := l.pool.acquire(ctx, open.Allocation, open.Source.Addr())
+		conn, err := l.pool.acquire(ctx, until, player.Open.Allocation, player.Open.Source.Addr())
 		if errors.Is(err, ErrNotLinked) {
 			// A link that was as good as dead, until the tunnel client came back.
 			if newer := c.registry.link(client); newer != nil && newer != l {
@@ -218,7 +217,7 @@ func (c *Clients) Carry(ctx context.Context, client uuid.UUID, player *net.TCPCo
 		if err != nil {
 			return err
 		}
-		err = conn.Carry(player, open, o)
+		err = conn.Carry(player)
 		if errors.Is(err, tcpstream.ErrUnused) {
 			continue // It had died while idle.
 		}

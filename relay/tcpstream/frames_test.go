@@ -44,7 +44,7 @@ func TestFrames_AreTakenHoweverTheyAreCut(t *testing.T) {
 	conn, far, served := serverOver(t)
 	player, accepted := tcp(t)
 	over := make(chan error, 1)
-	go func() { over <- conn.Carry(accepted, openMessage, tcpstream.CarryOptions{}) }()
+	go func() { over <- conn.Carry(&tcpstream.Player{Conn: accepted, Open: openMessage}) }()
 	_, _ = io.ReadFull(far, make([]byte, 2)) // The open: the stream has begun.
 	fin := make(chan struct{})
 	go func() {

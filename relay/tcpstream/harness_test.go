@@ -128,7 +128,7 @@ func (p *pair) join(t testing.TB) (player, game *net.TCPConn, over <-chan error)
 
 func (p *pair) carry(accepted *net.TCPConn) <-chan error {
 	over := make(chan error, 1)
-	go func() { over <- p.server.Carry(accepted, openMessage, tcpstream.CarryOptions{}) }()
+	go func() { over <- p.server.Carry(&tcpstream.Player{Conn: accepted, Open: openMessage}) }()
 	return over
 }
 

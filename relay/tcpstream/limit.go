@@ -2,8 +2,11 @@ package tcpstream
 
 import (
 	"errors"
+	"net"
 	"sync"
 	"time"
+
+	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
 // Limit bounds how fast one direction of a stream passes. Any goroutine may call its
@@ -17,8 +20,11 @@ type Limit interface {
 	Close()
 }
 
-// CarryOptions say how [Conn.Carry] carries a player. The zero value is for use.
-type CarryOptions struct {
+// Player is whom [Conn.Carry] carries, and how.
+type Player struct {
+	Conn *net.TCPConn // Required.
+	// Open is the message that opens the stream. Required.
+	Open wire.Control
 	// Answered is called when the game's first bytes arrive; nil: not called. It is
 	// called by Serve's goroutine and must not block.
 	Answered func()

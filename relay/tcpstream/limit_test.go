@@ -21,8 +21,8 @@ func (p *pair) joinLimited(t testing.TB, upload, download *shaping.Shaper) (play
 	dialled, game := tcp(t)
 	p.games <- dialled
 	ended := make(chan error, 1)
-	o := tcpstream.CarryOptions{Upload: upload.Join(), Download: download.Join()}
-	go func() { ended <- p.server.Carry(accepted, openMessage, o) }()
+	limited := &tcpstream.Player{Conn: accepted, Open: openMessage, Upload: upload.Join(), Download: download.Join()}
+	go func() { ended <- p.server.Carry(limited) }()
 	return player, game, ended
 }
 

@@ -185,7 +185,7 @@ func newPlainServer(t testing.TB) *plainServer {
 	}
 	conn := tcpstream.NewServer(socket, new(tcpstream.Counters))
 	served, carried := make(chan error, 1), make(chan error, 1)
-	go func() { carried <- conn.Carry(accepted, openMessage, tcpstream.CarryOptions{}) }()
+	go func() { carried <- conn.Carry(&tcpstream.Player{Conn: accepted, Open: openMessage}) }()
 	_, _ = io.ReadFull(far, make([]byte, 2)) // The open: the stream has begun.
 	go func() { served <- conn.Serve() }()
 	return &plainServer{far: far, player: player, accepted: accepted, served: served, carried: carried}

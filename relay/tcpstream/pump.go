@@ -12,12 +12,12 @@ import (
 // Carry opens a stream for a player on an idle data connection and carries it until
 // it is over; for tunnel servers. It closes the player's connection unless it returns
 // ErrUnused. If it returns nil the data connection is idle again.
-func (c *Conn) Carry(player *net.TCPConn, m wire.Control, o CarryOptions) error {
-	s, err := c.begin(player, nil, o)
+func (c *Conn) Carry(p *Player) error {
+	s, err := c.begin(p, nil)
 	if err != nil {
 		return err
 	}
-	if err := c.writeControl(m); err != nil {
+	if err := c.writeControl(&p.Open); err != nil {
 		c.Close() // Serve notes the end.
 	} else {
 		s.pump()
@@ -29,27 +29,29 @@ func (c *Conn) Carry(player *net.TCPConn, m wire.Control, o CarryOptions) error 
 	defer c.mu.Unlock()
 	switch {
 	case s.over:
-		_ = player.Close()
+		_ = p.Conn.Close()
 		return nil
 	case s.moved || s.aborted:
 		s.abortLocked()
 		return ErrBroken
 	}
-	if err := player.SetReadDeadline(time.Time{}); err != nil {
+	if err := p.Conn.SetReadDeadline(time.Time{}); err != nil {
 		s.abortLocked()
 		return ErrBroken
 	}
 	return ErrUnused
 }
 
-func (c *Conn) begin(local *net.TCPConn, left func(), o CarryOptions) (*stream, error) {
+// begin begins a stream with a local connection, which is nil at a client that could
+// not reach the game.
+func (c *Conn) begin(p *Player, left func()) (*stream, error) {
 	s := &stream{
-		conn: c, local: local, left: left, answered: o.Answered, upload: o.Upload, download: o.Download,
+		conn: c, local: p.Conn, left: left, answered: p.Answered, upload: p.Upload, download: p.Download,
 		pumped: make(chan struct{}), done: make(chan struct{}),
 	}
-	if local != nil {
+	if s.local != nil {
 		var err error
-		if s.reader, err = newReader(local, smallBuffers, largeBuffers); err != nil {
+		if s.reader, err = newReader(s.local, smallBuffers, largeBuffers); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +78,7 @@ func (c *Conn) opened(m wire.Control) error {
 	if err != nil {
 		local, left = nil, nil // Accept reports the error; the player is reset.
 	}
-	s, err := c.begin(local, left, CarryOptions{})
+	s, err := c.begin(&Player{Conn: local}, left)
 	if err != nil {
 		if local != nil {
 			Reset(local)

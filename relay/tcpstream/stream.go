@@ -283,11 +283,11 @@ func (c *Conn) ended(how end) error {
 }
 
 func (c *Conn) write(t wire.ControlType) error {
-	return c.writeControl(wire.Control{Type: t})
+	return c.writeControl(&wire.Control{Type: t})
 }
 
-func (c *Conn) writeControl(m wire.Control) error {
-	data, err := wire.AppendControl(nil, m)
+func (c *Conn) writeControl(m *wire.Control) error {
+	data, err := wire.AppendControl(nil, *m)
 	if err != nil {
 		return err
 	}
