@@ -56,7 +56,13 @@ type link struct {
 
 func openLink(t *testing.T, p *relaytest.Panel, s *relaytest.Server, client uuid.UUID, version int64) *link {
 	t.Helper()
-	ws, _, err := dial(s, wire.PathLink, p.Ticket(client, version, nil))
+	return openLinkAt(t, p, s, client, version, wire.PathLink)
+}
+
+// openLinkAt is openLink with a path, and the query that is in it.
+func openLinkAt(t *testing.T, p *relaytest.Panel, s *relaytest.Server, client uuid.UUID, version int64, path string) *link {
+	t.Helper()
+	ws, _, err := dial(s, path, p.Ticket(client, version, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,19 +31,25 @@ func forged(i int) string { return fmt.Sprintf("127.9.%d.%d", i/250, 1+i%250) }
 
 func TestServer_FloodsOfDatagramsKeepNoPlayerOut(t *testing.T) {
 	for name, c := range map[string]struct {
-		limits  relay.PortLimits
-		answers func(string) []string
-		n       int
-		from    func(int) string
+		limits   relay.PortLimits
+		answers  func(string) []string
+		n        int
+		from     func(int) string
+		capacity int // Of the tunnel client; 0: it says none.
 	}{
-		"18,000 answered ones of three addresses":   {relay.PortLimits{}, echo, 18_000, ofThree},
-		"answered ones of three addresses":          {relay.PortLimits{Flows: 300}, echo, 1500, ofThree},
-		"unanswered ones of three addresses":        {relay.PortLimits{Flows: 300}, silent, 1500, ofThree},
-		"answered ones, each of a forged address":   {relay.PortLimits{Flows: 300}, echo, 3000, forged},
-		"unanswered ones, each of a forged address": {relay.PortLimits{Flows: 300}, silent, 3000, forged},
+		"18,000 answered ones of three addresses":   {relay.PortLimits{}, echo, 18_000, ofThree, 0},
+		"answered ones of three addresses":          {relay.PortLimits{Flows: 300}, echo, 1500, ofThree, 0},
+		"unanswered ones of three addresses":        {relay.PortLimits{Flows: 300}, silent, 1500, ofThree, 0},
+		"answered ones, each of a forged address":   {relay.PortLimits{Flows: 300}, echo, 3000, forged, 0},
+		"unanswered ones, each of a forged address": {relay.PortLimits{Flows: 300}, silent, 3000, forged, 0},
+
+		"answered ones of three addresses, where few flows fit":          {relay.PortLimits{}, echo, 1500, ofThree, 200},
+		"unanswered ones of three addresses, where few flows fit":        {relay.PortLimits{}, silent, 1500, ofThree, 200},
+		"answered ones, each of a forged address, where few flows fit":   {relay.PortLimits{}, echo, 3000, forged, 200},
+		"unanswered ones, each of a forged address, where few flows fit": {relay.PortLimits{}, silent, 3000, forged, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := startUDPGame(t, c.limits, c.answers)
+			g := startUDPGameWith(t, c.limits, c.answers, c.capacity)
 			playing := g.join("127.0.2.1")
 			newcomers, turn := 0, 0
 			g.flood(c.n, c.from, func() {

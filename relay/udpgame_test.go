@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -40,11 +41,22 @@ func echo(datagram string) []string { return []string{datagram} }
 // startUDPGame starts a tunnel server and a game, which sends answers to each datagram.
 func startUDPGame(t *testing.T, limits relay.PortLimits, answers func(datagram string) []string) *udpGame {
 	t.Helper()
+	return startUDPGameWith(t, limits, answers, 0)
+}
+
+// startUDPGameWith is startUDPGame with a tunnel client that says how many flows it can
+// have open, if not 0: the test fails if they are more.
+func startUDPGameWith(t *testing.T, limits relay.PortLimits, answers func(datagram string) []string, flows int) *udpGame {
+	t.Helper()
 	g := &udpGame{t: t, port: relaytest.FreePort(t), answers: answers}
 	limits.Unanswered = 20_000 // All addresses of the loopback count as the tunnel client's.
 	g.panel, g.server, g.client, g.tcpPort = start(t, func(o *relay.Options) { o.Limits.PortLimits = limits })
 	g.setRules(nil)
-	l := openLink(t, g.panel, g.server, g.client, 1)
+	path := wire.PathLink
+	if flows > 0 {
+		path += fmt.Sprintf("?%s=%d", wire.FlowsParam, flows)
+	}
+	l := openLinkAt(t, g.panel, g.server, g.client, 1, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -64,7 +76,12 @@ func startUDPGame(t *testing.T, limits relay.PortLimits, answers func(datagram s
 			}
 			if session == nil || session.Name() != m.Session {
 				session = udptunnel.NewClientSession(ctx, m.Session, udptunnel.ClientOptions{
-					Target:             func(*wire.Record) (udptunnel.Target, []byte, error) { return &udpGameFlow{game: g}, nil, nil },
+					Target: func(*wire.Record) (udptunnel.Target, []byte, error) {
+						if n := g.counters.Flows.Load(); flows > 0 && n >= int64(flows) {
+							t.Errorf("a flow beside %d others", n)
+						}
+						return &udpGameFlow{game: g}, nil, nil
+					},
 					FlowsPerAllocation: 17_408, Counters: &g.counters, Logger: slog.New(slog.DiscardHandler),
 				})
 				serving.Go(session.Run)
@@ -134,7 +151,7 @@ func (g *udpGame) send(player *net.UDPConn, datagram string) {
 // dropped is how many of players' datagrams the tunnel server has dropped.
 func (g *udpGame) dropped() uint64 {
 	s := g.server.Stats()
-	return s.DroppedDatagrams - s.Dropped["unproven"]
+	return s.DroppedDatagrams - s.Dropped["unproven"] - s.Dropped["no_flow"]
 }
 
 // settle returns once every datagram that was sent has reached the game or was dropped.

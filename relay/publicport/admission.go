@@ -18,7 +18,8 @@ type Limits struct {
 	// one gives way to a newcomer even if no source has more than the newcomer's would.
 	// Default 10 s.
 	UnspokenWait time.Duration
-	// Flows is how many UDP flows one allocation may have. Source addresses of UDP
+	// Flows is how many UDP flows one allocation may have, or half of those that other
+	// allocations leave of what its tunnel client can have open. Source addresses of UDP
 	// cost an attacker nothing: beyond the limit a flow gives way to the next, one that
 	// is not proven first, of the source that has most. A flow is proven once its player
 	// has spoken after an answer of the game. From half of the limit on, flows end after

@@ -5,29 +5,31 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
 
 const (
 	// openings bounds the flows of a port that open in a second, and at once, while half
-	// of Limits.Flows are open: each is work for the agent and a packet on a home's line,
-	// which a flood must not fill. One source may have openingsPerSource, and the last
-	// openingsReserve are for sources with few flows.
-	openings          = 768
-	openingsReserve   = 256
-	openingsPerSource = 128
-	// openingsAgain are for sources with few flows that come again after they were
-	// refused, as players do, and addresses that somebody makes up in general do not.
-	openingsAgain = 256
-	// fewFlows is how many flows a household may have as if it had none.
-	fewFlows = 8
-
-	// evictionScanLimit is how many proven flows of the busiest source are examined for
-	// the idlest.
-	evictionScanLimit = 16
+	// of those that it may have are open: each is work for the agent and a packet on a
+	// home's line, which a flood must not fill. Where the agent can have few, it is one in
+	// openingsShare of those that the port may have, but at least minOpenings: a flow must
+	// live for long enough to be proven.
+	openings      = 768
+	minOpenings   = 64
+	openingsShare = 4
+	// openingsReserve is the part of openings that is for sources with few flows, and
+	// openingsPerSource the one that a source may have.
+	openingsReserve   = 3
+	openingsPerSource = 6
+	// openingsAgain is how many more, as a part of openings, are for sources with few flows
+	// that come again after they were refused, as players do, and addresses that somebody
+	// makes up in general do not.
+	openingsAgain = 3
 
 	// unprovenIdle and provenIdle are the silence that ends flows of a full port, if
 	// their own is not shorter.
@@ -46,25 +48,60 @@ type flowAdmission struct {
 	admission
 	draining bool // No new players.
 
-	unproven, proven sources.Set[*udptunnel.ServerFlow]
+	allocation int64
+	client     uuid.UUID
+	carried    *carried // Flows.
+	capacity   int      // How many of them the tunnel client can have open; 0: any number.
+
+	flows sources.Table[*udptunnel.ServerFlow]
 
 	datagrams *sources.Rates // nil: of any number.
 
+	perSecond        int // Flows that may open: see openings.
 	opening          *rate.Limiter
 	openingPerSource *sources.Rates
 	openingAgain     *rate.Limiter
 	refused          recentlyRefused
 }
 
-func newFlowAdmission(l Limits, r *rules) flowAdmission {
+func newFlowAdmission(l Limits, allocation types.ServerAllocation, flows *carried, r *rules) flowAdmission {
 	a := flowAdmission{
-		admission:        admission{limits: l},
-		opening:          rate.NewLimiter(openings, openings),
-		openingPerSource: sources.NewRates(openingsPerSource, openingsPerSource),
-		openingAgain:     rate.NewLimiter(openingsAgain, openingsAgain),
+		admission:  admission{limits: l},
+		allocation: allocation.ID, client: allocation.ClientID, carried: flows,
 	}
 	a.setRules(r)
+	a.setOpenings()
 	return a
+}
+
+// setCapacity sets how many flows the tunnel client can have open; 0: any number. Flows
+// that are open stay.
+func (a *flowAdmission) setCapacity(flows int) {
+	if flows != a.capacity {
+		a.capacity = flows
+		a.setOpenings()
+	}
+}
+
+// setOpenings sets how many flows may open in a second.
+func (a *flowAdmission) setOpenings() {
+	n := openings
+	if a.capacity > 0 {
+		n = min(max(minOpenings, share(a.capacity, 0)/openingsShare), openings)
+	}
+	a.perSecond = n
+	a.opening = rate.NewLimiter(rate.Limit(n), n)
+	a.openingAgain = rate.NewLimiter(rate.Limit(n/openingsAgain), n/openingsAgain)
+	a.openingPerSource = sources.NewRates(float64(n/openingsPerSource), n/openingsPerSource)
+}
+
+// limit is how many flows may be open: no more than the share of the allocation in what
+// the tunnel client can have open.
+func (a *flowAdmission) limit() int {
+	if a.capacity == 0 {
+		return a.limits.Flows
+	}
+	return min(a.limits.Flows, a.carried.share(a.client, a.allocation, a.capacity))
 }
 
 // setRules makes rules those of the port. Flows that are open stay, those of players who
@@ -107,37 +144,39 @@ func (a *flowAdmission) flow(player netip.Addr, now time.Time) (evicted *udptunn
 	if own := a.rules.MaxFlowsPerSource; own != nil {
 		limit = min(limit, *own)
 	}
-	if !sources.Within(player, limit, &a.unproven, &a.proven) {
+	if !a.flows.Within(player, limit) {
 		return nil, RefusedFlowLimit
 	}
-	if !a.mayOpen(player, now) {
+	most := a.limit()
+	if !a.mayOpen(player, most, now) {
 		return nil, RefusedFlowLimit
 	}
-	if a.len() < a.limits.Flows {
+	if a.flows.Len() < most {
 		return nil, NotRefused
 	}
-	if evicted = a.evictable(player); evicted == nil {
+	evicted, ok := a.flows.Evictable(player, most, silenceAt(now))
+	if !ok {
 		return nil, RefusedFlowLimit
 	}
 	return evicted, NotRefused
 }
 
-func (a *flowAdmission) len() int { return a.unproven.Len() + a.proven.Len() }
-
-// weight is how many flows the source of an address has, or its /48.
-func (a *flowAdmission) weight(player netip.Addr) int {
-	return a.unproven.Weight(player) + a.proven.Weight(player)
+// silenceAt returns how long a flow has been silent at a time.
+func silenceAt(now time.Time) func(*udptunnel.ServerFlow) time.Duration {
+	ticks := udptunnel.Ticks(now)
+	return func(f *udptunnel.ServerFlow) time.Duration { return f.Silence(ticks) }
 }
 
-// mayOpen reports whether one more flow may open now, and counts it.
-func (a *flowAdmission) mayOpen(player netip.Addr, now time.Time) bool {
-	if a.len() < a.limits.Flows/2 {
+// mayOpen reports whether one more flow may open now, of most that may be open, and
+// counts it.
+func (a *flowAdmission) mayOpen(player netip.Addr, most int, now time.Time) bool {
+	if a.flows.Len() < most/2 {
 		return true
 	}
 	reserve := 0.0
-	few := a.weight(player) < fewFlows
+	few := a.flows.Weight(player) < sources.Few
 	if !few {
-		reserve = openingsReserve
+		reserve = float64(a.perSecond / openingsReserve)
 	}
 	switch {
 	case a.opening.TokensAt(now) >= 1+reserve:
@@ -148,51 +187,16 @@ func (a *flowAdmission) mayOpen(player netip.Addr, now time.Time) bool {
 	return false
 }
 
-// evictable returns the flow that gives way to a newcomer: the oldest unproven one of
-// the source with most of them, or else a proven one. nil: no source has more than the
-// newcomer's.
-func (a *flowAdmission) evictable(newcomer netip.Addr) *udptunnel.ServerFlow {
-	weight := a.weight(newcomer)
-	unproven := weight
-	if weight < fewFlows {
-		unproven = a.unproven.Weight(newcomer)
-	}
-	if a.unproven.Most() >= unproven {
-		for f := range a.unproven.Busiest() {
-			return f
-		}
-	}
-	return a.idlest(weight, a.limits.Flows)
-}
-
-// idlest returns a proven flow of the source with most of them, which has been silent
-// for long compared to others, for a newcomer whose source has so many of a limit. nil:
-// it has hardly more, or no more than a household may.
-func (a *flowAdmission) idlest(newcomer, limit int) *udptunnel.ServerFlow {
-	if a.proven.Most() <= max(newcomer+1, min(fewFlows, limit/8)) {
-		return nil
-	}
-	var idlest *udptunnel.ServerFlow
-	now, left := udptunnel.Ticks(time.Now()), evictionScanLimit
-	for f := range a.proven.Busiest() {
-		a.proven.Renew(f) // Others are examined the next time.
-		if idlest == nil || f.Silence(now) > idlest.Silence(now) {
-			idlest = f
-		}
-		if left--; left == 0 {
-			break
-		}
-	}
-	return idlest
-}
-
 // opened counts a flow that has opened.
-func (a *flowAdmission) opened(f *udptunnel.ServerFlow) { a.unproven.Add(f, f.Source.Addr()) }
+func (a *flowAdmission) opened(f *udptunnel.ServerFlow) {
+	a.flows.Add(f, f.Source.Addr())
+	a.carried.add(a.client, a.allocation)
+}
 
 // left counts a flow that has ended.
 func (a *flowAdmission) left(f *udptunnel.ServerFlow) {
-	if !a.proven.Remove(f) {
-		a.unproven.Remove(f)
+	if a.flows.Remove(f) {
+		a.carried.give(a.client, a.allocation)
 	}
 }
 
@@ -200,22 +204,22 @@ func (a *flowAdmission) left(f *udptunnel.ServerFlow) {
 // give way to it, that is evicted: the caller must end it.
 func (a *flowAdmission) prove(f *udptunnel.ServerFlow) (evicted *udptunnel.ServerFlow, why Refusal) {
 	from := f.Source.Addr()
-	if limit := a.rules.MaxPlayers; limit != nil && a.proven.Len() >= *limit {
-		if evicted = a.idlest(a.proven.Weight(from), *limit); evicted == nil {
+	if limit := a.rules.MaxPlayers; limit != nil && a.flows.Proven() >= *limit {
+		var ok bool
+		if evicted, ok = a.flows.EvictableProven(from, *limit, silenceAt(time.Now())); !ok {
 			return nil, RefusedLimit
 		}
 	}
-	a.unproven.Remove(f)
-	a.proven.Add(f, from)
+	a.flows.Prove(f, from)
 	f.Prove()
 	return evicted, NotRefused
 }
 
 // fullness is how full the port is: 1 is full.
 func (a *flowAdmission) fullness() float64 {
-	full := float64(a.len()) / float64(a.limits.Flows)
+	full := float64(a.flows.Len()) / float64(a.limit())
 	if limit := a.rules.MaxPlayers; limit != nil {
-		full = max(full, float64(a.proven.Len())/float64(*limit))
+		full = max(full, float64(a.flows.Proven())/float64(*limit))
 	}
 	return min(full, 1)
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// carried counts the TCP players that tunnel clients carry, by allocation. An
-// allocation may have half of what others leave of its tunnel client's data
-// connections, so that there are always some for another. It is safe for concurrent
-// use. The zero value is empty and ready to use.
+// carried counts what tunnel clients carry, TCP players or UDP flows, by allocation. An
+// allocation may have half of what others leave of what its tunnel client can carry, so
+// that there is always something for another. It is safe for concurrent use. The zero
+// value is empty and ready to use.
 type carried struct {
 	mu      sync.Mutex
 	clients map[uuid.UUID]*carriedBy
@@ -20,29 +20,58 @@ type carriedBy struct {
 	own map[int64]int // By allocation.
 }
 
-// take counts a player of a tunnel client that can carry capacity of them, unless the
-// allocation has its share. One player is always in it. Capacity 0 is unknown.
+// share is how many an allocation may have of a capacity of which others have some. One
+// is always in it.
+func share(capacity, others int) int { return max(1, (capacity-others)/2) }
+
+// share returns how many of a capacity an allocation may have now.
+func (c *carried) share(client uuid.UUID, allocation int64, capacity int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shareLocked(client, allocation, capacity)
+}
+
+func (c *carried) shareLocked(client uuid.UUID, allocation int64, capacity int) int {
+	by := c.clients[client]
+	if by == nil {
+		return share(capacity, 0)
+	}
+	return share(capacity, by.all-by.own[allocation])
+}
+
+// take counts one of a tunnel client that can carry capacity of them, unless the
+// allocation has its share. Capacity 0 is unknown.
 func (c *carried) take(client uuid.UUID, allocation int64, capacity int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	by := c.clients[client]
-	if by == nil {
-		by = &carriedBy{own: map[int64]int{}}
-	}
-	own := by.own[allocation]
-	if capacity > 0 && own > 0 && 2*(own+1) > capacity-(by.all-own) {
+	if by := c.clients[client]; by != nil && capacity > 0 && by.own[allocation] >= c.shareLocked(client, allocation, capacity) {
 		return false
 	}
-	by.all++
-	by.own[allocation]++
-	if c.clients == nil {
-		c.clients = map[uuid.UUID]*carriedBy{}
-	}
-	c.clients[client] = by
+	c.addLocked(client, allocation)
 	return true
 }
 
-// give counts a player off whom take has counted.
+// add counts one of a tunnel client, whatever the allocation's share.
+func (c *carried) add(client uuid.UUID, allocation int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addLocked(client, allocation)
+}
+
+func (c *carried) addLocked(client uuid.UUID, allocation int64) {
+	by := c.clients[client]
+	if by == nil {
+		if c.clients == nil {
+			c.clients = map[uuid.UUID]*carriedBy{}
+		}
+		by = &carriedBy{own: map[int64]int{}}
+		c.clients[client] = by
+	}
+	by.all++
+	by.own[allocation]++
+}
+
+// give counts one off that take or add has counted.
 func (c *carried) give(client uuid.UUID, allocation int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

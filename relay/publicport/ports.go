@@ -88,7 +88,8 @@ type Ports struct {
 	log      *slog.Logger
 	counters *counters
 	files    *openfiles.Budget
-	carried  carried
+	carried  carried // TCP players.
+	flows    carried // UDP flows.
 	loops    loops
 
 	connected connected

@@ -57,7 +57,7 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals)
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}), refusals: refused, bandwidth: newBandwidth(r),
-		allocation: a, admission: newFlowAdmission(p.o.Limits, r),
+		allocation: a, admission: newFlowAdmission(p.o.Limits, a, &p.flows, r),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),
 	}
@@ -236,6 +236,7 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now tim
 	if atClient && (!queued && len(p.atClients.waiting) > 0 || !p.mayAwaitAnswer()) {
 		return false
 	}
+	p.admission.setCapacity(session.Capacity())
 	evicted, drop := p.admission.flow(key.source.Addr(), now)
 	if drop != NotRefused {
 		p.refusals.datagrams(drop, 1)

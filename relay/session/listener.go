@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,7 +47,7 @@ type listenerOptions struct {
 	identity     *Identity
 	tickets      *ticketVerifier
 	registry     *registry
-	newLink      func(t ticket, from netip.Addr, resumes string, streams int, c *channel.Conn) *link
+	newLink      func(t ticket, from netip.Addr, resumes string, can capacity, c *channel.Conn) *link
 	counters     *counters
 	work         *sync.WaitGroup
 	log          *slog.Logger
@@ -159,7 +160,7 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	from, resumes := r.RemoteAddr, query.Get(wire.SessionParam)
-	streams, _ := strconv.ParseUint(query.Get(wire.StreamsParam), 10, 31) // 0, if it is no number.
+	can := capacity{streams: number(query, wire.StreamsParam), flows: number(query, wire.FlowsParam)}
 	l.upgrade(&l.links, w, r, func() { l.o.counters.links.Add(-1) }, func(ws *websocket.Conn) {
 		options := l.o.channel
 		options.MaxMessage = wire.MaxLinkMessage
@@ -167,8 +168,14 @@ func (l *listener) serveLink(w http.ResponseWriter, r *http.Request) {
 		l.known.enter(remote)
 		defer func() { l.known.leave(remote, time.Now()) }()
 		address := peerAddress(remote, netaddr.OfTCP(ws.LocalAddr()).Addr())
-		l.o.newLink(t, address, resumes, int(streams), channel.New(ws, options)).serve(from)
+		l.o.newLink(t, address, resumes, can, channel.New(ws, options)).serve(from)
 	})
+}
+
+// number returns a parameter of a query; 0: it is absent, or no number.
+func number(query url.Values, name string) int {
+	n, _ := strconv.ParseUint(query.Get(name), 10, 31)
+	return int(n)
 }
 
 // upgrade answers with an upgrade and has serve use the WebSocket, and release

@@ -258,12 +258,15 @@ func (c *Clients) UDPSession(client uuid.UUID) *udptunnel.ServerSession {
 	}
 }
 
-// newLink makes the link of a tunnel client whose ticket was accepted, and that can have
-// so many stream data connections open; 0: any number.
-func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, streams int, conn *channel.Conn) *link {
+// capacity is what a tunnel client can have open on all its links. The zero value of each
+// means any number.
+type capacity struct{ streams, flows int }
+
+// newLink makes the link of a tunnel client whose ticket was accepted.
+func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, can capacity, conn *channel.Conn) *link {
 	limits := c.limits
-	if streams > 0 {
-		limits.DataConnections = min(limits.DataConnections, streams+1) // One is for datagrams.
+	if can.streams > 0 {
+		limits.DataConnections = min(limits.DataConnections, can.streams+1) // One is for datagrams.
 	}
 	l := &link{
 		registry: c.registry,
@@ -284,6 +287,7 @@ func (c *Clients) newLink(t ticket, from netip.Addr, resumes string, streams int
 		return udptunnel.NewServerSession(udptunnel.ServerOptions{
 			Packets:   c.packets,
 			Queue:     c.limits.DatagramQueue,
+			Capacity:  can.flows,
 			WarmIdle:  c.limits.WarmIdle,
 			AskAgain:  askAgain,
 			AskExpiry: askExpiry,

@@ -19,6 +19,9 @@ type ServerOptions struct {
 	Packets *PacketSocket
 	// Queue is how many bytes wait for each transport; 0: [DefaultQueue].
 	Queue int
+	// Capacity is how many flows the tunnel client can have open; 0: any number. The
+	// session does not enforce it.
+	Capacity int
 	// WarmIdle is how long a session without flows lives on.
 	WarmIdle time.Duration
 	// AskAgain is how long a data connection that the tunnel client was asked for may
@@ -79,6 +82,10 @@ func NewServerSession(o ServerOptions, now time.Time) *ServerSession {
 
 // Name identifies the session to the tunnel client.
 func (s *ServerSession) Name() string { return s.name }
+
+// Capacity is how many flows the tunnel client can have open, in all its sessions; 0: any
+// number.
+func (s *ServerSession) Capacity() int { return s.o.Capacity }
 
 // OpenPath opens the sealed path with the keys of a data connection's TLS session,
 // unless the session has one whose keys the tunnel client is known to have. With split

@@ -10,8 +10,8 @@
 //
 //	GET /v1/link                             Authorization: Bearer <ticket>
 //	GET /v1/link?carrier=S                   the same, to resume UDP session S
-//	GET /v1/link?streams=N                   the same, of a client that can have N stream
-//	                                         data connections open
+//	GET /v1/link?streams=N&flows=M           the same, of a client that can have N stream
+//	                                         data connections and M UDP flows open
 //	GET /v1/data?kind=stream                 Authorization: Bearer <secret of the link>
 //	GET /v1/data?kind=datagram&carrier=S     Authorization: Bearer <secret of the link>
 //
@@ -325,6 +325,10 @@ const (
 	// on all its links. A server requests no more, and refuses the players for whom it
 	// would. Absent: any number. Only PathLink has it.
 	StreamsParam = "streams"
+	// FlowsParam is the number of UDP flows that a client can have open, on all its links.
+	// For a further one a server closes another, or refuses it. Absent: any number. Only
+	// PathLink has it.
+	FlowsParam = "flows"
 )
 
 // Limits of the protocol, in bytes.
