@@ -54,7 +54,7 @@ func (b *Budget) Take(allocation int64, files int) bool {
 	}
 	own, taken := b.take(allocation, files)
 	if !taken && b.refusals.Allow(allocation) {
-		b.log.Warn("players refused: the allocation has its share of the files that the system lets this program open; raise the limit (ulimit -n, LimitNOFILE)",
+		b.log.Warn("players refused or cut off: the allocation has its share of the files that the system lets this program open; raise the limit (ulimit -n, LimitNOFILE)",
 			slog.Int64("allocationId", allocation), slog.Int("files", own), slog.Int("shared", b.share))
 	}
 	return taken

@@ -46,6 +46,9 @@ type ClientFlow struct {
 // Number identifies the flow within its session.
 func (f *ClientFlow) Number() uint64 { return f.number }
 
+// Silence returns how long both directions have been silent at a time in [Ticks].
+func (f *ClientFlow) Silence(now int64) time.Duration { return time.Duration(now - f.lastUsed.Load()) }
+
 // Context ends with the flow.
 func (f *ClientFlow) Context() context.Context { return f.ctx }
 

@@ -120,7 +120,7 @@ func (s *ClientSession) tick(now time.Time, forget bool) {
 	ticks := Ticks(now)
 	s.mu.Lock()
 	for _, f := range s.flows {
-		if ticks-f.lastUsed.Load() > int64(f.idle) {
+		if f.Silence(ticks) > f.idle {
 			f.end()
 		}
 	}

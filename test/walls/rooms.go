@@ -62,7 +62,7 @@ var rooms = []room{
 	{"./clients/tunnel", "./gen/client ./gen/types ./internal/dialer ./internal/netaddr", "the typed Go client that others import"},
 	{"./clients/agent/internal/pacing", "", "limits what the agent sends to what its uplink carries"},
 	{"./clients/agent/internal/store", "./internal/files", "the agent's files: tokens, keys, the last desired state, and the lock of the one agent of a device"},
-	{"./clients/agent/internal/target", "./relay/tcpstream ./relay/udpsock ./relay/udptunnel ./relay/wire ./gen/types ./internal/dialer ./internal/netaddr ./internal/openfiles", "local targets: TCP, UDP, the allow-list, the PROXY header"},
+	{"./clients/agent/internal/target", "./relay/tcpstream ./relay/udpsock ./relay/udptunnel ./relay/wire ./gen/types ./internal/dialer ./internal/netaddr ./internal/openfiles ./internal/sources", "local targets: TCP, UDP, the allow-list, the PROXY header"},
 	{"./clients/agent/internal/link", "./clients/agent/internal/target ./relay/tcpstream ./relay/udptunnel ./relay/wire ./gen/types ./internal/...", "links to tunnel servers, their data connections and UDP sessions"},
 	{"./clients/agent/internal/link/linktest", "./clients/agent/internal/... ./relay/... ./gen/types ./internal/...", "for tests: links with a tunnel server, a panel, games and players around them"},
 	{"./clients/agent", "./clients/agent/internal/... ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent as a library"},

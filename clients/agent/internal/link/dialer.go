@@ -34,7 +34,8 @@ type serverDialer struct {
 	timeout   time.Duration
 	line      *dialer.Dialer
 	plain     bool // Data connections for TCP may do without encryption.
-	streams   int  // How many of these the client can have open; 0: any number.
+	streams   int  // How many of these the client can have open, and of UDP flows;
+	flows     int  // 0: any number.
 	websocket websocket.Dialer
 	http      *http.Transport // For the upgrade of data connections for TCP.
 	sessions  *sessions
@@ -51,7 +52,7 @@ func newServerDialer(c *config, address, fingerprint string) *serverDialer {
 	timeout := c.Limits.DialTimeout
 	d := &serverDialer{
 		address: address, timeout: timeout, line: c.line, plain: c.PlainStreams, streams: c.Limits.Streams,
-		sessions: newSessions(),
+		flows: c.Limits.OpenFlows, sessions: newSessions(),
 	}
 	d.websocket = websocket.Dialer{
 		Proxy:            c.Proxy,
@@ -127,6 +128,9 @@ func (d *serverDialer) link(ctx context.Context, ticket, udpSession string) (*we
 	}
 	if d.streams > 0 {
 		query.Set(wire.StreamsParam, strconv.Itoa(d.streams))
+	}
+	if d.flows > 0 {
+		query.Set(wire.FlowsParam, strconv.Itoa(d.flows))
 	}
 	// It may wait for a modern hello that is not answered; players may not.
 	return d.dial(ctx, true, wire.PathLink, query, ticket, wire.Subprotocol)

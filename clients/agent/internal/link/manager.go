@@ -68,7 +68,12 @@ type Limits struct {
 	// Streams is how many stream data connections all links together may have open, which
 	// tunnel servers are told. 0: as many as players may have files, one for each
 	// connection to a game; see [openfiles.Share].
-	Streams       int
+	Streams int
+	// OpenFlows is how many UDP flows all links together can have open, which tunnel servers
+	// are told. 0: seven eighths of as many as players may have files. The rest is for flows
+	// that a tunnel server has replaced, and whose end the agent learns after the beginning
+	// of the next.
+	OpenFlows     int
 	Dials         int           // Data connections of one link being opened at once; 0: 64.
 	Flows         int           // UDP flows of one allocation; 0: 17,408, what a tunnel server allows and has just ended.
 	DatagramQueue int           // Bytes of datagrams waiting for one data connection; 0: udptunnel.DefaultQueue.
@@ -83,6 +88,10 @@ func (l Limits) withDefaults() Limits {
 		if share := openfiles.Share(openfiles.Limit()); share > 0 {
 			l.Streams = max(1, share/2)
 		}
+	}
+	if l.OpenFlows == 0 {
+		share := openfiles.Share(openfiles.Limit())
+		l.OpenFlows = share - share/8
 	}
 	if l.Dials == 0 {
 		l.Dials = 64

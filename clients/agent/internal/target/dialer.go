@@ -65,8 +65,9 @@ type Dialer struct {
 	log      *slog.Logger
 	counters counters
 	own      *ownAddresses
-	sources  *sources // nil: the system chooses.
+	sources  *loopbackSources // nil: the system chooses.
 	files    *openfiles.Budget
+	flows    openFlows
 	hops     hops
 	shared   sync.Once // Guards what is said once about games that see one address,
 	unbound  sync.Once // and about a system that has no other one.
@@ -91,8 +92,10 @@ func NewDialer(o Options) *Dialer {
 	if o.Files == 0 {
 		o.Files = openfiles.Limit()
 	}
+	files := openfiles.NewBudget(o.Files, o.Logger)
 	d := &Dialer{
-		files:       openfiles.NewBudget(o.Files, o.Logger),
+		files:       files,
+		flows:       openFlows{files: files},
 		allow:       o.Allow,
 		allowTo:     o.AllowAddress,
 		watch:       o.WatchAllow,
@@ -111,7 +114,7 @@ func NewDialer(o Options) *Dialer {
 		d.own.interfaces = o.Interfaces
 	}
 	if !o.OneAddress {
-		d.sources = newSources()
+		d.sources = newLoopbackSources()
 	}
 	return d
 }
@@ -179,16 +182,18 @@ func (d *Dialer) DialTCP(ctx context.Context, server uuid.UUID, open wire.Contro
 		d.log.Warn("player refused", slog.Int64("allocationId", a.ID), slog.Any("reason", err))
 		return nil, nil, err
 	}
-	admitted, err := d.admit(a, open.Source, tcpFiles)
-	if err != nil {
+	if err := d.checkLoop(a, open.Source); err != nil {
 		return nil, nil, err
+	}
+	if !d.files.Take(a.ID, tcpFiles) {
+		return nil, nil, errFiles
 	}
 	source, release := d.source(a, open.Source.Addr())
 	forget := func() {}
 	leave := func() {
 		forget()
 		release()
-		admitted()
+		d.files.Give(a.ID, tcpFiles)
 	}
 	defer func() {
 		if err != nil {

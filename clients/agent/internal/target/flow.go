@@ -38,7 +38,9 @@ type flowSocket struct {
 	flow       *udptunnel.ClientFlow
 	sent       atomic.Uint64 // Datagrams sent to the target.
 	source     netip.Addr    // Where the player comes from; the zero Addr: the system chooses.
-	left       func()        // Releases source and gives the files back.
+	left       func()        // Releases source.
+	proven     atomic.Bool   // The player has spoken after an answer of the game.
+	holds      bool          // A file is the flow's to give back. Guarded by openFlows.mu.
 	peer       peerState
 
 	mu         sync.Mutex
@@ -64,18 +66,12 @@ type readState struct {
 // Start implements [udptunnel.Target].
 func (s *flowSocket) Start(f *udptunnel.ClientFlow) {
 	s.flow = f
-	admitted, err := s.dialer.admit(s.allocation, s.player, udpFiles)
-	if err != nil {
-		s.left = func() {}
+	s.left = func() {}
+	if s.dialer.checkLoop(s.allocation, s.player) != nil || !s.dialer.flows.enter(s) {
 		f.End()
 		return
 	}
-	var release func()
-	s.source, release = s.dialer.source(s.allocation, s.player.Addr())
-	s.left = func() {
-		release()
-		admitted()
-	}
+	s.source, s.left = s.dialer.source(s.allocation, s.player.Addr())
 	if _, err := netip.ParseAddr(s.allocation.LocalHost); err == nil {
 		s.open() // An address needs no resolver: no datagram has to wait.
 	} else {
@@ -126,6 +122,7 @@ func (s *flowSocket) connect(ctx context.Context) error {
 
 // Close implements [udptunnel.Target].
 func (s *flowSocket) Close() {
+	defer s.dialer.flows.leave(s)
 	defer s.left()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,6 +192,9 @@ func (s *flowSocket) readFailed(err error) (again bool) {
 
 // Send implements [udptunnel.Target].
 func (s *flowSocket) Send(datagrams []udpsock.Datagram) {
+	if !s.proven.Load() && s.answered.Load() {
+		s.dialer.flows.prove(s)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != nil {

@@ -22,13 +22,9 @@ var (
 	errFiles = errors.New("the allocation has its share of the files that may be open")
 )
 
-const (
-	// tcpFiles is how many files a TCP player takes: a socket to the game and a data
-	// connection.
-	tcpFiles = 2
-	// udpFiles is how many files a UDP flow takes.
-	udpFiles = 1
-)
+// tcpFiles is how many files a TCP player takes: a socket to the game and a data
+// connection.
+const tcpFiles = 2
 
 // endpoint is the local end of a socket to a target.
 type endpoint struct {
@@ -108,17 +104,14 @@ func comparable4(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
-// admit admits a player to an allocation: the caller calls left once the player's files
-// are closed.
-func (d *Dialer) admit(a types.ClientAllocation, player netip.AddrPort, files int) (left func(), err error) {
+// checkLoop returns an error if an allocation's player has come through the same
+// allocation before.
+func (d *Dialer) checkLoop(a types.ClientAllocation, player netip.AddrPort) error {
 	if loop := d.hops.loop(a, player); loop != nil {
 		d.sayLoop(a, loop)
-		return nil, errLoop
+		return errLoop
 	}
-	if !d.files.Take(a.ID, files) {
-		return nil, errFiles
-	}
-	return func() { d.files.Give(a.ID, files) }, nil
+	return nil
 }
 
 // sayLoop logs that an allocation leads back to itself, once for all that the loop goes

@@ -76,10 +76,10 @@ func onePlayer(addr netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// sources are the loopback addresses of the players who are there, of all allocations
+// loopbackSources are the loopback addresses of the players who are there, of all allocations
 // together: a game that has several, such as one for each protocol, sees a player at
 // one address. It is safe for concurrent use.
-type sources struct {
+type loopbackSources struct {
 	mu      sync.Mutex
 	players map[netip.Addr]*usedSource // By player.
 	taken   map[netip.Addr]bool        // By source.
@@ -90,13 +90,13 @@ type usedSource struct {
 	uses   int
 }
 
-func newSources() *sources {
-	return &sources{players: map[netip.Addr]*usedSource{}, taken: map[netip.Addr]bool{}}
+func newLoopbackSources() *loopbackSources {
+	return &loopbackSources{players: map[netip.Addr]*usedSource{}, taken: map[netip.Addr]bool{}}
 }
 
 // take returns the address that a player comes from, which is no other player's until
 // release is called, once.
-func (s *sources) take(player netip.Addr) (source netip.Addr, release func()) {
+func (s *loopbackSources) take(player netip.Addr) (source netip.Addr, release func()) {
 	player = onePlayer(player)
 	if !player.IsValid() {
 		return netip.Addr{}, func() {}
