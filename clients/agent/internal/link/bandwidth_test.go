@@ -3,10 +3,12 @@ package link_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -145,32 +147,59 @@ func wantRoundTrip(t *testing.T, calm, beside time.Duration) {
 	}
 }
 
-func TestTunnel_AGameBesideACappedDownloadKeepsItsRoundTrip(t *testing.T) {
-	t.Run("TCP", func(t *testing.T) {
-		d := linktest.New(t, linktest.Options{})
-		port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
-			b := make([]byte, 1)
-			if _, err := c.Read(b); err == nil && b[0] == 'd' {
-				fill(c)
+// tcpFrom is a player at an address of this machine.
+func tcpFrom(t *testing.T, address string, port int) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	c, err := dialer.DialContext(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Skipf("connect from %s: %v", address, err)
+	}
+	return c
+}
+
+func TestTunnel_AGameBesideCappedDownloadsKeepsItsRoundTrip(t *testing.T) {
+	for name, c := range map[string]struct {
+		downloads int
+		from      func(i int) string
+		rules     types.AllocationRules
+	}{
+		"TCP, five of one address": {5, func(int) string { return "127.0.0.1" },
+			types.AllocationRules{DownloadBitsPerSecond: new(capped)}},
+		"TCP, 50 of as many addresses": {50, func(i int) string { return fmt.Sprintf("127.0.5.%d", 1+i) },
+			types.AllocationRules{DownloadBitsPerSecond: new(capped)}},
+		"TCP, 50 of as many addresses, each capped": {50, func(i int) string { return fmt.Sprintf("127.0.5.%d", 1+i) },
+			types.AllocationRules{PlayerDownloadBitsPerSecond: new(trickle)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := linktest.New(t, linktest.Options{Server: func(o *relay.Options) { o.Limits.Unanswered = 1000 }})
+			port := d.Publish(types.ProtocolTCP, linktest.Game(t, "127.0.0.1", func(c *net.TCPConn) {
+				b := make([]byte, 1)
+				if _, err := c.Read(b); err == nil && b[0] == 'd' {
+					fill(c)
+				}
+				linktest.Echo(c)
+			}), nil)
+			setRules(d, types.ProtocolTCP, port, c.rules)
+			game := d.Join(port)
+			linktest.Write(t, game, "g")
+			calm := roundTrips(t, game)
+			var down atomic.Int64
+			var ends sync.WaitGroup
+			defer ends.Wait()
+			for i := range c.downloads {
+				player := tcpFrom(t, c.from(i), port)
+				defer player.Close()
+				linktest.Write(t, player, "d")
+				if _, err := io.ReadFull(player, make([]byte, 1)); err != nil {
+					t.Fatalf("download %d: %v", i, err)
+				}
+				ends.Go(func() { receive(player, &down) })
 			}
-			linktest.Echo(c)
-		}), nil)
-		setRules(d, types.ProtocolTCP, port, types.AllocationRules{DownloadBitsPerSecond: new(capped)})
-		game := d.Join(port)
-		linktest.Write(t, game, "g")
-		calm := roundTrips(t, game)
-		var down atomic.Int64
-		var ends sync.WaitGroup
-		defer ends.Wait()
-		for range 5 {
-			player := d.Join(port)
-			defer player.Close()
-			linktest.Write(t, player, "d")
-			ends.Go(func() { receive(player, &down) })
-		}
-		await.Until(t, "the downloads", func() bool { return down.Load() > int64(capped)/40 })
-		wantRoundTrip(t, calm, roundTrips(t, game))
-	})
+			await.Until(t, "the downloads", func() bool { return down.Load() > int64(capped)/40 })
+			wantRoundTrip(t, calm, roundTrips(t, game))
+		})
+	}
 	t.Run("UDP", func(t *testing.T) {
 		d := linktest.New(t, linktest.Options{})
 		big := make([]byte, 1200)
