@@ -19,8 +19,8 @@ type Maintenance struct {
 	// EnrollmentsBefore is the time before which pending devices must have expired to be deleted. Until
 	// then, a poll can report that they have expired.
 	EnrollmentsBefore time.Time
-	// ExpiredBefore is the time before which sessions and rate-limit windows must have ended to be
-	// deleted. They no longer have an effect; deleting them keeps their tables small.
+	// ExpiredBefore is the time before which sessions, rate-limit windows and places of logins must have
+	// ended to be deleted. They no longer have an effect; deleting them keeps their tables small.
 	ExpiredBefore time.Time
 	Keys          KeyRotation
 }
@@ -44,11 +44,15 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResul
 		if done.Enrollments, err = deleteExpiredDevices(ctx, tx, m.EnrollmentsBefore); err != nil {
 			return err
 		}
-		for _, statement := range []string{
-			`DELETE FROM sessions WHERE expires_at < $1`,
-			`DELETE FROM rate_limits WHERE resets_at < $1`,
+		for _, expired := range []struct {
+			statement string
+			before    time.Time
+		}{
+			{`DELETE FROM sessions WHERE expires_at < $1`, m.ExpiredBefore},
+			{`DELETE FROM rate_limits WHERE resets_at < $1`, m.ExpiredBefore},
+			{`DELETE FROM login_places WHERE used_at < $1`, m.ExpiredBefore.Add(-loginPlaceLifetime)},
 		} {
-			if _, err := tx.ExecContext(ctx, statement, stamp(m.ExpiredBefore)); err != nil {
+			if _, err := tx.ExecContext(ctx, expired.statement, stamp(expired.before)); err != nil {
 				return err
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -75,44 +74,6 @@ func (d *DB) UserByID(ctx context.Context, id int64) (User, error) {
 	var user User
 	err := d.requests.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1`, id)
 	return user, wrap(err, "user %d", id)
-}
-
-// Session is a user's session.
-type Session struct {
-	ID        uuid.UUID `db:"id"`
-	UserID    int64     `db:"user_id"`
-	ExpiresAt time.Time `db:"expires_at"`
-}
-
-// CreateSession stores a session. It returns [ErrNotFound] if the user does not exist.
-func (d *DB) CreateSession(ctx context.Context, session Session) error {
-	_, err := d.requests.ExecContext(ctx,
-		`INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, $3)`,
-		session.ID, session.UserID, stamp(session.ExpiresAt))
-	return wrap(err, "create session")
-}
-
-// SessionUser returns a session that has not expired at now, and its user.
-func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Session, User, error) {
-	var row struct {
-		Session Session `db:"session"`
-		User
-	}
-	err := d.requests.GetContext(ctx, &row,
-		`SELECT s.id AS "session.id", s.user_id AS "session.user_id", s.expires_at AS "session.expires_at",
-			`+userColumns+`
-		FROM sessions s JOIN users u ON u.id = s.user_id
-		WHERE s.id = $1 AND s.expires_at > $2`, id, stamp(now))
-	if err != nil {
-		return Session{}, User{}, wrap(err, "session")
-	}
-	return row.Session, row.User, nil
-}
-
-// DeleteSession deletes a session. It is not an error if the session does not exist.
-func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
-	_, err := d.requests.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
-	return wrap(err, "delete session")
 }
 
 // OrganisationRole returns a user's role in an organisation: "owner", "admin" or "member". It returns

@@ -81,7 +81,7 @@ func TestSessions(t *testing.T) {
 	d := dbtest.New(t)
 	user := createUser(t, d, "ann@example.com")
 	session := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Hour)}
-	check(t, d.CreateSession(t.Context(), session))
+	check(t, d.CreateSession(t.Context(), session, []byte("home"), noon))
 
 	found, owner, err := d.SessionUser(t.Context(), session.ID, noon)
 	check(t, err)
@@ -98,7 +98,7 @@ func TestSessions(t *testing.T) {
 	_, _, err = d.SessionUser(t.Context(), session.ID, noon)
 	wantErr(t, err, db.ErrNotFound)
 
-	err = d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user + 1, ExpiresAt: noon})
+	err = d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user + 1, ExpiresAt: noon}, []byte("home"), noon)
 	wantErr(t, err, db.ErrNotFound)
 }
 
@@ -108,7 +108,7 @@ func TestMaintain_KeepsValidSessionsAndLimits(t *testing.T) {
 	old := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(-time.Second)}
 	valid := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Second)}
 	for _, session := range []db.Session{old, valid} {
-		check(t, d.CreateSession(t.Context(), session))
+		check(t, d.CreateSession(t.Context(), session, []byte("home"), noon))
 	}
 	take(t, d, "old", 1, noon.Add(-2*time.Minute))
 	take(t, d, "valid", 1, noon)
@@ -230,5 +230,47 @@ func TestReset(t *testing.T) {
 	check(t, d.Reset(t.Context(), "a"))
 	if wait := take(t, d, "a", 1, noon); wait != 0 {
 		t.Errorf("rejected for %v after a reset", wait)
+	}
+}
+
+func TestLoginPlaces_AreForgottenAYearAfterTheLastLogin(t *testing.T) {
+	d := dbtest.New(t)
+	user, year := createUser(t, d, "ann@example.com"), 365*24*time.Hour
+	other := createUser(t, d, "ben@example.com")
+	login := func(user int64, place string, at time.Time) {
+		t.Helper()
+		check(t, d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(2 * year)}, []byte(place), at))
+	}
+	login(user, "old", noon)
+	login(user, "renewed", noon)
+	login(user, "renewed", noon.Add(time.Hour))
+	login(user, "renewed", noon.Add(time.Minute)) // By a clock that is behind.
+	login(other, "other's", noon.Add(time.Hour))
+	known := func(place string, at time.Time) bool {
+		t.Helper()
+		_, known, err := d.UserAt(t.Context(), "ANN@example.com", []byte(place), at)
+		check(t, err)
+		return known
+	}
+	for place, want := range map[string]bool{"old": false, "renewed": true, "other's": false, "unknown": false} {
+		if got := known(place, noon.Add(year)); got != want {
+			t.Errorf("after a year %s is known: %t, want %t", place, got, want)
+		}
+	}
+	all, err := d.LoginPlaces(t.Context(), 10, noon.Add(year))
+	check(t, err)
+	if len(all) != 2 { // Of two users.
+		t.Errorf("after a year %q are known", all)
+	}
+	maintain(t, d, db.Maintenance{ExpiredBefore: noon.Add(year + time.Second)})
+	if known("old", noon) || !known("renewed", noon) {
+		t.Error("other places than the expired ones were deleted")
+	}
+	_, _, err = d.UserAt(t.Context(), "nobody@example.com", []byte("old"), noon)
+	wantErr(t, err, db.ErrNotFound)
+	secret, err := d.LoginSecret(t.Context())
+	check(t, err)
+	if len(secret) != 32 {
+		t.Errorf("a secret of %d bytes", len(secret))
 	}
 }

@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/cookiejar"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/internal/control/controltest"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
@@ -114,5 +117,66 @@ func TestServer_AFloodOfLoginsConcernsNoDeviceAndNoHealthCheck(t *testing.T) {
 	}
 	if got := series(t, registry)[waits]; got != calm {
 		t.Errorf("leases and health checks waited %v times for a connection", got-calm)
+	}
+}
+
+// Guessers have more addresses than any limit, so that no one of them is over its own.
+func TestServer_OwnersLogInWhileThousandsGuess(t *testing.T) {
+	p := servertest.Start(t, func(o *server.Options) {
+		o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := &http.Client{Transport: p.HTTP.Transport, Jar: jar}
+	started := time.Now()
+	good := func(c *http.Client, address string) int {
+		return login(t.Context(), c, p.URL, address, servertest.AdminEmail, servertest.AdminPassword)
+	}
+	if status := good(browser, "192.0.2.7"); status != http.StatusOK {
+		t.Fatalf("a login: %d", status)
+	}
+	limit := 2*time.Second + 10*time.Since(started) // A busy machine and the race detector.
+
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	defer transport.CloseIdleConnections()
+	guesser := &http.Client{Transport: transport}
+	ctx, cancel := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	defer flood.Wait()
+	defer cancel()
+	var next atomic.Uint32
+	for range 100 {
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				n := next.Add(1)
+				address := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}).String()
+				status := login(ctx, guesser, p.URL, address, servertest.AdminEmail, "wrong")
+				if ctx.Err() == nil && status != http.StatusUnauthorized && status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
+					t.Errorf("a guess: %d", status)
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		await.Within(t, time.Minute, "guesses", func(context.Context) (bool, error) {
+			return next.Load() > uint32(400*(i+1)), nil //nolint:gosec // few
+		})
+		for name, owner := range map[string]struct {
+			client  *http.Client
+			address string
+		}{
+			"an address that has logged in before": {p.HTTP, "192.0.2.7"},
+			"a browser that has logged in before":  {browser, fmt.Sprint("198.51.100.", i)},
+		} {
+			started := time.Now()
+			status := good(owner.client, owner.address)
+			if took := time.Since(started); status != http.StatusOK || took > limit {
+				t.Errorf("%s: %d after %v, more than %v", name, status, took, limit)
+			} else {
+				t.Logf("%s took %v beside %d guesses", name, took, next.Load())
+			}
+		}
 	}
 }

@@ -18,7 +18,7 @@ const (
 	expiredRetention = time.Hour
 )
 
-// sweep deletes expired rows and rotates signing keys, at once and then every
+// sweep deletes expired rows, rotates signing keys and reads from where people log in, at once and then every
 // sweepInterval until ctx ends. Every replica does so, and the database lets one at a
 // time run.
 func (s *Server) sweep(ctx context.Context) error {
@@ -64,5 +64,5 @@ func (s *Server) maintain(ctx context.Context) error {
 	for _, key := range done.Keys.Deleted {
 		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
 	}
-	return nil
+	return s.auth.LoadPlaces(ctx)
 }

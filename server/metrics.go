@@ -49,6 +49,8 @@ var (
 		"Connections to the HTTP listener that were closed because there were too many, by reason.", "reason")
 	unaskedDesc = describe("attempts_refused_total",
 		"Logins and tokens refused without a query because their source was over a limit.")
+	slowedDesc = describe("logins_slowed_total",
+		"Logins slowed down because of failures for their account from unknown addresses and browsers.")
 	laneConnectionsDesc = describe("database_lane_connections",
 		"Connections to the database in use, by lane; no lane takes those of another.", "lane")
 	laneMaxDesc = describe("database_lane_connections_max",
@@ -72,7 +74,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		onlineDesc, openedDesc, closedDesc, devicesDesc, allocationsDesc,
 		connectionsDesc, maxConnectionsDesc, waitsDesc, waitedDesc, certificateDesc,
-		httpConnectionsDesc, httpClosedDesc, unaskedDesc,
+		httpConnectionsDesc, httpClosedDesc, unaskedDesc, slowedDesc,
 		laneConnectionsDesc, laneMaxDesc, laneWaitingDesc, laneWaitsDesc, laneRefusedDesc,
 	} {
 		ch <- desc
@@ -96,6 +98,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(ch, httpClosedDesc, float64(connections.people.Closed(reason)+connections.proxied.Closed(reason)), string(reason))
 	}
 	counter(ch, unaskedDesc, float64(m.panel.auth.Refused()))
+	counter(ch, slowedDesc, float64(m.panel.auth.Slowed()))
 	pool := m.panel.db.PoolStats()
 	gauge(ch, connectionsDesc, float64(pool.InUse), "in_use")
 	gauge(ch, connectionsDesc, float64(pool.Idle), "idle")

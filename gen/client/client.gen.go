@@ -137,10 +137,21 @@ type ClientInterface interface {
 	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 	// `401 unauthorized`.
 	//
-	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-	// many attempts come last.
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// need not have an account. Of more attempts than that, those from addresses with many attempts on
+	// the account in the last hour get `429 rate_limited`.
+	//
+	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+	// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+	// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+	// logged in to from this browser only, and survives the session, but not a change of the password.
+	//
+	// While the panel has more passwords to check than it has time for, attempts that do not get their
+	// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+	// first, and those from addresses with many attempts last.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -153,10 +164,21 @@ type ClientInterface interface {
 	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 	// `401 unauthorized`.
 	//
-	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-	// many attempts come last.
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// need not have an account. Of more attempts than that, those from addresses with many attempts on
+	// the account in the last hour get `429 rate_limited`.
+	//
+	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+	// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+	// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+	// logged in to from this browser only, and survives the session, but not a change of the password.
+	//
+	// While the panel has more passwords to check than it has time for, attempts that do not get their
+	// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+	// first, and those from addresses with many attempts last.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -744,10 +766,21 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 // use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 // `401 unauthorized`.
 //
-// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-// many attempts come last.
+// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// need not have an account. Of more attempts than that, those from addresses with many attempts on
+// the account in the last hour get `429 rate_limited`.
+//
+// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+// logged in to from this browser only, and survives the session, but not a change of the password.
+//
+// While the panel has more passwords to check than it has time for, attempts that do not get their
+// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+// first, and those from addresses with many attempts last.
 //
 // Takes any type of body and a specified content type.
 //
@@ -770,10 +803,21 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 // use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 // `401 unauthorized`.
 //
-// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-// many attempts come last.
+// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// need not have an account. Of more attempts than that, those from addresses with many attempts on
+// the account in the last hour get `429 rate_limited`.
+//
+// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+// logged in to from this browser only, and survives the session, but not a change of the password.
+//
+// While the panel has more passwords to check than it has time for, attempts that do not get their
+// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+// first, and those from addresses with many attempts last.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2621,10 +2665,21 @@ type ClientWithResponsesInterface interface {
 	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 	// `401 unauthorized`.
 	//
-	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-	// many attempts come last.
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// need not have an account. Of more attempts than that, those from addresses with many attempts on
+	// the account in the last hour get `429 rate_limited`.
+	//
+	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+	// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+	// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+	// logged in to from this browser only, and survives the session, but not a change of the password.
+	//
+	// While the panel has more passwords to check than it has time for, attempts that do not get their
+	// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+	// first, and those from addresses with many attempts last.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2637,10 +2692,21 @@ type ClientWithResponsesInterface interface {
 	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 	// `401 unauthorized`.
 	//
-	// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-	// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-	// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-	// many attempts come last.
+	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// need not have an account. Of more attempts than that, those from addresses with many attempts on
+	// the account in the last hour get `429 rate_limited`.
+	//
+	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+	// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+	// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+	// logged in to from this browser only, and survives the session, but not a change of the password.
+	//
+	// While the panel has more passwords to check than it has time for, attempts that do not get their
+	// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+	// first, and those from addresses with many attempts last.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5578,10 +5644,21 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 // use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 // `401 unauthorized`.
 //
-// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-// many attempts come last.
+// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// need not have an account. Of more attempts than that, those from addresses with many attempts on
+// the account in the last hour get `429 rate_limited`.
+//
+// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+// logged in to from this browser only, and survives the session, but not a change of the password.
+//
+// While the panel has more passwords to check than it has time for, attempts that do not get their
+// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+// first, and those from addresses with many attempts last.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5600,10 +5677,21 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 // use as a bearer token. The case of `email` is ignored. A wrong email or password gives
 // `401 unauthorized`.
 //
-// Failed attempts are limited, in one minute, to 10 for an email from one address, 50 for an email
-// and 30 from one address. While the panel has more passwords to check than it has time for, attempts
-// that do not get their turn within 2 seconds get `429 rate_limited` too; those from addresses with
-// many attempts come last.
+// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
+// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// need not have an account. Of more attempts than that, those from addresses with many attempts on
+// the account in the last hour get `429 rate_limited`.
+//
+// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
+// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
+// is not limited by its address either, but to 10 failed attempts in one minute of its own, beyond
+// which the cookie has no effect. The cookie is no credential, has an effect on accounts that were
+// logged in to from this browser only, and survives the session, but not a change of the password.
+//
+// While the panel has more passwords to check than it has time for, attempts that do not get their
+// turn within 2 seconds get `429 rate_limited` too: those from known addresses and browsers come
+// first, and those from addresses with many attempts last.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -26,8 +26,10 @@ const cookieName = "session"
 type Store interface {
 	EnsureSigningKey(ctx context.Context, candidate db.SigningKey) ([]db.SigningKey, error)
 	SigningKeys(ctx context.Context) ([]db.SigningKey, error)
-	UserByEmail(ctx context.Context, email string) (db.User, error)
-	CreateSession(ctx context.Context, session db.Session) error
+	LoginSecret(ctx context.Context) ([]byte, error)
+	LoginPlaces(ctx context.Context, limit int, now time.Time) ([]db.LoginPlace, error)
+	UserAt(ctx context.Context, email string, place []byte, now time.Time) (user db.User, known bool, err error)
+	CreateSession(ctx context.Context, session db.Session, place []byte, now time.Time) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	DeviceByID(ctx context.Context, id uuid.UUID) (db.Device, error)
@@ -58,6 +60,9 @@ type Auth struct {
 	now       func() time.Time
 	passwords *passwords
 	limits    *Limits
+	places    *places
+	paces     *paces
+	lookups   *queue // Of logins from unknown places in the database.
 	origin    *http.CrossOriginProtection
 
 	keys   atomic.Pointer[keyring]
@@ -82,6 +87,10 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
+	secret, err := options.Store.LoginSecret(ctx)
+	if err != nil {
+		return nil, err
+	}
 	passwords, err := newPasswords()
 	if err != nil {
 		return nil, err
@@ -97,15 +106,22 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		now:       options.Now,
 		passwords: passwords,
 		limits:    NewLimits(options.Store, options.Now),
+		places:    &places{secret: secret, now: options.Now},
+		paces:     newPaces(guessInterval),
+		lookups:   newQueue(maxLookups),
 		origin:    origin,
 	}
 	a.keys.Store(keys)
-	return a, nil
+	return a, a.LoadPlaces(ctx)
 }
 
 // Refused returns the number of logins and tokens that were refused without a query,
 // because of what this replica remembers.
 func (a *Auth) Refused() uint64 { return a.limits.Refused() }
+
+// Slowed returns the number of logins that were slowed down, because of failures for
+// their account from unknown places.
+func (a *Auth) Slowed() uint64 { return a.paces.count() }
 
 // Authenticate returns the caller of a request, or the zero Principal if the request
 // has no credential. A bearer token takes precedence over the cookie: an invalid

@@ -77,6 +77,16 @@ func networkKey(network netip.Prefix) string {
 // Over returns how long one of the limits is still exceeded as far as this replica knows;
 // 0 if none is. It asks nobody.
 func (l *Limits) Over(limits ...Limit) (wait time.Duration) {
+	if wait = l.remembered(limits...); wait > 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.refused++
+	}
+	return wait
+}
+
+// remembered is Over of an attempt that is not refused for it.
+func (l *Limits) remembered(limits ...Limit) (wait time.Duration) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,11 +97,7 @@ func (l *Limits) Over(limits ...Limit) (wait time.Duration) {
 		}
 		wait = max(wait, until.Sub(now))
 	}
-	if wait > 0 {
-		l.refused++
-		return wait
-	}
-	return 0
+	return max(wait, 0)
 }
 
 // Take counts an attempt under each of the limits, before it is made, so that concurrent

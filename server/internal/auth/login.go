@@ -18,16 +18,22 @@ import (
 const (
 	sessionLifetime = 30 * 24 * time.Hour
 
-	// pairFailures is the maximum number of consecutive failures within loginWindow
-	// for one email from one address, and emailFailures from all addresses. If they
-	// were equal, anyone could lock a user out from a single address.
-	pairFailures  = 10
+	// placeFailures is the maximum number of consecutive failures within loginWindow for
+	// one email from one address, or by one known browser.
+	placeFailures = 10
+	// emailFailures is the maximum number of failures within loginWindow for one email from
+	// unknown places. After it the others are slowed down and not refused: otherwise anyone
+	// could lock a user out.
 	emailFailures = 50
 	// addressFailures is the maximum number of failures within loginWindow from one
 	// address. A success is not counted and does not reset it: otherwise an attacker
 	// with an account could keep guessing by logging in to it in between.
 	addressFailures = 30
 	loginWindow     = time.Minute
+
+	// maxLookups is how many logins are in the database at a time, of those from places that
+	// this replica does not know. It keeps its connections busy; the others hardly wait.
+	maxLookups = 16
 )
 
 // Login is a new session.
@@ -36,46 +42,89 @@ type Login struct {
 	User  db.User
 	// Cookie carries the token for browsers.
 	Cookie *http.Cookie
+	// Browser is the cookie by which the browser is known to the account from now on. It
+	// survives the session.
+	Browser *http.Cookie
 }
 
 // Login checks an email and password and creates a session of 30 days. It reads the
-// caller's address from ctx. While more passwords are to be checked than the machine has
-// time for, addresses with many attempts wait, and after 2 seconds get a rate_limited
-// error. An attempt that is refused because of what this replica remembers costs no
-// statement.
+// caller's address and known browsers from ctx. A place that has logged in to the account
+// before, an address or a browser, is limited by its own failures only. After many failures
+// from elsewhere, attempts from unknown places wait up to 2 seconds, and more of them than
+// can be served get a rate_limited error. So do, while more passwords are to be checked
+// than the machine has time for, addresses with many attempts. An attempt that is refused
+// because of what this replica remembers costs no statement.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
-	source := PerSource(ctx, "login:address", addressFailures, loginWindow)
-	perEmail := Limit{"login:email:" + strings.ToLower(email), emailFailures, loginWindow}
-	perPair := Limit{perEmail.Key + ":" + source[0].Key, pairFailures, loginWindow}
-	all := append(slices.Clone(source), perPair, perEmail)
-	if wait := a.limits.Over(all...); wait > 0 {
-		return Login{}, problem.RateLimited(wait)
+	t := a.attempt(ctx, email)
+	if t.browser == nil {
+		if wait := a.limits.Over(t.all()...); wait > 0 {
+			return Login{}, problem.RateLimited(wait)
+		}
 	}
-	user, err := a.checkPassword(ctx, email, password, all)
+	user, err := a.checkPassword(ctx, t, password)
 	if err != nil {
 		return Login{}, err
 	}
-	if err := a.limits.Refund(ctx, source...); err != nil {
+	if err := a.limits.Refund(ctx, t.counted...); err != nil {
 		return Login{}, err
 	}
-	if err := a.limits.Reset(ctx, perPair, perEmail); err != nil {
+	if err := a.limits.Reset(ctx, t.place); err != nil {
 		return Login{}, err
 	}
-	return a.createSession(ctx, user)
+	return a.createSession(ctx, user, t.browser)
+}
+
+// attempt is a login under way.
+type attempt struct {
+	email   string   // In lower case.
+	browser *browser // nil unless it is known to the account.
+	place   Limit    // Of the browser, or of the email from the address.
+	sources []Limit  // Of the address; none for a browser.
+	counted []Limit  // Those but place that have counted the attempt.
+	known   bool     // The browser or the address.
+}
+
+func (t *attempt) all() []Limit { return append(slices.Clone(t.sources), t.place) }
+
+// attempt returns the limits of a login: those of its browser, or of its address. A browser
+// over its limit, whose cookie may have been stolen, counts as unknown.
+func (a *Auth) attempt(ctx context.Context, email string) *attempt {
+	t := &attempt{email: strings.ToLower(email)}
+	if t.browser = a.places.browser(ctx, t.email); t.browser != nil {
+		t.place = Limit{"login:browser:" + t.browser.id() + ":" + t.email, placeFailures, loginWindow}
+		if a.limits.remembered(t.place) == 0 {
+			return t
+		}
+	}
+	t.atAddress(ctx)
+	return t
+}
+
+// atAddress has a login count by its address in place of its browser.
+func (t *attempt) atAddress(ctx context.Context) {
+	t.browser = nil
+	t.sources = PerSource(ctx, "login:address", addressFailures, loginWindow)
+	t.place = Limit{perEmail(t.email).Key + ":" + t.sources[0].Key, placeFailures, loginWindow}
+}
+
+func perEmail(email string) Limit {
+	return Limit{"login:email:" + email, emailFailures, loginWindow}
 }
 
 // checkPassword returns the user with an email and password. It counts the attempt and
 // reads the user before it waits for its turn: a database that stalls holds up no check.
-func (a *Auth) checkPassword(ctx context.Context, email, password string, limits []Limit) (db.User, error) {
-	if err := a.limits.Check(ctx, limits...); err != nil {
+func (a *Auth) checkPassword(ctx context.Context, t *attempt, password string) (db.User, error) {
+	user, err := a.account(ctx, t)
+	if err != nil {
 		return db.User{}, err
 	}
-	user, err := a.store.UserByEmail(ctx, email)
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
+	from := AddressKey(ctx)
+	if t.known {
+		from = "account:" + t.email // Whoever else is at the address does not count.
+	} else if err := a.slowDown(ctx, t); err != nil {
 		return db.User{}, err
 	}
-	source := AddressKey(ctx)
-	if err := a.passwords.queue.acquire(ctx, source); err != nil {
+	if err := a.passwords.queue.acquire(ctx, from, t.known); err != nil {
 		return db.User{}, err
 	}
 	defer a.passwords.queue.release()
@@ -86,22 +135,87 @@ func (a *Auth) checkPassword(ctx context.Context, email, password string, limits
 	case !match:
 		return db.User{}, problem.Unauthorized("Wrong email or password.")
 	}
-	a.passwords.queue.succeeded(source)
+	a.passwords.queue.succeeded(from)
+	a.lookups.succeeded(AddressKey(ctx))
 	return user, nil
 }
 
-func (a *Auth) createSession(ctx context.Context, user db.User) (Login, error) {
+// account counts an attempt under the limits that refuse, and returns the account, the zero
+// User if there is none. It finds out whether the place is known.
+func (a *Auth) account(ctx context.Context, t *attempt) (db.User, error) {
+	if t.browser != nil {
+		wait, err := a.limits.Take(ctx, t.place)
+		if err != nil {
+			return db.User{}, err
+		}
+		if wait == 0 {
+			user, _, err := a.user(ctx, t.email)
+			if err != nil {
+				return db.User{}, err
+			}
+			if t.known = a.places.current(t.browser, user.PasswordHash); t.known {
+				return user, nil
+			}
+		}
+		t.atAddress(ctx)
+	}
+	if !a.places.remembers(t.email, a.places.address(ctx)) {
+		if err := a.lookups.acquire(ctx, AddressKey(ctx), false); err != nil {
+			return db.User{}, err
+		}
+		defer a.lookups.release()
+	}
+	if err := a.limits.Check(ctx, t.all()...); err != nil {
+		return db.User{}, err
+	}
+	t.counted = t.sources
+	user, known, err := a.user(ctx, t.email)
+	t.known = known
+	return user, err
+}
+
+func (a *Auth) user(ctx context.Context, email string) (db.User, bool, error) {
+	user, known, err := a.store.UserAt(ctx, email, a.places.address(ctx), a.now())
+	if errors.Is(err, db.ErrNotFound) {
+		err = nil
+	}
+	return user, known, err
+}
+
+// slowDown counts an attempt from an unknown place against the account, which need not
+// exist, and after too many waits.
+func (a *Auth) slowDown(ctx context.Context, t *attempt) error {
+	limit := perEmail(t.email)
+	if a.limits.remembered(limit) == 0 {
+		wait, err := a.limits.Take(ctx, limit)
+		if err != nil {
+			return err
+		}
+		if wait == 0 {
+			t.counted = append(slices.Clone(t.counted), limit)
+			return nil
+		}
+	}
+	return a.paces.wait(ctx, t.email, AddressKey(ctx))
+}
+
+func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) (Login, error) {
 	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
 	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
-	if err := a.store.CreateSession(ctx, session); err != nil {
+	if err := a.store.CreateSession(ctx, session, a.places.address(ctx), a.now()); err != nil {
 		return Login{}, fmt.Errorf("create session: %w", err)
 	}
+	a.places.remember(strings.ToLower(user.Email), a.places.address(ctx))
 	token, err := a.sessionToken(session.ID, user.ID, expires)
 	if err != nil {
 		return Login{}, err
 	}
-	return Login{Token: token, User: user, Cookie: a.cookie(token, int(sessionLifetime.Seconds()))}, nil
+	return Login{
+		Token: token, User: user,
+		Cookie:  a.cookie(cookieName, token, int(sessionLifetime.Seconds())),
+		Browser: a.cookie(browserCookie, a.places.renew(ctx, known, user), int(browserLifetime.Seconds())),
+	}, nil
 }
 
 // Logout ends the session of the caller in ctx on every replica. It returns a cookie
@@ -114,12 +228,12 @@ func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
 	if err := a.store.DeleteSession(ctx, session.ID); err != nil && !errors.Is(err, db.ErrNotFound) {
 		return nil, fmt.Errorf("end session: %w", err)
 	}
-	return a.cookie("", -1), nil
+	return a.cookie(cookieName, "", -1), nil
 }
 
-func (a *Auth) cookie(value string, maxAge int) *http.Cookie {
+func (a *Auth) cookie(name, value string, maxAge int) *http.Cookie {
 	return &http.Cookie{
-		Name:     cookieName,
+		Name:     name,
 		Value:    value,
 		Path:     "/",
 		MaxAge:   maxAge,

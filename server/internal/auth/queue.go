@@ -21,43 +21,38 @@ const (
 	maxSources = 16 << 10
 )
 
-// queue admits password checks, a bounded number at a time. The check whose source made
-// the fewest recent attempts is next, and of equal ones the newest: under a flood of
-// attempts a person still logs in at once, while those that keep trying wait. It is
-// safe for concurrent use.
+// queue admits password checks, a bounded number at a time. Checks of known sources come
+// before others. Of equal ones, that whose source made the fewest recent attempts is
+// next, and of those the newest: under a flood of attempts a person still logs in at
+// once, while those that keep trying wait. It is safe for concurrent use.
 type queue struct {
-	mu      sync.Mutex
-	free    int // Checks that may start.
-	sources map[string]*source
+	mu      *sync.Mutex // Of several queues if they share sources.
+	free    int         // Checks that may start.
+	sources *attempts
 	waiting []*waiter // Oldest first.
-}
-
-// source is where attempts come from.
-type source struct {
-	attempts int       // Since the last success.
-	last     time.Time // The last attempt.
-	waiting  int
 }
 
 // waiter is a check that waits for its turn.
 type waiter struct {
 	source *source
+	known  bool
 	turn   chan error // Receives nil when the check may start, or why it may not.
 }
 
 // newQueue returns a queue that admits a number of checks at a time.
 func newQueue(concurrent int) *queue {
-	return &queue{free: concurrent, sources: map[string]*source{}}
+	return &queue{mu: new(sync.Mutex), free: concurrent, sources: newAttempts(attemptMemory, maxSources)}
 }
 
 // errBusy is a check that did not get its turn in time.
 func errBusy() error { return problem.RateLimited(maxQueueWait) }
 
-// acquire waits until a check of a source may start, and then needs release. It returns
-// a rate_limited error if the queue is full of better checks, or after maxQueueWait if
-// others come first, and the error of ctx if that ends before.
-func (q *queue) acquire(ctx context.Context, from string) error {
-	w, err := q.enter(from)
+// acquire waits until a check of a source may start, and then needs release. A source is
+// known if it has logged in to the account before. It returns a rate_limited error if the
+// queue is full of better checks, or after maxQueueWait if others come first, and the
+// error of ctx if that ends before.
+func (q *queue) acquire(ctx context.Context, from string, known bool) error {
+	w, err := q.enter(from, known)
 	if w == nil {
 		return err
 	}
@@ -87,12 +82,10 @@ func (q *queue) acquire(ctx context.Context, from string) error {
 
 // enter counts an attempt. It returns no waiter if the check may start, or with an error
 // if it may not.
-func (q *queue) enter(from string) (*waiter, error) {
+func (q *queue) enter(from string, known bool) (*waiter, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.source(from)
-	s.attempts++
-	s.last = time.Now()
+	s := q.sources.add(from)
 	if q.free > 0 {
 		q.free--
 		return nil, nil
@@ -100,34 +93,13 @@ func (q *queue) enter(from string) (*waiter, error) {
 	if s.waiting >= maxQueuedPerSource {
 		return nil, errBusy()
 	}
-	w := &waiter{source: s, turn: make(chan error, 1)}
+	w := &waiter{source: s, known: known, turn: make(chan error, 1)}
 	s.waiting++
 	q.waiting = append(q.waiting, w)
 	if len(q.waiting) > maxQueued {
 		q.take(q.worst()).turn <- errBusy()
 	}
 	return w, nil
-}
-
-// source returns the state of a source, and forgets those of old.
-func (q *queue) source(from string) *source {
-	now := time.Now()
-	if len(q.sources) >= maxSources {
-		for key, s := range q.sources {
-			if s.waiting == 0 && (now.Sub(s.last) > attemptMemory || s.attempts <= 1) {
-				delete(q.sources, key)
-			}
-		}
-	}
-	s := q.sources[from]
-	if s == nil {
-		s = &source{}
-		q.sources[from] = s
-	}
-	if now.Sub(s.last) > attemptMemory {
-		s.attempts = 0
-	}
-	return s
 }
 
 // release ends a check and starts the next.
@@ -145,16 +117,14 @@ func (q *queue) release() {
 func (q *queue) succeeded(from string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s := q.sources[from]; s != nil {
-		s.attempts = 0
-	}
+	q.sources.reset(from)
 }
 
 // best returns the index of the check that is next.
 func (q *queue) best() int {
 	best := 0
 	for i, w := range q.waiting {
-		if w.source.attempts <= q.waiting[best].source.attempts {
+		if !q.waiting[best].before(w) {
 			best = i
 		}
 	}
@@ -165,11 +135,19 @@ func (q *queue) best() int {
 func (q *queue) worst() int {
 	worst := 0
 	for i, w := range q.waiting {
-		if w.source.attempts > q.waiting[worst].source.attempts {
+		if q.waiting[worst].before(w) {
 			worst = i
 		}
 	}
 	return worst
+}
+
+// before reports whether w comes before other, whichever is newer.
+func (w *waiter) before(other *waiter) bool {
+	if w.known != other.known {
+		return w.known
+	}
+	return w.source.attempts < other.source.attempts
 }
 
 // take removes the check at an index.

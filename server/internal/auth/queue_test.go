@@ -25,7 +25,7 @@ func flood(t *testing.T, q *queue, n int) *sync.WaitGroup {
 	var checks sync.WaitGroup
 	for i := range n {
 		checks.Go(func() {
-			if err := q.acquire(t.Context(), fmt.Sprint("source ", i)); err != nil {
+			if err := q.acquire(t.Context(), fmt.Sprint("source ", i), false); err != nil {
 				if !busy(err) {
 					t.Error(err)
 				}
@@ -44,7 +44,7 @@ func TestQueue_AFloodFromManySourcesDelaysNoPerson(t *testing.T) {
 		q := newQueue(1)
 		first := flood(t, q, 1000)
 		started := time.Now()
-		if err := q.acquire(t.Context(), "person"); err != nil || time.Since(started) > 20*time.Millisecond {
+		if err := q.acquire(t.Context(), "person", false); err != nil || time.Since(started) > 20*time.Millisecond {
 			t.Errorf("while all try for the first time: %v after %v", err, time.Since(started))
 		}
 		q.release()
@@ -55,7 +55,7 @@ func TestQueue_AFloodFromManySourcesDelaysNoPerson(t *testing.T) {
 		// They try again, and so does the person, who mistyped.
 		again := flood(t, q, 200)
 		started = time.Now()
-		if err := q.acquire(t.Context(), "another person"); err != nil || time.Since(started) > 20*time.Millisecond {
+		if err := q.acquire(t.Context(), "another person", false); err != nil || time.Since(started) > 20*time.Millisecond {
 			t.Errorf("while all try again: %v after %v", err, time.Since(started))
 		}
 		q.release()
@@ -66,7 +66,7 @@ func TestQueue_AFloodFromManySourcesDelaysNoPerson(t *testing.T) {
 func TestQueue_WhoTriesOftenGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)
-		if err := q.acquire(t.Context(), "holder"); err != nil {
+		if err := q.acquire(t.Context(), "holder", false); err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
@@ -75,7 +75,7 @@ func TestQueue_WhoTriesOftenGivesWay(t *testing.T) {
 		refused := 0
 		try := func(from string) {
 			checks.Go(func() {
-				err := q.acquire(t.Context(), from)
+				err := q.acquire(t.Context(), from, false)
 				mu.Lock()
 				defer mu.Unlock()
 				if busy(err) {
@@ -113,7 +113,7 @@ func TestQueue_LosesNoTurn(t *testing.T) {
 					// Some leave just when their turn comes.
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%5)*10*time.Millisecond)
 					defer cancel()
-					if q.acquire(ctx, fmt.Sprint(i%7)) == nil {
+					if q.acquire(ctx, fmt.Sprint(i%7), false) == nil {
 						time.Sleep(10 * time.Millisecond)
 						q.release()
 					}
@@ -124,10 +124,117 @@ func TestQueue_LosesNoTurn(t *testing.T) {
 				t.Fatalf("round %d: %d free, %d waiting", round, q.free, len(q.waiting))
 			}
 		}
-		for _, s := range q.sources {
+		for _, s := range q.sources.all {
 			if s.waiting != 0 {
 				t.Errorf("a source with %d waiting checks", s.waiting)
 			}
 		}
+	})
+}
+
+func TestQueue_KnownSourcesComeBeforeAFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1)
+		crowd := flood(t, q, 1000)
+		var known sync.WaitGroup
+		for i := range maxQueuedPerSource {
+			known.Go(func() {
+				started := time.Now()
+				// They mistype, and come after all others by their attempts.
+				for range 5 {
+					if err := q.acquire(t.Context(), "owner", true); err != nil {
+						t.Errorf("owner %d: %v", i, err)
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+					q.release()
+				}
+				if took := time.Since(started); took > time.Second {
+					t.Errorf("owner %d waited %v", i, took)
+				}
+			})
+		}
+		late := flood(t, q, 1000)
+		known.Wait()
+		crowd.Wait()
+		late.Wait()
+	})
+}
+
+func TestAttempts_AreOfABoundedNumberOfSources(t *testing.T) {
+	a := newAttempts(time.Minute, 1000)
+	a.add("waits").waiting++
+	for range 10 {
+		a.add("guesser")
+	}
+	for i := range 10_000 {
+		a.add(fmt.Sprint(i))
+	}
+	if len(a.all) != 1000 || a.all["waits"] == nil || a.all["9999"] == nil {
+		t.Errorf("%d sources", len(a.all))
+	}
+	if a.all["guesser"] == nil {
+		t.Error("who tries often was forgotten before others")
+	}
+}
+
+func TestPaces_OneAttemptOnAnAccountInAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPaces(guessInterval)
+		kept := func() int {
+			synctest.Wait() // For what a timer has begun.
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return len(p.accounts)
+		}
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		passed := map[string]int{}
+		started := time.Now()
+		attempt := func(account, from string) {
+			all.Go(func() {
+				err := p.wait(t.Context(), account, from)
+				if err != nil && !busy(err) {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					passed[account]++
+				}
+			})
+		}
+		for range 2 {
+			for i := range 3000 {
+				attempt("ada", fmt.Sprint("source ", i))
+			}
+			attempt("eve", "source 1") // Another account has a pace of its own.
+			synctest.Wait()
+		}
+		// Who has tried less in the last hour is next.
+		time.Sleep(time.Millisecond)
+		if err := p.wait(t.Context(), "ada", "owner"); err != nil || time.Since(started) > guessInterval {
+			t.Errorf("the owner: %v after %v", err, time.Since(started))
+		}
+		all.Wait()
+		time.Sleep(time.Second)
+		// At once, at 0.5 s the owner, at 1, 1.5 and 2 s, and then the one that is next.
+		if n := passed["ada"]; n < 3 || n > 5 || passed["eve"] != 2 {
+			t.Errorf("attempts that passed: %v", passed)
+		}
+		if n := kept(); n != 0 {
+			t.Errorf("%d accounts are remembered", n)
+		}
+		if n := p.count(); n != 6003 {
+			t.Errorf("%d were slowed down", n)
+		}
+		for i := range 2 * maxPaces {
+			attempt(fmt.Sprint("account ", i), "source 1")
+		}
+		if n := kept(); n != maxPaces+1 {
+			t.Errorf("%d accounts are remembered", n)
+		}
+		all.Wait()
+		time.Sleep(time.Second)
 	})
 }

@@ -1,7 +1,10 @@
 package handler
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"net/http"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
@@ -15,10 +18,31 @@ func (a *api) Login(ctx context.Context, request server.LoginRequestObject) (ser
 	if err != nil {
 		return nil, err
 	}
-	return server.Login200JSONResponse{
-		Body:    types.Login{Token: login.Token, User: toUser(login.User)},
-		Headers: server.Login200ResponseHeaders{SetCookie: login.Cookie.String()},
+	return loginResponse{
+		body:    types.Login{Token: login.Token, User: toUser(login.User)},
+		cookies: []*http.Cookie{login.Cookie, login.Browser},
 	}, nil
+}
+
+// loginResponse is server.Login200JSONResponse with two cookies, each of which has a
+// header of its own.
+type loginResponse struct {
+	body    types.Login
+	cookies []*http.Cookie
+}
+
+// VisitLoginResponse writes the response.
+func (l loginResponse) VisitLoginResponse(w http.ResponseWriter) error {
+	var body bytes.Buffer
+	if err := json.NewEncoder(&body).Encode(l.body); err != nil {
+		return err
+	}
+	for _, cookie := range l.cookies {
+		http.SetCookie(w, cookie)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err := body.WriteTo(w)
+	return err
 }
 
 // Logout ends the caller's session.
