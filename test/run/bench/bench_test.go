@@ -144,21 +144,23 @@ func TestRun_ShortFormMeasuresOursAndPrintsIt(t *testing.T) {
 	var table bytes.Buffer
 	err := run(t.Context(), []string{
 		"--short", "--bin", bin, "--uplink", "off", "--json", file,
-		"--only", "hop2,ours,ours-plain,download,joins,udp-rtt,half-close",
+		"--only", "hop2,ours,ours-limited,ours-plain,download,joins,udp-rtt,half-close",
 	}, &table, t.Output())
 	check(t, err)
 	data, err := os.ReadFile(file)
 	check(t, err)
 	var r report
 	check(t, json.Unmarshal(data, &r))
-	for _, name := range []string{hop2, ours, oursPlain} {
+	for _, name := range []string{hop2, ours, oursLimited, oursPlain} {
 		if value(t, r, "download", name) <= 0 || value(t, r, "joins", name) <= 0 {
 			t.Errorf("%s moves nothing", name)
 		}
 		hasValue(t, r, "half-close", name, 1)
 	}
-	if value(t, r, "udp-rtt-p50", ours) <= 0 {
-		t.Error("no datagram comes back")
+	for _, name := range []string{ours, oursLimited} {
+		if value(t, r, "udp-rtt-p50", name) <= 0 {
+			t.Errorf("no datagram comes back by %s", name)
+		}
 	}
 	var again bytes.Buffer
 	check(t, run(t.Context(), []string{"--from", file}, &again, t.Output()))

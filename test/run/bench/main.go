@@ -164,7 +164,7 @@ func numbers(text string) ([]int, error) {
 // choose sorts the names of --only into subjects and measures. Of a kind of which
 // none is named, all are wanted.
 func (o *options) choose(names []string) error {
-	subjects := []string{direct, hop2, hopTLS, ours, oursPlain}
+	subjects := []string{direct, hop2, hopTLS, ours, oursLimited, oursPlain}
 	for _, n := range o.Procs {
 		subjects = append(subjects, fmt.Sprint(oursProcs, n))
 	}

@@ -102,6 +102,33 @@ func TestWriteTable_ComparesOursWithoutEncryptionWithItsOwnGoals(t *testing.T) {
 	}
 }
 
+func TestWriteTable_ComparesOursLimitedWithOurs(t *testing.T) {
+	r := &report{Subjects: []string{"ours", "ours-limited"}}
+	for id, values := range map[string][2]float64{
+		"upload": {1000, 950}, "upload-cpu": {1, 1.2}, "uplink-udp-p99": {2, 7}, "udp-flows-300": {300, 300}, "half-close": {1, 1},
+	} {
+		samples(r, id, "ours", values[0])
+		samples(r, id, "ours-limited", values[1])
+	}
+	for title, want := range map[string]string{
+		"upload":        "upload, one stream, MB/s 1000 950 ours-limited at least 0.9 ours: 0.95 met",
+		"its CPU":       "its CPU, s/GB 1 1.2 ours-limited at most 1.1 ours: 1.2 missed",
+		"the same, p99": "the same, p99, ms 2 7 at most 6 met; ours-limited at most 6 missed",
+		"300 UDP flows": "300 UDP flows at once: answered, flows 300 300 at least 300 met; ours-limited at least 300 met",
+		"half-close":    "half-close passed on yes yes yes met; ours-limited yes met",
+	} {
+		if got := line(t, r, title); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	// Every row that ours has a goal for has one for ours-limited.
+	for _, m := range append(metrics, describe(udpFlowsPrefix+"300")) {
+		if m.goals != "" && !strings.Contains(m.goals, oursLimited+" ") {
+			t.Errorf("%s has no goal of %s: %s", m.id, oursLimited, m.goals)
+		}
+	}
+}
+
 func TestMerge_KeepsWhatBothMeasured(t *testing.T) {
 	r := &report{Subjects: []string{"direct"}}
 	other := report{Subjects: []string{"direct", "hop2"}, Host: host{UplinkCongestion: "reno"}}

@@ -20,14 +20,15 @@ import (
 
 // The names of the subjects that every run can have. hopCopy is hop2 with its
 // streams copied through a 32 kB buffer in place of splice, oursPlain is ours
-// without the encryption of streams.
+// without the encryption of streams, oursLimited is ours with limitedOptions.
 const (
-	direct    = "direct"
-	hop2      = "hop2"
-	hopCopy   = "hop2-copy"
-	hopTLS    = "hop2-tls"
-	ours      = "ours"
-	oursPlain = "ours-plain"
+	direct      = "direct"
+	hop2        = "hop2"
+	hopCopy     = "hop2-copy"
+	hopTLS      = "hop2-tls"
+	ours        = "ours"
+	oursPlain   = "ours-plain"
+	oursLimited = "ours-limited"
 )
 
 // oursProcs and a number is ours where no more than so many threads of each of its
@@ -81,11 +82,13 @@ func (f *field) start(ctx context.Context) (err error) {
 		case name == hop2 || name == hopTLS:
 			err = f.startHops(ctx, name)
 		case name == oursPlain:
-			err = f.startOurs(ctx, name, "ECLITUNNEL_PLAIN_STREAMS=true")
+			err = f.startOurs(ctx, name, nil, "ECLITUNNEL_PLAIN_STREAMS=true")
 		case name == ours:
-			err = f.startOurs(ctx, name)
+			err = f.startOurs(ctx, name, nil)
+		case name == oursLimited:
+			err = f.startOurs(ctx, name, limitedOptions())
 		case strings.HasPrefix(name, oursProcs):
-			err = f.startOurs(ctx, name, "GOMAXPROCS="+strings.TrimPrefix(name, oursProcs))
+			err = f.startOurs(ctx, name, nil, "GOMAXPROCS="+strings.TrimPrefix(name, oursProcs))
 		default:
 			err = f.startPeer(ctx, f.Peers[slices.IndexFunc(f.Peers, func(p peer) bool { return p.Name == name })])
 		}
@@ -153,8 +156,8 @@ func (f *field) startHops(ctx context.Context, name string) error {
 }
 
 // startOurs starts the built binaries: a panel with its tunnel server, an agent,
-// and an allocation that leads to the game. env are settings of both ends.
-func (f *field) startOurs(ctx context.Context, name string, env ...string) error {
+// and allocations with options that lead to the game. env are settings of both ends.
+func (f *field) startOurs(ctx context.Context, name string, options *types.AllocationOptions, env ...string) error {
 	dir, err := cluster.NewDir()
 	if err != nil {
 		return err
@@ -188,8 +191,14 @@ func (f *field) startOurs(ctx context.Context, name string, env ...string) error
 		return err
 	}
 	f.stop = append(f.stop, process.Stop)
-	if _, err := agent.Run(ctx, "open", "tcp+udp", strconv.Itoa(f.gamePort)); err != nil {
+	created, err := panel.API.CreateAllocationWithResponse(ctx, types.AllocationCreate{
+		DeviceID: &agent.Device.ID, Protocol: types.CreateTCPUDP, LocalPort: f.gamePort, Options: options,
+	})
+	if err != nil {
 		return err
+	}
+	if created.JSON201 == nil {
+		return fmt.Errorf("allocate: %s: %s", created.Status(), created.Body)
 	}
 	opened, err := panel.AwaitListening(ctx, agent.Device.ID, f.gamePort, 2)
 	if err != nil {

@@ -84,12 +84,13 @@ func (r *report) cell(m metric, found *result) string {
 	return text
 }
 
-// goals compares ours with each goal that can be compared in this run.
+// goals compares ours, or the subject whose goal it is, with each goal that can be
+// compared in this run.
 func (r *report) goals(m metric) string {
 	var texts []string
 	for goal := range strings.SplitSeq(m.goals, "; ") {
 		of, words := ours, strings.Fields(goal)
-		if len(words) > 0 && words[0] == oursPlain {
+		if len(words) > 0 && (words[0] == oursPlain || words[0] == oursLimited) {
 			of, words = words[0], words[1:]
 		}
 		mine := r.result(m.id, of)
