@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
 // datagramRate is how many datagrams a second an attacker sends: see connectionRate.
@@ -75,7 +77,7 @@ func TestPlayers_EndureFloodsThatTheGameDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	port := w.exposeUDP(t, silent.LocalAddr().(*net.UDPAddr).Port)
+	port := w.expose(t, types.CreateUDP, silent.LocalAddr().(*net.UDPAddr).Port, nil).Port
 	for name, from := range map[string]func(n int) netip.Addr{
 		"of one source": func(int) netip.Addr { return attacker(5) },
 		"forged":        forged,

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
@@ -31,27 +30,6 @@ const (
 	readyLimit = 100 * time.Millisecond
 	loginLimit = 2 * time.Second
 )
-
-// exposeUDP allocates a public UDP port for a local one, for as long as the test runs.
-func (w *world) exposeUDP(t *testing.T, local int) (port int) {
-	t.Helper()
-	answer, err := w.panel.API.CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
-		DeviceID: &w.agent.Device.ID, Protocol: types.CreateUDP, LocalPort: local,
-	})
-	if err != nil || answer.JSON201 == nil {
-		t.Fatalf("allocate: %v %s", err, answer.Body)
-	}
-	t.Cleanup(func() {
-		//nolint:usetesting // the test's context has ended
-		if _, err := w.panel.API.DeleteAllocationWithResponse(context.Background(), answer.JSON201.ID); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := w.panel.AwaitListening(t.Context(), w.agent.Device.ID, local, 1); err != nil {
-		t.Fatal(err)
-	}
-	return answer.JSON201.Port
-}
 
 // requests has attackers make requests until ctx ends, each attacker from from(n), with
 // a connection for each request, and returns how many were answered.

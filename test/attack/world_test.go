@@ -103,11 +103,7 @@ func (w *world) startAgent(ctx context.Context) (err error) {
 }
 
 func (w *world) allocate(ctx context.Context) error {
-	_, text, err := net.SplitHostPort(w.game.Addr())
-	if err != nil {
-		return err
-	}
-	port, err := strconv.Atoi(text)
+	port, err := portOf(w.game.Addr())
 	if err != nil {
 		return err
 	}
@@ -137,6 +133,37 @@ func (w *world) allocate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// expose allocates a public port for a local one, for as long as the test runs. No other
+// allocation leads there.
+func (w *world) expose(t *testing.T, protocol types.AllocationCreateProtocol, local int, options *types.AllocationOptions) types.Allocation {
+	t.Helper()
+	answer, err := w.panel.API.CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
+		DeviceID: &w.agent.Device.ID, Protocol: protocol, LocalPort: local, Options: options,
+	})
+	if err != nil || answer.JSON201 == nil {
+		t.Fatalf("allocate: %v %s", err, answer.Body)
+	}
+	t.Cleanup(func() {
+		//nolint:usetesting // the test's context has ended
+		if _, err := w.panel.API.DeleteAllocationWithResponse(context.Background(), answer.JSON201.ID); err != nil {
+			t.Error(err)
+		}
+	})
+	opened, err := w.panel.AwaitListening(t.Context(), w.agent.Device.ID, local, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened[0]
+}
+
+func portOf(address string) (int, error) {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(text)
 }
 
 // stopWorld ends what sharedWorld has started.

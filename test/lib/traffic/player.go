@@ -5,6 +5,7 @@ package traffic
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -115,6 +117,29 @@ func (a *Activity) play(ctx context.Context, conn io.Closer, player func() error
 			})
 		}
 	})
+}
+
+// joinsAtATime is how many players of an activity join at the same time.
+const joinsAtATime = 16
+
+// ask has many players join, make the same request and go on, each as soon as it has
+// joined. It ends the activity if one fails to join.
+func (a *Activity) ask(ctx context.Context, addr string, players int, op byte, arg uint64, play func(*net.TCPConn)) error {
+	var joining errgroup.Group
+	joining.SetLimit(joinsAtATime)
+	for range players {
+		joining.Go(func() error {
+			conn, err := ask(ctx, addr, op, arg)
+			if err == nil {
+				play(conn)
+			}
+			return err
+		})
+	}
+	if err := joining.Wait(); err != nil {
+		return errors.Join(err, a.Close())
+	}
+	return nil
 }
 
 // Count is how much was done, in the activity's own unit.

@@ -14,22 +14,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-const (
-	// messageSize is the size in bytes of what is sent to and fro.
-	messageSize = 64
-	// uploadBlock is how many bytes of an upload are acknowledged at a time.
-	uploadBlock = 256 << 10
-)
+// messageSize is the size in bytes of what is sent to and fro.
+const messageSize = 64
 
 // StartDownload receives from the game over so many streams, at rate bytes a
 // second each, or as fast as it can with 0. It counts bytes.
 func StartDownload(ctx context.Context, addr string, streams int, rate uint64) (*Activity, error) {
 	a, ctx := newActivity(ctx)
-	for range streams {
-		conn, err := ask(ctx, addr, opDownload, rate)
-		if err != nil {
-			return nil, errors.Join(err, a.Close())
-		}
+	return a, a.ask(ctx, addr, streams, opDownload, rate, func(conn *net.TCPConn) {
 		a.play(ctx, conn, func() error {
 			before := uint64(0)
 			_, err := verify(conn, func(position uint64) error {
@@ -39,8 +31,7 @@ func StartDownload(ctx context.Context, addr string, streams int, rate uint64) (
 			})
 			return fmt.Errorf("download, after %d bytes: %w", before, orEOF(err))
 		})
-	}
-	return a, nil
+	})
 }
 
 // orEOF is an error where one is due: the end of a stream is one.
@@ -51,32 +42,32 @@ func orEOF(err error) error {
 	return err
 }
 
-// StartUpload sends to the game. Bytes count once the game has verified them.
-func StartUpload(ctx context.Context, addr string) (*Activity, error) {
+// StartUpload sends to the game over so many streams, as fast as it can. Bytes count
+// once the game has verified them, which it says for every block of so many of them.
+func StartUpload(ctx context.Context, addr string, streams int, block uint64) (*Activity, error) {
 	a, ctx := newActivity(ctx)
-	conn, err := ask(ctx, addr, opUpload, uploadBlock)
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	a.play(ctx, conn, func() error {
-		for position := uint64(0); ; {
-			n, err := conn.Write(slice(position, maxSlice))
-			if err != nil {
-				return fmt.Errorf("upload, after %d bytes: %w", position, err)
+	return a, a.ask(ctx, addr, streams, opUpload, block, func(conn *net.TCPConn) {
+		a.play(ctx, conn, func() error {
+			for position := uint64(0); ; {
+				n, err := conn.Write(slice(position, maxSlice))
+				if err != nil {
+					return fmt.Errorf("upload, after %d bytes: %w", position, err)
+				}
+				position += uint64(n)
 			}
-			position += uint64(n)
-		}
-	})
-	a.play(ctx, conn, func() error {
-		var ack [8]byte
-		for {
-			if _, err := io.ReadFull(conn, ack[:]); err != nil {
-				return fmt.Errorf("upload, after %d bytes were acknowledged: %w", a.count.Load(), err)
+		})
+		a.play(ctx, conn, func() error {
+			var ack [8]byte
+			for before := uint64(0); ; {
+				if _, err := io.ReadFull(conn, ack[:]); err != nil {
+					return fmt.Errorf("upload, after %d bytes were acknowledged: %w", before, err)
+				}
+				acknowledged := binary.LittleEndian.Uint64(ack[:])
+				a.count.Add(acknowledged - before)
+				before = acknowledged
 			}
-			a.count.Store(binary.LittleEndian.Uint64(ack[:]))
-		}
+		})
 	})
-	return a, nil
 }
 
 // StartJoins has players come, wait for the greeting and leave, so many at a time.

@@ -280,9 +280,12 @@ func download(name string, streams int) func(context.Context, *sample) error {
 	}
 }
 
+// uploadBlock is how many bytes of an upload are acknowledged at a time.
+const uploadBlock = 256 << 10
+
 // upload measures one stream to the game.
 func upload(ctx context.Context, s *sample) error {
-	a, err := traffic.StartUpload(ctx, s.tcp)
+	a, err := traffic.StartUpload(ctx, s.tcp, 1, uploadBlock)
 	if err == nil {
 		err = s.counted(ctx, a, "upload", 1e6, 1e9)
 	}
