@@ -32,7 +32,7 @@ const (
 // bandwidthTime is how long a bandwidth is measured.
 func bandwidthTime(t *testing.T) time.Duration {
 	t.Helper()
-	if attackTime(t) < 10*time.Second {
+	if attackTime(t) < longAttack {
 		return 2 * time.Second
 	}
 	return 10 * time.Second
@@ -71,8 +71,8 @@ func until(t *testing.T, what string, a *traffic.Activity, count uint64) {
 	await.Within(t, patience, what, func(context.Context) (bool, error) { return a.Count() >= count, nil })
 }
 
-// closes ends an activity with the test.
-func closes(t *testing.T, a *traffic.Activity, err error) *traffic.Activity {
+// closes ends an activity with the test; err is why it has not begun.
+func closes(t *testing.T, a *traffic.Activity, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,6 @@ func closes(t *testing.T, a *traffic.Activity, err error) *traffic.Activity {
 			t.Error(err)
 		}
 	})
-	return a
 }
 
 // withinTolerance measures ratios to what they should be until all are within tolerance,

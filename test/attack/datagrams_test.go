@@ -15,7 +15,8 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
-// datagramRate is how many datagrams a second an attacker sends: see connectionRate.
+// datagramRate is how many datagrams a second an attacker sends: see connectionRate. In
+// the 30 s of make attack they are 18,000.
 const datagramRate = 600
 
 // query is what attackers send.
@@ -48,6 +49,60 @@ func sendDatagrams(ctx context.Context, t *testing.T, port int, from func(n int)
 	}
 }
 
+const (
+	// newcomerPause is that between players who join during a flood, and servedWithin how
+	// long each may take to be answered, sending every resendPause.
+	newcomerPause = 500 * time.Millisecond
+	servedWithin  = time.Second
+	resendPause   = 200 * time.Millisecond
+)
+
+// serveNewcomers has players of an address that attacks nobody join one after another
+// until ctx ends, and fails the test if one is not served in time.
+func serveNewcomers(ctx context.Context, t *testing.T, address string, from netip.Addr) {
+	ticker := time.NewTicker(newcomerPause)
+	defer ticker.Stop()
+	var worst time.Duration
+	served := 0
+	for {
+		took, err := serveNewcomer(t.Context(), address, from)
+		if err != nil {
+			t.Errorf("a newcomer, after %d were served: %v", served, err)
+			return
+		}
+		worst = max(worst, took)
+		served++
+		select {
+		case <-ctx.Done():
+			t.Logf("%d newcomers were served within %v", served, worst.Round(time.Microsecond))
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// serveNewcomer returns how long a new player takes to be answered.
+func serveNewcomer(ctx context.Context, address string, from netip.Addr) (time.Duration, error) {
+	conn, err := dialerFrom(from).DialContext(ctx, "udp", address)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	began := time.Now()
+	for answer := make([]byte, 2*len(query)); ; {
+		if _, err := conn.Write(query); err != nil {
+			return 0, err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(resendPause)); err != nil {
+			return 0, err
+		}
+		_, err := conn.Read(answer)
+		if took := time.Since(began); err == nil || took > servedWithin {
+			return took, err
+		}
+	}
+}
+
 func TestPlayers_EndureFloodsOfDatagrams(t *testing.T) {
 	for name, from := range map[string]func(n int) netip.Addr{
 		"answered, of three sources": func(n int) netip.Addr { return attacker(n % 3) },
@@ -59,6 +114,7 @@ func TestPlayers_EndureFloodsOfDatagrams(t *testing.T) {
 				var work sync.WaitGroup
 				var sent int64
 				work.Go(func() { sent = sendDatagrams(ctx, t, w.udp.Port, from) })
+				work.Go(func() { serveNewcomers(ctx, t, w.address(w.udp), attacker(100)) })
 				return func() {
 					work.Wait()
 					wasAttacked(t, "datagrams", sent, datagramRate/2)

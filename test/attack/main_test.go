@@ -56,6 +56,9 @@ func rerun() int {
 	return 0
 }
 
+// longAttack is from which time on an attack is one of make attack, not of make test.
+const longAttack = 10 * time.Second
+
 // attackTime is how long an attack lasts, and as long the calm before it.
 func attackTime(t *testing.T) time.Duration {
 	t.Helper()

@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// attackers is how many requests an attacker of a panel has under way.
-	attackers = 300
+	// attackers is how many requests an attacker of a panel has under way, and
+	// loginAttackers how many logins in a long attack.
+	attackers, loginAttackers = 300, 3000
 	// readyLimit is within which /readyz answers, and loginLimit within which a person
 	// from elsewhere is logged in.
 	readyLimit = 100 * time.Millisecond
@@ -33,7 +34,7 @@ const (
 
 // requests has attackers make requests until ctx ends, each attacker from from(n), with
 // a connection for each request, and returns how many were answered.
-func requests(ctx context.Context, url string, from func(n int) netip.Addr, body func() any) (stop func() int64) {
+func requests(ctx context.Context, url string, attackers int, from func(n int) netip.Addr, body func() any) (stop func() int64) {
 	var work sync.WaitGroup
 	var answered atomic.Int64
 	for n := range attackers {
@@ -52,9 +53,10 @@ func requests(ctx context.Context, url string, from func(n int) netip.Addr, body
 				response, err := client.Do(request)
 				if err != nil {
 					// Cut off, as it should be, or over. Attackers do not spin on errors: they
-					// share the machine with what they attack.
+					// share the machine with what they attack. All of them together try 15,000
+					// times per second at most.
 					select {
-					case <-time.After(20 * time.Millisecond):
+					case <-time.After(time.Duration(attackers) * time.Second / 15_000):
 					case <-ctx.Done():
 					}
 					continue
@@ -78,22 +80,27 @@ func badLogin() any {
 func TestPanel_EnduresFloodsOfRequests(t *testing.T) {
 	w := sharedWorld(t)
 	var names atomic.Int64
+	logins := attackers
+	if attackTime(t) >= longAttack {
+		logins = loginAttackers
+	}
 	for name, a := range map[string]struct {
-		path string
-		from func(n int) netip.Addr
-		body func() any
+		path      string
+		attackers int
+		from      func(n int) netip.Addr
+		body      func() any
 	}{
-		"bad logins of one source": {"/api/auth/login", func(int) netip.Addr { return attacker(6) }, badLogin},
-		"enrollments of one source": {"/api/tunnel/device/start", func(int) netip.Addr { return attacker(7) }, func() any {
+		"bad logins of one source": {"/api/auth/login", logins, func(int) netip.Addr { return attacker(6) }, badLogin},
+		"enrollments of one source": {"/api/tunnel/device/start", attackers, func(int) netip.Addr { return attacker(7) }, func() any {
 			return map[string]string{"name": fmt.Sprint("attacker ", names.Add(1)), "kind": "client"}
 		}},
-		"polls of unknown codes": {"/api/tunnel/device/poll", func(int) netip.Addr { return attacker(8) }, func() any {
+		"polls of unknown codes": {"/api/tunnel/device/poll", attackers, func(int) netip.Addr { return attacker(8) }, func() any {
 			return map[string]string{"deviceCode": fmt.Sprint("unknown-code-", names.Add(1))}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			stop := requests(ctx, w.panel.URL+a.path, a.from, a.body)
+			stop := requests(ctx, w.panel.URL+a.path, a.attackers, a.from, a.body)
 			w.watchPanel(t)
 			cancel()
 			wasAttacked(t, "requests that were answered", stop(), attackers/10)
