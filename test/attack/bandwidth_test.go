@@ -22,9 +22,10 @@ const (
 	mbit = 1_000_000
 	// tolerance is by how much a bandwidth may differ from its rule.
 	tolerance = 0.05
-	// tailSlack is by how much more than twice its calm value a 99th percentile may be:
-	// see slack.
-	tailSlack = 5 * time.Millisecond
+	// medianSlack and tailSlack are by how much more than twice its calm value a round
+	// trip beside a transfer may be: the machine carries that too. A game that had to wait
+	// for bandwidth, or lost its datagrams, would have tens of milliseconds and more.
+	medianSlack, tailSlack = 2 * time.Millisecond, 10 * time.Millisecond
 	// offeredSize is the size of the datagrams that take more than a bandwidth.
 	offeredSize = 1000
 )
@@ -198,60 +199,30 @@ func percentile(times []time.Duration, q float64) time.Duration {
 	return times[min(len(times)-1, int(q*float64(len(times))))]
 }
 
-// TestBandwidth_AGameBesideATransferKeepsItsRoundTrip has a player of 50 packets per second
-// on a port whose other players take all of its bandwidth.
-func TestBandwidth_AGameBesideATransferKeepsItsRoundTrip(t *testing.T) {
+// TestBandwidth_AGameBesideADownloadKeepsItsRoundTrip has a player of 50 packets per
+// second on a port whose other players take all of its bandwidth.
+func TestBandwidth_AGameBesideADownloadKeepsItsRoundTrip(t *testing.T) {
 	w := sharedWorld(t)
 	const rate = 4 * mbit
-	for name, c := range map[string]struct {
-		protocol types.AllocationCreateProtocol
-		echo     func(ctx context.Context, address string, d, pause time.Duration) ([]time.Duration, error)
-		transfer func(t *testing.T, address string) (stop func())
-	}{
-		"TCP": {types.CreateTCP, traffic.Echo, func(t *testing.T, address string) func() {
-			down, err := traffic.StartDownload(t.Context(), address, 5, 0)
-			closes(t, down, err)
-			until(t, "the download is under way", down, rate/8)
-			return func() { _ = down.Close() }
-		}},
-		"UDP": {types.CreateUDP, traffic.EchoDatagrams, func(t *testing.T, address string) func() {
-			offer, err := traffic.OpenOffer(t.Context(), address, 4, offeredSize)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{})
-			go func() {
-				defer close(ended)
-				_, _ = offer.Run(t.Context(), 2*rate/8/offeredSize, bandwidthTime(t)+time.Second)
-			}()
-			return func() {
-				<-ended
-				_ = offer.Close()
-			}
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			address := w.address(w.capped(t, c.protocol, rate, 0))
-			play := func() (median, tail time.Duration) {
-				times, err := c.echo(t.Context(), address, bandwidthTime(t), pause)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return percentile(times, 0.5), percentile(times, 0.99)
-			}
-			var worse bool
-			for range attempts {
-				calm50, calm99 := play()
-				stop := c.transfer(t, address)
-				beside50, beside99 := play()
-				stop()
-				t.Logf("calm p50 %v, p99 %v; beside the transfer p50 %v, p99 %v", calm50, calm99, beside50, beside99)
-				worse = beside50 > max(slowdown*calm50, slack) || beside99 > slowdown*calm99+tailSlack
-				if !worse {
-					return
-				}
-			}
-			t.Errorf("in each of %d attempts the round trip is longer", attempts)
-		})
+	address := w.address(w.capped(t, types.CreateTCP, rate, 0))
+	play := func() (median, tail time.Duration) {
+		times, err := traffic.Echo(t.Context(), address, bandwidthTime(t), pause)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return percentile(times, 0.5), percentile(times, 0.99)
 	}
+	for range attempts {
+		calm50, calm99 := play()
+		down, err := traffic.StartDownload(t.Context(), address, 5, 0)
+		closes(t, down, err)
+		until(t, "the download is under way", down, rate/8)
+		beside50, beside99 := play()
+		_ = down.Close() // The test's end says what was wrong.
+		t.Logf("calm p50 %v, p99 %v; beside the download p50 %v, p99 %v", calm50, calm99, beside50, beside99)
+		if beside50 <= slowdown*calm50+medianSlack && beside99 <= slowdown*calm99+tailSlack {
+			return
+		}
+	}
+	t.Errorf("in each of %d attempts the round trip is longer", attempts)
 }
