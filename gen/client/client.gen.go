@@ -139,7 +139,7 @@ type ClientInterface interface {
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 	// need not have an account. Of more attempts than that, those from addresses with many attempts on
 	// the account in the last hour get `429 rate_limited`.
 	//
@@ -166,7 +166,7 @@ type ClientInterface interface {
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 	// need not have an account. Of more attempts than that, those from addresses with many attempts on
 	// the account in the last hour get `429 rate_limited`.
 	//
@@ -768,7 +768,7 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 // address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 // need not have an account. Of more attempts than that, those from addresses with many attempts on
 // the account in the last hour get `429 rate_limited`.
 //
@@ -805,7 +805,7 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 // address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 // need not have an account. Of more attempts than that, those from addresses with many attempts on
 // the account in the last hour get `429 rate_limited`.
 //
@@ -2667,7 +2667,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 	// need not have an account. Of more attempts than that, those from addresses with many attempts on
 	// the account in the last hour get `429 rate_limited`.
 	//
@@ -2694,7 +2694,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 	// need not have an account. Of more attempts than that, those from addresses with many attempts on
 	// the account in the last hour get `429 rate_limited`.
 	//
@@ -5646,7 +5646,7 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 // address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 // need not have an account. Of more attempts than that, those from addresses with many attempts on
 // the account in the last hour get `429 rate_limited`.
 //
@@ -5679,7 +5679,7 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
 // address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second. The email
+// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
 // need not have an account. Of more attempts than that, those from addresses with many attempts on
 // the account in the last hour get `429 rate_limited`.
 //
