@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// openings bounds the flows of a port that open in a second, and at once, while half
+	// openings bounds the flows of a port that open in a second, and at once, while 3/4
 	// of those that it may have are open: each is work for the agent and a packet on a
 	// home's line, which a flood must not fill. Where the agent can have few, it is one in
 	// openingsShare of those that the port may have, but at least minOpenings: a flow must
@@ -170,7 +170,7 @@ func silenceAt(now time.Time) func(*udptunnel.ServerFlow) time.Duration {
 // mayOpen reports whether one more flow may open now, of most that may be open, and
 // counts it.
 func (a *flowAdmission) mayOpen(player netip.Addr, most int, now time.Time) bool {
-	if a.flows.Len() < most/2 {
+	if a.flows.Len() < most/4*3 {
 		return true
 	}
 	reserve := 0.0

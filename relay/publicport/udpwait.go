@@ -11,7 +11,7 @@ import (
 
 // maxWaiting and maxWaitingBytes bound the datagrams of a port that wait.
 const (
-	maxWaiting      = 2048
+	maxWaiting      = 8192
 	maxWaitingBytes = 1 << 20
 )
 
