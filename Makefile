@@ -110,10 +110,11 @@ lint: ## Run the linter
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: ## Write gen/, the tables of docs/settings.md, and the import rules of linter and docs
+generate: ## Write gen/, the tables of openapi.yaml and docs/settings.md, and the import rules of linter and docs
 	@set -e; for p in $(GENERATED); do \
 		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
 	done
+	@go test -count=1 -run '^TestPolicy_IsTheTable' ./server/internal/handler -update
 	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
 	@go test -count=1 ./test/walls -update
 

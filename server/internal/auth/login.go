@@ -199,6 +199,11 @@ func (a *Auth) slowDown(ctx context.Context, t *attempt) error {
 	return a.paces.wait(ctx, t.email, AddressKey(ctx))
 }
 
+// NewSession creates a session of 30 days for a user who has been authenticated.
+func (a *Auth) NewSession(ctx context.Context, user db.User) (Login, error) {
+	return a.createSession(ctx, user, nil)
+}
+
 func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) (Login, error) {
 	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)

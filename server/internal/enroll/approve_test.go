@@ -28,14 +28,6 @@ func TestApprove_AcceptsUserCodesAsTyped(t *testing.T) {
 	}
 }
 
-func TestApprove_NeedsAnAdmin(t *testing.T) {
-	r := newRules(t)
-	user, _ := r.user(t, "ada@example.com", "user")
-	code := r.start(t, user, enroll.Start{}).Device.UserCode
-	_, err := r.Approve(user, enroll.Approval{UserCode: code})
-	wantCode(t, err, types.CodeForbidden)
-}
-
 func TestApprove_ReportsWhyItFails(t *testing.T) {
 	r := newRules(t)
 	admin, _ := r.user(t, "root@example.com", "admin")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -129,7 +130,7 @@ func (e *Enroller) mayStart(ctx context.Context, caller auth.Principal, start St
 	if caller.User == nil {
 		return e.mayStartAnonymously(ctx, start)
 	}
-	if start.Kind == types.DeviceKindServer && !caller.IsAdmin() {
+	if start.Kind == types.DeviceKindServer && !caller.May("startEnrollment", auth.TunnelServer) {
 		return problem.Forbidden("Enrolling a tunnel server needs an admin.")
 	}
 	if start.OrganisationID == nil {
@@ -159,11 +160,10 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	return e.limits.Check(ctx, perSource...)
 }
 
-// mayManage checks that the caller is an owner or admin of the organisation, or an
-// admin of the panel. To callers who are not members, the organisation does not exist.
+// mayManage checks that the policy lets the caller enroll devices of the organisation.
 func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organisationID int64) error {
 	absent := problem.NotFound("There is no such organisation.")
-	if caller.IsAdmin() {
+	if caller.Scope().All {
 		exists, err := e.options.Store.OrganisationExists(ctx, organisationID)
 		if err == nil && !exists {
 			return absent
@@ -171,15 +171,18 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organis
 		return err
 	}
 	role, err := e.options.Store.OrganisationRole(ctx, organisationID, caller.User.ID)
-	switch {
-	case errors.Is(err, db.ErrNotFound):
-		return absent
-	case err != nil:
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return err
-	case role != "owner" && role != "admin":
-		return problem.Forbidden("This needs an owner or admin of the organisation.")
 	}
-	return nil
+	rule, _ := auth.RuleOf("startEnrollment", auth.Organisation)
+	switch rule[auth.MemberAs(role)] {
+	case auth.Allowed:
+		return nil
+	case http.StatusForbidden:
+		return problem.Forbidden("This needs an owner or admin of the organisation.")
+	default:
+		return absent
+	}
 }
 
 // create stores the device with new codes. The database ensures that no two pending

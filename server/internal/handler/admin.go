@@ -6,22 +6,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/server/internal/auth"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
-
-func needAdmin(ctx context.Context) error {
-	if !auth.FromContext(ctx).IsAdmin() {
-		return problem.Forbidden("Only an admin can do this.")
-	}
-	return nil
-}
 
 // GetSettings returns the panel's settings.
 func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject) (server.GetSettingsResponseObject, error) {
-	if err := needAdmin(ctx); err != nil {
-		return nil, err
-	}
 	settings, err := a.db.Settings(ctx)
 	if err != nil {
 		return nil, err
@@ -32,9 +20,6 @@ func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject
 
 // UpdateSettings changes the settings that the request contains.
 func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsRequestObject) (server.UpdateSettingsResponseObject, error) {
-	if err := needAdmin(ctx); err != nil {
-		return nil, err
-	}
 	var patch db.SettingsPatch
 	if features := request.Body.Features; features != nil {
 		patch.TunnelsEnabled = features.Tunnels

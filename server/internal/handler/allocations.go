@@ -57,7 +57,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 	allocation := db.NewAllocation{
 		DeviceID:        deviceID,
 		ServerID:        create.ServerID,
-		OnCordoned:      auth.FromContext(ctx).IsAdmin(),
+		OnCordoned:      auth.FromContext(ctx).May("createAllocation", auth.CordonedServer),
 		Protocols:       []string{string(create.Protocol)},
 		LocalHost:       valueOr(create.LocalHost, defaultLocalHost),
 		LocalPort:       create.LocalPort,
@@ -79,7 +79,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 			return nil, err
 		}
 	}
-	if err := mayUsePort(ctx, create.Port); err != nil {
+	if err := mayUsePort(ctx, "createAllocation", create.Port); err != nil {
 		return nil, err
 	}
 	if err := checkProxyProtocol(allocation.ProxyProtocol, allocation.Protocols); err != nil {
@@ -171,7 +171,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 		if row.RunID != nil {
 			return nil, problem.Conflict("The port of one allocation of a run cannot be changed; delete the run and allocate another.")
 		}
-		if err := mayUsePort(ctx, patch.Port); err != nil {
+		if err := mayUsePort(ctx, "updateAllocation", patch.Port); err != nil {
 			return nil, err
 		}
 	}
@@ -201,14 +201,14 @@ func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocat
 func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 	switch {
 	case patch.ServerID != nil:
-		admin := auth.FromContext(ctx).IsAdmin()
+		caller := auth.FromContext(ctx)
 		m := db.Move{
 			ServerID:     *patch.ServerID,
-			OnCordoned:   admin,
+			OnCordoned:   caller.May("updateAllocation", auth.CordonedServer),
 			KeepPortFrom: firstUnprivilegedPort,
 			Linger:       time.Duration(valueOr(patch.DrainSeconds, defaultDrainSeconds)) * time.Second,
 		}
-		if admin {
+		if caller.May("updateAllocation", auth.PortBelow1024) {
 			m.KeepPortFrom = 1
 		}
 		return &m, nil
@@ -218,8 +218,8 @@ func move(ctx context.Context, patch types.AllocationPatch) (*db.Move, error) {
 	return nil, nil
 }
 
-func mayUsePort(ctx context.Context, port *int) error {
-	if port != nil && *port < firstUnprivilegedPort && !auth.FromContext(ctx).IsAdmin() {
+func mayUsePort(ctx context.Context, operation string, port *int) error {
+	if port != nil && *port < firstUnprivilegedPort && !auth.FromContext(ctx).May(operation, auth.PortBelow1024) {
 		return problem.Forbidden("Only an admin can use a port below 1024.")
 	}
 	return nil

@@ -108,7 +108,7 @@ func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.U
 	switch {
 	case err != nil:
 		return ifNotFound(err, errNoDevice)
-	case !caller.IsAdmin():
+	case !caller.May("updateDevice", auth.ServerSettings):
 		return problem.Forbidden("Only an admin can change the settings of a tunnel server.")
 	case device.Kind != db.KindServer:
 		return problem.Conflict("The device is a tunnel client; only tunnel servers have these settings.")
@@ -127,7 +127,7 @@ func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequest
 	if _, err := a.db.Device(ctx, caller.Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoDevice)
 	}
-	if !caller.IsAdmin() {
+	if !caller.May("drainDevice", "") {
 		return nil, problem.Forbidden("Only an admin can drain a tunnel server.")
 	}
 	limit := time.Duration(valueOr(request.Body.TimeoutSeconds, defaultDrainSeconds)) * time.Second

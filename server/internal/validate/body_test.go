@@ -255,7 +255,7 @@ func TestMux_NamesAreOneLineOfText(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w, failure := send(t, mux, field.method, field.path, fmt.Sprintf(field.body, text), asUser, asJSON)
+			w, failure := send(t, mux, field.method, field.path, fmt.Sprintf(field.body, text), asAdmin, asJSON)
 			switch {
 			case accepted && w.Code != 204:
 				t.Errorf("%s %s, %q: %d %s", field.method, field.path, name, w.Code, w.Body)

@@ -3,9 +3,9 @@
 // checked against is always the one that serves it.
 //
 // The checks run in this order: the path and method must name an operation; Admit may
-// reject the request; the credential must be one that the operation's security lists;
-// the parameters must match; the body must match. The body of a caller who is not
-// authorised is never read.
+// reject the request; the policy of package auth must let the caller use the operation;
+// the parameters must match; the body must match. The body of a caller who is refused is
+// never read.
 package validate
 
 import (
@@ -41,8 +41,8 @@ type Authenticator interface {
 type Options struct {
 	// Contract is the text of the OpenAPI document. Required.
 	Contract []byte
-	// Authenticator authenticates the requests of every operation with a security
-	// requirement. Required.
+	// Authenticator authenticates the requests of every operation that is not public.
+	// Required.
 	Authenticator Authenticator
 	// Admit may reject a request before authentication. path is the operation's path
 	// in the contract, with parameter names. nil admits all requests.

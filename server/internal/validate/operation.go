@@ -7,16 +7,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
-
-// schemes maps the contract's security schemes to kinds of callers. The empty
-// requirement, {}, allows anonymous callers.
-var schemes = map[string]auth.Kind{
-	"sessionCookie": auth.KindUser,
-	"bearerAuth":    auth.KindUser,
-	"deviceToken":   auth.KindDevice,
-}
 
 // operation is an operation of the contract, with what its requests are checked
 // against.
@@ -27,10 +18,7 @@ type operation struct {
 	parameters []*openapi3.Parameter
 	body       *openapi3.Schema // nil if the operation has no body.
 	required   bool             // The body is required.
-	// public operations ignore credentials, so that a stale cookie does not prevent
-	// a login.
-	public  bool
-	callers map[auth.Kind]bool
+	rule       auth.Rule        // Who may use it.
 }
 
 type recordKey struct{}
@@ -50,7 +38,11 @@ func (op *operation) record(ctx context.Context) {
 }
 
 func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.Operation) *operation {
-	op := &operation{mux: m, path: path, spec: spec, callers: map[auth.Kind]bool{}}
+	rule, ok := auth.RuleOf(spec.OperationID, "")
+	if !ok {
+		panic("validate: nobody may use " + spec.OperationID + ", which the policy of package auth lacks")
+	}
+	op := &operation{mux: m, path: path, spec: spec, rule: rule}
 	for _, ref := range item.Parameters {
 		op.parameters = append(op.parameters, ref.Value)
 	}
@@ -62,19 +54,6 @@ func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.O
 		op.body = body.Content.Get("application/json").Schema.Value
 		op.required = body.Required
 	}
-	security := m.doc.Security
-	if spec.Security != nil {
-		security = *spec.Security
-	}
-	op.public = len(security) == 0
-	for _, requirement := range security {
-		if len(requirement) == 0 {
-			op.callers[auth.KindAnonymous] = true
-		}
-		for scheme := range requirement {
-			op.callers[schemes[scheme]] = true
-		}
-	}
 	return op
 }
 
@@ -84,7 +63,7 @@ func (op *operation) check(w http.ResponseWriter, r *http.Request) (*http.Reques
 	if err := op.mux.options.Admit(r, op.path); err != nil {
 		return r, err
 	}
-	if !op.public {
+	if !op.rule.Public() {
 		principal, err := op.authenticate(r)
 		if err != nil {
 			return r, err
@@ -102,15 +81,5 @@ func (op *operation) authenticate(r *http.Request) (auth.Principal, error) {
 	if err != nil {
 		return auth.Principal{}, err
 	}
-	kind := principal.Kind()
-	switch {
-	case op.callers[kind]:
-		return principal, nil
-	case kind == auth.KindAnonymous:
-		return auth.Principal{}, problem.Unauthorized("Log in first, or send a token.")
-	case kind == auth.KindDevice:
-		return auth.Principal{}, problem.Forbidden("This operation does not accept a device token.")
-	default:
-		return auth.Principal{}, problem.Forbidden("This operation needs a device token.")
-	}
+	return principal, op.rule.Refuse(principal)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// tokens is an Authenticator that accepts the credentials "user" and "device".
+// tokens is an Authenticator that accepts the credentials "user", "admin" and "device".
 type tokens struct{}
 
 func (tokens) Authenticate(r *http.Request) (auth.Principal, error) {
@@ -26,6 +26,8 @@ func (tokens) Authenticate(r *http.Request) (auth.Principal, error) {
 		return auth.Principal{}, nil
 	case "user":
 		return auth.Principal{User: &db.User{ID: 7}, Session: &db.Session{}}, nil
+	case "admin":
+		return auth.Principal{User: &db.User{ID: 8, Role: "admin"}, Session: &db.Session{}}, nil
 	case "device":
 		return auth.Principal{Device: &db.Device{}}, nil
 	default:
@@ -74,6 +76,7 @@ func send(t testing.TB, handler http.Handler, method, target, body string, heade
 
 const (
 	asUser   = "Authorization: user"
+	asAdmin  = "Authorization: admin"
 	asDevice = "Authorization: device"
 	asForged = "Authorization: forged"
 	asJSON   = "Content-Type: application/json"
@@ -122,6 +125,9 @@ func TestMux_AuthorisesCallersByOperation(t *testing.T) {
 		{"GET", "/api/tunnel/devices", "", "", 401},
 		{"GET", "/api/tunnel/devices", "", asForged, 401},
 		{"GET", "/api/tunnel/devices", "", asDevice, 403},
+		{"GET", "/api/admin/settings", "", asAdmin, 204},
+		{"GET", "/api/admin/settings", "", asUser, 403},
+		{"PATCH", "/api/admin/settings", "not read", asUser, 403},
 		{"GET", "/api/tunnel/allocations", "", asUser, 204},
 		{"GET", "/api/tunnel/allocations", "", asDevice, 204},
 		{"GET", "/api/tunnel/allocations", "", "", 401},

@@ -1,0 +1,338 @@
+package handler_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+)
+
+// TestPolicy_IsWhatThePanelAnswers sends every row of the table as every caller.
+func TestPolicy_IsWhatThePanelAnswers(t *testing.T) {
+	w := newWorld(t)
+	callers := []policyCaller{
+		{"nobody", auth.NoCredential, func(*target) caller { return w.anonymous() }, false},
+		{"an expired session", auth.EndedSession, func(*target) caller { return w.expired(t) }, false},
+		{"a revoked session", auth.EndedSession, func(*target) caller { return w.revoked(t, false) }, false},
+		{"the cookie of a revoked session", auth.EndedSession, func(*target) caller { return w.revoked(t, true) }, false},
+		{"a revoked device token", auth.EndedSession, func(*target) caller { return w.revokedDevice(t) }, false},
+		{"a stranger", auth.Stranger, func(*target) caller { return w.session(t, w.stranger) }, false},
+		{"a stranger to the organisation", auth.Stranger, func(*target) caller { return w.session(t, w.stranger) }, true},
+		{"a member", auth.Member, func(*target) caller { return w.session(t, w.member) }, true},
+		{"the organisation's admin", auth.OrgAdmin, func(*target) caller { return w.session(t, w.orgAdmin) }, true},
+		{"the organisation's owner", auth.Owner, func(*target) caller { return w.session(t, w.orgOwner) }, true},
+		{"the owner", auth.Owner, func(*target) caller { return w.session(t, w.owner) }, false},
+		{"an admin", auth.SiteAdmin, func(*target) caller { return w.session(t, w.admin) }, false},
+		{"an admin, of the organisation's", auth.SiteAdmin, func(*target) caller { return w.session(t, w.admin) }, true},
+		{"the tunnel client", auth.OwnClient, func(to *target) caller { return w.as(t, to.client(t, w)) }, false},
+		{"the tunnel server", auth.OwnServer, func(to *target) caller { return w.as(t, to.tunnelServer(t, w)) }, false},
+		{"another tunnel client", auth.OtherDevice, func(to *target) caller { return w.as(t, w.newDevice(t, db.KindClient, to)) }, false},
+		{"another tunnel server", auth.OtherDevice, func(to *target) caller { return w.as(t, w.newDevice(t, db.KindServer, to)) }, false},
+	}
+	for _, row := range policyRows(t) {
+		send, ok := policyRequests[row.String()]
+		if !ok {
+			t.Errorf("there is no request for %s", row)
+			continue
+		}
+		for _, c := range callers {
+			ofOrganisation := strings.Contains(row.path, "/organisations/") || row.what == auth.Organisation
+			if ofOrganisation && c.column == auth.Owner && !c.organisation {
+				continue // Nobody owns an organisation alone.
+			}
+			to := w.newTarget(c.organisation || ofOrganisation)
+			to.server = c.column == auth.OwnServer
+			if got, want := send(w, t, c.as(to), to), row.rule[c.column]; got != want {
+				t.Errorf("%s by %s: answered %d, want %d", row, c.name, got, want)
+			}
+		}
+	}
+}
+
+// policyCaller is a caller of a column of the table.
+type policyCaller struct {
+	name         string
+	column       auth.Caller
+	as           func(to *target) caller
+	organisation bool // What the request is about belongs to the organisation.
+}
+
+// target is what a request is about, made when it is asked for.
+type target struct {
+	owner, organisation *int64
+	devices             map[string]db.Device
+	// server means that a request about a device is about the tunnel server.
+	server bool
+}
+
+func (to *target) device(t *testing.T, w *world, name, kind string) db.Device {
+	t.Helper()
+	device, ok := to.devices[name]
+	if !ok {
+		device = w.newDevice(t, kind, to)
+		to.devices[name] = device
+	}
+	return device
+}
+
+func (to *target) client(t *testing.T, w *world) db.Device {
+	t.Helper()
+	return to.device(t, w, "client", db.KindClient)
+}
+
+func (to *target) tunnelServer(t *testing.T, w *world) db.Device {
+	t.Helper()
+	return to.device(t, w, "server", db.KindServer)
+}
+
+// placeholder returns what a placeholder of a request stands for.
+func (to *target) placeholder(t *testing.T, w *world, name string) string {
+	t.Helper()
+	switch name {
+	case "{client}":
+		return to.client(t, w).ID.String()
+	case "{server}":
+		return to.tunnelServer(t, w).ID.String()
+	case "{device}":
+		if to.server {
+			return to.placeholder(t, w, "{server}")
+		}
+		return to.placeholder(t, w, "{client}")
+	case "{cordoned}":
+		id, cordoned := to.device(t, w, "cordoned", db.KindServer).ID, true
+		if _, err := w.db.UpdateDevice(t.Context(), db.Scope{All: true}, id, db.DevicePatch{Cordoned: &cordoned}); err != nil {
+			t.Fatal(err)
+		}
+		return id.String()
+	case "{allocation}":
+		server := to.tunnelServer(t, w).ID
+		rows, err := w.db.CreateAllocations(t.Context(), db.NewAllocation{
+			DeviceID: to.client(t, w).ID, ServerID: &server, Protocols: []string{"tcp"},
+			LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strconv.FormatInt(rows[0].ID, 10)
+	case "{organisation}":
+		return strconv.FormatInt(w.organisation, 10)
+	case "{userCode}":
+		return w.pending(t).UserCode
+	case "{deviceCode}":
+		return w.pending(t).DeviceCode
+	}
+	t.Fatalf("unknown placeholder %s", name)
+	return ""
+}
+
+// world is a panel with users who are something to each other.
+type world struct {
+	*panel
+	admin, owner, stranger, member, orgAdmin, orgOwner db.User
+	organisation                                       int64
+	exec                                               func(t *testing.T, query string, args ...any)
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{panel: newPanel(t)}
+	sql := dbtest.SQL(t, w.db)
+	w.exec = func(t *testing.T, query string, args ...any) {
+		t.Helper()
+		if _, err := sql.ExecContext(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for role, user := range map[string]*db.User{
+		"root": &w.admin, "ada": &w.owner, "eve": &w.stranger, "mia": &w.member, "ali": &w.orgAdmin, "otto": &w.orgOwner,
+	} {
+		var err error
+		site := types.RoleUser
+		if role == "root" {
+			site = types.RoleAdmin
+		}
+		if *user, err = w.db.CreateUser(t.Context(), role+"@example.com", "", string(site)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.organisation = dbtest.Organisation(t, w.db, "guild")
+	dbtest.Member(t, w.db, w.organisation, w.member.ID, "member")
+	dbtest.Member(t, w.db, w.organisation, w.orgAdmin.ID, "admin")
+	dbtest.Member(t, w.db, w.organisation, w.orgOwner.ID, "owner")
+	return w
+}
+
+// session logs a user in.
+func (w *world) session(t *testing.T, user db.User) caller {
+	t.Helper()
+	login, err := w.auth.NewSession(t.Context(), user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caller{panel: w.panel, user: user, token: login.Token}
+}
+
+func (w *world) revoked(t *testing.T, cookie bool) caller {
+	t.Helper()
+	c := w.session(t, w.admin)
+	decode[any](t, c.send(t, "POST", "/api/auth/logout", nil), 204)
+	c.cookie = cookie
+	return c
+}
+
+func (w *world) expired(t *testing.T) caller {
+	t.Helper()
+	c := w.session(t, w.admin)
+	w.exec(t, `UPDATE sessions SET expires_at = $1`, w.Now().Add(-time.Second))
+	return c
+}
+
+func (w *world) revokedDevice(t *testing.T) caller {
+	t.Helper()
+	device := w.newDevice(t, db.KindClient, &target{owner: &w.owner.ID})
+	c := w.as(t, device)
+	if _, err := w.db.RegenerateToken(t.Context(), db.Scope{All: true}, device.ID); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// as returns a device as a caller.
+func (w *world) as(t *testing.T, device db.Device) caller {
+	t.Helper()
+	token, err := w.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caller{panel: w.panel, token: token}
+}
+
+// newDevice makes a device of the target's owner that is online.
+func (w *world) newDevice(t *testing.T, kind string, to *target) db.Device {
+	t.Helper()
+	created := db.NewDevice{Name: "home", Kind: kind, OwnerID: to.owner, OrganisationID: to.organisation, CreatedAt: w.Now(), ExpiresAt: w.Now(), Approved: true}
+	if kind == db.KindServer {
+		created.PublicHost, created.PortFirst, created.PortLast = "play.example.com", 20000, 20010
+	}
+	device, err := w.db.CreateDevice(t.Context(), created)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.connect(t, device.ID)
+	return device
+}
+
+// pending starts an enrollment.
+func (w *world) pending(t *testing.T) types.Enrollment {
+	t.Helper()
+	return decode[types.Enrollment](t, w.session(t, w.owner).send(t, "POST", "/api/tunnel/device/start", `{"name":"home"}`), 200)
+}
+
+// newTarget returns a target of the user owner or of the organisation.
+func (w *world) newTarget(ofOrganisation bool) *target {
+	w.advance(time.Second) // Lists have the newest first.
+	to := &target{owner: &w.owner.ID, devices: map[string]db.Device{}}
+	if ofOrganisation {
+		to.owner, to.organisation = nil, &w.organisation
+	}
+	return to
+}
+
+// policyRequest makes the request of a row about a target, and returns the answer.
+type policyRequest func(w *world, t *testing.T, c caller, to *target) auth.Answer
+
+var placeholders = regexp.MustCompile(`\{[a-zA-Z]+\}`)
+
+// answered makes a request, whose path and body may have placeholders.
+func answered(method, path, body string) policyRequest {
+	return func(w *world, t *testing.T, c caller, to *target) auth.Answer {
+		t.Helper()
+		fill := func(text string) string {
+			return placeholders.ReplaceAllStringFunc(text, func(name string) string { return to.placeholder(t, w, name) })
+		}
+		var content any
+		if body != "" {
+			content = fill(body)
+		}
+		a := c.send(t, method, fill(path), content)
+		if a.status < http.StatusMultipleChoices {
+			return auth.Allowed
+		}
+		return auth.Answer(a.status)
+	}
+}
+
+// listed requests a list and looks for what the request is about.
+func listed(path, wanted string) policyRequest {
+	return func(w *world, t *testing.T, c caller, to *target) auth.Answer {
+		t.Helper()
+		id := to.placeholder(t, w, wanted)
+		a := c.send(t, "GET", path, nil)
+		if a.status != http.StatusOK {
+			return auth.Answer(a.status)
+		}
+		for _, item := range decode[[]map[string]json.RawMessage](t, a, http.StatusOK) {
+			if strings.Trim(string(item["id"]), `"`) == id {
+				return auth.Allowed
+			}
+		}
+		return auth.Unlisted
+	}
+}
+
+// policyRequests are the requests of the rows.
+var policyRequests = map[string]policyRequest{
+	"listAllocations":                   listed("/api/tunnel/allocations", "{allocation}"),
+	"createAllocation":                  answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{server}"}`),
+	"createAllocation, port below 1024": answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{server}","port":80}`),
+	"createAllocation, cordoned server": answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{cordoned}"}`),
+	"getAllocation":                     answered("GET", "/api/tunnel/allocations/{allocation}", ""),
+	"updateAllocation":                  answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"name":"arena"}`),
+	"updateAllocation, port below 1024": answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"port":80}`),
+	"updateAllocation, cordoned server": answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"serverId":"{cordoned}"}`),
+	"deleteAllocation":                  answered("DELETE", "/api/tunnel/allocations/{allocation}", ""),
+	"listDevices":                       listed("/api/tunnel/devices", "{client}"),
+	"getDevice":                         answered("GET", "/api/tunnel/devices/{device}", ""),
+	"updateDevice":                      answered("PATCH", "/api/tunnel/devices/{device}", `{"name":"gaming-rig"}`),
+	"updateDevice, server settings":     answered("PATCH", "/api/tunnel/devices/{server}", `{"server":{"region":"eu"}}`),
+	"drainDevice":                       answered("POST", "/api/tunnel/devices/{server}/drain", `{}`),
+	"deleteDevice":                      answered("DELETE", "/api/tunnel/devices/{device}/delete", ""),
+	"regenerateDeviceToken":             answered("POST", "/api/tunnel/devices/{device}/regenerate-token", ""),
+	"startEnrollment":                   answered("POST", "/api/tunnel/device/start", `{"name":"home"}`),
+	"startEnrollment, tunnel server":    answered("POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`),
+	"startEnrollment, organisation":     answered("POST", "/api/tunnel/device/start", `{"name":"home","organisationId":{organisation}}`),
+	"pollEnrollment":                    answered("GET", "/api/tunnel/device/poll?deviceCode={deviceCode}", ""),
+	"approveDevice":                     answered("POST", "/api/tunnel/device/approve", `{"userCode":"{userCode}"}`),
+	"connectControlChannel":             answered("GET", "/api/tunnel/ws", ""),
+	"login":                             logIn,
+	"logout":                            answered("POST", "/api/auth/logout", ""),
+	"getSession":                        answered("GET", "/api/auth/session", ""),
+	"getSettings":                       answered("GET", "/api/admin/settings", ""),
+	"updateSettings":                    answered("PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`),
+	"getOrganisationRules":              answered("GET", "/api/organisations/{organisation}/rules", ""),
+	"updateOrganisationRules":           answered("PATCH", "/api/organisations/{organisation}/rules", `{"maxPlayers":40}`),
+	"getOpenAPI":                        answered("GET", "/openapi.json", ""),
+	"getJWKS":                           answered("GET", "/.well-known/jwks.json", ""),
+	"getHealth":                         answered("GET", "/healthz", ""),
+	"getReadiness":                      answered("GET", "/readyz", ""),
+	"getVersion":                        answered("GET", "/api/version", ""),
+}
+
+// logIn logs in as a user whom the caller need not be.
+func logIn(w *world, t *testing.T, c caller, _ *target) auth.Answer {
+	t.Helper()
+	hash, err := passwordHash()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(t, `UPDATE users SET password_hash = $2 WHERE id = $1`, w.owner.ID, hash)
+	a := c.send(t, "POST", "/api/auth/login", map[string]string{"email": w.owner.Email, "password": password})
+	return auth.Answer(a.status)
+}
