@@ -212,34 +212,39 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 		if err != nil {
 			return err
 		}
-		var ends []struct {
-			DeviceID uuid.UUID `db:"device_id"`
-			ServerID uuid.UUID `db:"server_id"`
-		}
-		// Allocations are always locked in the order of their ids, which avoids deadlocks. They
-		// include the old ports that a tunnel server's allocations have on other tunnel servers.
-		err = tx.SelectContext(ctx, &ends,
-			`WITH locked AS (
-				SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1
-					OR retires IN (SELECT id FROM allocations WHERE server_id = $1) ORDER BY id FOR UPDATE)
-			DELETE FROM allocations a USING locked WHERE a.id = locked.id
-			RETURNING a.device_id, a.server_id`, id)
-		if err != nil {
-			return err
-		}
-		changed := []uuid.UUID{id}
-		for _, end := range ends {
-			changed = append(changed, end.DeviceID, end.ServerID)
-		}
-		if err := buryDevice(ctx, tx, id); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
-			return err
-		}
-		return notify(ctx, tx, changed...)
+		return deleteDevice(ctx, tx, id)
 	})
 	return wrap(err, "delete device %s", id)
+}
+
+// deleteDevice deletes a device that tx has locked, as [DB.DeleteDevice].
+func deleteDevice(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
+	var ends []struct {
+		DeviceID uuid.UUID `db:"device_id"`
+		ServerID uuid.UUID `db:"server_id"`
+	}
+	// Allocations are always locked in the order of their ids, which avoids deadlocks. They include the
+	// old ports that a tunnel server's allocations have on other tunnel servers.
+	err := tx.SelectContext(ctx, &ends,
+		`WITH locked AS (
+			SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1
+				OR retires IN (SELECT id FROM allocations WHERE server_id = $1) ORDER BY id FOR UPDATE)
+		DELETE FROM allocations a USING locked WHERE a.id = locked.id
+		RETURNING a.device_id, a.server_id`, id)
+	if err != nil {
+		return err
+	}
+	changed := []uuid.UUID{id}
+	for _, end := range ends {
+		changed = append(changed, end.DeviceID, end.ServerID)
+	}
+	if err := buryDevice(ctx, tx, id); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
+		return err
+	}
+	return notify(ctx, tx, changed...)
 }
 
 // RegenerateToken raises the token version of an approved device in scope, which invalidates its

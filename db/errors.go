@@ -38,6 +38,14 @@ var (
 	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)
 	ErrDraining = fmt.Errorf("tunnel server is draining: %w", ErrConflict)
 	ErrOffline  = fmt.Errorf("tunnel server is not online: %w", ErrConflict)
+	// ErrLastAdmin means that no admin would be left who can log in, ErrLastOwner that an organisation
+	// would be left without an owner, and ErrOwnsDevices that devices would be left without one. Each of
+	// them is an ErrConflict.
+	ErrLastAdmin   = fmt.Errorf("last admin: %w", ErrConflict)
+	ErrLastOwner   = fmt.Errorf("last owner of an organisation: %w", ErrConflict)
+	ErrOwnsDevices = fmt.Errorf("user owns devices: %w", ErrConflict)
+	// ErrNoOwner means that the new owner does not exist.
+	ErrNoOwner = errors.New("no such owner")
 	// ErrLoop means that the local target of an allocation leads back to its public port. It is an
 	// ErrConflict.
 	ErrLoop = fmt.Errorf("local target leads to the allocation itself: %w", ErrConflict)

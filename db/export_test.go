@@ -78,3 +78,9 @@ func (d *DB) HoldDevices(ctx context.Context, n int) (release func()) {
 		calls.Wait()
 	}
 }
+
+// The query of [DB.Users], for its plan, and what it is given besides the search.
+const (
+	UsersQuery    = usersQuery
+	LastCharacter = lastCharacter
+)

@@ -12,12 +12,14 @@ type User struct {
 	ID int64 `db:"id"`
 	// Email is stored as entered and compared case-insensitively.
 	Email        string    `db:"email"`
-	PasswordHash string    `db:"password_hash"`
-	Role         string    `db:"role"` // "user" or "admin"
+	PasswordHash string    `db:"password_hash"` // empty until the user has set a password
+	Role         string    `db:"role"`          // "user" or "admin"
 	CreatedAt    time.Time `db:"created_at"`
+	// Suspended users have no sessions and get none.
+	Suspended bool `db:"suspended"`
 }
 
-const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at`
+const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at, u.suspended`
 
 // CreateUser creates an account. It returns [ErrConflict] if the email has one.
 func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {

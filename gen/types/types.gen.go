@@ -127,6 +127,24 @@ func (e DeviceKind) Valid() bool {
 	}
 }
 
+// Defines values for DevicesOfDeletedUser.
+const (
+	DevicesDelete DevicesOfDeletedUser = "delete"
+	DevicesMove   DevicesOfDeletedUser = "move"
+)
+
+// Valid indicates whether the value is a known member of the DevicesOfDeletedUser enum.
+func (e DevicesOfDeletedUser) Valid() bool {
+	switch e {
+	case DevicesDelete:
+		return true
+	case DevicesMove:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ErrorCode.
 const (
 	CodeAlreadyApproved      ErrorCode = "already_approved"
@@ -1202,8 +1220,16 @@ type DevicePatch struct {
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
+// DevicesOfDeletedUser What becomes of the devices of a user who is deleted.
+type DevicesOfDeletedUser string
+
 // DrainSeconds A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once.
 type DrainSeconds = int
+
+// Email The user's email address. Its case is ignored where it identifies the user.
+//
+// Example: grace@example.com
+type Email = openapi_types.Email
 
 // Enrollment The codes of an enrollment.
 type Enrollment struct {
@@ -1426,6 +1452,24 @@ type LoginRequest struct {
 // PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
 // is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
 type PanelID = openapi_types.UUID
+
+// PasswordLink A link with which a user sets a password.
+type PasswordLink struct {
+	// ExpiresAt When the link expires.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// URL The link: a page of the panel. Browsers do not send the part after the `#` to any server.
+	URL string `json:"url"`
+}
+
+// PasswordSet A new password, with the token of a link.
+type PasswordSet struct {
+	// Password The new password.
+	Password string `json:"password"`
+
+	// Token The part of the link after the `#`.
+	Token string `json:"token"`
+}
 
 // Port A port number.
 //
@@ -1919,6 +1963,9 @@ type TunnelServerState string
 
 // User A user account of the panel.
 type User struct {
+	// CreatedAt When the account was created.
+	CreatedAt time.Time `json:"createdAt"`
+
 	// Email The user's email address.
 	//
 	// Example: admin@example.com
@@ -1929,6 +1976,34 @@ type User struct {
 
 	// Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
 	Role Role `json:"role"`
+
+	// Suspended An admin has suspended the user.
+	Suspended bool `json:"suspended"`
+}
+
+// UserCreate A new user account.
+type UserCreate struct {
+	// Email The user's email address. Its case is ignored where it identifies the user.
+	//
+	// Example: grace@example.com
+	Email Email `json:"email"`
+
+	// Role The role of the user. The default is `user`.
+	Role *Role `json:"role,omitempty"`
+}
+
+// UserPatch Changes of a user account.
+type UserPatch struct {
+	// Email The user's email address. Its case is ignored where it identifies the user.
+	//
+	// Example: grace@example.com
+	Email *Email `json:"email,omitempty"`
+
+	// Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
+	Role *Role `json:"role,omitempty"`
+
+	// Suspended Whether the user is suspended.
+	Suspended *bool `json:"suspended,omitempty"`
 }
 
 // Version The version of the panel.
@@ -1959,6 +2034,9 @@ type Limit = int
 // OrganisationID defines model for OrganisationId.
 type OrganisationID = int64
 
+// UserID defines model for UserId.
+type UserID = int64
+
 // AllocationNotFound The body of every error response.
 type AllocationNotFound = Problem
 
@@ -1979,6 +2057,9 @@ type DeviceRequired = Problem
 
 // DrainConflict The body of every error response.
 type DrainConflict = Problem
+
+// EmailConflict The body of every error response.
+type EmailConflict = Problem
 
 // EnrollmentDenied The body of every error response.
 type EnrollmentDenied = Problem
@@ -2012,6 +2093,9 @@ type OrganisationNotFound = Problem
 
 // OrganisationUnmanaged The body of every error response.
 type OrganisationUnmanaged = Problem
+
+// PasswordLinkNotFound The body of every error response.
+type PasswordLinkNotFound = Problem
 
 // PlacementNotFound The body of every error response.
 type PlacementNotFound = Problem
@@ -2055,6 +2139,18 @@ type Unavailable = Problem
 // UserCodeNotFound The body of every error response.
 type UserCodeNotFound = Problem
 
+// UserConflict The body of every error response.
+type UserConflict = Problem
+
+// UserDeleteConflict The body of every error response.
+type UserDeleteConflict = Problem
+
+// UserNotFound The body of every error response.
+type UserNotFound = Problem
+
+// UserSuspended The body of every error response.
+type UserSuspended = Problem
+
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
 
@@ -2093,12 +2189,15 @@ const (
 	MaxDeviceApprovalUserCode                         = 32
 	MaxDeviceName                                     = 100
 	MaxDrainSeconds                                   = 604800
+	MaxEmail                                          = 254
 	MaxHelloAgentVersion                              = 100
 	MaxHelloPlatform                                  = 100
 	MaxLabel                                          = 100
 	MaxLocalHost                                      = 300
 	MaxLoginRequestEmail                              = 254
 	MaxLoginRequestPassword                           = 1024
+	MaxPasswordSetPassword                            = 1024
+	MaxPasswordSetToken                               = 128
 	MaxPort                                           = 65535
 	MaxRegion                                         = 50
 	MaxRuleLimitsConnectionsPerSecond                 = 100000
@@ -2144,11 +2243,36 @@ type ListDevicesParams struct {
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// ListUsersParams defines parameters for ListUsers.
+type ListUsersParams struct {
+	// Search Return only users whose email begins with this text. Its case is ignored.
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
+
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the users that follow this position in the list: the value of `after` in the `Link`
+	// header of the previous page. It stays valid when users are deleted.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// DeleteUserParams defines parameters for DeleteUser.
+type DeleteUserParams struct {
+	// Devices What becomes of the user's devices. By default the request fails if there are any.
+	Devices *DevicesOfDeletedUser `form:"devices,omitempty" json:"devices,omitempty"`
+
+	// NewOwnerID The ID of the user who gets the devices.
+	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
+}
+
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.
 type UpdateSettingsJSONRequestBody = SettingsPatch
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = LoginRequest
+
+// SetPasswordJSONRequestBody defines body for SetPassword for application/json ContentType.
+type SetPasswordJSONRequestBody = PasswordSet
 
 // UpdateOrganisationRulesJSONRequestBody defines body for UpdateOrganisationRules for application/json ContentType.
 type UpdateOrganisationRulesJSONRequestBody = RuleLimits
@@ -2170,6 +2294,12 @@ type UpdateDeviceJSONRequestBody = DevicePatch
 
 // DrainDeviceJSONRequestBody defines body for DrainDevice for application/json ContentType.
 type DrainDeviceJSONRequestBody = DeviceDrain
+
+// CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
+type CreateUserJSONRequestBody = UserCreate
+
+// UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
+type UpdateUserJSONRequestBody = UserPatch
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {

@@ -32,6 +32,9 @@ type Store interface {
 	CreateSession(ctx context.Context, session db.Session, place []byte, now time.Time) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
+	CreatePasswordLink(ctx context.Context, link db.PasswordLink) error
+	PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error)
+	UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error
 	DeviceByID(ctx context.Context, id uuid.UUID) (db.Device, error)
 	PanelID(ctx context.Context) (uuid.UUID, error)
 	DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error)

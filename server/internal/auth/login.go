@@ -208,7 +208,10 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
 	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
-	if err := a.store.CreateSession(ctx, session, a.places.address(ctx), a.now()); err != nil {
+	switch err := a.store.CreateSession(ctx, session, a.places.address(ctx), a.now()); {
+	case errors.Is(err, db.ErrConflict):
+		return Login{}, problem.Unauthorized("This account is suspended.")
+	case err != nil:
 		return Login{}, fmt.Errorf("create session: %w", err)
 	}
 	a.places.remember(strings.ToLower(user.Email), a.places.address(ctx))

@@ -64,5 +64,11 @@ func (a *api) GetSession(ctx context.Context, _ server.GetSessionRequestObject) 
 }
 
 func toUser(user db.User) types.User {
-	return types.User{ID: user.ID, Email: user.Email, Role: types.Role(user.Role)}
+	return types.User{
+		ID:        user.ID,
+		Email:     user.Email,
+		Role:      types.Role(user.Role),
+		CreatedAt: user.CreatedAt,
+		Suspended: user.Suspended,
+	}
 }

@@ -68,6 +68,10 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 		update(`UPDATE devices SET id = $2 WHERE id = $1`, device.ID, id)
 		p.connect(t, id)
 	}
+	update(`INSERT INTO users (id, email, password_hash, role) OVERRIDING SYSTEM VALUE VALUES (12, 'ada@example.com', '', 'user')`)
+	example := doc.Paths.Value("/api/auth/set-password").Post.RequestBody.Value.Content.Get("application/json").Example
+	link := sha256.Sum256([]byte(example.(map[string]any)["token"].(string)))
+	update(`INSERT INTO password_links (user_id, token_hash, expires_at) VALUES (12, $1, now() + interval '1 hour')`, link[:])
 	update(`ALTER TABLE allocations ALTER COLUMN id RESTART WITH 42`)
 	update(`INSERT INTO organisations (id, name) OVERRIDING SYSTEM VALUE VALUES (7, 'guild')`)
 	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
@@ -123,7 +127,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"drainDevice", "deleteAllocation", "deleteDevice", "updateSettings", "logout"}
+	last := []string{"drainDevice", "deleteAllocation", "deleteDevice", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

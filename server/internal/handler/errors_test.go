@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
@@ -98,6 +99,17 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	answers["SlowDown"] = p.anonymous().send(t, "GET", poll+second.DeviceCode, nil)
 	admin.send(t, "POST", approve, twice)
 	answers["AlreadyApproved"] = admin.send(t, "POST", approve, twice)
+
+	answers["UserNotFound"] = admin.send(t, "GET", "/api/users/999", nil)
+	answers["PasswordLinkNotFound"] = p.anonymous().send(t, "POST", "/api/auth/set-password", map[string]string{"token": "used", "password": password})
+	answers["EmailTaken"] = admin.send(t, "POST", "/api/users", `{"email":"ada@example.com"}`)
+	answers["LastAdmin"] = admin.send(t, "PATCH", userPath(admin.user.ID), `{"role":"user"}`)
+	answers["UserOwnsDevices"] = admin.send(t, "DELETE", userPath(ada.user.ID), nil)
+	bob := p.user(t, "bob@example.com", "user")
+	dbtest.Member(t, p.db, dbtest.Organisation(t, p.db, "guild of bob"), bob.user.ID, "owner")
+	answers["LastOwner"] = admin.send(t, "DELETE", userPath(bob.user.ID), nil)
+	decode[types.User](t, admin.send(t, "PATCH", userPath(bob.user.ID), `{"suspended":true}`), 200)
+	answers["UserSuspended"] = admin.send(t, "POST", userPath(bob.user.ID)+"/password-link", nil)
 
 	server := p.server(t, 20000) // It has one port.
 	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)

@@ -24,8 +24,9 @@ func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
 }
 
 // cut removes the extra row of page and returns the Link header to the next page
-// (RFC 8288), or nil if there is none.
-func cut[T any](rows []T, wanted int, path string, key func(T) string) ([]T, *string) {
+// (RFC 8288), or nil if there is none. parameters are names and values of other query
+// parameters that the page has; an empty value is left out.
+func cut[T any](rows []T, wanted int, path string, key func(T) string, parameters ...string) ([]T, *string) {
 	if len(rows) <= wanted {
 		return rows, nil
 	}
@@ -33,6 +34,11 @@ func cut[T any](rows []T, wanted int, path string, key func(T) string) ([]T, *st
 	query := url.Values{
 		"limit": {strconv.Itoa(wanted)},
 		"after": {key(rows[wanted-1])},
+	}
+	for i := 0; i+1 < len(parameters); i += 2 {
+		if parameters[i+1] != "" {
+			query.Set(parameters[i], parameters[i+1])
+		}
 	}
 	link := fmt.Sprintf(`<%s?%s>; rel="next"`, path, query.Encode())
 	return rows, &link

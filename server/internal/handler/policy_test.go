@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -122,6 +124,21 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 			t.Fatal(err)
 		}
 		return strconv.FormatInt(rows[0].ID, 10)
+	case "{email}":
+		return uuid.NewString() + "@example.com"
+	case "{user}", "{link}":
+		user, err := w.db.CreateUser(t.Context(), to.placeholder(t, w, "{email}"), "", "user")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "{user}" {
+			return strconv.FormatInt(user.ID, 10)
+		}
+		link, err := w.auth.NewPasswordLink(t.Context(), user.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link.URL.Fragment
 	case "{organisation}":
 		return strconv.FormatInt(w.organisation, 10)
 	case "{userCode}":
@@ -158,7 +175,7 @@ func newWorld(t *testing.T) *world {
 		if role == "root" {
 			site = types.RoleAdmin
 		}
-		if *user, err = w.db.CreateUser(t.Context(), role+"@example.com", "", string(site)); err != nil {
+		if *user, err = w.db.CreateUser(t.Context(), role+"@example.com", "hash", string(site)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -314,6 +331,13 @@ var policyRequests = map[string]policyRequest{
 	"login":                             logIn,
 	"logout":                            answered("POST", "/api/auth/logout", ""),
 	"getSession":                        answered("GET", "/api/auth/session", ""),
+	"setPassword":                       answered("POST", "/api/auth/set-password", `{"token":"{link}","password":"`+password+`"}`),
+	"listUsers":                         answered("GET", "/api/users?limit=1", ""),
+	"createUser":                        answered("POST", "/api/users", `{"email":"{email}"}`),
+	"getUser":                           answered("GET", "/api/users/{user}", ""),
+	"updateUser":                        answered("PATCH", "/api/users/{user}", `{"suspended":true}`),
+	"deleteUser":                        answered("DELETE", "/api/users/{user}?devices=delete", ""),
+	"createPasswordLink":                answered("POST", "/api/users/{user}/password-link", ""),
 	"getSettings":                       answered("GET", "/api/admin/settings", ""),
 	"updateSettings":                    answered("PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`),
 	"getOrganisationRules":              answered("GET", "/api/organisations/{organisation}/rules", ""),

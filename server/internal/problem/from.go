@@ -46,6 +46,12 @@ func From(err error) *Error {
 		return Conflict("The tunnel server is not connected.")
 	case errors.Is(err, db.ErrLoop):
 		return Conflict("The local host and port lead back to the allocation's own public port: name the host and port of the game.")
+	case errors.Is(err, db.ErrLastAdmin):
+		return Conflict("This is the last admin; make another user an admin first.")
+	case errors.Is(err, db.ErrLastOwner):
+		return Conflict("The user is the only owner of an organisation.")
+	case errors.Is(err, db.ErrOwnsDevices):
+		return Conflict("The user owns devices; say with devices whether they are deleted or moved.")
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request conflicts with the current state.")
 	case errors.Is(err, db.ErrBusy):

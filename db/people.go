@@ -1,0 +1,227 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+// lastCharacter follows every text that begins with the same characters, in the order of the list of
+// users.
+const lastCharacter = "\U0010FFFF"
+
+// usersQuery reads a page of users. Both bounds are those of one index: which texts begin with $1, and what
+// follows $2.
+const usersQuery = `SELECT ` + userColumns + ` FROM users u
+	WHERE lower(u.email) COLLATE "C" >= lower($1::text) AND lower(u.email) COLLATE "C" < lower($1::text) || $3::text
+		AND lower(u.email) COLLATE "C" > lower($2::text)
+	ORDER BY lower(u.email) COLLATE "C" LIMIT nullif($4::bigint, 0)`
+
+// Users lists the accounts whose email begins with search, in the order of their emails. The case of
+// letters is ignored. page.After is an email, which need not exist any more.
+func (d *DB) Users(ctx context.Context, search string, page Page[string]) ([]User, error) {
+	var after string
+	if page.After != nil {
+		after = *page.After
+	}
+	var users []User
+	err := d.requests.SelectContext(ctx, &users, usersQuery, search, after, lastCharacter, page.Limit)
+	return users, wrap(err, "list users")
+}
+
+// UserPatch changes the fields that are not nil.
+type UserPatch struct {
+	Email, Role *string
+	Suspended   *bool
+}
+
+// UpdateUser changes an account. Suspending it ends its sessions and its password link; another email ends
+// the link. It returns [ErrConflict] if the email has another account, and [ErrLastAdmin].
+func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, error) {
+	var user User
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if patch.Role != nil || patch.Suspended != nil {
+			if err := lockAdmins(ctx, tx); err != nil {
+				return err
+			}
+		}
+		err := tx.GetContext(ctx, &user,
+			`UPDATE users AS u SET email = coalesce($2, u.email), role = coalesce($3, u.role),
+				suspended = coalesce($4, u.suspended) WHERE u.id = $1 RETURNING `+userColumns,
+			id, patch.Email, patch.Role, patch.Suspended)
+		if err != nil {
+			return err
+		}
+		if patch.Role != nil || patch.Suspended != nil {
+			if err := needAdmin(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if user.Suspended {
+			if err := endSessions(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		if user.Suspended || patch.Email != nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM password_links WHERE user_id = $1`, id)
+		}
+		return err
+	})
+	return user, wrap(err, "update user %d", id)
+}
+
+// lockAdmins keeps other transactions from changing who is an admin until tx ends.
+func lockAdmins(ctx context.Context, tx *sqlx.Tx) error {
+	// The lock conflicts with itself and with writes. Taken before the first write, so that two of
+	// these transactions do not wait for each other.
+	_, err := tx.ExecContext(ctx, `LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE`)
+	return err
+}
+
+// needAdmin returns ErrLastAdmin if nobody who could log in is an admin any more.
+func needAdmin(ctx context.Context, tx *sqlx.Tx) error {
+	var has bool
+	err := tx.GetContext(ctx, &has,
+		`SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND NOT suspended AND password_hash <> '')`)
+	if err == nil && !has {
+		return ErrLastAdmin
+	}
+	return err
+}
+
+func endSessions(ctx context.Context, tx *sqlx.Tx, userID int64) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1`, userID)
+	return err
+}
+
+// DevicesOf says what becomes of the devices of a user who is deleted. By the zero value there must be none.
+type DevicesOf struct {
+	Delete bool
+	// MoveTo is the user who gets them; nil means nobody.
+	MoveTo *int64
+}
+
+// DeleteUser deletes an account with its sessions. It returns [ErrOwnsDevices] if the user has devices and
+// nothing is to become of them, [ErrLastAdmin], [ErrLastOwner], and [ErrNoOwner] if their new owner does not
+// exist.
+func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockAdmins(ctx, tx); err != nil {
+			return err
+		}
+		// The lock excludes new devices, which lock this row too.
+		var locked int64
+		if err := tx.GetContext(ctx, &locked, `SELECT id FROM users WHERE id = $1 FOR UPDATE`, id); err != nil {
+			return err
+		}
+		var onlyOwner bool
+		err := tx.GetContext(ctx, &onlyOwner,
+			`SELECT EXISTS (SELECT 1 FROM organisation_members m WHERE m.user_id = $1 AND m.role = 'owner'
+				AND NOT EXISTS (SELECT 1 FROM organisation_members o
+					WHERE o.organisation_id = m.organisation_id AND o.role = 'owner' AND o.user_id <> $1))`, id)
+		switch {
+		case err != nil:
+			return err
+		case onlyOwner:
+			return ErrLastOwner
+		}
+		if err := releaseDevices(ctx, tx, id, devices); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, id); err != nil {
+			return err
+		}
+		return needAdmin(ctx, tx)
+	})
+	return wrap(err, "delete user %d", id)
+}
+
+// releaseDevices deletes or moves the devices of a user.
+func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesOf) error {
+	if devices.MoveTo != nil {
+		var owner int64
+		err := tx.GetContext(ctx, &owner, `SELECT id FROM users WHERE id = $1 AND id <> $2`, *devices.MoveTo, id)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrNoOwner
+		case err != nil:
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET owner_id = $2 WHERE owner_id = $1`, id, owner)
+		return err
+	}
+	var owned []uuid.UUID
+	err := tx.SelectContext(ctx, &owned, `SELECT id FROM devices WHERE owner_id = $1 ORDER BY id FOR UPDATE`, id)
+	switch {
+	case err != nil:
+		return err
+	case len(owned) > 0 && !devices.Delete:
+		return ErrOwnsDevices
+	}
+	for _, device := range owned {
+		if err := deleteDevice(ctx, tx, device); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PasswordLink is a link with which a user sets a password once.
+type PasswordLink struct {
+	UserID int64
+	// TokenHash is the hash of the link's secret, which is not stored itself.
+	TokenHash []byte
+	ExpiresAt time.Time
+}
+
+// CreatePasswordLink stores a link, which replaces an earlier one of the user. It returns [ErrConflict] if
+// the user is suspended.
+func (d *DB) CreatePasswordLink(ctx context.Context, link PasswordLink) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		// The lock waits for a suspension, which deletes links.
+		var suspended bool
+		err := tx.GetContext(ctx, &suspended, `SELECT suspended FROM users WHERE id = $1 FOR SHARE`, link.UserID)
+		switch {
+		case err != nil:
+			return err
+		case suspended:
+			return ErrConflict
+		}
+		_, err = tx.ExecContext(ctx,
+			`INSERT INTO password_links (user_id, token_hash, expires_at) VALUES ($1, $2, $3)
+			ON CONFLICT (user_id) DO UPDATE SET token_hash = EXCLUDED.token_hash, expires_at = EXCLUDED.expires_at`,
+			link.UserID, link.TokenHash, stamp(link.ExpiresAt))
+		return err
+	})
+	return wrap(err, "create password link of user %d", link.UserID)
+}
+
+// PasswordLinkValid reports whether a link has been neither used nor replaced, and has not expired at now.
+func (d *DB) PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error) {
+	var valid bool
+	err := d.requests.GetContext(ctx, &valid,
+		`SELECT EXISTS (SELECT 1 FROM password_links WHERE token_hash = $1 AND expires_at > $2)`, tokenHash, stamp(now))
+	return valid, wrap(err, "password link")
+}
+
+// UsePasswordLink sets the password of a link's user, deletes the link and ends the user's sessions. It
+// returns [ErrNotFound] if the link is not valid.
+func (d *DB) UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		var id int64
+		err := tx.GetContext(ctx, &id,
+			`DELETE FROM password_links WHERE token_hash = $1 AND expires_at > $2 RETURNING user_id`, tokenHash, stamp(now))
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE users SET password_hash = $2 WHERE id = $1`, id, passwordHash); err != nil {
+			return err
+		}
+		return endSessions(ctx, tx, id)
+	})
+	return wrap(err, "use password link")
+}

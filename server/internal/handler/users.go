@@ -1,0 +1,137 @@
+package handler
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"unicode/utf8"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/server"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+var (
+	errNoUser     = problem.NotFound("There is no such user.")
+	errEmailTaken = problem.Conflict("This email has an account.")
+)
+
+// ListUsers lists the panel's users.
+func (a *api) ListUsers(ctx context.Context, request server.ListUsersRequestObject) (server.ListUsersResponseObject, error) {
+	after, err := emailPosition(request.Params.After)
+	if err != nil {
+		return nil, err
+	}
+	search := valueOr(request.Params.Search, "")
+	wanted, page := page(request.Params.Limit, after)
+	rows, err := a.db.Users(ctx, search, page)
+	if err != nil {
+		return nil, err
+	}
+	rows, link := cut(rows, wanted, "/api/users", func(user db.User) string {
+		return base64.RawURLEncoding.EncodeToString([]byte(user.Email))
+	}, "search", search)
+	users := make([]types.User, 0, len(rows))
+	for _, row := range rows {
+		users = append(users, toUser(row))
+	}
+	return server.ListUsers200JSONResponse{Body: users, Headers: server.ListUsers200ResponseHeaders{Link: link}}, nil
+}
+
+// emailPosition returns the email that the parameter `after` names, or nil without one.
+func emailPosition(after *string) (*string, error) {
+	if after == nil {
+		return nil, nil
+	}
+	email, err := base64.RawURLEncoding.Strict().DecodeString(*after)
+	if err != nil || !utf8.Valid(email) || bytes.Contains(email, []byte{0}) { // Postgres takes no NUL.
+		return nil, problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
+	}
+	position := string(email)
+	return &position, nil
+}
+
+// CreateUser creates an account without a password.
+func (a *api) CreateUser(ctx context.Context, request server.CreateUserRequestObject) (server.CreateUserResponseObject, error) {
+	user, err := a.db.CreateUser(ctx, string(request.Body.Email), "", string(valueOr(request.Body.Role, types.RoleUser)))
+	if errors.Is(err, db.ErrConflict) {
+		return nil, errEmailTaken
+	}
+	return server.CreateUser201JSONResponse(toUser(user)), err
+}
+
+// GetUser returns one user.
+func (a *api) GetUser(ctx context.Context, request server.GetUserRequestObject) (server.GetUserResponseObject, error) {
+	user, err := a.db.UserByID(ctx, request.ID)
+	if err != nil {
+		return nil, ifNotFound(err, errNoUser)
+	}
+	return server.GetUser200JSONResponse(toUser(user)), nil
+}
+
+// UpdateUser changes the fields that the request contains.
+func (a *api) UpdateUser(ctx context.Context, request server.UpdateUserRequestObject) (server.UpdateUserResponseObject, error) {
+	patch := db.UserPatch{Suspended: request.Body.Suspended}
+	if email := request.Body.Email; email != nil {
+		text := string(*email)
+		patch.Email = &text
+	}
+	if role := request.Body.Role; role != nil {
+		text := string(*role)
+		patch.Role = &text
+	}
+	user, err := a.db.UpdateUser(ctx, request.ID, patch)
+	switch {
+	case errors.Is(err, db.ErrLastAdmin):
+		return nil, err
+	case errors.Is(err, db.ErrConflict):
+		return nil, errEmailTaken
+	case err != nil:
+		return nil, ifNotFound(err, errNoUser)
+	}
+	return server.UpdateUser200JSONResponse(toUser(user)), nil
+}
+
+// DeleteUser deletes an account.
+func (a *api) DeleteUser(ctx context.Context, request server.DeleteUserRequestObject) (server.DeleteUserResponseObject, error) {
+	var devices db.DevicesOf
+	what, owner := request.Params.Devices, request.Params.NewOwnerID
+	moves := what != nil && *what == types.DevicesMove
+	switch {
+	case moves && owner == nil:
+		return nil, problem.Invalid(problem.Field("newOwnerId", "is required with devices=move"))
+	case !moves && owner != nil:
+		return nil, problem.Invalid(problem.Field("newOwnerId", "requires devices=move"))
+	}
+	devices.Delete, devices.MoveTo = what != nil && !moves, owner
+	err := a.db.DeleteUser(ctx, request.ID, devices)
+	switch {
+	case errors.Is(err, db.ErrNoOwner):
+		return nil, problem.Invalid(problem.Field("newOwnerId", "is not another user of this panel"))
+	case err != nil:
+		return nil, ifNotFound(err, errNoUser)
+	}
+	return server.DeleteUser200JSONResponse(types.Success{Success: true}), nil
+}
+
+// CreatePasswordLink makes a link with which a user sets a password.
+func (a *api) CreatePasswordLink(ctx context.Context, request server.CreatePasswordLinkRequestObject) (server.CreatePasswordLinkResponseObject, error) {
+	link, err := a.auth.NewPasswordLink(ctx, request.ID)
+	switch {
+	case errors.Is(err, db.ErrConflict):
+		return nil, problem.Conflict("The user is suspended; restore the account first.")
+	case err != nil:
+		return nil, ifNotFound(err, errNoUser)
+	}
+	return server.CreatePasswordLink200JSONResponse(types.PasswordLink{URL: link.URL.String(), ExpiresAt: link.ExpiresAt}), nil
+}
+
+// SetPassword sets a password by a link.
+func (a *api) SetPassword(ctx context.Context, request server.SetPasswordRequestObject) (server.SetPasswordResponseObject, error) {
+	if err := a.auth.SetPassword(ctx, request.Body.Token, request.Body.Password); err != nil {
+		return nil, err
+	}
+	return server.SetPassword204Response{}, nil
+}
