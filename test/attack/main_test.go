@@ -20,6 +20,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
+	"github.com/eclitunnel/eclitunnel/test/lib/role"
 )
 
 // apart is set in the process that has a network namespace of its own.
@@ -28,6 +29,7 @@ const apart = "ECLITUNNEL_ATTACK_APART"
 var binaries string
 
 func TestMain(m *testing.M) {
+	role.Main("attack", roles)
 	if os.Getenv(apart) == "" && cluster.CanPlace() == nil {
 		os.Exit(rerun())
 	}

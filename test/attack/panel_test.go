@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,78 +30,26 @@ const (
 	loginLimit = 2 * time.Second
 )
 
-// requests has attackers make requests until ctx ends, each attacker from from(n), with
-// a connection for each request, and returns how many were answered.
-func requests(ctx context.Context, url string, attackers int, from func(n int) netip.Addr, body func() any) (stop func() int64) {
-	var work sync.WaitGroup
-	var answered atomic.Int64
-	for n := range attackers {
-		work.Go(func() {
-			client := &http.Client{
-				Timeout:   patience,
-				Transport: &http.Transport{DialContext: dialerFrom(from(n)).DialContext, DisableKeepAlives: true},
-			}
-			for ctx.Err() == nil {
-				encoded, _ := json.Marshal(body())
-				request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(encoded))
-				if err != nil {
-					return
-				}
-				request.Header.Set("Content-Type", "application/json")
-				response, err := client.Do(request)
-				if err != nil {
-					// Cut off, as it should be, or over. Attackers do not spin on errors: they
-					// share the machine with what they attack. All of them together try 15,000
-					// times per second at most.
-					select {
-					case <-time.After(time.Duration(attackers) * time.Second / 15_000):
-					case <-ctx.Done():
-					}
-					continue
-				}
-				answered.Add(1)
-				_, _ = io.Copy(io.Discard, response.Body)
-				response.Body.Close()
-			}
-		})
-	}
-	return func() int64 {
-		work.Wait()
-		return answered.Load()
-	}
-}
-
-func badLogin() any {
-	return map[string]string{"email": cluster.AdminEmail, "password": "not the password"}
-}
-
 func TestPanel_EnduresFloodsOfRequests(t *testing.T) {
 	w := sharedWorld(t)
-	var names atomic.Int64
 	logins := attackers
 	if attackTime(t) >= longAttack {
 		logins = loginAttackers
 	}
-	for name, a := range map[string]struct {
-		path      string
-		attackers int
-		from      func(n int) netip.Addr
-		body      func() any
-	}{
-		"bad logins of one source": {"/api/auth/login", logins, func(int) netip.Addr { return attacker(6) }, badLogin},
-		"enrollments of one source": {"/api/tunnel/device/start", attackers, func(int) netip.Addr { return attacker(7) }, func() any {
-			return map[string]string{"name": fmt.Sprint("attacker ", names.Add(1)), "kind": "client"}
-		}},
-		"polls of unknown codes": {"/api/tunnel/device/poll", attackers, func(int) netip.Addr { return attacker(8) }, func() any {
-			return map[string]string{"deviceCode": fmt.Sprint("unknown-code-", names.Add(1))}
-		}},
+	badLogin := fmt.Sprintf(`{"email":%q,"password":"guess %%d"}`, cluster.AdminEmail)
+	for name, r := range map[string]requests{
+		"bad logins of one source":   {Path: "/api/auth/login", Body: badLogin, Attackers: logins, From: attacker(6)},
+		"bad logins of many sources": {Path: "/api/auth/login", Body: badLogin, Attackers: attackers},
+		"enrollments of one source":  {Path: "/api/tunnel/device/start", Body: `{"name":"attacker %d","kind":"client"}`, Attackers: attackers, From: attacker(7)},
+		"polls of unknown codes":     {Path: "/api/tunnel/device/poll?deviceCode=unknown-code-%d", Attackers: attackers, From: attacker(8)},
+		"polls from many sources":    {Path: "/api/tunnel/device/poll?deviceCode=unknown-code-%d", Attackers: attackers},
+		"requests with unknown keys": {Path: "/api/tunnel/devices", Token: "unknown-%d", Attackers: attackers, From: attacker(10)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			stop := requests(ctx, w.panel.URL+a.path, a.attackers, a.from, a.body)
+			r.URL = w.panel.URL
+			stop := r.start(t)
 			w.watchPanel(t)
-			cancel()
-			wasAttacked(t, "requests that were answered", stop(), attackers/10)
+			wasAttacked(t, "requests that were answered", stop(), int64(r.Attackers/10))
 		})
 	}
 }
