@@ -40,7 +40,7 @@ func pass(t *testing.T, streams ...*stream) {
 				if n == 0 {
 					n = p.Chunk()
 				}
-				if !p.Wait(n) {
+				if !p.Wait(n, nil) {
 					return
 				}
 				p.passed.Add(int64(n))
@@ -121,7 +121,7 @@ func TestShaper_APlayerOfLittleUseWaitsForNobody(t *testing.T) {
 			for i := range 500 {
 				time.Sleep(20 * time.Millisecond)
 				before := time.Now()
-				game.Wait(200)
+				game.Wait(200, nil)
 				took := time.Since(before)
 				if i >= 5 { // They have come to know it.
 					worst = max(worst, took)
@@ -173,7 +173,7 @@ func TestShaper_PlayersWhoComeAndGoDoNotExceedTheRate(t *testing.T) {
 			ends.Go(func() {
 				p := s.Join()
 				defer p.Close()
-				if p.Wait(10_000) {
+				if p.Wait(10_000, nil) {
 					passed.Add(10_000)
 				}
 			})
@@ -207,10 +207,10 @@ func TestShaper_ChangesReachStreamsThatWait(t *testing.T) {
 				s := shaping.New()
 				s.SetRates(c.before)
 				p := s.Join()
-				p.Wait(250_000 * int(max(c.before.All, c.before.Player)) / speed) // The burst is taken.
+				p.Wait(250_000*int(max(c.before.All, c.before.Player))/speed, nil) // The burst is taken.
 				passed := make(chan time.Time, 1)
 				go func() {
-					if p.Wait(long) {
+					if p.Wait(long, nil) {
 						passed <- time.Now()
 					}
 				}()
@@ -234,8 +234,8 @@ func TestShare_CloseEndsItsWaitAtOnce(t *testing.T) {
 			s.SetRates(rates)
 			p, other := s.Join(), s.Join()
 			ended, passed := make(chan bool), make(chan bool, 1)
-			go func() { ended <- p.Wait(1 << 20) }()
-			go func() { passed <- other.Wait(1 << 13) }()
+			go func() { ended <- p.Wait(1<<20, nil) }()
+			go func() { passed <- other.Wait(1<<13, nil) }()
 			time.Sleep(time.Second)
 			before := time.Now()
 			p.Close()
@@ -243,7 +243,7 @@ func TestShare_CloseEndsItsWaitAtOnce(t *testing.T) {
 			if <-ended {
 				t.Error("what waited may pass")
 			}
-			if p.Wait(1) {
+			if p.Wait(1, nil) {
 				t.Error("more may pass")
 			}
 			if took := time.Since(before); took > 0 {
@@ -336,7 +336,7 @@ func TestShaper_WithoutRatesEverythingPasses(t *testing.T) {
 	s := shaping.New()
 	p := s.Join()
 	if n := testing.AllocsPerRun(100, func() {
-		if !p.Wait(1<<40) || !p.Admit(1<<40) || p.Chunk() != 0 {
+		if !p.Wait(1<<40, nil) || !p.Admit(1<<40) || p.Chunk() != 0 {
 			t.Error("there is a bound")
 		}
 	}); n > 0 {
@@ -352,7 +352,7 @@ func BenchmarkShare_Wait(b *testing.B) {
 			p := s.Join()
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Wait(p.Chunk() & 1023)
+				p.Wait(p.Chunk()&1023, nil)
 			}
 		})
 	}

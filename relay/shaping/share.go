@@ -56,15 +56,19 @@ func (p *Share) Chunk() int {
 }
 
 // Wait waits until n bytes of a stream may pass, and reports that they may: not if the
-// share is closed.
-func (p *Share) Wait(n int) bool {
-	if !p.shaper.active.Load() {
-		return !p.closed.Load()
+// share is closed. If they may not at once, it calls blocks, and then what that returned;
+// nil: neither.
+func (p *Share) Wait(n int, blocks func() (over func())) bool {
+	if p.shaper.active.Load() {
+		if over := p.wait(n, blocks); over != nil {
+			over()
+		}
 	}
-	return p.wait(n)
+	return !p.closed.Load()
 }
 
-func (p *Share) wait(n int) bool {
+// wait returns what is to be called after it, or nil.
+func (p *Share) wait(n int, blocks func() (over func())) (over func()) {
 	s := p.shaper
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,13 +76,16 @@ func (p *Share) wait(n int) bool {
 		piece := min(n, s.chunk())
 		s.request(p, piece, s.now())
 		if !p.granted {
+			if over == nil && blocks != nil {
+				over = blocks()
+			}
 			p.block()
 		}
 		if p.granted { // Otherwise the rates have changed, or the share is closed.
 			n -= piece
 		}
 	}
-	return !p.closed.Load()
+	return over
 }
 
 // block waits for wake. It is called with the lock of the shaper held, which it

@@ -14,8 +14,9 @@ import (
 type Limit interface {
 	// Chunk returns how many bytes should pass at once, at least 1; 0: any number.
 	Chunk() int
-	// Wait waits until n bytes may pass, and returns false once the limit is closed.
-	Wait(n int) bool
+	// Wait waits until n bytes may pass, and returns false once the limit is closed. If
+	// they may not at once, it calls blocks, and then what that returned; nil: neither.
+	Wait(n int, blocks func() (over func())) bool
 	// Close ends waits, those to come too. It may be called again.
 	Close()
 }
@@ -53,17 +54,15 @@ func (s *stream) wait(l Limit, n int) error {
 	if l == nil {
 		return nil
 	}
-	if l.Chunk() > 0 {
-		defer s.watchReset()()
-	}
-	if !l.Wait(n) {
+	if !l.Wait(n, s.watch) {
 		return errLimitClosed
 	}
 	return nil
 }
 
 // watchReset closes the limits when the player's connection or the data connection is
-// reset, until stop is called.
+// reset, until stop is called. A timer for each chunk of a stream that need not wait
+// would cost more than passing it.
 func (s *stream) watchReset() (stop func()) {
 	var (
 		mu      sync.Mutex

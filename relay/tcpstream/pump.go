@@ -49,6 +49,7 @@ func (c *Conn) begin(p *Player, left func()) (*stream, error) {
 		conn: c, local: p.Conn, left: left, answered: p.Answered, upload: p.Upload, download: p.Download,
 		pumped: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.watch = s.watchReset
 	if s.local != nil {
 		var err error
 		if s.reader, err = newReader(s.local, smallBuffers, largeBuffers); err != nil {

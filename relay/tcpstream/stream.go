@@ -71,7 +71,8 @@ type stream struct {
 	reader *Reader
 	left   func() // Called once local is closed; nil: not called.
 
-	upload, download Limit // At a tunnel server; nil: none.
+	upload, download Limit         // At a tunnel server; nil: none.
+	watch            func() func() // watchReset.
 
 	answered func() // Called with the first bytes of the peer; nil after it. Guarded by conn.mu.
 
