@@ -26,9 +26,10 @@ const (
 	maxBrowsers = 4
 )
 
-// A browser's cookie has a value for each account, separated by dots, which consists of an identifier, the Unix time of the login in seconds, a
-// MAC of the password's hash, with which it ends when the password changes, and a MAC of
-// all of these with the account's email. It names no account, and is of no use for another.
+// A browser's cookie has a value for each account, separated by dots. A value consists of
+// an identifier, the Unix time of the login in seconds, a MAC of the password's hash, with
+// which it ends when the password changes, and a MAC of all of these with the account's
+// email. It names no account, and is of no use for another.
 const (
 	browserID       = 16
 	browserIssued   = browserID + 8

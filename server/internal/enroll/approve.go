@@ -24,7 +24,8 @@ type Approval struct {
 }
 
 // Approve approves a pending device. The caller in ctx is a user whom the policy of
-// package auth lets approve devices. The error may be any problem.Error that the contract lists for the operation.
+// package auth lets approve devices. The error may be any problem.Error that the contract
+// lists for the operation.
 func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, error) {
 	caller := auth.FromContext(ctx)
 	if err := e.checkNewOwner(ctx, approval); err != nil {
