@@ -59,25 +59,38 @@ func (d *DB) LoginPlaces(ctx context.Context, limit int, now time.Time) ([]Login
 	return places, wrap(err, "login places")
 }
 
-// CreateSession stores a session, and the place of its login as the user's last one at now. It returns
-// [ErrNotFound] if the user does not exist, and [ErrConflict] if the user is suspended.
-func (d *DB) CreateSession(ctx context.Context, session Session, place []byte, now time.Time) error {
-	// The deletion does not see the place that is inserted. It skips what concurrent logins lock: the
-	// next login deletes what is left.
-	var created bool
-	err := d.requests.GetContext(ctx, &created,
-		`WITH session AS (INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, $3) RETURNING user_id),
+// CreateSession stores a session, and the place of its login as the user's last one at now, unless the
+// password that it was created for has been changed: it returns [ErrNotFound] then, and if the user does not
+// exist, and [ErrConflict] if the user is suspended.
+func (d *DB) CreateSession(ctx context.Context, session Session, passwordHash string, place []byte, now time.Time) error {
+	var outcome struct {
+		Created   bool
+		Suspended bool
+	}
+	// The lock waits for a change of the password that has not been committed. The deletion comes after the
+	// insertion, whose row it does not see. It skips what concurrent logins lock: the next login deletes what
+	// is left.
+	err := d.requests.GetContext(ctx, &outcome,
+		`WITH owner AS (SELECT id, suspended FROM users WHERE id = $2 AND password_hash = $7 FOR SHARE),
+		session AS (INSERT INTO sessions (id, user_id, expires_at) SELECT $1::uuid, id, $3::timestamptz FROM owner
+			RETURNING user_id),
 		place AS (INSERT INTO login_places AS p (user_id, place, used_at) SELECT user_id, $4::bytea, $5::timestamptz FROM session
-			ON CONFLICT (user_id, place) DO UPDATE SET used_at = greatest(p.used_at, excluded.used_at)),
-		surplus AS (DELETE FROM login_places WHERE user_id = $2 AND place IN (
-			SELECT l.place FROM login_places l WHERE l.user_id = $2 AND l.place IN (
+			ON CONFLICT (user_id, place) DO UPDATE SET used_at = greatest(p.used_at, excluded.used_at)
+			RETURNING place),
+		surplus AS (DELETE FROM login_places WHERE user_id = $2 AND EXISTS (SELECT FROM place) AND place IN (
+			SELECT l.place FROM login_places l WHERE l.user_id = $2 AND EXISTS (SELECT FROM place) AND l.place IN (
 				SELECT o.place FROM login_places o WHERE o.user_id = $2 AND o.place <> $4
 				ORDER BY o.used_at DESC OFFSET $6)
 			FOR UPDATE SKIP LOCKED))
-		SELECT EXISTS (SELECT FROM session)`,
-		session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1)
-	if err == nil && !created {
+		SELECT EXISTS (SELECT FROM session) AS created,
+			coalesce((SELECT suspended FROM owner), false) AS suspended`,
+		session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1, passwordHash)
+	switch {
+	case err != nil || outcome.Created:
+	case outcome.Suspended:
 		err = ErrConflict // By the trigger sessions_refuse_suspended.
+	default:
+		err = ErrNotFound
 	}
 	return wrap(err, "create session")
 }

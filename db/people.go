@@ -208,18 +208,29 @@ func (d *DB) PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.T
 	return valid, wrap(err, "password link")
 }
 
-// UsePasswordLink sets the password of a link's user, deletes the link and ends the user's sessions. It
-// returns [ErrNotFound] if the link is not valid.
+// UsePasswordLink sets the password of a link's user, deletes the link, ends the user's sessions and
+// forgets from where they logged in. It returns [ErrNotFound] if the link is not valid.
 func (d *DB) UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var id int64
-		err := tx.GetContext(ctx, &id,
-			`DELETE FROM password_links WHERE token_hash = $1 AND expires_at > $2 RETURNING user_id`, tokenHash, stamp(now))
+		// The user first, as whoever suspends or deletes one.
+		err := tx.GetContext(ctx, &id, `SELECT u.id FROM users u JOIN password_links l ON l.user_id = u.id
+			WHERE l.token_hash = $1 AND l.expires_at > $2 FOR NO KEY UPDATE OF u`, tokenHash, stamp(now))
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE users SET password_hash = $2 WHERE id = $1`, id, passwordHash); err != nil {
+		err = tx.GetContext(ctx, &id, `DELETE FROM password_links WHERE token_hash = $1 RETURNING user_id`, tokenHash)
+		if err != nil {
 			return err
+		}
+		for _, statement := range []string{
+			`UPDATE users SET password_hash = $2 WHERE id = $1`,
+			// Who knew the old password may have logged in there.
+			`DELETE FROM login_places WHERE user_id = $1 AND $2 <> ''`,
+		} {
+			if _, err := tx.ExecContext(ctx, statement, id, passwordHash); err != nil {
+				return err
+			}
 		}
 		return endSessions(ctx, tx, id)
 	})

@@ -190,7 +190,7 @@ func TestSuspend_LeavesNoSession(t *testing.T) {
 		for i := range ids {
 			ids[i] = uuid.New()
 			group.Go(func() {
-				err := d.CreateSession(t.Context(), db.Session{ID: ids[i], UserID: ada.ID, ExpiresAt: expires}, []byte("home"), time.Now())
+				err := d.CreateSession(t.Context(), db.Session{ID: ids[i], UserID: ada.ID, ExpiresAt: expires}, "hash", []byte("home"), time.Now())
 				if err != nil && !errors.Is(err, db.ErrConflict) {
 					t.Error(err)
 				}

@@ -81,7 +81,7 @@ func TestSessions(t *testing.T) {
 	d := dbtest.New(t)
 	user := createUser(t, d, "ann@example.com")
 	session := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Hour)}
-	check(t, d.CreateSession(t.Context(), session, []byte("home"), noon))
+	check(t, d.CreateSession(t.Context(), session, "hash", []byte("home"), noon))
 
 	found, owner, err := d.SessionUser(t.Context(), session.ID, noon)
 	check(t, err)
@@ -98,7 +98,13 @@ func TestSessions(t *testing.T) {
 	_, _, err = d.SessionUser(t.Context(), session.ID, noon)
 	wantErr(t, err, db.ErrNotFound)
 
-	err = d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user + 1, ExpiresAt: noon}, []byte("home"), noon)
+	err = d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user + 1, ExpiresAt: noon}, "hash", []byte("home"), noon)
+	wantErr(t, err, db.ErrNotFound)
+
+	// A password that was changed since the login read it.
+	err = d.CreateSession(t.Context(), session, "the hash before", []byte("home"), noon)
+	wantErr(t, err, db.ErrNotFound)
+	_, _, err = d.SessionUser(t.Context(), session.ID, noon)
 	wantErr(t, err, db.ErrNotFound)
 }
 
@@ -108,7 +114,7 @@ func TestMaintain_KeepsValidSessionsAndLimits(t *testing.T) {
 	old := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(-time.Second)}
 	valid := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Second)}
 	for _, session := range []db.Session{old, valid} {
-		check(t, d.CreateSession(t.Context(), session, []byte("home"), noon))
+		check(t, d.CreateSession(t.Context(), session, "hash", []byte("home"), noon))
 	}
 	take(t, d, "old", 1, noon.Add(-2*time.Minute))
 	take(t, d, "valid", 1, noon)
@@ -239,7 +245,7 @@ func TestLoginPlaces_AreForgottenAYearAfterTheLastLogin(t *testing.T) {
 	other := createUser(t, d, "ben@example.com")
 	login := func(user int64, place string, at time.Time) {
 		t.Helper()
-		check(t, d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(2 * year)}, []byte(place), at))
+		check(t, d.CreateSession(t.Context(), db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(2 * year)}, "hash", []byte(place), at))
 	}
 	login(user, "old", noon)
 	login(user, "renewed", noon)

@@ -729,7 +729,7 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended, or the only owner of an organisation. |
+	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
 	//
 	// Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -746,7 +746,7 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-	// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
@@ -763,7 +763,7 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-	// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
@@ -1807,7 +1807,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended, or the only owner of an organisation. |
+// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
 //
 // Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 func (c *Client) DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1844,7 +1844,7 @@ func (c *Client) GetUser(ctx context.Context, id UserID, reqEditors ...RequestEd
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 // A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
@@ -1871,7 +1871,7 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, id UserID, contentType 
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 // A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
@@ -3985,7 +3985,7 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended, or the only owner of an organisation. |
+	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4006,7 +4006,7 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-	// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
@@ -4023,7 +4023,7 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-	// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
@@ -7979,7 +7979,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended, or the only owner of an organisation. |
+// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8012,7 +8012,7 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, id UserID
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 // A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
@@ -8035,7 +8035,7 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
-// cannot log in until `suspended` is false again. Their devices stay connected and their ports open.
+// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
 // A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //

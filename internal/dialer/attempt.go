@@ -23,6 +23,7 @@ type Attempt struct {
 	served  bool       // It got a connection since it asked for one last,
 	reused  bool       // one that is not new.
 	classic bool       // The TLS hello is a classic one.
+	resumes bool       // It is one that resumes a session, whatever reaches the host.
 	started bool       // The TLS handshake has begun,
 	secured bool       // and has succeeded.
 }

@@ -50,6 +50,15 @@ func (a *Attempt) Classic(probe bool) bool {
 	return classic
 }
 
+// Resumes notes that the TLS hello is a short one that resumes a session. What becomes of
+// it says nothing about those that Classic chooses from. It must be called before the
+// handshake.
+func (a *Attempt) Resumes() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.resumes = true
+}
+
 func (d *Dialer) classic(destination string, probe bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,8 +96,11 @@ func (d *Dialer) has(local netip.Addr) bool {
 // shaken records the outcome of the attempt's TLS handshake.
 func (a *Attempt) shaken(err error) {
 	a.mu.Lock()
-	classic, secured, started, local := a.classic, a.secured, a.started, a.local
+	classic, secured, started, local, resumes := a.classic, a.secured, a.started, a.local, a.resumes
 	a.mu.Unlock()
+	if resumes {
+		return
+	}
 	d := a.dialer
 	d.mu.Lock()
 	defer d.mu.Unlock()

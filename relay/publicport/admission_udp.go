@@ -17,8 +17,8 @@ const (
 	// openings bounds the flows of a port that open in a second, and at once, while 3/4
 	// of those that it may have are open: each is work for the agent and a packet on a
 	// home's line, which a flood must not fill. Where the agent can have few, it is one in
-	// openingsShare of those that the port may have, but at least minOpenings: a flow must
-	// live for long enough to be proven.
+	// openingsShare of those that the port may have without other ports' flows, but at least
+	// minOpenings: a flow must live for long enough to be proven.
 	openings      = 768
 	minOpenings   = 64
 	openingsShare = 4

@@ -12,7 +12,7 @@ import (
 // maxWaiting and maxWaitingBytes bound the datagrams of a port that wait.
 const (
 	maxWaiting      = 8192
-	maxWaitingBytes = 1 << 20
+	maxWaitingBytes = 4 << 20
 )
 
 // atClients are the players of a UDP port at the addresses of tunnel clients: see

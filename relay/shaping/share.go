@@ -57,7 +57,8 @@ func (p *Share) Chunk() int {
 
 // Wait waits until n bytes of a stream may pass, and reports that they may: not if the
 // share is closed. If they may not at once, it calls blocks, and then what that returned;
-// nil: neither.
+// nil: neither. Blocks is called with the shaper locked: it must call no method of it or
+// of its shares.
 func (p *Share) Wait(n int, blocks func() (over func())) bool {
 	if p.shaper.active.Load() {
 		if over := p.wait(n, blocks); over != nil {

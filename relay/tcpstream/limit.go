@@ -15,7 +15,8 @@ type Limit interface {
 	// Chunk returns how many bytes should pass at once, at least 1; 0: any number.
 	Chunk() int
 	// Wait waits until n bytes may pass, and returns false once the limit is closed. If
-	// they may not at once, it calls blocks, and then what that returned; nil: neither.
+	// they may not at once, it calls blocks, and then what that returned; nil: neither. Blocks must not
+	// block, or call the limit or another one of the same bandwidth.
 	Wait(n int, blocks func() (over func())) bool
 	// Close ends waits, those to come too. It may be called again.
 	Close()

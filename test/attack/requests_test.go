@@ -48,9 +48,11 @@ func (r requests) start(t *testing.T) (stop func() int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	end := sync.OnceValue(process.Stop)
+	t.Cleanup(func() { _ = end() }) // Where the test has failed before.
 	return func() (answered int64) {
 		t.Helper()
-		if err := process.Stop(); err != nil {
+		if err := end(); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(r.Answered)
@@ -84,8 +86,8 @@ func playRequests(ctx context.Context, r requests) (ready bool, stop func() erro
 					continue
 				}
 				// Cut off, as it should be, or over. Attackers do not spin on errors: they
-				// share the machine with what they attack. All of them together try 15,000
-				// times per second at most.
+				// share the machine with what they attack. All of them together are cut off
+				// 15,000 times per second at most.
 				select {
 				case <-time.After(time.Duration(r.Attackers) * time.Second / 15_000):
 				case <-ctx.Done():

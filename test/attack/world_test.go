@@ -142,8 +142,11 @@ func (w *world) expose(t *testing.T, protocol types.AllocationCreateProtocol, lo
 	answer, err := w.panel.API.CreateAllocationWithResponse(t.Context(), types.AllocationCreate{
 		DeviceID: &w.agent.Device.ID, Protocol: protocol, LocalPort: local, Options: options,
 	})
-	if err != nil || answer.JSON201 == nil {
-		t.Fatalf("allocate: %v %s", err, answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.JSON201 == nil {
+		t.Fatalf("allocate: %s: %s", answer.Status(), answer.Body)
 	}
 	t.Cleanup(func() {
 		//nolint:usetesting // the test's context has ended

@@ -29,7 +29,7 @@ type Store interface {
 	LoginSecret(ctx context.Context) ([]byte, error)
 	LoginPlaces(ctx context.Context, limit int, now time.Time) ([]db.LoginPlace, error)
 	UserAt(ctx context.Context, email string, place []byte, now time.Time) (user db.User, known bool, err error)
-	CreateSession(ctx context.Context, session db.Session, place []byte, now time.Time) error
+	CreateSession(ctx context.Context, session db.Session, passwordHash string, place []byte, now time.Time) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
 	CreatePasswordLink(ctx context.Context, link db.PasswordLink) error
@@ -109,13 +109,13 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		now:       options.Now,
 		passwords: passwords,
 		limits:    NewLimits(options.Store, options.Now),
-		places:    &places{secret: secret, now: options.Now},
+		places:    &places{secret: secret, now: options.Now, remembered: map[string]struct{}{}},
 		paces:     newPaces(guessInterval),
 		lookups:   newQueue(maxLookups),
 		origin:    origin,
 	}
 	a.keys.Store(keys)
-	return a, a.LoadPlaces(ctx)
+	return a, nil
 }
 
 // Refused returns the number of logins and tokens that were refused without a query,

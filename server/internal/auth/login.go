@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -74,9 +75,12 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	return a.createSession(ctx, user, t.browser)
 }
 
+func errWrongPassword() error { return problem.Unauthorized("Wrong email or password.") }
+
 // attempt is a login under way.
 type attempt struct {
-	email   string   // In lower case.
+	typed   string   // The email. The database ignores the case of fewer letters than Go.
+	email   string   // In lower case, by which attempts count.
 	browser *browser // nil unless it is known to the account.
 	place   Limit    // Of the browser, or of the email from the address.
 	sources []Limit  // Of the address; none for a browser.
@@ -89,7 +93,7 @@ func (t *attempt) all() []Limit { return append(slices.Clone(t.sources), t.place
 // attempt returns the limits of a login: those of its browser, or of its address. A browser
 // over its limit, whose cookie may have been stolen, counts as unknown.
 func (a *Auth) attempt(ctx context.Context, email string) *attempt {
-	t := &attempt{email: strings.ToLower(email)}
+	t := &attempt{typed: email, email: strings.ToLower(email)}
 	if t.browser = a.places.browser(ctx, t.email); t.browser != nil {
 		t.place = Limit{"login:browser:" + t.browser.id() + ":" + t.email, placeFailures, loginWindow}
 		if a.limits.remembered(t.place) == 0 {
@@ -133,9 +137,11 @@ func (a *Auth) checkPassword(ctx context.Context, t *attempt, password string) (
 	case err != nil:
 		return db.User{}, err
 	case !match:
-		return db.User{}, problem.Unauthorized("Wrong email or password.")
+		return db.User{}, errWrongPassword()
 	}
-	a.passwords.queue.succeeded(from)
+	if !t.known {
+		a.passwords.queue.succeeded(from)
+	}
 	a.lookups.succeeded(AddressKey(ctx))
 	return user, nil
 }
@@ -149,7 +155,7 @@ func (a *Auth) account(ctx context.Context, t *attempt) (db.User, error) {
 			return db.User{}, err
 		}
 		if wait == 0 {
-			user, _, err := a.user(ctx, t.email)
+			user, _, err := a.user(ctx, t.typed)
 			if err != nil {
 				return db.User{}, err
 			}
@@ -169,7 +175,7 @@ func (a *Auth) account(ctx context.Context, t *attempt) (db.User, error) {
 		return db.User{}, err
 	}
 	t.counted = t.sources
-	user, known, err := a.user(ctx, t.email)
+	user, known, err := a.user(ctx, t.typed)
 	t.known = known
 	return user, err
 }
@@ -196,7 +202,9 @@ func (a *Auth) slowDown(ctx context.Context, t *attempt) error {
 			return nil
 		}
 	}
-	return a.paces.wait(ctx, t.email, AddressKey(ctx))
+	// By the widest network: whoever has a /48 has 65,536 sources that have never tried.
+	networks := sources.Networks(Address(ctx))
+	return a.paces.wait(ctx, t.email, networkKey(networks[len(networks)-1]))
 }
 
 // NewSession creates a session of 30 days for a user who has been authenticated.
@@ -208,9 +216,11 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
 	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
-	switch err := a.store.CreateSession(ctx, session, a.places.address(ctx), a.now()); {
+	switch err := a.store.CreateSession(ctx, session, user.PasswordHash, a.places.address(ctx), a.now()); {
 	case errors.Is(err, db.ErrConflict):
 		return Login{}, problem.Unauthorized("This account is suspended.")
+	case errors.Is(err, db.ErrNotFound):
+		return Login{}, errWrongPassword() // It was changed meanwhile.
 	case err != nil:
 		return Login{}, fmt.Errorf("create session: %w", err)
 	}

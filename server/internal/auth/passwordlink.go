@@ -32,7 +32,7 @@ type PasswordLink struct {
 // [db.ErrConflict] if the user is suspended.
 func (a *Auth) NewPasswordLink(ctx context.Context, userID int64) (PasswordLink, error) {
 	secret := rand.Text()
-	expires := a.now().Add(passwordLinkLifetime)
+	expires := a.now().UTC().Truncate(time.Microsecond).Add(passwordLinkLifetime) // As the database keeps it.
 	err := a.store.CreatePasswordLink(ctx, db.PasswordLink{UserID: userID, TokenHash: hashLink(secret), ExpiresAt: expires})
 	if err != nil {
 		return PasswordLink{}, err

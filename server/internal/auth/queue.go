@@ -15,6 +15,8 @@ const (
 	// one source.
 	maxQueued          = 256
 	maxQueuedPerSource = 8
+	// maxFirst is how many checks of a known source come first within attemptMemory.
+	maxFirst = 60
 	// attemptMemory is how long an attempt counts against its source.
 	attemptMemory = time.Minute
 	// maxSources bounds the sources that are remembered.
@@ -22,7 +24,7 @@ const (
 )
 
 // queue admits password checks, a bounded number at a time. Checks of known sources come
-// before others. Of equal ones, that whose source made the fewest recent attempts is
+// before others, as long as they make few. Of equal ones, that whose source made the fewest recent attempts is
 // next, and of those the newest: under a flood of attempts a person still logs in at
 // once, while those that keep trying wait. It is safe for concurrent use.
 type queue struct {
@@ -142,10 +144,14 @@ func (q *queue) worst() int {
 	return worst
 }
 
+// first reports whether w comes before those of unknown sources. A known one that logs in
+// again and again does not.
+func (w *waiter) first() bool { return w.known && w.source.attempts <= maxFirst }
+
 // before reports whether w comes before other, whichever is newer.
 func (w *waiter) before(other *waiter) bool {
-	if w.known != other.known {
-		return w.known
+	if w.first() != other.first() {
+		return w.first()
 	}
 	return w.source.attempts < other.source.attempts
 }

@@ -161,6 +161,32 @@ func TestQueue_KnownSourcesComeBeforeAFullQueue(t *testing.T) {
 	})
 }
 
+func TestQueue_AKnownSourceThatLogsInAllTheTimeDoesNotComeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range maxQueuedPerSource {
+			crowd.Go(func() {
+				for ctx.Err() == nil && q.acquire(ctx, "customer", true) == nil {
+					time.Sleep(50 * time.Millisecond)
+					q.release()
+				}
+			})
+		}
+		time.Sleep(10 * time.Second)
+		for i := range 10 {
+			if err := q.acquire(t.Context(), fmt.Sprint("newcomer ", i), false); err != nil {
+				t.Error(err)
+				break
+			}
+			q.release()
+		}
+		cancel()
+		crowd.Wait()
+	})
+}
+
 func TestAttempts_AreOfABoundedNumberOfSources(t *testing.T) {
 	a := newAttempts(time.Minute, 1000)
 	a.add("waits").waiting++

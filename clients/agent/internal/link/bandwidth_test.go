@@ -139,12 +139,18 @@ func roundTrips(t *testing.T, c net.Conn) time.Duration {
 	return took[n/2]
 }
 
-// wantRoundTrip fails a test unless a round trip beside a download is about what it was.
-func wantRoundTrip(t *testing.T, calm, beside time.Duration) {
+// wantRoundTrip fails a test unless a game's round trip beside a download is about what it
+// was. It tries again: other tests share the processors, for moments, and what waits for
+// bandwidth waits each time.
+func wantRoundTrip(t *testing.T, game net.Conn, calm time.Duration) {
 	t.Helper()
-	if beside > 2*calm+3*time.Millisecond {
-		t.Errorf("the game's round trip is %v beside the download, and was %v", beside, calm)
+	var beside time.Duration
+	for range 3 {
+		if beside = roundTrips(t, game); beside <= 2*calm+3*time.Millisecond {
+			return
+		}
 	}
+	t.Errorf("the game's round trip is %v beside the download, and was %v", beside, calm)
 }
 
 // tcpFrom is a player at an address of this machine.
@@ -197,7 +203,7 @@ func TestTunnel_AGameBesideCappedDownloadsKeepsItsRoundTrip(t *testing.T) {
 				ends.Go(func() { receive(player, &down) })
 			}
 			await.Until(t, "the downloads", func() bool { return down.Load() > int64(capped)/40 })
-			wantRoundTrip(t, calm, roundTrips(t, game))
+			wantRoundTrip(t, game, calm)
 		})
 	}
 	t.Run("UDP", func(t *testing.T) {
@@ -233,7 +239,7 @@ func TestTunnel_AGameBesideCappedDownloadsKeepsItsRoundTrip(t *testing.T) {
 		d.Server.AwaitStats(t, "dropped datagrams", func(s relay.Stats) bool {
 			return s.Dropped[string(publicport.RefusedBandwidth)] > 100
 		})
-		wantRoundTrip(t, calm, roundTrips(t, game)) // A lost packet fails it.
+		wantRoundTrip(t, game, calm) // A lost packet fails it.
 		wantBandwidth(t, "download", &down, start, capped)
 	})
 }

@@ -27,19 +27,28 @@ const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 func (d *serverDialer) stream(ctx context.Context, secret string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	conn, err := d.attemptStream(ctx, secret, d.sessions.held.Load())
+	if errors.Is(err, errNotResumed) {
+		conn, err = d.attemptStream(ctx, secret, false)
+	}
+	return conn, err
+}
+
+// attemptStream is one attempt of stream. With resume it fails with errNotResumed unless
+// the TLS session is resumed, on a network where that need not be done with a classic
+// hello anyway.
+func (d *serverDialer) attemptStream(ctx context.Context, secret string, resume bool) (net.Conn, error) {
 	ctx, attempt := d.line.Begin(ctx, d.address)
 	transport := d.http
 	switch {
 	case attempt.Classic(false):
 		transport = d.classicHTTP
-	case d.sessions.held.Load():
+	case resume:
+		attempt.Resumes()
 		transport = d.resuming
 	}
 	conn, err := d.upgrade(ctx, transport, secret)
-	if errors.Is(err, errNotResumed) {
-		conn, err = d.upgrade(ctx, d.http, secret)
-	}
-	if errors.As(err, new(*refusedError)) {
+	if errors.As(err, new(*refusedError)) || errors.Is(err, errNotResumed) {
 		attempt.End(nil) // It answered.
 	} else {
 		attempt.End(err)

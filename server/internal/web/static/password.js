@@ -1,5 +1,7 @@
 const byId = (id) => document.getElementById(id);
 const token = location.hash.slice(1);
+// A second link in the same tab changes the fragment alone.
+addEventListener('hashchange', () => location.reload());
 // Out of the address bar and the history: the link works once, but until then it is a secret.
 history.replaceState(null, '', location.pathname);
 
