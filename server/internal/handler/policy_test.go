@@ -186,9 +186,13 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// session logs a user in.
+// session logs a user in. The password may have been changed since the user was created.
 func (w *world) session(t *testing.T, user db.User) caller {
 	t.Helper()
+	user, err := w.db.UserByID(t.Context(), user.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
 	login, err := w.auth.NewSession(t.Context(), user)
 	if err != nil {
 		t.Fatal(err)
