@@ -2,10 +2,12 @@ package db
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // Kinds of devices.
@@ -212,13 +214,16 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 		if err != nil {
 			return err
 		}
-		return deleteDevice(ctx, tx, id)
+		return deleteDevices(ctx, tx, id)
 	})
 	return wrap(err, "delete device %s", id)
 }
 
-// deleteDevice deletes a device that tx has locked, as [DB.DeleteDevice].
-func deleteDevice(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
+// deleteDevices deletes devices that tx has locked, as [DB.DeleteDevice].
+func deleteDevices(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
+	if len(ids) == 0 {
+		return nil
+	}
 	var ends []struct {
 		DeviceID uuid.UUID `db:"device_id"`
 		ServerID uuid.UUID `db:"server_id"`
@@ -227,21 +232,21 @@ func deleteDevice(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
 	// old ports that a tunnel server's allocations have on other tunnel servers.
 	err := tx.SelectContext(ctx, &ends,
 		`WITH locked AS (
-			SELECT id FROM allocations WHERE device_id = $1 OR server_id = $1
-				OR retires IN (SELECT id FROM allocations WHERE server_id = $1) ORDER BY id FOR UPDATE)
+			SELECT id FROM allocations WHERE device_id = ANY ($1) OR server_id = ANY ($1)
+				OR retires IN (SELECT id FROM allocations WHERE server_id = ANY ($1)) ORDER BY id FOR UPDATE)
 		DELETE FROM allocations a USING locked WHERE a.id = locked.id
-		RETURNING a.device_id, a.server_id`, id)
+		RETURNING a.device_id, a.server_id`, pq.Array(ids))
 	if err != nil {
 		return err
 	}
-	changed := []uuid.UUID{id}
+	changed := slices.Clone(ids)
 	for _, end := range ends {
 		changed = append(changed, end.DeviceID, end.ServerID)
 	}
-	if err := buryDevice(ctx, tx, id); err != nil {
+	if err := buryDevices(ctx, tx, ids); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM devices WHERE id = ANY ($1)`, pq.Array(ids)); err != nil {
 		return err
 	}
 	return notify(ctx, tx, changed...)

@@ -140,8 +140,18 @@ func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error 
 	return wrap(err, "delete user %d", id)
 }
 
-// releaseDevices deletes or moves the devices of a user.
+// releaseDevices deletes or moves the devices of a user. Enrollments that nobody has approved are none: they
+// are deleted.
 func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesOf) error {
+	var pending []uuid.UUID
+	err := tx.SelectContext(ctx, &pending,
+		`SELECT id FROM devices WHERE owner_id = $1 AND approved_at IS NULL ORDER BY id FOR UPDATE`, id)
+	if err != nil {
+		return err
+	}
+	if err := deleteDevices(ctx, tx, pending...); err != nil {
+		return err
+	}
 	if devices.MoveTo != nil {
 		var owner int64
 		err := tx.GetContext(ctx, &owner, `SELECT id FROM users WHERE id = $1 AND id <> $2`, *devices.MoveTo, id)
@@ -155,19 +165,14 @@ func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesO
 		return err
 	}
 	var owned []uuid.UUID
-	err := tx.SelectContext(ctx, &owned, `SELECT id FROM devices WHERE owner_id = $1 ORDER BY id FOR UPDATE`, id)
+	err = tx.SelectContext(ctx, &owned, `SELECT id FROM devices WHERE owner_id = $1 ORDER BY id FOR UPDATE`, id)
 	switch {
 	case err != nil:
 		return err
 	case len(owned) > 0 && !devices.Delete:
 		return ErrOwnsDevices
 	}
-	for _, device := range owned {
-		if err := deleteDevice(ctx, tx, device); err != nil {
-			return err
-		}
-	}
-	return nil
+	return deleteDevices(ctx, tx, owned...)
 }
 
 // PasswordLink is a link with which a user sets a password once.

@@ -220,6 +220,13 @@ func TestDeleteUser_NeverLeavesDevicesBehind(t *testing.T) {
 		return created.ID
 	}
 	first, second := device(), device()
+	// Whoever started it may never come back to it.
+	if _, err := d.CreateDevice(t.Context(), db.NewDevice{
+		Name: "new", Kind: db.KindClient, OwnerID: &ada.ID, CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+		CodeHash: []byte("code"), UserCode: "CDFG-2345",
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.DeleteUser(t.Context(), ada.ID, db.DevicesOf{}); !errors.Is(err, db.ErrOwnsDevices) {
 		t.Fatalf("deleted with devices: %v", err)
 	}
@@ -244,6 +251,15 @@ func TestDeleteUser_NeverLeavesDevicesBehind(t *testing.T) {
 	}
 	if deleted, err := d.DeviceDeleted(t.Context(), third); err != nil || !deleted {
 		t.Errorf("the device has no tombstone: %v", err)
+	}
+	// As many as take longer than a statement may, if each took statements of its own.
+	ada = newUser(t, d, "ada@example.com", "user")
+	if _, err := dbtest.SQL(t, d).ExecContext(t.Context(), `INSERT INTO devices (id, name, kind, owner_id, created_at, expires_at, approved_at)
+		SELECT gen_random_uuid(), 'home', 'client', $1, now(), now(), now() FROM generate_series(1, 5000)`, ada.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.DeleteUser(t.Context(), ada.ID, db.DevicesOf{Delete: true}); err != nil {
+		t.Fatal(err)
 	}
 	owner := newUser(t, d, "otto@example.com", "user")
 	guild := dbtest.Organisation(t, d, "guild")

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // PanelID reads the identity of the panel. It is made with the database, and a backup and its
@@ -38,11 +39,11 @@ func (d *DB) SigningKeyRevoked(ctx context.Context, id string) (bool, error) {
 	return revoked, wrap(err, "tombstone of signing key")
 }
 
-// buryDevice records that a device, which still exists, is deleted.
-func buryDevice(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
+// buryDevices records that devices, which still exist, are deleted.
+func buryDevices(ctx context.Context, tx *sqlx.Tx, ids []uuid.UUID) error {
 	_, err := tx.ExecContext(ctx,
 		`INSERT INTO deleted_devices (id, code_hash)
 		SELECT id, CASE WHEN approved_at IS NOT NULL OR expires_at > now() THEN code_hash END
-		FROM devices WHERE id = $1 ON CONFLICT (id) DO NOTHING`, id)
+		FROM devices WHERE id = ANY ($1) ON CONFLICT (id) DO NOTHING`, pq.Array(ids))
 	return err
 }
