@@ -27,6 +27,7 @@ var pages = map[string]string{
 	"/password":           "static/password.html",
 	"/assets/device.js":   "static/device.js",
 	"/assets/password.js": "static/password.js",
+	"/assets/problem.js":  "static/problem.js",
 	"/assets/panel.css":   "static/panel.css",
 }
 

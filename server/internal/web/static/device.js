@@ -1,3 +1,5 @@
+import { explain, unreachable } from './problem.js';
+
 const byId = (id) => document.getElementById(id);
 const steps = ['login', 'approve', 'approved'].map(byId);
 
@@ -19,41 +21,21 @@ async function call(method, path, body) {
       body: body && JSON.stringify(body),
     });
   } catch {
-    throw new Problem('unreachable', 'The panel cannot be reached. Check your network and try again.');
+    throw new Problem('unreachable', unreachable);
   }
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
-  throw new Problem(answer?.error ?? 'unreadable', explain(response, answer));
+  throw new Problem(answer?.error ?? 'unreadable', explain(response, answer, messages));
 }
 
-function explain(response, answer) {
-  const seconds = Number(response.headers.get('Retry-After'));
-  switch (answer?.error) {
-    case 'not_found':
-      return 'No device is waiting with this code. Compare it with what the device shows.';
-    case 'enrollment_expired':
-      return 'This code has expired. Start the enrollment on the device again and enter the new code.';
-    case 'already_approved':
-      return 'This device is already approved. There is nothing left to do.';
-    case 'forbidden':
-      return 'Approving a device needs an admin. Log in with an admin’s account.';
-    case 'rate_limited':
-      return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
-    case 'feature_disabled':
-      return 'Tunnels are switched off in this panel’s settings.';
-    case 'unavailable':
-      return 'The panel cannot reach its database. Try again in a few seconds.';
-    case 'invalid_request': {
-      const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
-      return details ? `${answer.message} ${details}.` : answer.message;
-    }
-    case undefined:
-      return `The panel sent an unexpected response (status ${response.status}).`;
-    default:
-      return response.status >= 500 ? `${answer.message} Request id: ${answer.requestId}` : answer.message;
-  }
-}
+const messages = {
+  not_found: 'No device is waiting with this code. Compare it with what the device shows.',
+  enrollment_expired: 'This code has expired. Start the enrollment on the device again and enter the new code.',
+  already_approved: 'This device is already approved. There is nothing left to do.',
+  forbidden: 'Approving a device needs an admin. Log in with an admin’s account.',
+  feature_disabled: 'Tunnels are switched off in this panel’s settings.',
+};
 
 /** Shows one step and moves the focus to an element in it. */
 function show(step, focus) {

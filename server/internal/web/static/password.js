@@ -1,3 +1,5 @@
+import { explain, unreachable } from './problem.js';
+
 const byId = (id) => document.getElementById(id);
 const token = location.hash.slice(1);
 // A second link in the same tab changes the fragment alone.
@@ -10,25 +12,7 @@ function showProblem(message) {
   byId('problem').hidden = !message;
 }
 
-function explain(response, answer) {
-  const seconds = Number(response.headers.get('Retry-After'));
-  switch (answer?.error) {
-    case 'not_found':
-      return 'This link was used or has expired. Ask an admin for a new one.';
-    case 'rate_limited':
-      return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
-    case 'unavailable':
-      return 'The panel cannot reach its database. Try again in a few seconds.';
-    case 'invalid_request': {
-      const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
-      return details ? `${answer.message} ${details}.` : answer.message;
-    }
-    case undefined:
-      return `The panel sent an unexpected response (status ${response.status}).`;
-    default:
-      return response.status >= 500 ? `${answer.message} Request id: ${answer.requestId}` : answer.message;
-  }
-}
+const messages = { not_found: 'This link was used or has expired. Ask an admin for a new one.' };
 
 async function setPassword() {
   const password = byId('password').value;
@@ -41,10 +25,10 @@ async function setPassword() {
       body: JSON.stringify({ token, password }),
     });
   } catch {
-    return 'The panel cannot be reached. Check your network and try again.';
+    return unreachable;
   }
   if (response.ok) return null;
-  return explain(response, await response.json().catch(() => null));
+  return explain(response, await response.json().catch(() => null), messages);
 }
 
 byId('form').addEventListener('submit', async (event) => {
