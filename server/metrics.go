@@ -50,7 +50,7 @@ var (
 	unaskedDesc = describe("attempts_refused_total",
 		"Logins and tokens refused without a query because their source was over a limit.")
 	slowedDesc = describe("logins_slowed_total",
-		"Logins slowed down because of failures for their account from unknown addresses and browsers.")
+		"Logins slowed down, or refused, because of failures for their account from unknown addresses and browsers.")
 	laneConnectionsDesc = describe("database_lane_connections",
 		"Connections to the database in use, by lane; no lane takes those of another.", "lane")
 	laneMaxDesc = describe("database_lane_connections_max",

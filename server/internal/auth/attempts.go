@@ -48,7 +48,7 @@ func (a *attempts) forget() {
 	looked := 0
 	for from, s := range a.all { // In no order.
 		if s.waiting > 0 {
-			continue // Of these there are few: queues are bounded.
+			continue // Of these there are few: what waits is bounded.
 		}
 		if looked == 0 || s.attempts < a.all[fewest].attempts {
 			fewest = from

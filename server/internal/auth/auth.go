@@ -122,7 +122,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 // because of what this replica remembers.
 func (a *Auth) Refused() uint64 { return a.limits.Refused() }
 
-// Slowed returns the number of logins that were slowed down, because of failures for
+// Slowed returns the number of logins that were slowed down, or refused, because of failures for
 // their account from unknown places.
 func (a *Auth) Slowed() uint64 { return a.paces.count() }
 

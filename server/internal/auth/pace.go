@@ -12,9 +12,11 @@ const (
 	// paceMemory is how long an attempt on such an account counts against its source: who
 	// has tried once in an hour comes before who tries again.
 	paceMemory = time.Hour
-	// maxPaces bounds the accounts under attack, beyond which others share one pace, and
-	// maxPaceSources the sources that are remembered for all of them.
+	// maxPaces bounds the accounts under attack, beyond which others share one pace,
+	// maxPaceCallers the attempts on all of them that wait or have just gone on, and
+	// maxPaceSources the sources that are remembered.
 	maxPaces       = 1024
+	maxPaceCallers = 8 << 10
 	maxPaceSources = 64 << 10
 )
 
@@ -26,6 +28,7 @@ type paces struct {
 
 	mu       sync.Mutex
 	accounts map[string]*pace
+	callers  int       // Of all.
 	sources  *attempts // By account and source.
 	slowed   uint64
 }
@@ -48,6 +51,9 @@ func newPaces(interval time.Duration) *paces {
 // maxQueueWait. Its errors are those of queue.acquire.
 func (p *paces) wait(ctx context.Context, account, from string) error {
 	entry, account := p.enter(account)
+	if entry == nil {
+		return errBusy()
+	}
 	if err := entry.acquire(ctx, account+" "+from, false); err != nil {
 		p.leave(entry, account)
 		return err
@@ -59,11 +65,15 @@ func (p *paces) wait(ctx context.Context, account, from string) error {
 	return nil
 }
 
-// enter returns the pace of an account, and the name under which it is kept.
+// enter returns the pace of an account, and the name under which it is kept; nil if too
+// many attempts wait.
 func (p *paces) enter(account string) (*pace, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slowed++
+	if p.callers >= maxPaceCallers {
+		return nil, ""
+	}
 	if p.accounts[account] == nil && len(p.accounts) >= maxPaces {
 		account = ""
 	}
@@ -73,18 +83,20 @@ func (p *paces) enter(account string) (*pace, string) {
 		p.accounts[account] = entry
 	}
 	entry.callers++
+	p.callers++
 	return entry, account
 }
 
 func (p *paces) leave(entry *pace, account string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.callers--
 	if entry.callers--; entry.callers == 0 {
 		delete(p.accounts, account)
 	}
 }
 
-// count returns the number of attempts that were slowed down.
+// count returns the number of attempts that were slowed down or refused.
 func (p *paces) count() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
