@@ -1,4 +1,6 @@
 -- +goose Up
+-- In the order in which a login at a replica of the previous version locks: sessions, then users.
+LOCK TABLE sessions IN SHARE ROW EXCLUSIVE MODE;
 ALTER TABLE users ADD COLUMN suspended boolean NOT NULL DEFAULT false;
 -- The order of the list of users, which is also searched by the beginning of the email. Not users_email_key,
 -- whose order is that of the database's locale.
