@@ -134,14 +134,14 @@ type ClientInterface interface {
 	// LoginWithBody Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-	// `401 unauthorized`.
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+	// ones of a suspended account, give `401 unauthorized`.
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-	// need not have an account. Of more attempts than that, those from addresses with many attempts on
-	// the account in the last hour get `429 rate_limited`.
+	// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+	// email need not have an account. Of more attempts than that, those from networks with many attempts
+	// on the account in the last hour get `429 rate_limited`, and count as failures.
 	//
 	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -161,14 +161,14 @@ type ClientInterface interface {
 	// Login Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-	// `401 unauthorized`.
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+	// ones of a suspended account, give `401 unauthorized`.
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-	// need not have an account. Of more attempts than that, those from addresses with many attempts on
-	// the account in the last hour get `429 rate_limited`.
+	// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+	// email need not have an account. Of more attempts than that, those from networks with many attempts
+	// on the account in the last hour get `429 rate_limited`, and count as failures.
 	//
 	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -724,7 +724,7 @@ type ClientInterface interface {
 	// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
-	// `deleteDevice`. With `move` they belong to `newOwnerId` from then on, and stay connected.
+	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
 	//
 	// | error | cause |
 	// |---|---|
@@ -892,14 +892,14 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 // LoginWithBody Log in
 //
 // Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-// `401 unauthorized`.
+// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+// ones of a suspended account, give `401 unauthorized`.
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-// need not have an account. Of more attempts than that, those from addresses with many attempts on
-// the account in the last hour get `429 rate_limited`.
+// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+// email need not have an account. Of more attempts than that, those from networks with many attempts
+// on the account in the last hour get `429 rate_limited`, and count as failures.
 //
 // A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 // in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -929,14 +929,14 @@ func (c *Client) LoginWithBody(ctx context.Context, contentType string, body io.
 // Login Log in
 //
 // Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-// `401 unauthorized`.
+// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+// ones of a suspended account, give `401 unauthorized`.
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-// need not have an account. Of more attempts than that, those from addresses with many attempts on
-// the account in the last hour get `429 rate_limited`.
+// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+// email need not have an account. Of more attempts than that, those from networks with many attempts
+// on the account in the last hour get `429 rate_limited`, and count as failures.
 //
 // A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 // in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -1802,7 +1802,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 // Deletes an account with its sessions and its memberships in organisations. Requires an admin.
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
-// `deleteDevice`. With `move` they belong to `newOwnerId` from then on, and stay connected.
+// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
 //
 // | error | cause |
 // |---|---|
@@ -3366,14 +3366,14 @@ type ClientWithResponsesInterface interface {
 	// LoginWithBodyWithResponse Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-	// `401 unauthorized`.
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+	// ones of a suspended account, give `401 unauthorized`.
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-	// need not have an account. Of more attempts than that, those from addresses with many attempts on
-	// the account in the last hour get `429 rate_limited`.
+	// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+	// email need not have an account. Of more attempts than that, those from networks with many attempts
+	// on the account in the last hour get `429 rate_limited`, and count as failures.
 	//
 	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -3393,14 +3393,14 @@ type ClientWithResponsesInterface interface {
 	// LoginWithResponse Log in
 	//
 	// Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-	// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-	// `401 unauthorized`.
+	// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+	// ones of a suspended account, give `401 unauthorized`.
 	//
 	// Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-	// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-	// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-	// need not have an account. Of more attempts than that, those from addresses with many attempts on
-	// the account in the last hour get `429 rate_limited`.
+	// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+	// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+	// email need not have an account. Of more attempts than that, those from networks with many attempts
+	// on the account in the last hour get `429 rate_limited`, and count as failures.
 	//
 	// A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 	// in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -3980,7 +3980,7 @@ type ClientWithResponsesInterface interface {
 	// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
-	// `deleteDevice`. With `move` they belong to `newOwnerId` from then on, and stay connected.
+	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
 	//
 	// | error | cause |
 	// |---|---|
@@ -7168,14 +7168,14 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 // LoginWithBodyWithResponse Log in
 //
 // Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-// `401 unauthorized`.
+// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+// ones of a suspended account, give `401 unauthorized`.
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-// need not have an account. Of more attempts than that, those from addresses with many attempts on
-// the account in the last hour get `429 rate_limited`.
+// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+// email need not have an account. Of more attempts than that, those from networks with many attempts
+// on the account in the last hour get `429 rate_limited`, and count as failures.
 //
 // A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 // in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -7201,14 +7201,14 @@ func (c *ClientWithResponses) LoginWithBodyWithResponse(ctx context.Context, con
 // LoginWithResponse Log in
 //
 // Starts a session of 30 days. Sets the `session` cookie and returns the same token in the body, for
-// use as a bearer token. The case of `email` is ignored. A wrong email or password gives
-// `401 unauthorized`.
+// use as a bearer token. The case of `email` is ignored. A wrong email or password, and the right
+// ones of a suspended account, give `401 unauthorized`.
 //
 // Failed attempts are limited, in one minute, to 10 for an email from one address, and 30 from one
-// address. Failures from elsewhere refuse nobody: after 50 in one minute for an email, further
-// attempts wait up to 2 seconds before the password is checked, two of them in a second at each replica. The email
-// need not have an account. Of more attempts than that, those from addresses with many attempts on
-// the account in the last hour get `429 rate_limited`.
+// address. Failures from elsewhere lock nobody out: after 50 in one minute for an email, further
+// attempts wait up to 2 seconds before the password is checked, two in a second at each replica. The
+// email need not have an account. Of more attempts than that, those from networks with many attempts
+// on the account in the last hour get `429 rate_limited`, and count as failures.
 //
 // A user does not wait at the last 8 addresses from which they have logged in, within a year, nor
 // in a browser with the cookie `known_browser`, which each login sets for 400 days. Such a browser
@@ -7974,7 +7974,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 // Deletes an account with its sessions and its memberships in organisations. Requires an admin.
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
-// `deleteDevice`. With `move` they belong to `newOwnerId` from then on, and stay connected.
+// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
 //
 // | error | cause |
 // |---|---|

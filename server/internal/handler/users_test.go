@@ -40,10 +40,8 @@ func TestUsers_GetAPasswordByALink(t *testing.T) {
 	link := func() types.PasswordLink {
 		return decode[types.PasswordLink](t, admin.send(t, "POST", userPath(user.ID)+"/password-link", nil), 200)
 	}
-	for _, password := range []string{"", " ", password} {
-		if password != "" {
-			wantError(t, p.login(t, user.Email, password), 401, types.CodeUnauthorized)
-		}
+	for _, password := range []string{" ", password} {
+		wantError(t, p.login(t, user.Email, password), 401, types.CodeUnauthorized)
 	}
 	first := link()
 	if want := p.Now().Add(24 * time.Hour); !first.ExpiresAt.Equal(want) {
