@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -270,6 +271,46 @@ func TestDeleteUser_NeverLeavesDevicesBehind(t *testing.T) {
 	dbtest.Member(t, d, guild, root.ID, "owner")
 	if err := d.DeleteUser(t.Context(), owner.ID, db.DevicesOf{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPasswordLink_EndsLoginsInProgress changes a password while others log in with the
+// old one.
+func TestPasswordLink_EndsLoginsInProgress(t *testing.T) {
+	d := dbtest.New(t)
+	ada := newUser(t, d, "ada@example.com", "user")
+	old, expires := ada.PasswordHash, time.Now().Add(time.Hour)
+	for round := range 10 {
+		link := fmt.Append(nil, "link ", round)
+		if err := d.CreatePasswordLink(t.Context(), db.PasswordLink{UserID: ada.ID, TokenHash: link, ExpiresAt: expires}); err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		ids := make([]uuid.UUID, 4)
+		for i := range ids {
+			ids[i] = uuid.New()
+			group.Go(func() {
+				session := db.Session{ID: ids[i], UserID: ada.ID, ExpiresAt: expires}
+				err := d.CreateSession(t.Context(), session, old, []byte("home"), time.Now())
+				if err != nil && !errors.Is(err, db.ErrNotFound) {
+					t.Error(err)
+				}
+			})
+		}
+		changed := fmt.Sprint("hash ", round)
+		if err := d.UsePasswordLink(t.Context(), link, changed, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		group.Wait()
+		for _, id := range ids {
+			if _, _, err := d.SessionUser(t.Context(), id, time.Now()); !errors.Is(err, db.ErrNotFound) {
+				t.Errorf("a session of the old password is left: %v", err)
+			}
+		}
+		if _, known, err := d.UserAt(t.Context(), ada.Email, []byte("home"), time.Now()); err != nil || known {
+			t.Errorf("the place of a login with the old password is known: %t, %v", known, err)
+		}
+		old = changed
 	}
 }
 

@@ -282,3 +282,41 @@ func TestLogin_TheLastEightAddressesOfAYearAreKnown(t *testing.T) {
 	p.advance(365 * 24 * time.Hour)
 	guess(8, 1)
 }
+
+// A /48 has more sources than an attacker needs.
+func TestLogin_ManySourcesOfANetworkAreOne(t *testing.T) {
+	p := newPanel(t)
+	p.user(t, ada, "user")
+	p.attack(t, ada)
+	var all sync.WaitGroup
+	var source atomic.Int64
+	var done atomic.Bool
+	tried := make(chan struct{}, 1000)
+	for range 12 {
+		all.Go(func() {
+			for !done.Load() {
+				p.logIn(t, fmt.Sprintf("2001:db8:1:%x::1", source.Add(1)), ada, "wrong", "")
+				select {
+				case tried <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	for range 4 {
+		<-tried
+	}
+	if status, _ := p.logIn(t, "203.0.113.1", ada, password, ""); status != http.StatusOK {
+		t.Errorf("the owner from elsewhere: %d", status)
+	}
+	done.Store(true)
+	all.Wait()
+}
+
+func TestLogin_EmailsOfOtherLetters(t *testing.T) {
+	p := newPanel(t)
+	for _, email := range []string{"Éva@example.com", "İnci@example.com", "ΣΊΣΥΦΟΣ@example.com"} {
+		p.user(t, email, "user") // Logs in.
+		p.mustLogIn(t, "203.0.113.1", email, "")
+	}
+}
