@@ -57,15 +57,15 @@ const (
 	resendPause   = 200 * time.Millisecond
 )
 
-// serveNewcomers has players of an address that attacks nobody join one after another
-// until ctx ends, and fails the test if one is not served in time.
-func serveNewcomers(ctx context.Context, t *testing.T, address string, from netip.Addr) {
+// serveNewcomers has players join one after another until ctx ends, the n-th from from(n),
+// and fails the test if one is not served in time.
+func serveNewcomers(ctx context.Context, t *testing.T, address string, from func(n int) netip.Addr) {
 	ticker := time.NewTicker(newcomerPause)
 	defer ticker.Stop()
 	var worst time.Duration
 	served := 0
 	for {
-		took, err := serveNewcomer(t.Context(), address, from)
+		took, err := serveNewcomer(t.Context(), address, from(served))
 		if err != nil {
 			t.Errorf("a newcomer, after %d were served: %v", served, err)
 			return
@@ -103,6 +103,9 @@ func serveNewcomer(ctx context.Context, address string, from netip.Addr) (time.D
 	}
 }
 
+// newcomer is the n-th of a hundred addresses that attack nobody.
+func newcomer(n int) netip.Addr { return attacker(100 + n%100) }
+
 func TestPlayers_EndureFloodsOfDatagrams(t *testing.T) {
 	for name, from := range map[string]func(n int) netip.Addr{
 		"answered, of three sources": func(n int) netip.Addr { return attacker(n % 3) },
@@ -114,7 +117,7 @@ func TestPlayers_EndureFloodsOfDatagrams(t *testing.T) {
 				var work sync.WaitGroup
 				var sent int64
 				work.Go(func() { sent = sendDatagrams(ctx, t, w.udp.Port, from) })
-				work.Go(func() { serveNewcomers(ctx, t, w.address(w.udp), attacker(100)) })
+				work.Go(func() { serveNewcomers(ctx, t, w.address(w.udp), newcomer) })
 				return func() {
 					work.Wait()
 					wasAttacked(t, "datagrams", sent, datagramRate/2)
