@@ -127,3 +127,48 @@ func TestAttempt_HostsThatAnswerOrAreDownKeepTheModernHello(t *testing.T) {
 		}
 	})
 }
+
+// resume is shake with a short hello as of a session that is resumed.
+func resume(t *testing.T, d *dialer.Dialer, address string) (passed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	ctx, attempt := d.Begin(ctx, address)
+	attempt.Resumes()
+	w := websocket.Dialer{NetDialContext: d.DialContext, TLSClientConfig: dialer.ClassicTLS(&tls.Config{InsecureSkipVerify: true})}
+	_, _, err := w.DialContext(ctx, "wss://"+address, nil)
+	attempt.End(err)
+	return errors.Is(err, websocket.ErrBadHandshake)
+}
+
+func TestAttempt_ResumedSessionsSayNothingAboutHellos(t *testing.T) {
+	t.Run("failing", func(t *testing.T) {
+		port := linetest.Listen(t, "127.0.0.1", 0, func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 4096))
+			linetest.Useless["resetting"](conn)
+		})
+		address := (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}).String()
+		d := dialer.New(dialer.Options{})
+		for range 3 {
+			if resume(t, d, address) {
+				t.Fatal("it passed")
+			}
+		}
+		if _, classic := shake(t, d, address, false); classic {
+			t.Error("a classic hello although no modern one has failed")
+		}
+	})
+	t.Run("passing", func(t *testing.T) {
+		f := tlsHost(t, true)
+		d := dialer.New(dialer.Options{})
+		if passed, _ := shake(t, d, f.Address, true); passed {
+			t.Fatal("a modern hello passed")
+		}
+		if !resume(t, d, f.Address) {
+			t.Fatal("a short hello did not pass")
+		}
+		if passed, classic := shake(t, d, f.Address, false); !passed || !classic {
+			t.Errorf("after that: passed %t, classic %t", passed, classic)
+		}
+	})
+}
