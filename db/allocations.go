@@ -117,7 +117,7 @@ type AllocationPatch struct {
 	Move *Move
 }
 
-// UpdateAllocation changes an allocation of a device in scope and notifies both sides. It returns
+// UpdateAllocation changes an allocation of a device that the scope manages, and notifies both sides. It returns
 // [ErrPortTaken] if the new port belongs to another allocation, [ErrLoop] if the local target, or
 // that of another allocation which moves with it, leads back to the port, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
@@ -150,10 +150,10 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
 				target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
 				target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
-			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+visible+` RETURNING a.id`,
+			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+manageable+` RETURNING a.id`,
 			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
 				patch.UDPIdleSeconds, port, patch.PlayerAddresses, patch.Rules)...)
-		if err != nil {
+		if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
 			return err
 		}
 		if err := tx.GetContext(ctx, &allocation, allocationQuery+` WHERE a.id = $1`, id); err != nil {
@@ -194,7 +194,7 @@ func checkOwnPort(ctx context.Context, tx *sqlx.Tx, a Allocation) error {
 	return err
 }
 
-// DeleteAllocation deletes an allocation of a device in scope, which frees its port and its old ports,
+// DeleteAllocation deletes an allocation of a device that the scope manages, which frees its port and its old ports,
 // and notifies all sides.
 func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
@@ -202,8 +202,8 @@ func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error 
 		var deviceID uuid.UUID
 		err := tx.GetContext(ctx, &deviceID,
 			`SELECT a.device_id FROM allocations a JOIN devices d ON d.id = a.device_id
-			WHERE a.id = $4 AND a.retires IS NULL AND `+visible+` FOR UPDATE OF a`, scope.args(id)...)
-		if err != nil {
+			WHERE a.id = $4 AND a.retires IS NULL AND `+manageable+` FOR UPDATE OF a`, scope.args(id)...)
+		if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
 			return err
 		}
 		var servers []uuid.UUID

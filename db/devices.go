@@ -120,6 +120,20 @@ func (d *DB) Device(ctx context.Context, scope Scope, id uuid.UUID) (Device, err
 	return device, wrap(err, "device %s", id)
 }
 
+// ManagedDevice returns a device that the scope manages.
+func (d *DB) ManagedDevice(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
+	var row struct {
+		Device
+		Managed bool `db:"managed"`
+	}
+	err := d.requests.GetContext(ctx, &row,
+		`SELECT `+deviceColumns+`, coalesce(`+manageable+`, false) AS managed FROM devices d WHERE d.id = $4 AND `+visible, scope.args(id)...)
+	if err == nil && !row.Managed {
+		err = ErrForbidden
+	}
+	return row.Device, wrap(err, "managed device %s", id)
+}
+
 // DeviceByID returns a device whatever its owner. Concurrent calls share a statement.
 func (d *DB) DeviceByID(ctx context.Context, id uuid.UUID) (Device, error) {
 	device, err := d.batches.devices.Do(ctx, id)
@@ -154,6 +168,8 @@ func (d *DB) devicesByID(ctx context.Context, ids []uuid.UUID) ([]*Device, error
 // DevicePatch changes the fields that are not nil.
 type DevicePatch struct {
 	Name *string
+	// Owner is the new owner of the device and its allocations.
+	Owner *NewOwner
 
 	// The remaining fields are for tunnel servers.
 
@@ -165,16 +181,29 @@ type DevicePatch struct {
 	Cordoned *bool
 }
 
-// UpdateDevice changes a device in scope. It notifies a tunnel server whose host has changed, with its
-// clients, and one that no longer drains.
+// UpdateDevice changes a device that the scope manages. It notifies a tunnel server whose host has changed,
+// with its clients, one that no longer drains, and those of a device with another owner. With an owner it
+// returns the errors of [NewOwner].
 func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch DevicePatch) (Device, error) {
 	var device Device
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		lock := `FOR NO KEY UPDATE OF d`
+		if patch.Owner != nil {
+			if err := patch.Owner.lock(ctx, tx, scope); err != nil {
+				return err
+			}
+			lock = `FOR UPDATE OF d` // Excludes new allocations, which lock this row too.
+		}
 		var before Host
 		err := tx.GetContext(ctx, &before,
-			`SELECT `+hostColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`, scope.args(id)...)
-		if err != nil {
+			`SELECT `+hostColumns+` FROM devices d WHERE d.id = $4 AND `+manageable+` `+lock, scope.args(id)...)
+		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
+		}
+		if patch.Owner != nil {
+			if err := patch.Owner.take(ctx, tx, id); err != nil {
+				return err
+			}
 		}
 		err = tx.GetContext(ctx, &device,
 			`UPDATE devices AS d SET name = coalesce($2, d.name),
@@ -203,15 +232,15 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 	return device, wrap(err, "update device %s", id)
 }
 
-// DeleteDevice deletes a device in scope with its allocations, leaves a tombstone, and notifies it and
-// the devices at the other ends.
+// DeleteDevice deletes a device that the scope manages, with its allocations, leaves a tombstone, and
+// notifies it and the devices at the other ends.
 func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock excludes new allocations, which lock this row too.
 		var locked uuid.UUID
 		err := tx.GetContext(ctx, &locked,
-			`SELECT d.id FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`, scope.args(id)...)
-		if err != nil {
+			`SELECT d.id FROM devices d WHERE d.id = $4 AND `+manageable+` FOR UPDATE OF d`, scope.args(id)...)
+		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
 		}
 		return deleteDevices(ctx, tx, id)
@@ -252,16 +281,16 @@ func deleteDevices(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
 	return notify(ctx, tx, changed...)
 }
 
-// RegenerateToken raises the token version of an approved device in scope, which invalidates its
-// tokens, and notifies it and its tunnel servers. It returns [ErrConflict] if the device is not
+// RegenerateToken raises the token version of an approved device that the scope manages, which invalidates
+// its tokens, and notifies it and its tunnel servers. It returns [ErrConflict] if the device is not
 // approved.
 func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
-			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR UPDATE OF d`,
+			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+manageable+` FOR UPDATE OF d`,
 			scope.args(id)...)
-		if err != nil {
+		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
 		}
 		if device.ApprovedAt == nil {

@@ -17,16 +17,16 @@ const maxDrain = 366 * 24 * time.Hour
 // drainBatch is the maximum number of groups that one [DB.AdvanceDrains] moves.
 const drainBatch = 200
 
-// DrainServer cordons a tunnel server in scope and closes it to new players. Its players are cut off
+// DrainServer cordons a tunnel server that the scope manages and closes it to new players. Its players are cut off
 // after limit. With move, its allocations first move to other tunnel servers, which
 // [DB.AdvanceDrains] does. It returns [ErrConflict] if the device is not an approved tunnel server.
 func (d *DB) DrainServer(ctx context.Context, scope Scope, id uuid.UUID, limit time.Duration, move bool) (Device, error) {
 	var device Device
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &device,
-			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+visible+` FOR NO KEY UPDATE OF d`,
+			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $4 AND `+manageable+` FOR NO KEY UPDATE OF d`,
 			scope.args(id)...)
-		if err != nil {
+		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
 		}
 		if device.Kind != KindServer || device.ApprovedAt == nil {

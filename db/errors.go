@@ -16,6 +16,8 @@ import (
 var (
 	// ErrNotFound means that the row does not exist, or is outside the caller's [Scope].
 	ErrNotFound = errors.New("not found")
+	// ErrForbidden means that the caller's [Scope] includes the row, but the caller may not change it so.
+	ErrForbidden = errors.New("forbidden")
 	// ErrConflict means that the state of the row, or another row, prevents the operation.
 	ErrConflict = errors.New("conflict")
 	// ErrOnline means that the device has a connection, which the operation would replace.
@@ -39,13 +41,24 @@ var (
 	ErrDraining = fmt.Errorf("tunnel server is draining: %w", ErrConflict)
 	ErrOffline  = fmt.Errorf("tunnel server is not online: %w", ErrConflict)
 	// ErrLastAdmin means that no admin would be left who can log in, ErrLastOwner that an organisation
-	// would be left without an owner, and ErrOwnsDevices that devices would be left without one. Each of
-	// them is an ErrConflict.
+	// would be left without an owner who is not suspended, and ErrOwnsDevices that devices would be left
+	// without one. ErrTooMany means that there can be no more of something, ErrUnapproved that the device
+	// is not approved, and ErrUnserved that a tunnel server could not serve the device's allocations for
+	// its new owner. Each of them is an ErrConflict.
 	ErrLastAdmin   = fmt.Errorf("last admin: %w", ErrConflict)
 	ErrLastOwner   = fmt.Errorf("last owner of an organisation: %w", ErrConflict)
-	ErrOwnsDevices = fmt.Errorf("user owns devices: %w", ErrConflict)
-	// ErrNoOwner means that the new owner does not exist.
+	ErrOwnsDevices = fmt.Errorf("has devices: %w", ErrConflict)
+	ErrTooMany     = fmt.Errorf("too many: %w", ErrConflict)
+	ErrUnapproved  = fmt.Errorf("device is not approved: %w", ErrConflict)
+	ErrUnserved    = fmt.Errorf("tunnel server may not serve the new owner: %w", ErrConflict)
+	// ErrNoOwner means that the new owner does not exist, or that the caller may not see it.
 	ErrNoOwner = errors.New("no such owner")
+	// ErrNoMember means that the user is not a member of the organisation, and ErrNoInvitation that it has
+	// no such invitation. Each of them is an ErrNotFound.
+	ErrNoMember     = fmt.Errorf("no such member: %w", ErrNotFound)
+	ErrNoInvitation = fmt.Errorf("no such invitation: %w", ErrNotFound)
+	// ErrOtherEmail means that the invitation is for the account of another email.
+	ErrOtherEmail = errors.New("invitation for another email")
 	// ErrLoop means that the local target of an allocation leads back to its public port. It is an
 	// ErrConflict.
 	ErrLoop = fmt.Errorf("local target leads to the allocation itself: %w", ErrConflict)

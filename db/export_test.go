@@ -84,3 +84,10 @@ const (
 	UsersQuery    = usersQuery
 	LastCharacter = lastCharacter
 )
+
+// The queries of the lists of organisations and members, for their plans.
+const (
+	AllOrganisationsQuery = allOrganisationsQuery
+	OwnOrganisationsQuery = ownOrganisationsQuery
+	MembersQuery          = membersQuery
+)

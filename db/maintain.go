@@ -19,8 +19,8 @@ type Maintenance struct {
 	// EnrollmentsBefore is the time before which pending devices must have expired to be deleted. Until
 	// then, a poll can report that they have expired.
 	EnrollmentsBefore time.Time
-	// ExpiredBefore is the time before which sessions, password links, rate-limit windows and places of logins
-	// must have ended to be deleted. They no longer have an effect; deleting them keeps their tables small.
+	// ExpiredBefore is the time before which sessions, password links, invitations, rate-limit windows and
+	// places of logins must have ended to be deleted. They no longer have an effect; deleting them keeps their tables small.
 	ExpiredBefore time.Time
 	Keys          KeyRotation
 }
@@ -50,6 +50,7 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResul
 		}{
 			{`DELETE FROM sessions WHERE expires_at < $1`, m.ExpiredBefore},
 			{`DELETE FROM password_links WHERE expires_at < $1`, m.ExpiredBefore},
+			{`DELETE FROM invitations WHERE expires_at < $1`, m.ExpiredBefore},
 			{`DELETE FROM rate_limits WHERE resets_at < $1`, m.ExpiredBefore},
 			{`DELETE FROM login_places WHERE used_at < $1`, m.ExpiredBefore.Add(-loginPlaceLifetime)},
 		} {

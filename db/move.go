@@ -37,11 +37,11 @@ const HoldOpen = 15 * time.Second
 // moveInScope moves an allocation, and returns the ids of those that have moved: none if it is on the
 // tunnel server already.
 func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move Move, port *int) ([]int64, error) {
-	var seen bool
-	err := tx.GetContext(ctx, &seen,
+	var managed bool
+	err := tx.GetContext(ctx, &managed,
 		`SELECT true FROM allocations a JOIN devices d ON d.id = a.device_id
-		WHERE a.id = $4 AND a.retires IS NULL AND `+visible, scope.args(id)...)
-	if err != nil {
+		WHERE a.id = $4 AND a.retires IS NULL AND `+manageable, scope.args(id)...)
+	if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
 		return nil, err
 	}
 	group, err := readGroup(ctx, tx, id)

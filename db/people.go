@@ -40,7 +40,8 @@ type UserPatch struct {
 }
 
 // UpdateUser changes an account. Suspending it ends its sessions and its password link; another email ends
-// the link. It returns [ErrConflict] if the email has another account, and [ErrLastAdmin].
+// the link. It returns [ErrConflict] if the email has another account, [ErrLastAdmin], and [ErrLastOwner] if
+// others of an organisation would be left without an owner.
 func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, error) {
 	var user User
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
@@ -63,6 +64,14 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 		}
 		if user.Suspended {
 			if err := endSessions(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		if patch.Suspended != nil && user.Suspended {
+			if err := lockOrganisationsOf(ctx, tx, id); err != nil {
+				return err
+			}
+			if err := needOtherOwner(ctx, tx, id, hasActiveOthers); err != nil {
 				return err
 			}
 		}
@@ -118,16 +127,11 @@ func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error 
 		if err := tx.GetContext(ctx, &locked, `SELECT id FROM users WHERE id = $1 FOR UPDATE`, id); err != nil {
 			return err
 		}
-		var onlyOwner bool
-		err := tx.GetContext(ctx, &onlyOwner,
-			`SELECT EXISTS (SELECT 1 FROM organisation_members m WHERE m.user_id = $1 AND m.role = 'owner'
-				AND NOT EXISTS (SELECT 1 FROM organisation_members o
-					WHERE o.organisation_id = m.organisation_id AND o.role = 'owner' AND o.user_id <> $1))`, id)
-		switch {
-		case err != nil:
+		if err := lockOrganisationsOf(ctx, tx, id); err != nil {
 			return err
-		case onlyOwner:
-			return ErrLastOwner
+		}
+		if err := needOtherOwner(ctx, tx, id, `true`); err != nil {
+			return err
 		}
 		if err := releaseDevices(ctx, tx, id, devices); err != nil {
 			return err

@@ -74,28 +74,23 @@ func (d *DB) RuledAllocation(ctx context.Context, scope Scope, id int64) (RuledA
 	return allocation, wrap(err, "rules of allocation %d", id)
 }
 
-// managed is the condition that organisation o is in the scope of [DB.OrganisationRules].
-const managed = `($1::boolean OR EXISTS (SELECT 1 FROM organisation_members m
-	WHERE m.organisation_id = o.id AND m.user_id = $2::bigint AND m.role IN ('owner', 'admin')))`
-
-// OrganisationRules returns the rules of an organisation for the allocations of its devices. The scope
-// includes the organisations in which its user is an owner or admin.
+// OrganisationRules returns the rules of an organisation in scope for the allocations of its devices.
 func (d *DB) OrganisationRules(ctx context.Context, scope Scope, id int64) (Rules, error) {
 	var rules Rules
 	err := d.requests.GetContext(ctx, &rules,
-		`SELECT o.rules FROM organisations o WHERE o.id = $3 AND `+managed, scope.All, scope.UserID, id)
+		`SELECT o.rules FROM organisations o WHERE o.id = $4 AND `+visibleOrganisation, scope.args(id)...)
 	return rules, wrap(err, "rules of organisation %d", id)
 }
 
-// UpdateOrganisationRules changes the rules of an organisation in the scope of [DB.OrganisationRules],
-// and notifies the tunnel servers on which its devices have allocations.
+// UpdateOrganisationRules changes the rules of an organisation that the scope manages, and notifies
+// the tunnel servers on which its devices have allocations.
 func (d *DB) UpdateOrganisationRules(ctx context.Context, scope Scope, id int64, patch RulesPatch) (Rules, error) {
 	var rules Rules
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &rules,
-			`UPDATE organisations AS o SET rules = `+patched("o.rules", "$4")+`
-			WHERE o.id = $3 AND `+managed+` RETURNING o.rules`, scope.All, scope.UserID, id, patch)
-		if err != nil {
+			`UPDATE organisations AS o SET rules = `+patched("o.rules", "$5")+`
+			WHERE o.id = $4 AND `+manageableOrganisation+` RETURNING o.rules`, scope.args(id, patch)...)
+		if err := scope.refused(ctx, tx, err, organisationRow, id); err != nil {
 			return err
 		}
 		var servers []uuid.UUID

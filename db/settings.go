@@ -14,17 +14,26 @@ type Settings struct {
 	TunnelsEnabled bool `db:"tunnels_enabled"`
 	// AnonymousEnrollment allows a client to start an enrollment without a session.
 	AnonymousEnrollment bool `db:"anonymous_enrollment"`
+	// OrganisationCreators are those who may create organisations: CreatorsAdmins or CreatorsEveryone.
+	OrganisationCreators string `db:"organisation_creators"`
 	SiteRules
 }
 
-const settingsColumns = `tunnels_enabled, anonymous_enrollment, ` + siteRuleColumns
+// Who may create organisations. The default is CreatorsAdmins.
+const (
+	CreatorsAdmins   = "admins"
+	CreatorsEveryone = "everyone"
+)
+
+const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, ` + siteRuleColumns
 
 // SettingsPatch changes the settings that are not nil.
 type SettingsPatch struct {
-	TunnelsEnabled      *bool
-	AnonymousEnrollment *bool
-	RuleDefaults        RulesPatch
-	RuleCeiling         RulesPatch
+	TunnelsEnabled       *bool
+	AnonymousEnrollment  *bool
+	OrganisationCreators *string
+	RuleDefaults         RulesPatch
+	RuleCeiling          RulesPatch
 }
 
 // Settings returns the settings. Concurrent calls share a statement.
@@ -40,7 +49,8 @@ func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error)
 	return slices.Repeat([]Settings{settings}, len(calls)), err
 }
 
-// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone.
+// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone, and who
+// may create organisations is read when somebody does.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
@@ -49,17 +59,20 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 				tunnels_enabled = coalesce($1, tunnels_enabled),
 				anonymous_enrollment = coalesce($2, anonymous_enrollment),
 				rule_defaults = `+patched("rule_defaults", "$3")+`,
-				rule_ceiling = `+patched("rule_ceiling", "$4")+`
+				rule_ceiling = `+patched("rule_ceiling", "$4")+`,
+				organisation_creators = coalesce($5, organisation_creators)
 			RETURNING `+settingsColumns,
-			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling)
+			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling, patch.OrganisationCreators)
 		if err != nil {
 			return err
 		}
-		rules := patch.RuleDefaults != "" || patch.RuleCeiling != ""
-		if rules && patch.TunnelsEnabled == nil && patch.AnonymousEnrollment == nil {
+		switch {
+		case patch.TunnelsEnabled != nil || patch.AnonymousEnrollment != nil:
+			return notifyAll(ctx, tx)
+		case patch.RuleDefaults != "" || patch.RuleCeiling != "":
 			return notifyServers(ctx, tx)
 		}
-		return notifyAll(ctx, tx)
+		return nil
 	})
 	return settings, wrap(err, "update settings")
 }

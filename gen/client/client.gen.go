@@ -230,10 +230,231 @@ type ClientInterface interface {
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPassword(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AcceptInvitationWithBody Accept an invitation
+	//
+	// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+	// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+	// the link stays valid for whom it is meant.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The invitation is for another email than the caller's. |
+	// | `404 not_found` | The link was used, was revoked or has expired. |
+	// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+	AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptInvitation Accept an invitation
+	//
+	// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+	// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+	// the link stays valid for whom it is meant.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The invitation is for another email than the caller's. |
+	// | `404 not_found` | The link was used, was revoked or has expired. |
+	// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+	AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookUpInvitationWithBody Look up an invitation
+	//
+	// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+	// and is the credential.
+	//
+	// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+	// minute from one address give `429 rate_limited`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+	LookUpInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookUpInvitation Look up an invitation
+	//
+	// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+	// and is the credential.
+	//
+	// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+	// minute from one address give `429 rate_limited`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+	LookUpInvitation(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOrganisations List organisations
+	//
+	// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
+	// alphabetical order. The case of letters is ignored. An admin of the panel sees every organisation.
+	//
+	// Corresponds with GET /api/organisations (the `ListOrganisations` operationId).
+	ListOrganisations(ctx context.Context, params *ListOrganisationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOrganisationWithBody Create an organisation
+	//
+	// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+	// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+	// name another user as the owner with `ownerId`.
+	//
+	// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+	// organisations.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+	CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOrganisation Create an organisation
+	//
+	// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+	// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+	// name another user as the owner with `ownerId`.
+	//
+	// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+	// organisations.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+	CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteOrganisation Delete an organisation
+	//
+	// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+	// approved. The caller manages it as an owner, or is an admin of the panel.
+	//
+	// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
+	// with `updateDevice`.
+	//
+	// Corresponds with DELETE /api/organisations/{id} (the `DeleteOrganisation` operationId).
+	DeleteOrganisation(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOrganisation Get an organisation
+	//
+	// Returns an organisation in which the caller is a member, owner or admin, or any to an admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id} (the `GetOrganisation` operationId).
+	GetOrganisation(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisationWithBody Rename an organisation
+	//
+	// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+	UpdateOrganisationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisation Rename an organisation
+	//
+	// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+	UpdateOrganisation(ctx context.Context, id OrganisationID, body UpdateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListInvitations List invitations
+	//
+	// Returns the open invitations to an organisation, newest first: at most 100, without their links. The
+	// caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id}/invitations (the `ListInvitations` operationId).
+	ListInvitations(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInvitationWithBody Invite somebody
+	//
+	// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+	// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+	// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+	// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+	//
+	// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+	CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInvitation Invite somebody
+	//
+	// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+	// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+	// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+	// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+	//
+	// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+	CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeInvitation Revoke an invitation
+	//
+	// Ends an invitation at once. The caller is the organisation's owner or admin, or an admin of the panel; for
+	// one with the role `owner`, an owner or an admin of the panel (*another owner* in the table).
+	//
+	// Corresponds with DELETE /api/organisations/{id}/invitations/{invitationId} (the `RevokeInvitation` operationId).
+	RevokeInvitation(ctx context.Context, id OrganisationID, invitationID InvitationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMembers List members
+	//
+	// Returns the members of an organisation, by user ID. The caller is a member, owner or admin of it, or an
+	// admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id}/members (the `ListMembers` operationId).
+	ListMembers(ctx context.Context, id OrganisationID, params *ListMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveMember Remove a member, or leave
+	//
+	// Ends a membership. Members may leave (*oneself* in the table). To remove somebody else, the caller is the
+	// organisation's owner or admin, or an admin of the panel; to remove an owner (*another owner*), an owner or
+	// an admin of the panel. The organisation keeps its devices, and invitations made by the member end.
+	//
+	// The request fails with `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
+	RemoveMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateMemberWithBody Change a member's role
+	//
+	// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+	// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+	//
+	// To transfer an organisation, make another member its owner and leave. The request fails with
+	// `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+	UpdateMemberWithBody(ctx context.Context, id OrganisationID, userID MemberID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateMember Change a member's role
+	//
+	// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+	// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+	//
+	// To transfer an organisation, make another member its owner and leave. The request fails with
+	// `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+	UpdateMember(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetOrganisationRules Get an organisation's rules
 	//
-	// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
-	// admin, or an admin of the panel.
+	// Returns the rules of an organisation for the allocations of its devices. The caller is a
+	// member, owner or admin of it, or an admin of the panel.
 	//
 	// Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
 	GetOrganisationRules(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -264,7 +485,8 @@ type ClientInterface interface {
 
 	// ListAllocations List tunnel allocations
 	//
-	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
+	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
+	// by descending ID. With a device
 	// token, returns the device's own allocations.
 	//
 	// Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
@@ -361,8 +583,8 @@ type ClientInterface interface {
 
 	// GetAllocation Get an allocation
 	//
-	// Returns one allocation of a device that the caller manages. A device can read its own
-	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+	// Returns one allocation of a device that the caller manages, or sees as a member of its organisation. A
+	// device can read its own allocations. `status` is what is true now: read it again to follow a new allocation until it is
 	// `listening`. `rules` are those in effect.
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
@@ -553,8 +775,8 @@ type ClientInterface interface {
 
 	// ListDevices List tunnel devices
 	//
-	// Returns all devices owned by the caller or by organisations that the caller manages, newest
-	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
+	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
 	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
@@ -562,7 +784,7 @@ type ClientInterface interface {
 
 	// GetDevice Get a device
 	//
-	// Returns one device that the caller manages. With a device token, a device can read itself.
+	// Returns one device that the caller manages or sees as a member of its organisation. With a device token, a device can read itself.
 	//
 	// Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 	GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -571,6 +793,12 @@ type ClientInterface interface {
 	//
 	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
 	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
+	//
+	// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+	// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+	// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+	// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+	// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
 	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
@@ -583,9 +811,11 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -597,6 +827,12 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
 	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 	//
+	// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+	// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+	// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+	// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+	// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
 	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -608,9 +844,11 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1048,10 +1286,421 @@ func (c *Client) SetPassword(ctx context.Context, body SetPasswordJSONRequestBod
 	return c.Client.Do(req)
 }
 
+// AcceptInvitationWithBody Accept an invitation
+//
+// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+// the link stays valid for whom it is meant.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The invitation is for another email than the caller's. |
+// | `404 not_found` | The link was used, was revoked or has expired. |
+// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+func (c *Client) AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptInvitation Accept an invitation
+//
+// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+// the link stays valid for whom it is meant.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The invitation is for another email than the caller's. |
+// | `404 not_found` | The link was used, was revoked or has expired. |
+// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+func (c *Client) AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookUpInvitationWithBody Look up an invitation
+//
+// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+// and is the credential.
+//
+// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+// minute from one address give `429 rate_limited`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+func (c *Client) LookUpInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookUpInvitationRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookUpInvitation Look up an invitation
+//
+// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+// and is the credential.
+//
+// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+// minute from one address give `429 rate_limited`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+func (c *Client) LookUpInvitation(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookUpInvitationRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOrganisations List organisations
+//
+// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
+// alphabetical order. The case of letters is ignored. An admin of the panel sees every organisation.
+//
+// Corresponds with GET /api/organisations (the `ListOrganisations` operationId).
+func (c *Client) ListOrganisations(ctx context.Context, params *ListOrganisationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOrganisationsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOrganisationWithBody Create an organisation
+//
+// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+// name another user as the owner with `ownerId`.
+//
+// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+// organisations.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+func (c *Client) CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOrganisation Create an organisation
+//
+// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+// name another user as the owner with `ownerId`.
+//
+// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+// organisations.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+func (c *Client) CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteOrganisation Delete an organisation
+//
+// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+// approved. The caller manages it as an owner, or is an admin of the panel.
+//
+// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
+// with `updateDevice`.
+//
+// Corresponds with DELETE /api/organisations/{id} (the `DeleteOrganisation` operationId).
+func (c *Client) DeleteOrganisation(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteOrganisationRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOrganisation Get an organisation
+//
+// Returns an organisation in which the caller is a member, owner or admin, or any to an admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id} (the `GetOrganisation` operationId).
+func (c *Client) GetOrganisation(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOrganisationRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisationWithBody Rename an organisation
+//
+// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+func (c *Client) UpdateOrganisationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisation Rename an organisation
+//
+// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+func (c *Client) UpdateOrganisation(ctx context.Context, id OrganisationID, body UpdateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListInvitations List invitations
+//
+// Returns the open invitations to an organisation, newest first: at most 100, without their links. The
+// caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id}/invitations (the `ListInvitations` operationId).
+func (c *Client) ListInvitations(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListInvitationsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInvitationWithBody Invite somebody
+//
+// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+//
+// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInvitation Invite somebody
+//
+// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+//
+// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+func (c *Client) CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeInvitation Revoke an invitation
+//
+// Ends an invitation at once. The caller is the organisation's owner or admin, or an admin of the panel; for
+// one with the role `owner`, an owner or an admin of the panel (*another owner* in the table).
+//
+// Corresponds with DELETE /api/organisations/{id}/invitations/{invitationId} (the `RevokeInvitation` operationId).
+func (c *Client) RevokeInvitation(ctx context.Context, id OrganisationID, invitationID InvitationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeInvitationRequest(c.Server, id, invitationID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMembers List members
+//
+// Returns the members of an organisation, by user ID. The caller is a member, owner or admin of it, or an
+// admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id}/members (the `ListMembers` operationId).
+func (c *Client) ListMembers(ctx context.Context, id OrganisationID, params *ListMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMembersRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveMember Remove a member, or leave
+//
+// Ends a membership. Members may leave (*oneself* in the table). To remove somebody else, the caller is the
+// organisation's owner or admin, or an admin of the panel; to remove an owner (*another owner*), an owner or
+// an admin of the panel. The organisation keeps its devices, and invitations made by the member end.
+//
+// The request fails with `409 conflict` if no owner would be left who is not suspended.
+//
+// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
+func (c *Client) RemoveMember(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveMemberRequest(c.Server, id, userID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateMemberWithBody Change a member's role
+//
+// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+//
+// To transfer an organisation, make another member its owner and leave. The request fails with
+// `409 conflict` if no owner would be left who is not suspended.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+func (c *Client) UpdateMemberWithBody(ctx context.Context, id OrganisationID, userID MemberID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateMemberRequestWithBody(c.Server, id, userID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateMember Change a member's role
+//
+// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+//
+// To transfer an organisation, make another member its owner and leave. The request fails with
+// `409 conflict` if no owner would be left who is not suspended.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+func (c *Client) UpdateMember(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateMemberRequest(c.Server, id, userID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetOrganisationRules Get an organisation's rules
 //
-// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
-// admin, or an admin of the panel.
+// Returns the rules of an organisation for the allocations of its devices. The caller is a
+// member, owner or admin of it, or an admin of the panel.
 //
 // Corresponds with GET /api/organisations/{id}/rules (the `GetOrganisationRules` operationId).
 func (c *Client) GetOrganisationRules(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1112,7 +1761,8 @@ func (c *Client) UpdateOrganisationRules(ctx context.Context, id OrganisationID,
 
 // ListAllocations List tunnel allocations
 //
-// Returns the allocations of all devices that the caller manages, by descending ID. With a device
+// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
+// by descending ID. With a device
 // token, returns the device's own allocations.
 //
 // Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
@@ -1249,8 +1899,8 @@ func (c *Client) DeleteAllocation(ctx context.Context, id AllocationID, reqEdito
 
 // GetAllocation Get an allocation
 //
-// Returns one allocation of a device that the caller manages. A device can read its own
-// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+// Returns one allocation of a device that the caller manages, or sees as a member of its organisation. A
+// device can read its own allocations. `status` is what is true now: read it again to follow a new allocation until it is
 // `listening`. `rules` are those in effect.
 //
 // Corresponds with GET /api/tunnel/allocations/{id} (the `GetAllocation` operationId).
@@ -1521,8 +2171,8 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 
 // ListDevices List tunnel devices
 //
-// Returns all devices owned by the caller or by organisations that the caller manages, newest
-// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+// Returns all devices owned by the caller or by organisations that the caller manages, or of which
+// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
 // and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 //
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
@@ -1540,7 +2190,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 
 // GetDevice Get a device
 //
-// Returns one device that the caller manages. With a device token, a device can read itself.
+// Returns one device that the caller manages or sees as a member of its organisation. With a device token, a device can read itself.
 //
 // Corresponds with GET /api/tunnel/devices/{id} (the `GetDevice` operationId).
 func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1560,6 +2210,12 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 // Changes the fields that are present and leaves the others as they are. Everyone who manages the
 // device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 //
+// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+//
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
 // An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -1571,9 +2227,11 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+// | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -1595,6 +2253,12 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 // Changes the fields that are present and leaves the others as they are. Everyone who manages the
 // device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 //
+// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+//
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
 // An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -1606,9 +2270,11 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+// | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2185,6 +2851,609 @@ func NewSetPasswordRequestWithBody(server string, contentType string, body io.Re
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewAcceptInvitationRequest calls the generic AcceptInvitation builder with application/json body
+func NewAcceptInvitationRequest(server string, body AcceptInvitationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcceptInvitationRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAcceptInvitationRequestWithBody constructs an http.Request for the AcceptInvitation method, with any body, and a specified content type
+func NewAcceptInvitationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/invitations/accept")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLookUpInvitationRequest calls the generic LookUpInvitation builder with application/json body
+func NewLookUpInvitationRequest(server string, body LookUpInvitationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLookUpInvitationRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewLookUpInvitationRequestWithBody constructs an http.Request for the LookUpInvitation method, with any body, and a specified content type
+func NewLookUpInvitationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/invitations/look-up")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListOrganisationsRequest constructs an http.Request for the ListOrganisations method
+func NewListOrganisationsRequest(server string, params *ListOrganisationsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateOrganisationRequest calls the generic CreateOrganisation builder with application/json body
+func NewCreateOrganisationRequest(server string, body CreateOrganisationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateOrganisationRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateOrganisationRequestWithBody constructs an http.Request for the CreateOrganisation method, with any body, and a specified content type
+func NewCreateOrganisationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteOrganisationRequest constructs an http.Request for the DeleteOrganisation method
+func NewDeleteOrganisationRequest(server string, id OrganisationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetOrganisationRequest constructs an http.Request for the GetOrganisation method
+func NewGetOrganisationRequest(server string, id OrganisationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateOrganisationRequest calls the generic UpdateOrganisation builder with application/json body
+func NewUpdateOrganisationRequest(server string, id OrganisationID, body UpdateOrganisationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateOrganisationRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewUpdateOrganisationRequestWithBody constructs an http.Request for the UpdateOrganisation method, with any body, and a specified content type
+func NewUpdateOrganisationRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListInvitationsRequest constructs an http.Request for the ListInvitations method
+func NewListInvitationsRequest(server string, id OrganisationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/invitations", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateInvitationRequest calls the generic CreateInvitation builder with application/json body
+func NewCreateInvitationRequest(server string, id OrganisationID, body CreateInvitationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateInvitationRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewCreateInvitationRequestWithBody constructs an http.Request for the CreateInvitation method, with any body, and a specified content type
+func NewCreateInvitationRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/invitations", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokeInvitationRequest constructs an http.Request for the RevokeInvitation method
+func NewRevokeInvitationRequest(server string, id OrganisationID, invitationID InvitationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "invitationId", invitationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/invitations/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListMembersRequest constructs an http.Request for the ListMembers method
+func NewListMembersRequest(server string, id OrganisationID, params *ListMembersParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/members", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveMemberRequest constructs an http.Request for the RemoveMember method
+func NewRemoveMemberRequest(server string, id OrganisationID, userID MemberID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "userId", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateMemberRequest calls the generic UpdateMember builder with application/json body
+func NewUpdateMemberRequest(server string, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateMemberRequestWithBody(server, id, userID, "application/json", bodyReader)
+}
+
+// NewUpdateMemberRequestWithBody constructs an http.Request for the UpdateMember method, with any body, and a specified content type
+func NewUpdateMemberRequestWithBody(server string, id OrganisationID, userID MemberID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "userId", userID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -3466,10 +4735,245 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPasswordWithResponse(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*SetPasswordResponse, error)
 
+	// AcceptInvitationWithBodyWithResponse Accept an invitation
+	//
+	// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+	// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+	// the link stays valid for whom it is meant.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The invitation is for another email than the caller's. |
+	// | `404 not_found` | The link was used, was revoked or has expired. |
+	// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+	AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+
+	// AcceptInvitationWithResponse Accept an invitation
+	//
+	// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+	// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+	// the link stays valid for whom it is meant.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The invitation is for another email than the caller's. |
+	// | `404 not_found` | The link was used, was revoked or has expired. |
+	// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+	AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+
+	// LookUpInvitationWithBodyWithResponse Look up an invitation
+	//
+	// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+	// and is the credential.
+	//
+	// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+	// minute from one address give `429 rate_limited`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+	LookUpInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookUpInvitationResponse, error)
+
+	// LookUpInvitationWithResponse Look up an invitation
+	//
+	// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+	// and is the credential.
+	//
+	// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+	// minute from one address give `429 rate_limited`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+	LookUpInvitationWithResponse(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*LookUpInvitationResponse, error)
+
+	// ListOrganisationsWithResponse List organisations
+	//
+	// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
+	// alphabetical order. The case of letters is ignored. An admin of the panel sees every organisation.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations (the `ListOrganisations` operationId).
+	ListOrganisationsWithResponse(ctx context.Context, params *ListOrganisationsParams, reqEditors ...RequestEditorFn) (*ListOrganisationsResponse, error)
+
+	// CreateOrganisationWithBodyWithResponse Create an organisation
+	//
+	// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+	// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+	// name another user as the owner with `ownerId`.
+	//
+	// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+	// organisations.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+	CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+
+	// CreateOrganisationWithResponse Create an organisation
+	//
+	// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+	// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+	// name another user as the owner with `ownerId`.
+	//
+	// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+	// organisations.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+	CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+
+	// DeleteOrganisationWithResponse Delete an organisation
+	//
+	// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+	// approved. The caller manages it as an owner, or is an admin of the panel.
+	//
+	// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
+	// with `updateDevice`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/organisations/{id} (the `DeleteOrganisation` operationId).
+	DeleteOrganisationWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*DeleteOrganisationResponse, error)
+
+	// GetOrganisationWithResponse Get an organisation
+	//
+	// Returns an organisation in which the caller is a member, owner or admin, or any to an admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id} (the `GetOrganisation` operationId).
+	GetOrganisationWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationResponse, error)
+
+	// UpdateOrganisationWithBodyWithResponse Rename an organisation
+	//
+	// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+	UpdateOrganisationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationResponse, error)
+
+	// UpdateOrganisationWithResponse Rename an organisation
+	//
+	// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+	UpdateOrganisationWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationResponse, error)
+
+	// ListInvitationsWithResponse List invitations
+	//
+	// Returns the open invitations to an organisation, newest first: at most 100, without their links. The
+	// caller is the organisation's owner or admin, or an admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id}/invitations (the `ListInvitations` operationId).
+	ListInvitationsWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*ListInvitationsResponse, error)
+
+	// CreateInvitationWithBodyWithResponse Invite somebody
+	//
+	// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+	// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+	// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+	// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+	//
+	// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+	CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+
+	// CreateInvitationWithResponse Invite somebody
+	//
+	// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+	// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+	// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+	// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+	//
+	// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+	CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+
+	// RevokeInvitationWithResponse Revoke an invitation
+	//
+	// Ends an invitation at once. The caller is the organisation's owner or admin, or an admin of the panel; for
+	// one with the role `owner`, an owner or an admin of the panel (*another owner* in the table).
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/organisations/{id}/invitations/{invitationId} (the `RevokeInvitation` operationId).
+	RevokeInvitationWithResponse(ctx context.Context, id OrganisationID, invitationID InvitationID, reqEditors ...RequestEditorFn) (*RevokeInvitationResponse, error)
+
+	// ListMembersWithResponse List members
+	//
+	// Returns the members of an organisation, by user ID. The caller is a member, owner or admin of it, or an
+	// admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id}/members (the `ListMembers` operationId).
+	ListMembersWithResponse(ctx context.Context, id OrganisationID, params *ListMembersParams, reqEditors ...RequestEditorFn) (*ListMembersResponse, error)
+
+	// RemoveMemberWithResponse Remove a member, or leave
+	//
+	// Ends a membership. Members may leave (*oneself* in the table). To remove somebody else, the caller is the
+	// organisation's owner or admin, or an admin of the panel; to remove an owner (*another owner*), an owner or
+	// an admin of the panel. The organisation keeps its devices, and invitations made by the member end.
+	//
+	// The request fails with `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
+	RemoveMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error)
+
+	// UpdateMemberWithBodyWithResponse Change a member's role
+	//
+	// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+	// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+	//
+	// To transfer an organisation, make another member its owner and leave. The request fails with
+	// `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+	UpdateMemberWithBodyWithResponse(ctx context.Context, id OrganisationID, userID MemberID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateMemberResponse, error)
+
+	// UpdateMemberWithResponse Change a member's role
+	//
+	// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+	// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+	//
+	// To transfer an organisation, make another member its owner and leave. The request fails with
+	// `409 conflict` if no owner would be left who is not suspended.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+	UpdateMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateMemberResponse, error)
+
 	// GetOrganisationRulesWithResponse Get an organisation's rules
 	//
-	// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
-	// admin, or an admin of the panel.
+	// Returns the rules of an organisation for the allocations of its devices. The caller is a
+	// member, owner or admin of it, or an admin of the panel.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3502,7 +5006,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListAllocationsWithResponse List tunnel allocations
 	//
-	// Returns the allocations of all devices that the caller manages, by descending ID. With a device
+	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
+	// by descending ID. With a device
 	// token, returns the device's own allocations.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3603,8 +5108,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetAllocationWithResponse Get an allocation
 	//
-	// Returns one allocation of a device that the caller manages. A device can read its own
-	// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+	// Returns one allocation of a device that the caller manages, or sees as a member of its organisation. A
+	// device can read its own allocations. `status` is what is true now: read it again to follow a new allocation until it is
 	// `listening`. `rules` are those in effect.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3799,8 +5304,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListDevicesWithResponse List tunnel devices
 	//
-	// Returns all devices owned by the caller or by organisations that the caller manages, newest
-	// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
+	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
 	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3810,7 +5315,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetDeviceWithResponse Get a device
 	//
-	// Returns one device that the caller manages. With a device token, a device can read itself.
+	// Returns one device that the caller manages or sees as a member of its organisation. With a device token, a device can read itself.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3822,6 +5327,12 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
 	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 	//
+	// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+	// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+	// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+	// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+	// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
 	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -3833,9 +5344,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3847,6 +5360,12 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Everyone who manages the
 	// device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 	//
+	// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+	// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+	// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+	// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+	// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+	//
 	// Changes apply at once and reach the agents over their control channels. After a change of
 	// `publicHost`, agents link to the tunnel server at the new address and players must join again.
 	// An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -3858,9 +5377,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-	// | `403 forbidden` | `server` is given and the caller is not an admin. |
+	// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+	// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4693,6 +6214,1309 @@ func (r SetPasswordResponse) ContentType() string {
 	return ""
 }
 
+// AcceptInvitationResponse401Headers the declared response headers of an HTTP 401 response for AcceptInvitation
+type AcceptInvitationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// AcceptInvitationResponse429Headers the declared response headers of an HTTP 429 response for AcceptInvitation
+type AcceptInvitationResponse429Headers struct {
+	RetryAfter int
+}
+
+// AcceptInvitationResponse503Headers the declared response headers of an HTTP 503 response for AcceptInvitation
+type AcceptInvitationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type AcceptInvitationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Organisation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *OtherEmail
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *InvitationNotFound
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *AcceptInvitationResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *AcceptInvitationResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *AcceptInvitationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AcceptInvitationResponse) GetJSON200() *Organisation {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r AcceptInvitationResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r AcceptInvitationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r AcceptInvitationResponse) GetJSON403() *OtherEmail {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r AcceptInvitationResponse) GetJSON404() *InvitationNotFound {
+	return r.JSON404
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r AcceptInvitationResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r AcceptInvitationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AcceptInvitationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AcceptInvitationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AcceptInvitationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcceptInvitationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcceptInvitationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// LookUpInvitationResponse429Headers the declared response headers of an HTTP 429 response for LookUpInvitation
+type LookUpInvitationResponse429Headers struct {
+	RetryAfter int
+}
+
+// LookUpInvitationResponse503Headers the declared response headers of an HTTP 503 response for LookUpInvitation
+type LookUpInvitationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type LookUpInvitationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *InvitationDetail
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *InvitationNotFound
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *LookUpInvitationResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *LookUpInvitationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LookUpInvitationResponse) GetJSON200() *InvitationDetail {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r LookUpInvitationResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r LookUpInvitationResponse) GetJSON404() *InvitationNotFound {
+	return r.JSON404
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r LookUpInvitationResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r LookUpInvitationResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LookUpInvitationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LookUpInvitationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LookUpInvitationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LookUpInvitationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LookUpInvitationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListOrganisationsResponse200Headers the declared response headers of an HTTP 200 response for ListOrganisations
+type ListOrganisationsResponse200Headers struct {
+	Link *string
+}
+
+// ListOrganisationsResponse401Headers the declared response headers of an HTTP 401 response for ListOrganisations
+type ListOrganisationsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ListOrganisationsResponse503Headers the declared response headers of an HTTP 503 response for ListOrganisations
+type ListOrganisationsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ListOrganisationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]Organisation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListOrganisationsResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListOrganisationsResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListOrganisationsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOrganisationsResponse) GetJSON200() *[]Organisation {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ListOrganisationsResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r ListOrganisationsResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ListOrganisationsResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ListOrganisationsResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListOrganisationsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOrganisationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOrganisationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOrganisationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOrganisationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateOrganisationResponse401Headers the declared response headers of an HTTP 401 response for CreateOrganisation
+type CreateOrganisationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// CreateOrganisationResponse503Headers the declared response headers of an HTTP 503 response for CreateOrganisation
+type CreateOrganisationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateOrganisationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Organisation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *TooManyOrganisations
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CreateOrganisationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateOrganisationResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateOrganisationResponse) GetJSON201() *Organisation {
+	return r.JSON201
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r CreateOrganisationResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r CreateOrganisationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r CreateOrganisationResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r CreateOrganisationResponse) GetJSON409() *TooManyOrganisations {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r CreateOrganisationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateOrganisationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateOrganisationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateOrganisationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateOrganisationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateOrganisationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteOrganisationResponse401Headers the declared response headers of an HTTP 401 response for DeleteOrganisation
+type DeleteOrganisationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DeleteOrganisationResponse503Headers the declared response headers of an HTTP 503 response for DeleteOrganisation
+type DeleteOrganisationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type DeleteOrganisationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *OrganisationOwnsDevices
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteOrganisationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DeleteOrganisationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON409() *OrganisationOwnsDevices {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteOrganisationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteOrganisationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteOrganisationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteOrganisationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteOrganisationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetOrganisationResponse401Headers the declared response headers of an HTTP 401 response for GetOrganisation
+type GetOrganisationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetOrganisationResponse503Headers the declared response headers of an HTTP 503 response for GetOrganisation
+type GetOrganisationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetOrganisationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Organisation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetOrganisationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetOrganisationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOrganisationResponse) GetJSON200() *Organisation {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetOrganisationResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetOrganisationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetOrganisationResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetOrganisationResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetOrganisationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOrganisationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOrganisationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOrganisationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOrganisationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOrganisationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateOrganisationResponse401Headers the declared response headers of an HTTP 401 response for UpdateOrganisation
+type UpdateOrganisationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateOrganisationResponse503Headers the declared response headers of an HTTP 503 response for UpdateOrganisation
+type UpdateOrganisationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateOrganisationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Organisation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateOrganisationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateOrganisationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON200() *Organisation {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateOrganisationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateOrganisationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateOrganisationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateOrganisationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateOrganisationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListInvitationsResponse401Headers the declared response headers of an HTTP 401 response for ListInvitations
+type ListInvitationsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ListInvitationsResponse503Headers the declared response headers of an HTTP 503 response for ListInvitations
+type ListInvitationsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ListInvitationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]Invitation
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListInvitationsResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListInvitationsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListInvitationsResponse) GetJSON200() *[]Invitation {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ListInvitationsResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r ListInvitationsResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ListInvitationsResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r ListInvitationsResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ListInvitationsResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListInvitationsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListInvitationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListInvitationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListInvitationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListInvitationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateInvitationResponse401Headers the declared response headers of an HTTP 401 response for CreateInvitation
+type CreateInvitationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// CreateInvitationResponse503Headers the declared response headers of an HTTP 503 response for CreateInvitation
+type CreateInvitationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateInvitationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *InvitationCreated
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *TooManyInvitations
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CreateInvitationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateInvitationResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateInvitationResponse) GetJSON201() *InvitationCreated {
+	return r.JSON201
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r CreateInvitationResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r CreateInvitationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r CreateInvitationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r CreateInvitationResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r CreateInvitationResponse) GetJSON409() *TooManyInvitations {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r CreateInvitationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateInvitationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateInvitationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateInvitationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateInvitationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateInvitationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RevokeInvitationResponse401Headers the declared response headers of an HTTP 401 response for RevokeInvitation
+type RevokeInvitationResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// RevokeInvitationResponse503Headers the declared response headers of an HTTP 503 response for RevokeInvitation
+type RevokeInvitationResponse503Headers struct {
+	RetryAfter *int
+}
+
+type RevokeInvitationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *InvitationUnknown
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *RevokeInvitationResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RevokeInvitationResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RevokeInvitationResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r RevokeInvitationResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r RevokeInvitationResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r RevokeInvitationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r RevokeInvitationResponse) GetJSON404() *InvitationUnknown {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r RevokeInvitationResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RevokeInvitationResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeInvitationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeInvitationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeInvitationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeInvitationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListMembersResponse200Headers the declared response headers of an HTTP 200 response for ListMembers
+type ListMembersResponse200Headers struct {
+	Link *string
+}
+
+// ListMembersResponse401Headers the declared response headers of an HTTP 401 response for ListMembers
+type ListMembersResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ListMembersResponse503Headers the declared response headers of an HTTP 503 response for ListMembers
+type ListMembersResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ListMembersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]Member
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListMembersResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListMembersResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListMembersResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMembersResponse) GetJSON200() *[]Member {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ListMembersResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r ListMembersResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ListMembersResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r ListMembersResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ListMembersResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListMembersResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMembersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMembersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMembersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMembersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RemoveMemberResponse401Headers the declared response headers of an HTTP 401 response for RemoveMember
+type RemoveMemberResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// RemoveMemberResponse503Headers the declared response headers of an HTTP 503 response for RemoveMember
+type RemoveMemberResponse503Headers struct {
+	RetryAfter *int
+}
+
+type RemoveMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *MemberNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *OnlyOwner
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *RemoveMemberResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RemoveMemberResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveMemberResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r RemoveMemberResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r RemoveMemberResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r RemoveMemberResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r RemoveMemberResponse) GetJSON404() *MemberNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r RemoveMemberResponse) GetJSON409() *OnlyOwner {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r RemoveMemberResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RemoveMemberResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateMemberResponse401Headers the declared response headers of an HTTP 401 response for UpdateMember
+type UpdateMemberResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateMemberResponse503Headers the declared response headers of an HTTP 503 response for UpdateMember
+type UpdateMemberResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Member
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *MemberNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *OnlyOwner
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateMemberResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateMemberResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateMemberResponse) GetJSON200() *Member {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateMemberResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateMemberResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateMemberResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateMemberResponse) GetJSON404() *MemberNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r UpdateMemberResponse) GetJSON409() *OnlyOwner {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateMemberResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateMemberResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetOrganisationRulesResponse401Headers the declared response headers of an HTTP 401 response for GetOrganisationRules
 type GetOrganisationRulesResponse401Headers struct {
 	WWWAuthenticate string
@@ -4715,7 +7539,7 @@ type GetOrganisationRulesResponse struct {
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *DeviceNotAccepted
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *OrganisationUnmanaged
+	JSON404 *OrganisationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4747,7 +7571,7 @@ func (r GetOrganisationRulesResponse) GetJSON403() *DeviceNotAccepted {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r GetOrganisationRulesResponse) GetJSON404() *OrganisationUnmanaged {
+func (r GetOrganisationRulesResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
 }
 
@@ -4810,9 +7634,9 @@ type UpdateOrganisationRulesResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *OrganisationUnmanaged
+	JSON404 *OrganisationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -4839,12 +7663,12 @@ func (r UpdateOrganisationRulesResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r UpdateOrganisationRulesResponse) GetJSON403() *DeviceNotAccepted {
+func (r UpdateOrganisationRulesResponse) GetJSON403() *RoleForbidden {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r UpdateOrganisationRulesResponse) GetJSON404() *OrganisationUnmanaged {
+func (r UpdateOrganisationRulesResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
 }
 
@@ -5100,6 +7924,8 @@ type DeleteAllocationResponse struct {
 	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *AllocationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -5125,6 +7951,11 @@ func (r DeleteAllocationResponse) GetJSON400() *InvalidRequest {
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
 func (r DeleteAllocationResponse) GetJSON401() *Unauthenticated {
 	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DeleteAllocationResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
@@ -5912,9 +8743,9 @@ type UpdateDeviceResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *DeviceNotFound
+	JSON404 *OwnerNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *SettingsConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -5943,12 +8774,12 @@ func (r UpdateDeviceResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r UpdateDeviceResponse) GetJSON403() *Forbidden {
+func (r UpdateDeviceResponse) GetJSON403() *DeviceForbidden {
 	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r UpdateDeviceResponse) GetJSON404() *DeviceNotFound {
+func (r UpdateDeviceResponse) GetJSON404() *OwnerNotFound {
 	return r.JSON404
 }
 
@@ -6016,7 +8847,7 @@ type DeleteDeviceResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -6045,7 +8876,7 @@ func (r DeleteDeviceResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r DeleteDeviceResponse) GetJSON403() *DeviceNotAccepted {
+func (r DeleteDeviceResponse) GetJSON403() *RoleForbidden {
 	return r.JSON403
 }
 
@@ -6113,7 +8944,7 @@ type DrainDeviceResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *DeviceForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
@@ -6144,7 +8975,7 @@ func (r DrainDeviceResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r DrainDeviceResponse) GetJSON403() *Forbidden {
+func (r DrainDeviceResponse) GetJSON403() *DeviceForbidden {
 	return r.JSON403
 }
 
@@ -6217,7 +9048,7 @@ type RegenerateDeviceTokenResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
@@ -6248,7 +9079,7 @@ func (r RegenerateDeviceTokenResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r RegenerateDeviceTokenResponse) GetJSON403() *DeviceNotAccepted {
+func (r RegenerateDeviceTokenResponse) GetJSON403() *RoleForbidden {
 	return r.JSON403
 }
 
@@ -7304,10 +10135,359 @@ func (c *ClientWithResponses) SetPasswordWithResponse(ctx context.Context, body 
 	return ParseSetPasswordResponse(rsp)
 }
 
+// AcceptInvitationWithBodyWithResponse Accept an invitation
+//
+// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+// the link stays valid for whom it is meant.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The invitation is for another email than the caller's. |
+// | `404 not_found` | The link was used, was revoked or has expired. |
+// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitationWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptInvitationResponse(rsp)
+}
+
+// AcceptInvitationWithResponse Accept an invitation
+//
+// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
+// what follows the `#` in it. To a member who has that role or a higher one already it changes nothing, and
+// the link stays valid for whom it is meant.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The invitation is for another email than the caller's. |
+// | `404 not_found` | The link was used, was revoked or has expired. |
+// | `429 rate_limited` | More than 60 of those in one minute from one address. |
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
+func (c *ClientWithResponses) AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitation(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptInvitationResponse(rsp)
+}
+
+// LookUpInvitationWithBodyWithResponse Look up an invitation
+//
+// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+// and is the credential.
+//
+// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+// minute from one address give `429 rate_limited`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+func (c *ClientWithResponses) LookUpInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookUpInvitationResponse, error) {
+	rsp, err := c.LookUpInvitationWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookUpInvitationResponse(rsp)
+}
+
+// LookUpInvitationWithResponse Look up an invitation
+//
+// Returns what the link of an invitation is for, and changes nothing. `token` is what follows the `#` in it,
+// and is the credential.
+//
+// A token that was used, was revoked or has expired gives `404 not_found`. More than 60 of those in one
+// minute from one address give `429 rate_limited`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
+func (c *ClientWithResponses) LookUpInvitationWithResponse(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*LookUpInvitationResponse, error) {
+	rsp, err := c.LookUpInvitation(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookUpInvitationResponse(rsp)
+}
+
+// ListOrganisationsWithResponse List organisations
+//
+// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
+// alphabetical order. The case of letters is ignored. An admin of the panel sees every organisation.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations (the `ListOrganisations` operationId).
+func (c *ClientWithResponses) ListOrganisationsWithResponse(ctx context.Context, params *ListOrganisationsParams, reqEditors ...RequestEditorFn) (*ListOrganisationsResponse, error) {
+	rsp, err := c.ListOrganisations(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOrganisationsResponse(rsp)
+}
+
+// CreateOrganisationWithBodyWithResponse Create an organisation
+//
+// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+// name another user as the owner with `ownerId`.
+//
+// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+// organisations.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisationWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOrganisationResponse(rsp)
+}
+
+// CreateOrganisationWithResponse Create an organisation
+//
+// Creates an organisation, whose owner is the caller. The setting `organisations.creators` says whether
+// everyone may do so or only admins of the panel (*by admins* in the table). An admin of the panel may
+// name another user as the owner with `ownerId`.
+//
+// The request fails with `409 conflict` if the caller is not an admin of the panel and owns 100
+// organisations.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
+func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisation(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOrganisationResponse(rsp)
+}
+
+// DeleteOrganisationWithResponse Delete an organisation
+//
+// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+// approved. The caller manages it as an owner, or is an admin of the panel.
+//
+// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
+// with `updateDevice`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/organisations/{id} (the `DeleteOrganisation` operationId).
+func (c *ClientWithResponses) DeleteOrganisationWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*DeleteOrganisationResponse, error) {
+	rsp, err := c.DeleteOrganisation(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteOrganisationResponse(rsp)
+}
+
+// GetOrganisationWithResponse Get an organisation
+//
+// Returns an organisation in which the caller is a member, owner or admin, or any to an admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id} (the `GetOrganisation` operationId).
+func (c *ClientWithResponses) GetOrganisationWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationResponse, error) {
+	rsp, err := c.GetOrganisation(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOrganisationResponse(rsp)
+}
+
+// UpdateOrganisationWithBodyWithResponse Rename an organisation
+//
+// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+func (c *ClientWithResponses) UpdateOrganisationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationResponse, error) {
+	rsp, err := c.UpdateOrganisationWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationResponse(rsp)
+}
+
+// UpdateOrganisationWithResponse Rename an organisation
+//
+// Changes the name. The caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id} (the `UpdateOrganisation` operationId).
+func (c *ClientWithResponses) UpdateOrganisationWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationResponse, error) {
+	rsp, err := c.UpdateOrganisation(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationResponse(rsp)
+}
+
+// ListInvitationsWithResponse List invitations
+//
+// Returns the open invitations to an organisation, newest first: at most 100, without their links. The
+// caller is the organisation's owner or admin, or an admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id}/invitations (the `ListInvitations` operationId).
+func (c *ClientWithResponses) ListInvitationsWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*ListInvitationsResponse, error) {
+	rsp, err := c.ListInvitations(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListInvitationsResponse(rsp)
+}
+
+// CreateInvitationWithBodyWithResponse Invite somebody
+//
+// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+//
+// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitationWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateInvitationResponse(rsp)
+}
+
+// CreateInvitationWithResponse Invite somebody
+//
+// Makes a link with which one user becomes a member with a role, within 7 days. Whoever has the link can
+// do so, or with `email` whoever has it and logs in to the account with that email. The caller is the
+// organisation's owner or admin, or an admin of the panel; for the role `owner`, an owner or an admin of
+// the panel (*another owner* in the table). It ends when who made it is suspended or loses that role.
+//
+// The request fails with `409 conflict` if 100 invitations of the organisation are open.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
+func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitation(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateInvitationResponse(rsp)
+}
+
+// RevokeInvitationWithResponse Revoke an invitation
+//
+// Ends an invitation at once. The caller is the organisation's owner or admin, or an admin of the panel; for
+// one with the role `owner`, an owner or an admin of the panel (*another owner* in the table).
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/organisations/{id}/invitations/{invitationId} (the `RevokeInvitation` operationId).
+func (c *ClientWithResponses) RevokeInvitationWithResponse(ctx context.Context, id OrganisationID, invitationID InvitationID, reqEditors ...RequestEditorFn) (*RevokeInvitationResponse, error) {
+	rsp, err := c.RevokeInvitation(ctx, id, invitationID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeInvitationResponse(rsp)
+}
+
+// ListMembersWithResponse List members
+//
+// Returns the members of an organisation, by user ID. The caller is a member, owner or admin of it, or an
+// admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id}/members (the `ListMembers` operationId).
+func (c *ClientWithResponses) ListMembersWithResponse(ctx context.Context, id OrganisationID, params *ListMembersParams, reqEditors ...RequestEditorFn) (*ListMembersResponse, error) {
+	rsp, err := c.ListMembers(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMembersResponse(rsp)
+}
+
+// RemoveMemberWithResponse Remove a member, or leave
+//
+// Ends a membership. Members may leave (*oneself* in the table). To remove somebody else, the caller is the
+// organisation's owner or admin, or an admin of the panel; to remove an owner (*another owner*), an owner or
+// an admin of the panel. The organisation keeps its devices, and invitations made by the member end.
+//
+// The request fails with `409 conflict` if no owner would be left who is not suspended.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/organisations/{id}/members/{userId} (the `RemoveMember` operationId).
+func (c *ClientWithResponses) RemoveMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, reqEditors ...RequestEditorFn) (*RemoveMemberResponse, error) {
+	rsp, err := c.RemoveMember(ctx, id, userID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveMemberResponse(rsp)
+}
+
+// UpdateMemberWithBodyWithResponse Change a member's role
+//
+// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+//
+// To transfer an organisation, make another member its owner and leave. The request fails with
+// `409 conflict` if no owner would be left who is not suspended.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+func (c *ClientWithResponses) UpdateMemberWithBodyWithResponse(ctx context.Context, id OrganisationID, userID MemberID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateMemberResponse, error) {
+	rsp, err := c.UpdateMemberWithBody(ctx, id, userID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateMemberResponse(rsp)
+}
+
+// UpdateMemberWithResponse Change a member's role
+//
+// Changes the role of a member. The caller is the organisation's owner or admin, or an admin of the panel.
+// Only owners and admins of the panel make and unmake owners (*another owner* in the table).
+//
+// To transfer an organisation, make another member its owner and leave. The request fails with
+// `409 conflict` if no owner would be left who is not suspended.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
+func (c *ClientWithResponses) UpdateMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateMemberResponse, error) {
+	rsp, err := c.UpdateMember(ctx, id, userID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateMemberResponse(rsp)
+}
+
 // GetOrganisationRulesWithResponse Get an organisation's rules
 //
-// Returns the rules of an organisation for the allocations of its devices. The caller is its owner or
-// admin, or an admin of the panel.
+// Returns the rules of an organisation for the allocations of its devices. The caller is a
+// member, owner or admin of it, or an admin of the panel.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7358,7 +10538,8 @@ func (c *ClientWithResponses) UpdateOrganisationRulesWithResponse(ctx context.Co
 
 // ListAllocationsWithResponse List tunnel allocations
 //
-// Returns the allocations of all devices that the caller manages, by descending ID. With a device
+// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
+// by descending ID. With a device
 // token, returns the device's own allocations.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7483,8 +10664,8 @@ func (c *ClientWithResponses) DeleteAllocationWithResponse(ctx context.Context, 
 
 // GetAllocationWithResponse Get an allocation
 //
-// Returns one allocation of a device that the caller manages. A device can read its own
-// allocations. `status` is what is true now: read it again to follow a new allocation until it is
+// Returns one allocation of a device that the caller manages, or sees as a member of its organisation. A
+// device can read its own allocations. `status` is what is true now: read it again to follow a new allocation until it is
 // `listening`. `rules` are those in effect.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7727,8 +10908,8 @@ func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, b
 
 // ListDevicesWithResponse List tunnel devices
 //
-// Returns all devices owned by the caller or by organisations that the caller manages, newest
-// first. An admin sees every device. Devices that wait for approval are included; their `userCode`
+// Returns all devices owned by the caller or by organisations that the caller manages, or of which
+// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
 // and `expiresAt` are set. They stay in the list for about an hour after they have expired.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7744,7 +10925,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 
 // GetDeviceWithResponse Get a device
 //
-// Returns one device that the caller manages. With a device token, a device can read itself.
+// Returns one device that the caller manages or sees as a member of its organisation. With a device token, a device can read itself.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7762,6 +10943,12 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 // Changes the fields that are present and leaves the others as they are. Everyone who manages the
 // device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 //
+// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+//
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
 // An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -7773,9 +10960,11 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+// | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7793,6 +10982,12 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 // Changes the fields that are present and leaves the others as they are. Everyone who manages the
 // device can change `name`. `server`, the settings of a tunnel server, requires an admin.
 //
+// `ownerId` or `organisationId` moves the device with its allocations to another owner. Who manages it
+// may give it to themselves (*oneself* in the table) and to organisations in which they are owner or
+// admin. An admin of the panel may give it to anybody; another user as the owner, and another owner of a
+// tunnel server, require that. The rules of the new owner's organisation apply at once, and otherwise
+// players notice nothing. A tunnel server of an organisation serves the devices of that organisation alone.
+//
 // Changes apply at once and reach the agents over their control channels. After a change of
 // `publicHost`, agents link to the tunnel server at the new address and players must join again.
 // An empty `publicHost` makes the panel guess it: it becomes the address from which the tunnel
@@ -7804,9 +10999,11 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, or the range begins above its end. |
-// | `403 forbidden` | `server` is given and the caller is not an admin. |
+// | `400 invalid_request` | `name` is blank, or the range begins above its end. Both owners are given, or `ownerId` is not a user. |
+// | `403 forbidden` | `server` is given and the caller is not an admin, or the caller may not give the device to that owner. |
+// | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
+// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8704,6 +11901,1240 @@ func ParseSetPasswordResponse(rsp *http.Response) (*SetPasswordResponse, error) 
 	return response, nil
 }
 
+// ParseAcceptInvitationResponse parses an HTTP response from a AcceptInvitationWithResponse call
+func ParseAcceptInvitationResponse(rsp *http.Response) (*AcceptInvitationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcceptInvitationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Organisation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest OtherEmail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest InvitationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers AcceptInvitationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers AcceptInvitationResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers AcceptInvitationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseLookUpInvitationResponse parses an HTTP response from a LookUpInvitationWithResponse call
+func ParseLookUpInvitationResponse(rsp *http.Response) (*LookUpInvitationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LookUpInvitationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest InvitationDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest InvitationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers LookUpInvitationResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers LookUpInvitationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListOrganisationsResponse parses an HTTP response from a ListOrganisationsWithResponse call
+func ParseListOrganisationsResponse(rsp *http.Response) (*ListOrganisationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOrganisationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []Organisation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListOrganisationsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ListOrganisationsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers ListOrganisationsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateOrganisationResponse parses an HTTP response from a CreateOrganisationWithResponse call
+func ParseCreateOrganisationResponse(rsp *http.Response) (*CreateOrganisationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateOrganisationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Organisation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest TooManyOrganisations
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers CreateOrganisationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateOrganisationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteOrganisationResponse parses an HTTP response from a DeleteOrganisationWithResponse call
+func ParseDeleteOrganisationResponse(rsp *http.Response) (*DeleteOrganisationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteOrganisationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest OrganisationOwnsDevices
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteOrganisationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers DeleteOrganisationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetOrganisationResponse parses an HTTP response from a GetOrganisationWithResponse call
+func ParseGetOrganisationResponse(rsp *http.Response) (*GetOrganisationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOrganisationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Organisation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetOrganisationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetOrganisationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateOrganisationResponse parses an HTTP response from a UpdateOrganisationWithResponse call
+func ParseUpdateOrganisationResponse(rsp *http.Response) (*UpdateOrganisationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateOrganisationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Organisation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateOrganisationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateOrganisationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListInvitationsResponse parses an HTTP response from a ListInvitationsWithResponse call
+func ParseListInvitationsResponse(rsp *http.Response) (*ListInvitationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListInvitationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []Invitation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers ListInvitationsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers ListInvitationsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateInvitationResponse parses an HTTP response from a CreateInvitationWithResponse call
+func ParseCreateInvitationResponse(rsp *http.Response) (*CreateInvitationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateInvitationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest InvitationCreated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest TooManyInvitations
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers CreateInvitationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateInvitationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeInvitationResponse parses an HTTP response from a RevokeInvitationWithResponse call
+func ParseRevokeInvitationResponse(rsp *http.Response) (*RevokeInvitationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeInvitationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest InvitationUnknown
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers RevokeInvitationResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers RevokeInvitationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListMembersResponse parses an HTTP response from a ListMembersWithResponse call
+func ParseListMembersResponse(rsp *http.Response) (*ListMembersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMembersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListMembersResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers ListMembersResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers ListMembersResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRemoveMemberResponse parses an HTTP response from a RemoveMemberWithResponse call
+func ParseRemoveMemberResponse(rsp *http.Response) (*RemoveMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest MemberNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest OnlyOwner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers RemoveMemberResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers RemoveMemberResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateMemberResponse parses an HTTP response from a UpdateMemberWithResponse call
+func ParseUpdateMemberResponse(rsp *http.Response) (*UpdateMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest MemberNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest OnlyOwner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateMemberResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateMemberResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetOrganisationRulesResponse parses an HTTP response from a GetOrganisationRulesWithResponse call
 func ParseGetOrganisationRulesResponse(rsp *http.Response) (*GetOrganisationRulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8747,7 +13178,7 @@ func ParseGetOrganisationRulesResponse(rsp *http.Response) (*GetOrganisationRule
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest OrganisationUnmanaged
+		var dest OrganisationNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -8831,14 +13262,14 @@ func ParseUpdateOrganisationRulesResponse(rsp *http.Response) (*UpdateOrganisati
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest RoleForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest OrganisationUnmanaged
+		var dest OrganisationNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -9105,6 +13536,13 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 			return nil, err
 		}
 		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
 		var dest AllocationNotFound
@@ -9879,14 +14317,14 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest DeviceNotFound
+		var dest OwnerNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -9977,7 +14415,7 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest RoleForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10068,7 +14506,7 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest DeviceForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10166,7 +14604,7 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest RoleForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -238,6 +238,45 @@ func (e HelloType) Valid() bool {
 	}
 }
 
+// Defines values for OrganisationCreators.
+const (
+	CreatorsAdmins   OrganisationCreators = "admins"
+	CreatorsEveryone OrganisationCreators = "everyone"
+)
+
+// Valid indicates whether the value is a known member of the OrganisationCreators enum.
+func (e OrganisationCreators) Valid() bool {
+	switch e {
+	case CreatorsAdmins:
+		return true
+	case CreatorsEveryone:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OrganisationRole.
+const (
+	OrganisationAdmin  OrganisationRole = "admin"
+	OrganisationMember OrganisationRole = "member"
+	OrganisationOwner  OrganisationRole = "owner"
+)
+
+// Valid indicates whether the value is a known member of the OrganisationRole enum.
+func (e OrganisationRole) Valid() bool {
+	switch e {
+	case OrganisationAdmin:
+		return true
+	case OrganisationMember:
+		return true
+	case OrganisationOwner:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Protocol.
 const (
 	ProtocolTCP Protocol = "tcp"
@@ -1216,6 +1255,12 @@ type DevicePatch struct {
 	// Example: home-server
 	Name *DeviceName `json:"name,omitempty"`
 
+	// OrganisationID The ID of the organisation that owns the device from now on, in place of any other owner.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// OwnerID The ID of the user who owns the device from now on, in place of any other owner.
+	OwnerID *int64 `json:"ownerId,omitempty"`
+
 	// Server Settings of a tunnel server, for an admin.
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
@@ -1304,7 +1349,7 @@ type EnrollmentStatus struct {
 // | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
 // | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 // | `forbidden` | 403 | The caller is not permitted to do this. |
-// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
+// | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 // | `method_not_allowed` | 405 | The path does not support this method. |
 // | `conflict` | 409 | The request conflicts with the current state. |
 // | `port_taken` | 409 | Another allocation has the port. |
@@ -1380,6 +1425,88 @@ type Hello struct {
 // HelloType Always `hello`.
 type HelloType string
 
+// Invitation A link with which one user becomes a member of an organisation.
+type Invitation struct {
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Email The email of the account that it is for. Null if it is for any.
+	//
+	// Example: grace@example.com
+	Email nullable.Nullable[string] `json:"email"`
+
+	// ExpiresAt When it expires.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// ID Invitation ID.
+	ID int64 `json:"id"`
+
+	// InvitedBy The ID of the user who made it. Null if no user did.
+	InvitedBy nullable.Nullable[int64] `json:"invitedBy"`
+
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+}
+
+// InvitationCreate A new invitation.
+type InvitationCreate struct {
+	// Email The email of the account that can accept it. By default any can. The account need not exist yet.
+	Email *Email `json:"email,omitempty"`
+
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+}
+
+// InvitationCreated A new invitation with its link.
+type InvitationCreated struct {
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Email The email of the account that it is for. Null if it is for any.
+	//
+	// Example: grace@example.com
+	Email nullable.Nullable[string] `json:"email"`
+
+	// ExpiresAt When it expires.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// ID Invitation ID.
+	ID int64 `json:"id"`
+
+	// InvitedBy The ID of the user who made it. Null if no user did.
+	InvitedBy nullable.Nullable[int64] `json:"invitedBy"`
+
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+
+	// URL The link: a page of the panel. Browsers do not send the part after the `#` to any server.
+	URL string `json:"url"`
+}
+
+// InvitationDetail What an invitation is for.
+type InvitationDetail struct {
+	// ExpiresAt When the invitation expires.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// Organisation The name of the organisation.
+	//
+	// Example: guild
+	Organisation string `json:"organisation"`
+
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+}
+
+// InvitationToken The token of an invitation.
+type InvitationToken struct {
+	// Token The part of the link after the `#`.
+	Token string `json:"token"`
+}
+
 // JWK An Ed25519 public key as a JSON Web Key (RFC 8037).
 type JWK struct {
 	// Alg The algorithm.
@@ -1449,6 +1576,87 @@ type LoginRequest struct {
 	Password string `json:"password"`
 }
 
+// Member A member of an organisation.
+type Member struct {
+	// Email The user's email address.
+	//
+	// Example: ada@example.com
+	Email string `json:"email"`
+
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+
+	// UserID User ID.
+	UserID int64 `json:"userId"`
+}
+
+// MemberPatch Changes of a membership.
+type MemberPatch struct {
+	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+	Role OrganisationRole `json:"role"`
+}
+
+// Organisation Users who share devices.
+type Organisation struct {
+	// CreatedAt When it was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ID Organisation ID.
+	ID int64 `json:"id"`
+
+	// Name The organisation's name.
+	//
+	// Example: guild
+	Name string `json:"name"`
+
+	// Role The caller's role, as in `OrganisationRole`: `owner`, `admin` or `member`. Null if the caller is not a member.
+	Role nullable.Nullable[string] `json:"role"`
+}
+
+// OrganisationCreate A new organisation.
+type OrganisationCreate struct {
+	// Name The name of an organisation, on one line. Several may have the same. It is not blank and has no control
+	// characters and none that change the direction of text. White space around it is removed.
+	//
+	//
+	// Example: guild
+	Name OrganisationName `json:"name"`
+
+	// OwnerID The ID of the user who owns it, for an admin of the panel. The default is the caller.
+	OwnerID *int64 `json:"ownerId,omitempty"`
+}
+
+// OrganisationCreators Who may create organisations: only `admins` of the panel, or `everyone` with an account. It is `admins` until somebody changes it.
+type OrganisationCreators string
+
+// OrganisationName The name of an organisation, on one line. Several may have the same. It is not blank and has no control
+// characters and none that change the direction of text. White space around it is removed.
+//
+// Example: guild
+type OrganisationName = string
+
+// OrganisationPatch Changes of an organisation.
+type OrganisationPatch struct {
+	// Name The name of an organisation, on one line. Several may have the same. It is not blank and has no control
+	// characters and none that change the direction of text. White space around it is removed.
+	//
+	//
+	// Example: guild
+	Name *OrganisationName `json:"name,omitempty"`
+}
+
+// OrganisationRole What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
+// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
+type OrganisationRole string
+
+// OrganisationSettings Settings of organisations.
+type OrganisationSettings struct {
+	// Creators Who may create organisations: only `admins` of the panel, or `everyone` with an account. It is `admins` until somebody changes it.
+	Creators OrganisationCreators `json:"creators"`
+}
+
 // PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
 // is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
 type PanelID = openapi_types.UUID
@@ -1504,7 +1712,7 @@ type Problem struct {
 	// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
 	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 	// | `forbidden` | 403 | The caller is not permitted to do this. |
-	// | `not_found` | 404 | The resource does not exist, or the caller may not manage it. |
+	// | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 	// | `method_not_allowed` | 405 | The path does not support this method. |
 	// | `conflict` | 409 | The request conflicts with the current state. |
 	// | `port_taken` | 409 | Another allocation has the port. |
@@ -1796,6 +2004,9 @@ type Settings struct {
 	// Features Features that can be disabled.
 	Features Features `json:"features"`
 
+	// Organisations Settings of organisations.
+	Organisations OrganisationSettings `json:"organisations"`
+
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 }
@@ -1813,6 +2024,12 @@ type SettingsPatch struct {
 		// Tunnels Whether the tunnel endpoints, the control channels and the public ports are enabled.
 		Tunnels *bool `json:"tunnels,omitempty"`
 	} `json:"features,omitempty"`
+
+	// Organisations Settings of organisations to change.
+	Organisations *struct {
+		// Creators Who may create organisations: only `admins` of the panel, or `everyone` with an account. It is `admins` until somebody changes it.
+		Creators *OrganisationCreators `json:"creators,omitempty"`
+	} `json:"organisations,omitempty"`
 
 	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
 	// removed: of `defaults`, the built-in default counts again.
@@ -2028,8 +2245,14 @@ type AllocationID = int64
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
 
+// InvitationID defines model for InvitationId.
+type InvitationID = int64
+
 // Limit defines model for Limit.
 type Limit = int
+
+// MemberID defines model for MemberId.
+type MemberID = int64
 
 // OrganisationID defines model for OrganisationId.
 type OrganisationID = int64
@@ -2045,6 +2268,9 @@ type AlreadyApproved = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
+
+// DeviceForbidden The body of every error response.
+type DeviceForbidden = Problem
 
 // DeviceNotAccepted The body of every error response.
 type DeviceNotAccepted = Problem
@@ -2085,14 +2311,32 @@ type InvalidHandshake = Problem
 // InvalidRequest The body of every error response.
 type InvalidRequest = Problem
 
+// InvitationNotFound The body of every error response.
+type InvitationNotFound = Problem
+
+// InvitationUnknown The body of every error response.
+type InvitationUnknown = Problem
+
+// MemberNotFound The body of every error response.
+type MemberNotFound = Problem
+
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
+
+// OnlyOwner The body of every error response.
+type OnlyOwner = Problem
 
 // OrganisationNotFound The body of every error response.
 type OrganisationNotFound = Problem
 
-// OrganisationUnmanaged The body of every error response.
-type OrganisationUnmanaged = Problem
+// OrganisationOwnsDevices The body of every error response.
+type OrganisationOwnsDevices = Problem
+
+// OtherEmail The body of every error response.
+type OtherEmail = Problem
+
+// OwnerNotFound The body of every error response.
+type OwnerNotFound = Problem
 
 // PasswordLinkNotFound The body of every error response.
 type PasswordLinkNotFound = Problem
@@ -2115,6 +2359,9 @@ type PortUnavailable = Problem
 // RateLimited The body of every error response.
 type RateLimited = Problem
 
+// RoleForbidden The body of every error response.
+type RoleForbidden = Problem
+
 // SessionUnavailable The body of every error response.
 type SessionUnavailable = Problem
 
@@ -2126,6 +2373,12 @@ type SlowDown = Problem
 
 // TokenConflict The body of every error response.
 type TokenConflict = Problem
+
+// TooManyInvitations The body of every error response.
+type TooManyInvitations = Problem
+
+// TooManyOrganisations The body of every error response.
+type TooManyOrganisations = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -2192,10 +2445,12 @@ const (
 	MaxEmail                                          = 254
 	MaxHelloAgentVersion                              = 100
 	MaxHelloPlatform                                  = 100
+	MaxInvitationTokenToken                           = 128
 	MaxLabel                                          = 100
 	MaxLocalHost                                      = 300
 	MaxLoginRequestEmail                              = 254
 	MaxLoginRequestPassword                           = 1024
+	MaxOrganisationName                               = 100
 	MaxPasswordSetPassword                            = 1024
 	MaxPasswordSetToken                               = 128
 	MaxPort                                           = 65535
@@ -2216,6 +2471,28 @@ const (
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
+
+// ListOrganisationsParams defines parameters for ListOrganisations.
+type ListOrganisationsParams struct {
+	// Search Return only organisations whose name begins with this text. Its case is ignored.
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
+
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the organisations that follow this position in the list: the value of `after` in the
+	// `Link` header of the previous page. It stays valid when organisations are renamed or deleted.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ListMembersParams defines parameters for ListMembers.
+type ListMembersParams struct {
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only members that follow the user with this ID, who need not be a member any more.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+}
 
 // ListAllocationsParams defines parameters for ListAllocations.
 type ListAllocationsParams struct {
@@ -2273,6 +2550,24 @@ type LoginJSONRequestBody = LoginRequest
 
 // SetPasswordJSONRequestBody defines body for SetPassword for application/json ContentType.
 type SetPasswordJSONRequestBody = PasswordSet
+
+// AcceptInvitationJSONRequestBody defines body for AcceptInvitation for application/json ContentType.
+type AcceptInvitationJSONRequestBody = InvitationToken
+
+// LookUpInvitationJSONRequestBody defines body for LookUpInvitation for application/json ContentType.
+type LookUpInvitationJSONRequestBody = InvitationToken
+
+// CreateOrganisationJSONRequestBody defines body for CreateOrganisation for application/json ContentType.
+type CreateOrganisationJSONRequestBody = OrganisationCreate
+
+// UpdateOrganisationJSONRequestBody defines body for UpdateOrganisation for application/json ContentType.
+type UpdateOrganisationJSONRequestBody = OrganisationPatch
+
+// CreateInvitationJSONRequestBody defines body for CreateInvitation for application/json ContentType.
+type CreateInvitationJSONRequestBody = InvitationCreate
+
+// UpdateMemberJSONRequestBody defines body for UpdateMember for application/json ContentType.
+type UpdateMemberJSONRequestBody = MemberPatch
 
 // UpdateOrganisationRulesJSONRequestBody defines body for UpdateOrganisationRules for application/json ContentType.
 type UpdateOrganisationRulesJSONRequestBody = RuleLimits

@@ -35,6 +35,10 @@ type Store interface {
 	CreatePasswordLink(ctx context.Context, link db.PasswordLink) error
 	PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error)
 	UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error
+	CreateInvitation(ctx context.Context, scope db.Scope, invitation db.NewInvitation) (db.Invitation, error)
+	Invitations(ctx context.Context, scope db.Scope, organisationID int64, now time.Time) ([]db.Invitation, error)
+	InvitationByToken(ctx context.Context, tokenHash []byte, now time.Time) (db.Invitation, error)
+	AcceptInvitation(ctx context.Context, tokenHash []byte, userID int64, now time.Time) (db.Organisation, error)
 	DeviceByID(ctx context.Context, id uuid.UUID) (db.Device, error)
 	PanelID(ctx context.Context) (uuid.UUID, error)
 	DeviceDeleted(ctx context.Context, id uuid.UUID) (bool, error)

@@ -37,10 +37,7 @@ func (a *Auth) NewPasswordLink(ctx context.Context, userID int64) (PasswordLink,
 	if err != nil {
 		return PasswordLink{}, err
 	}
-	// A browser sends the fragment to nobody, so that it is in no log of a proxy.
-	link := a.publicURL.JoinPath("password")
-	link.Fragment = secret
-	return PasswordLink{URL: link, ExpiresAt: expires}, nil
+	return PasswordLink{URL: a.link("password", secret), ExpiresAt: expires}, nil
 }
 
 // SetPassword sets the password of the user for whom a link was made, by the link's
@@ -86,6 +83,14 @@ func (a *Auth) hashInTurn(ctx context.Context, password string) (string, error) 
 		return "", fmt.Errorf("set password: %w", err)
 	}
 	return hash, nil
+}
+
+// link returns the address of a page with a secret.
+func (a *Auth) link(page, secret string) *url.URL {
+	link := a.publicURL.JoinPath(page)
+	// A browser sends the fragment to nobody, so that it is in no log of a proxy.
+	link.Fragment = secret
+	return link
 }
 
 // hashLink needs no salt and no stretching: the secret is random.

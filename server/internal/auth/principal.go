@@ -54,11 +54,11 @@ func (p Principal) IsAdmin() bool {
 	return p.User != nil && p.User.Role == string(types.RoleAdmin)
 }
 
-// Scope returns the rows that the caller may see.
+// Scope returns the rows that the caller may see and those that the caller manages.
 func (p Principal) Scope() db.Scope {
 	switch {
 	case p.IsAdmin():
-		return db.Scope{All: true}
+		return db.Scope{All: true, UserID: p.User.ID}
 	case p.User != nil:
 		return db.Scope{UserID: p.User.ID}
 	case p.Device != nil:

@@ -27,6 +27,10 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 	if enrollment := request.Body.Enrollment; enrollment != nil {
 		patch.AnonymousEnrollment = enrollment.Anonymous
 	}
+	if organisations := request.Body.Organisations; organisations != nil && organisations.Creators != nil {
+		creators := string(*organisations.Creators)
+		patch.OrganisationCreators = &creators
+	}
 	if rules := request.Body.Rules; rules != nil {
 		var err error
 		if patch.RuleDefaults, err = rulesPatch(rules.Defaults); err != nil {
@@ -48,8 +52,9 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 func toSettings(settings db.Settings) (types.Settings, error) {
 	rules, err := toRuleSettings(settings.SiteRules)
 	return types.Settings{
-		Features:   types.Features{Tunnels: settings.TunnelsEnabled},
-		Enrollment: types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment},
-		Rules:      rules,
+		Features:      types.Features{Tunnels: settings.TunnelsEnabled},
+		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment},
+		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
+		Rules:         rules,
 	}, err
 }

@@ -31,7 +31,7 @@ var (
 	errNoServer     = problem.NotFound("There is no such tunnel server for this device, or the device no longer exists.")
 )
 
-// ListAllocations lists the allocations of devices the caller can manage.
+// ListAllocations lists the allocations of devices that the caller sees.
 func (a *api) ListAllocations(ctx context.Context, request server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
 	wanted, page := page(request.Params.Limit, request.Params.After)
 	rows, err := a.db.Allocations(ctx, auth.FromContext(ctx).Scope(), page)
@@ -108,7 +108,7 @@ func (a *api) allocatingDevice(ctx context.Context, requested *uuid.UUID) (uuid.
 	default:
 		return uuid.Nil, problem.Invalid(problem.Field("deviceId", "is required"))
 	}
-	device, err := a.db.Device(ctx, caller.Scope(), id)
+	device, err := a.db.ManagedDevice(ctx, caller.Scope(), id)
 	switch {
 	case err != nil:
 		return uuid.Nil, ifNotFound(err, errNoDevice)

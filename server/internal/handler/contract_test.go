@@ -74,6 +74,12 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 	update(`INSERT INTO password_links (user_id, token_hash, expires_at) VALUES (12, $1, now() + interval '1 hour')`, link[:])
 	update(`ALTER TABLE allocations ALTER COLUMN id RESTART WITH 42`)
 	update(`INSERT INTO organisations (id, name) OVERRIDING SYSTEM VALUE VALUES (7, 'guild')`)
+	update(`INSERT INTO users (id, email, password_hash, role) OVERRIDING SYSTEM VALUE VALUES (13, 'hopper@example.com', '', 'user')`)
+	update(`INSERT INTO organisation_members (organisation_id, user_id, role) VALUES (7, 12, 'owner'), (7, 13, 'member')`)
+	example = doc.Paths.Value("/api/invitations/accept").Post.RequestBody.Value.Content.Get("application/json").Example
+	invitation := sha256.Sum256([]byte(example.(map[string]any)["token"].(string)))
+	update(`INSERT INTO invitations (id, organisation_id, role, token_hash, created_at, expires_at) OVERRIDING SYSTEM VALUE
+		VALUES (5, 7, 'member', '', now(), now() + interval '1 day'), (6, 7, 'member', $1, now(), now() + interval '1 day')`, invitation[:])
 	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: exampleClient, ServerID: &exampleServer, Protocols: []string{"tcp"},
 		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
@@ -127,7 +133,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"drainDevice", "deleteAllocation", "deleteDevice", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
+	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

@@ -20,7 +20,7 @@ import (
 
 var errNoDevice = problem.NotFound("There is no such device.")
 
-// ListDevices lists the devices the caller can manage.
+// ListDevices lists the devices that the caller sees.
 func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequestObject) (server.ListDevicesResponseObject, error) {
 	scope := auth.FromContext(ctx).Scope()
 	after, err := a.devicePosition(ctx, scope, request.Params.After)
@@ -57,7 +57,7 @@ func (a *api) devicePosition(ctx context.Context, scope db.Scope, after *string)
 	}
 	id, err := uuid.Parse(*after)
 	if err != nil {
-		return nil, problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
+		return nil, errNoPosition
 	}
 	device, err := a.db.Device(ctx, scope, id)
 	if err != nil {
@@ -75,7 +75,7 @@ func (a *api) GetDevice(ctx context.Context, request server.GetDeviceRequestObje
 	return server.GetDevice200JSONResponse(toDevice(device)), nil
 }
 
-// UpdateDevice changes a device's name, and a tunnel server's settings.
+// UpdateDevice changes a device's name and owner, and a tunnel server's settings.
 func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceRequestObject) (server.UpdateDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)
 	var patch db.DevicePatch
@@ -95,8 +95,19 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 			patch.PortFirst, patch.PortLast = &ports.First, &ports.Last
 		}
 	}
+	if request.Body.OwnerID != nil || request.Body.OrganisationID != nil {
+		if err := a.mayGive(ctx, caller, request.ID, *request.Body); err != nil {
+			return nil, err
+		}
+		patch.Owner = &db.NewOwner{UserID: request.Body.OwnerID, OrganisationID: request.Body.OrganisationID}
+	}
 	device, err := a.db.UpdateDevice(ctx, caller.Scope(), request.ID, patch)
-	if err != nil {
+	switch {
+	case errors.Is(err, db.ErrNoOwner) && request.Body.OrganisationID != nil:
+		return nil, errNoOrganisation
+	case errors.Is(err, db.ErrNoOwner):
+		return nil, problem.Invalid(problem.Field("ownerId", "is not a user of this panel"))
+	case err != nil:
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
@@ -104,7 +115,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 
 // mayConfigure checks that the caller may apply the settings to a tunnel server.
 func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.UUID, settings types.TunnelServerSettings) error {
-	device, err := a.db.Device(ctx, caller.Scope(), id)
+	device, err := a.db.ManagedDevice(ctx, caller.Scope(), id)
 	switch {
 	case err != nil:
 		return ifNotFound(err, errNoDevice)
@@ -121,10 +132,31 @@ func (a *api) mayConfigure(ctx context.Context, caller auth.Principal, id uuid.U
 	return nil
 }
 
+// mayGive checks what does not depend on the rows of the new owner: whether the caller may
+// give the device away so.
+func (a *api) mayGive(ctx context.Context, caller auth.Principal, id uuid.UUID, patch types.DevicePatch) error {
+	if patch.OwnerID != nil && patch.OrganisationID != nil {
+		return problem.Invalid(
+			problem.Field("ownerId", "cannot be given together with organisationId"),
+			problem.Field("organisationId", "cannot be given together with ownerId"))
+	}
+	device, err := a.db.ManagedDevice(ctx, caller.Scope(), id)
+	switch {
+	case err != nil:
+		return ifNotFound(err, errNoDevice)
+	case patch.OwnerID != nil && *patch.OwnerID != caller.User.ID && !caller.May("updateDevice", auth.AnotherOwner):
+		return problem.Forbidden("Only an admin can give a device to another user.")
+	case device.Kind == db.KindServer && !caller.May("updateDevice", auth.TunnelServer):
+		// Its owner decides whose devices it serves.
+		return problem.Forbidden("Only an admin can give a tunnel server to another owner.")
+	}
+	return nil
+}
+
 // DrainDevice drains a tunnel server of its players.
 func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)
-	if _, err := a.db.Device(ctx, caller.Scope(), request.ID); err != nil {
+	if _, err := a.db.ManagedDevice(ctx, caller.Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	if !caller.May("drainDevice", "") {

@@ -3,6 +3,7 @@ package handler_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
@@ -111,6 +113,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	decode[types.User](t, admin.send(t, "PATCH", userPath(bob.user.ID), `{"suspended":true}`), 200)
 	answers["UserSuspended"] = admin.send(t, "POST", userPath(bob.user.ID)+"/password-link", nil)
 
+	organisationAnswers(t, p, answers, admin, ada, client)
 	server := p.server(t, 20000) // It has one port.
 	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)
 	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client)), 201)
@@ -142,6 +145,46 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	p.advance(time.Second)
 	answers["FeatureDisabled"] = admin.send(t, "GET", "/api/tunnel/devices", nil)
 	return answers
+}
+
+// organisationAnswers adds the answers about organisations.
+func organisationAnswers(t *testing.T, p *panel, answers map[string]answer, admin, ada caller, client types.Device) {
+	t.Helper()
+	mia := p.user(t, "mia@example.com", "user")
+	guild := decode[types.Organisation](t, admin.send(t, "POST", "/api/organisations", map[string]any{"name": "guild", "ownerId": ada.user.ID}), 201)
+	dbtest.Member(t, p.db, guild.ID, mia.user.ID, "member")
+	path := fmt.Sprintf("/api/organisations/%d", guild.ID)
+	answers["RoleTooLow"] = mia.send(t, "PATCH", path, `{"name":"clan"}`)
+	answers["MemberNotFound"] = ada.send(t, "DELETE", path+"/members/999", nil)
+	answers["InvitationUnknown"] = ada.send(t, "DELETE", path+"/invitations/999", nil)
+	answers["InvitationNotFound"] = mia.send(t, "POST", "/api/invitations/accept", `{"token":"used"}`)
+	invited := invite(t, ada, guild.ID, `{"role":"member","email":"grace@example.com"}`)
+	answers["OtherEmail"] = accept(t, mia, invited)
+
+	device := "/api/tunnel/devices/" + client.ID.String()
+	decode[types.Device](t, ada.send(t, "PATCH", device, map[string]any{"organisationId": guild.ID}), 200)
+	answers["OrganisationOwnsDevices"] = ada.send(t, "DELETE", path, nil)
+	own, err := p.db.CreateDevice(t.Context(), db.NewDevice{
+		Name: "edge", Kind: db.KindServer, OrganisationID: &guild.ID, CreatedAt: p.Now(), ExpiresAt: p.Now(), Approved: true,
+		PublicHost: "edge.example.com", PortFirst: 21000, PortLast: 21010,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.connect(t, own.ID)
+	allocation := decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client, "serverId", own.ID)), 201)
+	answers["UnservedOwner"] = ada.send(t, "PATCH", device, map[string]any{"ownerId": ada.user.ID})
+	decode[types.Success](t, ada.send(t, "DELETE", fmt.Sprintf("%s/%d", allocations, allocation.ID), nil), 200)
+	decode[types.Device](t, ada.send(t, "PATCH", device, map[string]any{"ownerId": ada.user.ID}), 200)
+
+	for range db.MaxInvitations {
+		answers["TooManyInvitations"] = ada.send(t, "POST", path+"/invitations", `{"role":"member"}`)
+	}
+	for range db.MaxOwned {
+		decode[types.Organisation](t, admin.send(t, "POST", "/api/organisations", map[string]any{"name": "guild", "ownerId": mia.user.ID}), 201)
+	}
+	decode[types.Settings](t, admin.send(t, "PATCH", "/api/admin/settings", `{"organisations":{"creators":"everyone"}}`), 200)
+	answers["TooManyOrganisations"] = mia.send(t, "POST", "/api/organisations", `{"name":"one more"}`)
 }
 
 // written returns the response to an error that no request of a test may cause.

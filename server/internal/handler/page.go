@@ -1,17 +1,20 @@
 package handler
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"net/url"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 // page requests one row more than wanted, which tells whether there is a next page.
@@ -42,6 +45,21 @@ func cut[T any](rows []T, wanted int, path string, key func(T) string, parameter
 	}
 	link := fmt.Sprintf(`<%s?%s>; rel="next"`, path, query.Encode())
 	return rows, &link
+}
+
+var errNoPosition = problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
+
+// textPosition returns the text that the parameter `after` encodes, or nil without one.
+func textPosition(after *string) (*string, error) {
+	if after == nil {
+		return nil, nil
+	}
+	text, err := base64.RawURLEncoding.Strict().DecodeString(*after)
+	if err != nil || !utf8.Valid(text) || bytes.Contains(text, []byte{0}) { // Postgres takes no NUL.
+		return nil, errNoPosition
+	}
+	position := string(text)
+	return &position, nil
 }
 
 // cursorBytes is the length of a decoded cursor: microseconds since 1970 as 8 bytes in

@@ -35,7 +35,8 @@ func (r policyRow) String() string {
 }
 
 // cases are those that an operation can have.
-var cases = []string{auth.PortBelow1024, auth.CordonedServer, auth.ServerSettings, auth.TunnelServer, auth.Organisation}
+var cases = []string{auth.PortBelow1024, auth.CordonedServer, auth.ServerSettings, auth.TunnelServer, auth.Organisation,
+	auth.ByAdmins, auth.AnotherOwner, auth.Oneself}
 
 // policyRows returns the table's rows for the contract's operations, in its order. It
 // reports operations without one.
@@ -159,6 +160,10 @@ func TestPolicy_AgreesWithWhatTheContractSaysOfOperations(t *testing.T) {
 		managed := r.rule[auth.Owner] == auth.Allowed && r.rule[auth.Stranger] != auth.Allowed
 		if managed && !manages.MatchString(op.Description) {
 			t.Errorf("%s does not say that it is for who manages something", r)
+		}
+		seen := r.rule[auth.Member] == auth.Allowed && r.rule[auth.Stranger] != auth.Allowed
+		if seen && !strings.Contains(op.Description, "member") {
+			t.Errorf("%s does not say that it is for members", r)
 		}
 	}
 }

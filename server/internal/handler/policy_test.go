@@ -46,7 +46,8 @@ func TestPolicy_IsWhatThePanelAnswers(t *testing.T) {
 			continue
 		}
 		for _, c := range callers {
-			ofOrganisation := strings.Contains(row.path, "/organisations/") || row.what == auth.Organisation
+			ofOrganisation := strings.Contains(row.path, "/organisations/") || row.what == auth.Organisation ||
+				row.operation == "listOrganisations"
 			if ofOrganisation && c.column == auth.Owner && !c.organisation {
 				continue // Nobody owns an organisation alone.
 			}
@@ -141,6 +142,24 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		return link.URL.Fragment
 	case "{organisation}":
 		return strconv.FormatInt(w.organisation, 10)
+	case "{disposable}":
+		return strconv.FormatInt(w.newOrganisation(t), 10)
+	case "{member}", "{coOwner}":
+		role := db.RoleMember
+		if name == "{coOwner}" {
+			role = db.RoleOwner
+		}
+		id := to.placeholder(t, w, "{user}")
+		w.exec(t, `INSERT INTO organisation_members (organisation_id, user_id, role) VALUES ($1, $2, $3)`, w.organisation, id, role)
+		return id
+	case "{invitation}":
+		return w.invite(t, w.organisation, db.RoleMember, uuid.NewString())
+	case "{ownerInvitation}":
+		return w.invite(t, w.organisation, db.RoleOwner, uuid.NewString())
+	case "{invitationToken}":
+		secret := uuid.NewString()
+		w.invite(t, w.newOrganisation(t), db.RoleMember, secret)
+		return secret
 	case "{userCode}":
 		return w.pending(t).UserCode
 	case "{deviceCode}":
@@ -179,10 +198,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	w.organisation = dbtest.Organisation(t, w.db, "guild")
-	dbtest.Member(t, w.db, w.organisation, w.member.ID, "member")
-	dbtest.Member(t, w.db, w.organisation, w.orgAdmin.ID, "admin")
-	dbtest.Member(t, w.db, w.organisation, w.orgOwner.ID, "owner")
+	w.organisation = w.newOrganisation(t)
 	return w
 }
 
@@ -323,6 +339,10 @@ var policyRequests = map[string]policyRequest{
 	"getDevice":                         answered("GET", "/api/tunnel/devices/{device}", ""),
 	"updateDevice":                      answered("PATCH", "/api/tunnel/devices/{device}", `{"name":"gaming-rig"}`),
 	"updateDevice, server settings":     answered("PATCH", "/api/tunnel/devices/{server}", `{"server":{"region":"eu"}}`),
+	"updateDevice, oneself":             toOneself,
+	"updateDevice, another owner":       answered("PATCH", "/api/tunnel/devices/{client}", `{"ownerId":{user}}`),
+	"updateDevice, organisation":        answered("PATCH", "/api/tunnel/devices/{client}", `{"organisationId":{organisation}}`),
+	"updateDevice, tunnel server":       answered("PATCH", "/api/tunnel/devices/{server}", `{"organisationId":{organisation}}`),
 	"drainDevice":                       answered("POST", "/api/tunnel/devices/{server}/drain", `{}`),
 	"deleteDevice":                      answered("DELETE", "/api/tunnel/devices/{device}/delete", ""),
 	"regenerateDeviceToken":             answered("POST", "/api/tunnel/devices/{device}/regenerate-token", ""),
@@ -346,6 +366,26 @@ var policyRequests = map[string]policyRequest{
 	"updateSettings":                    answered("PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`),
 	"getOrganisationRules":              answered("GET", "/api/organisations/{organisation}/rules", ""),
 	"updateOrganisationRules":           answered("PATCH", "/api/organisations/{organisation}/rules", `{"maxPlayers":40}`),
+	"listOrganisations":                 listed("/api/organisations", "{organisation}"),
+	"createOrganisation":                creators("everyone", `{"name":"guild"}`),
+	"createOrganisation, by admins":     creators("admins", `{"name":"guild"}`),
+	"createOrganisation, another owner": creators("everyone", `{"name":"guild","ownerId":{user}}`),
+	"getOrganisation":                   answered("GET", "/api/organisations/{organisation}", ""),
+	"updateOrganisation":                answered("PATCH", "/api/organisations/{organisation}", `{"name":"clan"}`),
+	"deleteOrganisation":                answered("DELETE", "/api/organisations/{disposable}", ""),
+	"listMembers":                       answered("GET", "/api/organisations/{organisation}/members", ""),
+	"updateMember":                      answered("PATCH", "/api/organisations/{organisation}/members/{member}", `{"role":"admin"}`),
+	"updateMember, another owner":       answered("PATCH", "/api/organisations/{organisation}/members/{coOwner}", `{"role":"member"}`),
+	"removeMember":                      answered("DELETE", "/api/organisations/{organisation}/members/{member}", ""),
+	"removeMember, another owner":       answered("DELETE", "/api/organisations/{organisation}/members/{coOwner}", ""),
+	"removeMember, oneself":             leave,
+	"listInvitations":                   answered("GET", "/api/organisations/{organisation}/invitations", ""),
+	"createInvitation":                  answered("POST", "/api/organisations/{organisation}/invitations", `{"role":"admin"}`),
+	"createInvitation, another owner":   answered("POST", "/api/organisations/{organisation}/invitations", `{"role":"owner"}`),
+	"revokeInvitation":                  answered("DELETE", "/api/organisations/{organisation}/invitations/{invitation}", ""),
+	"revokeInvitation, another owner":   answered("DELETE", "/api/organisations/{organisation}/invitations/{ownerInvitation}", ""),
+	"lookUpInvitation":                  answered("POST", "/api/invitations/look-up", `{"token":"{invitationToken}"}`),
+	"acceptInvitation":                  answered("POST", "/api/invitations/accept", `{"token":"{invitationToken}"}`),
 	"getOpenAPI":                        answered("GET", "/openapi.json", ""),
 	"getJWKS":                           answered("GET", "/.well-known/jwks.json", ""),
 	"getHealth":                         answered("GET", "/healthz", ""),

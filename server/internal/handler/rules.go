@@ -9,13 +9,10 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/rules"
 )
 
-var errNoOrganisation = problem.NotFound("There is no such organisation.")
-
-// GetOrganisationRules returns the rules of an organisation that the caller manages.
+// GetOrganisationRules returns the rules of an organisation that the caller sees.
 func (a *api) GetOrganisationRules(ctx context.Context, request server.GetOrganisationRulesRequestObject) (server.GetOrganisationRulesResponseObject, error) {
 	rules, err := a.db.OrganisationRules(ctx, auth.FromContext(ctx).Scope(), request.ID)
 	if err != nil {

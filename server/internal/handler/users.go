@@ -1,11 +1,9 @@
 package handler
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
-	"unicode/utf8"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
@@ -20,7 +18,7 @@ var (
 
 // ListUsers lists the panel's users.
 func (a *api) ListUsers(ctx context.Context, request server.ListUsersRequestObject) (server.ListUsersResponseObject, error) {
-	after, err := emailPosition(request.Params.After)
+	after, err := textPosition(request.Params.After)
 	if err != nil {
 		return nil, err
 	}
@@ -38,19 +36,6 @@ func (a *api) ListUsers(ctx context.Context, request server.ListUsersRequestObje
 		users = append(users, toUser(row))
 	}
 	return server.ListUsers200JSONResponse{Body: users, Headers: server.ListUsers200ResponseHeaders{Link: link}}, nil
-}
-
-// emailPosition returns the email that the parameter `after` names, or nil without one.
-func emailPosition(after *string) (*string, error) {
-	if after == nil {
-		return nil, nil
-	}
-	email, err := base64.RawURLEncoding.Strict().DecodeString(*after)
-	if err != nil || !utf8.Valid(email) || bytes.Contains(email, []byte{0}) { // Postgres takes no NUL.
-		return nil, problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
-	}
-	position := string(email)
-	return &position, nil
 }
 
 // CreateUser creates an account without a password.

@@ -25,6 +25,8 @@ func From(err error) *Error {
 		return own
 	case errors.As(err, &tooLarge):
 		return TooLarge()
+	case errors.Is(err, db.ErrForbidden):
+		return Forbidden("You can see this, but your role in the organisation does not let you change it.")
 	case errors.Is(err, db.ErrNotFound):
 		return NotFound("It does not exist.")
 	case errors.Is(err, db.ErrPortTaken):
@@ -49,9 +51,13 @@ func From(err error) *Error {
 	case errors.Is(err, db.ErrLastAdmin):
 		return Conflict("This is the last admin; make another user an admin first.")
 	case errors.Is(err, db.ErrLastOwner):
-		return Conflict("The user is the only owner of an organisation.")
+		return Conflict("The user is the only owner of an organisation; make another member its owner first.")
 	case errors.Is(err, db.ErrOwnsDevices):
 		return Conflict("The user owns devices; say with devices whether they are deleted or moved.")
+	case errors.Is(err, db.ErrUnapproved):
+		return Conflict("The device has not been approved yet.")
+	case errors.Is(err, db.ErrUnserved):
+		return Conflict("Allocations are on a tunnel server that serves one organisation alone; move or delete them first.")
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request conflicts with the current state.")
 	case errors.Is(err, db.ErrBusy):

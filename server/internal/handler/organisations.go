@@ -1,0 +1,189 @@
+package handler
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/oapi-codegen/nullable"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/server"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+var (
+	errNoOrganisation = problem.NotFound("There is no such organisation.")
+	errNoMember       = problem.NotFound("The organisation has no such member.")
+	errNoInvitation   = problem.NotFound("The organisation has no such invitation.")
+)
+
+// ListOrganisations lists the organisations of the caller, or all for an admin.
+func (a *api) ListOrganisations(ctx context.Context, request server.ListOrganisationsRequestObject) (server.ListOrganisationsResponseObject, error) {
+	after, err := organisationPosition(request.Params.After)
+	if err != nil {
+		return nil, err
+	}
+	search := valueOr(request.Params.Search, "")
+	wanted, page := page(request.Params.Limit, after)
+	rows, err := a.db.Organisations(ctx, auth.FromContext(ctx).Scope(), search, page)
+	if err != nil {
+		return nil, err
+	}
+	rows, link := cut(rows, wanted, "/api/organisations", func(row db.Organisation) string {
+		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", row.ID, row.Name))
+	}, "search", search)
+	organisations := make([]types.Organisation, 0, len(rows))
+	for _, row := range rows {
+		organisations = append(organisations, toOrganisation(row))
+	}
+	return server.ListOrganisations200JSONResponse{Body: organisations, Headers: server.ListOrganisations200ResponseHeaders{Link: link}}, nil
+}
+
+// organisationPosition returns the position that the parameter `after` names, or nil without
+// one.
+func organisationPosition(after *string) (*db.OrganisationPosition, error) {
+	text, err := textPosition(after)
+	if text == nil || err != nil {
+		return nil, err
+	}
+	number, name, found := strings.Cut(*text, ":")
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || !found {
+		return nil, errNoPosition
+	}
+	return &db.OrganisationPosition{Name: name, ID: id}, nil
+}
+
+// CreateOrganisation creates an organisation of the caller, or of a user whom an admin names.
+func (a *api) CreateOrganisation(ctx context.Context, request server.CreateOrganisationRequestObject) (server.CreateOrganisationResponseObject, error) {
+	caller := auth.FromContext(ctx)
+	if !caller.May("createOrganisation", auth.ByAdmins) {
+		settings, err := a.db.Settings(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case settings.OrganisationCreators != db.CreatorsEveryone:
+			return nil, problem.Forbidden("Only an admin can create organisations on this panel.")
+		case request.Body.OwnerID != nil && !caller.May("createOrganisation", auth.AnotherOwner):
+			return nil, problem.Forbidden("Only an admin can name another owner.")
+		}
+	}
+	name, err := organisationName(request.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	owner := valueOr(request.Body.OwnerID, caller.User.ID)
+	row, err := a.db.CreateOrganisation(ctx, name, owner, !caller.IsAdmin())
+	switch {
+	case errors.Is(err, db.ErrNoOwner):
+		return nil, problem.Invalid(problem.Field("ownerId", "is not a user of this panel"))
+	case errors.Is(err, db.ErrTooMany):
+		return nil, problem.Conflict(fmt.Sprintf("You own %d organisations, as many as a user can create.", db.MaxOwned))
+	case err != nil:
+		return nil, err
+	}
+	organisation := toOrganisation(row)
+	if owner == caller.User.ID {
+		organisation.Role = nullable.NewNullableWithValue(db.RoleOwner)
+	}
+	return server.CreateOrganisation201JSONResponse(organisation), nil
+}
+
+// organisationName returns a name without white space around it. The contract's pattern does
+// not cover all Unicode spaces.
+func organisationName(name string) (string, error) {
+	if name = strings.TrimSpace(name); name == "" {
+		return "", problem.Invalid(problem.Field("name", "is blank"))
+	}
+	return name, nil
+}
+
+// GetOrganisation returns one organisation.
+func (a *api) GetOrganisation(ctx context.Context, request server.GetOrganisationRequestObject) (server.GetOrganisationResponseObject, error) {
+	row, err := a.db.Organisation(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	if err != nil {
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	return server.GetOrganisation200JSONResponse(toOrganisation(row)), nil
+}
+
+// UpdateOrganisation renames an organisation.
+func (a *api) UpdateOrganisation(ctx context.Context, request server.UpdateOrganisationRequestObject) (server.UpdateOrganisationResponseObject, error) {
+	name, err := organisationName(*request.Body.Name)
+	if err != nil {
+		return nil, err
+	}
+	row, err := a.db.RenameOrganisation(ctx, auth.FromContext(ctx).Scope(), request.ID, name)
+	if err != nil {
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	return server.UpdateOrganisation200JSONResponse(toOrganisation(row)), nil
+}
+
+// DeleteOrganisation deletes an organisation that has no devices.
+func (a *api) DeleteOrganisation(ctx context.Context, request server.DeleteOrganisationRequestObject) (server.DeleteOrganisationResponseObject, error) {
+	err := a.db.DeleteOrganisation(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	switch {
+	case errors.Is(err, db.ErrOwnsDevices):
+		return nil, problem.Conflict("The organisation has devices; delete them or give them to another owner first.")
+	case err != nil:
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	return server.DeleteOrganisation200JSONResponse(types.Success{Success: true}), nil
+}
+
+// ListMembers lists the members of an organisation.
+func (a *api) ListMembers(ctx context.Context, request server.ListMembersRequestObject) (server.ListMembersResponseObject, error) {
+	wanted, page := page(request.Params.Limit, request.Params.After)
+	rows, err := a.db.Members(ctx, auth.FromContext(ctx).Scope(), request.ID, page)
+	if err != nil {
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	rows, link := cut(rows, wanted, fmt.Sprintf("/api/organisations/%d/members", request.ID), func(row db.Member) string {
+		return strconv.FormatInt(row.UserID, 10)
+	})
+	members := make([]types.Member, 0, len(rows))
+	for _, row := range rows {
+		members = append(members, toMember(row))
+	}
+	return server.ListMembers200JSONResponse{Body: members, Headers: server.ListMembers200ResponseHeaders{Link: link}}, nil
+}
+
+// UpdateMember changes the role of a member.
+func (a *api) UpdateMember(ctx context.Context, request server.UpdateMemberRequestObject) (server.UpdateMemberResponseObject, error) {
+	row, err := a.db.UpdateMember(ctx, auth.FromContext(ctx).Scope(), request.ID, request.UserID, string(request.Body.Role))
+	if err != nil {
+		return nil, noMember(err)
+	}
+	return server.UpdateMember200JSONResponse(toMember(row)), nil
+}
+
+// RemoveMember ends a membership.
+func (a *api) RemoveMember(ctx context.Context, request server.RemoveMemberRequestObject) (server.RemoveMemberResponseObject, error) {
+	if err := a.db.RemoveMember(ctx, auth.FromContext(ctx).Scope(), request.ID, request.UserID); err != nil {
+		return nil, noMember(err)
+	}
+	return server.RemoveMember200JSONResponse(types.Success{Success: true}), nil
+}
+
+// noMember says what does not exist: the member, or the organisation.
+func noMember(err error) error {
+	if errors.Is(err, db.ErrNoMember) {
+		return errNoMember
+	}
+	return ifNotFound(err, errNoOrganisation)
+}
+
+func toOrganisation(row db.Organisation) types.Organisation {
+	return types.Organisation{ID: row.ID, Name: row.Name, CreatedAt: row.CreatedAt, Role: orNull(row.Role)}
+}
+
+func toMember(row db.Member) types.Member {
+	return types.Member{UserID: row.UserID, Email: row.Email, Role: types.OrganisationRole(row.Role)}
+}
