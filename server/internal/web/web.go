@@ -1,7 +1,7 @@
 // Package web serves the panel's web pages, which are embedded in the binary: the page
-// on which an admin approves a device (RFC 8628 section 3.3), the one on which a user sets
-// a password, and the index. The pages
-// load only files of their own origin and use only the public API.
+// on which an admin approves a device (RFC 8628 section 3.3), those on which a user sets a
+// password and accepts an invitation, and the index. The pages load only files of their own
+// origin and use only the public API.
 package web
 
 import (
@@ -22,13 +22,16 @@ var static embed.FS
 
 // pages maps URL paths to embedded files.
 var pages = map[string]string{
-	"/":                   "static/index.html",
-	"/device":             "static/device.html",
-	"/password":           "static/password.html",
-	"/assets/device.js":   "static/device.js",
-	"/assets/password.js": "static/password.js",
-	"/assets/problem.js":  "static/problem.js",
-	"/assets/panel.css":   "static/panel.css",
+	"/":                     "static/index.html",
+	"/device":               "static/device.html",
+	"/password":             "static/password.html",
+	"/invitation":           "static/invitation.html",
+	"/assets/api.js":        "static/api.js",
+	"/assets/device.js":     "static/device.js",
+	"/assets/invitation.js": "static/invitation.js",
+	"/assets/password.js":   "static/password.js",
+	"/assets/problem.js":    "static/problem.js",
+	"/assets/panel.css":     "static/panel.css",
 }
 
 // policy restricts a page to files of its own origin. It forbids inline scripts and

@@ -1,33 +1,7 @@
-import { explain, unreachable } from './problem.js';
+import { call, Problem } from './api.js';
 
 const byId = (id) => document.getElementById(id);
 const steps = ['login', 'approve', 'approved'].map(byId);
-
-/** A failure with a message for the user. */
-class Problem extends Error {
-  constructor(code, message) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** Calls the API and returns the body, or throws a Problem. */
-async function call(method, path, body) {
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers: body ? { 'Content-Type': 'application/json' } : {},
-      body: body && JSON.stringify(body),
-    });
-  } catch {
-    throw new Problem('unreachable', unreachable);
-  }
-  if (response.status === 204) return null;
-  const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
-  throw new Problem(answer?.error ?? 'unreadable', explain(response, answer, messages));
-}
 
 const messages = {
   not_found: 'No device is waiting with this code. Compare it with what the device shows.',
@@ -96,7 +70,7 @@ onSubmit(byId('login'), async () => {
 });
 
 onSubmit(byId('approve'), async () => {
-  const { device } = await call('POST', '/api/tunnel/device/approve', { userCode: byId('code').value.trim() });
+  const { device } = await call('POST', '/api/tunnel/device/approve', { userCode: byId('code').value.trim() }, messages);
   byId('device-name').textContent = device.name;
   byId('device-kind').textContent = device.kind === 'server' ? 'Tunnel server' : 'Tunnel client';
   byId('device-id').textContent = device.id;
