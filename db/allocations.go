@@ -92,11 +92,14 @@ const allocationQuery = `SELECT ` + allocationColumns + allocationTables
 // any more.
 func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]Allocation, error) {
 	var allocations []Allocation
-	err := d.requests.SelectContext(ctx, &allocations,
-		allocationQuery+` WHERE a.retires IS NULL AND `+visible+` AND ($4::bigint IS NULL OR a.id < $4)
-		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`,
-		scope.args(page.After, page.Limit)...)
+	err := d.requests.SelectContext(ctx, &allocations, allocationsQuery(scope), scope.args(page.After, page.Limit)...)
 	return allocations, wrap(err, "list allocations")
+}
+
+// allocationsQuery reads a page of allocations.
+func allocationsQuery(scope Scope) string {
+	return allocationQuery + ` WHERE a.retires IS NULL AND ` + scope.listed("a.device_id") + ` AND ($4::bigint IS NULL OR a.id < $4)
+		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`
 }
 
 // Allocation returns an allocation of a device in scope.

@@ -104,12 +104,15 @@ func (d *DB) Devices(ctx context.Context, scope Scope, page Page[DevicePosition]
 		createdAt, id = &page.After.CreatedAt, &page.After.ID
 	}
 	var devices []Device
-	err := d.requests.SelectContext(ctx, &devices,
-		`SELECT `+deviceColumns+` FROM devices d
-		WHERE `+visible+` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
-		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`,
-		scope.args(createdAt, id, page.Limit)...)
+	err := d.requests.SelectContext(ctx, &devices, devicesQuery(scope), scope.args(createdAt, id, page.Limit)...)
 	return devices, wrap(err, "list devices")
+}
+
+// devicesQuery reads a page of devices.
+func devicesQuery(scope Scope) string {
+	return `SELECT ` + deviceColumns + ` FROM devices d
+		WHERE ` + scope.listed("d.id") + ` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
+		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`
 }
 
 // Device returns a device in scope.

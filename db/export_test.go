@@ -91,3 +91,8 @@ const (
 	OwnOrganisationsQuery = ownOrganisationsQuery
 	MembersQuery          = membersQuery
 )
+
+// The queries of the lists of devices and allocations, for their plans.
+func DevicesQuery(scope Scope) string     { return devicesQuery(scope) }
+func AllocationsQuery(scope Scope) string { return allocationsQuery(scope) }
+func (s Scope) Args(more ...any) []any    { return s.args(more...) }

@@ -48,6 +48,21 @@ const (
 	organisationRow = `organisations o WHERE o.id = $4 AND ` + visibleOrganisation
 )
 
+// visibleDevices are the devices in a scope that is not All, each found by an index. The scope's args are $1 to
+// $3; $1 only has to be mentioned.
+const visibleDevices = `(SELECT x.id FROM devices x WHERE x.owner_id = $2::bigint AND NOT $1::boolean
+	UNION ALL SELECT x.id FROM organisation_members m JOIN devices x ON x.organisation_id = m.organisation_id WHERE m.user_id = $2::bigint
+	UNION ALL SELECT $3::uuid)`
+
+// listed is the condition for lists that device d is in the scope, where id is d's id. Unlike visible it does
+// not look at every row for those that few can see.
+func (s Scope) listed(id string) string {
+	if s.All {
+		return visible
+	}
+	return id + ` IN ` + visibleDevices
+}
+
 // args returns the arguments of the conditions, followed by more from $4 on.
 func (s Scope) args(more ...any) []any {
 	args := []any{s.All, nil, nil}
