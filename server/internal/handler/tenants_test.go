@@ -1,0 +1,384 @@
+package handler_test
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel"
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
+)
+
+var tenantsSeed = flag.Uint64("tenants-seed", 0, "the seed of TestTenants; 0 means another one each time")
+
+// tenantSteps and tenantTime bound a sequence: whichever is reached first.
+const (
+	tenantSteps = 250
+	tenantTime  = 10 * time.Second
+)
+
+// mark is part of every name and email of tenant B.
+const mark = "bravo"
+
+// TestTenants_NeitherChangeNorSeeEachOther lets tenant A send requests of all operations in a
+// random order, with the ids of tenant B among its own. Each is answered as if what is B's did
+// not exist, and B's rows and what B sees stay as they are.
+func TestTenants_NeitherChangeNorSeeEachOther(t *testing.T) {
+	seed := *tenantsSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("repeat with -args -tenants-seed=%d", seed)
+	w := newTenants(t, seed)
+	operations := tenantOperations(t)
+	rows, seen := w.rowsOfB(t), w.seenByB(t)
+	for step, end := 0, time.Now().Add(tenantTime); step < tenantSteps && time.Now().Before(end); step++ {
+		own := w.ownIDs(t)
+		o := operations[w.random.IntN(len(operations))]
+		r := w.request(t, o, own)
+		c := w.caller(t, own)
+		answered := c.send(t, r.method, r.path, r.body)
+		if r.foreign {
+			absent := c.send(t, r.method, r.absentPath, r.absentBody)
+			if answered.status != absent.status || !bytes.Equal(withoutID(answered.body), withoutID(absent.body)) {
+				t.Fatalf("step %d: %s %s with %v answered %d %s, and of what does not exist %d %s",
+					step, r.method, r.path, r.body, answered.status, answered.body, absent.status, absent.body)
+			}
+		}
+		if bytes.Contains(answered.body, []byte(mark)) {
+			t.Fatalf("step %d: %s %s with %v reveals %s", step, r.method, r.path, r.body, answered.body)
+		}
+		if now := w.rowsOfB(t); now != rows {
+			t.Fatalf("step %d: %s %s with %v answered %d and changed tenant B's rows from\n%s\nto\n%s",
+				step, r.method, r.path, r.body, answered.status, rows, now)
+		}
+	}
+	if now := w.seenByB(t); now != seen {
+		t.Errorf("tenant B saw\n%s\nbefore, and now\n%s", seen, now)
+	}
+}
+
+// withoutID returns a body without the part that differs between requests.
+func withoutID(body []byte) []byte {
+	var fields map[string]any
+	if json.Unmarshal(body, &fields) != nil {
+		return body
+	}
+	delete(fields, "requestId")
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return body
+	}
+	return text
+}
+
+// ids are those of a tenant's rows, by kind.
+type ids map[string][]string
+
+// tenants are two tenants of a panel: A, who is user a and has an organisation, and B with all
+// that a tenant can have.
+type tenants struct {
+	*panel
+	random *rand.Rand
+	sql    *sql.DB
+	admin  caller
+	a      caller
+	b      []caller
+	ofB    ids
+}
+
+func newTenants(t *testing.T, seed uint64) *tenants {
+	t.Helper()
+	p := newPanel(t)
+	w := &tenants{panel: p, random: rand.New(rand.NewPCG(seed, 0)), sql: dbtest.SQL(t, p.db)}
+	w.admin, w.a = p.user(t, "root@example.com", "admin"), p.user(t, "alfa@example.com", "user")
+	everyone := db.CreatorsEveryone
+	if _, err := p.db.UpdateSettings(t.Context(), db.SettingsPatch{OrganisationCreators: &everyone}); err != nil {
+		t.Fatal(err)
+	}
+	public := p.server(t, 20999)
+	w.b = []caller{p.user(t, mark+"-1@example.com", "user"), p.user(t, mark+"-2@example.com", "user")}
+	owner := w.b[0]
+	organisation := p.organisation(t, w.admin, owner, mark)
+	dbtest.Member(t, p.db, organisation.ID, w.b[1].user.ID, "admin")
+	decode[map[string]any](t, owner.send(t, "PATCH", organisationPath(organisation.ID)+"/rules", `{"maxPlayers":40}`), 200)
+	private := p.serverOf(t, organisation.ID)
+	invitation := decode[types.InvitationCreated](t, owner.send(t, "POST", organisationPath(organisation.ID)+"/invitations",
+		map[string]string{"role": "admin", "email": mark + "-3@example.com"}), 201)
+	w.ofB = ids{
+		"organisation": {strconv.FormatInt(organisation.ID, 10)}, "invitation": {strconv.FormatInt(invitation.ID, 10)},
+		"device": {private.ID.String()}, "server": {private.ID.String()},
+	}
+	for _, user := range w.b {
+		w.ofB["user"] = append(w.ofB["user"], strconv.FormatInt(user.user.ID, 10))
+	}
+	for _, of := range []db.NewDevice{{OwnerID: &owner.user.ID}, {OrganisationID: &organisation.ID}} {
+		of.Name, of.Kind, of.CreatedAt, of.ExpiresAt, of.Approved = mark, db.KindClient, p.Now(), p.Now(), true
+		device, err := p.db.CreateDevice(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		created := decode[types.AllocationCreated](t, owner.send(t, "POST", allocations,
+			map[string]any{"deviceId": device.ID, "serverId": public.ID, "protocol": "udp", "localPort": 2456, "name": mark}), 201)
+		w.ofB["device"] = append(w.ofB["device"], device.ID.String())
+		w.ofB["allocation"] = append(w.ofB["allocation"], strconv.FormatInt(created.ID, 10))
+	}
+	decode[types.Enrollment](t, owner.send(t, "POST", "/api/tunnel/device/start", `{"name":"`+mark+`"}`), 200)
+	decode[types.PasswordLink](t, w.admin.send(t, "POST", userPath(owner.user.ID)+"/password-link", nil), 200)
+	return w
+}
+
+// rowsOfB returns all rows of tenant B.
+func (w *tenants) rowsOfB(t *testing.T) string {
+	t.Helper()
+	var rows []string
+	users, organisation := strings.Join(w.ofB["user"], ","), w.ofB["organisation"][0]
+	devices := `(SELECT id FROM devices WHERE owner_id IN (` + users + `) OR organisation_id = ` + organisation + `)`
+	for _, query := range []string{
+		`users r WHERE r.id IN (` + users + `)`,
+		`sessions r WHERE r.user_id IN (` + users + `)`,
+		`password_links r WHERE r.user_id IN (` + users + `)`,
+		`organisations r WHERE r.id = ` + organisation,
+		`organisation_members r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
+		`invitations r WHERE r.organisation_id = ` + organisation,
+		`devices r WHERE r.id IN ` + devices,
+		`allocations r WHERE r.device_id IN ` + devices + ` OR r.server_id IN ` + devices,
+	} {
+		var text string
+		row := w.sql.QueryRowContext(t.Context(), `SELECT coalesce(string_agg(to_jsonb(r)::text, E'\n' ORDER BY to_jsonb(r)::text), '') FROM `+query)
+		if err := row.Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, text)
+	}
+	return strings.Join(rows, "\n")
+}
+
+// seenByB returns what the users of tenant B see.
+func (w *tenants) seenByB(t *testing.T) string {
+	t.Helper()
+	var seen strings.Builder
+	organisation := "/api/organisations/" + w.ofB["organisation"][0]
+	for _, user := range w.b {
+		for _, path := range []string{"/api/auth/session", "/api/tunnel/devices", allocations, "/api/organisations",
+			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules"} {
+			a := user.send(t, "GET", path, nil)
+			fmt.Fprintf(&seen, "%s %d %s", path, a.status, a.body)
+		}
+	}
+	return seen.String()
+}
+
+// ownIDs returns what tenant A has now, and makes what it has lost.
+func (w *tenants) ownIDs(t *testing.T) ids {
+	t.Helper()
+	scope := db.Scope{UserID: w.a.user.ID}
+	own := ids{"user": {strconv.FormatInt(w.a.user.ID, 10)}}
+	organisations, err := w.db.Organisations(t.Context(), scope, "", db.Page[db.OrganisationPosition]{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(organisations) == 0 {
+		organisation, err := w.db.CreateOrganisation(t.Context(), "alfa", w.a.user.ID, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		organisations = append(organisations, organisation)
+	}
+	for _, o := range organisations {
+		own["organisation"] = append(own["organisation"], strconv.FormatInt(o.ID, 10))
+	}
+	for _, kind := range []string{db.KindClient, db.KindServer} {
+		device := db.NewDevice{Name: "alfa", Kind: kind, OrganisationID: &organisations[0].ID, CreatedAt: w.Now(), ExpiresAt: w.Now(), Approved: true}
+		if kind == db.KindServer {
+			device.PublicHost, device.PortFirst, device.PortLast = "alfa.example.com", 40000, 40100
+		}
+		created, err := w.db.CreateDevice(t.Context(), device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own["device"] = append(own["device"], created.ID.String())
+		if kind == db.KindServer {
+			own["server"] = append(own["server"], created.ID.String())
+		}
+	}
+	rows, err := w.db.Allocations(t.Context(), scope, db.Page[int64]{Limit: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own["allocation"] = []string{"1000000"}
+	for _, row := range rows {
+		own["allocation"] = append(own["allocation"], strconv.FormatInt(row.ID, 10))
+	}
+	invitations, err := w.db.Invitations(t.Context(), scope, organisations[0].ID, w.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own["invitation"] = []string{"1000000"}
+	for _, row := range invitations {
+		own["invitation"] = append(own["invitation"], strconv.FormatInt(row.ID, 10))
+	}
+	return own
+}
+
+// caller returns user a with a new session, or a tunnel client of the organisation.
+func (w *tenants) caller(t *testing.T, own ids) caller {
+	t.Helper()
+	var token string
+	if w.random.IntN(4) == 0 {
+		device, err := w.db.DeviceByID(t.Context(), uuid.MustParse(own["device"][0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, err = w.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		login, err := w.auth.NewSession(t.Context(), w.a.user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token = login.Token
+	}
+	return caller{panel: w.panel, user: w.a.user, token: token}
+}
+
+// tenantOperation is an operation of the contract with the examples of its bodies.
+type tenantOperation struct {
+	method, path string
+	bodies       []any
+	fields       []string // The names of the body's fields.
+}
+
+// tenantOperations returns those that a tenant can send in any order.
+func tenantOperations(t *testing.T) []tenantOperation {
+	t.Helper()
+	doc, err := validate.Load(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var operations []tenantOperation
+	for _, path := range slices.Sorted(maps.Keys(doc.Paths.Map())) {
+		for method, operation := range doc.Paths.Value(path).Operations() {
+			if operation.OperationID == "connectControlChannel" || !strings.HasPrefix(path, "/api/") {
+				continue
+			}
+			o := tenantOperation{method: method, path: path}
+			if operation.RequestBody != nil {
+				media := operation.RequestBody.Value.Content.Get("application/json")
+				o.bodies, o.fields = examplesOf(media), slices.Sorted(maps.Keys(media.Schema.Value.Properties))
+			}
+			operations = append(operations, o)
+			if strings.Contains(path, "{") { // More often, since it is about something of a tenant.
+				operations = append(operations, o, o)
+			}
+		}
+	}
+	slices.SortFunc(operations, func(a, b tenantOperation) int { return strings.Compare(a.path+a.method, b.path+b.method) })
+	return operations
+}
+
+func examplesOf(media *openapi3.MediaType) []any {
+	var bodies []any
+	if media.Example != nil {
+		bodies = append(bodies, media.Example)
+	}
+	for _, name := range slices.Sorted(maps.Keys(media.Examples)) {
+		bodies = append(bodies, media.Examples[name].Value.Value)
+	}
+	return bodies
+}
+
+// tenantRequest is a request, and the same with ids that do not exist in place of B's.
+type tenantRequest struct {
+	method, path, absentPath string
+	body, absentBody         any
+	foreign                  bool // An id of B is in it.
+}
+
+// The kinds of ids in paths, by the name before them, and in bodies.
+var (
+	pathKinds = map[string]string{
+		"devices": "device", "allocations": "allocation", "organisations": "organisation",
+		"users": "user", "members": "user", "invitations": "invitation",
+	}
+	fieldKinds = map[string]string{
+		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",
+	}
+)
+
+// request fills an operation's path and one of its bodies with ids of both tenants.
+func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantRequest {
+	t.Helper()
+	r := tenantRequest{method: o.method}
+	pick := func(kind string) (id, absent string) {
+		if of := w.ofB[kind]; w.random.IntN(3) > 0 {
+			r.foreign = true
+			if kind == "device" || kind == "server" {
+				return of[w.random.IntN(len(of))], uuid.NewString()
+			}
+			return of[w.random.IntN(len(of))], "999999999"
+		}
+		of := own[kind]
+		id = of[w.random.IntN(len(of))]
+		return id, id
+	}
+	before := ""
+	for part := range strings.SplitSeq(strings.TrimPrefix(o.path, "/"), "/") {
+		id, absent := part, part
+		if strings.HasPrefix(part, "{") {
+			kind, ok := pathKinds[before]
+			if !ok {
+				t.Fatalf("%s: give tenant B something of the kind that %s identifies, and pathKinds its kind", o.path, part)
+			}
+			id, absent = pick(kind)
+		}
+		r.path, r.absentPath, before = r.path+"/"+id, r.absentPath+"/"+absent, part
+	}
+	if len(o.bodies) == 0 {
+		return r
+	}
+	body, absent := map[string]any{}, map[string]any{}
+	example, _ := o.bodies[w.random.IntN(len(o.bodies))].(map[string]any)
+	for name, value := range example {
+		body[name], absent[name] = value, value
+	}
+	for _, name := range o.fields {
+		kind, ok := fieldKinds[name]
+		if _, has := example[name]; !ok || !has && w.random.IntN(2) > 0 {
+			continue
+		}
+		id, none := pick(kind)
+		body[name], absent[name] = jsonID(id), jsonID(none)
+	}
+	if _, has := body["email"]; has && w.random.IntN(2) > 0 {
+		// In capitals it names the same account, and in an answer it is not from B's row.
+		email := strings.ToUpper(mark) + "-1@EXAMPLE.COM"
+		body["email"], absent["email"] = email, email
+	}
+	r.body, r.absentBody = body, absent
+	return r
+}
+
+// jsonID returns a number for the id of a row, and the text of a UUID.
+func jsonID(id string) any {
+	if number, err := strconv.ParseInt(id, 10, 64); err == nil {
+		return number
+	}
+	return id
+}
