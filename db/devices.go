@@ -23,7 +23,7 @@ type Device struct {
 	Kind           string    `db:"kind"`     // KindClient or KindServer
 	OwnerID        *int64    `db:"owner_id"` // nil if an organisation owns it, or if it has no owner
 	OrganisationID *int64    `db:"organisation_id"`
-	// UserCode is empty for an embedded tunnel server, and has no meaning once approved.
+	// UserCode is empty for a device without enrollment, and has no meaning once approved.
 	UserCode string `db:"user_code"`
 	// ExpiresAt is when a pending enrollment expires. It has no meaning once approved.
 	ExpiresAt        time.Time  `db:"expires_at"`

@@ -20,6 +20,10 @@ type NewDevice struct {
 	// CodeHash is a hash of the device code, which is not stored itself.
 	CodeHash             []byte
 	ExpiresAt, CreatedAt time.Time
+	// Platform and AgentVersion are what the machine says of itself; empty if it says nothing.
+	Platform, AgentVersion string
+	// StartedFrom is the address from which the enrollment is started; the zero Addr if it is not known.
+	StartedFrom netip.Addr
 	// Approved creates the device approved at CreatedAt, with its first token version. It needs no codes.
 	Approved bool
 	// The remaining fields are for tunnel servers. Approval sets those that are zero.
@@ -48,15 +52,23 @@ func insertDevice(ctx context.Context, in getter, device NewDevice) (Device, err
 	err := in.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
 			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
-			guessed_host)
+			guessed_host, platform, agent_version, started_address)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
 			CASE WHEN $14 THEN $8::timestamptz END, CASE WHEN $14 THEN 1 ELSE 0 END,
-			CASE WHEN $15 THEN $9 END) RETURNING `+deviceColumns,
+			CASE WHEN $15 THEN $9 END, nullif($16, ''), nullif($17, ''), nullif($18, '')::inet) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
 		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned,
-		device.Approved, device.HostGuessed)
+		device.Approved, device.HostGuessed, device.Platform, device.AgentVersion, addressText(device.StartedFrom))
 	return created, err
+}
+
+// addressText returns "" for the zero Addr.
+func addressText(address netip.Addr) string {
+	if !address.IsValid() {
+		return ""
+	}
+	return address.String()
 }
 
 // PendingLimits are how many enrollments may be pending. A limit of 0 does not count.
@@ -143,14 +155,31 @@ func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) 
 	return device, wrap(err, "device by code")
 }
 
-// DeviceByUserCode returns the device with a user code: the pending one if there is one, otherwise the
-// newest with that code.
-func (d *DB) DeviceByUserCode(ctx context.Context, userCode string) (Device, error) {
-	var device Device
-	err := d.requests.GetContext(ctx, &device,
-		`SELECT `+deviceColumns+` FROM devices d WHERE d.user_code = $1 AND d.user_code <> ''
-		ORDER BY d.approved_at IS NULL DESC, d.created_at DESC LIMIT 1`, userCode)
-	return device, wrap(err, "device by user code")
+// Enrollment is a device with a user code, as people see it who decide about it.
+type Enrollment struct {
+	Device
+	// StartedFrom is the address from which it was started; nil once approved, or if it is not known.
+	StartedFrom      *string `db:"started_address"`
+	OwnerEmail       *string `db:"owner_email"`       // nil if no user owns it
+	OrganisationName *string `db:"organisation_name"` // nil if no organisation owns it
+	// Role is that of the user who asks in the organisation that owns it; "" for none.
+	Role string `db:"asker_role"`
+}
+
+// EnrollmentByUserCode returns the device with a user code, whoever owns it: the pending one if there is
+// one, otherwise the newest with that code. userID is the user who asks, 0 for none.
+func (d *DB) EnrollmentByUserCode(ctx context.Context, userCode string, userID int64) (Enrollment, error) {
+	var enrollment Enrollment
+	err := d.requests.GetContext(ctx, &enrollment,
+		`SELECT `+deviceColumns+`, host(d.started_address) AS started_address, u.email AS owner_email,
+			o.name AS organisation_name, coalesce(m.role, '') AS asker_role
+		FROM devices d
+		LEFT JOIN users u ON u.id = d.owner_id
+		LEFT JOIN organisations o ON o.id = d.organisation_id
+		LEFT JOIN organisation_members m ON m.organisation_id = d.organisation_id AND m.user_id = $2
+		WHERE d.user_code = $1 AND d.user_code <> ''
+		ORDER BY d.approved_at IS NULL DESC, d.created_at DESC LIMIT 1`, userCode, userID)
+	return enrollment, wrap(err, "enrollment by user code")
 }
 
 // RecordPoll enforces an interval between the polls of a device, across replicas. It records the poll
@@ -174,7 +203,7 @@ func (d *DB) RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interv
 	return wait, wrap(err, "record poll of device %s", id)
 }
 
-// Approval is an admin's approval of an enrollment.
+// Approval is the approval of an enrollment.
 type Approval struct {
 	At time.Time
 	// OwnerID or OrganisationID, if set, is the device's new owner. At most one may be set.
@@ -214,7 +243,7 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 			device.PortFirst, device.PortLast = approval.PortFirst, approval.PortLast
 		}
 		return tx.GetContext(ctx, &device,
-			`UPDATE devices AS d SET approved_at = $2, started_from = NULL, owner_id = $3, organisation_id = $4, name = $5,
+			`UPDATE devices AS d SET approved_at = $2, started_from = NULL, started_address = NULL, owner_id = $3, organisation_id = $4, name = $5,
 				public_host = $6, port_first = $7, port_last = $8,
 				guessed_host = CASE WHEN d.public_host = '' THEN nullif($6, '') ELSE d.guessed_host END
 			WHERE d.id = $1 RETURNING `+deviceColumns,
@@ -222,6 +251,24 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 			device.PublicHost, device.PortFirst, device.PortLast)
 	})
 	return device, wrap(err, "approve device %s", id)
+}
+
+// DenyDevice deletes a pending device that has not expired at a time, and leaves a tombstone by which
+// [DB.EnrollmentDenied] knows its code; if the device is approved or has expired, it returns [ErrConflict].
+func (d *DB) DenyDevice(ctx context.Context, id uuid.UUID, at time.Time) error {
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		var pending bool
+		err := tx.GetContext(ctx, &pending,
+			`SELECT approved_at IS NULL AND expires_at > $2 FROM devices WHERE id = $1 FOR UPDATE`, id, stamp(at))
+		if err != nil {
+			return err
+		}
+		if !pending {
+			return ErrConflict
+		}
+		return deleteDevices(ctx, tx, id)
+	})
+	return wrap(err, "deny device %s", id)
 }
 
 // NextEnrollmentToken raises the token version of an approved device that has never connected, for a

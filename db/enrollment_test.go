@@ -28,7 +28,7 @@ func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
 	// Once approved, its code is free again, and the pending device is found before it.
 	_, err = d.ApproveDevice(t.Context(), first.ID, db.Approval{At: noon})
 	check(t, err)
-	found, err := d.DeviceByUserCode(t.Context(), "CDFG-2345")
+	found, err := d.EnrollmentByUserCode(t.Context(), "CDFG-2345", 0)
 	check(t, err)
 	if found.ID != first.ID {
 		t.Errorf("found %v, want the approved device", found.ID)
@@ -36,12 +36,12 @@ func TestCreateDevice_UserCodeIsUniqueWhilePending(t *testing.T) {
 	device.CreatedAt = noon.Add(-time.Hour)
 	second, err := d.CreateDevice(t.Context(), device)
 	check(t, err)
-	found, err = d.DeviceByUserCode(t.Context(), "CDFG-2345")
+	found, err = d.EnrollmentByUserCode(t.Context(), "CDFG-2345", 0)
 	check(t, err)
 	if found.ID != second.ID {
 		t.Errorf("found %v, want the pending device", found.ID)
 	}
-	_, err = d.DeviceByUserCode(t.Context(), "")
+	_, err = d.EnrollmentByUserCode(t.Context(), "", 0)
 	wantErr(t, err, db.ErrNotFound)
 }
 

@@ -16,6 +16,8 @@ type Settings struct {
 	AnonymousEnrollment bool `db:"anonymous_enrollment"`
 	// OrganisationCreators are those who may create organisations: CreatorsAdmins or CreatorsEveryone.
 	OrganisationCreators string `db:"organisation_creators"`
+	// OwnersApprove allows those who will own a tunnel client to approve it. It defaults to false.
+	OwnersApprove bool `db:"owners_approve"`
 	SiteRules
 }
 
@@ -25,13 +27,14 @@ const (
 	CreatorsEveryone = "everyone"
 )
 
-const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, ` + siteRuleColumns
+const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, owners_approve, ` + siteRuleColumns
 
 // SettingsPatch changes the settings that are not nil.
 type SettingsPatch struct {
 	TunnelsEnabled       *bool
 	AnonymousEnrollment  *bool
 	OrganisationCreators *string
+	OwnersApprove        *bool
 	RuleDefaults         RulesPatch
 	RuleCeiling          RulesPatch
 }
@@ -60,14 +63,16 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 				anonymous_enrollment = coalesce($2, anonymous_enrollment),
 				rule_defaults = `+patched("rule_defaults", "$3")+`,
 				rule_ceiling = `+patched("rule_ceiling", "$4")+`,
-				organisation_creators = coalesce($5, organisation_creators)
+				organisation_creators = coalesce($5, organisation_creators),
+				owners_approve = coalesce($6, owners_approve)
 			RETURNING `+settingsColumns,
-			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling, patch.OrganisationCreators)
+			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling, patch.OrganisationCreators,
+			patch.OwnersApprove)
 		if err != nil {
 			return err
 		}
 		switch {
-		case patch.TunnelsEnabled != nil || patch.AnonymousEnrollment != nil:
+		case patch.TunnelsEnabled != nil || patch.AnonymousEnrollment != nil || patch.OwnersApprove != nil:
 			return notifyAll(ctx, tx)
 		case patch.RuleDefaults != "" || patch.RuleCeiling != "":
 			return notifyServers(ctx, tx)

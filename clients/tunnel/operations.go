@@ -16,7 +16,7 @@ const pageSize = 1000
 
 // StartEnrollment requests a device code and a user code (RFC 8628 section 3.1). With
 // a session token the device will belong to the session's user, or to
-// start.OrganisationID. Without one, the admin who approves the device decides.
+// start.OrganisationID. Without one, who approves the device decides.
 //
 // Enrollment.Interval is in seconds. If the panel does not permit enrollment without a
 // session, the code of the error is unauthorized; for a device of kind server, the
@@ -28,21 +28,46 @@ func (c *Client) StartEnrollment(ctx context.Context, start types.EnrollmentStar
 // PollEnrollment asks once whether the device has been approved (RFC 8628 section
 // 3.4). While it has not, Approved is false and the error is nil. Once it has been
 // approved, each call returns a new Token, which invalidates the one before, until the
-// device has connected; from then on Token is nil.
+// device has connected or its token was regenerated; from then on Token is nil.
 //
-// Codes of its errors are enrollment_expired; not_found, for an unknown device code and
-// once the device has been deleted; and slow_down, after which the caller increases its
+// Codes of its errors are enrollment_expired; enrollment_denied, also once the device has
+// been deleted; not_found, for an unknown device code; and slow_down, after which the caller increases its
 // interval by 5 seconds (RFC 8628 section 3.5).
 func (c *Client) PollEnrollment(ctx context.Context, deviceCode string) (types.EnrollmentStatus, error) {
 	return decode[types.EnrollmentStatus](body(c.api.PollEnrollment(ctx, &types.PollEnrollmentParams{DeviceCode: deviceCode})))
 }
 
 // Approve approves the pending device with the given user code, in which case and the
-// dash do not matter. It needs an admin's session. Codes of its errors include
+// dash do not matter. It needs an admin's session or, where the panel's settings permit
+// it, that of who will own the device. Codes of its errors include
 // not_found, already_approved, enrollment_expired and rate_limited.
 func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval) (types.Device, error) {
 	approved, err := decode[types.DeviceApproved](body(c.api.ApproveDevice(ctx, approval)))
 	return approved.Device, err
+}
+
+// Pending returns what waits for approval with the given user code, for a person who
+// decides. It needs the session of somebody who may approve it: an admin or, where the
+// panel's settings permit it, who will own the device. Codes of its errors are those of
+// Approve.
+func (c *Client) Pending(ctx context.Context, userCode string) (types.PendingEnrollment, error) {
+	return decode[types.PendingEnrollment](body(c.api.GetPendingDevice(ctx, &types.GetPendingDeviceParams{UserCode: userCode})))
+}
+
+// Deny ends the enrollment of the pending device with the given user code: its poll fails
+// with enrollment_denied. It needs the session of somebody who may approve it. Codes of its
+// errors are those of Approve.
+func (c *Client) Deny(ctx context.Context, userCode string) error {
+	return done(body(c.api.DenyDevice(ctx, types.DeviceDenial{UserCode: userCode})))
+}
+
+// CreateDevice creates an approved device, and returns it with its token, which cannot be
+// retrieved later. It needs an admin's session or, for a client of the session's user or
+// of an organisation that the user manages, a panel whose settings permit it. It is not
+// retried once the request was sent.
+func (c *Client) CreateDevice(ctx context.Context, create types.DeviceCreate) (device types.Device, token string, err error) {
+	created, err := decode[types.DeviceCreated](body(c.api.CreateDevice(ctx, create)))
+	return created.Device, created.Token, err
 }
 
 // Login starts a session and returns its token. The client does not keep the token:

@@ -676,18 +676,25 @@ type ClientInterface interface {
 
 	// ApproveDeviceWithBody Approve a device
 	//
-	// Approves a pending device by the user code that it shows. Requires an admin.
+	// Approves a pending device by the user code that it shows. Look at it first, with
+	// `GET /api/tunnel/device/pending`.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+	// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+	// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+	// they manage. A `server` always needs an admin of the panel.
 	//
 	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-	// its owner, or is assigned to the admin who approves it if it has none.
+	// its owner, or is assigned to the caller if it has none.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-	// | `404 not_found` | No device has this code. |
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -696,35 +703,103 @@ type ClientInterface interface {
 
 	// ApproveDevice Approve a device
 	//
-	// Approves a pending device by the user code that it shows. Requires an admin.
+	// Approves a pending device by the user code that it shows. Look at it first, with
+	// `GET /api/tunnel/device/pending`.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+	// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+	// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+	// they manage. A `server` always needs an admin of the panel.
 	//
 	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-	// its owner, or is assigned to the admin who approves it if it has none.
+	// its owner, or is assigned to the caller if it has none.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-	// | `404 not_found` | No device has this code. |
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
 	ApproveDevice(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DenyDeviceWithBody Deny a device
+	//
+	// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+	// it was denied. It is for those who may approve the device: by default
+	// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+	// `POST /api/tunnel/device/approve` lists as its owner or admin.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+	// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+	// | `409 already_approved` | The device has been approved before. Delete it instead. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+	DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DenyDevice Deny a device
+	//
+	// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+	// it was denied. It is for those who may approve the device: by default
+	// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+	// `POST /api/tunnel/device/approve` lists as its owner or admin.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+	// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+	// | `409 already_approved` | The device has been approved before. Delete it instead. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+	DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPendingDevice Show what waits for approval
+	//
+	// Returns what is known of the machine that shows a user code, so that a person can decide about it.
+	// It is for those who may approve it: by default admins of the panel, and with the setting
+	// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
+	// For others there is no such device.
+	//
+	// Name, platform and agent version are what the machine says of itself. The address is what the
+	// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
+	// | `404 not_found` | No device that the caller may approve has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+	//
+	// Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
+	GetPendingDevice(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PollEnrollment Poll device status
 	//
 	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
-	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`, RFC 8628's
+	// `expired_token`) or is denied (`403 enrollment_denied`, its `access_denied`). `404 not_found` means that the panel does not know the
 	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
 	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
-	// has connected for the first time, the response no longer contains a token. An approved enrollment
-	// does not expire.
+	// has connected for the first time, or its token was regenerated, the response no longer contains a
+	// token. An approved enrollment does not expire.
 	//
 	// Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 	PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -781,6 +856,54 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDeviceWithBody Create an approved device
+	//
+	// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+	// programs that set up machines where nobody reads a code. The machine that has the token is the
+	// device: `eclitunnel run` takes it from a file or the environment.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	//
+	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+	// two devices.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+	CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDevice Create an approved device
+	//
+	// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+	// programs that set up machines where nobody reads a code. The machine that has the token is the
+	// device: `eclitunnel run` takes it from a file or the environment.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	//
+	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+	// two devices.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+	CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Get a device
 	//
@@ -918,7 +1041,8 @@ type ClientInterface interface {
 	//
 	// Issues a new authentication token for a device that the caller manages. The existing token is
 	// invalidated at once and the agent is disconnected. Install the new token with
-	// `eclitunnel enroll --token-file`.
+	// `eclitunnel enroll --token-file`. The enrollment's device code, if the device has not connected
+	// yet, gets no token any more.
 	//
 	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
@@ -2022,18 +2146,25 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 
 // ApproveDeviceWithBody Approve a device
 //
-// Approves a pending device by the user code that it shows. Requires an admin.
+// Approves a pending device by the user code that it shows. Look at it first, with
+// `GET /api/tunnel/device/pending`.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+// they manage. A `server` always needs an admin of the panel.
 //
 // The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-// its owner, or is assigned to the admin who approves it if it has none.
+// its owner, or is assigned to the caller if it has none.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-// | `404 not_found` | No device has this code. |
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -2052,18 +2183,25 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 
 // ApproveDevice Approve a device
 //
-// Approves a pending device by the user code that it shows. Requires an admin.
+// Approves a pending device by the user code that it shows. Look at it first, with
+// `GET /api/tunnel/device/pending`.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+// they manage. A `server` always needs an admin of the panel.
 //
 // The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-// its owner, or is assigned to the admin who approves it if it has none.
+// its owner, or is assigned to the caller if it has none.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-// | `404 not_found` | No device has this code. |
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2080,17 +2218,108 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 	return c.Client.Do(req)
 }
 
+// DenyDeviceWithBody Deny a device
+//
+// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+// it was denied. It is for those who may approve the device: by default
+// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+// `POST /api/tunnel/device/approve` lists as its owner or admin.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+// | `409 already_approved` | The device has been approved before. Delete it instead. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+func (c *Client) DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DenyDevice Deny a device
+//
+// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+// it was denied. It is for those who may approve the device: by default
+// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+// `POST /api/tunnel/device/approve` lists as its owner or admin.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+// | `409 already_approved` | The device has been approved before. Delete it instead. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+func (c *Client) DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPendingDevice Show what waits for approval
+//
+// Returns what is known of the machine that shows a user code, so that a person can decide about it.
+// It is for those who may approve it: by default admins of the panel, and with the setting
+// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
+// For others there is no such device.
+//
+// Name, platform and agent version are what the machine says of itself. The address is what the
+// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
+// | `404 not_found` | No device that the caller may approve has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+//
+// Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
+func (c *Client) GetPendingDevice(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPendingDeviceRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PollEnrollment Poll device status
 //
 // Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
-// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`, RFC 8628's
+// `expired_token`) or is denied (`403 enrollment_denied`, its `access_denied`). `404 not_found` means that the panel does not know the
 // enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
 // `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
-// has connected for the first time, the response no longer contains a token. An approved enrollment
-// does not expire.
+// has connected for the first time, or its token was regenerated, the response no longer contains a
+// token. An approved enrollment does not expire.
 //
 // Corresponds with GET /api/tunnel/device/poll (the `PollEnrollment` operationId).
 func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2178,6 +2407,74 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDevicesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDeviceWithBody Create an approved device
+//
+// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+// programs that set up machines where nobody reads a code. The machine that has the token is the
+// device: `eclitunnel run` takes it from a file or the environment.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+//
+// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+// two devices.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDevice Create an approved device
+//
+// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+// programs that set up machines where nobody reads a code. The machine that has the token is the
+// device: `eclitunnel run` takes it from a file or the environment.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+//
+// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+// two devices.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+func (c *Client) CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2384,7 +2681,8 @@ func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJ
 //
 // Issues a new authentication token for a device that the caller manages. The existing token is
 // invalidated at once and the agent is disconnected. Install the new token with
-// `eclitunnel enroll --token-file`.
+// `eclitunnel enroll --token-file`. The enrollment's device code, if the device has not connected
+// yet, gets no token any more.
 //
 // The request fails with `409 conflict` if the device has not been approved yet.
 //
@@ -3805,6 +4103,96 @@ func NewApproveDeviceRequestWithBody(server string, contentType string, body io.
 	return req, nil
 }
 
+// NewDenyDeviceRequest calls the generic DenyDevice builder with application/json body
+func NewDenyDeviceRequest(server string, body DenyDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDenyDeviceRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDenyDeviceRequestWithBody constructs an http.Request for the DenyDevice method, with any body, and a specified content type
+func NewDenyDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/device/deny")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetPendingDeviceRequest constructs an http.Request for the GetPendingDevice method
+func NewGetPendingDeviceRequest(server string, params *GetPendingDeviceParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/device/pending")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userCode", params.UserCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPollEnrollmentRequest constructs an http.Request for the PollEnrollment method
 func NewPollEnrollmentRequest(server string, params *PollEnrollmentParams) (*http.Request, error) {
 	var err error
@@ -3957,6 +4345,46 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewCreateDeviceRequest calls the generic CreateDevice builder with application/json body
+func NewCreateDeviceRequest(server string, body CreateDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateDeviceRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateDeviceRequestWithBody constructs an http.Request for the CreateDevice method, with any body, and a specified content type
+func NewCreateDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/devices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -5203,18 +5631,25 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveDeviceWithBodyWithResponse Approve a device
 	//
-	// Approves a pending device by the user code that it shows. Requires an admin.
+	// Approves a pending device by the user code that it shows. Look at it first, with
+	// `GET /api/tunnel/device/pending`.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+	// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+	// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+	// they manage. A `server` always needs an admin of the panel.
 	//
 	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-	// its owner, or is assigned to the admin who approves it if it has none.
+	// its owner, or is assigned to the caller if it has none.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-	// | `404 not_found` | No device has this code. |
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5223,35 +5658,105 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveDeviceWithResponse Approve a device
 	//
-	// Approves a pending device by the user code that it shows. Requires an admin.
+	// Approves a pending device by the user code that it shows. Look at it first, with
+	// `GET /api/tunnel/device/pending`.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+	// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+	// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+	// they manage. A `server` always needs an admin of the panel.
 	//
 	// The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-	// its owner, or is assigned to the admin who approves it if it has none.
+	// its owner, or is assigned to the caller if it has none.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-	// | `404 not_found` | No device has this code. |
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
 	ApproveDeviceWithResponse(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
 
+	// DenyDeviceWithBodyWithResponse Deny a device
+	//
+	// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+	// it was denied. It is for those who may approve the device: by default
+	// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+	// `POST /api/tunnel/device/approve` lists as its owner or admin.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+	// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+	// | `409 already_approved` | The device has been approved before. Delete it instead. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+	DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+
+	// DenyDeviceWithResponse Deny a device
+	//
+	// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+	// it was denied. It is for those who may approve the device: by default
+	// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+	// `POST /api/tunnel/device/approve` lists as its owner or admin.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+	// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+	// | `409 already_approved` | The device has been approved before. Delete it instead. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+	DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+
+	// GetPendingDeviceWithResponse Show what waits for approval
+	//
+	// Returns what is known of the machine that shows a user code, so that a person can decide about it.
+	// It is for those who may approve it: by default admins of the panel, and with the setting
+	// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
+	// For others there is no such device.
+	//
+	// Name, platform and agent version are what the machine says of itself. The address is what the
+	// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
+	// | `404 not_found` | No device that the caller may approve has this code. |
+	// | `409 already_approved` | The device has been approved before. |
+	// | `410 enrollment_expired` | The code is older than 10 minutes. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
+	GetPendingDeviceWithResponse(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*GetPendingDeviceResponse, error)
+
 	// PollEnrollmentWithResponse Poll device status
 	//
 	// Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
-	// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+	// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`, RFC 8628's
+	// `expired_token`) or is denied (`403 enrollment_denied`, its `access_denied`). `404 not_found` means that the panel does not know the
 	// enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
 	// `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 	//
 	// After approval, each poll returns a new token, which invalidates the one before. Once the device
-	// has connected for the first time, the response no longer contains a token. An approved enrollment
-	// does not expire.
+	// has connected for the first time, or its token was regenerated, the response no longer contains a
+	// token. An approved enrollment does not expire.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5312,6 +5817,54 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevicesWithResponse(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*ListDevicesResponse, error)
+
+	// CreateDeviceWithBodyWithResponse Create an approved device
+	//
+	// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+	// programs that set up machines where nobody reads a code. The machine that has the token is the
+	// device: `eclitunnel run` takes it from a file or the environment.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	//
+	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+	// two devices.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+	CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
+
+	// CreateDeviceWithResponse Create an approved device
+	//
+	// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+	// programs that set up machines where nobody reads a code. The machine that has the token is the
+	// device: `eclitunnel run` takes it from a file or the environment.
+	//
+	// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+	// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+	//
+	// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+	// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+	// two devices.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+	CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
 
 	// GetDeviceWithResponse Get a device
 	//
@@ -5453,7 +6006,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Issues a new authentication token for a device that the caller manages. The existing token is
 	// invalidated at once and the agent is disconnected. Install the new token with
-	// `eclitunnel enroll --token-file`.
+	// `eclitunnel enroll --token-file`. The enrollment's device code, if the device has not connected
+	// yet, gets no token any more.
 	//
 	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
@@ -8223,7 +8777,7 @@ type ApproveDeviceResponse struct {
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
-	JSON404 *UserCodeNotFound
+	JSON404 *ApprovalNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *AlreadyApproved
 	// JSON410 the response for an HTTP 410 `application/json` response
@@ -8263,7 +8817,7 @@ func (r ApproveDeviceResponse) GetJSON403() *Forbidden {
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
-func (r ApproveDeviceResponse) GetJSON404() *UserCodeNotFound {
+func (r ApproveDeviceResponse) GetJSON404() *ApprovalNotFound {
 	return r.JSON404
 }
 
@@ -8315,6 +8869,256 @@ func (r ApproveDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ApproveDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DenyDeviceResponse401Headers the declared response headers of an HTTP 401 response for DenyDevice
+type DenyDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DenyDeviceResponse429Headers the declared response headers of an HTTP 429 response for DenyDevice
+type DenyDeviceResponse429Headers struct {
+	RetryAfter int
+}
+
+// DenyDeviceResponse503Headers the declared response headers of an HTTP 503 response for DenyDevice
+type DenyDeviceResponse503Headers struct {
+	RetryAfter *int
+}
+
+type DenyDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *UserCodeNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *AlreadyApproved
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *EnrollmentExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *TunnelsUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DenyDeviceResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *DenyDeviceResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DenyDeviceResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DenyDeviceResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r DenyDeviceResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r DenyDeviceResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DenyDeviceResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r DenyDeviceResponse) GetJSON404() *UserCodeNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r DenyDeviceResponse) GetJSON409() *AlreadyApproved {
+	return r.JSON409
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r DenyDeviceResponse) GetJSON410() *EnrollmentExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r DenyDeviceResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r DenyDeviceResponse) GetJSON503() *TunnelsUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DenyDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DenyDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DenyDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DenyDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DenyDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPendingDeviceResponse401Headers the declared response headers of an HTTP 401 response for GetPendingDevice
+type GetPendingDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetPendingDeviceResponse429Headers the declared response headers of an HTTP 429 response for GetPendingDevice
+type GetPendingDeviceResponse429Headers struct {
+	RetryAfter int
+}
+
+// GetPendingDeviceResponse503Headers the declared response headers of an HTTP 503 response for GetPendingDevice
+type GetPendingDeviceResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetPendingDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PendingEnrollment
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *UserCodeNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *AlreadyApproved
+	// JSON410 the response for an HTTP 410 `application/json` response
+	JSON410 *EnrollmentExpired
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *TunnelsUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetPendingDeviceResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetPendingDeviceResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetPendingDeviceResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON200() *PendingEnrollment {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON404() *UserCodeNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON409() *AlreadyApproved {
+	return r.JSON409
+}
+
+// GetJSON410 returns the response for an HTTP 410 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON410() *EnrollmentExpired {
+	return r.JSON410
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON429() *RateLimited {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetPendingDeviceResponse) GetJSON503() *TunnelsUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetPendingDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPendingDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPendingDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPendingDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPendingDeviceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8627,6 +9431,103 @@ func (r ListDevicesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateDeviceResponse401Headers the declared response headers of an HTTP 401 response for CreateDevice
+type CreateDeviceResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// CreateDeviceResponse503Headers the declared response headers of an HTTP 503 response for CreateDevice
+type CreateDeviceResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *DeviceCreated
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *TunnelsUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CreateDeviceResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateDeviceResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateDeviceResponse) GetJSON201() *DeviceCreated {
+	return r.JSON201
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r CreateDeviceResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r CreateDeviceResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r CreateDeviceResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r CreateDeviceResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r CreateDeviceResponse) GetJSON503() *TunnelsUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateDeviceResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateDeviceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10777,18 +11678,25 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 
 // ApproveDeviceWithBodyWithResponse Approve a device
 //
-// Approves a pending device by the user code that it shows. Requires an admin.
+// Approves a pending device by the user code that it shows. Look at it first, with
+// `GET /api/tunnel/device/pending`.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+// they manage. A `server` always needs an admin of the panel.
 //
 // The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-// its owner, or is assigned to the admin who approves it if it has none.
+// its owner, or is assigned to the caller if it has none.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-// | `404 not_found` | No device has this code. |
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -10803,18 +11711,25 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 
 // ApproveDeviceWithResponse Approve a device
 //
-// Approves a pending device by the user code that it shows. Requires an admin.
+// Approves a pending device by the user code that it shows. Look at it first, with
+// `GET /api/tunnel/device/pending`.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, a `client` can be
+// approved by the user to whom its enrollment belongs, or by an owner or admin of its organisation.
+// Every user can then approve a `client` without an owner, for themselves or for an organisation that
+// they manage. A `server` always needs an admin of the panel.
 //
 // The device is assigned to `ownerId` or `organisationId` if one of them is given. Otherwise it keeps
-// its owner, or is assigned to the admin who approves it if it has none.
+// its owner, or is assigned to the caller if it has none.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
-// | `404 not_found` | No device has this code. |
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 attempts in one minute since the last success, by this admin or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -10827,17 +11742,98 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 	return ParseApproveDeviceResponse(rsp)
 }
 
+// DenyDeviceWithBodyWithResponse Deny a device
+//
+// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+// it was denied. It is for those who may approve the device: by default
+// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+// `POST /api/tunnel/device/approve` lists as its owner or admin.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+// | `409 already_approved` | The device has been approved before. Delete it instead. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDeviceWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDenyDeviceResponse(rsp)
+}
+
+// DenyDeviceWithResponse Deny a device
+//
+// Ends a pending enrollment at once. The device is deleted, and its agent learns at its next poll that
+// it was denied. It is for those who may approve the device: by default
+// admins of the panel, and with the setting `enrollment.ownersApprove` those who
+// `POST /api/tunnel/device/approve` lists as its owner or admin.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off or the device is a `server`. |
+// | `404 not_found` | No device that the caller may deny has this code; it may have been denied before. |
+// | `409 already_approved` | The device has been approved before. Delete it instead. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
+func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDevice(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDenyDeviceResponse(rsp)
+}
+
+// GetPendingDeviceWithResponse Show what waits for approval
+//
+// Returns what is known of the machine that shows a user code, so that a person can decide about it.
+// It is for those who may approve it: by default admins of the panel, and with the setting
+// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
+// For others there is no such device.
+//
+// Name, platform and agent version are what the machine says of itself. The address is what the
+// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
+//
+// | error | cause |
+// |---|---|
+// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
+// | `404 not_found` | No device that the caller may approve has this code. |
+// | `409 already_approved` | The device has been approved before. |
+// | `410 enrollment_expired` | The code is older than 10 minutes. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
+func (c *ClientWithResponses) GetPendingDeviceWithResponse(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*GetPendingDeviceResponse, error) {
+	rsp, err := c.GetPendingDevice(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPendingDeviceResponse(rsp)
+}
+
 // PollEnrollmentWithResponse Poll device status
 //
 // Returns whether the enrollment has been approved (RFC 8628 section 3.4). The device code is the
-// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`) or an
-// admin denies it (`403 enrollment_denied`). `404 not_found` means that the panel does not know the
+// credential. Poll until `approved` is true, the enrollment expires (`410 enrollment_expired`, RFC 8628's
+// `expired_token`) or is denied (`403 enrollment_denied`, its `access_denied`). `404 not_found` means that the panel does not know the
 // enrollment now, as while a backup is restored. Polling more often than once per `interval` gives
 // `429 slow_down`, and so do polls from an address with more than 60 unknown codes in one minute.
 //
 // After approval, each poll returns a new token, which invalidates the one before. Once the device
-// has connected for the first time, the response no longer contains a token. An approved enrollment
-// does not expire.
+// has connected for the first time, or its token was regenerated, the response no longer contains a
+// token. An approved enrollment does not expire.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -10921,6 +11917,66 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 		return nil, err
 	}
 	return ParseListDevicesResponse(rsp)
+}
+
+// CreateDeviceWithBodyWithResponse Create an approved device
+//
+// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+// programs that set up machines where nobody reads a code. The machine that has the token is the
+// device: `eclitunnel run` takes it from a file or the environment.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+//
+// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+// two devices.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDeviceWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDeviceResponse(rsp)
+}
+
+// CreateDeviceWithResponse Create an approved device
+//
+// Creates a device that needs no enrollment, and returns its token, for containers, scripts and
+// programs that set up machines where nobody reads a code. The machine that has the token is the
+// device: `eclitunnel run` takes it from a file or the environment.
+//
+// By default for admins of the panel. If the setting `enrollment.ownersApprove` is on, every user
+// may create a `client` for themselves or for an organisation that they manage as its owner or admin.
+//
+// A `client` without `ownerId` and `organisationId` belongs to the caller. A `server` needs
+// `server.publicHost`; without an owner it serves everybody. A request that is sent twice creates
+// two devices.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
+func (c *ClientWithResponses) CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDevice(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDeviceResponse(rsp)
 }
 
 // GetDeviceWithResponse Get a device
@@ -11099,7 +12155,8 @@ func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id De
 //
 // Issues a new authentication token for a device that the caller manages. The existing token is
 // invalidated at once and the agent is disconnected. Install the new token with
-// `eclitunnel enroll --token-file`.
+// `eclitunnel enroll --token-file`. The enrollment's device code, if the device has not connected
+// yet, gets no token any more.
 //
 // The request fails with `409 conflict` if the device has not been approved yet.
 //
@@ -13818,7 +14875,7 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
-		var dest UserCodeNotFound
+		var dest ApprovalNotFound
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -13884,6 +14941,250 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers ApproveDeviceResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDenyDeviceResponse parses an HTTP response from a DenyDeviceWithResponse call
+func ParseDenyDeviceResponse(rsp *http.Response) (*DenyDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DenyDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest UserCodeNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest AlreadyApproved
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest EnrollmentExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest TunnelsUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DenyDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers DenyDeviceResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers DenyDeviceResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetPendingDeviceResponse parses an HTTP response from a GetPendingDeviceWithResponse call
+func ParseGetPendingDeviceResponse(rsp *http.Response) (*GetPendingDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPendingDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PendingEnrollment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest UserCodeNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest AlreadyApproved
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest EnrollmentExpired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest TunnelsUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetPendingDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers GetPendingDeviceResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetPendingDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -14184,6 +15485,97 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers ListDevicesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateDeviceResponse parses an HTTP response from a CreateDeviceWithResponse call
+func ParseCreateDeviceResponse(rsp *http.Response) (*CreateDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest DeviceCreated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest TunnelsUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers CreateDeviceResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

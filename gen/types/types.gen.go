@@ -1153,10 +1153,10 @@ type ControlMessage struct {
 
 // Device An enrolled machine.
 type Device struct {
-	// AgentVersion The version of the agent, as last reported. Null if the device has never been connected.
+	// AgentVersion The version of the agent, as last reported, at first with the enrollment. Null if it never was.
 	AgentVersion nullable.Nullable[string] `json:"agentVersion"`
 
-	// Approved Whether the device has been approved by an admin.
+	// Approved Whether the device has been approved.
 	Approved bool `json:"approved"`
 
 	// CreatedAt ISO 8601 creation timestamp.
@@ -1186,7 +1186,7 @@ type Device struct {
 	// OwnerID The user who owns the device. Null if an organisation owns it or it has no owner yet.
 	OwnerID nullable.Nullable[int64] `json:"ownerId"`
 
-	// Platform The operating system and architecture, as last reported. Null if the device has never been connected.
+	// Platform The operating system and architecture, as last reported, at first with the enrollment. Null if it never was.
 	//
 	// Example: linux/amd64
 	Platform nullable.Nullable[string] `json:"platform"`
@@ -1226,6 +1226,45 @@ type DeviceApproved struct {
 
 	// Success Whether the device was approved.
 	Success bool `json:"success"`
+}
+
+// DeviceCreate A new device.
+type DeviceCreate struct {
+	// Kind Device role: `client` or `server`. The default is `client`.
+	Kind *DeviceKind `json:"kind,omitempty"`
+
+	// Name Human-readable name of the device, on one line. It is not blank and has no control characters and
+	// none that change the direction of text. White space around it is removed.
+	//
+	//
+	// Example: home-server
+	Name DeviceName `json:"name"`
+
+	// OrganisationID The organisation that owns the device. Cannot be combined with `ownerId`.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// OwnerID The user who owns the device. The default is the caller, for a `client`. Cannot be combined with `organisationId`.
+	OwnerID *int64 `json:"ownerId,omitempty"`
+
+	// Server Settings of a tunnel server, which need `publicHost`. Cannot be given for the kind `client`.
+	Server *TunnelServerSettings `json:"server,omitempty"`
+}
+
+// DeviceCreated A new device with its token.
+type DeviceCreated struct {
+	// Device An enrolled machine.
+	Device Device `json:"device"`
+
+	// Token The device token, a JWT. It has no expiry.
+	Token string `json:"token"`
+}
+
+// DeviceDenial The denial of a pending device.
+type DeviceDenial struct {
+	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
+	//
+	// Example: CDFG-2345
+	UserCode string `json:"userCode"`
 }
 
 // DeviceDrain How to drain a tunnel server.
@@ -1294,7 +1333,7 @@ type Enrollment struct {
 	// Example: CDFG-2345
 	UserCode string `json:"userCode"`
 
-	// VerificationURI The URL of the page where an admin enters the user code.
+	// VerificationURI The URL of the page where a person enters the user code.
 	VerificationURI string `json:"verificationUri"`
 
 	// VerificationURIComplete The URL of the same page with the user code filled in.
@@ -1305,10 +1344,19 @@ type Enrollment struct {
 type EnrollmentSettings struct {
 	// Anonymous Whether a tunnel client can start its enrollment without a session.
 	Anonymous bool `json:"anonymous"`
+
+	// OwnersApprove Whether those who will own a tunnel client can approve, deny and create it: users for themselves,
+	// owners and admins of an organisation for it. Off by default: only admins of the panel can.
+	OwnersApprove bool `json:"ownersApprove"`
 }
 
 // EnrollmentStart A request to enroll a machine.
 type EnrollmentStart struct {
+	// AgentVersion The version of the agent, shown to who approves it. The default is empty.
+	//
+	// Example: 0.1.0
+	AgentVersion *Label `json:"agentVersion,omitempty"`
+
 	// Kind Device role: `client` or `server`. The default is `client`.
 	Kind *DeviceKind `json:"kind,omitempty"`
 
@@ -1323,6 +1371,12 @@ type EnrollmentStart struct {
 	// organisation, or an admin of the panel.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
+	// Platform The operating system and architecture of the machine, shown to who approves it. The default is empty.
+	//
+	//
+	// Example: linux/amd64
+	Platform *Label `json:"platform,omitempty"`
+
 	// Server Settings of a tunnel server. Cannot be given for the kind `client`. The default of `publicHost` is the
 	// source address of this request, or the panel's public host if the request comes from the
 	// panel's machine, and is then a guess (`publicHostGuessed`). The default of `portRange` is a setting
@@ -1336,7 +1390,8 @@ type EnrollmentStatus struct {
 	Approved bool `json:"approved"`
 
 	// Token JWT token issued to the device once approved. The tunnel agent uses this to authenticate its
-	// WebSocket connection. It has no expiry. Absent before approval, and after the device has connected.
+	// WebSocket connection. It has no expiry. Absent before approval, after the device has connected, and after
+	// its token was regenerated.
 	Token *string `json:"token,omitempty"`
 }
 
@@ -1354,7 +1409,7 @@ type EnrollmentStatus struct {
 // | `conflict` | 409 | The request conflicts with the current state. |
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
-// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
+// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -1679,6 +1734,50 @@ type PasswordSet struct {
 	Token string `json:"token"`
 }
 
+// PendingEnrollment A machine that waits for approval.
+type PendingEnrollment struct {
+	// Address The IP address from which the enrollment was started. Null if it is not known.
+	Address nullable.Nullable[string] `json:"address"`
+
+	// AgentVersion The version of the agent, as the machine says. Null if it does not.
+	AgentVersion nullable.Nullable[string] `json:"agentVersion"`
+
+	// CreatedAt When the enrollment was started.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ExpiresAt Until when it can be approved.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// Kind Device role: `client` or `server`.
+	Kind DeviceKind `json:"kind"`
+
+	// Name The name that the machine has given itself.
+	Name string `json:"name"`
+
+	// OrganisationID The organisation to which the device will belong.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// OrganisationName The name of that organisation.
+	OrganisationName nullable.Nullable[string] `json:"organisationName"`
+
+	// OwnerEmail The email address of that user.
+	OwnerEmail nullable.Nullable[string] `json:"ownerEmail"`
+
+	// OwnerID The user to whom the device will belong. Null if the enrollment was started for an organisation or without a session.
+	OwnerID nullable.Nullable[int64] `json:"ownerId"`
+
+	// Platform The operating system and architecture, as the machine says. Null if it does not.
+	Platform nullable.Nullable[string] `json:"platform"`
+
+	// SameNetwork Whether the enrollment was started from the address of this request, or from the same /64 network
+	// of IPv6. A machine in another place is not in the same network. Nor is one beside the caller
+	// that uses IPv4 where the caller uses IPv6.
+	SameNetwork bool `json:"sameNetwork"`
+
+	// UserCode The user code, as the device shows it.
+	UserCode string `json:"userCode"`
+}
+
 // Port A port number.
 //
 // Example: 25565
@@ -1717,7 +1816,7 @@ type Problem struct {
 	// | `conflict` | 409 | The request conflicts with the current state. |
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
-	// | `enrollment_denied` | 403 | The enrollment was denied: the device was deleted. |
+	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
@@ -2017,6 +2116,9 @@ type SettingsPatch struct {
 	Enrollment *struct {
 		// Anonymous Whether a tunnel client can start its enrollment without a session.
 		Anonymous *bool `json:"anonymous,omitempty"`
+
+		// OwnersApprove Whether those who will own a tunnel client can approve, deny and create it without an admin.
+		OwnersApprove *bool `json:"ownersApprove,omitempty"`
 	} `json:"enrollment,omitempty"`
 
 	// Features Features to enable or disable.
@@ -2266,6 +2368,9 @@ type AllocationNotFound = Problem
 // AlreadyApproved The body of every error response.
 type AlreadyApproved = Problem
 
+// ApprovalNotFound The body of every error response.
+type ApprovalNotFound = Problem
+
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
 
@@ -2440,6 +2545,7 @@ const (
 	MaxAllocationRulesMaxPlayersPerSource             = 100000
 	MaxBitsPerSecond                                  = 1e+11
 	MaxDeviceApprovalUserCode                         = 32
+	MaxDeviceDenialUserCode                           = 32
 	MaxDeviceName                                     = 100
 	MaxDrainSeconds                                   = 604800
 	MaxEmail                                          = 254
@@ -2501,6 +2607,12 @@ type ListAllocationsParams struct {
 
 	// After Return only allocations that follow the one with this ID, which need not exist any more.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// GetPendingDeviceParams defines parameters for GetPendingDevice.
+type GetPendingDeviceParams struct {
+	// UserCode The user code that the device shows. Case, spaces and dashes are ignored.
+	UserCode string `form:"userCode" json:"userCode"`
 }
 
 // PollEnrollmentParams defines parameters for PollEnrollment.
@@ -2581,8 +2693,14 @@ type UpdateAllocationJSONRequestBody = AllocationPatch
 // ApproveDeviceJSONRequestBody defines body for ApproveDevice for application/json ContentType.
 type ApproveDeviceJSONRequestBody = DeviceApproval
 
+// DenyDeviceJSONRequestBody defines body for DenyDevice for application/json ContentType.
+type DenyDeviceJSONRequestBody = DeviceDenial
+
 // StartEnrollmentJSONRequestBody defines body for StartEnrollment for application/json ContentType.
 type StartEnrollmentJSONRequestBody = EnrollmentStart
+
+// CreateDeviceJSONRequestBody defines body for CreateDevice for application/json ContentType.
+type CreateDeviceJSONRequestBody = DeviceCreate
 
 // UpdateDeviceJSONRequestBody defines body for UpdateDevice for application/json ContentType.
 type UpdateDeviceJSONRequestBody = DevicePatch

@@ -52,6 +52,9 @@ const (
 	ByAdmins       = "by admins" // The setting says that only admins create organisations.
 	AnotherOwner   = "another owner"
 	Oneself        = "oneself"
+	AdminsApprove  = "admins approve"
+	Unowned        = "no owner"
+	AnotherUser    = "another user"
 )
 
 // policy is the table of who may do what: a row for every operation of the contract, and
@@ -82,13 +85,31 @@ var policy = map[string][Callers]Answer{
 	"updateDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
 	"updateDevice, tunnel server":       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
 	"drainDevice":                       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
+	"createDevice":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
+	"createDevice, admins approve":      {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"createDevice, tunnel server":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"createDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
+	"createDevice, another user":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
 	"deleteDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
 	"regenerateDeviceToken":             {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
 	"startEnrollment":                   {yes, 401, yes, yes, yes, yes, yes, 403, 403, 403},
 	"startEnrollment, tunnel server":    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
 	"startEnrollment, organisation":     {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
 	"pollEnrollment":                    {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"approveDevice":                     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"getPendingDevice":                  {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
+	"getPendingDevice, admins approve":  {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"getPendingDevice, tunnel server":   {401, 401, 404, 404, 404, 404, yes, 403, 403, 403},
+	"getPendingDevice, no owner":        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
+	"approveDevice":                     {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
+	"approveDevice, admins approve":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"approveDevice, tunnel server":      {401, 401, 404, 404, 403, 403, yes, 403, 403, 403},
+	"approveDevice, no owner":           {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
+	"approveDevice, organisation":       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
+	"approveDevice, another user":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"denyDevice":                        {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
+	"denyDevice, admins approve":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
+	"denyDevice, tunnel server":         {401, 401, 404, 404, 403, 403, yes, 403, 403, 403},
+	"denyDevice, no owner":              {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
 	"connectControlChannel":             {401, 401, 403, 403, 403, 403, 403, yes, yes, yes},
 	"login":                             {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
 	"logout":                            {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},

@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,31 +16,32 @@ import (
 type Approval struct {
 	UserCode string
 	// OwnerID and OrganisationID name the device's new owner; at most one is set. If
-	// neither is, a device without an owner is given to the admin.
+	// neither is, a device without an owner is given to the caller.
 	OwnerID, OrganisationID *int64
 	// Name renames the device; nil keeps its name.
 	Name *string
 }
 
-// Approve approves a pending device. The caller in ctx is a user whom the policy of
-// package auth lets approve devices. The error may be any problem.Error that the contract
-// lists for the operation.
+// Approve approves a pending device. The caller in ctx is a user. The error may be any
+// problem.Error that the contract lists for the operation.
 func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, error) {
+	const operation = "approveDevice"
 	caller := auth.FromContext(ctx)
+	if err := e.mayDecide(ctx, caller, operation); err != nil {
+		return db.Device{}, err
+	}
+	if err := e.mayGive(ctx, caller, operation, approval.OwnerID, approval.OrganisationID); err != nil {
+		return db.Device{}, err
+	}
 	if err := e.checkNewOwner(ctx, approval); err != nil {
 		return db.Device{}, err
 	}
-	limits := append(auth.PerSource(ctx, "approve:address", approveFailures, approveWindow),
-		auth.Limit{Key: "approve:user:" + strconv.FormatInt(caller.User.ID, 10), Max: approveFailures, Window: approveWindow})
-	// Counted before the code is tried, so that concurrent guesses all count.
-	if err := e.limits.Check(ctx, limits...); err != nil {
-		return db.Device{}, err
-	}
-	device, err := e.approve(ctx, caller, approval)
-	if err != nil {
-		return db.Device{}, err
-	}
-	return device, e.limits.Reset(ctx, limits...)
+	var approved db.Device
+	err := e.decide(ctx, operation, approval.UserCode, func(enrollment db.Enrollment, now time.Time) (err error) {
+		approved, err = e.approve(ctx, caller, enrollment, approval, now)
+		return err
+	})
+	return approved, err
 }
 
 // checkNewOwner checks the new name, and that the new owner exists. It runs before the
@@ -72,14 +72,9 @@ func (e *Enroller) checkNewOwner(ctx context.Context, approval Approval) error {
 	return nil
 }
 
-func (e *Enroller) approve(ctx context.Context, caller auth.Principal, approval Approval) (db.Device, error) {
-	now := e.options.Now()
-	device, err := e.find(ctx, approval.UserCode, now)
-	if err != nil {
-		return db.Device{}, err
-	}
+func (e *Enroller) approve(ctx context.Context, caller auth.Principal, enrollment db.Enrollment, approval Approval, now time.Time) (db.Device, error) {
 	row := db.Approval{At: now, OwnerID: approval.OwnerID, OrganisationID: approval.OrganisationID}
-	unowned := device.OwnerID == nil && device.OrganisationID == nil
+	unowned := enrollment.OwnerID == nil && enrollment.OrganisationID == nil
 	if unowned && row.OwnerID == nil && row.OrganisationID == nil {
 		row.OwnerID = &caller.User.ID
 	}
@@ -87,31 +82,8 @@ func (e *Enroller) approve(ctx context.Context, caller auth.Principal, approval 
 		name := strings.TrimSpace(*approval.Name)
 		row.Name = &name
 	}
-	if device.Kind == string(types.DeviceKindServer) {
+	if enrollment.Kind == string(types.DeviceKindServer) {
 		row.PublicHost, row.PortFirst, row.PortLast = e.options.PublicHost, e.options.PortFirst, e.options.PortLast
 	}
-	approved, err := e.options.Store.ApproveDevice(ctx, device.ID, row)
-	if errors.Is(err, db.ErrConflict) {
-		// It was approved or expired since it was read: find out which.
-		if _, err := e.find(ctx, approval.UserCode, now); err != nil {
-			return db.Device{}, err
-		}
-	}
-	return approved, err
-}
-
-// find returns the pending device with a user code.
-func (e *Enroller) find(ctx context.Context, userCode string, now time.Time) (db.Device, error) {
-	device, err := e.options.Store.DeviceByUserCode(ctx, normaliseUserCode(userCode))
-	switch {
-	case errors.Is(err, db.ErrNotFound):
-		return db.Device{}, problem.NotFound("There is no device with this code.")
-	case err != nil:
-		return db.Device{}, err
-	case device.ApprovedAt != nil:
-		return db.Device{}, problem.AlreadyApproved()
-	case !now.Before(device.ExpiresAt):
-		return db.Device{}, problem.EnrollmentExpired()
-	}
-	return device, nil
+	return e.options.Store.ApproveDevice(ctx, enrollment.ID, row)
 }

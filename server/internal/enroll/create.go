@@ -6,6 +6,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -15,6 +16,27 @@ type Creation struct {
 	// OwnerID is the user who owns the device; nil if OrganisationID is set. A tunnel
 	// server may have neither.
 	OwnerID *int64
+}
+
+// CreateFor is Create for the caller in ctx, a user, who owns a tunnel client that nobody
+// else is to own. The error may be any problem.Error that the contract lists for the
+// operation.
+func (e *Enroller) CreateFor(ctx context.Context, creation Creation) (db.Device, string, error) {
+	const operation = "createDevice"
+	caller := auth.FromContext(ctx)
+	if err := e.mayDecide(ctx, caller, operation); err != nil {
+		return db.Device{}, "", err
+	}
+	if creation.Kind == types.DeviceKindServer && !caller.May(operation, auth.TunnelServer) {
+		return db.Device{}, "", problem.Forbidden("A tunnel server needs an admin of the panel.")
+	}
+	if err := e.mayGive(ctx, caller, operation, creation.OwnerID, creation.OrganisationID); err != nil {
+		return db.Device{}, "", err
+	}
+	if creation.Kind == types.DeviceKindClient && creation.OwnerID == nil && creation.OrganisationID == nil {
+		creation.OwnerID = &caller.User.ID
+	}
+	return e.Create(ctx, creation)
 }
 
 // Create creates an approved device and returns it with its first token. The token is

@@ -2,8 +2,9 @@
 // its rules are here; handlers only convert and the database only stores.
 //
 // A machine starts an enrollment and receives two codes. The device code is its
-// secret, with which it polls. The user code is for people: an admin who enters it
-// approves the machine. Neither is accepted in place of the other.
+// secret, with which it polls. The user code is for people: who enters it approves or
+// denies the machine, if the policy of package auth permits it. Neither is accepted in
+// place of the other.
 package enroll
 
 import (
@@ -35,7 +36,7 @@ const (
 	anonymousWindow = 10 * time.Minute
 
 	// approveFailures is the maximum number of wrong user codes within approveWindow,
-	// per admin and per address. There are 2^28 codes, so guessing a pending one is not
+	// per user and per address, whatever is asked with them. There are 2^28 codes, so guessing a pending one is not
 	// feasible.
 	approveFailures = 10
 	approveWindow   = time.Minute
@@ -63,10 +64,11 @@ type Store interface {
 	CreatePending(ctx context.Context, device db.NewDevice, limits db.PendingLimits) (db.Device, time.Duration, error)
 	DeviceByCodeHash(ctx context.Context, hash []byte) (db.Device, error)
 	EnrollmentDenied(ctx context.Context, hash []byte) (bool, error)
-	DeviceByUserCode(ctx context.Context, userCode string) (db.Device, error)
+	EnrollmentByUserCode(ctx context.Context, userCode string, userID int64) (db.Enrollment, error)
 	RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (time.Duration, error)
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)
+	DenyDevice(ctx context.Context, id uuid.UUID, at time.Time) error
 	auth.Counts
 }
 

@@ -25,6 +25,8 @@ type Start struct {
 	Name           string
 	Kind           types.DeviceKind
 	OrganisationID *int64
+	// Platform and AgentVersion are what the machine says of itself; empty if it says nothing.
+	Platform, AgentVersion string
 	// Server is for tunnel servers only; nil means all defaults.
 	Server *ServerSettings
 }
@@ -65,6 +67,9 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 		Name:           start.Name,
 		Kind:           string(start.Kind),
 		OrganisationID: start.OrganisationID,
+		Platform:       start.Platform,
+		AgentVersion:   start.AgentVersion,
+		StartedFrom:    auth.Address(ctx),
 		CreatedAt:      now,
 		ExpiresAt:      now.Add(Lifetime),
 	}
@@ -136,7 +141,7 @@ func (e *Enroller) mayStart(ctx context.Context, caller auth.Principal, start St
 	if start.OrganisationID == nil {
 		return nil
 	}
-	return e.mayManage(ctx, caller, *start.OrganisationID)
+	return e.mayManage(ctx, caller, "startEnrollment", *start.OrganisationID)
 }
 
 func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
@@ -160,8 +165,8 @@ func (e *Enroller) mayStartAnonymously(ctx context.Context, start Start) error {
 	return e.limits.Check(ctx, perSource...)
 }
 
-// mayManage checks that the policy lets the caller enroll devices of the organisation.
-func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organisationID int64) error {
+// mayManage checks that the policy lets the caller use an operation for the organisation.
+func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, operation string, organisationID int64) error {
 	absent := problem.NotFound("There is no such organisation.")
 	if caller.Scope().All {
 		exists, err := e.options.Store.OrganisationExists(ctx, organisationID)
@@ -174,7 +179,7 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, organis
 	if err != nil && !errors.Is(err, db.ErrNotFound) {
 		return err
 	}
-	rule, _ := auth.RuleOf("startEnrollment", auth.Organisation)
+	rule, _ := auth.RuleOf(operation, auth.Organisation)
 	switch rule[auth.MemberAs(role)] {
 	case auth.Allowed:
 		return nil

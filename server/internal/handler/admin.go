@@ -25,7 +25,7 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 		patch.TunnelsEnabled = features.Tunnels
 	}
 	if enrollment := request.Body.Enrollment; enrollment != nil {
-		patch.AnonymousEnrollment = enrollment.Anonymous
+		patch.AnonymousEnrollment, patch.OwnersApprove = enrollment.Anonymous, enrollment.OwnersApprove
 	}
 	if organisations := request.Body.Organisations; organisations != nil && organisations.Creators != nil {
 		creators := string(*organisations.Creators)
@@ -53,7 +53,7 @@ func toSettings(settings db.Settings) (types.Settings, error) {
 	rules, err := toRuleSettings(settings.SiteRules)
 	return types.Settings{
 		Features:      types.Features{Tunnels: settings.TunnelsEnabled},
-		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment},
+		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove},
 		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
 		Rules:         rules,
 	}, err

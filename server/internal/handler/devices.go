@@ -153,6 +153,24 @@ func (a *api) mayGive(ctx context.Context, caller auth.Principal, id uuid.UUID, 
 	return nil
 }
 
+// CreateDevice creates a device that needs no enrollment.
+func (a *api) CreateDevice(ctx context.Context, request server.CreateDeviceRequestObject) (server.CreateDeviceResponseObject, error) {
+	body := request.Body
+	device, token, err := a.enroll.CreateFor(ctx, enroll.Creation{
+		Start: enroll.Start{
+			Name:           body.Name,
+			Kind:           valueOr(body.Kind, types.DeviceKindClient),
+			OrganisationID: body.OrganisationID,
+			Server:         toServerSettings(body.Server),
+		},
+		OwnerID: body.OwnerID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return server.CreateDevice201JSONResponse(types.DeviceCreated{Device: toDevice(device), Token: token}), nil
+}
+
 // DrainDevice drains a tunnel server of its players.
 func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequestObject) (server.DrainDeviceResponseObject, error) {
 	caller := auth.FromContext(ctx)

@@ -15,19 +15,12 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 		Name:           request.Body.Name,
 		Kind:           types.DeviceKindClient,
 		OrganisationID: request.Body.OrganisationID,
+		Platform:       valueOr(request.Body.Platform, ""),
+		AgentVersion:   valueOr(request.Body.AgentVersion, ""),
+		Server:         toServerSettings(request.Body.Server),
 	}
 	if request.Body.Kind != nil {
 		start.Kind = *request.Body.Kind
-	}
-	if settings := request.Body.Server; settings != nil {
-		start.Server = &enroll.ServerSettings{
-			PublicHost: valueOr(settings.PublicHost, ""),
-			Region:     valueOr(settings.Region, ""),
-			Cordoned:   valueOr(settings.Cordoned, false),
-		}
-		if ports := settings.PortRange; ports != nil {
-			start.Server.PortFirst, start.Server.PortLast = ports.First, ports.Last
-		}
 	}
 	started, err := a.enroll.Start(ctx, start)
 	if err != nil {
@@ -46,6 +39,22 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 	}), nil
 }
 
+// toServerSettings returns the settings for a new tunnel server, or nil for nil.
+func toServerSettings(settings *types.TunnelServerSettings) *enroll.ServerSettings {
+	if settings == nil {
+		return nil
+	}
+	result := &enroll.ServerSettings{
+		PublicHost: valueOr(settings.PublicHost, ""),
+		Region:     valueOr(settings.Region, ""),
+		Cordoned:   valueOr(settings.Cordoned, false),
+	}
+	if ports := settings.PortRange; ports != nil {
+		result.PortFirst, result.PortLast = ports.First, ports.Last
+	}
+	return result
+}
+
 // PollEnrollment returns the state of an enrollment.
 func (a *api) PollEnrollment(ctx context.Context, request server.PollEnrollmentRequestObject) (server.PollEnrollmentResponseObject, error) {
 	status, err := a.enroll.Poll(ctx, request.Params.DeviceCode)
@@ -57,6 +66,37 @@ func (a *api) PollEnrollment(ctx context.Context, request server.PollEnrollmentR
 		answer.Token = &status.Token
 	}
 	return server.PollEnrollment200JSONResponse(answer), nil
+}
+
+// GetPendingDevice returns what waits for approval.
+func (a *api) GetPendingDevice(ctx context.Context, request server.GetPendingDeviceRequestObject) (server.GetPendingDeviceResponseObject, error) {
+	pending, err := a.enroll.Pending(ctx, request.Params.UserCode)
+	if err != nil {
+		return nil, err
+	}
+	return server.GetPendingDevice200JSONResponse(types.PendingEnrollment{
+		UserCode:         pending.UserCode,
+		Name:             pending.Name,
+		Kind:             types.DeviceKind(pending.Kind),
+		Platform:         orNull(pending.Platform),
+		AgentVersion:     orNull(pending.AgentVersion),
+		Address:          orNull(pending.StartedFrom),
+		SameNetwork:      pending.SameNetwork,
+		CreatedAt:        pending.CreatedAt,
+		ExpiresAt:        pending.ExpiresAt,
+		OwnerID:          orNull(pending.OwnerID),
+		OwnerEmail:       orNull(pending.OwnerEmail),
+		OrganisationID:   orNull(pending.OrganisationID),
+		OrganisationName: orNull(pending.OrganisationName),
+	}), nil
+}
+
+// DenyDevice ends a pending enrollment.
+func (a *api) DenyDevice(ctx context.Context, request server.DenyDeviceRequestObject) (server.DenyDeviceResponseObject, error) {
+	if err := a.enroll.Deny(ctx, request.Body.UserCode); err != nil {
+		return nil, err
+	}
+	return server.DenyDevice200JSONResponse(types.Success{Success: true}), nil
 }
 
 // ApproveDevice approves a pending device.

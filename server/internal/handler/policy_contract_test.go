@@ -36,7 +36,7 @@ func (r policyRow) String() string {
 
 // cases are those that an operation can have.
 var cases = []string{auth.PortBelow1024, auth.CordonedServer, auth.ServerSettings, auth.TunnelServer, auth.Organisation,
-	auth.ByAdmins, auth.AnotherOwner, auth.Oneself}
+	auth.ByAdmins, auth.AnotherOwner, auth.Oneself, auth.AdminsApprove, auth.Unowned, auth.AnotherUser}
 
 // policyRows returns the table's rows for the contract's operations, in its order. It
 // reports operations without one.

@@ -161,7 +161,11 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		w.invite(t, w.newOrganisation(t), db.RoleMember, secret)
 		return secret
 	case "{userCode}":
-		return w.pending(t).UserCode
+		return w.waiting(t, db.KindClient, to)
+	case "{serverCode}":
+		return w.waiting(t, db.KindServer, to)
+	case "{unownedCode}":
+		return w.waiting(t, db.KindClient, &target{})
 	case "{deviceCode}":
 		return w.pending(t).DeviceCode
 	}
@@ -344,13 +348,31 @@ var policyRequests = map[string]policyRequest{
 	"updateDevice, organisation":        answered("PATCH", "/api/tunnel/devices/{client}", `{"organisationId":{organisation}}`),
 	"updateDevice, tunnel server":       answered("PATCH", "/api/tunnel/devices/{server}", `{"organisationId":{organisation}}`),
 	"drainDevice":                       answered("POST", "/api/tunnel/devices/{server}/drain", `{}`),
+	"createDevice":                      decided(true, "POST", "/api/tunnel/devices", `{"name":"home"}`),
+	"createDevice, admins approve":      decided(false, "POST", "/api/tunnel/devices", `{"name":"home"}`),
+	"createDevice, tunnel server":       decided(true, "POST", "/api/tunnel/devices", `{"name":"edge","kind":"server","server":{"publicHost":"192.0.2.1"}}`),
+	"createDevice, organisation":        decided(true, "POST", "/api/tunnel/devices", `{"name":"home","organisationId":{organisation}}`),
+	"createDevice, another user":        decided(true, "POST", "/api/tunnel/devices", `{"name":"home","ownerId":{user}}`),
 	"deleteDevice":                      answered("DELETE", "/api/tunnel/devices/{device}/delete", ""),
 	"regenerateDeviceToken":             answered("POST", "/api/tunnel/devices/{device}/regenerate-token", ""),
 	"startEnrollment":                   answered("POST", "/api/tunnel/device/start", `{"name":"home"}`),
 	"startEnrollment, tunnel server":    answered("POST", "/api/tunnel/device/start", `{"name":"edge","kind":"server"}`),
 	"startEnrollment, organisation":     answered("POST", "/api/tunnel/device/start", `{"name":"home","organisationId":{organisation}}`),
 	"pollEnrollment":                    answered("GET", "/api/tunnel/device/poll?deviceCode={deviceCode}", ""),
-	"approveDevice":                     answered("POST", "/api/tunnel/device/approve", `{"userCode":"{userCode}"}`),
+	"getPendingDevice":                  decided(true, "GET", "/api/tunnel/device/pending?userCode={userCode}", ""),
+	"getPendingDevice, admins approve":  decided(false, "GET", "/api/tunnel/device/pending?userCode={userCode}", ""),
+	"getPendingDevice, tunnel server":   decided(true, "GET", "/api/tunnel/device/pending?userCode={serverCode}", ""),
+	"getPendingDevice, no owner":        decided(true, "GET", "/api/tunnel/device/pending?userCode={unownedCode}", ""),
+	"approveDevice":                     decided(true, "POST", "/api/tunnel/device/approve", `{"userCode":"{userCode}"}`),
+	"approveDevice, admins approve":     decided(false, "POST", "/api/tunnel/device/approve", `{"userCode":"{userCode}"}`),
+	"approveDevice, tunnel server":      decided(true, "POST", "/api/tunnel/device/approve", `{"userCode":"{serverCode}"}`),
+	"approveDevice, no owner":           decided(true, "POST", "/api/tunnel/device/approve", `{"userCode":"{unownedCode}"}`),
+	"approveDevice, organisation":       decided(true, "POST", "/api/tunnel/device/approve", `{"userCode":"{unownedCode}","organisationId":{organisation}}`),
+	"approveDevice, another user":       decided(true, "POST", "/api/tunnel/device/approve", `{"userCode":"{unownedCode}","ownerId":{user}}`),
+	"denyDevice":                        decided(true, "POST", "/api/tunnel/device/deny", `{"userCode":"{userCode}"}`),
+	"denyDevice, admins approve":        decided(false, "POST", "/api/tunnel/device/deny", `{"userCode":"{userCode}"}`),
+	"denyDevice, tunnel server":         decided(true, "POST", "/api/tunnel/device/deny", `{"userCode":"{serverCode}"}`),
+	"denyDevice, no owner":              decided(true, "POST", "/api/tunnel/device/deny", `{"userCode":"{unownedCode}"}`),
 	"connectControlChannel":             answered("GET", "/api/tunnel/ws", ""),
 	"login":                             logIn,
 	"logout":                            answered("POST", "/api/auth/logout", ""),

@@ -139,9 +139,9 @@ func AlreadyApproved() *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device is already approved."}
 }
 
-// EnrollmentDenied is an enrollment whose device was deleted.
+// EnrollmentDenied is an enrollment that was denied, or whose device was deleted.
 func EnrollmentDenied() *Error {
-	return &Error{Status: http.StatusForbidden, Code: types.CodeEnrollmentDenied, Message: "An admin denied this enrollment."}
+	return &Error{Status: http.StatusForbidden, Code: types.CodeEnrollmentDenied, Message: "This enrollment was denied."}
 }
 
 // EnrollmentExpired is an enrollment that was not approved in time.

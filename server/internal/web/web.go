@@ -1,7 +1,7 @@
 // Package web serves the panel's web pages, which are embedded in the binary: the page
-// on which an admin approves a device (RFC 8628 section 3.3), those on which a user sets a
-// password and accepts an invitation, and the index. The pages load only files of their own
-// origin and use only the public API.
+// on which a person approves or refuses a device (RFC 8628 section 3.3), those on which a
+// user sets a password and accepts an invitation, and the index. The pages load only files
+// of their own origin and use only the public API.
 package web
 
 import (

@@ -135,3 +135,24 @@ func TestPages_UnknownOnesAreAPageForPeopleOnly(t *testing.T) {
 		}
 	}
 }
+
+// A link with a code fills in a field. What decides is asked for by buttons, which stand
+// beside what asks.
+func TestPages_ALinkDecidesNothing(t *testing.T) {
+	page := get(t, http.MethodGet, "/device?code=CDFG-2345", nil).Body.String()
+	_, decide, _ := strings.Cut(page, `<section id="decide"`)
+	decide, _, _ = strings.Cut(decide, "</section>")
+	for _, part := range []string{`id="pending-code"`, `id="pending-address"`, `id="approve" type="button"`, `id="refuse" type="button"`} {
+		if strings.Count(page, part) != 1 || !strings.Contains(decide, part) {
+			t.Errorf("the step in which a person decides has no %s of its own", part)
+		}
+	}
+	script := get(t, http.MethodGet, "/assets/device.js", nil).Body.String()
+	for button, path := range map[string]string{"approve": "/api/tunnel/device/approve", "refuse": "/api/tunnel/device/deny"} {
+		_, handler, _ := strings.Cut(script, "onClick('"+button+"',")
+		handler, _, _ = strings.Cut(handler, "\n});")
+		if strings.Count(script, path) != 1 || !strings.Contains(handler, path) {
+			t.Errorf("not only the button %s asks for %s", button, path)
+		}
+	}
+}

@@ -1,13 +1,14 @@
 import { call, Problem } from './api.js';
 
 const byId = (id) => document.getElementById(id);
-const steps = ['login', 'approve', 'approved'].map(byId);
+const steps = ['login', 'find', 'decide', 'approved', 'refused'].map(byId);
+let pending = null; // What the person decides about.
 
 const messages = {
   not_found: 'No device is waiting with this code. Compare it with what the device shows.',
   enrollment_expired: 'This code has expired. Start the enrollment on the device again and enter the new code.',
   already_approved: 'This device is already approved. There is nothing left to do.',
-  forbidden: 'Approving a device needs an admin. Log in with an admin’s account.',
+  forbidden: 'This needs an admin of the panel. Log in with an admin’s account.',
   feature_disabled: 'Tunnels are switched off in this panel’s settings.',
 };
 
@@ -32,10 +33,33 @@ function askToLogIn() {
 function askForCode(user) {
   byId('who').textContent = user.email;
   const code = byId('code');
-  show(byId('approve'), code.value ? byId('approve').querySelector('button') : code);
-  if (user.role !== 'admin') {
-    showProblem(new Problem('forbidden', 'Approving a device needs an admin. Log in with an admin’s account.'));
-  }
+  show(byId('find'), code.value ? byId('find').querySelector('button') : code);
+}
+
+function askForAnother() {
+  byId('code').value = '';
+  showProblem(null);
+  show(byId('find'), byId('code'));
+}
+
+const kind = (device) => (device.kind === 'server' ? 'Tunnel server' : 'Tunnel client');
+
+/** Shows what asks. Only a click on one of the buttons below it decides. */
+function askForDecision() {
+  const nobody = 'nobody yet: to you, if you approve it';
+  const organisation = pending.organisationName && `the organisation ${pending.organisationName}`;
+  for (const [id, text] of Object.entries({
+    code: pending.userCode,
+    name: pending.name,
+    kind: kind(pending),
+    platform: pending.platform ?? 'not known',
+    agent: pending.agentVersion ?? 'not known',
+    address: pending.address ?? 'not known',
+    since: new Date(pending.createdAt).toLocaleString(),
+    owner: pending.ownerEmail ?? organisation ?? nobody,
+  })) byId(`pending-${id}`).textContent = text;
+  byId('elsewhere').hidden = pending.sameNetwork;
+  show(byId('decide'), byId('decide-title'));
 }
 
 /** Runs an action with its button disabled, and shows an error. */
@@ -69,10 +93,18 @@ onSubmit(byId('login'), async () => {
   askForCode(user);
 });
 
-onSubmit(byId('approve'), async () => {
-  const { device } = await call('POST', '/api/tunnel/device/approve', { userCode: byId('code').value.trim() }, messages);
+onSubmit(byId('find'), async () => {
+  const query = new URLSearchParams({ userCode: byId('code').value.trim() });
+  pending = await call('GET', `/api/tunnel/device/pending?${query}`, null, messages);
+  askForDecision();
+});
+
+const onClick = (id, action) => byId(id).addEventListener('click', () => attempt(byId(id), action));
+
+onClick('approve', async () => {
+  const { device } = await call('POST', '/api/tunnel/device/approve', { userCode: pending.userCode }, messages);
   byId('device-name').textContent = device.name;
-  byId('device-kind').textContent = device.kind === 'server' ? 'Tunnel server' : 'Tunnel client';
+  byId('device-kind').textContent = kind(device);
   byId('device-id').textContent = device.id;
   const host = device.server?.publicHost;
   byId('device-host').textContent = device.server?.publicHostGuessed ? `${host} (guessed from the address from which it called)` : host;
@@ -82,17 +114,19 @@ onSubmit(byId('approve'), async () => {
   show(byId('approved'), byId('approved-title'));
 });
 
-byId('another').addEventListener('click', () => {
-  byId('code').value = '';
-  showProblem(null);
-  show(byId('approve'), byId('code'));
+onClick('refuse', async () => {
+  await call('POST', '/api/tunnel/device/deny', { userCode: pending.userCode }, messages);
+  show(byId('refused'), byId('refused-title'));
 });
 
-byId('logout').addEventListener('click', () => attempt(byId('logout'), async () => {
+for (const id of ['another', 'next', 'back']) byId(id).addEventListener('click', askForAnother);
+
+onClick('logout', async () => {
   await call('POST', '/api/auth/logout');
   askToLogIn();
-}));
+});
 
+// A code in the address fills in the field, and does nothing else.
 byId('code').value = new URLSearchParams(location.search).get('code') ?? '';
 try {
   const { user } = await call('GET', '/api/auth/session');

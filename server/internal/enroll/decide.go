@@ -1,0 +1,162 @@
+package enroll
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/sources"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Pending is an enrollment that waits for approval, as a person sees it who may decide.
+type Pending struct {
+	db.Enrollment
+	// SameNetwork means that it was started from the source of the caller's address.
+	SameNetwork bool
+}
+
+// Pending returns the pending enrollment with a user code. The caller in ctx is a user; a
+// code of which the policy of package auth does not let the caller decide is as unknown as
+// any other. The error may be any problem.Error that the contract lists for the operation.
+func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error) {
+	const operation = "getPendingDevice"
+	if err := e.mayDecide(ctx, auth.FromContext(ctx), operation); err != nil {
+		return Pending{}, err
+	}
+	var pending Pending
+	err := e.decide(ctx, operation, userCode, func(enrollment db.Enrollment, _ time.Time) error {
+		pending.Enrollment = enrollment
+		if enrollment.StartedFrom != nil {
+			from, err := netip.ParseAddr(*enrollment.StartedFrom)
+			here := sources.Of(auth.Address(ctx))
+			pending.SameNetwork = err == nil && here.IsValid() && sources.Of(from) == here
+		}
+		return nil
+	})
+	return pending, err
+}
+
+// Deny ends a pending enrollment for good. The caller in ctx is a user. The error may be
+// any problem.Error that the contract lists for the operation.
+func (e *Enroller) Deny(ctx context.Context, userCode string) error {
+	const operation = "denyDevice"
+	if err := e.mayDecide(ctx, auth.FromContext(ctx), operation); err != nil {
+		return err
+	}
+	return e.decide(ctx, operation, userCode, func(enrollment db.Enrollment, now time.Time) error {
+		return e.options.Store.DenyDevice(ctx, enrollment.ID, now)
+	})
+}
+
+// decide calls act with the pending enrollment that has a user code, if the policy lets
+// the caller, whom mayDecide has let pass, use the operation for it. act returns
+// db.ErrConflict or db.ErrNotFound if the enrollment is not pending any more.
+func (e *Enroller) decide(ctx context.Context, operation, userCode string, act func(db.Enrollment, time.Time) error) error {
+	caller := auth.FromContext(ctx)
+	limits := append(auth.PerSource(ctx, "approve:address", approveFailures, approveWindow),
+		auth.Limit{Key: "approve:user:" + strconv.FormatInt(caller.User.ID, 10), Max: approveFailures, Window: approveWindow})
+	// Counted before the code is tried, so that concurrent guesses all count.
+	if err := e.limits.Check(ctx, limits...); err != nil {
+		return err
+	}
+	now := e.options.Now()
+	enrollment, err := e.find(ctx, caller, operation, userCode, now)
+	if err != nil {
+		return err
+	}
+	err = act(enrollment, now)
+	if errors.Is(err, db.ErrConflict) || errors.Is(err, db.ErrNotFound) {
+		// It was approved, denied or expired since it was read: find out which.
+		if _, err := e.find(ctx, caller, operation, userCode, now); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if caller.IsAdmin() && operation != "getPendingDevice" {
+		return e.limits.Reset(ctx, limits...)
+	}
+	// Other users could approve a device of their own after every few guesses, and anybody
+	// can look at one again and again.
+	return e.limits.Refund(ctx, limits...)
+}
+
+// mayDecide checks the setting by which users may decide who are no admins.
+func (e *Enroller) mayDecide(ctx context.Context, caller auth.Principal, operation string) error {
+	if caller.May(operation, auth.AdminsApprove) {
+		return nil
+	}
+	settings, err := e.options.Store.Settings(ctx)
+	if err == nil && !settings.OwnersApprove {
+		err = problem.Forbidden("Only an admin can do this.")
+	}
+	return err
+}
+
+// find returns the pending device with a user code, of which the caller may decide.
+func (e *Enroller) find(ctx context.Context, caller auth.Principal, operation, userCode string, now time.Time) (db.Enrollment, error) {
+	absent := problem.NotFound("There is no device with this code.")
+	enrollment, err := e.options.Store.EnrollmentByUserCode(ctx, normaliseUserCode(userCode), caller.User.ID)
+	if errors.Is(err, db.ErrNotFound) {
+		return db.Enrollment{}, absent
+	}
+	if err != nil {
+		return db.Enrollment{}, err
+	}
+	rule, _ := auth.RuleOf(operation, caseOf(enrollment))
+	switch answer := rule[columnOf(caller, enrollment)]; {
+	case answer == http.StatusForbidden:
+		return db.Enrollment{}, problem.Forbidden("A tunnel server needs an admin of the panel.")
+	case answer != auth.Allowed:
+		return db.Enrollment{}, absent
+	case enrollment.ApprovedAt != nil:
+		return db.Enrollment{}, problem.AlreadyApproved()
+	case !now.Before(enrollment.ExpiresAt):
+		return db.Enrollment{}, problem.EnrollmentExpired()
+	}
+	return enrollment, nil
+}
+
+// caseOf returns the case of the policy that an enrollment is.
+func caseOf(enrollment db.Enrollment) string {
+	switch {
+	case enrollment.Kind == string(types.DeviceKindServer):
+		return auth.TunnelServer
+	case enrollment.OwnerID == nil && enrollment.OrganisationID == nil && enrollment.ApprovedAt == nil:
+		return auth.Unowned
+	default:
+		return ""
+	}
+}
+
+// columnOf returns what a user is to an enrollment.
+func columnOf(caller auth.Principal, enrollment db.Enrollment) auth.Caller {
+	switch {
+	case caller.IsAdmin():
+		return auth.SiteAdmin
+	case enrollment.OwnerID != nil && *enrollment.OwnerID == caller.User.ID:
+		return auth.Owner
+	default:
+		return auth.MemberAs(enrollment.Role)
+	}
+}
+
+// mayGive checks that the policy lets the caller, who uses an operation, give a device to
+// its new owner. Neither is set if the device keeps its owner, or gets the caller as one.
+func (e *Enroller) mayGive(ctx context.Context, caller auth.Principal, operation string, ownerID, organisationID *int64) error {
+	if ownerID != nil && *ownerID != caller.User.ID && !caller.May(operation, auth.AnotherUser) {
+		return problem.Forbidden("Only an admin can give a device to another user.")
+	}
+	if organisationID != nil && !caller.IsAdmin() {
+		return e.mayManage(ctx, caller, operation, *organisationID)
+	}
+	return nil // checkNewOwner says whether what an admin names exists.
+}
