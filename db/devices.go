@@ -285,7 +285,8 @@ func deleteDevices(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {
 }
 
 // RegenerateToken raises the token version of an approved device that the scope manages, which invalidates
-// its tokens, and notifies it and its tunnel servers. It returns [ErrConflict] if the device is not
+// its tokens and ends its enrollment: the device code gets no token any more. It notifies the device and
+// its tunnel servers. It returns [ErrConflict] if the device is not
 // approved.
 func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (Device, error) {
 	var device Device
@@ -300,7 +301,9 @@ func (d *DB) RegenerateToken(ctx context.Context, scope Scope, id uuid.UUID) (De
 			return ErrConflict
 		}
 		err = tx.GetContext(ctx, &device,
-			`UPDATE devices AS d SET token_version = d.token_version + 1 WHERE d.id = $1 RETURNING `+deviceColumns, id)
+			`UPDATE devices AS d SET token_version = d.token_version + 1,
+				spent_code_hash = coalesce(d.code_hash, d.spent_code_hash), code_hash = NULL
+			WHERE d.id = $1 RETURNING `+deviceColumns, id)
 		if err != nil {
 			return err
 		}

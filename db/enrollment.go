@@ -147,11 +147,12 @@ func pendingWait(ctx context.Context, tx *sqlx.Tx, device NewDevice, limits Pend
 	return max(time.Second, pending.Next.Sub(now)), nil
 }
 
-// DeviceByCodeHash returns the device with the given hash of its device code.
+// DeviceByCodeHash returns the device with the given hash of its device code, whose enrollment may have
+// ended: see [DB.NextEnrollmentToken].
 func (d *DB) DeviceByCodeHash(ctx context.Context, hash []byte) (Device, error) {
 	var device Device
 	err := d.requests.GetContext(ctx, &device,
-		`SELECT `+deviceColumns+` FROM devices d WHERE d.code_hash = $1`, hash)
+		`SELECT `+deviceColumns+` FROM devices d WHERE d.code_hash = $1 OR d.spent_code_hash = $1`, hash)
 	return device, wrap(err, "device by code")
 }
 
@@ -273,13 +274,13 @@ func (d *DB) DenyDevice(ctx context.Context, id uuid.UUID, at time.Time) error {
 
 // NextEnrollmentToken raises the token version of an approved device that has never connected, for a
 // token that replaces the last polled one. It notifies the tunnel servers on which the device already
-// has allocations, which know its previous version. If the device is not approved or has connected, it
-// returns [ErrConflict].
+// has allocations, which know its previous version. If the device is not approved or has connected, or its
+// enrollment has ended with [DB.RegenerateToken], it returns [ErrConflict].
 func (d *DB) NextEnrollmentToken(ctx context.Context, id uuid.UUID) (version int64, err error) {
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var ready bool
 		err := tx.GetContext(ctx, &ready,
-			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL FROM devices WHERE id = $1 FOR UPDATE`, id)
+			`SELECT approved_at IS NOT NULL AND first_connected_at IS NULL AND code_hash IS NOT NULL FROM devices WHERE id = $1 FOR UPDATE`, id)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func (d *DB) SigningKeyRevoked(ctx context.Context, id string) (bool, error) {
 func buryDevices(ctx context.Context, tx *sqlx.Tx, ids []uuid.UUID) error {
 	_, err := tx.ExecContext(ctx,
 		`INSERT INTO deleted_devices (id, code_hash)
-		SELECT id, CASE WHEN approved_at IS NOT NULL OR expires_at > now() THEN code_hash END
+		SELECT id, CASE WHEN approved_at IS NOT NULL OR expires_at > now() THEN coalesce(code_hash, spent_code_hash) END
 		FROM devices WHERE id = ANY ($1) ON CONFLICT (id) DO NOTHING`, pq.Array(ids))
 	return err
 }

@@ -10,8 +10,9 @@ import (
 )
 
 // ErrEnrollmentUsed is returned by AwaitApproval if the device has connected with an
-// earlier token of the same enrollment: the panel issues no other.
-var ErrEnrollmentUsed = errors.New("this enrollment has been used: the device has connected already")
+// earlier token of the same enrollment, or its token was regenerated: the panel issues no
+// other for the device code.
+var ErrEnrollmentUsed = errors.New("this enrollment has been used: the device has connected already, or its token was regenerated")
 
 const (
 	// defaultInterval and slowDown are RFC 8628's, sections 3.2 and 3.5.
@@ -35,7 +36,7 @@ type Approval struct {
 // AwaitApproval polls until the device is approved and returns its token
 // (RFC 8628 section 3.5). The panel's clock alone decides when the code has
 // expired. It fails with the panel's enrollment_expired, with enrollment_denied once
-// the device was deleted, with ErrEnrollmentUsed, and with the last error once the
+// it was denied or the device was deleted, with ErrEnrollmentUsed, and with the last error once the
 // panel has been unreachable, or has not known the enrollment, for ten minutes.
 func AwaitApproval(ctx context.Context, a Approval) (token string, err error) {
 	interval := time.Duration(a.Enrollment.Interval) * time.Second

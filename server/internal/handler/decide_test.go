@@ -281,6 +281,86 @@ func TestCreateDevice_AnswersATokenThatWorks(t *testing.T) {
 	wantError(t, ada.send(t, "POST", devicesPath, `{"name":"home","organisationId":999}`), 404, types.CodeNotFound)
 }
 
+// Who has the device code of an enrollment gets no token once somebody has asked for one
+// in another way, or the device is gone.
+func TestPoll_ADeviceCodeEndsWithWhatItWasFor(t *testing.T) {
+	p := newPanel(t)
+	other := newReplica(t, p.db, p.Now())
+	admin, ada := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user")
+	heir := p.user(t, "heir@example.com", "user")
+	approved := func() (started types.Enrollment, path string) {
+		t.Helper()
+		started = ada.start(t, `{"name":"home"}`)
+		device := decode[types.DeviceApproved](t, admin.send(t, "POST", approvePath, code(started.UserCode)), 200).Device
+		return started, devicesPath + "/" + device.ID.String()
+	}
+	token := func(a answer) string {
+		t.Helper()
+		status := decode[types.EnrollmentStatus](t, a, 200)
+		if !status.Approved {
+			t.Error("it is not approved any more")
+		}
+		if status.Token == nil {
+			return ""
+		}
+		return *status.Token
+	}
+	regenerate := func(path string) caller {
+		t.Helper()
+		return caller{panel: p, token: decode[types.TokenRegenerated](t, ada.send(t, "POST", path+"/regenerate-token", nil), 200).Token}
+	}
+	valid := func(name string, c caller, path string) {
+		t.Helper()
+		if a := c.send(t, "GET", path, nil); a.status != http.StatusOK {
+			t.Errorf("%s: the token answers %d", name, a.status)
+		}
+	}
+
+	started, path := approved()
+	fresh := regenerate(path)
+	for _, replica := range []*panel{p, other, p} {
+		p.advance(enroll.Interval)
+		other.advance(p.Now().Sub(other.Now()))
+		if got := token(replica.anonymous().send(t, "GET", pollPath+started.DeviceCode, nil)); got != "" {
+			t.Error("regenerated before the first poll: a poll gets a token")
+		}
+	}
+	valid("regenerated before the first poll", fresh, path)
+	decode[types.Success](t, ada.send(t, "DELETE", path+"/delete", nil), 200)
+	wantError(t, p.poll(t, started.DeviceCode), 403, types.CodeEnrollmentDenied)
+
+	started, path = approved()
+	if token(p.poll(t, started.DeviceCode)) == "" {
+		t.Error("the first poll gets no token")
+	}
+	regenerate(path)
+	fresh = regenerate(path)
+	if token(p.poll(t, started.DeviceCode)) != "" {
+		t.Error("regenerated after a poll: a poll gets a token")
+	}
+	valid("regenerated after a poll", fresh, path)
+
+	for range 10 { // Whichever comes first, what was regenerated is valid.
+		started, path = approved()
+		p.advance(enroll.Interval)
+		var poll sync.WaitGroup
+		poll.Go(func() { p.anonymous().send(t, "GET", pollPath+started.DeviceCode, nil) })
+		fresh = regenerate(path)
+		poll.Wait()
+		valid("regenerated during a poll", fresh, path)
+	}
+
+	// A device that moves keeps its token, and so its code.
+	started, path = approved()
+	decode[types.Success](t, admin.send(t, "DELETE", fmt.Sprintf("%s?devices=move&newOwnerId=%d", userPath(ada.user.ID), heir.user.ID), nil), 200)
+	moved := caller{panel: p, token: token(p.poll(t, started.DeviceCode))}
+	if device := decode[types.Device](t, moved.send(t, "GET", path, nil), 200); device.OwnerID.MustGet() != heir.user.ID {
+		t.Errorf("it belongs to %v", device.OwnerID)
+	}
+	decode[types.Success](t, heir.send(t, "DELETE", path+"/delete", nil), 200)
+	wantError(t, p.poll(t, started.DeviceCode), 403, types.CodeEnrollmentDenied)
+}
+
 // decided makes a request while owners may approve, or not, with no guesses counted.
 func decided(ownersApprove bool, method, path, body string) policyRequest {
 	return func(w *world, t *testing.T, c caller, to *target) auth.Answer {
