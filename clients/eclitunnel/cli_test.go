@@ -48,6 +48,24 @@ func TestEnroll_ShowsCodeWaitsAndStoresToken(t *testing.T) {
 	m.run("enroll", "--panel", p.URL, "--force").want(t, 0)
 }
 
+func TestEnroll_SaysWhatRunsHereToPanelsThatAsk(t *testing.T) {
+	for _, earlier := range []bool{false, true} {
+		p, m := newPanel(t), newMachine(t)
+		p.polls, p.earlier = []answer{approved(p.token)}, earlier
+		m.run("enroll", "--panel", p.URL, "--name", "home").want(t, 0)
+		switch {
+		case p.started.Name != "home":
+			t.Errorf("started %+v", p.started)
+		case earlier:
+			if p.started.Platform != nil || p.started.AgentVersion != nil {
+				t.Errorf("a panel that asks nothing heard %+v", p.started)
+			}
+		case *p.started.Platform != runtime.GOOS+"/"+runtime.GOARCH || *p.started.AgentVersion != version:
+			t.Errorf("said to be %s with agent %s", *p.started.Platform, *p.started.AgentVersion)
+		}
+	}
+}
+
 func TestEnroll_PrintsJSONAtStartAndEnd(t *testing.T) {
 	p, m := newPanel(t), newMachine(t)
 	p.polls = []answer{approved(p.token)}

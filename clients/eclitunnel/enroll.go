@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ type enrollCmd struct {
 }
 
 func (*enrollCmd) Help() string {
-	return `Prints a code, waits until an admin of the panel has approved it, and stores the device token in a file that only this user can read.
+	return `Prints a code, waits until it has been approved on the panel, by an admin or, where its settings permit it, by who will own this machine, and stores the device token in a file that only this user can read.
 
 With --token-file it installs that token instead, for example one that was regenerated on the panel. With --renew it keeps the device, its ports and its settings, and gets a new token for it.`
 }
@@ -170,7 +171,7 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	if cmd.Organisation != 0 {
 		start.OrganisationID = &cmd.Organisation
 	}
-	enrollment, err := client.StartEnrollment(ctx, start)
+	enrollment, err := startEnrollment(ctx, client, start)
 	if tunnel.HasCode(err, types.CodeUnauthorized) {
 		err = fmt.Errorf("%w: %w", errNeedsSession, err)
 	}
@@ -200,6 +201,22 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 		PanelURL: client.PanelURL(), DeviceID: id, Name: start.Name, Token: token,
 		Insecure: tunnel.IsInsecure(client.PanelURL()), Allow: cmd.Allow, AllowPorts: cmd.AllowPorts,
 	}, nil
+}
+
+// startEnrollment starts an enrollment, and tells who will approve it what runs here.
+func startEnrollment(ctx context.Context, client *tunnel.Client, start types.EnrollmentStart) (types.Enrollment, error) {
+	platform, agentVersion := runtime.GOOS+"/"+runtime.GOARCH, version
+	start.Platform, start.AgentVersion = &platform, &agentVersion
+	enrollment, err := client.StartEnrollment(ctx, start)
+	var refusal *tunnel.Error
+	if errors.As(err, &refusal) && slices.ContainsFunc(refusal.Details, func(d types.ErrorDetail) bool {
+		return d.Field == "platform" || d.Field == "agentVersion"
+	}) {
+		// A panel of an earlier version knows no such fields.
+		start.Platform, start.AgentVersion = nil, nil
+		return client.StartEnrollment(ctx, start)
+	}
+	return enrollment, err
 }
 
 // serverSettings returns the settings of a tunnel server, or nil if there are none. They
@@ -235,7 +252,7 @@ func (a *app) showCode(s *settings, panel string, e types.Enrollment) error {
 	if s.JSON {
 		return a.printJSON(enrolling{"pending", e.UserCode, e.VerificationURI, e.VerificationURIComplete, e.ExpiresAt})
 	}
-	a.printf("An admin of %s must approve this machine. Open\n\n    %s\n\nand enter the code\n\n    %s\n",
+	a.printf("This machine must be approved at %s. Open\n\n    %s\n\nand enter the code\n\n    %s\n",
 		panel, e.VerificationURI, e.UserCode)
 	a.printf("or open %s\nThe code is valid until %s. Waiting ...", e.VerificationURIComplete, e.ExpiresAt.Local().Format(time.TimeOnly))
 	return nil

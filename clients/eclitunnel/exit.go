@@ -20,7 +20,7 @@ const (
 var (
 	errNeedsSession    = errors.New("the panel requires a login to enroll this machine; add --user EMAIL, or --session-token-file FILE")
 	errLogin           = errors.New("the panel does not accept this email and password")
-	errDenied          = errors.New("the enrollment was denied: an admin deleted the device")
+	errDenied          = errors.New("the enrollment was denied on the panel")
 	errAlreadyEnrolled = errors.New("this machine is already enrolled")
 	errNotStored       = errors.New("the enrollment cannot be stored")
 	errNoAllocation    = errors.New("no such port")
@@ -38,7 +38,7 @@ var outcomes = []struct {
 	{2, "the command line or a setting is invalid", as[*usageError]},
 	{3, "the panel cannot be reached, or does not know this device now", unreachable},
 	{4, "the enrollment has expired", code(types.CodeEnrollmentExpired)},
-	{5, "denied: not permitted, the token is invalid, or the device was deleted", denied},
+	{5, "denied: not permitted, the enrollment was denied, the token is invalid, or the device was deleted", denied},
 	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
 	{8, "tunnels are disabled on the panel", code(types.CodeFeatureDisabled)},
 	{9, "conflict: the port is taken, or the machine is already enrolled", conflict},

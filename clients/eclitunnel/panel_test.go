@@ -55,6 +55,7 @@ type panel struct {
 	onPoll       func()   // If set, called before a poll is answered.
 	polls        []answer // The answers to polls, in order; the last one repeats.
 	started      types.EnrollmentStart
+	earlier      bool     // It is of a version that knows no platform of an enrollment.
 	session      string   // The Authorization header of the enrollment's start.
 	ended        []string // Those of logouts.
 	allocations  []types.Allocation
@@ -137,7 +138,14 @@ func (p *panel) start(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.session = r.Header.Get("Authorization")
-	_ = json.NewDecoder(r.Body).Decode(&p.started)
+	var started types.EnrollmentStart
+	_ = json.NewDecoder(r.Body).Decode(&started)
+	if p.earlier && (started.Platform != nil || started.AgentVersion != nil) {
+		unknown := []types.ErrorDetail{{Field: "platform", Message: "is not part of the contract"}}
+		reply(w, answer{400, types.Problem{Error: types.CodeInvalidRequest, Message: "No.", RequestID: "r1", Details: &unknown}})
+		return
+	}
+	p.started = started
 	reply(w, answer{200, types.Enrollment{
 		DeviceCode: sampleCode, UserCode: "CDFG-2345", ExpiresAt: time.Now().Add(10 * time.Minute), Interval: 5,
 		VerificationURI: "https://panel.test/activate", VerificationURIComplete: "https://panel.test/activate?code=CDFG-2345",
