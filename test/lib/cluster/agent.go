@@ -103,6 +103,22 @@ func (a *Agent) Start() (*Process, error) {
 // userCode is how a user code looks to the people who are shown one.
 var userCode = regexp.MustCompile(`\b[A-Z]{4}-[0-9]{4}\b`)
 
+// AwaitUserCode waits until an `eclitunnel enroll` shows its user code, and returns it.
+func AwaitUserCode(ctx context.Context, process *Process) (code string, err error) {
+	err = Until(ctx, "the agent shows its user code", func(context.Context) (bool, error) {
+		if code = userCode.FindString(process.Output()); code != "" {
+			return true, nil
+		}
+		select {
+		case <-process.Done():
+			return false, fmt.Errorf("it ended with exit code %d: %s", process.ExitCode(), process.Output())
+		default:
+			return false, nil
+		}
+	})
+	return code, err
+}
+
 // Enroll runs `eclitunnel enroll` with further arguments, reads the user code it
 // shows, approves it as the panel's admin and waits until the agent has stored
 // its token.
@@ -113,18 +129,8 @@ func (a *Agent) Enroll(ctx context.Context, panel *Panel, args ...string) error 
 		return err
 	}
 	defer process.Stop() //nolint:errcheck // an enrollment that was left is ended; why it was left is returned
-	var code string
-	if err := Until(ctx, "the agent shows its user code", func(context.Context) (bool, error) {
-		if code = userCode.FindString(process.Output()); code != "" {
-			return true, nil
-		}
-		select {
-		case <-process.Done():
-			return false, fmt.Errorf("it ended with exit code %d: %s", process.ExitCode(), process.Output())
-		default:
-			return false, nil
-		}
-	}); err != nil {
+	code, err := AwaitUserCode(ctx, process)
+	if err != nil {
 		return err
 	}
 	if a.Device, err = panel.Approve(ctx, code); err != nil {
