@@ -40,6 +40,8 @@ func TestScope(t *testing.T) {
 		{"organisation's admin", db.Scope{UserID: orgAdmin}, false, true},
 		{"organisation's member", db.Scope{UserID: member}, false, false},
 		{"another user", db.Scope{UserID: other}, false, false},
+		{"the organisation", db.Scope{OrganisationID: org}, false, true},
+		{"another organisation", db.Scope{OrganisationID: org + 1}, false, false},
 		{"the device", db.Scope{DeviceID: owned.ID}, true, false},
 		{"no caller", db.Scope{}, false, false},
 	} {

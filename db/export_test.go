@@ -96,3 +96,9 @@ const (
 func DevicesQuery(scope Scope) string     { return devicesQuery(scope) }
 func AllocationsQuery(scope Scope) string { return allocationsQuery(scope) }
 func (s Scope) Args(more ...any) []any    { return s.args(more...) }
+
+// The queries of [DB.APIKeyByHash] and [DB.APIKeys], for their plans.
+const (
+	APIKeyQuery  = apiKeyQuery
+	APIKeysQuery = apiKeysQuery
+)

@@ -19,14 +19,17 @@ type Scope struct {
 	// allocations; managed are those of organisations in which the user is an owner or admin, and the
 	// devices that the user owns. 0 means no user.
 	UserID int64
+	// OrganisationID includes the organisation, its devices and their allocations, managed. It has no effect
+	// with a UserID. 0 means no organisation.
+	OrganisationID int64
 	// DeviceID includes the device and its allocations, managed. uuid.Nil means no device.
 	DeviceID uuid.UUID
 }
 
 // The conditions that device d is in the scope whose args are $1 to $3, and that it is managed.
 const (
-	visible    = `($1::boolean OR d.owner_id = $2::bigint OR d.id = $3::uuid OR EXISTS (` + membersOfOwner + `))`
-	manageable = `($1::boolean OR d.owner_id = $2::bigint OR d.id = $3::uuid OR EXISTS (` + membersOfOwner + ` AND ` + managing + `))`
+	visible    = `($1::boolean OR d.owner_id = $2::bigint OR d.organisation_id = -$2::bigint OR d.id = $3::uuid OR EXISTS (` + membersOfOwner + `))`
+	manageable = `($1::boolean OR d.owner_id = $2::bigint OR d.organisation_id = -$2::bigint OR d.id = $3::uuid OR EXISTS (` + membersOfOwner + ` AND ` + managing + `))`
 
 	membersOfOwner = `SELECT 1 FROM organisation_members m WHERE m.organisation_id = d.organisation_id AND m.user_id = $2::bigint`
 	managing       = `m.role IN ('owner', 'admin')`
@@ -35,8 +38,8 @@ const (
 // The conditions that organisation o is in the scope whose args are $1 to $3, and that it is managed. A
 // device sees none; $3 only has to be mentioned.
 const (
-	visibleOrganisation    = `($1::boolean OR EXISTS (` + membersOf + `))`
-	manageableOrganisation = `($1::boolean OR EXISTS (` + membersOf + ` AND ` + managing + `))`
+	visibleOrganisation    = `($1::boolean OR o.id = -$2::bigint OR EXISTS (` + membersOf + `))`
+	manageableOrganisation = `($1::boolean OR o.id = -$2::bigint OR EXISTS (` + membersOf + ` AND ` + managing + `))`
 
 	membersOf = `SELECT 1 FROM organisation_members m WHERE m.organisation_id = o.id AND m.user_id = $2::bigint AND $3::uuid IS NULL`
 )
@@ -52,6 +55,7 @@ const (
 // $3; $1 only has to be mentioned.
 const visibleDevices = `(SELECT x.id FROM devices x WHERE x.owner_id = $2::bigint AND NOT $1::boolean
 	UNION ALL SELECT x.id FROM organisation_members m JOIN devices x ON x.organisation_id = m.organisation_id WHERE m.user_id = $2::bigint
+	UNION ALL SELECT x.id FROM devices x WHERE x.organisation_id = -$2::bigint
 	UNION ALL SELECT $3::uuid)`
 
 // listed is the condition for lists that device d is in the scope, where id is d's id. Unlike visible it does
@@ -65,10 +69,7 @@ func (s Scope) listed(id string) string {
 
 // args returns the arguments of the conditions, followed by more from $4 on.
 func (s Scope) args(more ...any) []any {
-	args := []any{s.All, nil, nil}
-	if s.UserID != 0 {
-		args[1] = s.UserID
-	}
+	args := []any{s.All, s.account(), nil}
 	if s.DeviceID != uuid.Nil {
 		args[2] = s.DeviceID
 	}
@@ -87,4 +88,17 @@ func (s Scope) refused(ctx context.Context, tx *sqlx.Tx, err error, row string, 
 		return ErrForbidden
 	}
 	return err
+}
+
+// account returns the argument of conditions for whose account the scope is: the id of the user, which is
+// positive, that of the organisation as a negative number, or nil.
+func (s Scope) account() any {
+	switch {
+	case s.UserID != 0:
+		return s.UserID
+	case s.OrganisationID != 0:
+		return -s.OrganisationID
+	default:
+		return nil
+	}
 }

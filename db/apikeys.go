@@ -1,0 +1,177 @@
+package db
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+const (
+	// maxAPIKeys is the maximum number of API keys of a user or an organisation.
+	maxAPIKeys = 50
+	// apiKeyUseInterval is the least time between two recorded uses of an API key.
+	apiKeyUseInterval = time.Minute
+)
+
+// APIKeyOwner is whose an API key is: exactly one of the two is set.
+type APIKeyOwner struct {
+	UserID         *int64 `db:"user_id"`
+	OrganisationID *int64 `db:"organisation_id"`
+}
+
+// APIKey is a key with which a program acts as a user, or as an admin of an organisation.
+type APIKey struct {
+	ID int64 `db:"id"`
+	APIKeyOwner
+	Name      string         `db:"name"`
+	Prefix    string         `db:"prefix"` // The first characters of the key.
+	Scopes    pq.StringArray `db:"scopes"`
+	CreatedAt time.Time      `db:"created_at"`
+	ExpiresAt *time.Time     `db:"expires_at"` // nil means never.
+	// LastUsedAt and LastUsedFrom are nil until the first use is recorded. The address can also be unknown.
+	LastUsedAt   *time.Time `db:"last_used_at"`
+	LastUsedFrom *string    `db:"last_used_from"`
+}
+
+const apiKeyColumns = `k.id, k.user_id, k.organisation_id, k.name, k.prefix, k.scopes, k.created_at, k.expires_at,
+	k.last_used_at, host(k.last_used_from) AS last_used_from`
+
+// keyManaged is the condition that API key k is in the scope of [DB.UpdateAPIKey], of which $1 is All and $2 the
+// account.
+const keyManaged = `($1::boolean OR k.user_id = $2::bigint OR EXISTS (SELECT 1 FROM organisation_members m
+	WHERE m.organisation_id = k.organisation_id AND m.user_id = $2::bigint AND m.role IN ('owner', 'admin')))`
+
+// CreateAPIKey stores a key by its hash and returns it with its id. The key's owner must be in scope: its user, its
+// organisation or one in which its user is an owner or admin; otherwise it returns [ErrNotFound]. If the owner has
+// 50 keys, a key that has expired before key.CreatedAt is deleted, or it returns [ErrTooManyKeys].
+func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []byte) (APIKey, error) {
+	if key.ExpiresAt != nil {
+		expires := stamp(*key.ExpiresAt)
+		key.ExpiresAt = &expires
+	}
+	var created APIKey
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		// The lock has other creators wait.
+		if err := checkKeyOwner(ctx, tx, scope, key.APIKeyOwner, ` FOR NO KEY UPDATE`); err != nil {
+			return err
+		}
+		if err := makeRoomForKey(ctx, tx, key); err != nil {
+			return err
+		}
+		return tx.GetContext(ctx, &created,
+			`INSERT INTO api_keys AS k (user_id, organisation_id, name, prefix, hash, scopes, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+apiKeyColumns,
+			key.UserID, key.OrganisationID, key.Name, key.Prefix, hash, key.Scopes, stamp(key.CreatedAt), key.ExpiresAt)
+	})
+	return created, wrap(err, "create API key")
+}
+
+// checkKeyOwner returns sql.ErrNoRows if the owner is not in the scope of [DB.CreateAPIKey].
+func checkKeyOwner(ctx context.Context, q sqlx.QueryerContext, scope Scope, owner APIKeyOwner, lock string) error {
+	query, id := `SELECT u.id FROM users u WHERE u.id = $4 AND ($1::boolean OR u.id = $2::bigint AND $3::uuid IS NULL)`, owner.UserID
+	if owner.OrganisationID != nil {
+		query, id = `SELECT o.id FROM organisations o WHERE o.id = $4 AND `+manageableOrganisation, owner.OrganisationID
+	}
+	var found int64
+	return sqlx.GetContext(ctx, q, &found, query+lock, scope.args(id)...)
+}
+
+func makeRoomForKey(ctx context.Context, tx *sqlx.Tx, key APIKey) error {
+	var count int
+	err := tx.GetContext(ctx, &count,
+		`SELECT count(*) FROM api_keys WHERE user_id = $1 OR organisation_id = $2`, key.UserID, key.OrganisationID)
+	if err != nil || count < maxAPIKeys {
+		return err
+	}
+	result, err := tx.ExecContext(ctx,
+		`DELETE FROM api_keys WHERE id = (SELECT id FROM api_keys
+			WHERE (user_id = $1 OR organisation_id = $2) AND expires_at <= $3 ORDER BY expires_at LIMIT 1)`,
+		key.UserID, key.OrganisationID, stamp(key.CreatedAt))
+	if err != nil {
+		return err
+	}
+	if rows, err := result.RowsAffected(); err != nil || rows == 0 {
+		return ErrTooManyKeys
+	}
+	return nil
+}
+
+// apiKeysQuery reads the keys of an owner, of whom there are at most maxAPIKeys.
+const apiKeysQuery = `SELECT ` + apiKeyColumns + ` FROM api_keys k
+	WHERE k.user_id = $1 OR k.organisation_id = $2 ORDER BY k.id DESC`
+
+// APIKeys lists the keys of an owner in the scope of [DB.CreateAPIKey], newest first, those that have expired
+// included. It returns [ErrNotFound] if the owner is not in scope.
+func (d *DB) APIKeys(ctx context.Context, scope Scope, owner APIKeyOwner) ([]APIKey, error) {
+	var keys []APIKey
+	err := d.requests.snapshot(ctx, func(tx *sqlx.Tx) error {
+		if err := checkKeyOwner(ctx, tx, scope, owner, ""); err != nil {
+			return err
+		}
+		return tx.SelectContext(ctx, &keys, apiKeysQuery, owner.UserID, owner.OrganisationID)
+	})
+	return keys, wrap(err, "list API keys")
+}
+
+// UpdateAPIKey renames a key of an owner in scope.
+func (d *DB) UpdateAPIKey(ctx context.Context, scope Scope, id int64, name string) (APIKey, error) {
+	var key APIKey
+	err := d.requests.GetContext(ctx, &key,
+		`UPDATE api_keys AS k SET name = $4 WHERE k.id = $3 AND `+keyManaged+` RETURNING `+apiKeyColumns,
+		scope.All, scope.account(), id, name)
+	return key, wrap(err, "update API key %d", id)
+}
+
+// DeleteAPIKey revokes a key of an owner in scope. It is not valid any more when DeleteAPIKey returns.
+func (d *DB) DeleteAPIKey(ctx context.Context, scope Scope, id int64) error {
+	var deleted int64
+	err := d.requests.GetContext(ctx, &deleted,
+		`DELETE FROM api_keys k WHERE k.id = $3 AND `+keyManaged+` RETURNING k.id`, scope.All, scope.account(), id)
+	return wrap(err, "delete API key %d", id)
+}
+
+// apiKeyQuery reads a key by its hash, with its user. The columns of the user are those of userColumns, and zero for
+// an organisation's key.
+const apiKeyQuery = `SELECT ` + apiKeyColumns + `,
+		coalesce(u.id, 0) AS "user.id", coalesce(u.email, '') AS "user.email",
+		coalesce(u.password_hash, '') AS "user.password_hash", coalesce(u.role, '') AS "user.role",
+		coalesce(u.created_at, k.created_at) AS "user.created_at", coalesce(u.suspended, false) AS "user.suspended"
+	FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.hash = $1`
+
+// APIKeyByHash returns a key, which may have expired, and its user, who may be suspended. The user is nil if the key
+// is an organisation's.
+func (d *DB) APIKeyByHash(ctx context.Context, hash []byte) (APIKey, *User, error) {
+	var row struct {
+		APIKey
+		User User `db:"user"`
+	}
+	if err := d.requests.GetContext(ctx, &row, apiKeyQuery, hash); err != nil {
+		return APIKey{}, nil, wrap(err, "API key")
+	}
+	if row.UserID == nil {
+		return row.APIKey, nil, nil
+	}
+	return row.APIKey, &row.User, nil
+}
+
+// RecordAPIKeyUses records that keys were used at a time, from addresses by key. The zero address is unknown. It
+// writes each key at most once a minute, whichever replica calls it, and leaves out those that are being written.
+func (d *DB) RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at time.Time) error {
+	ids, addresses := make(pq.Int64Array, 0, len(uses)), make(pq.StringArray, 0, len(uses))
+	for id, address := range uses {
+		text := ""
+		if address.IsValid() {
+			text = address.WithZone("").String()
+		}
+		ids, addresses = append(ids, id), append(addresses, text)
+	}
+	_, err := d.devices.ExecContext(ctx,
+		`WITH due AS (SELECT k.id, u.address FROM api_keys k JOIN unnest($1::bigint[], $2::text[]) AS u (id, address) ON u.id = k.id
+			WHERE k.last_used_at IS NULL OR k.last_used_at <= $4 FOR UPDATE OF k SKIP LOCKED)
+		UPDATE api_keys k SET last_used_at = $3, last_used_from = nullif(due.address, '')::inet FROM due WHERE due.id = k.id`,
+		ids, addresses, stamp(at), stamp(at.Add(-apiKeyUseInterval)))
+	return wrap(err, "record uses of API keys")
+}
