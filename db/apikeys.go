@@ -45,7 +45,8 @@ const keyManaged = `($1::boolean OR k.user_id = $2::bigint OR EXISTS (SELECT 1 F
 	WHERE m.organisation_id = k.organisation_id AND m.user_id = $2::bigint AND m.role IN ('owner', 'admin')))`
 
 // CreateAPIKey stores a key by its hash and returns it with its id. The key's owner must be in scope: its user, its
-// organisation or one in which its user is an owner or admin; otherwise it returns [ErrNotFound]. If the owner has
+// organisation or one in which its user is an owner or admin; otherwise it
+// returns [ErrNotFound], or [ErrForbidden] for an organisation of which its user is a member. If the owner has
 // 50 keys, a key that has expired before key.CreatedAt is deleted, or it returns [ErrTooManyKeys].
 func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []byte) (APIKey, error) {
 	if key.ExpiresAt != nil {
@@ -69,14 +70,19 @@ func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []b
 	return created, wrap(err, "create API key")
 }
 
-// checkKeyOwner returns sql.ErrNoRows if the owner is not in the scope of [DB.CreateAPIKey].
-func checkKeyOwner(ctx context.Context, q sqlx.QueryerContext, scope Scope, owner APIKeyOwner, lock string) error {
+// checkKeyOwner returns sql.ErrNoRows if the owner is not in scope, and ErrForbidden if it is an
+// organisation that the scope does not manage.
+func checkKeyOwner(ctx context.Context, tx *sqlx.Tx, scope Scope, owner APIKeyOwner, lock string) error {
 	query, id := `SELECT u.id FROM users u WHERE u.id = $4 AND ($1::boolean OR u.id = $2::bigint AND $3::uuid IS NULL)`, owner.UserID
 	if owner.OrganisationID != nil {
 		query, id = `SELECT o.id FROM organisations o WHERE o.id = $4 AND `+manageableOrganisation, owner.OrganisationID
 	}
 	var found int64
-	return sqlx.GetContext(ctx, q, &found, query+lock, scope.args(id)...)
+	err := tx.GetContext(ctx, &found, query+lock, scope.args(id)...)
+	if owner.OrganisationID != nil {
+		return scope.refused(ctx, tx, err, organisationRow, id)
+	}
+	return err
 }
 
 func makeRoomForKey(ctx context.Context, tx *sqlx.Tx, key APIKey) error {

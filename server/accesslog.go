@@ -35,7 +35,7 @@ func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Han
 				slog.String("path", r.URL.Path),
 				slog.Int("status", response.Code),
 				slog.Duration("duration", response.Duration),
-				callerAttr(caller))
+				callerAttr(caller), keyAttr(caller))
 		}()
 		response.CaptureMetrics(recordUpgrade(w, &response.Code), func(w http.ResponseWriter) {
 			next.ServeHTTP(w, r.WithContext(ctx))
@@ -68,7 +68,18 @@ func callerAttr(p *auth.Principal) slog.Attr {
 		return slog.Int64("userId", p.User.ID)
 	case auth.KindDevice:
 		return slog.String("deviceId", p.Device.ID.String())
+	case auth.KindOrganisation:
+		return slog.Int64("organisationId", *p.Key.OrganisationID)
 	default:
 		return slog.Attr{}
 	}
+}
+
+// keyAttr identifies the API key of a request by its id. It returns an empty attribute
+// if the request had none.
+func keyAttr(p *auth.Principal) slog.Attr {
+	if p.Key == nil {
+		return slog.Attr{}
+	}
+	return slog.Int64("keyId", p.Key.ID)
 }

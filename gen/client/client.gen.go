@@ -290,6 +290,79 @@ type ClientInterface interface {
 	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
 	LookUpInvitation(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListAPIKeys List API keys
+	//
+	// Returns the API keys of the caller, newest first, or those of a user or an organisation whom the
+	// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
+	// panel. There are at most 50. Those that have expired are among them.
+	//
+	// The request fails with `404 not_found` if the caller may not see the keys.
+	//
+	// Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
+	ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAPIKeyWithBody Create an API key
+	//
+	// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+	// has the key, which is stored nowhere: keep it, or make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+	CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAPIKey Create an API key
+	//
+	// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+	// has the key, which is stored nowhere: keep it, or make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+	CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAPIKey Revoke an API key
+	//
+	// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+	// replica of the panel.
+	//
+	// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
+	DeleteAPIKey(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAPIKeyWithBody Rename an API key
+	//
+	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+	UpdateAPIKeyWithBody(ctx context.Context, id APIKeyID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateAPIKey Rename an API key
+	//
+	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+	UpdateAPIKey(ctx context.Context, id APIKeyID, body UpdateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListOrganisations List organisations
 	//
 	// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
@@ -809,17 +882,17 @@ type ClientInterface interface {
 	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 	// it. A device that is not approved within 10 minutes expires.
 	//
-	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+	// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -831,17 +904,17 @@ type ClientInterface interface {
 	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 	// it. A device that is not approved within 10 minutes expires.
 	//
-	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+	// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1083,7 +1156,7 @@ type ClientInterface interface {
 
 	// DeleteUser Delete a user
 	//
-	// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
+	// Deletes an account with its sessions, its API keys and its memberships in organisations. Requires an admin.
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
@@ -1109,7 +1182,7 @@ type ClientInterface interface {
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
 	// The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -1126,7 +1199,7 @@ type ClientInterface interface {
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
 	// The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -1500,6 +1573,139 @@ func (c *Client) LookUpInvitationWithBody(ctx context.Context, contentType strin
 // Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
 func (c *Client) LookUpInvitation(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewLookUpInvitationRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAPIKeys List API keys
+//
+// Returns the API keys of the caller, newest first, or those of a user or an organisation whom the
+// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
+// panel. There are at most 50. Those that have expired are among them.
+//
+// The request fails with `404 not_found` if the caller may not see the keys.
+//
+// Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
+func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAPIKeysRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAPIKeyWithBody Create an API key
+//
+// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+// has the key, which is stored nowhere: keep it, or make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAPIKey Create an API key
+//
+// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+// has the key, which is stored nowhere: keep it, or make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+func (c *Client) CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAPIKey Revoke an API key
+//
+// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+// replica of the panel.
+//
+// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
+func (c *Client) DeleteAPIKey(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAPIKeyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAPIKeyWithBody Rename an API key
+//
+// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+func (c *Client) UpdateAPIKeyWithBody(ctx context.Context, id APIKeyID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAPIKeyRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateAPIKey Rename an API key
+//
+// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+func (c *Client) UpdateAPIKey(ctx context.Context, id APIKeyID, body UpdateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateAPIKeyRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2339,17 +2545,17 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 // it. A device that is not approved within 10 minutes expires.
 //
-// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -2371,17 +2577,17 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 // Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 // it. A device that is not approved within 10 minutes expires.
 //
-// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2763,7 +2969,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 
 // DeleteUser Delete a user
 //
-// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
+// Deletes an account with its sessions, its API keys and its memberships in organisations. Requires an admin.
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 // `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
@@ -2809,7 +3015,7 @@ func (c *Client) GetUser(ctx context.Context, id UserID, reqEditors ...RequestEd
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 // cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
 // The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -2836,7 +3042,7 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, id UserID, contentType 
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 // cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
 // The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -3229,6 +3435,193 @@ func NewLookUpInvitationRequestWithBody(server string, contentType string, body 
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListAPIKeysRequest constructs an http.Request for the ListAPIKeys method
+func NewListAPIKeysRequest(server string, params *ListAPIKeysParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.UserID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userId", *params.UserID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OrganisationID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "organisationId", *params.OrganisationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAPIKeyRequest calls the generic CreateAPIKey builder with application/json body
+func NewCreateAPIKeyRequest(server string, body CreateAPIKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAPIKeyRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateAPIKeyRequestWithBody constructs an http.Request for the CreateAPIKey method, with any body, and a specified content type
+func NewCreateAPIKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteAPIKeyRequest constructs an http.Request for the DeleteAPIKey method
+func NewDeleteAPIKeyRequest(server string, id APIKeyID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateAPIKeyRequest calls the generic UpdateAPIKey builder with application/json body
+func NewUpdateAPIKeyRequest(server string, id APIKeyID, body UpdateAPIKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateAPIKeyRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewUpdateAPIKeyRequestWithBody constructs an http.Request for the UpdateAPIKey method, with any body, and a specified content type
+func NewUpdateAPIKeyRequestWithBody(server string, id APIKeyID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -5223,6 +5616,83 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/invitations/look-up (the `LookUpInvitation` operationId).
 	LookUpInvitationWithResponse(ctx context.Context, body LookUpInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*LookUpInvitationResponse, error)
 
+	// ListAPIKeysWithResponse List API keys
+	//
+	// Returns the API keys of the caller, newest first, or those of a user or an organisation whom the
+	// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
+	// panel. There are at most 50. Those that have expired are among them.
+	//
+	// The request fails with `404 not_found` if the caller may not see the keys.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
+	ListAPIKeysWithResponse(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*ListAPIKeysResponse, error)
+
+	// CreateAPIKeyWithBodyWithResponse Create an API key
+	//
+	// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+	// has the key, which is stored nowhere: keep it, or make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+	CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+
+	// CreateAPIKeyWithResponse Create an API key
+	//
+	// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+	// has the key, which is stored nowhere: keep it, or make another one.
+	//
+	// | error | cause |
+	// |---|---|
+	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+	CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+
+	// DeleteAPIKeyWithResponse Revoke an API key
+	//
+	// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+	// replica of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
+	DeleteAPIKeyWithResponse(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*DeleteAPIKeyResponse, error)
+
+	// UpdateAPIKeyWithBodyWithResponse Rename an API key
+	//
+	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+	UpdateAPIKeyWithBodyWithResponse(ctx context.Context, id APIKeyID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAPIKeyResponse, error)
+
+	// UpdateAPIKeyWithResponse Rename an API key
+	//
+	// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+	// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+	UpdateAPIKeyWithResponse(ctx context.Context, id APIKeyID, body UpdateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAPIKeyResponse, error)
+
 	// ListOrganisationsWithResponse List organisations
 	//
 	// Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
@@ -5768,17 +6238,17 @@ type ClientWithResponsesInterface interface {
 	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 	// it. A device that is not approved within 10 minutes expires.
 	//
-	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+	// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5790,17 +6260,17 @@ type ClientWithResponsesInterface interface {
 	// Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 	// it. A device that is not approved within 10 minutes expires.
 	//
-	// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-	// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+	// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+	// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 	// at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-	// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-	// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6052,7 +6522,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteUserWithResponse Delete a user
 	//
-	// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
+	// Deletes an account with its sessions, its API keys and its memberships in organisations. Requires an admin.
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
@@ -6082,7 +6552,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
 	// The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -6099,7 +6569,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 	// cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-	// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
 	// The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -6528,7 +6998,7 @@ type LogoutResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -6552,7 +7022,7 @@ func (r LogoutResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r LogoutResponse) GetJSON403() *DeviceNotAccepted {
+func (r LogoutResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -6615,7 +7085,7 @@ type GetSessionResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -6642,7 +7112,7 @@ func (r GetSessionResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r GetSessionResponse) GetJSON403() *DeviceNotAccepted {
+func (r GetSessionResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -6963,6 +7433,401 @@ func (r LookUpInvitationResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r LookUpInvitationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListAPIKeysResponse401Headers the declared response headers of an HTTP 401 response for ListAPIKeys
+type ListAPIKeysResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// ListAPIKeysResponse503Headers the declared response headers of an HTTP 503 response for ListAPIKeys
+type ListAPIKeysResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ListAPIKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]APIKey
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *KeyOwnerNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *ListAPIKeysResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListAPIKeysResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAPIKeysResponse) GetJSON200() *[]APIKey {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ListAPIKeysResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r ListAPIKeysResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ListAPIKeysResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r ListAPIKeysResponse) GetJSON404() *KeyOwnerNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ListAPIKeysResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAPIKeysResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAPIKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAPIKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAPIKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAPIKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateAPIKeyResponse401Headers the declared response headers of an HTTP 401 response for CreateAPIKey
+type CreateAPIKeyResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// CreateAPIKeyResponse503Headers the declared response headers of an HTTP 503 response for CreateAPIKey
+type CreateAPIKeyResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateAPIKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *APIKeyCreated
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *AdminScopeForbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *TooManyKeys
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *CreateAPIKeyResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateAPIKeyResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON201() *APIKeyCreated {
+	return r.JSON201
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON403() *AdminScopeForbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON409() *TooManyKeys {
+	return r.JSON409
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r CreateAPIKeyResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateAPIKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAPIKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAPIKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAPIKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAPIKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteAPIKeyResponse401Headers the declared response headers of an HTTP 401 response for DeleteAPIKey
+type DeleteAPIKeyResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// DeleteAPIKeyResponse503Headers the declared response headers of an HTTP 503 response for DeleteAPIKey
+type DeleteAPIKeyResponse503Headers struct {
+	RetryAfter *int
+}
+
+type DeleteAPIKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Success
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *KeyNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *DeleteAPIKeyResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DeleteAPIKeyResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON200() *Success {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON404() *KeyNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r DeleteAPIKeyResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteAPIKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteAPIKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAPIKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAPIKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAPIKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateAPIKeyResponse401Headers the declared response headers of an HTTP 401 response for UpdateAPIKey
+type UpdateAPIKeyResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateAPIKeyResponse503Headers the declared response headers of an HTTP 503 response for UpdateAPIKey
+type UpdateAPIKeyResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateAPIKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *APIKey
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *KeyNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateAPIKeyResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateAPIKeyResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON200() *APIKey {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON404() *KeyNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateAPIKeyResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateAPIKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateAPIKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateAPIKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateAPIKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateAPIKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8289,6 +9154,8 @@ type ListAllocationsResponse struct {
 	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *ScopeMissing
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -8314,6 +9181,11 @@ func (r ListAllocationsResponse) GetJSON400() *InvalidRequest {
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
 func (r ListAllocationsResponse) GetJSON401() *Unauthenticated {
 	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r ListAllocationsResponse) GetJSON403() *ScopeMissing {
+	return r.JSON403
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -8575,6 +9447,8 @@ type GetAllocationResponse struct {
 	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *ScopeMissing
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *AllocationNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -8600,6 +9474,11 @@ func (r GetAllocationResponse) GetJSON400() *InvalidRequest {
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
 func (r GetAllocationResponse) GetJSON401() *Unauthenticated {
 	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetAllocationResponse) GetJSON403() *ScopeMissing {
+	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
@@ -9553,6 +10432,8 @@ type GetDeviceResponse struct {
 	JSON400 *InvalidRequest
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *ScopeMissing
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -9578,6 +10459,11 @@ func (r GetDeviceResponse) GetJSON400() *InvalidRequest {
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
 func (r GetDeviceResponse) GetJSON401() *Unauthenticated {
 	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetDeviceResponse) GetJSON403() *ScopeMissing {
+	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
@@ -11120,6 +12006,119 @@ func (c *ClientWithResponses) LookUpInvitationWithResponse(ctx context.Context, 
 	return ParseLookUpInvitationResponse(rsp)
 }
 
+// ListAPIKeysWithResponse List API keys
+//
+// Returns the API keys of the caller, newest first, or those of a user or an organisation whom the
+// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
+// panel. There are at most 50. Those that have expired are among them.
+//
+// The request fails with `404 not_found` if the caller may not see the keys.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
+func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*ListAPIKeysResponse, error) {
+	rsp, err := c.ListAPIKeys(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAPIKeysResponse(rsp)
+}
+
+// CreateAPIKeyWithBodyWithResponse Create an API key
+//
+// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+// has the key, which is stored nowhere: keep it, or make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKeyWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAPIKeyResponse(rsp)
+}
+
+// CreateAPIKeyWithResponse Create an API key
+//
+// Makes a key of the caller, or of `organisationId`, whose owner or admin the caller is. The response
+// has the key, which is stored nowhere: keep it, or make another one.
+//
+// | error | cause |
+// |---|---|
+// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
+func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKey(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAPIKeyResponse(rsp)
+}
+
+// DeleteAPIKeyWithResponse Revoke an API key
+//
+// Revokes a key that the caller manages, as in `updateAPIKey`. It is refused from then on, at every
+// replica of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/keys/{id} (the `DeleteAPIKey` operationId).
+func (c *ClientWithResponses) DeleteAPIKeyWithResponse(ctx context.Context, id APIKeyID, reqEditors ...RequestEditorFn) (*DeleteAPIKeyResponse, error) {
+	rsp, err := c.DeleteAPIKey(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAPIKeyResponse(rsp)
+}
+
+// UpdateAPIKeyWithBodyWithResponse Rename an API key
+//
+// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+func (c *ClientWithResponses) UpdateAPIKeyWithBodyWithResponse(ctx context.Context, id APIKeyID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateAPIKeyResponse, error) {
+	rsp, err := c.UpdateAPIKeyWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAPIKeyResponse(rsp)
+}
+
+// UpdateAPIKeyWithResponse Rename an API key
+//
+// Changes the name of a key that the caller manages: their own, one of an organisation whose owner or
+// admin they are, or, as an admin of the panel, any. What a key may do never changes.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/keys/{id} (the `UpdateAPIKey` operationId).
+func (c *ClientWithResponses) UpdateAPIKeyWithResponse(ctx context.Context, id APIKeyID, body UpdateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateAPIKeyResponse, error) {
+	rsp, err := c.UpdateAPIKey(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateAPIKeyResponse(rsp)
+}
+
 // ListOrganisationsWithResponse List organisations
 //
 // Returns the organisations in which the caller is a member, owner or admin, with that role, by name in
@@ -11851,17 +12850,17 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 // it. A device that is not approved within 10 minutes expires.
 //
-// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11879,17 +12878,17 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // Starts the device authorization grant (RFC 8628 section 3.1) and returns the codes to complete
 // it. A device that is not approved within 10 minutes expires.
 //
-// With a session, the device belongs to the caller, or to `organisationId` if the caller is an admin
-// or owner of that organisation. Without a session, a `client` starts without an owner and gets one
+// With a session or an API key, the device belongs to the caller, or to `organisationId` if the caller
+// is an admin or owner of that organisation. With neither, a `client` starts without an owner and gets one
 // at approval, unless the setting `enrollment.anonymous` is off. A `server` requires an admin.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `server` is given for a `client`, or its range begins above its end. |
-// | `401 unauthorized` | Without a session: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
+// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
-// | `429 rate_limited` | Without a session: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
+// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12225,7 +13224,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 
 // DeleteUserWithResponse Delete a user
 //
-// Deletes an account with its sessions and its memberships in organisations. Requires an admin.
+// Deletes an account with its sessions, its API keys and its memberships in organisations. Requires an admin.
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 // `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
@@ -12267,7 +13266,7 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, id UserID
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 // cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
 // The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -12290,7 +13289,7 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 //
 // `suspended` ends all sessions of the user at once, at every replica of the panel. A suspended user
 // cannot log in until `suspended` is false again. Their devices stay connected, keep their ports, and can open others.
-// A new `role` applies from the next request on. Suspending the user and changing the `email` end the
+// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
 // The request fails with `409 conflict` if the email has another account, or if the user is the last
@@ -12736,7 +13735,7 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -12830,7 +13829,7 @@ func ParseGetSessionResponse(rsp *http.Response) (*GetSessionResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -13137,6 +14136,377 @@ func ParseLookUpInvitationResponse(rsp *http.Response) (*LookUpInvitationRespons
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers LookUpInvitationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListAPIKeysResponse parses an HTTP response from a ListAPIKeysWithResponse call
+func ParseListAPIKeysResponse(rsp *http.Response) (*ListAPIKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAPIKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []APIKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest KeyOwnerNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers ListAPIKeysResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers ListAPIKeysResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateAPIKeyResponse parses an HTTP response from a CreateAPIKeyWithResponse call
+func ParseCreateAPIKeyResponse(rsp *http.Response) (*CreateAPIKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAPIKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest APIKeyCreated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest AdminScopeForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest TooManyKeys
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers CreateAPIKeyResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateAPIKeyResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAPIKeyResponse parses an HTTP response from a DeleteAPIKeyWithResponse call
+func ParseDeleteAPIKeyResponse(rsp *http.Response) (*DeleteAPIKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAPIKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Success
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest KeyNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers DeleteAPIKeyResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers DeleteAPIKeyResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateAPIKeyResponse parses an HTTP response from a UpdateAPIKeyWithResponse call
+func ParseUpdateAPIKeyResponse(rsp *http.Response) (*UpdateAPIKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateAPIKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest APIKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest KeyNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateAPIKeyResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateAPIKeyResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -14409,6 +15779,13 @@ func ParseListAllocationsResponse(rsp *http.Response) (*ListAllocationsResponse,
 		}
 		response.JSON401 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest ScopeMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -14684,6 +16061,13 @@ func ParseGetAllocationResponse(rsp *http.Response) (*GetAllocationResponse, err
 			return nil, err
 		}
 		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest ScopeMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
 		var dest AllocationNotFound
@@ -15623,6 +17007,13 @@ func ParseGetDeviceResponse(rsp *http.Response) (*GetDeviceResponse, error) {
 			return nil, err
 		}
 		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest ScopeMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
 		var dest DeviceNotFound

@@ -13,6 +13,33 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for APIKeyScope.
+const (
+	ScopeAdmin       APIKeyScope = "admin"
+	ScopeAllocations APIKeyScope = "allocations"
+	ScopeDevices     APIKeyScope = "devices"
+	ScopeEnrollment  APIKeyScope = "enrollment"
+	ScopeRead        APIKeyScope = "read"
+)
+
+// Valid indicates whether the value is a known member of the APIKeyScope enum.
+func (e APIKeyScope) Valid() bool {
+	switch e {
+	case ScopeAdmin:
+		return true
+	case ScopeAllocations:
+		return true
+	case ScopeDevices:
+		return true
+	case ScopeEnrollment:
+		return true
+	case ScopeRead:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AllocationCreateProtocol.
 const (
 	CreateTCP    AllocationCreateProtocol = "tcp"
@@ -486,6 +513,128 @@ func (e TunnelServerState) Valid() bool {
 		return false
 	}
 }
+
+// APIKey An API key, without the key itself.
+type APIKey struct {
+	// CreatedAt When the key was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ExpiresAt From when on the key is not valid. Null means that it does not expire.
+	ExpiresAt nullable.Nullable[time.Time] `json:"expiresAt"`
+
+	// ID API key ID.
+	ID int64 `json:"id"`
+
+	// LastUsedAt When the key was used last, give or take a minute. Null if it never was.
+	LastUsedAt nullable.Nullable[time.Time] `json:"lastUsedAt"`
+
+	// LastUsedFrom The IP address from which it was used then. Null if it never was, or the address is not known.
+	LastUsedFrom nullable.Nullable[string] `json:"lastUsedFrom"`
+
+	// Name What the key is for, as its maker has named it.
+	//
+	// Example: nightly backup
+	Name string `json:"name"`
+
+	// OrganisationID The organisation as whose admin the key acts. Null if it is a user's.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Prefix The first 12 characters of the key.
+	//
+	// Example: etk_4Kf9ZqLx
+	Prefix string `json:"prefix"`
+
+	// Scopes What the key may do.
+	Scopes []APIKeyScope `json:"scopes"`
+
+	// UserID The user as whom the key acts. Null if it is an organisation's.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// APIKeyCreate A new API key.
+type APIKeyCreate struct {
+	// ExpiresAt From when on the key is not valid. By default, it does not expire.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+
+	// Name What the key is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: nightly backup
+	Name APIKeyName `json:"name"`
+
+	// OrganisationID The organisation as whose admin the key acts. By default, it acts as the caller.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// Scopes What the key may do.
+	Scopes []APIKeyScope `json:"scopes"`
+}
+
+// APIKeyCreated A new API key, with the key itself.
+type APIKeyCreated struct {
+	// CreatedAt When the key was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// ExpiresAt From when on the key is not valid. Null means that it does not expire.
+	ExpiresAt nullable.Nullable[time.Time] `json:"expiresAt"`
+
+	// ID API key ID.
+	ID int64 `json:"id"`
+
+	// Key The key. Whoever has it can act with it.
+	Key string `json:"key"`
+
+	// LastUsedAt When the key was used last, give or take a minute. Null if it never was.
+	LastUsedAt nullable.Nullable[time.Time] `json:"lastUsedAt"`
+
+	// LastUsedFrom The IP address from which it was used then. Null if it never was, or the address is not known.
+	LastUsedFrom nullable.Nullable[string] `json:"lastUsedFrom"`
+
+	// Name What the key is for, as its maker has named it.
+	//
+	// Example: nightly backup
+	Name string `json:"name"`
+
+	// OrganisationID The organisation as whose admin the key acts. Null if it is a user's.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Prefix The first 12 characters of the key.
+	//
+	// Example: etk_4Kf9ZqLx
+	Prefix string `json:"prefix"`
+
+	// Scopes What the key may do.
+	Scopes []APIKeyScope `json:"scopes"`
+
+	// UserID The user as whom the key acts. Null if it is an organisation's.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// APIKeyName What the key is for, on one line. It is not blank and has no control characters and none that change
+// the direction of text. White space around it is removed.
+//
+// Example: nightly backup
+type APIKeyName = string
+
+// APIKeyPatch Changes of an API key.
+type APIKeyPatch struct {
+	// Name What the key is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: nightly backup
+	Name APIKeyName `json:"name"`
+}
+
+// APIKeyScope A scope of an API key.
+//
+//   - `read`: to read everything that the key's owner may read.
+//   - `devices`: to update, drain and delete devices, and to read them.
+//   - `allocations`: to create, update and delete allocations, and to read them, and the same for rules
+//     of organisations.
+//   - `enrollment`: to start and approve enrollments, and to regenerate tokens of devices.
+//   - `admin`: to act with the role of an admin.
+type APIKeyScope string
 
 // AddressList IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
 // in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
@@ -2341,6 +2490,9 @@ type Version struct {
 	Version string `json:"version"`
 }
 
+// APIKeyID defines model for APIKeyId.
+type APIKeyID = int64
+
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
@@ -2361,6 +2513,9 @@ type OrganisationID = int64
 
 // UserID defines model for UserId.
 type UserID = int64
+
+// AdminScopeForbidden The body of every error response.
+type AdminScopeForbidden = Problem
 
 // AllocationNotFound The body of every error response.
 type AllocationNotFound = Problem
@@ -2422,6 +2577,12 @@ type InvitationNotFound = Problem
 // InvitationUnknown The body of every error response.
 type InvitationUnknown = Problem
 
+// KeyNotFound The body of every error response.
+type KeyNotFound = Problem
+
+// KeyOwnerNotFound The body of every error response.
+type KeyOwnerNotFound = Problem
+
 // MemberNotFound The body of every error response.
 type MemberNotFound = Problem
 
@@ -2467,6 +2628,12 @@ type RateLimited = Problem
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
 
+// ScopeMissing The body of every error response.
+type ScopeMissing = Problem
+
+// SessionRequired The body of every error response.
+type SessionRequired = Problem
+
 // SessionUnavailable The body of every error response.
 type SessionUnavailable = Problem
 
@@ -2481,6 +2648,9 @@ type TokenConflict = Problem
 
 // TooManyInvitations The body of every error response.
 type TooManyInvitations = Problem
+
+// TooManyKeys The body of every error response.
+type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
@@ -2515,6 +2685,8 @@ type WrongPassword = Problem
 // Limits and defaults of schemas and of their properties: the most items of an array, the most
 // characters of a string, the largest number.
 const (
+	MaxAPIKeyCreateScopes                             = 5
+	MaxAPIKeyName                                     = 100
 	MaxAddressPrefix                                  = 49
 	MaxAllocationCreateCount                          = 16
 	DefaultAllocationCreateCount                      = 1
@@ -2577,6 +2749,15 @@ const (
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
+
+// ListAPIKeysParams defines parameters for ListAPIKeys.
+type ListAPIKeysParams struct {
+	// UserID List the keys of this user.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// OrganisationID List the keys of this organisation. It cannot be combined with `userId`.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+}
 
 // ListOrganisationsParams defines parameters for ListOrganisations.
 type ListOrganisationsParams struct {
@@ -2668,6 +2849,12 @@ type AcceptInvitationJSONRequestBody = InvitationToken
 
 // LookUpInvitationJSONRequestBody defines body for LookUpInvitation for application/json ContentType.
 type LookUpInvitationJSONRequestBody = InvitationToken
+
+// CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
+type CreateAPIKeyJSONRequestBody = APIKeyCreate
+
+// UpdateAPIKeyJSONRequestBody defines body for UpdateAPIKey for application/json ContentType.
+type UpdateAPIKeyJSONRequestBody = APIKeyPatch
 
 // CreateOrganisationJSONRequestBody defines body for CreateOrganisation for application/json ContentType.
 type CreateOrganisationJSONRequestBody = OrganisationCreate

@@ -32,6 +32,9 @@ type Store interface {
 	CreateSession(ctx context.Context, session db.Session, passwordHash string, place []byte, now time.Time) error
 	SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (db.Session, db.User, error)
 	DeleteSession(ctx context.Context, id uuid.UUID) error
+	CreateAPIKey(ctx context.Context, scope db.Scope, key db.APIKey, hash []byte) (db.APIKey, error)
+	APIKeyByHash(ctx context.Context, hash []byte) (db.APIKey, *db.User, error)
+	RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at time.Time) error
 	CreatePasswordLink(ctx context.Context, link db.PasswordLink) error
 	PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error)
 	UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error
@@ -71,6 +74,7 @@ type Auth struct {
 	paces     *paces
 	lookups   *queue // Of logins from unknown places in the database.
 	origin    *http.CrossOriginProtection
+	apiKeys   *apiKeys
 
 	keys   atomic.Pointer[keyring]
 	loads  atomic.Uint64 // Number of reloads begun.
@@ -117,6 +121,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		paces:     newPaces(guessInterval),
 		lookups:   newQueue(maxLookups),
 		origin:    origin,
+		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}, uses: map[int64]netip.Addr{}},
 	}
 	a.keys.Store(keys)
 	return a, nil
@@ -131,11 +136,19 @@ func (a *Auth) Refused() uint64 { return a.limits.Refused() }
 func (a *Auth) Slowed() uint64 { return a.paces.count() }
 
 // Authenticate returns the caller of a request, or the zero Principal if the request
-// has no credential. A bearer token takes precedence over the cookie: an invalid
-// token is an error even if the cookie is valid. Of several session cookies, the first
-// valid one counts: a browser also sends those that another program on the host, or on
-// a parent domain, has set.
+// has no credential. An API key in its own header takes precedence over a bearer token,
+// and that over the cookie: an invalid key or token is an error even if another credential
+// is valid. Of several session cookies, the first valid one counts: a browser also sends
+// those that another program on the host, or on a parent domain, has set.
+//
+// The answer is that of the database at this moment. What outlives its request, such as a
+// stream of events, has to call Authenticate again with the same request, at least once a
+// second: a session or key that is revoked at any replica ends it in no other way.
+// Control channels, which take device tokens only, are ended by package control.
 func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
+	if key := r.Header.Get(apiKeyHeader); key != "" {
+		return a.apiKey(r.Context(), strings.TrimSpace(key))
+	}
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, token, _ := strings.Cut(header, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
@@ -201,6 +214,9 @@ var (
 )
 
 func (a *Auth) bearer(ctx context.Context, token string) (Principal, error) {
+	if strings.HasPrefix(token, apiKeyPrefix) {
+		return a.apiKey(ctx, token)
+	}
 	claims, err := a.verify(ctx, token)
 	switch {
 	case errors.Is(err, errUnknownKey) && claims.audience == audienceDevice:

@@ -168,6 +168,52 @@ func TestAuthenticate_BearerWinsOverCookie(t *testing.T) {
 	}
 }
 
+// An API key comes first in its own header, and as a bearer token before the cookie.
+func TestAuthenticate_APIKeyWinsOverOtherCredentials(t *testing.T) {
+	p := newPanel(t)
+	user := p.user(t)
+	session := p.login(t).Token
+	key, _, err := p.auth.NewAPIKey(t.Context(), db.Scope{All: true}, db.APIKey{
+		APIKeyOwner: db.APIKeyOwner{UserID: &user.ID}, Name: "script", Scopes: auth.ScopeRead.Names(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		headers []string
+		byKey   bool
+		status  int
+	}{
+		"in its own header":          {[]string{"X-API-Key", key}, true, 0},
+		"as a token":                 {[]string{"Authorization", "Bearer " + key}, true, 0},
+		"beside an ended session":    {[]string{"X-API-Key", key, "Cookie", "session=abc"}, true, 0},
+		"a token, and ended session": {[]string{"Authorization", "bearer " + key, "Cookie", "session=abc"}, true, 0},
+		"beside a good session":      {[]string{"X-API-Key", key, "Cookie", "session=" + session}, true, 0},
+		"beside a session's token":   {[]string{"X-API-Key", key, "Authorization", "Bearer " + session}, true, 0},
+		"beside a proxy's password":  {[]string{"X-API-Key", key, "Authorization", "Basic YTpi"}, true, 0},
+		"from another origin":        {[]string{"X-API-Key", key, "Sec-Fetch-Site", "cross-site", "Cookie", "session=" + session}, true, 0},
+		"a bad one":                  {[]string{"X-API-Key", "etk_abc", "Cookie", "session=" + session}, false, 401},
+		"a bad one beside a token":   {[]string{"X-API-Key", key + "x", "Authorization", "Bearer " + session}, false, 401},
+		"a bad one as a token":       {[]string{"Authorization", "Bearer " + key[:20], "Cookie", "session=" + session}, false, 401},
+		"a typing error":             {[]string{"X-API-Key", strings.Replace(key, key[10:11], string(key[10]^1), 1)}, false, 401},
+		"a session's token as a key": {[]string{"X-API-Key", session}, false, 401},
+		"a key as a cookie":          {[]string{"Cookie", "session=" + key}, false, 401},
+		"an empty one":               {[]string{"X-API-Key", "", "Authorization", "Bearer " + session}, false, 0},
+	} {
+		r := httptest.NewRequest("POST", "https://panel.example.com/", nil)
+		for i := 0; i < len(test.headers); i += 2 {
+			r.Header.Set(test.headers[i], test.headers[i+1])
+		}
+		principal, err := p.auth.Authenticate(r)
+		if status(err) != test.status || (principal.Key != nil) != test.byKey || err == nil && principal.User.ID != user.ID {
+			t.Errorf("%s: %+v, %v", name, principal, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "etk_") {
+			t.Errorf("%s: the error has the key: %v", name, err)
+		}
+	}
+}
+
 func TestAuthenticate_NoCredentialIsAnonymous(t *testing.T) {
 	p := newPanel(t)
 	for name, r := range map[string]*http.Request{"nothing": httptest.NewRequest("GET", "/", nil), "empty cookie": cookie("")} {
@@ -271,7 +317,7 @@ func TestAuthenticate_DeviceTokenIsValidForItsVersionOnly(t *testing.T) {
 }
 
 func TestScope_FollowsTheCaller(t *testing.T) {
-	id := uuid.New()
+	id, organisation := uuid.New(), int64(7)
 	for name, test := range map[string]struct {
 		principal auth.Principal
 		want      db.Scope
@@ -280,6 +326,16 @@ func TestScope_FollowsTheCaller(t *testing.T) {
 		"user":      {auth.Principal{User: &db.User{ID: 3, Role: "user"}}, db.Scope{UserID: 3}},
 		"admin":     {auth.Principal{User: &db.User{ID: 3, Role: "admin"}}, db.Scope{All: true}},
 		"device":    {auth.Principal{Device: &db.Device{ID: id}}, db.Scope{DeviceID: id}},
+		"admin's key without the scope": {
+			auth.Principal{User: &db.User{ID: 3, Role: "admin"}, Key: &db.APIKey{Scopes: []string{"read"}}}, db.Scope{UserID: 3},
+		},
+		"admin's key": {
+			auth.Principal{User: &db.User{ID: 3, Role: "admin"}, Key: &db.APIKey{Scopes: []string{"read", "admin"}}}, db.Scope{All: true},
+		},
+		"organisation's key": {
+			auth.Principal{Key: &db.APIKey{APIKeyOwner: db.APIKeyOwner{OrganisationID: &organisation}, Scopes: []string{"admin"}}},
+			db.Scope{OrganisationID: organisation},
+		},
 	} {
 		if got := test.principal.Scope(); got != test.want {
 			t.Errorf("%s: %+v", name, got)

@@ -29,10 +29,10 @@ type Caller int
 // admin is all of Stranger to Owner.
 const (
 	NoCredential Caller = iota
-	EndedSession        // An expired or revoked session, or a revoked device token.
+	EndedSession        // An expired or revoked session, or a revoked device token or API key.
 	Stranger            // A user who is none of the following.
 	Member              // A member of the organisation that it is or that owns it.
-	OrgAdmin            // An admin of that organisation.
+	OrgAdmin            // An admin of that organisation, or an API key of it.
 	Owner               // The user who owns it, or an owner of that organisation.
 	SiteAdmin           // An admin of the panel.
 	OwnClient           // The tunnel client that it is, or of the allocation.
@@ -55,7 +55,17 @@ const (
 	AdminsApprove  = "admins approve"
 	Unowned        = "no owner"
 	AnotherUser    = "another user"
+	AccountEmail   = "email of an account"
+	AdminKey       = "scope admin"
 )
+
+// row is a row of the table: an answer for each column, and the scopes of which an API key
+// needs one.
+type row struct {
+	noCredential, endedSession, stranger, member, orgAdmin, owner, siteAdmin, ownClient, ownServer, otherDevice Answer
+
+	scopes Scopes
+}
 
 // policy is the table of who may do what: a row for every operation of the contract, and
 // for its cases. An operation without a row cannot be served. A test sends every row to a
@@ -64,105 +74,125 @@ const (
 // Answers that are the same whatever the request is about are given before its body is
 // read; handlers ask [Principal.May] about cases. What is somebody's own is decided by a
 // [db.Scope] within the handler's query, for which anything else does not exist.
-var policy = map[string][Callers]Answer{
-	//                                   no    ended  other  mem-  org.   owner  site   own     own     other
-	//                                   cred. sess.  user   ber   admin         admin  client  server  device
-	"listAllocations":                   {401, 401, out, yes, yes, yes, yes, yes, out, out},
-	"createAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404},
-	"createAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404},
-	"createAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404},
-	"getAllocation":                     {401, 401, 404, yes, yes, yes, yes, yes, 404, 404},
-	"updateAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404},
-	"updateAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404},
-	"updateAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404},
-	"deleteAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404},
-	"listDevices":                       {401, 401, out, yes, yes, yes, yes, 403, 403, 403},
-	"getDevice":                         {401, 401, 404, yes, yes, yes, yes, yes, yes, 404},
-	"updateDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"updateDevice, server settings":     {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
-	"updateDevice, oneself":             {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"updateDevice, another owner":       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
-	"updateDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"updateDevice, tunnel server":       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
-	"drainDevice":                       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403},
-	"createDevice":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"createDevice, admins approve":      {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"createDevice, tunnel server":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"createDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"createDevice, another user":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"deleteDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"regenerateDeviceToken":             {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"startEnrollment":                   {yes, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"startEnrollment, tunnel server":    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"startEnrollment, organisation":     {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"pollEnrollment":                    {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"getPendingDevice":                  {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
-	"getPendingDevice, admins approve":  {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"getPendingDevice, tunnel server":   {401, 401, 404, 404, 404, 404, yes, 403, 403, 403},
-	"getPendingDevice, no owner":        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"approveDevice":                     {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
-	"approveDevice, admins approve":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"approveDevice, tunnel server":      {401, 401, 404, 404, 403, 403, yes, 403, 403, 403},
-	"approveDevice, no owner":           {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"approveDevice, organisation":       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"approveDevice, another user":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"denyDevice":                        {401, 401, 404, 404, yes, yes, yes, 403, 403, 403},
-	"denyDevice, admins approve":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"denyDevice, tunnel server":         {401, 401, 404, 404, 403, 403, yes, 403, 403, 403},
-	"denyDevice, no owner":              {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"connectControlChannel":             {401, 401, 403, 403, 403, 403, 403, yes, yes, yes},
-	"login":                             {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"logout":                            {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"getSession":                        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"setPassword":                       {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"listUsers":                         {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"createUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"getUser":                           {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"updateUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"deleteUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"createPasswordLink":                {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"getSettings":                       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403},
-	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"listOrganisations":                 {401, 401, out, yes, yes, yes, yes, 403, 403, 403},
-	"createOrganisation":                {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"createOrganisation, by admins":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"createOrganisation, another owner": {401, 401, 403, 403, 403, 403, yes, 403, 403, 403},
-	"getOrganisation":                   {401, 401, 404, yes, yes, yes, yes, 403, 403, 403},
-	"updateOrganisation":                {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"deleteOrganisation":                {401, 401, 404, 403, 403, yes, yes, 403, 403, 403},
-	"listMembers":                       {401, 401, 404, yes, yes, yes, yes, 403, 403, 403},
-	"updateMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"updateMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403},
-	"removeMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"removeMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403},
-	"removeMember, oneself":             {401, 401, 404, yes, yes, yes, yes, 403, 403, 403},
-	"listInvitations":                   {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"createInvitation":                  {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"createInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403},
-	"revokeInvitation":                  {401, 401, 404, 403, yes, yes, yes, 403, 403, 403},
-	"revokeInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403},
-	"lookUpInvitation":                  {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"acceptInvitation":                  {401, 401, yes, yes, yes, yes, yes, 403, 403, 403},
-	"getOpenAPI":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"getJWKS":                           {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"getHealth":                         {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"getReadiness":                      {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-	"getVersion":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
+//
+// An API key is the column of its owner, as long as it has one of the scopes at the end of
+// the row. Without the scope admin, an admin's key is that of a user.
+var policy = map[string]row{
+	//                                   no    ended  other  mem-  org.   owner  site   own     own     other    an API key
+	//                                   cred. sess.  user   ber   admin         admin  client  server  device   needs one of
+	"listAllocations":                   {401, 401, out, yes, yes, yes, yes, yes, out, out, read | allocations},
+	"createAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
+	"createAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404, allocations},
+	"createAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
+	"getAllocation":                     {401, 401, 404, yes, yes, yes, yes, yes, 404, 404, read | allocations},
+	"updateAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
+	"updateAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404, allocations},
+	"updateAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
+	"deleteAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
+	"listDevices":                       {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read | devices},
+	"getDevice":                         {401, 401, 404, yes, yes, yes, yes, yes, yes, 404, read | devices},
+	"updateDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, devices},
+	"updateDevice, server settings":     {401, 401, 404, 403, 403, 403, yes, 403, 403, 403, devices},
+	"updateDevice, oneself":             {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, devices},
+	"updateDevice, another owner":       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403, devices},
+	"updateDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, devices},
+	"updateDevice, tunnel server":       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403, devices},
+	"drainDevice":                       {401, 401, 404, 403, 403, 403, yes, 403, 403, 403, devices},
+	"createDevice":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, enrollment},
+	"createDevice, admins approve":      {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"createDevice, tunnel server":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"createDevice, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, enrollment},
+	"createDevice, another user":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"deleteDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, devices},
+	"regenerateDeviceToken":             {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, enrollment},
+	"startEnrollment":                   {yes, 401, yes, yes, yes, yes, yes, 403, 403, 403, enrollment},
+	"startEnrollment, tunnel server":    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"startEnrollment, organisation":     {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, enrollment},
+	"pollEnrollment":                    {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getPendingDevice":                  {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, enrollment},
+	"getPendingDevice, admins approve":  {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"getPendingDevice, tunnel server":   {401, 401, 404, 404, 404, 404, yes, 403, 403, 403, enrollment},
+	"getPendingDevice, no owner":        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, enrollment},
+	"approveDevice":                     {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, enrollment},
+	"approveDevice, admins approve":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"approveDevice, tunnel server":      {401, 401, 404, 404, 403, 403, yes, 403, 403, 403, enrollment},
+	"approveDevice, no owner":           {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, enrollment},
+	"approveDevice, organisation":       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, enrollment},
+	"approveDevice, another user":       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"denyDevice":                        {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, enrollment},
+	"denyDevice, admins approve":        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, enrollment},
+	"denyDevice, tunnel server":         {401, 401, 404, 404, 403, 403, yes, 403, 403, 403, enrollment},
+	"denyDevice, no owner":              {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, enrollment},
+	"connectControlChannel":             {401, 401, 403, 403, 403, 403, 403, yes, yes, yes, agents},
+	"login":                             {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"logout":                            {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"getSession":                        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"setPassword":                       {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"listUsers":                         {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"createUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"getUser":                           {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"updateUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"updateUser, email of an account":   {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"deleteUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"createPasswordLink":                {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"listAPIKeys":                       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"createAPIKey":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"createAPIKey, organisation":        {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"createAPIKey, scope admin":         {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"updateAPIKey":                      {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"deleteAPIKey":                      {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"getSettings":                       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},
+	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, allocations},
+	"listOrganisations":                 {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read},
+	"createOrganisation":                {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, admin},
+	"createOrganisation, by admins":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"createOrganisation, another owner": {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"getOrganisation":                   {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read},
+	"updateOrganisation":                {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
+	"deleteOrganisation":                {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
+	"listMembers":                       {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read},
+	"updateMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
+	"updateMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
+	"removeMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
+	"removeMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
+	"removeMember, oneself":             {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, admin},
+	"listInvitations":                   {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, read},
+	"createInvitation":                  {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"createInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
+	"revokeInvitation":                  {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"revokeInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
+	"lookUpInvitation":                  {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"acceptInvitation":                  {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"getOpenAPI":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getJWKS":                           {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getHealth":                         {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getReadiness":                      {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getVersion":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 }
 
-// Rule is the row of an operation, or of a case of it.
+// Rule are the answers of an operation, or of a case of it.
 type Rule [Callers]Answer
 
 // RuleOf returns the row of an operation, by its id in the contract, and of one of its
 // cases, which is "" for the operation itself. It reports whether there is one.
 func RuleOf(operation, what string) (Rule, bool) {
-	if what != "" {
-		operation += ", " + what
+	r, ok := policy[rowName(operation, what)]
+	return Rule{
+		r.noCredential, r.endedSession, r.stranger, r.member, r.orgAdmin, r.owner, r.siteAdmin, r.ownClient, r.ownServer, r.otherDevice,
+	}, ok
+}
+
+// ScopesOf returns the scopes of which an API key needs one for an operation, or a case
+// of it.
+func ScopesOf(operation, what string) Scopes { return policy[rowName(operation, what)].scopes }
+
+func rowName(operation, what string) string {
+	if what == "" {
+		return operation
 	}
-	row, ok := policy[operation]
-	return row, ok
+	return operation + ", " + what
 }
 
 // Public reports whether the operation ignores credentials: a stale cookie must not keep
@@ -186,6 +216,8 @@ func (r Rule) Refuse(p Principal) error {
 		return nil
 	case p.Kind() == KindDevice:
 		return problem.Forbidden("This operation does not accept a device token.")
+	case r[SiteAdmin] == Allowed && p.Key != nil:
+		return problem.Forbidden("Only an API key of an admin, with the scope admin, can do this.")
 	case r[SiteAdmin] == Allowed:
 		return problem.Forbidden("Only an admin can do this.")
 	default:
@@ -197,7 +229,7 @@ func (r Rule) Refuse(p Principal) error {
 // own.
 func (p Principal) May(operation, what string) bool {
 	rule, _ := RuleOf(operation, what)
-	return rule[p.columns()[0]] == Allowed
+	return rule[p.columns()[0]] == Allowed && ScopesOf(operation, what).Refuse(p) == nil
 }
 
 // columns returns the columns that the caller can be, that of its own first.
@@ -211,6 +243,8 @@ func (p Principal) columns() []Caller {
 		return []Caller{SiteAdmin}
 	case p.User != nil:
 		return []Caller{Owner, OrgAdmin, Member, Stranger}
+	case p.Key != nil:
+		return []Caller{OrgAdmin, Stranger} // An organisation's.
 	default:
 		return []Caller{NoCredential}
 	}

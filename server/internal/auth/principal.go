@@ -5,11 +5,13 @@
 // all replicas. One key signs at a time, and keys are rotated (see package db). There
 // are three types of token, distinguished by their audience and never accepted in
 // place of each other: sessions (people), device tokens (agents), and tickets, with
-// which a tunnel client authenticates to a tunnel server.
+// which a tunnel client authenticates to a tunnel server. API keys (programs) are no
+// JWTs but random, and the database knows their hashes.
 package auth
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -23,14 +25,17 @@ const (
 	KindAnonymous Kind = iota
 	KindUser
 	KindDevice
+	KindOrganisation
 )
 
-// Principal is the authenticated caller of a request: a user with a session or a
-// device. The zero value is an anonymous caller.
+// Principal is the authenticated caller of a request: a user with a session or an API
+// key, an organisation with an API key, or a device. The zero value is an anonymous caller.
 type Principal struct {
-	// User and Session are set together.
+	// User is set with a Session or a Key.
 	User    *db.User
 	Session *db.Session
+	// Key is the API key of the request. Without a User it is an organisation's.
+	Key *db.APIKey
 	// Device is the device's row at the time its token was verified.
 	Device *db.Device
 	// TokenKey is the id of the key that signed the device's token.
@@ -44,14 +49,46 @@ func (p Principal) Kind() Kind {
 		return KindUser
 	case p.Device != nil:
 		return KindDevice
+	case p.Key != nil:
+		return KindOrganisation
 	default:
 		return KindAnonymous
 	}
 }
 
-// IsAdmin reports whether the caller is a user with the role admin.
+// IsAdmin reports whether the caller is a user with the role admin. An API key has its
+// user's role only if it has the scope for that.
 func (p Principal) IsAdmin() bool {
-	return p.User != nil && p.User.Role == string(types.RoleAdmin)
+	return p.User != nil && p.User.Role == string(types.RoleAdmin) && (p.Key == nil || p.scopes()&ScopeAdmin != 0)
+}
+
+// Owner returns whose what the caller makes is: the user's or the organisation's. Both are
+// nil for a device and an anonymous caller.
+func (p Principal) Owner() (userID, organisationID *int64) {
+	switch p.Kind() {
+	case KindUser:
+		return &p.User.ID, nil
+	case KindOrganisation:
+		return nil, p.Key.OrganisationID
+	default:
+		return nil, nil
+	}
+}
+
+// IsUser reports whether the caller is the user, by a session or an API key.
+func (p Principal) IsUser(id int64) bool { return p.User != nil && p.User.ID == id }
+
+// Account names the caller's account, for limits: the same for a user's sessions and API
+// keys.
+func (p Principal) Account() string {
+	switch userID, organisationID := p.Owner(); {
+	case userID != nil:
+		return "user:" + strconv.FormatInt(*userID, 10)
+	case organisationID != nil:
+		return "organisation:" + strconv.FormatInt(*organisationID, 10)
+	default:
+		return ""
+	}
 }
 
 // Scope returns the rows that the caller may see and those that the caller manages.
@@ -63,6 +100,8 @@ func (p Principal) Scope() db.Scope {
 		return db.Scope{UserID: p.User.ID}
 	case p.Device != nil:
 		return db.Scope{DeviceID: p.Device.ID}
+	case p.Key != nil:
+		return db.Scope{OrganisationID: *p.Key.OrganisationID}
 	default:
 		return db.Scope{}
 	}

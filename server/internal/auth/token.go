@@ -134,7 +134,7 @@ func (a *Auth) verify(ctx context.Context, token string) (claims, error) {
 		if err != nil {
 			return claims{}, errors.Join(errToken, err)
 		}
-		result, err := read(parsed)
+		result, err := readClaims(parsed)
 		if err != nil {
 			return claims{}, err
 		}
@@ -165,7 +165,7 @@ func (k *keyring) verify(token string, now time.Time) (claims, error) {
 	if err != nil {
 		return claims{}, errors.Join(errToken, err)
 	}
-	result, err := read(parsed)
+	result, err := readClaims(parsed)
 	if err != nil {
 		return claims{}, err
 	}
@@ -176,8 +176,8 @@ func (k *keyring) verify(token string, now time.Time) (claims, error) {
 	return result, nil
 }
 
-// read returns the claims of a token.
-func read(parsed jwt.Token) (claims, error) {
+// readClaims returns the claims of a token.
+func readClaims(parsed jwt.Token) (claims, error) {
 	// A token with several audiences would be accepted in several roles.
 	if len(parsed.Audience()) != 1 {
 		return claims{}, errToken

@@ -22,8 +22,8 @@ type Approval struct {
 	Name *string
 }
 
-// Approve approves a pending device. The caller in ctx is a user. The error may be any
-// problem.Error that the contract lists for the operation.
+// Approve approves a pending device. The caller in ctx is a user or an organisation. The
+// error may be any problem.Error that the contract lists for the operation.
 func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, error) {
 	const operation = "approveDevice"
 	caller := auth.FromContext(ctx)
@@ -76,7 +76,7 @@ func (e *Enroller) approve(ctx context.Context, caller auth.Principal, enrollmen
 	row := db.Approval{At: now, OwnerID: approval.OwnerID, OrganisationID: approval.OrganisationID}
 	unowned := enrollment.OwnerID == nil && enrollment.OrganisationID == nil
 	if unowned && row.OwnerID == nil && row.OrganisationID == nil {
-		row.OwnerID = &caller.User.ID
+		row.OwnerID, row.OrganisationID = caller.Owner()
 	}
 	if approval.Name != nil {
 		name := strings.TrimSpace(*approval.Name)

@@ -18,8 +18,8 @@ type Creation struct {
 	OwnerID *int64
 }
 
-// CreateFor is Create for the caller in ctx, a user, who owns a tunnel client that nobody
-// else is to own. The error may be any problem.Error that the contract lists for the
+// CreateFor is Create for the caller in ctx, a user or an organisation, who owns a tunnel
+// client that nobody else is to own. The error may be any problem.Error that the contract lists for the
 // operation.
 func (e *Enroller) CreateFor(ctx context.Context, creation Creation) (db.Device, string, error) {
 	const operation = "createDevice"
@@ -34,7 +34,7 @@ func (e *Enroller) CreateFor(ctx context.Context, creation Creation) (db.Device,
 		return db.Device{}, "", err
 	}
 	if creation.Kind == types.DeviceKindClient && creation.OwnerID == nil && creation.OrganisationID == nil {
-		creation.OwnerID = &caller.User.ID
+		creation.OwnerID, creation.OrganisationID = caller.Owner()
 	}
 	return e.Create(ctx, creation)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -22,7 +21,7 @@ type Pending struct {
 	SameNetwork bool
 }
 
-// Pending returns the pending enrollment with a user code. The caller in ctx is a user; a
+// Pending returns the pending enrollment with a user code. The caller in ctx is a user or an organisation; a
 // code of which the policy of package auth does not let the caller decide is as unknown as
 // any other. The error may be any problem.Error that the contract lists for the operation.
 func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error) {
@@ -43,7 +42,7 @@ func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error
 	return pending, err
 }
 
-// Deny ends a pending enrollment for good. The caller in ctx is a user. The error may be
+// Deny ends a pending enrollment for good. The caller in ctx is a user or an organisation. The error may be
 // any problem.Error that the contract lists for the operation.
 func (e *Enroller) Deny(ctx context.Context, userCode string) error {
 	const operation = "denyDevice"
@@ -61,7 +60,7 @@ func (e *Enroller) Deny(ctx context.Context, userCode string) error {
 func (e *Enroller) decide(ctx context.Context, operation, userCode string, act func(db.Enrollment, time.Time) error) error {
 	caller := auth.FromContext(ctx)
 	limits := append(auth.PerSource(ctx, "approve:address", approveFailures, approveWindow),
-		auth.Limit{Key: "approve:user:" + strconv.FormatInt(caller.User.ID, 10), Max: approveFailures, Window: approveWindow})
+		auth.Limit{Key: "approve:" + caller.Account(), Max: approveFailures, Window: approveWindow})
 	// Counted before the code is tried, so that concurrent guesses all count.
 	if err := e.limits.Check(ctx, limits...); err != nil {
 		return err
@@ -104,7 +103,11 @@ func (e *Enroller) mayDecide(ctx context.Context, caller auth.Principal, operati
 // find returns the pending device with a user code, of which the caller may decide.
 func (e *Enroller) find(ctx context.Context, caller auth.Principal, operation, userCode string, now time.Time) (db.Enrollment, error) {
 	absent := problem.NotFound("There is no device with this code.")
-	enrollment, err := e.options.Store.EnrollmentByUserCode(ctx, normaliseUserCode(userCode), caller.User.ID)
+	var member int64
+	if userID, _ := caller.Owner(); userID != nil {
+		member = *userID
+	}
+	enrollment, err := e.options.Store.EnrollmentByUserCode(ctx, normaliseUserCode(userCode), member)
 	if errors.Is(err, db.ErrNotFound) {
 		return db.Enrollment{}, absent
 	}
@@ -137,13 +140,16 @@ func caseOf(enrollment db.Enrollment) string {
 	}
 }
 
-// columnOf returns what a user is to an enrollment.
+// columnOf returns what the caller is to an enrollment.
 func columnOf(caller auth.Principal, enrollment db.Enrollment) auth.Caller {
+	_, organisation := caller.Owner()
 	switch {
 	case caller.IsAdmin():
 		return auth.SiteAdmin
-	case enrollment.OwnerID != nil && *enrollment.OwnerID == caller.User.ID:
+	case enrollment.OwnerID != nil && caller.IsUser(*enrollment.OwnerID):
 		return auth.Owner
+	case organisation != nil && enrollment.OrganisationID != nil && *organisation == *enrollment.OrganisationID:
+		return auth.OrgAdmin
 	default:
 		return auth.MemberAs(enrollment.Role)
 	}
@@ -152,7 +158,7 @@ func columnOf(caller auth.Principal, enrollment db.Enrollment) auth.Caller {
 // mayGive checks that the policy lets the caller, who uses an operation, give a device to
 // its new owner. Neither is set if the device keeps its owner, or gets the caller as one.
 func (e *Enroller) mayGive(ctx context.Context, caller auth.Principal, operation string, ownerID, organisationID *int64) error {
-	if ownerID != nil && *ownerID != caller.User.ID && !caller.May(operation, auth.AnotherUser) {
+	if ownerID != nil && !caller.IsUser(*ownerID) && !caller.May(operation, auth.AnotherUser) {
 		return problem.Forbidden("Only an admin can give a device to another user.")
 	}
 	if organisationID != nil && !caller.IsAdmin() {

@@ -73,8 +73,8 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 		CreatedAt:      now,
 		ExpiresAt:      now.Add(Lifetime),
 	}
-	if caller.User != nil && start.OrganisationID == nil {
-		device.OwnerID = &caller.User.ID
+	if start.OrganisationID == nil {
+		device.OwnerID, device.OrganisationID = caller.Owner()
 	}
 	if start.Kind == types.DeviceKindServer {
 		applyServerSettings(ctx, &device, start.Server)
@@ -132,7 +132,7 @@ func applyServerSettings(ctx context.Context, device *db.NewDevice, settings *Se
 }
 
 func (e *Enroller) mayStart(ctx context.Context, caller auth.Principal, start Start) error {
-	if caller.User == nil {
+	if caller.Kind() == auth.KindAnonymous {
 		return e.mayStartAnonymously(ctx, start)
 	}
 	if start.Kind == types.DeviceKindServer && !caller.May("startEnrollment", auth.TunnelServer) {
@@ -175,12 +175,12 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, operati
 		}
 		return err
 	}
-	role, err := e.options.Store.OrganisationRole(ctx, organisationID, caller.User.ID)
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
+	column, err := e.columnIn(ctx, caller, organisationID)
+	if err != nil {
 		return err
 	}
 	rule, _ := auth.RuleOf(operation, auth.Organisation)
-	switch rule[auth.MemberAs(role)] {
+	switch rule[column] {
 	case auth.Allowed:
 		return nil
 	case http.StatusForbidden:
@@ -188,6 +188,22 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, operati
 	default:
 		return absent
 	}
+}
+
+// columnIn returns what a caller who is no admin of the panel is to an organisation.
+func (e *Enroller) columnIn(ctx context.Context, caller auth.Principal, organisationID int64) (auth.Caller, error) {
+	userID, own := caller.Owner()
+	switch {
+	case own != nil && *own == organisationID:
+		return auth.OrgAdmin, nil
+	case userID == nil:
+		return auth.Stranger, nil
+	}
+	role, err := e.options.Store.OrganisationRole(ctx, organisationID, *userID)
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return auth.Stranger, err
+	}
+	return auth.MemberAs(role), nil
 }
 
 // create stores the device with new codes. The database ensures that no two pending

@@ -81,6 +81,8 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 	invitation := sha256.Sum256([]byte(example.(map[string]any)["token"].(string)))
 	update(`INSERT INTO invitations (id, organisation_id, role, token_hash, created_at, expires_at) OVERRIDING SYSTEM VALUE
 		VALUES (5, 7, 'member', '', now(), now() + interval '1 day'), (6, 7, 'member', $1, now(), now() + interval '1 day')`, invitation[:])
+	update(`INSERT INTO api_keys (id, user_id, name, prefix, hash, scopes, created_at) OVERRIDING SYSTEM VALUE
+		VALUES (5, 1, 'nightly backup', 'etk_4Kf9ZqLx', 'hash', '{read}', now())`)
 	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: exampleClient, ServerID: &exampleServer, Protocols: []string{"tcp"},
 		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,
@@ -112,6 +114,9 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 			target, query := path, url.Values{}
 			for _, ref := range slices.Concat(item.Parameters, operation.Parameters) {
+				if ref.Value.Example == nil {
+					continue // It excludes one that has an example.
+				}
 				value := fmt.Sprint(ref.Value.Example)
 				if ref.Value.In == openapi3.ParameterInPath {
 					target = strings.ReplaceAll(target, "{"+ref.Value.Name+"}", value)
@@ -134,7 +139,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
+	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

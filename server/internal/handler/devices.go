@@ -144,7 +144,7 @@ func (a *api) mayGive(ctx context.Context, caller auth.Principal, id uuid.UUID, 
 	switch {
 	case err != nil:
 		return ifNotFound(err, errNoDevice)
-	case patch.OwnerID != nil && *patch.OwnerID != caller.User.ID && !caller.May("updateDevice", auth.AnotherOwner):
+	case patch.OwnerID != nil && !caller.IsUser(*patch.OwnerID) && !caller.May("updateDevice", auth.AnotherOwner):
 		return problem.Forbidden("Only an admin can give a device to another user.")
 	case device.Kind == db.KindServer && !caller.May("updateDevice", auth.TunnelServer):
 		// Its owner decides whose devices it serves.

@@ -114,6 +114,8 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	answers["UserSuspended"] = admin.send(t, "POST", userPath(bob.user.ID)+"/password-link", nil)
 
 	organisationAnswers(t, p, answers, admin, ada, client)
+	keyAnswers(t, ada, answers)
+
 	server := p.server(t, 20000) // It has one port.
 	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)
 	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client)), 201)

@@ -110,6 +110,7 @@ type caller struct {
 	user   db.User
 	token  string
 	cookie bool
+	header bool // The token is an API key, and is sent in the header for keys.
 }
 
 const password = "correct horse battery staple"
@@ -213,6 +214,8 @@ func (c caller) send(t *testing.T, method, path string, body any, headers ...str
 	switch {
 	case c.cookie:
 		request.AddCookie(&http.Cookie{Name: "session", Value: c.token})
+	case c.header:
+		request.Header.Set("X-API-Key", c.token)
 	case c.token != "":
 		request.Header.Set("Authorization", "Bearer "+c.token)
 	}

@@ -25,6 +25,7 @@ type policyRow struct {
 	operation, method, path string
 	what                    string // The case; "" for the operation itself.
 	rule                    auth.Rule
+	scopes                  auth.Scopes
 }
 
 func (r policyRow) String() string {
@@ -36,7 +37,7 @@ func (r policyRow) String() string {
 
 // cases are those that an operation can have.
 var cases = []string{auth.PortBelow1024, auth.CordonedServer, auth.ServerSettings, auth.TunnelServer, auth.Organisation,
-	auth.ByAdmins, auth.AnotherOwner, auth.Oneself, auth.AdminsApprove, auth.Unowned, auth.AnotherUser}
+	auth.ByAdmins, auth.AnotherOwner, auth.Oneself, auth.AdminsApprove, auth.Unowned, auth.AnotherUser, auth.AccountEmail, auth.AdminKey}
 
 // policyRows returns the table's rows for the contract's operations, in its order. It
 // reports operations without one.
@@ -57,7 +58,7 @@ func policyRows(t *testing.T) []policyRow {
 				r.operation, r.what = match[3], what
 				rule, ok := auth.RuleOf(r.operation, what)
 				if ok {
-					r.rule = rule
+					r.rule, r.scopes = rule, auth.ScopesOf(r.operation, what)
 					rows = append(rows, r)
 				} else if what == "" {
 					t.Errorf("the policy has no row for %s", r.operation)
@@ -88,7 +89,7 @@ func policyTable(rows []policyRow) string {
 	}
 	answers := map[auth.Answer]string{auth.Allowed: "yes", auth.Unlisted: "yes, without it"}
 	var table strings.Builder
-	fmt.Fprintf(&table, "    | request | %s |\n    |---|%s\n", strings.Join(names[:], " | "), strings.Repeat("---|", len(names)))
+	fmt.Fprintf(&table, "    | request | %s | API key's scope |\n    |---|%s---|\n", strings.Join(names[:], " | "), strings.Repeat("---|", len(names)))
 	for _, r := range rows {
 		if r.rule.Public() {
 			continue
@@ -104,7 +105,11 @@ func policyTable(rows []policyRow) string {
 			}
 			fmt.Fprintf(&table, " | %s", text)
 		}
-		table.WriteString(" |\n")
+		scopes := "no key"
+		if names := r.scopes.Names(); len(names) > 0 {
+			scopes = "`" + strings.Join(names, "` or `") + "`"
+		}
+		fmt.Fprintf(&table, " | %s |\n", scopes)
 	}
 	return table.String()
 }
@@ -143,6 +148,9 @@ func TestPolicy_AgreesWithWhatTheContractSaysOfOperations(t *testing.T) {
 				t.Errorf("%s has no response %d", r, answer)
 			}
 		}
+		if !r.rule.Public() && op.Responses.Status(http.StatusForbidden) == nil {
+			t.Errorf("%s has no response to API keys without a scope", r)
+		}
 		if r.what != "" {
 			continue
 		}
@@ -150,7 +158,7 @@ func TestPolicy_AgreesWithWhatTheContractSaysOfOperations(t *testing.T) {
 		if op.Security != nil {
 			security = *op.Security
 		}
-		if got, want := schemes(security), wantedSchemes(r.rule); !slices.Equal(got, want) {
+		if got, want := schemes(security), wantedSchemes(r); !slices.Equal(got, want) {
 			t.Errorf("%s takes the credentials %q, and %q by the policy", r, got, want)
 		}
 		admins := r.rule[auth.SiteAdmin] == auth.Allowed && r.rule[auth.Owner] == http.StatusForbidden
@@ -182,7 +190,8 @@ func schemes(security openapi3.SecurityRequirements) []string {
 }
 
 // wantedSchemes returns the credentials that an operation takes by its rule.
-func wantedSchemes(rule auth.Rule) []string {
+func wantedSchemes(r policyRow) []string {
+	rule := r.rule
 	if rule.Public() {
 		return nil
 	}
@@ -195,6 +204,9 @@ func wantedSchemes(rule auth.Rule) []string {
 	}
 	if rule[auth.OwnClient] != http.StatusForbidden {
 		names = append(names, "deviceToken")
+	}
+	if len(r.scopes.Names()) > 0 {
+		names = append(names, "apiKey", "apiKeyBearer")
 	}
 	return names
 }

@@ -26,6 +26,9 @@ func TestPolicy_IsWhatThePanelAnswers(t *testing.T) {
 		{"a revoked session", auth.EndedSession, func(*target) caller { return w.revoked(t, false) }, false},
 		{"the cookie of a revoked session", auth.EndedSession, func(*target) caller { return w.revoked(t, true) }, false},
 		{"a revoked device token", auth.EndedSession, func(*target) caller { return w.revokedDevice(t) }, false},
+		{"a revoked API key", auth.EndedSession, func(*target) caller { return w.revokedKey(t) }, false},
+		{"an expired API key", auth.EndedSession, func(*target) caller { return w.expiredKey(t) }, false},
+		{"an API key of a suspended user", auth.EndedSession, func(*target) caller { return w.suspendedKey(t) }, false},
 		{"a stranger", auth.Stranger, func(*target) caller { return w.session(t, w.stranger) }, false},
 		{"a stranger to the organisation", auth.Stranger, func(*target) caller { return w.session(t, w.stranger) }, true},
 		{"a member", auth.Member, func(*target) caller { return w.session(t, w.member) }, true},
@@ -46,18 +49,21 @@ func TestPolicy_IsWhatThePanelAnswers(t *testing.T) {
 			continue
 		}
 		for _, c := range callers {
-			ofOrganisation := strings.Contains(row.path, "/organisations/") || row.what == auth.Organisation ||
-				row.operation == "listOrganisations"
-			if ofOrganisation && c.column == auth.Owner && !c.organisation {
+			if row.ofOrganisation() && c.column == auth.Owner && !c.organisation {
 				continue // Nobody owns an organisation alone.
 			}
-			to := w.newTarget(c.organisation || ofOrganisation)
+			to := w.newTarget(c.organisation || row.ofOrganisation())
 			to.server = c.column == auth.OwnServer
 			if got, want := send(w, t, c.as(to), to), row.rule[c.column]; got != want {
 				t.Errorf("%s by %s: answered %d, want %d", row, c.name, got, want)
 			}
 		}
 	}
+}
+
+// ofOrganisation reports whether a request is about an organisation, whoever the caller is.
+func (r policyRow) ofOrganisation() bool {
+	return strings.Contains(r.path, "/organisations/") || r.what == auth.Organisation || r.operation == "listOrganisations"
 }
 
 // policyCaller is a caller of a column of the table.
@@ -72,6 +78,7 @@ type policyCaller struct {
 type target struct {
 	owner, organisation *int64
 	devices             map[string]db.Device
+	allocation          string // The id of the allocation; "" if there is none yet.
 	// server means that a request about a device is about the tunnel server.
 	server bool
 }
@@ -116,6 +123,9 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		}
 		return id.String()
 	case "{allocation}":
+		if to.allocation != "" {
+			return to.allocation
+		}
 		server := to.tunnelServer(t, w).ID
 		rows, err := w.db.CreateAllocations(t.Context(), db.NewAllocation{
 			DeviceID: to.client(t, w).ID, ServerID: &server, Protocols: []string{"tcp"},
@@ -124,7 +134,8 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strconv.FormatInt(rows[0].ID, 10)
+		to.allocation = strconv.FormatInt(rows[0].ID, 10)
+		return to.allocation
 	case "{email}":
 		return uuid.NewString() + "@example.com"
 	case "{user}", "{link}":
@@ -140,6 +151,15 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 			t.Fatal(err)
 		}
 		return link.URL.Fragment
+	case "{keys}":
+		if to.organisation != nil {
+			return "organisationId=" + strconv.FormatInt(w.organisation, 10)
+		}
+		return "userId=" + strconv.FormatInt(w.owner.ID, 10)
+	case "{key}":
+		w.exec(t, `DELETE FROM api_keys WHERE name = 'target'`) // An owner has few.
+		_, key := w.newKey(t, db.APIKey{Name: "target", APIKeyOwner: db.APIKeyOwner{UserID: to.owner, OrganisationID: to.organisation}}, auth.ScopeRead)
+		return strconv.FormatInt(key.ID, 10)
 	case "{organisation}":
 		return strconv.FormatInt(w.organisation, 10)
 	case "{disposable}":
@@ -382,8 +402,15 @@ var policyRequests = map[string]policyRequest{
 	"createUser":                        answered("POST", "/api/users", `{"email":"{email}"}`),
 	"getUser":                           answered("GET", "/api/users/{user}", ""),
 	"updateUser":                        answered("PATCH", "/api/users/{user}", `{"suspended":true}`),
+	"updateUser, email of an account":   answered("PATCH", "/api/users/{user}", `{"email":"{email}"}`),
 	"deleteUser":                        answered("DELETE", "/api/users/{user}?devices=delete", ""),
 	"createPasswordLink":                answered("POST", "/api/users/{user}/password-link", ""),
+	"listAPIKeys":                       answered("GET", "/api/keys?{keys}", ""),
+	"createAPIKey":                      answered("POST", "/api/keys", `{"name":"backup","scopes":["read"]}`),
+	"createAPIKey, organisation":        answered("POST", "/api/keys", `{"name":"backup","scopes":["read"],"organisationId":{organisation}}`),
+	"createAPIKey, scope admin":         answered("POST", "/api/keys", `{"name":"backup","scopes":["admin"]}`),
+	"updateAPIKey":                      answered("PATCH", "/api/keys/{key}", `{"name":"target"}`),
+	"deleteAPIKey":                      answered("DELETE", "/api/keys/{key}", ""),
 	"getSettings":                       answered("GET", "/api/admin/settings", ""),
 	"updateSettings":                    answered("PATCH", "/api/admin/settings", `{"features":{"tunnels":true}}`),
 	"getOrganisationRules":              answered("GET", "/api/organisations/{organisation}/rules", ""),

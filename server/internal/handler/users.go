@@ -8,6 +8,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -60,6 +61,9 @@ func (a *api) GetUser(ctx context.Context, request server.GetUserRequestObject) 
 func (a *api) UpdateUser(ctx context.Context, request server.UpdateUserRequestObject) (server.UpdateUserResponseObject, error) {
 	patch := db.UserPatch{Suspended: request.Body.Suspended}
 	if email := request.Body.Email; email != nil {
+		if !auth.FromContext(ctx).May("updateUser", auth.AccountEmail) {
+			return nil, problem.Forbidden("An API key cannot change the email of an account.")
+		}
 		text := string(*email)
 		patch.Email = &text
 	}

@@ -19,6 +19,7 @@ type operation struct {
 	body       *openapi3.Schema // nil if the operation has no body.
 	required   bool             // The body is required.
 	rule       auth.Rule        // Who may use it.
+	scopes     auth.Scopes      // An API key needs one of them.
 }
 
 type recordKey struct{}
@@ -42,7 +43,7 @@ func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.O
 	if !ok {
 		panic("validate: nobody may use " + spec.OperationID + ", which the policy of package auth lacks")
 	}
-	op := &operation{mux: m, path: path, spec: spec, rule: rule}
+	op := &operation{mux: m, path: path, spec: spec, rule: rule, scopes: auth.ScopesOf(spec.OperationID, "")}
 	for _, ref := range item.Parameters {
 		op.parameters = append(op.parameters, ref.Value)
 	}
@@ -79,6 +80,9 @@ func (op *operation) check(w http.ResponseWriter, r *http.Request) (*http.Reques
 func (op *operation) authenticate(r *http.Request) (auth.Principal, error) {
 	principal, err := op.mux.options.Authenticator.Authenticate(r)
 	if err != nil {
+		return auth.Principal{}, err
+	}
+	if err := op.scopes.Refuse(principal); err != nil {
 		return auth.Principal{}, err
 	}
 	return principal, op.rule.Refuse(principal)
