@@ -27,11 +27,11 @@ type enrollCmd struct {
 	PublicHost       string   `placeholder:"HOST" help:"Tunnel server: host name or IP address at which players and agents reach it (default: the address that the panel sees, as it changes)."`
 	PortRange        string   `placeholder:"FIRST-LAST" help:"Tunnel server: public ports for allocations that request no particular one (default: the panel's)."`
 	Region           string   `help:"Tunnel server: its location, shown to people."`
-	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user or a session."`
+	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user, a session or an API key."`
 	User             string   `env:"-" placeholder:"EMAIL" help:"Log in as this user to enroll: prompts for the password, or reads it from standard input."`
-	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
+	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, or as the owner of this API key, which needs the scope enrollment, and admin for a tunnel server; - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
 	Force            bool     `env:"-" help:"Replace an existing enrollment; without --panel, at the same panel."`
-	Renew            bool     `env:"-" help:"Get a new token for the device that this machine is enrolled as, in place of the present one. Needs --user or a session of its owner or an admin."`
+	Renew            bool     `env:"-" help:"Get a new token for the device that this machine is enrolled as, in place of the present one. Needs --user, or a session or an API key of its owner or an admin."`
 }
 
 func (*enrollCmd) Help() string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/mail"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -20,9 +21,13 @@ import (
 // logoutTimeout bounds the end of a session, which expires by itself otherwise.
 const logoutTimeout = 5 * time.Second
 
+// apiKeyPrefix is what API keys of a panel begin with.
+const apiKeyPrefix = "etk_"
+
 // signIn returns a client of the panel with the session to enroll with: of --user, who
-// logs in, or a given one. end, which the caller must call, closes the client and ends
-// the session of --user. token is "" if there is no session.
+// logs in, or a given one, in whose place there can be an API key. end, which the caller
+// must call, closes the client and ends the session of --user. token is "" if there is no
+// session.
 func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string, insecure bool) (client *tunnel.Client, token string, end func(), err error) {
 	token, err = a.secret(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN")
 	if err != nil {
@@ -30,7 +35,11 @@ func (cmd *enrollCmd) signIn(ctx context.Context, a *app, panel string, insecure
 	}
 	switch {
 	case cmd.User == "" && token != "":
-		a.warnf("Acting as the user of the session in %s.", source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
+		what := "user of the session"
+		if strings.HasPrefix(token, apiKeyPrefix) {
+			what = "owner of the API key"
+		}
+		a.warnf("Acting as the %s in %s.", what, source(cmd.SessionTokenFile, "ECLITUNNEL_SESSION_TOKEN"))
 	case cmd.User != "" && cmd.SessionTokenFile != "":
 		return nil, "", nil, usagef("--user and --session-token-file exclude each other")
 	case cmd.User != "":

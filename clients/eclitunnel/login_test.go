@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -70,6 +71,22 @@ func TestEnroll_LogsInAsAUser(t *testing.T) {
 		t.Errorf("enrolled with %q", p.session)
 	}
 	p.wantEnded(t)
+}
+
+// An API key stands where a session can, and is not ended.
+func TestEnroll_TakesAnAPIKey(t *testing.T) {
+	p, m := newPanel(t), newMachine(t)
+	p.polls = []answer{approved(p.token)}
+	key := "etk_" + strings.Repeat("a", 39)
+	m.stdin = key + "\n"
+	o := m.run("enroll", "--panel", p.URL, "--kind", "server", "--session-token-file", "-")
+	o.want(t, 0, "owner of the API key")
+	if p.session != "Bearer "+key || len(p.ended) > 0 {
+		t.Errorf("enrolled with %q, ended %q", p.session, p.ended)
+	}
+	if strings.Contains(o.stdout+o.stderr, key) {
+		t.Errorf("the key is printed: %s%s", o.stdout, o.stderr)
+	}
 }
 
 func TestEnroll_RefusesABadLogin(t *testing.T) {

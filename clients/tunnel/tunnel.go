@@ -5,11 +5,14 @@
 //
 // # Clients and credentials
 //
-// [New] makes a [Client] for one panel. The panel knows two kinds of caller, and
-// both send a bearer token, which [Options].Token returns:
+// [New] makes a [Client] for one panel. The panel knows three kinds of caller, and
+// all send a bearer token, which [Options].Token returns:
 //
 //   - A person has a session token, from [Client.Login]. A session sees the
 //     devices and allocations of its user, an admin's session sees all of them.
+//   - A program has an API key, which a person makes for it. It acts as that person, or
+//     as an admin of an organisation, as far as the key's scopes permit; otherwise the
+//     code of the error is forbidden. [Client.Session] and [Client.Logout] take no key.
 //   - A device has a device token, from its enrollment. It sees itself and its own
 //     allocations.
 //
@@ -100,7 +103,7 @@ type Options struct {
 	// network can then read what is sent, tokens and passwords included, and change it.
 	// Without it, New returns an [*InsecureError] for such an address.
 	Insecure bool
-	// Token returns the session token or device token to send with the next
+	// Token returns the session token, API key or device token to send with the next
 	// attempt of a request; "" sends none. It must be safe for concurrent use.
 	// If nil, no token is sent.
 	Token func() string
