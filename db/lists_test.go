@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,6 +46,7 @@ func TestLists_OfATenantReadNoTableWhole(t *testing.T) {
 	var position db.DevicePosition
 	check(t, sql.QueryRowContext(t.Context(), `SELECT created_at, id FROM devices ORDER BY created_at LIMIT 1 OFFSET 25000`).
 		Scan(&position.CreatedAt, &position.ID))
+	whole := regexp.MustCompile(`Seq Scan on (devices|allocations)|devices_newest_idx|allocations_pkey`)
 	tenant, agent := db.Scope{UserID: user}, db.Scope{DeviceID: device}
 	for name, c := range map[string]struct {
 		query string
@@ -56,10 +58,11 @@ func TestLists_OfATenantReadNoTableWhole(t *testing.T) {
 		"page of allocation": {db.AllocationsQuery(tenant), tenant.Args(50000, 101)},
 		"own allocations":    {db.AllocationsQuery(agent), agent.Args(nil, 101)},
 	} {
-		text := plan(t, sql, c.query, c.args...)
-		if strings.Contains(text, "Seq Scan on devices") || strings.Contains(text, "Seq Scan on allocations") ||
-			strings.Contains(text, "devices_newest_idx") || strings.Contains(text, "allocations_pkey") {
-			t.Errorf("%s reads more than the tenant's own:\n%s", name, text)
+		for line := range strings.Lines(plan(t, sql, c.query, c.args...)) {
+			// What is not executed is about a tunnel server that drains.
+			if whole.MatchString(line) && !strings.Contains(line, "never executed") {
+				t.Errorf("%s reads more than the tenant's own: %s", name, line)
+			}
 		}
 	}
 }

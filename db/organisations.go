@@ -75,12 +75,13 @@ type OrganisationPosition struct {
 
 // The queries for a page of organisations: $1 to $5 are the user, the search, the position and the number.
 // allOrganisationsQuery reads its page from the index of names, ownOrganisationsQuery the user's own from
-// that of members.
+// that of members. For itselfQuery $1 is an organisation, which sees itself alone.
 const (
 	allOrganisationsQuery = `SELECT o.id, o.name, o.created_at, m.role FROM organisations o
 		LEFT JOIN organisation_members m ON m.organisation_id = o.id AND m.user_id = $1::bigint` + organisationsPage
 	ownOrganisationsQuery = `SELECT o.id, o.name, o.created_at, m.role FROM organisation_members m
 		JOIN organisations o ON o.id = m.organisation_id AND m.user_id = $1::bigint` + organisationsPage
+	itselfQuery = `SELECT o.id, o.name, o.created_at, NULL AS role FROM (SELECT * FROM organisations WHERE id = $1::bigint) o` + organisationsPage
 
 	organisationsPage = ` WHERE lower(o.name) COLLATE "C" >= lower($2::text) AND lower(o.name) COLLATE "C" < lower($2::text) || $6::text
 			AND (lower(o.name) COLLATE "C", o.id) > (lower($3::text), $4::bigint)
@@ -94,12 +95,15 @@ func (d *DB) Organisations(ctx context.Context, scope Scope, search string, page
 	if page.After != nil {
 		after = *page.After
 	}
-	query := ownOrganisationsQuery
-	if scope.All {
+	query, of := ownOrganisationsQuery, scope.UserID
+	switch {
+	case scope.All:
 		query = allOrganisationsQuery
+	case scope.UserID == 0:
+		query, of = itselfQuery, scope.OrganisationID
 	}
 	var organisations []Organisation
-	err := d.requests.SelectContext(ctx, &organisations, query, scope.UserID, search, after.Name, after.ID, page.Limit, lastCharacter)
+	err := d.requests.SelectContext(ctx, &organisations, query, of, search, after.Name, after.ID, page.Limit, lastCharacter)
 	return organisations, wrap(err, "list organisations")
 }
 

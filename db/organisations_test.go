@@ -14,6 +14,14 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
+// patient returns a database whose statements may wait for each other for long.
+func patient(t *testing.T) *db.DB {
+	t.Helper()
+	d := dbtest.New(t)
+	d.SetStatementTimeout(6 * await.Timeout)
+	return d
+}
+
 // waiting waits until so many transactions wait for a lock.
 func waiting(t *testing.T, d *db.DB, count int) {
 	t.Helper()
@@ -50,7 +58,7 @@ func TestOrganisations_OneOwnerStays(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := dbtest.New(t)
+			d := patient(t)
 			newUser(t, d, "root@example.com", "admin")
 			owners := []int64{createUser(t, d, "one@example.com"), createUser(t, d, "two@example.com")}
 			guild := dbtest.Organisation(t, d, "guild")
@@ -86,7 +94,7 @@ func TestOrganisations_OneOwnerStays(t *testing.T) {
 // TestOrganisations_AnOwnerWhoIsBeingDeletedIsNone: who becomes the only owner cannot be deleted
 // meanwhile.
 func TestOrganisations_AnOwnerWhoIsBeingDeletedIsNone(t *testing.T) {
-	d := dbtest.New(t)
+	d := patient(t)
 	newUser(t, d, "root@example.com", "admin")
 	owner, newOwner := createUser(t, d, "owner@example.com"), createUser(t, d, "new-owner@example.com")
 	guild := dbtest.Organisation(t, d, "guild")
@@ -114,7 +122,7 @@ func TestOrganisations_AnOwnerWhoIsBeingDeletedIsNone(t *testing.T) {
 }
 
 func TestInvitation_MakesOneMember(t *testing.T) {
-	d := dbtest.New(t)
+	d := patient(t)
 	owner := createUser(t, d, "owner@example.com")
 	guild, err := d.CreateOrganisation(t.Context(), "guild", owner, true)
 	check(t, err)
@@ -146,7 +154,7 @@ func TestInvitation_MakesOneMember(t *testing.T) {
 
 // TestOrganisations_AreCreatedUpToALimit by one user at the same time.
 func TestOrganisations_AreCreatedUpToALimit(t *testing.T) {
-	d := dbtest.New(t)
+	d := patient(t)
 	owner := createUser(t, d, "owner@example.com")
 	for range db.MaxOwned - 2 {
 		_, err := d.CreateOrganisation(t.Context(), "guild", owner, true)

@@ -324,13 +324,13 @@ func TestScope_FollowsTheCaller(t *testing.T) {
 	}{
 		"anonymous": {auth.Principal{}, db.Scope{}},
 		"user":      {auth.Principal{User: &db.User{ID: 3, Role: "user"}}, db.Scope{UserID: 3}},
-		"admin":     {auth.Principal{User: &db.User{ID: 3, Role: "admin"}}, db.Scope{All: true}},
+		"admin":     {auth.Principal{User: &db.User{ID: 3, Role: "admin"}}, db.Scope{All: true, UserID: 3}},
 		"device":    {auth.Principal{Device: &db.Device{ID: id}}, db.Scope{DeviceID: id}},
 		"admin's key without the scope": {
 			auth.Principal{User: &db.User{ID: 3, Role: "admin"}, Key: &db.APIKey{Scopes: []string{"read"}}}, db.Scope{UserID: 3},
 		},
 		"admin's key": {
-			auth.Principal{User: &db.User{ID: 3, Role: "admin"}, Key: &db.APIKey{Scopes: []string{"read", "admin"}}}, db.Scope{All: true},
+			auth.Principal{User: &db.User{ID: 3, Role: "admin"}, Key: &db.APIKey{Scopes: []string{"read", "admin"}}}, db.Scope{All: true, UserID: 3},
 		},
 		"organisation's key": {
 			auth.Principal{Key: &db.APIKey{APIKeyOwner: db.APIKeyOwner{OrganisationID: &organisation}, Scopes: []string{"admin"}}},

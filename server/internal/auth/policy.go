@@ -59,6 +59,12 @@ const (
 	AdminKey       = "scope admin"
 )
 
+// Cases are all of them.
+var Cases = []string{
+	PortBelow1024, CordonedServer, ServerSettings, TunnelServer, Organisation, ByAdmins, AnotherOwner, Oneself, AdminsApprove,
+	Unowned, AnotherUser, AccountEmail, AdminKey,
+}
+
 // row is a row of the table: an answer for each column, and the scopes of which an API key
 // needs one.
 type row struct {
@@ -146,18 +152,18 @@ var policy = map[string]row{
 	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},
 	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, allocations},
 	"listOrganisations":                 {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read},
-	"createOrganisation":                {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, admin},
-	"createOrganisation, by admins":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
-	"createOrganisation, another owner": {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"createOrganisation":                {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"createOrganisation, by admins":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"createOrganisation, another owner": {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
 	"getOrganisation":                   {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read},
-	"updateOrganisation":                {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
-	"deleteOrganisation":                {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
+	"updateOrganisation":                {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"deleteOrganisation":                {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
 	"listMembers":                       {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read},
-	"updateMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
-	"updateMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
-	"removeMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, admin},
-	"removeMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, admin},
-	"removeMember, oneself":             {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, admin},
+	"updateMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"updateMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
+	"removeMember":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"removeMember, another owner":       {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
+	"removeMember, oneself":             {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, people},
 	"listInvitations":                   {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, read},
 	"createInvitation":                  {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
 	"createInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},

@@ -9,13 +9,12 @@ import (
 )
 
 func TestPolicy_HasNoRowOfAnythingElse(t *testing.T) {
-	cases := []string{"", PortBelow1024, CordonedServer, ServerSettings, TunnelServer, Organisation, AccountEmail, AdminKey}
 	for row, columns := range policy {
 		operation, what, _ := strings.Cut(row, ", ")
 		if !strings.Contains(string(eclitunnel.OpenAPI), "operationId: "+operation+"\n") {
 			t.Errorf("%q: there is no such operation", row)
 		}
-		if !slices.Contains(cases, what) {
+		if what != "" && !slices.Contains(Cases, what) {
 			t.Errorf("%q: there is no such case", row)
 		}
 		if rule, _ := RuleOf(row, ""); rule.Public() != (columns.scopes == anyone) {

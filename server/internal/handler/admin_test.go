@@ -32,6 +32,7 @@ func TestSettings_AreForAdmins(t *testing.T) {
 	}
 	both := types.Settings{
 		Features: types.Features{Tunnels: true}, Enrollment: types.EnrollmentSettings{Anonymous: true},
+		Organisations: types.OrganisationSettings{Creators: types.CreatorsAdmins},
 		Rules: types.RuleSettings{BuiltIn: types.RuleLimits{
 			MaxPlayers:                    nullable.NewNullableWithValue(1000),
 			MaxPlayersPerSource:           nullable.NewNullableWithValue(100),

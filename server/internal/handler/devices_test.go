@@ -49,7 +49,7 @@ func TestDevices_TunnelServerShowsItsSettingsOnceApproved(t *testing.T) {
 	}
 }
 
-func TestDevices_AreVisibleToTheirManagers(t *testing.T) {
+func TestDevices_AreVisibleToThoseTheyConcern(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
 	carol, dave := p.user(t, "carol@example.com", "user"), p.user(t, "dave@example.com", "user")
@@ -65,7 +65,7 @@ func TestDevices_AreVisibleToTheirManagers(t *testing.T) {
 		caller caller
 		sees   int
 	}{
-		"admin": {admin, 3}, "ada": {ada, 1}, "bob": {bob, 1}, "carol": {carol, 1}, "dave": {dave, 0},
+		"admin": {admin, 3}, "ada": {ada, 1}, "bob": {bob, 1}, "carol": {carol, 1}, "dave": {dave, 1},
 	} {
 		if got := decode[[]types.Device](t, test.caller.send(t, "GET", "/api/tunnel/devices", nil), 200); len(got) != test.sees {
 			t.Errorf("%s sees %d devices, want %d", name, len(got), test.sees)
@@ -93,7 +93,7 @@ func TestDevices_RenameRegenerateDelete(t *testing.T) {
 	if got := decode[types.Device](t, ada.send(t, "PATCH", path, `{"name":" attic "}`), 200); got.Name != "attic" {
 		t.Errorf("renamed to %q", got.Name)
 	}
-	wantField(t, ada.send(t, "PATCH", path, `{"name":"x","ownerId":1}`), "ownerId")
+	wantField(t, ada.send(t, "PATCH", path, `{"name":"x","approved":true}`), "approved")
 	token := decode[types.TokenRegenerated](t, ada.send(t, "POST", path+"/regenerate-token", nil), 200).Token
 	wantError(t, agent.send(t, "GET", path, nil), 401, types.CodeTokenRevoked)
 	agent.token = token

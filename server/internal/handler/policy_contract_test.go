@@ -35,10 +35,6 @@ func (r policyRow) String() string {
 	return r.operation + ", " + r.what
 }
 
-// cases are those that an operation can have.
-var cases = []string{auth.PortBelow1024, auth.CordonedServer, auth.ServerSettings, auth.TunnelServer, auth.Organisation,
-	auth.ByAdmins, auth.AnotherOwner, auth.Oneself, auth.AdminsApprove, auth.Unowned, auth.AnotherUser, auth.AccountEmail, auth.AdminKey}
-
 // policyRows returns the table's rows for the contract's operations, in its order. It
 // reports operations without one.
 func policyRows(t *testing.T) []policyRow {
@@ -54,7 +50,7 @@ func policyRows(t *testing.T) []policyRow {
 		case match[2] != "":
 			r.method = strings.ToUpper(match[2])
 		default:
-			for _, what := range append([]string{""}, cases...) {
+			for _, what := range append([]string{""}, auth.Cases...) {
 				r.operation, r.what = match[3], what
 				rule, ok := auth.RuleOf(r.operation, what)
 				if ok {

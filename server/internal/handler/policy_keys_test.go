@@ -92,9 +92,13 @@ func TestPolicy_APIKeysDoWhatTheirScopesPermit(t *testing.T) {
 	scopes := []auth.Scopes{auth.ScopeRead, auth.ScopeDevices, auth.ScopeAllocations, auth.ScopeEnrollment, auth.ScopeAdmin, everyScope}
 	keys := make([][]caller, len(owners))
 	for i, o := range owners {
+		var owner db.User
+		if o.owner.UserID != nil {
+			owner.ID = *o.owner.UserID
+		}
 		for j, s := range scopes {
 			text, _ := w.newKey(t, db.APIKey{Name: "kept", APIKeyOwner: o.owner}, s)
-			keys[i] = append(keys[i], caller{panel: w.panel, token: text, header: j%2 == 0})
+			keys[i] = append(keys[i], caller{panel: w.panel, user: owner, token: text, header: j%2 == 0})
 		}
 	}
 	for _, row := range policyRows(t) {
@@ -105,6 +109,9 @@ func TestPolicy_APIKeysDoWhatTheirScopesPermit(t *testing.T) {
 		for i, o := range owners {
 			if row.ofOrganisation() && o.column == auth.Owner && !o.organisation {
 				continue
+			}
+			if row.what == auth.Oneself && o.owner.UserID == nil {
+				continue // Only users are somebody.
 			}
 			ofOrganisation := o.organisation || row.ofOrganisation()
 			for j, s := range scopes {

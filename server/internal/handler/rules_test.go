@@ -176,8 +176,13 @@ func TestRules_OfAnOrganisationAreForThoseWhoManageIt(t *testing.T) {
 		}
 		dbtest.Member(t, p.db, of, who.user.ID, role)
 		if of == another || !slices.Contains(managers, role) {
-			wantError(t, who.send(t, "GET", path, nil), 404, types.CodeNotFound)
-			wantError(t, who.send(t, "PATCH", path, `{"maxPlayers":1}`), 404, types.CodeNotFound)
+			if of == another {
+				wantError(t, who.send(t, "GET", path, nil), 404, types.CodeNotFound)
+				wantError(t, who.send(t, "PATCH", path, `{"maxPlayers":1}`), 404, types.CodeNotFound)
+				continue
+			}
+			wantRules(t, role, decode[map[string]any](t, who.send(t, "GET", path, nil), 200), `{"maxPlayers":2}`)
+			wantError(t, who.send(t, "PATCH", path, `{"maxPlayers":1}`), 403, types.CodeForbidden)
 			continue
 		}
 		want := fmt.Sprintf(`{"maxPlayers":%d}`, i+1)

@@ -51,7 +51,7 @@ func TestAPI_RespondsToEveryKindOfInvalidRequest(t *testing.T) {
 	const start = "/api/tunnel/device/start"
 	wantError(t, admin.send(t, "GET", "/api/nothing", nil), 404, types.CodeNotFound)
 	wantError(t, admin.send(t, "GET", "/nothing", nil), 404, types.CodeNotFound)
-	if a := admin.send(t, "PUT", "/api/tunnel/devices", "{}"); a.header.Get("Allow") != "GET, HEAD" {
+	if a := admin.send(t, "PUT", "/api/tunnel/devices", "{}"); a.header.Get("Allow") != "GET, HEAD, POST" {
 		t.Errorf("Allow is %q", a.header.Get("Allow"))
 	} else {
 		wantError(t, a, 405, types.CodeMethodNotAllowed)

@@ -2,7 +2,6 @@ package handler_test
 
 import (
 	"bytes"
-	"database/sql"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -95,7 +94,7 @@ type ids map[string][]string
 type tenants struct {
 	*panel
 	random *rand.Rand
-	sql    *sql.DB
+	read   func(t *testing.T, query string) string
 	admin  caller
 	a      caller
 	b      []caller
@@ -105,7 +104,15 @@ type tenants struct {
 func newTenants(t *testing.T, seed uint64) *tenants {
 	t.Helper()
 	p := newPanel(t)
-	w := &tenants{panel: p, random: rand.New(rand.NewPCG(seed, 0)), sql: dbtest.SQL(t, p.db)}
+	w := &tenants{panel: p, random: rand.New(rand.NewPCG(seed, 0))}
+	sql := dbtest.SQL(t, p.db)
+	w.read = func(t *testing.T, query string) (text string) {
+		t.Helper()
+		if err := sql.QueryRowContext(t.Context(), query).Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
 	w.admin, w.a = p.user(t, "root@example.com", "admin"), p.user(t, "alfa@example.com", "user")
 	everyone := db.CreatorsEveryone
 	if _, err := p.db.UpdateSettings(t.Context(), db.SettingsPatch{OrganisationCreators: &everyone}); err != nil {
@@ -120,8 +127,11 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 	private := p.serverOf(t, organisation.ID)
 	invitation := decode[types.InvitationCreated](t, owner.send(t, "POST", organisationPath(organisation.ID)+"/invitations",
 		map[string]string{"role": "admin", "email": mark + "-3@example.com"}), 201)
+	key := decode[types.APIKeyCreated](t, owner.send(t, "POST", "/api/keys",
+		map[string]any{"name": mark, "scopes": []string{"read"}, "organisationId": organisation.ID}), 201)
 	w.ofB = ids{
 		"organisation": {strconv.FormatInt(organisation.ID, 10)}, "invitation": {strconv.FormatInt(invitation.ID, 10)},
+		"key":    {strconv.FormatInt(key.ID, 10)},
 		"device": {private.ID.String()}, "server": {private.ID.String()},
 	}
 	for _, user := range w.b {
@@ -156,15 +166,11 @@ func (w *tenants) rowsOfB(t *testing.T) string {
 		`organisations r WHERE r.id = ` + organisation,
 		`organisation_members r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
 		`invitations r WHERE r.organisation_id = ` + organisation,
+		`api_keys r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
 		`devices r WHERE r.id IN ` + devices,
 		`allocations r WHERE r.device_id IN ` + devices + ` OR r.server_id IN ` + devices,
 	} {
-		var text string
-		row := w.sql.QueryRowContext(t.Context(), `SELECT coalesce(string_agg(to_jsonb(r)::text, E'\n' ORDER BY to_jsonb(r)::text), '') FROM `+query)
-		if err := row.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
-		rows = append(rows, text)
+		rows = append(rows, w.read(t, `SELECT coalesce(string_agg(to_jsonb(r)::text, E'\n' ORDER BY to_jsonb(r)::text), '') FROM `+query))
 	}
 	return strings.Join(rows, "\n")
 }
@@ -176,7 +182,8 @@ func (w *tenants) seenByB(t *testing.T) string {
 	organisation := "/api/organisations/" + w.ofB["organisation"][0]
 	for _, user := range w.b {
 		for _, path := range []string{"/api/auth/session", "/api/tunnel/devices", allocations, "/api/organisations",
-			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules"} {
+			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules",
+			"/api/keys?organisationId=" + w.ofB["organisation"][0]} {
 			a := user.send(t, "GET", path, nil)
 			fmt.Fprintf(&seen, "%s %d %s", path, a.status, a.body)
 		}
@@ -228,6 +235,14 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 	invitations, err := w.db.Invitations(t.Context(), scope, organisations[0].ID, w.Now())
 	if err != nil {
 		t.Fatal(err)
+	}
+	keys, err := w.db.APIKeys(t.Context(), scope, db.APIKeyOwner{UserID: &w.a.user.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own["key"] = []string{"1000000"}
+	for _, row := range keys {
+		own["key"] = append(own["key"], strconv.FormatInt(row.ID, 10))
 	}
 	own["invitation"] = []string{"1000000"}
 	for _, row := range invitations {
@@ -315,7 +330,7 @@ type tenantRequest struct {
 var (
 	pathKinds = map[string]string{
 		"devices": "device", "allocations": "allocation", "organisations": "organisation",
-		"users": "user", "members": "user", "invitations": "invitation",
+		"users": "user", "members": "user", "invitations": "invitation", "keys": "key",
 	}
 	fieldKinds = map[string]string{
 		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",
@@ -370,6 +385,9 @@ func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantReques
 		// In capitals it names the same account, and in an answer it is not from B's row.
 		email := strings.ToUpper(mark) + "-1@EXAMPLE.COM"
 		body["email"], absent["email"] = email, email
+		if _, has := body["password"]; has {
+			body["password"], absent["password"] = "a guessed password", "a guessed password"
+		}
 	}
 	r.body, r.absentBody = body, absent
 	return r
