@@ -53,6 +53,8 @@ var (
 	ErrUnserved    = fmt.Errorf("tunnel server may not serve the new owner: %w", ErrConflict)
 	// ErrTooManyKeys means that the owner of an API key has as many as may be. It is an ErrConflict.
 	ErrTooManyKeys = fmt.Errorf("too many API keys: %w", ErrConflict)
+	// ErrPasswordChanged means that the user's password is another one by now. It is an ErrConflict.
+	ErrPasswordChanged = fmt.Errorf("password changed: %w", ErrConflict)
 	// ErrNoOwner means that the new owner does not exist, or that the caller may not see it.
 	ErrNoOwner = errors.New("no such owner")
 	// ErrNoMember means that the user is not a member of the organisation, and ErrNoInvitation that it has

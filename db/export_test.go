@@ -79,8 +79,9 @@ func (d *DB) HoldDevices(ctx context.Context, n int) (release func()) {
 	}
 }
 
-// The query of [DB.Users], for its plan, and what it is given besides the search.
+// The queries of [DB.Sessions] and [DB.Users], for their plans, and what the latter is given besides the search.
 const (
+	SessionsQuery = sessionsQuery
 	UsersQuery    = usersQuery
 	LastCharacter = lastCharacter
 )

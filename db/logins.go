@@ -18,7 +18,13 @@ const (
 type Session struct {
 	ID        uuid.UUID `db:"id"`
 	UserID    int64     `db:"user_id"`
+	CreatedAt time.Time `db:"created_at"`
 	ExpiresAt time.Time `db:"expires_at"`
+	// LastUsedAt is the last request with it, to the minute, and Address and UserAgent are that request's, or
+	// "" if they are not known. See [DB.RecordSessionUses].
+	LastUsedAt time.Time `db:"last_used_at"`
+	Address    string    `db:"address"`
+	UserAgent  string    `db:"user_agent"`
 }
 
 // LoginSecret returns the secret of 32 bytes, made with the database, that signs the cookies of known
@@ -59,7 +65,7 @@ func (d *DB) LoginPlaces(ctx context.Context, limit int, now time.Time) ([]Login
 	return places, wrap(err, "login places")
 }
 
-// CreateSession stores a session, and the place of its login as the user's last one at now, unless the
+// CreateSession stores a session, which was created and last used at now, and the place of its login as the user's last one at now, unless the
 // password that it was created for has been changed: it returns [ErrNotFound] then, and if the user does not
 // exist, and [ErrConflict] if the user is suspended.
 func (d *DB) CreateSession(ctx context.Context, session Session, passwordHash string, place []byte, now time.Time) error {
@@ -72,7 +78,8 @@ func (d *DB) CreateSession(ctx context.Context, session Session, passwordHash st
 	// is left.
 	err := d.requests.GetContext(ctx, &outcome,
 		`WITH owner AS (SELECT id, suspended FROM users WHERE id = $2 AND password_hash = $7 FOR SHARE),
-		session AS (INSERT INTO sessions (id, user_id, expires_at) SELECT $1::uuid, id, $3::timestamptz FROM owner
+		session AS (INSERT INTO sessions (id, user_id, created_at, expires_at, last_used_at, address, user_agent)
+			SELECT $1::uuid, id, $5::timestamptz, $3::timestamptz, $5::timestamptz, $8::text, $9::text FROM owner
 			RETURNING user_id),
 		place AS (INSERT INTO login_places AS p (user_id, place, used_at) SELECT user_id, $4::bytea, $5::timestamptz FROM session
 			ON CONFLICT (user_id, place) DO UPDATE SET used_at = greatest(p.used_at, excluded.used_at)
@@ -84,7 +91,8 @@ func (d *DB) CreateSession(ctx context.Context, session Session, passwordHash st
 			FOR UPDATE SKIP LOCKED))
 		SELECT EXISTS (SELECT FROM session) AS created,
 			coalesce((SELECT suspended FROM owner), false) AS suspended`,
-		session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1, passwordHash)
+		session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1, passwordHash,
+		session.Address, session.UserAgent)
 	switch {
 	case err != nil || outcome.Created:
 	case outcome.Suspended:
@@ -103,7 +111,8 @@ func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Sess
 	}
 	err := d.requests.GetContext(ctx, &row,
 		`SELECT s.id AS "session.id", s.user_id AS "session.user_id", s.expires_at AS "session.expires_at",
-			`+userColumns+`
+			s.created_at AS "session.created_at", coalesce(s.last_used_at, s.created_at) AS "session.last_used_at",
+			s.address AS "session.address", s.user_agent AS "session.user_agent", `+userColumns+`
 		FROM sessions s JOIN users u ON u.id = s.user_id
 		WHERE s.id = $1 AND s.expires_at > $2`, id, stamp(now))
 	if err != nil {

@@ -187,17 +187,17 @@ type PasswordLink struct {
 	ExpiresAt time.Time
 }
 
-// CreatePasswordLink stores a link, which replaces an earlier one of the user. It returns [ErrConflict] if
-// the user is suspended.
-func (d *DB) CreatePasswordLink(ctx context.Context, link PasswordLink) error {
+// CreatePasswordLink stores a link, which replaces an earlier one of the user, and returns the user. It
+// returns [ErrConflict] if the user is suspended.
+func (d *DB) CreatePasswordLink(ctx context.Context, link PasswordLink) (User, error) {
+	var user User
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock waits for a suspension, which deletes links.
-		var suspended bool
-		err := tx.GetContext(ctx, &suspended, `SELECT suspended FROM users WHERE id = $1 FOR SHARE`, link.UserID)
+		// The lock waits for a suspension, and for another email, which delete links.
+		err := tx.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u WHERE u.id = $1 FOR SHARE`, link.UserID)
 		switch {
 		case err != nil:
 			return err
-		case suspended:
+		case user.Suspended:
 			return ErrConflict
 		}
 		_, err = tx.ExecContext(ctx,
@@ -206,7 +206,7 @@ func (d *DB) CreatePasswordLink(ctx context.Context, link PasswordLink) error {
 			link.UserID, link.TokenHash, stamp(link.ExpiresAt))
 		return err
 	})
-	return wrap(err, "create password link of user %d", link.UserID)
+	return user, wrap(err, "create password link of user %d", link.UserID)
 }
 
 // PasswordLinkValid reports whether a link has been neither used nor replaced, and has not expired at now.

@@ -282,7 +282,7 @@ func TestPasswordLink_EndsLoginsInProgress(t *testing.T) {
 	old, expires := ada.PasswordHash, time.Now().Add(time.Hour)
 	for round := range 10 {
 		link := fmt.Append(nil, "link ", round)
-		if err := d.CreatePasswordLink(t.Context(), db.PasswordLink{UserID: ada.ID, TokenHash: link, ExpiresAt: expires}); err != nil {
+		if _, err := d.CreatePasswordLink(t.Context(), db.PasswordLink{UserID: ada.ID, TokenHash: link, ExpiresAt: expires}); err != nil {
 			t.Fatal(err)
 		}
 		var group sync.WaitGroup
@@ -322,7 +322,7 @@ func TestPasswordLink_WorksOnce(t *testing.T) {
 	now := time.Now()
 	create := func(hash string, expires time.Time) {
 		t.Helper()
-		if err := d.CreatePasswordLink(t.Context(), db.PasswordLink{UserID: ada.ID, TokenHash: []byte(hash), ExpiresAt: expires}); err != nil {
+		if _, err := d.CreatePasswordLink(t.Context(), db.PasswordLink{UserID: ada.ID, TokenHash: []byte(hash), ExpiresAt: expires}); err != nil {
 			t.Fatal(err)
 		}
 	}

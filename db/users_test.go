@@ -80,7 +80,7 @@ func TestCreateFirstAdmin_EmailOfAUser(t *testing.T) {
 func TestSessions(t *testing.T) {
 	d := dbtest.New(t)
 	user := createUser(t, d, "ann@example.com")
-	session := db.Session{ID: uuid.New(), UserID: user, ExpiresAt: noon.Add(time.Hour)}
+	session := db.Session{ID: uuid.New(), UserID: user, CreatedAt: noon, ExpiresAt: noon.Add(time.Hour), LastUsedAt: noon}
 	check(t, d.CreateSession(t.Context(), session, "hash", []byte("home"), noon))
 
 	found, owner, err := d.SessionUser(t.Context(), session.ID, noon)

@@ -141,6 +141,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
 	s.background(life, "clock", s.watchClock)
+	s.background(life, "session uses", s.auth.RecordUses)
 	s.background(life, "public hosts", s.hosts.Run)
 	s.background(life, "uses of API keys", s.recordKeyUses)
 	// Last, because it is a client of all the others. It stops first, so that its links

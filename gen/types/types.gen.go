@@ -196,6 +196,7 @@ const (
 	CodeUnavailable          ErrorCode = "unavailable"
 	CodeUnknownDevice        ErrorCode = "unknown_device"
 	CodeUnsupportedMediaType ErrorCode = "unsupported_media_type"
+	CodeWrongPassword        ErrorCode = "wrong_password"
 )
 
 // Valid indicates whether the value is a known member of the ErrorCode enum.
@@ -244,6 +245,8 @@ func (e ErrorCode) Valid() bool {
 	case CodeUnknownDevice:
 		return true
 	case CodeUnsupportedMediaType:
+		return true
+	case CodeWrongPassword:
 		return true
 	default:
 		return false
@@ -635,6 +638,61 @@ type APIKeyPatch struct {
 //   - `enrollment`: to start and approve enrollments, and to regenerate tokens of devices.
 //   - `admin`: to act with the role of an admin.
 type APIKeyScope string
+
+// Account The account of a session's user.
+type Account struct {
+	// CreatedAt When the account was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Email The user's email address.
+	//
+	// Example: admin@example.com
+	Email string `json:"email"`
+
+	// HasPassword Whether the user has a password here. Others log in by other means.
+	HasPassword bool `json:"hasPassword"`
+
+	// ID User ID.
+	ID int64 `json:"id"`
+
+	// Role The role of a user: a `user` manages their own devices and those of organisations that they manage, an `admin` manages all devices and the panel.
+	Role Role `json:"role"`
+}
+
+// AccountPatch Changes of one's own account.
+type AccountPatch struct {
+	// CurrentPassword The password that the user has now.
+	CurrentPassword CurrentPassword `json:"currentPassword"`
+
+	// Email The user's email address. Its case is ignored where it identifies the user.
+	//
+	// Example: grace@example.com
+	Email Email `json:"email"`
+}
+
+// AccountSession A session of one's own account. Its ID is not the token, which is shown at the login only.
+type AccountSession struct {
+	// Address The address from which that request came, absent if it is not known.
+	Address *string `json:"address,omitempty"`
+
+	// CreatedAt When the user logged in.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Current Whether it is the session of this request.
+	Current bool `json:"current"`
+
+	// ExpiresAt When the session expires.
+	ExpiresAt time.Time `json:"expiresAt"`
+
+	// ID Session ID.
+	ID openapi_types.UUID `json:"id"`
+
+	// LastUsedAt The last request with the session, to the minute.
+	LastUsedAt time.Time `json:"lastUsedAt"`
+
+	// UserAgent The beginning of the header User-Agent of that request, absent if it had none.
+	UserAgent *string `json:"userAgent,omitempty"`
+}
 
 // AddressList IP addresses and prefixes of players. If `allow` is not empty, only players in it may enter; players
 // in `deny` may not, even if they are in `allow`. A change disconnects players who may not be in any
@@ -1300,6 +1358,9 @@ type ControlMessage struct {
 	union json.RawMessage
 }
 
+// CurrentPassword The password that the user has now.
+type CurrentPassword = string
+
 // Device An enrolled machine.
 type Device struct {
 	// AgentVersion The version of the agent, as last reported, at first with the enrollment. Null if it never was.
@@ -1553,6 +1614,7 @@ type EnrollmentStatus struct {
 // | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
 // | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 // | `forbidden` | 403 | The caller is not permitted to do this. |
+// | `wrong_password` | 403 | The current password of the caller's account is wrong. |
 // | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 // | `method_not_allowed` | 405 | The path does not support this method. |
 // | `conflict` | 409 | The request conflicts with the current state. |
@@ -1865,6 +1927,15 @@ type OrganisationSettings struct {
 // is the claim `panel` of the device tokens that the panel issues; tokens of older versions lack it.
 type PanelID = openapi_types.UUID
 
+// PasswordChange A new password for one's own account.
+type PasswordChange struct {
+	// CurrentPassword The password that the user has now.
+	CurrentPassword CurrentPassword `json:"currentPassword"`
+
+	// NewPassword The new password.
+	NewPassword string `json:"newPassword"`
+}
+
 // PasswordLink A link with which a user sets a password.
 type PasswordLink struct {
 	// ExpiresAt When the link expires.
@@ -1960,6 +2031,7 @@ type Problem struct {
 	// | `token_revoked` | 401 | The device token was revoked. A device stops for good. |
 	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 	// | `forbidden` | 403 | The caller is not permitted to do this. |
+	// | `wrong_password` | 403 | The current password of the caller's account is wrong. |
 	// | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 	// | `method_not_allowed` | 405 | The path does not support this method. |
 	// | `conflict` | 409 | The request conflicts with the current state. |
@@ -2244,6 +2316,12 @@ type Session struct {
 	User User `json:"user"`
 }
 
+// SessionsEnded How many sessions have ended.
+type SessionsEnded struct {
+	// Ended The number of sessions.
+	Ended int64 `json:"ended"`
+}
+
 // Settings The settings of the panel.
 type Settings struct {
 	// Enrollment Settings of the enrollment.
@@ -2511,8 +2589,14 @@ type MemberID = int64
 // OrganisationID defines model for OrganisationId.
 type OrganisationID = int64
 
+// SessionID defines model for SessionId.
+type SessionID = openapi_types.UUID
+
 // UserID defines model for UserId.
 type UserID = int64
+
+// AccountConflict The body of every error response.
+type AccountConflict = Problem
 
 // AdminScopeForbidden The body of every error response.
 type AdminScopeForbidden = Problem
@@ -2525,6 +2609,9 @@ type AlreadyApproved = Problem
 
 // ApprovalNotFound The body of every error response.
 type ApprovalNotFound = Problem
+
+// CurrentPasswordRefused The body of every error response.
+type CurrentPasswordRefused = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -2589,6 +2676,9 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
+// NoPassword The body of every error response.
+type NoPassword = Problem
+
 // OnlyOwner The body of every error response.
 type OnlyOwner = Problem
 
@@ -2630,6 +2720,9 @@ type RoleForbidden = Problem
 
 // ScopeMissing The body of every error response.
 type ScopeMissing = Problem
+
+// SessionNotFound The body of every error response.
+type SessionNotFound = Problem
 
 // SessionRequired The body of every error response.
 type SessionRequired = Problem
@@ -2716,6 +2809,7 @@ const (
 	MaxAllocationRulesMaxPlayers                      = 100000
 	MaxAllocationRulesMaxPlayersPerSource             = 100000
 	MaxBitsPerSecond                                  = 1e+11
+	MaxCurrentPassword                                = 1024
 	MaxDeviceApprovalUserCode                         = 32
 	MaxDeviceDenialUserCode                           = 32
 	MaxDeviceName                                     = 100
@@ -2729,6 +2823,7 @@ const (
 	MaxLoginRequestEmail                              = 254
 	MaxLoginRequestPassword                           = 1024
 	MaxOrganisationName                               = 100
+	MaxPasswordChangeNewPassword                      = 1024
 	MaxPasswordSetPassword                            = 1024
 	MaxPasswordSetToken                               = 128
 	MaxPort                                           = 65535
@@ -2749,6 +2844,16 @@ const (
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
+
+// ListAccountSessionsParams defines parameters for ListAccountSessions.
+type ListAccountSessionsParams struct {
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the sessions that follow this position in the list: the value of `after` in the
+	// `Link` header of the previous page. It stays valid when sessions end.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
 
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
@@ -2834,6 +2939,12 @@ type DeleteUserParams struct {
 	// NewOwnerID The ID of the user who gets the devices.
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
 }
+
+// UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
+type UpdateAccountJSONRequestBody = AccountPatch
+
+// ChangePasswordJSONRequestBody defines body for ChangePassword for application/json ContentType.
+type ChangePasswordJSONRequestBody = PasswordChange
 
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.
 type UpdateSettingsJSONRequestBody = SettingsPatch

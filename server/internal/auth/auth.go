@@ -35,7 +35,13 @@ type Store interface {
 	CreateAPIKey(ctx context.Context, scope db.Scope, key db.APIKey, hash []byte) (db.APIKey, error)
 	APIKeyByHash(ctx context.Context, hash []byte) (db.APIKey, *db.User, error)
 	RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at time.Time) error
-	CreatePasswordLink(ctx context.Context, link db.PasswordLink) error
+	RecordSessionUses(ctx context.Context, uses []db.SessionUse, now time.Time) error
+	Sessions(ctx context.Context, userID int64, now time.Time, page db.Page[db.SessionPosition]) ([]db.Session, error)
+	EndSession(ctx context.Context, userID int64, id uuid.UUID, now time.Time) error
+	EndOtherSessions(ctx context.Context, userID int64, except uuid.UUID, now time.Time) (ended int64, err error)
+	ChangeEmail(ctx context.Context, proof db.Proof, email string) (db.User, error)
+	ChangePassword(ctx context.Context, proof db.Proof, passwordHash string, place []byte) (db.User, error)
+	CreatePasswordLink(ctx context.Context, link db.PasswordLink) (db.User, error)
 	PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error)
 	UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error
 	CreateInvitation(ctx context.Context, scope db.Scope, invitation db.NewInvitation) (db.Invitation, error)
@@ -73,6 +79,7 @@ type Auth struct {
 	places    *places
 	paces     *paces
 	lookups   *queue // Of logins from unknown places in the database.
+	uses      *uses  // Of sessions.
 	origin    *http.CrossOriginProtection
 	apiKeys   *apiKeys
 
@@ -120,6 +127,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		places:    &places{secret: secret, now: options.Now, remembered: map[string]struct{}{}},
 		paces:     newPaces(guessInterval),
 		lookups:   newQueue(maxLookups),
+		uses:      newUses(),
 		origin:    origin,
 		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}, uses: map[int64]netip.Addr{}},
 	}
@@ -251,5 +259,6 @@ func (a *Auth) session(ctx context.Context, claims claims) (Principal, error) {
 	case strconv.FormatInt(user.ID, 10) != claims.subject:
 		return Principal{}, errDeadSession
 	}
+	a.used(ctx, session)
 	return Principal{User: &user, Session: &session}, nil
 }

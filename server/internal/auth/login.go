@@ -56,26 +56,36 @@ type Login struct {
 // than the machine has time for, addresses with many attempts. An attempt that is refused
 // because of what this replica remembers costs no statement.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
+	user, known, err := a.login(ctx, email, password)
+	if err != nil {
+		return Login{}, err
+	}
+	return a.createSession(ctx, user, known)
+}
+
+// login is Login without a session. It returns the browser of the request if the account knows it, and
+// errWrongPassword.
+func (a *Auth) login(ctx context.Context, email, password string) (db.User, *browser, error) {
 	t := a.attempt(ctx, email)
 	if t.browser == nil {
 		if wait := a.limits.Over(t.all()...); wait > 0 {
-			return Login{}, problem.RateLimited(wait)
+			return db.User{}, nil, problem.RateLimited(wait)
 		}
 	}
 	user, err := a.checkPassword(ctx, t, password)
 	if err != nil {
-		return Login{}, err
+		return db.User{}, nil, err
 	}
 	if err := a.limits.Refund(ctx, t.counted...); err != nil {
-		return Login{}, err
+		return db.User{}, nil, err
 	}
 	if err := a.limits.Reset(ctx, t.place); err != nil {
-		return Login{}, err
+		return db.User{}, nil, err
 	}
-	return a.createSession(ctx, user, t.browser)
+	return user, t.browser, nil
 }
 
-func errWrongPassword() error { return problem.Unauthorized("Wrong email or password.") }
+var errWrongPassword = problem.Unauthorized("Wrong email or password.")
 
 // attempt is a login under way.
 type attempt struct {
@@ -137,7 +147,7 @@ func (a *Auth) checkPassword(ctx context.Context, t *attempt, password string) (
 	case err != nil:
 		return db.User{}, err
 	case !match:
-		return db.User{}, errWrongPassword()
+		return db.User{}, errWrongPassword
 	}
 	if !t.known {
 		a.passwords.queue.succeeded(from)
@@ -215,12 +225,14 @@ func (a *Auth) NewSession(ctx context.Context, user db.User) (Login, error) {
 func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) (Login, error) {
 	// Tokens have a resolution of one second; the row must agree.
 	expires := a.now().Add(sessionLifetime).Truncate(time.Second)
-	session := db.Session{ID: uuid.New(), UserID: user.ID, ExpiresAt: expires}
+	session := db.Session{
+		ID: uuid.New(), UserID: user.ID, ExpiresAt: expires, Address: addressText(ctx), UserAgent: userAgent(ctx),
+	}
 	switch err := a.store.CreateSession(ctx, session, user.PasswordHash, a.places.address(ctx), a.now()); {
 	case errors.Is(err, db.ErrConflict):
 		return Login{}, problem.Unauthorized("This account is suspended.")
 	case errors.Is(err, db.ErrNotFound):
-		return Login{}, errWrongPassword() // It was changed meanwhile.
+		return Login{}, errWrongPassword // It was changed meanwhile.
 	case err != nil:
 		return Login{}, fmt.Errorf("create session: %w", err)
 	}

@@ -24,6 +24,7 @@ const (
 // PasswordLink is a link with which a user sets a password.
 type PasswordLink struct {
 	URL       *url.URL // Its fragment is the secret, which is stored nowhere.
+	Email     string   // The user's.
 	ExpiresAt time.Time
 }
 
@@ -33,11 +34,11 @@ type PasswordLink struct {
 func (a *Auth) NewPasswordLink(ctx context.Context, userID int64) (PasswordLink, error) {
 	secret := rand.Text()
 	expires := a.now().UTC().Truncate(time.Microsecond).Add(passwordLinkLifetime) // As the database keeps it.
-	err := a.store.CreatePasswordLink(ctx, db.PasswordLink{UserID: userID, TokenHash: hashLink(secret), ExpiresAt: expires})
+	user, err := a.store.CreatePasswordLink(ctx, db.PasswordLink{UserID: userID, TokenHash: hashLink(secret), ExpiresAt: expires})
 	if err != nil {
 		return PasswordLink{}, err
 	}
-	return PasswordLink{URL: a.link("password", secret), ExpiresAt: expires}, nil
+	return PasswordLink{URL: a.link("password", secret), Email: user.Email, ExpiresAt: expires}, nil
 }
 
 // SetPassword sets the password of the user for whom a link was made, by the link's

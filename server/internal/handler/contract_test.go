@@ -73,6 +73,8 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 	example := doc.Paths.Value("/api/auth/set-password").Post.RequestBody.Value.Content.Get("application/json").Example
 	link := sha256.Sum256([]byte(example.(map[string]any)["token"].(string)))
 	update(`INSERT INTO password_links (user_id, token_hash, expires_at) VALUES (12, $1, now() + interval '1 hour')`, link[:])
+	session := doc.Components.Parameters["SessionId"].Value.Example.(string)
+	update(`INSERT INTO sessions (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 day')`, session, admin.user.ID)
 	update(`ALTER TABLE allocations ALTER COLUMN id RESTART WITH 42`)
 	update(`INSERT INTO organisations (id, name) OVERRIDING SYSTEM VALUE VALUES (7, 'guild')`)
 	update(`INSERT INTO users (id, email, password_hash, role) OVERRIDING SYSTEM VALUE VALUES (13, 'hopper@example.com', '', 'user')`)
@@ -139,7 +141,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "logout"}
+	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "changePassword", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

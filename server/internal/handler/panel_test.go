@@ -64,12 +64,12 @@ func connected(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusSwitchingProtocols)
 }
 
-func newPanel(t *testing.T) *panel {
+func newPanel(t *testing.T, change ...func(o *handler.Options)) *panel {
 	t.Helper()
-	return newReplica(t, dbtest.New(t), time.Now().UTC().Truncate(time.Second))
+	return newReplica(t, dbtest.New(t), time.Now().UTC().Truncate(time.Second), change...)
 }
 
-func newReplica(t *testing.T, d *db.DB, now time.Time) *panel {
+func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler.Options)) *panel {
 	t.Helper()
 	p := &panel{db: d, replica: uuid.New(), now: now}
 	publicURL := &url.URL{Scheme: "https", Host: "panel.example.com"}
@@ -83,7 +83,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time) *panel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, err := handler.New(handler.Options{
+	options := handler.Options{
 		DB:             d,
 		Auth:           p.auth,
 		Enroll:         enroller,
@@ -93,15 +93,34 @@ func newReplica(t *testing.T, d *db.DB, now time.Time) *panel {
 		ControlChannel: http.HandlerFunc(connected),
 		Logger:         slog.New(slog.DiscardHandler),
 		Now:            p.Now,
-	})
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	api, err := handler.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
+	p.run(t, p.auth.RecordUses)
 	p.url = server.URL
 	p.client = &http.Client{Transport: contracttest.Transport(t, server.Client().Transport)}
 	return p
+}
+
+// run runs a part of the panel until the test ends.
+func (p *panel) run(t *testing.T, part func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- part(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // caller is a caller with a credential, or an anonymous one.

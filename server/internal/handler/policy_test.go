@@ -398,6 +398,12 @@ var policyRequests = map[string]policyRequest{
 	"logout":                            answered("POST", "/api/auth/logout", ""),
 	"getSession":                        answered("GET", "/api/auth/session", ""),
 	"setPassword":                       answered("POST", "/api/auth/set-password", `{"token":"{link}","password":"`+password+`"}`),
+	"getAccount":                        answered("GET", "/api/account", ""),
+	"updateAccount":                     answeredWithPassword("PATCH", "/api/account", `{"email":"{email}","currentPassword":"`+password+`"}`),
+	"changePassword":                    answeredWithPassword("POST", "/api/account/password", `{"currentPassword":"`+password+`","newPassword":"`+password+`"}`),
+	"listAccountSessions":               answered("GET", "/api/account/sessions?limit=1", ""),
+	"endOtherSessions":                  answered("DELETE", "/api/account/sessions", ""),
+	"endAccountSession":                 endSession,
 	"listUsers":                         answered("GET", "/api/users?limit=1", ""),
 	"createUser":                        answered("POST", "/api/users", `{"email":"{email}"}`),
 	"getUser":                           answered("GET", "/api/users/{user}", ""),
@@ -442,14 +448,46 @@ var policyRequests = map[string]policyRequest{
 	"getVersion":                        answered("GET", "/api/version", ""),
 }
 
-// logIn logs in as a user whom the caller need not be.
-func logIn(w *world, t *testing.T, c caller, _ *target) auth.Answer {
+// givePassword sets the password of a user.
+func (w *world) givePassword(t *testing.T, user db.User) {
 	t.Helper()
 	hash, err := passwordHash()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.exec(t, `UPDATE users SET password_hash = $2 WHERE id = $1`, w.owner.ID, hash)
+	w.exec(t, `UPDATE users SET password_hash = $2 WHERE id = $1`, user.ID, hash)
+}
+
+// answeredWithPassword is answered by a caller who knows the password.
+func answeredWithPassword(method, path, body string) policyRequest {
+	send := answered(method, path, body)
+	return func(w *world, t *testing.T, c caller, to *target) auth.Answer {
+		t.Helper()
+		w.givePassword(t, c.user)
+		return send(w, t, c, to)
+	}
+}
+
+// endSession ends another session of the caller.
+func endSession(w *world, t *testing.T, c caller, _ *target) auth.Answer {
+	t.Helper()
+	id := uuid.New()
+	if c.user.ID != 0 {
+		w.session(t, c.user)
+		last, err := w.db.Sessions(t.Context(), c.user.ID, w.Now(), db.Page[db.SessionPosition]{Limit: 1})
+		if err != nil || len(last) != 1 {
+			t.Fatalf("%+v, %v", last, err)
+		}
+		id = last[0].ID
+	}
+	a := c.send(t, "DELETE", "/api/account/sessions/"+id.String(), nil)
+	return auth.Answer(a.status)
+}
+
+// logIn logs in as a user whom the caller need not be.
+func logIn(w *world, t *testing.T, c caller, _ *target) auth.Answer {
+	t.Helper()
+	w.givePassword(t, w.owner)
 	a := c.send(t, "POST", "/api/auth/login", map[string]string{"email": w.owner.Email, "password": password})
 	return auth.Answer(a.status)
 }

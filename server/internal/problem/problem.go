@@ -94,6 +94,12 @@ func Forbidden(message string) *Error {
 	return &Error{Status: http.StatusForbidden, Code: types.CodeForbidden, Message: message}
 }
 
+// WrongPassword is a change of the caller's own account with a wrong current password. It is not
+// Unauthorized, which would mean that the session has ended.
+func WrongPassword() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeWrongPassword, Message: "The current password is wrong."}
+}
+
 // NotFound is a request for a resource that does not exist, or that the caller may
 // not see.
 func NotFound(message string) *Error {
