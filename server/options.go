@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/internal/controlclient"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 )
 
 // Defaults of Options.
@@ -61,6 +63,9 @@ type Options struct {
 	// Lookup returns the addresses of a public host that is a name. nil is the system's
 	// resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	// Mail configures how the panel sends mail. The zero value sends none.
+	Mail Mail
 
 	// TunnelServer configures the embedded tunnel server.
 	TunnelServer TunnelServer
@@ -121,6 +126,19 @@ func (d Database) Check() error {
 // Account is the email and password with which a person logs in.
 type Account struct {
 	Email, Password string
+}
+
+// Mail configures the SMTP server through which the panel sends mail.
+type Mail struct {
+	// URL is smtp://user@host:587, which requires STARTTLS, or smtps://user@host:465. The ports are the
+	// defaults, and the user is optional. smtp://host?starttls=none sends everything unencrypted.
+	URL string
+	// Password is that of the URL's user.
+	Password string
+	// From is the sender: an address, or Name <address>. Required with a URL.
+	From string
+	// RootCAs are the authorities that the server's certificate is checked against; nil is the system's.
+	RootCAs *x509.CertPool
 }
 
 // TunnelServer configures the embedded tunnel server.
@@ -188,6 +206,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.checkPublic(),
 		o.checkTLS(),
 		o.checkFirstAdmin(),
+		o.checkMail(),
 		o.checkTimes(),
 	)
 }
@@ -255,6 +274,16 @@ func (o Options) checkFirstAdmin() error {
 		return nil
 	}
 	return o.FirstAdmin.Check()
+}
+
+func (o Options) checkMail() error {
+	switch {
+	case o.Mail.URL != "":
+		return mail.Options{URL: o.Mail.URL, Password: o.Mail.Password, From: o.Mail.From}.CheckSettings()
+	case o.Mail.Password != "" || o.Mail.From != "":
+		return errors.New("mail: there is a password or a sender, but no SMTP URL")
+	}
+	return nil
 }
 
 func (o Options) checkTLS() error {

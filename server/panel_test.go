@@ -256,6 +256,9 @@ func TestNew_RejectsInvalidOptions(t *testing.T) {
 		"email without a password":    func(o *server.Options) { o.FirstAdmin.Email = "admin@example.com" },
 		"short password":              func(o *server.Options) { o.FirstAdmin = server.Account{Email: "admin@example.com", Password: "short"} },
 		"no email":                    func(o *server.Options) { o.FirstAdmin = server.Account{Email: "admin", Password: "correct horse"} },
+		"SMTP URL of another scheme":  func(o *server.Options) { o.Mail = server.Mail{URL: "http://localhost", From: "a@example.com"} },
+		"mail without a sender":       func(o *server.Options) { o.Mail.URL = "smtp://localhost" },
+		"sender without a server":     func(o *server.Options) { o.Mail.From = "a@example.com" },
 		"long password": func(o *server.Options) {
 			o.FirstAdmin = server.Account{Email: "admin@example.com", Password: strings.Repeat("a", 1025)}
 		},

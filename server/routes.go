@@ -49,6 +49,10 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	mailer, err := s.newMailer()
+	if err != nil {
+		return nil, err
+	}
 	api, err := handler.New(handler.Options{
 		DB:             s.db,
 		Auth:           s.auth,
@@ -57,6 +61,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Version:        types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
 		Ready:          s.check,
 		ControlChannel: s.hub,
+		Mailer:         mailer,
 		Logger:         s.logger,
 	})
 	if err != nil {

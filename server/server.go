@@ -19,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 )
@@ -42,6 +43,7 @@ type Server struct {
 	auth     *auth.Auth
 	hub      *control.Hub
 	hosts    *publichost.Keeper
+	mail     *mail.Sender // nil sends none.
 
 	running []part // Started parts, to be stopped in reverse order.
 	failed  chan error
@@ -142,6 +144,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.background(life, "janitor", s.sweep)
 	s.background(life, "clock", s.watchClock)
 	s.background(life, "session uses", s.auth.RecordUses)
+	s.background(life, "mail check", s.checkMail)
 	s.background(life, "public hosts", s.hosts.Run)
 	s.background(life, "uses of API keys", s.recordKeyUses)
 	// Last, because it is a client of all the others. It stops first, so that its links

@@ -1307,6 +1307,10 @@ type ClientInterface interface {
 	// Whoever has the link can do so: give it to nobody else. It works once, within 24 hours, and replaces
 	// an earlier link of the user. The present password stays valid until then. Requires an admin.
 	//
+	// A panel that can send mail sends the link to the user's email, and the response has `mailedTo` in
+	// place of `url`. Where it cannot, or the mail server does not take the mail within 10 seconds, the
+	// response has the `url`, and in the latter case `mailFailure`.
+	//
 	// The request fails with `409 conflict` if the user is suspended.
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
@@ -3330,6 +3334,10 @@ func (c *Client) UpdateUser(ctx context.Context, id UserID, body UpdateUserJSONR
 // Makes a link with which the user sets a password, for a new account or instead of a forgotten one.
 // Whoever has the link can do so: give it to nobody else. It works once, within 24 hours, and replaces
 // an earlier link of the user. The present password stays valid until then. Requires an admin.
+//
+// A panel that can send mail sends the link to the user's email, and the response has `mailedTo` in
+// place of `url`. Where it cannot, or the mail server does not take the mail within 10 seconds, the
+// response has the `url`, and in the latter case `mailFailure`.
 //
 // The request fails with `409 conflict` if the user is suspended.
 //
@@ -7180,6 +7188,10 @@ type ClientWithResponsesInterface interface {
 	// Makes a link with which the user sets a password, for a new account or instead of a forgotten one.
 	// Whoever has the link can do so: give it to nobody else. It works once, within 24 hours, and replaces
 	// an earlier link of the user. The present password stays valid until then. Requires an admin.
+	//
+	// A panel that can send mail sends the link to the user's email, and the response has `mailedTo` in
+	// place of `url`. Where it cannot, or the mail server does not take the mail within 10 seconds, the
+	// response has the `url`, and in the latter case `mailFailure`.
 	//
 	// The request fails with `409 conflict` if the user is suspended.
 	//
@@ -14656,6 +14668,10 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, id Use
 // Makes a link with which the user sets a password, for a new account or instead of a forgotten one.
 // Whoever has the link can do so: give it to nobody else. It works once, within 24 hours, and replaces
 // an earlier link of the user. The present password stays valid until then. Requires an admin.
+//
+// A panel that can send mail sends the link to the user's email, and the response has `mailedTo` in
+// place of `url`. Where it cannot, or the mail server does not take the mail within 10 seconds, the
+// response has the `url`, and in the latter case `mailFailure`.
 //
 // The request fails with `409 conflict` if the user is suspended.
 //

@@ -1936,13 +1936,21 @@ type PasswordChange struct {
 	NewPassword string `json:"newPassword"`
 }
 
-// PasswordLink A link with which a user sets a password.
+// PasswordLink A link with which a user sets a password. Either `url` or `mailedTo` is present.
 type PasswordLink struct {
 	// ExpiresAt When the link expires.
 	ExpiresAt time.Time `json:"expiresAt"`
 
-	// URL The link: a page of the panel. Browsers do not send the part after the `#` to any server.
-	URL string `json:"url"`
+	// MailFailure Why the link could not be sent, as a sentence. Absent from a panel that sends no mail.
+	MailFailure *string `json:"mailFailure,omitempty"`
+
+	// MailedTo The email to which the link was sent.
+	//
+	// Example: grace@example.com
+	MailedTo *string `json:"mailedTo,omitempty"`
+
+	// URL The link: a page of the panel. Browsers do not send the part after the `#` to any server. Absent if it was mailed.
+	URL *string `json:"url,omitempty"`
 }
 
 // PasswordSet A new password, with the token of a link.

@@ -31,6 +31,7 @@ are never flags; they come from the environment or from files:
 
     ECLITUNNEL_DATABASE_URL     connection URL of Postgres (or --database-url-file)
     ECLITUNNEL_ADMIN_PASSWORD   password of the first admin (or its file)
+    ECLITUNNEL_SMTP_PASSWORD    password of the mail server's user (or its file)
 
 Exit codes: 0 stopped or done, 1 failed, 2 wrong usage.`
 

@@ -34,6 +34,10 @@ type serveCommand struct {
 	AdminEmail        string `placeholder:"EMAIL" help:"Create this admin if there is none yet, with the password in $$ECLITUNNEL_ADMIN_PASSWORD."`
 	AdminPasswordFile string `placeholder:"FILE" help:"Read the password of --admin-email from this file."`
 
+	SMTPURL          string `name:"smtp-url" placeholder:"URL" help:"Mail server that takes the panel's mail: smtp://user@host:587 requires STARTTLS, smtps://user@host:465 is TLS from the start; the ports are the defaults, and the user is optional. smtp://host:25?starttls=none sends unencrypted, for a server on this machine (default: no mail is sent)."`
+	SMTPPasswordFile string `name:"smtp-password-file" placeholder:"FILE" help:"Read the password of the user in --smtp-url from this file."`
+	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
+
 	KeyRotation   time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
 	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
 
@@ -49,7 +53,7 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
-	for _, file := range []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile} {
+	for _, file := range []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile} {
 		if exposed := files.Exposure(file); exposed != nil {
 			options.Logger.WarnContext(ctx, "a secret is not private", slog.Any("error", exposed))
 		}
@@ -79,6 +83,10 @@ func (c *serveCommand) options() (server.Options, error) {
 	if err != nil {
 		return server.Options{}, err
 	}
+	smtpPassword, err := secret("SMTP_PASSWORD", c.SMTPPasswordFile)
+	if err != nil {
+		return server.Options{}, err
+	}
 	proxies := make([]netip.Prefix, len(c.TrustedProxies))
 	for i, proxy := range c.TrustedProxies {
 		proxies[i] = proxy.Prefix
@@ -92,6 +100,7 @@ func (c *serveCommand) options() (server.Options, error) {
 		PublicURL:      c.PublicURL,
 		PublicHost:     c.PublicHost,
 		TrustedProxies: proxies,
+		Mail:           server.Mail{URL: c.SMTPURL, Password: smtpPassword, From: c.MailFrom},
 		TunnelServer: server.TunnelServer{
 			Disabled: !c.TunnelServer,
 			Name:     c.TunnelServerName,

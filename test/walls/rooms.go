@@ -96,6 +96,7 @@ var walls = []wall{
 	{"github.com/lestrrat-go/jwx/...", "./server/internal/auth ./relay/session", true, "Tokens are made and checked in one place, and tickets checked in one place."},
 	{"github.com/getkin/kin-openapi/...", "./server/... ./internal/contracttest", false, "Only the panel validates against the contract; the agent must not link it."},
 	{"github.com/prometheus/client_golang/...", "./relay ./clients/agent ./server ./internal/diagnostics", true, "Counters are atomics that return plain numbers; one file of each part turns them into metrics."},
+	{"github.com/wneessen/go-mail/...", "./server/internal/mail", false, "Mail is sent in one place; the agent must not link it."},
 	{"log", "", true, "Logging is log/slog, and the logger is passed in."},
 }
 

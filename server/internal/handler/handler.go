@@ -23,7 +23,12 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
-// Options configures the API. All fields but Logger and Now are required.
+// Mailer sends mail to people. Its errors have no secrets.
+type Mailer interface {
+	PasswordLink(ctx context.Context, to, link string, expires time.Time) error
+}
+
+// Options configures the API. All fields but Mailer, Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
@@ -38,6 +43,8 @@ type Options struct {
 	// ControlChannel serves GET /api/tunnel/ws. The request's context contains the
 	// device (auth.FromContext), and the response writer is an http.Hijacker.
 	ControlChannel http.Handler
+	// Mailer sends what people would otherwise be handed by an admin; nil sends nothing.
+	Mailer Mailer
 	// Logger logs the causes of failed requests; nil is slog.Default.
 	Logger *slog.Logger
 	// Now is the clock of the cached feature flag; nil is time.Now.
@@ -53,6 +60,8 @@ type api struct {
 	version   types.Version
 	ready     func(ctx context.Context) error
 	gate      *gate
+	mailer    Mailer // nil sends nothing.
+	logger    *slog.Logger
 }
 
 var _ server.StrictServerInterface = (*api)(nil)
@@ -71,6 +80,8 @@ func New(options Options) (http.Handler, error) {
 		version:   options.Version,
 		ready:     options.Ready,
 		gate:      &gate{settings: options.DB, now: options.Now},
+		mailer:    options.Mailer,
+		logger:    options.Logger,
 	}
 	mux, err := validate.New(validate.Options{
 		Contract:      eclitunnel.OpenAPI,

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
@@ -105,7 +107,7 @@ func (a *api) DeleteUser(ctx context.Context, request server.DeleteUserRequestOb
 	return server.DeleteUser200JSONResponse(types.Success{Success: true}), nil
 }
 
-// CreatePasswordLink makes a link with which a user sets a password.
+// CreatePasswordLink makes a link with which a user sets a password, and mails it if it can.
 func (a *api) CreatePasswordLink(ctx context.Context, request server.CreatePasswordLinkRequestObject) (server.CreatePasswordLinkResponseObject, error) {
 	link, err := a.auth.NewPasswordLink(ctx, request.ID)
 	switch {
@@ -114,7 +116,20 @@ func (a *api) CreatePasswordLink(ctx context.Context, request server.CreatePassw
 	case err != nil:
 		return nil, ifNotFound(err, errNoUser)
 	}
-	return server.CreatePasswordLink200JSONResponse(types.PasswordLink{URL: link.URL.String(), ExpiresAt: link.ExpiresAt}), nil
+	answer := types.PasswordLink{ExpiresAt: link.ExpiresAt}
+	if a.mailer != nil {
+		err := a.mailer.PasswordLink(ctx, link.Email, link.URL.String(), link.ExpiresAt)
+		if err == nil {
+			answer.MailedTo = &link.Email
+			return server.CreatePasswordLink200JSONResponse(answer), nil
+		}
+		a.logger.WarnContext(ctx, "mail not sent; the link is shown instead", slog.Int64("userId", request.ID), slog.Any("error", err))
+		reason := mail.Reason(err)
+		answer.MailFailure = &reason
+	}
+	text := link.URL.String()
+	answer.URL = &text
+	return server.CreatePasswordLink200JSONResponse(answer), nil
 }
 
 // SetPassword sets a password by a link.

@@ -16,9 +16,12 @@ import (
 // setPassword follows a link.
 func (p *panel) setPassword(t *testing.T, link types.PasswordLink, password string) answer {
 	t.Helper()
-	parsed, err := url.Parse(link.URL)
+	if link.URL == nil {
+		t.Fatalf("no link in %+v", link)
+	}
+	parsed, err := url.Parse(*link.URL)
 	if err != nil || parsed.Path != "/password" {
-		t.Fatalf("the link is %s", link.URL)
+		t.Fatalf("the link is %s", *link.URL)
 	}
 	return p.anonymous().send(t, "POST", "/api/auth/set-password", map[string]string{"token": parsed.Fragment, "password": password})
 }
