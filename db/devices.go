@@ -62,6 +62,11 @@ type Device struct {
 	Players *int `db:"players"`
 }
 
+// Actor returns the device as an actor at the address of the actor of ctx.
+func (d Device) Actor(ctx context.Context) Actor {
+	return Actor{Kind: ActorDevice, ID: d.ID.String(), Name: d.Name, Address: ActorOf(ctx).Address}
+}
+
 // The states of a tunnel server.
 const (
 	ServerActive   = "active"

@@ -38,18 +38,17 @@ type NewDevice struct {
 // another pending device has the user code; try again with another code. It returns [ErrNotFound] if the
 // owner or organisation does not exist.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
-	created, err := insertDevice(ctx, &d.requests, device)
+	var created Device
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) (err error) {
+		created, err = insertDevice(ctx, tx, device)
+		return err
+	})
 	return created, wrap(err, "create device")
 }
 
-// getter is a lane or a transaction.
-type getter interface {
-	GetContext(ctx context.Context, dest any, query string, args ...any) error
-}
-
-func insertDevice(ctx context.Context, in getter, device NewDevice) (Device, error) {
+func insertDevice(ctx context.Context, tx *sqlx.Tx, device NewDevice) (Device, error) {
 	var created Device
-	err := in.GetContext(ctx, &created,
+	err := tx.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
 			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
 			guessed_host, platform, agent_version, started_address)

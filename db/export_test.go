@@ -103,3 +103,6 @@ const (
 	APIKeyQuery  = apiKeyQuery
 	APIKeysQuery = apiKeysQuery
 )
+
+// AuditQuery is the query of [DB.Audit], for its plan.
+var AuditQuery = auditQuery

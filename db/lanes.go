@@ -93,7 +93,8 @@ func (l *lane) ExecContext(ctx context.Context, query string, args ...any) (resu
 	return result, err
 }
 
-// tx runs fn in a transaction, which commits if fn returns nil. fn runs again if the transaction is
+// tx runs fn in a transaction, which commits if fn returns nil, with the actor of ctx. A statement by itself
+// has no actor: what is in the audit trail changes in a transaction. fn runs again if the transaction is
 // aborted by a deadlock, so it must have no effects other than through tx.
 func (l *lane) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	ctx, cancel := l.bounded(ctx) // All attempts together.
@@ -120,6 +121,11 @@ func (l *lane) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *s
 		}
 		// No effect after a commit; after an error or a panic it releases the connection.
 		defer func() { _ = tx.Rollback() }()
+		if options == nil || !options.ReadOnly {
+			if err := setActor(ctx, tx, ActorOf(ctx)); err != nil {
+				return err
+			}
+		}
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
 )
 
 const (
@@ -76,23 +77,25 @@ func (d *DB) CreateSession(ctx context.Context, session Session, passwordHash st
 	// The lock waits for a change of the password that has not been committed. The deletion comes after the
 	// insertion, whose row it does not see. It skips what concurrent logins lock: the next login deletes what
 	// is left.
-	err := d.requests.GetContext(ctx, &outcome,
-		`WITH owner AS (SELECT id, suspended FROM users WHERE id = $2 AND password_hash = $7 FOR SHARE),
-		session AS (INSERT INTO sessions (id, user_id, created_at, expires_at, last_used_at, address, user_agent)
-			SELECT $1::uuid, id, $5::timestamptz, $3::timestamptz, $5::timestamptz, $8::text, $9::text FROM owner
-			RETURNING user_id),
-		place AS (INSERT INTO login_places AS p (user_id, place, used_at) SELECT user_id, $4::bytea, $5::timestamptz FROM session
-			ON CONFLICT (user_id, place) DO UPDATE SET used_at = greatest(p.used_at, excluded.used_at)
-			RETURNING place),
-		surplus AS (DELETE FROM login_places WHERE user_id = $2 AND EXISTS (SELECT FROM place) AND place IN (
-			SELECT l.place FROM login_places l WHERE l.user_id = $2 AND EXISTS (SELECT FROM place) AND l.place IN (
-				SELECT o.place FROM login_places o WHERE o.user_id = $2 AND o.place <> $4
-				ORDER BY o.used_at DESC OFFSET $6)
-			FOR UPDATE SKIP LOCKED))
-		SELECT EXISTS (SELECT FROM session) AS created,
-			coalesce((SELECT suspended FROM owner), false) AS suspended`,
-		session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1, passwordHash,
-		session.Address, session.UserAgent)
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &outcome,
+			`WITH owner AS (SELECT id, suspended FROM users WHERE id = $2 AND password_hash = $7 FOR SHARE),
+			session AS (INSERT INTO sessions (id, user_id, created_at, expires_at, last_used_at, address, user_agent)
+				SELECT $1::uuid, id, $5::timestamptz, $3::timestamptz, $5::timestamptz, $8::text, $9::text FROM owner
+				RETURNING user_id),
+			place AS (INSERT INTO login_places AS p (user_id, place, used_at) SELECT user_id, $4::bytea, $5::timestamptz FROM session
+				ON CONFLICT (user_id, place) DO UPDATE SET used_at = greatest(p.used_at, excluded.used_at)
+				RETURNING place),
+			surplus AS (DELETE FROM login_places WHERE user_id = $2 AND EXISTS (SELECT FROM place) AND place IN (
+				SELECT l.place FROM login_places l WHERE l.user_id = $2 AND EXISTS (SELECT FROM place) AND l.place IN (
+					SELECT o.place FROM login_places o WHERE o.user_id = $2 AND o.place <> $4
+					ORDER BY o.used_at DESC OFFSET $6)
+				FOR UPDATE SKIP LOCKED))
+			SELECT EXISTS (SELECT FROM session) AS created,
+				coalesce((SELECT suspended FROM owner), false) AS suspended`,
+			session.ID, session.UserID, stamp(session.ExpiresAt), place, stamp(now), maxLoginPlaces-1, passwordHash,
+			session.Address, session.UserAgent)
+	})
 	switch {
 	case err != nil || outcome.Created:
 	case outcome.Suspended:
@@ -123,6 +126,9 @@ func (d *DB) SessionUser(ctx context.Context, id uuid.UUID, now time.Time) (Sess
 
 // DeleteSession deletes a session. It is not an error if the session does not exist.
 func (d *DB) DeleteSession(ctx context.Context, id uuid.UUID) error {
-	_, err := d.requests.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1`, id)
+		return err
+	})
 	return wrap(err, "delete session")
 }

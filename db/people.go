@@ -221,13 +221,17 @@ func (d *DB) PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.T
 // forgets from where they logged in. It returns [ErrNotFound] if the link is not valid.
 func (d *DB) UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		var id int64
+		var user User
 		// The user first, as whoever suspends or deletes one.
-		err := tx.GetContext(ctx, &id, `SELECT u.id FROM users u JOIN password_links l ON l.user_id = u.id
+		err := tx.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u JOIN password_links l ON l.user_id = u.id
 			WHERE l.token_hash = $1 AND l.expires_at > $2 FOR NO KEY UPDATE OF u`, tokenHash, stamp(now))
 		if err != nil {
 			return err
 		}
+		if err := setActor(ctx, tx, user.Actor(ctx)); err != nil {
+			return err
+		}
+		var id int64
 		err = tx.GetContext(ctx, &id, `DELETE FROM password_links WHERE token_hash = $1 RETURNING user_id`, tokenHash)
 		if err != nil {
 			return err

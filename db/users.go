@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -19,14 +20,23 @@ type User struct {
 	Suspended bool `db:"suspended"`
 }
 
+// Actor returns the user as an actor at the address of the actor of ctx.
+func (u User) Actor(ctx context.Context) Actor {
+	return Actor{
+		Kind: ActorUser, ID: strconv.FormatInt(u.ID, 10), Name: u.Email, Admin: u.Role == "admin", Address: ActorOf(ctx).Address,
+	}
+}
+
 const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at, u.suspended`
 
 // CreateUser creates an account. It returns [ErrConflict] if the email has one.
 func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {
 	var user User
-	err := d.requests.GetContext(ctx, &user,
-		`INSERT INTO users AS u (email, password_hash, role) VALUES ($1, $2, $3) RETURNING `+userColumns,
-		email, passwordHash, role)
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &user,
+			`INSERT INTO users AS u (email, password_hash, role) VALUES ($1, $2, $3) RETURNING `+userColumns,
+			email, passwordHash, role)
+	})
 	return user, wrap(err, "create user")
 }
 

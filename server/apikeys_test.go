@@ -54,7 +54,7 @@ func userWithKey(t *testing.T, p *servertest.Panel, admin *client.ClientWithResp
 	if err != nil || link.JSON200 == nil {
 		t.Fatalf("link: %v", err)
 	}
-	_, secret, _ := strings.Cut(link.JSON200.URL, "#")
+	_, secret, _ := strings.Cut(*link.JSON200.URL, "#")
 	if _, err := p.Client("").SetPasswordWithResponse(t.Context(), types.PasswordSet{Token: secret, Password: servertest.AdminPassword}); err != nil {
 		t.Fatal(err)
 	}

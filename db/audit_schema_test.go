@@ -1,0 +1,178 @@
+package db_test
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+// unaudited are the tables whose changes are not in the audit trail, and the columns of the others.
+var unaudited = map[string]string{
+	"audit_log":        "the trail itself",
+	"deleted_devices":  "written with device.delete and device.deny",
+	"goose_db_version": "migrations",
+	"login_places":     "written with session.login",
+	"rate_limits":      "counters",
+	"refusals":         "counters",
+	"replicas":         "leases",
+
+	"sessions.created_at":                  "only when it is made, as are the next ones",
+	"sessions.expires_at":                  "",
+	"sessions.id":                          "",
+	"sessions.user_id":                     "",
+	"password_links.expires_at":            "changes with the token's hash",
+	"password_links.user_id":               "the key",
+	"users.created_at":                     "only when it is made, as are the next ones",
+	"users.id":                             "",
+	"organisations.created_at":             "",
+	"organisations.id":                     "",
+	"organisation_members.organisation_id": "the key",
+	"organisation_members.user_id":         "the key",
+	"revoked_signing_keys.id":              "the key",
+	"revoked_signing_keys.revoked_at":      "only when it is made, as are the next ones",
+	"signing_keys.created_at":              "",
+	"signing_keys.id":                      "",
+	"signing_keys.seed":                    "a secret, and never changed",
+	"signing_keys.signs_from":              "only when it is made",
+	"signing_keys.needed_at":               "the panel's bookkeeping",
+	"settings.id":                          "the key",
+	"settings.panel_id":                    "never changed",
+	"settings.login_secret":                "a secret, changed by SQL only",
+	"allocations.id":                       "the key",
+	"allocations.created_at":               "only when it is made, as are the next ones",
+	"allocations.run_id":                   "",
+	"allocations.client_reason":            "reported, as are the next ones",
+	"allocations.client_state":             "",
+	"allocations.server_reason":            "",
+	"allocations.server_state":             "",
+	"allocations.target":                   "",
+	"allocations.target_reason":            "",
+	"allocations.drain_until":              "follows device.drain and allocation.move, as do the next ones",
+	"allocations.drained":                  "",
+	"allocations.draining":                 "",
+	"allocations.retires":                  "",
+	"devices.id":                           "the key",
+	"devices.created_at":                   "only when it is made, as are the next ones",
+	"devices.code_hash":                    "",
+	"devices.embedded_name":                "",
+	"devices.expires_at":                   "",
+	"devices.started_from":                 "",
+	"devices.user_code":                    "",
+	"devices.agent_version":                "reported or presence, as are the next ones",
+	"devices.called_from":                  "",
+	"devices.fingerprint":                  "",
+	"devices.first_connected_at":           "",
+	"devices.generation":                   "",
+	"devices.kept_rules":                   "",
+	"devices.last_seen_at":                 "",
+	"devices.platform":                     "",
+	"devices.players":                      "",
+	"devices.polled_at":                    "",
+	"devices.relay_port":                   "",
+	"devices.replica_id":                   "",
+	"devices.token_key":                    "",
+	"devices.token_key_version":            "",
+	"devices.guessed_host":                 "what is found out about the host, as are the next ones",
+	"devices.host_due":                     "",
+	"devices.public_addresses":             "",
+	"devices.resolved_host":                "",
+	"devices.unresolved_since":             "",
+}
+
+// TestAudit_EveryColumnIsInTheTrailOrHasAReason compares the triggers with the tables.
+func TestAudit_EveryColumnIsInTheTrailOrHasAReason(t *testing.T) {
+	d := dbtest.New(t)
+	list := func(query string) []string {
+		t.Helper()
+		rows, err := dbtest.SQL(t, d).QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = rows.Close() }()
+		var names []string
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, name)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	tables := list(`SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'audit\_%'`)
+	recorded := list(`SELECT tgrelid::regclass || '.' || a.attname FROM pg_trigger, unnest(tgattr::int2[]) AS n
+		JOIN pg_attribute a ON a.attnum = n WHERE tgname = 'audit_update' AND a.attrelid = tgrelid`)
+	seen := map[string]bool{}
+	for _, column := range list(`SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'`) {
+		table, _, _ := strings.Cut(column, ".")
+		for _, name := range []string{table, column} {
+			if _, ok := unaudited[name]; ok {
+				seen[name] = true
+			}
+		}
+		_, wholly := unaudited[table]
+		_, excepted := unaudited[column]
+		switch {
+		case wholly == slices.Contains(tables, table):
+			t.Errorf("table %s is audited by SELECT audit_table(…) in a migration, or has a reason here", table)
+		case !wholly && excepted == slices.Contains(recorded, column):
+			t.Errorf("column %s is in the audit trail, or has a reason here", column)
+		}
+	}
+	for name := range unaudited {
+		if !seen[name] {
+			t.Errorf("%s does not exist", name)
+		}
+	}
+}
+
+// TestAudit_ARestoreAddsNothing restores a dump as docs/operations.md says.
+func TestAudit_ARestoreAddsNothing(t *testing.T) {
+	url := dbtest.URL(t)
+	d := dbtest.Open(t, url)
+	newUser(t, d, "root@example.com", "admin")
+	ada := newUser(t, d, "ada@example.com", "user")
+	if _, err := d.CreateDevice(t.Context(), db.NewDevice{Name: "home", Kind: db.KindClient, OwnerID: &ada.ID, Approved: true}); err != nil {
+		t.Fatal(err)
+	}
+	before := trail(t, d, db.AuditFilter{})
+	run := func(stdin []byte, name string, args ...string) []byte {
+		t.Helper()
+		path, err := exec.LookPath(name)
+		if installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); err != nil && len(installed) > 0 {
+			path, err = installed[len(installed)-1], nil
+		}
+		if err != nil {
+			t.Skip(err)
+		}
+		command := exec.CommandContext(t.Context(), path, args...)
+		command.Stdin = bytes.NewReader(stdin)
+		var out, failed bytes.Buffer
+		command.Stdout, command.Stderr = &out, &failed
+		if err := command.Run(); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, failed.Bytes())
+		}
+		return out.Bytes()
+	}
+	dump := run(nil, "pg_dump", "-Fc", "--no-owner", "-d", url)
+	if _, err := dbtest.SQL(t, d).ExecContext(t.Context(), `DROP SCHEMA public CASCADE; CREATE SCHEMA public`); err != nil {
+		t.Fatal(err)
+	}
+	run(dump, "pg_restore", "--exit-on-error", "--no-owner", "--single-transaction", "-d", url)
+	restored := dbtest.Open(t, url)
+	wantTrail(t, restored, db.AuditFilter{}, before...)
+	ctx, mine := as(t, "7")
+	if _, err := restored.UpdateUser(ctx, ada.ID, db.UserPatch{Role: new("admin")}); err != nil {
+		t.Fatal(err)
+	}
+	wantTrail(t, restored, mine, "user.update")
+}
