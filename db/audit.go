@@ -124,7 +124,7 @@ type Refusal struct {
 	Action string // As session.refuse.
 	// The target, if it is known. What a caller made up must not be stored.
 	TargetKind, TargetID, TargetName string
-	UserID                           *int64 // Whom it concerns.
+	UserID, OrganisationID           *int64 // Whom it concerns.
 }
 
 // RecordRefusal counts a refused attempt of the actor of ctx in the audit trail. An hour has one entry for
@@ -136,7 +136,7 @@ func (d *DB) RecordRefusal(ctx context.Context, refusal Refusal) error {
 		actor.Kind = ActorUnknown
 	}
 	period := refusal.Action
-	if refusal.UserID == nil {
+	if refusal.UserID == nil && refusal.OrganisationID == nil {
 		period += " of nobody"
 	}
 	key := sha256.Sum256([]byte(strings.Join([]string{
@@ -154,15 +154,16 @@ func (d *DB) RecordRefusal(ctx context.Context, refusal Refusal) error {
 			FROM hour),
 		attempt AS (
 			SELECT $4::text AS actor_id, $5::text AS actor_name, $6::inet AS address, $7::text AS target_id,
-				$8::text AS target_name, $9::bigint AS user_id, $13::boolean AS admin, $2::bytea AS key)
+				$8::text AS target_name, $9::bigint AS user_id, $14::bigint AS organisation_id, $13::boolean AS admin, $2::bytea AS key)
 		INSERT INTO audit_log AS l (actor_kind, actor_id, actor_name, actor_admin, address, action, target_kind, target_id,
-			target_name, user_id, refusal_window, refusal_key)
+			target_name, user_id, organisation_id, refusal_window, refusal_key)
 		SELECT $10, coalesce(a.actor_id, ''), coalesce(a.actor_name, ''), coalesce(a.admin, false), a.address, $11, $12, coalesce(a.target_id, ''),
-			coalesce(a.target_name, ''), a.user_id, s.of, coalesce(a.key, '')
+			coalesce(a.target_name, ''), a.user_id, a.organisation_id, s.of, coalesce(a.key, '')
 		FROM slot s LEFT JOIN attempt a ON s.own
 		ON CONFLICT (refusal_window, refusal_key) WHERE refusal_window IS NOT NULL DO UPDATE SET count = l.count + 1`,
 		period, key[:], maxRefusals, actor.ID, actor.Name, address, refusal.TargetID,
-		refusal.TargetName, refusal.UserID, actor.Kind, refusal.Action, refusal.TargetKind, actor.Admin)
+		refusal.TargetName, refusal.UserID, actor.Kind, refusal.Action, refusal.TargetKind, actor.Admin,
+		refusal.OrganisationID)
 	return wrap(err, "record a refusal")
 }
 

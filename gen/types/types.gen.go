@@ -1238,6 +1238,75 @@ type AllocationRules struct {
 // - `offline`: the tunnel client or the tunnel server is not connected.
 type AllocationStatus string
 
+// AuditActor Who did something, as of that time.
+type AuditActor struct {
+	// Address The IP address from which the request came. Null if it is not known, and for an admin of the panel unless
+	// the caller is one.
+	Address nullable.Nullable[string] `json:"address"`
+
+	// ID The ID of the user, key or device, or the name of the operating system's user who ran the command. Null for the other kinds.
+	ID nullable.Nullable[string] `json:"id"`
+
+	// Kind `user`, `key` for an API key, `device`, `command` for a command of `eclitunneld`, `panel` for the panel
+	// itself, `anonymous` for a caller without a credential, or `unknown`, as for changes that an earlier
+	// version of the panel made. Later versions may add kinds.
+	//
+	//
+	// Example: user
+	Kind string `json:"kind"`
+
+	// Name The user's email, or the name of the key, device or operating system's user. Null for the other kinds,
+	// and for an admin of the panel unless the caller is one.
+	Name nullable.Nullable[string] `json:"name"`
+}
+
+// AuditEntry An entry of the audit trail.
+type AuditEntry struct {
+	// Action What was done: a kind and a verb, such as `device.update`. Later versions may add actions.
+	//
+	// Example: device.update
+	Action string `json:"action"`
+
+	// Actor Who did something, as of that time.
+	Actor AuditActor `json:"actor"`
+
+	// At When it happened. Of several refused attempts, the first.
+	At time.Time `json:"at"`
+
+	// Changes The fields that changed, by their names in this API, each with its values before and after. The value
+	// before is null in what was created, the one after in what was deleted. Secrets are not in it.
+	Changes map[string][]interface{} `json:"changes"`
+
+	// Count How many sessions were ended, or attempts of the same kind refused within the hour. 1 for other actions.
+	Count int64 `json:"count"`
+
+	// ID The ID of the entry.
+	ID int64 `json:"id"`
+
+	// OrganisationID The organisation that it concerns. Null if there is none.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Target What something was done to, as of that time.
+	Target AuditTarget `json:"target"`
+
+	// UserID The user whom it concerns, such as the owner of a device. Null if an organisation owns it, or nobody.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// AuditTarget What something was done to, as of that time.
+type AuditTarget struct {
+	// ID The ID of the target. Null if it has none or is not known.
+	ID nullable.Nullable[string] `json:"id"`
+
+	// Kind The kind of the target, such as `device`. Later versions may add kinds.
+	//
+	// Example: device
+	Kind string `json:"kind"`
+
+	// Name The name of the target, such as a device's name or a user's email. Null if it has none or is not known.
+	Name nullable.Nullable[string] `json:"name"`
+}
+
 // BitsPerSecond A bandwidth, in bits per second of players' payload. Download is from the game to players, upload
 // from players to the game; what begins with `player` is for each player, the others are for all
 // players of the allocation together. TCP above it is slowed, datagrams above it are dropped. Players
@@ -2860,6 +2929,38 @@ type ListAccountSessionsParams struct {
 
 	// After Return only the sessions that follow this position in the list: the value of `after` in the
 	// `Link` header of the previous page. It stays valid when sessions end.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// OrganisationID Return only entries that concern this organisation.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// UserID Return only entries that concern the account, the devices or the allocations of this user.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// Actor Return only what this actor did: `user:`, `key:`, `device:` or `command:` and the `id` of the actor,
+	// or one of `panel`, `anonymous` and `unknown`.
+	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
+
+	// Action Return only entries with this action, or with any action that begins with this word.
+	Action *string `form:"action,omitempty" json:"action,omitempty"`
+
+	// Target Return only what was done to this target: its `kind`, and its `id` after a colon. Only `settings` has no `id`.
+	Target *string `form:"target,omitempty" json:"target,omitempty"`
+
+	// From Return only entries of this time or later.
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Return only entries of before this time.
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the entries that follow this position in the list: the value of `after` in the `Link`
+	// header of the previous page.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 

@@ -13,14 +13,15 @@ import (
 type addressKey struct{}
 
 // WithAddress stores the caller's address, User-Agent, and the cookies of known browsers, in the
-// request's context, for rate limits and the list of sessions. Callers take turns by the address when their
-// requests wait for the database.
+// request's context, for rate limits, the list of sessions and the audit trail. Callers take turns by the
+// address when their requests wait for the database.
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		address := a.address(r)
 		ctx := context.WithValue(r.Context(), addressKey{}, address)
 		ctx = context.WithValue(ctx, userAgentKey{}, r.UserAgent())
 		ctx = db.WithSource(ctx, sources.Of(address))
+		ctx = db.WithActor(ctx, db.Actor{Kind: db.ActorAnonymous, Address: address}) // NewContext knows better.
 		next.ServeHTTP(w, r.WithContext(withBrowsers(ctx, r)))
 	})
 }

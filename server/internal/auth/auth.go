@@ -42,6 +42,7 @@ type Store interface {
 	ChangeEmail(ctx context.Context, proof db.Proof, email string) (db.User, error)
 	ChangePassword(ctx context.Context, proof db.Proof, passwordHash string, place []byte) (db.User, error)
 	CreatePasswordLink(ctx context.Context, link db.PasswordLink) (db.User, error)
+	RecordRefusal(ctx context.Context, refusal db.Refusal) error
 	PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.Time) (bool, error)
 	UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error
 	CreateInvitation(ctx context.Context, scope db.Scope, invitation db.NewInvitation) (db.Invitation, error)

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
@@ -60,7 +62,8 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 	if err != nil {
 		return Login{}, err
 	}
-	return a.createSession(ctx, user, known)
+	login, err := a.createSession(ctx, user, known)
+	return login, a.refuseLogin(ctx, user, err)
 }
 
 // login is Login without a session. It returns the browser of the request if the account knows it, and
@@ -74,7 +77,7 @@ func (a *Auth) login(ctx context.Context, email, password string) (db.User, *bro
 	}
 	user, err := a.checkPassword(ctx, t, password)
 	if err != nil {
-		return db.User{}, nil, err
+		return db.User{}, nil, a.refuseLogin(ctx, user, err)
 	}
 	if err := a.limits.Refund(ctx, t.counted...); err != nil {
 		return db.User{}, nil, err
@@ -83,6 +86,25 @@ func (a *Auth) login(ctx context.Context, email, password string) (db.User, *bro
 		return db.User{}, nil, err
 	}
 	return user, t.browser, nil
+}
+
+// refuseLogin records a wrong password, or the right one of a suspended account, in the
+// audit trail, and returns err. Attempts over a limit are not recorded: they cost no
+// statement, and their password is not looked at. Nor is the email of no account, which
+// may be a password in the wrong field.
+func (a *Auth) refuseLogin(ctx context.Context, user db.User, err error) error {
+	var refused *problem.Error
+	if !errors.As(err, &refused) || refused.Code != types.CodeUnauthorized {
+		return err
+	}
+	refusal := db.Refusal{Action: "session.refuse", TargetKind: "user"}
+	if user.ID != 0 {
+		refusal.TargetID, refusal.TargetName, refusal.UserID = strconv.FormatInt(user.ID, 10), user.Email, &user.ID
+	}
+	if failed := a.store.RecordRefusal(ctx, refusal); failed != nil {
+		return failed
+	}
+	return err
 }
 
 var errWrongPassword = problem.Unauthorized("Wrong email or password.")
@@ -125,8 +147,9 @@ func perEmail(email string) Limit {
 	return Limit{"login:email:" + email, emailFailures, loginWindow}
 }
 
-// checkPassword returns the user with an email and password. It counts the attempt and
-// reads the user before it waits for its turn: a database that stalls holds up no check.
+// checkPassword returns the user with an email and password, and that with the email if the
+// password is wrong. It counts the attempt and reads the user before it waits for its turn:
+// a database that stalls holds up no check.
 func (a *Auth) checkPassword(ctx context.Context, t *attempt, password string) (db.User, error) {
 	user, err := a.account(ctx, t)
 	if err != nil {
@@ -147,7 +170,7 @@ func (a *Auth) checkPassword(ctx context.Context, t *attempt, password string) (
 	case err != nil:
 		return db.User{}, err
 	case !match:
-		return db.User{}, errWrongPassword
+		return user, errWrongPassword
 	}
 	if !t.known {
 		a.passwords.queue.succeeded(from)
@@ -228,6 +251,7 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 	session := db.Session{
 		ID: uuid.New(), UserID: user.ID, ExpiresAt: expires, Address: addressText(ctx), UserAgent: userAgent(ctx),
 	}
+	ctx = db.WithActor(ctx, user.Actor(ctx))
 	switch err := a.store.CreateSession(ctx, session, user.PasswordHash, a.places.address(ctx), a.now()); {
 	case errors.Is(err, db.ErrConflict):
 		return Login{}, problem.Unauthorized("This account is suspended.")

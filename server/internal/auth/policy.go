@@ -157,6 +157,8 @@ var policy = map[string]row{
 	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},
 	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, allocations},
+	"listAudit":                         {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, read},
+	"listAudit, organisation":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, read},
 	"listOrganisations":                 {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read},
 	"createOrganisation":                {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"createOrganisation, by admins":     {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},

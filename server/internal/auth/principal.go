@@ -118,13 +118,29 @@ func Recording(ctx context.Context) (context.Context, *Principal) {
 	return context.WithValue(ctx, recordKey{}, slot), slot
 }
 
-// NewContext returns a context that carries the caller, and fills the slot of
-// Recording.
+// actor returns the caller as the audit trail names it.
+func (p Principal) actor(ctx context.Context) db.Actor {
+	switch {
+	case p.Key != nil:
+		return db.Actor{
+			Kind: db.ActorKey, ID: strconv.FormatInt(p.Key.ID, 10), Name: p.Key.Name, Admin: p.IsAdmin(), Address: Address(ctx),
+		}
+	case p.User != nil:
+		return p.User.Actor(ctx)
+	case p.Device != nil:
+		return p.Device.Actor(ctx)
+	default:
+		return db.ActorOf(ctx)
+	}
+}
+
+// NewContext returns a context that carries the caller, who makes the changes with it,
+// and fills the slot of Recording.
 func NewContext(ctx context.Context, p Principal) context.Context {
 	if slot, ok := ctx.Value(recordKey{}).(*Principal); ok {
 		*slot = p
 	}
-	return context.WithValue(ctx, principalKey{}, p)
+	return context.WithValue(db.WithActor(ctx, p.actor(ctx)), principalKey{}, p)
 }
 
 // FromContext returns the caller that NewContext stored, or the zero Principal.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -14,6 +15,7 @@ const drainInterval = time.Second
 // advanceDrains advances the drains of tunnel servers until ctx ends. Every replica
 // does so: row locks keep them apart, and one completes what another leaves undone.
 func (h *Hub) advanceDrains(ctx context.Context) {
+	ctx = db.WithActor(ctx, db.Actor{Kind: db.ActorPanel}) // Of moves, in the audit trail.
 	ticks, stop := h.opts.Every(drainInterval)
 	defer stop()
 	failing := false

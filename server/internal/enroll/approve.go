@@ -28,10 +28,10 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 	const operation = "approveDevice"
 	caller := auth.FromContext(ctx)
 	if err := e.mayDecide(ctx, caller, operation); err != nil {
-		return db.Device{}, err
+		return db.Device{}, e.refuse(ctx, err)
 	}
 	if err := e.mayGive(ctx, caller, operation, approval.OwnerID, approval.OrganisationID); err != nil {
-		return db.Device{}, err
+		return db.Device{}, e.refuse(ctx, err)
 	}
 	if err := e.checkNewOwner(ctx, approval); err != nil {
 		return db.Device{}, err
@@ -41,7 +41,7 @@ func (e *Enroller) Approve(ctx context.Context, approval Approval) (db.Device, e
 		approved, err = e.approve(ctx, caller, enrollment, approval, now)
 		return err
 	})
-	return approved, err
+	return approved, e.refuse(ctx, err)
 }
 
 // checkNewOwner checks the new name, and that the new owner exists. It runs before the

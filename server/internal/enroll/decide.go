@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -46,11 +47,32 @@ func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error
 // any problem.Error that the contract lists for the operation.
 func (e *Enroller) Deny(ctx context.Context, userCode string) error {
 	const operation = "denyDevice"
-	if err := e.mayDecide(ctx, auth.FromContext(ctx), operation); err != nil {
+	err := e.mayDecide(ctx, auth.FromContext(ctx), operation)
+	if err == nil {
+		err = e.decide(ctx, operation, userCode, func(enrollment db.Enrollment, now time.Time) error {
+			return e.options.Store.DenyDevice(ctx, enrollment.ID, now)
+		})
+	}
+	return e.refuse(ctx, err)
+}
+
+// refuse records in the audit trail that the caller in ctx was refused an approval or a
+// denial, and returns err. Attempts over a limit are not recorded: they cost no statement.
+func (e *Enroller) refuse(ctx context.Context, err error) error {
+	var refused *problem.Error
+	if !errors.As(err, &refused) || refused.Code == types.CodeRateLimited {
 		return err
 	}
-	return e.decide(ctx, operation, userCode, func(enrollment db.Enrollment, now time.Time) error {
-		return e.options.Store.DenyDevice(ctx, enrollment.ID, now)
+	return cmp.Or(e.RecordRefusal(ctx), err)
+}
+
+// RecordRefusal records in the audit trail that the caller in ctx, a user or an
+// organisation, may not decide about an enrollment. The code, which may be a mistyped one of
+// another device, is not recorded.
+func (e *Enroller) RecordRefusal(ctx context.Context) error {
+	userID, organisationID := auth.FromContext(ctx).Owner()
+	return e.options.Store.RecordRefusal(ctx, db.Refusal{
+		Action: "device.refuse", TargetKind: "device", UserID: userID, OrganisationID: organisationID,
 	})
 }
 

@@ -69,6 +69,7 @@ type Store interface {
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)
 	DenyDevice(ctx context.Context, id uuid.UUID, at time.Time) error
+	RecordRefusal(ctx context.Context, refusal db.Refusal) error
 	auth.Counts
 }
 

@@ -80,7 +80,7 @@ func (e *Enroller) absent(ctx context.Context, deviceCode string) error {
 }
 
 func (e *Enroller) issue(ctx context.Context, device db.Device) (Status, error) {
-	version, err := e.options.Store.NextEnrollmentToken(ctx, device.ID)
+	version, err := e.options.Store.NextEnrollmentToken(db.WithActor(ctx, device.Actor(ctx)), device.ID)
 	if errors.Is(err, db.ErrConflict) {
 		// It connected after the row was read, with the token from its last poll.
 		return Status{Approved: true}, nil

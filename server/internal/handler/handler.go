@@ -87,6 +87,7 @@ func New(options Options) (http.Handler, error) {
 		Contract:      eclitunnel.OpenAPI,
 		Authenticator: options.Auth,
 		Admit:         a.gate.admit,
+		Refused:       a.refused,
 	})
 	if err != nil {
 		return nil, err

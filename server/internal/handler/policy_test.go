@@ -441,6 +441,8 @@ var policyRequests = map[string]policyRequest{
 	"revokeInvitation, another owner":   answered("DELETE", "/api/organisations/{organisation}/invitations/{ownerInvitation}", ""),
 	"lookUpInvitation":                  answered("POST", "/api/invitations/look-up", `{"token":"{invitationToken}"}`),
 	"acceptInvitation":                  answered("POST", "/api/invitations/accept", `{"token":"{invitationToken}"}`),
+	"listAudit":                         answered("GET", "/api/audit", ""),
+	"listAudit, organisation":           answered("GET", "/api/audit?organisationId={organisation}", ""),
 	"getOpenAPI":                        answered("GET", "/openapi.json", ""),
 	"getJWKS":                           answered("GET", "/.well-known/jwks.json", ""),
 	"getHealth":                         answered("GET", "/healthz", ""),

@@ -9,6 +9,7 @@
 package validate
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"path"
@@ -47,6 +48,10 @@ type Options struct {
 	// Admit may reject a request before authentication. path is the operation's path
 	// in the contract, with parameter names. nil admits all requests.
 	Admit func(r *http.Request, path string) error
+	// Refused is called for a caller whom the policy refuses an operation, with a context
+	// that carries the caller. An error is the answer in place of the refusal. nil does
+	// nothing.
+	Refused func(ctx context.Context, operation string) error
 }
 
 // Mux serves the operations of the contract. Handlers are added with HandleFunc, which
@@ -67,6 +72,9 @@ func New(options Options) (*Mux, error) {
 	}
 	if options.Admit == nil {
 		options.Admit = func(*http.Request, string) error { return nil }
+	}
+	if options.Refused == nil {
+		options.Refused = func(context.Context, string) error { return nil }
 	}
 	m := &Mux{options: options, doc: doc, routes: http.NewServeMux(), served: map[*openapi3.Operation]bool{}}
 	m.routes.HandleFunc("/", notFound)

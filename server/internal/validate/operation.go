@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 
@@ -82,8 +83,10 @@ func (op *operation) authenticate(r *http.Request) (auth.Principal, error) {
 	if err != nil {
 		return auth.Principal{}, err
 	}
-	if err := op.scopes.Refuse(principal); err != nil {
-		return auth.Principal{}, err
+	refusal := cmp.Or(op.scopes.Refuse(principal), op.rule.Refuse(principal))
+	if refusal != nil && principal.Kind() != auth.KindAnonymous {
+		failed := op.mux.options.Refused(auth.NewContext(r.Context(), principal), op.spec.OperationID)
+		refusal = cmp.Or(failed, refusal)
 	}
-	return principal, op.rule.Refuse(principal)
+	return principal, refusal
 }
