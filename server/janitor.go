@@ -18,7 +18,7 @@ const (
 	expiredRetention = time.Hour
 )
 
-// sweep deletes expired rows, rotates signing keys and reads from where people log in, at once and then every
+// sweep deletes expired rows and old entries of the audit trail, rotates signing keys and reads from where people log in, at once and then every
 // sweepInterval until ctx ends. Every replica does so, and the database lets one at a
 // time run.
 func (s *Server) sweep(ctx context.Context) error {
@@ -37,7 +37,7 @@ func (s *Server) sweep(ctx context.Context) error {
 }
 
 func (s *Server) maintain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	ctx, cancel := context.WithTimeout(asPanel(ctx), sweepTimeout)
 	defer cancel()
 	next, err := auth.NewKey()
 	if err != nil {
@@ -64,5 +64,37 @@ func (s *Server) maintain(ctx context.Context) error {
 	for _, key := range done.Keys.Deleted {
 		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
 	}
+	if err := s.pruneAudit(ctx, now); err != nil {
+		return err
+	}
 	return s.auth.LoadPlaces(ctx)
+}
+
+// pruneRounds bounds how many entries of the audit trail a sweep deletes, to one batch for
+// each. What is left goes with the next sweeps.
+const pruneRounds = 20
+
+// pruneAudit deletes entries of the audit trail that have been kept for long enough.
+func (s *Server) pruneAudit(ctx context.Context, now time.Time) error {
+	if s.opts.AuditRetention < 0 {
+		return nil
+	}
+	for range pruneRounds {
+		deleted, err := s.db.PruneAudit(ctx, now.Add(-s.opts.AuditRetention))
+		if err != nil || deleted == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// asPanel returns a context whose changes are those of the panel itself.
+func asPanel(ctx context.Context) context.Context {
+	return db.WithActor(ctx, db.Actor{Kind: db.ActorPanel})
+}
+
+// AsCommand returns a context whose changes are those of a command that a user of the
+// operating system runs, for the audit trail.
+func AsCommand(ctx context.Context, user string) context.Context {
+	return db.WithActor(ctx, db.Actor{Kind: db.ActorCommand, ID: user, Name: user, Admin: true})
 }

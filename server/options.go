@@ -28,10 +28,15 @@ const (
 	DefaultPortFirst   = 20000
 	DefaultPortLast    = 29999
 	DefaultKeyRotation = 30 * 24 * time.Hour
+
+	DefaultAuditRetention = 400 * 24 * time.Hour
 )
 
 // minKeyRotation leaves a key as much time to sign as it was published before that.
 const minKeyRotation = 2 * db.KeyLead
+
+// minAuditRetention leaves time to read an entry.
+const minAuditRetention = 24 * time.Hour
 
 // maxShutdownGrace is longer than any load balancer needs.
 const maxShutdownGrace = 5 * time.Minute
@@ -83,6 +88,9 @@ type Options struct {
 	// KeyRotation is the age at which the key that signs tokens is replaced, at least
 	// 48 hours. 0 is 30 days; a negative value disables rotation.
 	KeyRotation time.Duration
+	// AuditRetention is how long entries of the audit trail are kept, at least 24 hours. 0
+	// is 400 days; a negative value keeps them for ever.
+	AuditRetention time.Duration
 	// ShutdownGrace is how long the panel continues to serve after Run's context has
 	// ended, while /readyz reports that it is stopping, so that load balancers stop
 	// sending requests here. 0 means not at all.
@@ -197,6 +205,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.KeyRotation == 0 {
 		o.KeyRotation = DefaultKeyRotation
 	}
+	if o.AuditRetention == 0 {
+		o.AuditRetention = DefaultAuditRetention
+	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 10 * time.Second
 	}
@@ -214,6 +225,9 @@ func (o Options) withDefaults() (Options, error) {
 func (o Options) checkTimes() error {
 	if o.KeyRotation >= 0 && o.KeyRotation < minKeyRotation {
 		return fmt.Errorf("key rotation: %v is less than %v", o.KeyRotation, minKeyRotation)
+	}
+	if o.AuditRetention >= 0 && o.AuditRetention < minAuditRetention {
+		return fmt.Errorf("audit retention: %v is less than %v", o.AuditRetention, minAuditRetention)
 	}
 	if o.ShutdownGrace < 0 || o.ShutdownGrace > maxShutdownGrace {
 		return fmt.Errorf("shutdown grace: %v is not between 0 and %v", o.ShutdownGrace, maxShutdownGrace)

@@ -87,6 +87,7 @@ func (s *Server) URL() *url.URL { return s.url }
 // Run runs the panel until ctx ends, and then returns nil, or until a part fails, and
 // then returns the error. It stops all parts before it returns. It may be called once.
 func (s *Server) Run(ctx context.Context) (err error) {
+	ctx = db.WithActor(ctx, db.Actor{}) // What it does is not done by the command that runs it.
 	// The parts outlive ctx, whose end begins an orderly shutdown: the database must
 	// not stop while other parts still use it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -125,6 +126,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	if err := s.startDatabase(ctx, life); err != nil {
 		return err
 	}
+	ctx = asPanel(ctx)
 	if err := firstAdmin(ctx, s.db, s.opts.FirstAdmin, s.logger); err != nil {
 		return err
 	}
@@ -145,7 +147,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.background(life, "clock", s.watchClock)
 	s.background(life, "session uses", s.auth.RecordUses)
 	s.background(life, "mail check", s.checkMail)
-	s.background(life, "public hosts", s.hosts.Run)
+	s.background(asPanel(life), "public hosts", s.hosts.Run)
 	s.background(life, "uses of API keys", s.recordKeyUses)
 	// Last, because it is a client of all the others. It stops first, so that its links
 	// tell agents to reconnect while the panel still accepts them.

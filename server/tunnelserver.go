@@ -87,7 +87,7 @@ func (t *tunnelServer) listen(ctx context.Context) error {
 
 // enroll returns the tunnel server's device, which it creates if necessary.
 func (t *tunnelServer) enroll(ctx context.Context) (db.Device, error) {
-	return t.panel.db.EnsureEmbeddedServer(ctx, db.EmbeddedServer{
+	return t.panel.db.EnsureEmbeddedServer(asPanel(ctx), db.EmbeddedServer{
 		Name:       t.name,
 		PublicHost: t.panel.host,
 		PortFirst:  t.panel.opts.Ports.First,

@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -80,7 +82,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
 		// Help exits during parsing; parsing the rest has no effect.
 		kong.Exit(func(int) { helped = true }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.BindTo(server.AsCommand(ctx, osUser()), (*context.Context)(nil)),
 		kong.Bind(out),
 	)
 	if err != nil {
@@ -97,6 +99,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return out.fail(usageError{err})
 	}
 	return out.fail(parsed.Run())
+}
+
+// osUser returns the name of the user of the operating system who runs the program, for the
+// audit trail, or the number of one without a name.
+func osUser() string {
+	current, err := user.Current()
+	if err != nil {
+		return strconv.Itoa(os.Getuid())
+	}
+	return current.Username
 }
 
 // fail prints an error and returns its exit code; nil is success.

@@ -51,6 +51,7 @@ func TestRun_ExplainsUsageErrorsInOneLine(t *testing.T) {
 		"log level":            {[]string{"serve", "--log-level", "loud"}, "log-level"},
 		"public URL":           {[]string{"serve", "--public-url", "panel.example.com"}, "http or https"},
 		"key rotation":         {[]string{"serve", "--key-rotation", "24h"}, "key rotation"},
+		"audit retention":      {[]string{"serve", "--audit-retention", "1h"}, "audit retention"},
 		"shutdown grace":       {[]string{"serve", "--shutdown-grace=-1s"}, "shutdown grace"},
 		"password in a URL":    {[]string{"serve", "--smtp-url", "smtp://panel:secret@mail", "--mail-from", "a@example.com"}, "a file of its own"},
 		"no sender":            {[]string{"serve", "--smtp-url", "smtp://mail"}, "mail from"},

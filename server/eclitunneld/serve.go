@@ -38,8 +38,9 @@ type serveCommand struct {
 	SMTPPasswordFile string `name:"smtp-password-file" placeholder:"FILE" help:"Read the password of the user in --smtp-url from this file."`
 	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
 
-	KeyRotation   time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
-	ShutdownGrace time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
+	KeyRotation    time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
+	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h, 400 days)."`
+	ShutdownGrace  time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
 
 	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to the operator's network: profiles show memory, including secrets (default: none)."`
 
@@ -109,11 +110,12 @@ func (c *serveCommand) options() (server.Options, error) {
 
 			PlainStreams: c.PlainStreams,
 		},
-		Ports:         server.PortRange(c.PortRange),
-		KeyRotation:   neverIfZero(c.KeyRotation),
-		ShutdownGrace: c.ShutdownGrace,
-		Version:       version,
-		Commit:        commit,
+		Ports:          server.PortRange(c.PortRange),
+		KeyRotation:    neverIfZero(c.KeyRotation),
+		AuditRetention: neverIfZero(c.AuditRetention),
+		ShutdownGrace:  c.ShutdownGrace,
+		Version:        version,
+		Commit:         commit,
 	}, nil
 }
 
