@@ -39,7 +39,7 @@ type serveCommand struct {
 	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
 
 	KeyRotation    time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
-	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h, 400 days)."`
+	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h)."`
 	ShutdownGrace  time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
 
 	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to the operator's network: profiles show memory, including secrets (default: none)."`
