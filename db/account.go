@@ -45,17 +45,21 @@ func (d *DB) Sessions(ctx context.Context, userID int64, now time.Time, page Pag
 // not expired at now.
 func (d *DB) EndSession(ctx context.Context, userID int64, id uuid.UUID, now time.Time) error {
 	var ended uuid.UUID
-	err := d.requests.GetContext(ctx, &ended,
-		`DELETE FROM sessions WHERE id = $1 AND user_id = $2 AND expires_at > $3 RETURNING id`, id, userID, stamp(now))
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &ended,
+			`DELETE FROM sessions WHERE id = $1 AND user_id = $2 AND expires_at > $3 RETURNING id`, id, userID, stamp(now))
+	})
 	return wrap(err, "end session of user %d", userID)
 }
 
 // EndOtherSessions deletes all sessions of a user but one, and returns how many of them had not expired at
 // now.
 func (d *DB) EndOtherSessions(ctx context.Context, userID int64, except uuid.UUID, now time.Time) (ended int64, err error) {
-	err = d.requests.GetContext(ctx, &ended,
-		`WITH ended AS (DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING expires_at)
-		SELECT count(*) FROM ended WHERE expires_at > $3`, userID, except, stamp(now))
+	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &ended,
+			`WITH ended AS (DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING expires_at)
+			SELECT count(*) FROM ended WHERE expires_at > $3`, userID, except, stamp(now))
+	})
 	return ended, wrap(err, "end other sessions of user %d", userID)
 }
 

@@ -125,17 +125,21 @@ func (d *DB) APIKeys(ctx context.Context, scope Scope, owner APIKeyOwner) ([]API
 // UpdateAPIKey renames a key of an owner in scope.
 func (d *DB) UpdateAPIKey(ctx context.Context, scope Scope, id int64, name string) (APIKey, error) {
 	var key APIKey
-	err := d.requests.GetContext(ctx, &key,
-		`UPDATE api_keys AS k SET name = $4 WHERE k.id = $3 AND `+keyManaged+` RETURNING `+apiKeyColumns,
-		scope.All, scope.account(), id, name)
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &key,
+			`UPDATE api_keys AS k SET name = $4 WHERE k.id = $3 AND `+keyManaged+` RETURNING `+apiKeyColumns,
+			scope.All, scope.account(), id, name)
+	})
 	return key, wrap(err, "update API key %d", id)
 }
 
 // DeleteAPIKey revokes a key of an owner in scope. It is not valid any more when DeleteAPIKey returns.
 func (d *DB) DeleteAPIKey(ctx context.Context, scope Scope, id int64) error {
 	var deleted int64
-	err := d.requests.GetContext(ctx, &deleted,
-		`DELETE FROM api_keys k WHERE k.id = $3 AND `+keyManaged+` RETURNING k.id`, scope.All, scope.account(), id)
+	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &deleted,
+			`DELETE FROM api_keys k WHERE k.id = $3 AND `+keyManaged+` RETURNING k.id`, scope.All, scope.account(), id)
+	})
 	return wrap(err, "delete API key %d", id)
 }
 

@@ -174,7 +174,7 @@ BEGIN
     PERFORM set_config('lock_timeout', '100ms', true);
     FOR attempt IN 1..300 LOOP
         BEGIN
-            LOCK TABLE users, sessions, password_links, organisations, organisation_members, devices, allocations,
+            LOCK TABLE users, sessions, password_links, organisations, organisation_members, invitations, api_keys, devices, allocations,
                 settings, signing_keys, revoked_signing_keys IN SHARE ROW EXCLUSIVE MODE;
             PERFORM set_config('lock_timeout', before, true);
             RETURN;
@@ -193,6 +193,9 @@ SELECT audit_table('password_links', 'user', '{user_id,"",user_id,""}', '{}', '{
 SELECT audit_table('sessions', 'user', '{user_id,"",user_id,""}', '{}', deleted => NULL);
 SELECT audit_table('organisations', 'organisation', '{id,name,"",id}', '{name=name,rules=rules}');
 SELECT audit_table('organisation_members', 'member', '{user_id,"",user_id,organisation_id}', '{role=role}');
+SELECT audit_table('invitations', 'invitation', '{id,email,"",organisation_id}', '{email=email,role=role}',
+    deleted => '$.expires_at > now()');
+SELECT audit_table('api_keys', 'key', '{id,name,user_id,organisation_id}', '{name=name,scopes=scopes,expires_at=expiresAt}');
 SELECT audit_table('devices', 'device', '{id,name,owner_id,organisation_id}',
     '{name=name,kind=kind,owner_id=ownerId,organisation_id=organisationId,public_host=server.publicHost,port_first=server.portRange.first,port_last=server.portRange.last,region=server.region,cordoned=server.cordoned,drain_until=server.drainUntil,drain_move=server.drainMove}',
     '{approved_at,token_version}',
@@ -202,7 +205,7 @@ SELECT audit_table('allocations', 'allocation', '{id,name,"",""}',
     '{device_id=deviceId,server_id=serverId,protocol=protocol,port=port,local_host=localHost,local_port=localPort,name=name,proxy_protocol=options.proxyProtocol,udp_idle_seconds=options.udpIdleSeconds,player_addresses=options.playerAddresses,rules=rules}',
     inserted => '$.retires IS NULL', updated => '$.retires IS NULL', deleted => '$.retires IS NULL');
 SELECT audit_table('settings', 'settings', '{"","","",""}',
-    '{tunnels_enabled=features.tunnels,anonymous_enrollment=enrollment.anonymous,rule_defaults=rules.defaults,rule_ceiling=rules.ceiling}',
+    '{tunnels_enabled=features.tunnels,anonymous_enrollment=enrollment.anonymous,owners_approve=enrollment.ownersApprove,organisation_creators=organisations.creators,rule_defaults=rules.defaults,rule_ceiling=rules.ceiling}',
     inserted => NULL, deleted => NULL);
 SELECT audit_table('signing_keys', 'signing_key', '{id,"","",""}', '{}', '{retired_at}', deleted => '$.retired_at IS NOT NULL');
 SELECT audit_table('revoked_signing_keys', 'signing_key', '{id,"","",""}', '{}', updated => NULL, deleted => NULL);

@@ -1275,7 +1275,7 @@ type AuditEntry struct {
 
 	// Changes The fields that changed, by their names in this API, each with its values before and after. The value
 	// before is null in what was created, the one after in what was deleted. Secrets are not in it.
-	Changes map[string][]interface{} `json:"changes"`
+	Changes map[string][]any `json:"changes"`
 
 	// Count How many sessions were ended, or attempts of the same kind refused within the hour. 1 for other actions.
 	Count int64 `json:"count"`

@@ -129,7 +129,12 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 		map[string]string{"role": "admin", "email": mark + "-3@example.com"}), 201)
 	key := decode[types.APIKeyCreated](t, owner.send(t, "POST", "/api/keys",
 		map[string]any{"name": mark, "scopes": []string{"read"}, "organisationId": organisation.ID}), 201)
+	sessions, err := p.db.Sessions(t.Context(), owner.user.ID, p.Now(), db.Page[db.SessionPosition]{Limit: 1})
+	if err != nil || len(sessions) != 1 {
+		t.Fatalf("sessions %v, %v", sessions, err)
+	}
 	w.ofB = ids{
+		"session":      {sessions[0].ID.String()},
 		"organisation": {strconv.FormatInt(organisation.ID, 10)}, "invitation": {strconv.FormatInt(invitation.ID, 10)},
 		"key":    {strconv.FormatInt(key.ID, 10)},
 		"device": {private.ID.String()}, "server": {private.ID.String()},
@@ -240,6 +245,7 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 	if err != nil {
 		t.Fatal(err)
 	}
+	own["session"] = []string{uuid.NewString()}
 	own["key"] = []string{"1000000"}
 	for _, row := range keys {
 		own["key"] = append(own["key"], strconv.FormatInt(row.ID, 10))
@@ -330,7 +336,7 @@ type tenantRequest struct {
 var (
 	pathKinds = map[string]string{
 		"devices": "device", "allocations": "allocation", "organisations": "organisation",
-		"users": "user", "members": "user", "invitations": "invitation", "keys": "key",
+		"users": "user", "members": "user", "invitations": "invitation", "keys": "key", "sessions": "session",
 	}
 	fieldKinds = map[string]string{
 		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",
@@ -344,7 +350,7 @@ func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantReques
 	pick := func(kind string) (id, absent string) {
 		if of := w.ofB[kind]; w.random.IntN(3) > 0 {
 			r.foreign = true
-			if kind == "device" || kind == "server" {
+			if kind == "device" || kind == "server" || kind == "session" {
 				return of[w.random.IntN(len(of))], uuid.NewString()
 			}
 			return of[w.random.IntN(len(of))], "999999999"

@@ -26,7 +26,7 @@ func From(err error) *Error {
 	case errors.As(err, &tooLarge):
 		return TooLarge()
 	case errors.Is(err, db.ErrForbidden):
-		return Forbidden("You can see this, but your role in the organisation does not let you change it.")
+		return Forbidden("Your role in the organisation does not permit this.")
 	case errors.Is(err, db.ErrNotFound):
 		return NotFound("It does not exist.")
 	case errors.Is(err, db.ErrPortTaken):
