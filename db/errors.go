@@ -55,6 +55,9 @@ var (
 	ErrTooManyKeys = fmt.Errorf("too many API keys: %w", ErrConflict)
 	// ErrPasswordChanged means that the user's password is another one by now. It is an ErrConflict.
 	ErrPasswordChanged = fmt.Errorf("password changed: %w", ErrConflict)
+	// ErrEmailTaken means that a person from an identity provider has the email of an account that is not known to
+	// be theirs. It is an ErrConflict.
+	ErrEmailTaken = fmt.Errorf("email has another account: %w", ErrConflict)
 	// ErrNoOwner means that the new owner does not exist, or that the caller may not see it.
 	ErrNoOwner = errors.New("no such owner")
 	// ErrNoMember means that the user is not a member of the organisation, and ErrNoInvitation that it has

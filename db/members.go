@@ -109,11 +109,13 @@ const hasActiveOthers = `EXISTS (SELECT 1 FROM organisation_members o JOIN users
 	WHERE o.organisation_id = m.organisation_id AND o.user_id <> m.user_id AND NOT u.suspended)`
 
 // needOtherOwner returns ErrLastOwner if a user is the only owner, but for suspended ones, of an
-// organisation that tx has locked and condition selects, of membership m. Its arguments begin with $2.
+// organisation that tx has locked and condition selects, of membership m. Its arguments begin with $2. Who
+// owns an organisation of an identity provider is decided there.
 func needOtherOwner(ctx context.Context, tx *sqlx.Tx, userID int64, condition string, args ...any) error {
 	var only bool
 	err := tx.GetContext(ctx, &only,
 		`SELECT EXISTS (SELECT 1 FROM organisation_members m
+			JOIN organisations g ON g.id = m.organisation_id AND g.provider IS NULL
 			WHERE m.user_id = $1 AND m.role = 'owner' AND `+condition+`
 				AND NOT EXISTS (SELECT 1 FROM organisation_members o JOIN users u ON u.id = o.user_id
 					WHERE o.organisation_id = m.organisation_id AND o.user_id <> m.user_id AND o.role = 'owner'

@@ -91,11 +91,13 @@ func lockAdmins(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
-// needAdmin returns ErrLastAdmin if nobody who could log in is an admin any more.
+// needAdmin returns ErrLastAdmin if nobody who could log in, by a password or an identity provider, is an admin
+// any more.
 func needAdmin(ctx context.Context, tx *sqlx.Tx) error {
 	var has bool
 	err := tx.GetContext(ctx, &has,
-		`SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND NOT suspended AND password_hash <> '')`)
+		`SELECT EXISTS (SELECT 1 FROM users u WHERE u.role = 'admin' AND NOT u.suspended
+			AND (u.password_hash <> '' OR EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id)))`)
 	if err == nil && !has {
 		return ErrLastAdmin
 	}
@@ -116,7 +118,7 @@ type DevicesOf struct {
 
 // DeleteUser deletes an account with its sessions. It returns [ErrOwnsDevices] if the user has devices and
 // nothing is to become of them, [ErrLastAdmin], [ErrLastOwner], and [ErrNoOwner] if their new owner does not
-// exist.
+// exist. An organisation of an identity provider may lose its last owner: the provider decides about those.
 func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		if err := lockAdmins(ctx, tx); err != nil {

@@ -1,0 +1,288 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Identity is what an identity provider says of a person. Its texts are UTF-8 without NUL.
+type Identity struct {
+	// Provider is the name of the provider, which tells apart the subjects and organisations of several: lower-case
+	// letters, digits and hyphens. Required.
+	Provider string
+	// Subject is what the provider calls the person, and never calls another one. Required.
+	Subject string
+	// Email is the person's email. It is empty if the provider says none; one below .invalid counts as none.
+	Email string
+	// LinkEmail makes an identity that is seen for the first time one of the account that has the email. It must
+	// only be set if the provider has verified that the email is the person's.
+	LinkEmail bool
+	// Admin says whether the person is an admin; nil leaves the role as it is, which is "user" at first.
+	Admin *bool
+	// Organisations are the person's organisations at the provider. nil leaves memberships as they are; an empty
+	// list ends all in the provider's organisations.
+	Organisations []IdentityOrganisation
+}
+
+// IdentityOrganisation is an organisation of an identity provider, and a person's role in it.
+type IdentityOrganisation struct {
+	ID   string `json:"id"` // Unique at the provider.
+	Name string `json:"name"`
+	Role string `json:"role"` // "owner", "admin" or "member".
+}
+
+// identityLock is the class of the advisory locks of [DB.SyncIdentity]: "ecli" in ASCII. Locks with a class have
+// numbers of their own.
+const identityLock = 0x65636c69
+
+// SyncIdentity returns the user of an identity, after it has made the account, its organisations and its
+// memberships what the provider says. It writes only what differs; most calls are one query.
+//
+// An identity that is seen for the first time gets a new account without a password, or with LinkEmail the one
+// that has its email. An email alone is no proof: without LinkEmail the result is [ErrEmailTaken] if the email has
+// an account that was made here or by another provider. If another person of the same provider has the email,
+// which may have been passed on there, the new account has one below .invalid, until the email is free. The same
+// goes for an account without an email. An account that exists keeps its email while the new one is taken.
+//
+// The provider decides about its people, also where it takes the role from the last admin. A suspended user stays
+// suspended, and is returned. Memberships in organisations of the provider follow the provider; others are not
+// touched. Organisations and their devices stay when their last member goes.
+func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) {
+	identity = identity.normalised()
+	known, err := identity.read(ctx, &d.requests)
+	if err == nil && !identity.differs(known) {
+		return known.User, nil
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return User{}, wrap(err, "identity at %s", identity.Provider)
+	}
+	var user User
+	sync := func() error {
+		return d.requests.tx(ctx, func(tx *sqlx.Tx) (err error) {
+			user, err = identity.write(ctx, tx)
+			return err
+		})
+	}
+	err = sync()
+	if translated := translate(err); errors.Is(translated, ErrConflict) && !errors.Is(translated, ErrEmailTaken) {
+		err = sync() // Somebody else got the email meanwhile.
+	}
+	return user, wrap(err, "synchronise identity at %s", identity.Provider)
+}
+
+// normalised returns the identity with each organisation once, in the order of their IDs, with the highest role.
+func (i Identity) normalised() Identity {
+	if strings.HasSuffix(strings.ToLower(i.Email), ".invalid") {
+		i.Email = ""
+	}
+	if i.Organisations == nil {
+		return i
+	}
+	roles := []string{"owner", "admin", "member"}
+	i.Organisations = slices.Clone(i.Organisations)
+	slices.SortStableFunc(i.Organisations, func(a, b IdentityOrganisation) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(slices.Index(roles, a.Role), slices.Index(roles, b.Role)))
+	})
+	i.Organisations = slices.CompactFunc(i.Organisations, func(a, b IdentityOrganisation) bool { return a.ID == b.ID })
+	return i
+}
+
+// knownIdentity is what the database has of an identity.
+type knownIdentity struct {
+	User
+	SeenEmail string `db:"seen_email"`
+	Taken     bool   `db:"taken"`       // The identity's email has another account.
+	Members   []byte `db:"memberships"` // JSON.
+}
+
+// read returns what the database has of the identity, or sql.ErrNoRows.
+func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) {
+	var known knownIdentity
+	err := from.GetContext(ctx, &known,
+		`SELECT `+userColumns+`, i.email AS seen_email,
+			EXISTS (SELECT 1 FROM users o WHERE lower(o.email) = lower($3) AND o.id <> u.id) AS taken,
+			coalesce((SELECT json_agg(json_build_object('id', o.external_id, 'name', o.name, 'role', m.role))
+				FROM organisation_members m JOIN organisations o ON o.id = m.organisation_id
+				WHERE m.user_id = u.id AND o.provider = $1), '[]') AS memberships
+		FROM identities i JOIN users u ON u.id = i.user_id WHERE i.provider = $1 AND i.subject = $2`,
+		i.Provider, i.Subject, i.Email)
+	return known, err
+}
+
+// differs reports whether the provider says something else than the database.
+func (i Identity) differs(known knownIdentity) bool {
+	if i.Email != known.SeenEmail || i.newEmail(known) != known.Email || i.role(known.Role) != known.Role {
+		return true
+	}
+	if i.Organisations == nil {
+		return false
+	}
+	var members []IdentityOrganisation
+	if err := json.Unmarshal(known.Members, &members); err != nil {
+		return true
+	}
+	slices.SortFunc(members, func(a, b IdentityOrganisation) int { return cmp.Compare(a.ID, b.ID) })
+	return !slices.Equal(members, i.Organisations)
+}
+
+// newEmail returns the email that the account is to have.
+func (i Identity) newEmail(known knownIdentity) string {
+	if i.Email == "" || known.Taken {
+		return known.Email
+	}
+	return i.Email
+}
+
+// role returns the role that an account with a role is to have.
+func (i Identity) role(role string) string {
+	switch {
+	case i.Admin == nil:
+		return role
+	case *i.Admin:
+		return "admin"
+	default:
+		return "user"
+	}
+}
+
+// write does what [DB.SyncIdentity] says.
+func (i Identity) write(ctx context.Context, tx *sqlx.Tx) (User, error) {
+	// Two replicas may see the same new person at once.
+	_, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1::integer, hashtext($2 || ' ' || $3))`,
+		identityLock, i.Provider, i.Subject)
+	if err != nil {
+		return User{}, err
+	}
+	known, err := i.read(ctx, tx)
+	if errors.Is(err, sql.ErrNoRows) {
+		if err = i.create(ctx, tx); err == nil {
+			known, err = i.read(ctx, tx)
+		}
+	}
+	if err != nil {
+		return User{}, err
+	}
+	user := known.User
+	if email, role := i.newEmail(known), i.role(known.Role); email != known.Email || role != known.Role {
+		if err := i.update(ctx, tx, &user, email, role); err != nil {
+			return User{}, err
+		}
+	}
+	if i.Email != known.SeenEmail {
+		_, err := tx.ExecContext(ctx, `UPDATE identities SET email = $3 WHERE provider = $1 AND subject = $2`,
+			i.Provider, i.Subject, i.Email)
+		if err != nil {
+			return User{}, err
+		}
+	}
+	return user, i.syncOrganisations(ctx, tx, user.ID)
+}
+
+// create stores an identity that is seen for the first time, with its account.
+func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
+	var holder struct {
+		ID   int64
+		Same bool // An account of the same provider.
+	}
+	err := tx.GetContext(ctx, &holder,
+		`SELECT u.id, EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id AND i.provider = $2) AS same
+		FROM users u WHERE lower(u.email) = lower($1)`, i.Email, i.Provider)
+	email := i.Email
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return err
+	case holder.Same:
+		email = ""
+	case i.LinkEmail:
+		return i.link(ctx, tx, holder.ID)
+	default:
+		return ErrEmailTaken
+	}
+	if email == "" {
+		email = i.placeholder()
+	}
+	var id int64
+	err = tx.GetContext(ctx, &id,
+		`INSERT INTO users (email, password_hash, role) VALUES ($1, '', $2) RETURNING id`, email, i.role("user"))
+	if err != nil {
+		return err
+	}
+	return i.link(ctx, tx, id)
+}
+
+func (i Identity) link(ctx context.Context, tx *sqlx.Tx, userID int64) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO identities (provider, subject, user_id, email) VALUES ($1, $2, $3, $4)`,
+		i.Provider, i.Subject, userID, i.Email)
+	return err
+}
+
+// localPart matches subjects that can stand in an email, where the case of letters does not count.
+var localPart = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$`)
+
+// placeholder returns the email of an account that has none. Nothing is ever sent to it (RFC 2606).
+func (i Identity) placeholder() string {
+	local := i.Subject
+	if !localPart.MatchString(local) {
+		hash := sha256.Sum256([]byte(local))
+		local = hex.EncodeToString(hash[:])
+	}
+	return local + "@" + i.Provider + ".invalid"
+}
+
+// update changes an account. As in [DB.UpdateUser], another email ends the password link.
+func (i Identity) update(ctx context.Context, tx *sqlx.Tx, user *User, email, role string) error {
+	previous := user.Email
+	err := tx.GetContext(ctx, user, `UPDATE users AS u SET email = $2, role = $3 WHERE u.id = $1 RETURNING `+userColumns,
+		user.ID, email, role)
+	if err == nil && email != previous {
+		_, err = tx.ExecContext(ctx, `DELETE FROM password_links WHERE user_id = $1`, user.ID)
+	}
+	return err
+}
+
+// syncOrganisations creates and renames the person's organisations, and makes the memberships what the provider
+// says.
+func (i Identity) syncOrganisations(ctx context.Context, tx *sqlx.Tx, userID int64) error {
+	if i.Organisations == nil {
+		return nil
+	}
+	var ids, names, roles = []string{}, []string{}, []string{}
+	for _, organisation := range i.Organisations {
+		ids, names, roles = append(ids, organisation.ID), append(names, organisation.Name), append(roles, organisation.Role)
+	}
+	// In the order of the IDs, so that of two transactions one waits and not both.
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO organisations AS o (provider, external_id, name)
+		SELECT $1, w.id, w.name FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS w (id, name, n) ORDER BY w.n
+		ON CONFLICT (provider, external_id) DO UPDATE SET name = EXCLUDED.name WHERE o.name <> EXCLUDED.name`,
+		i.Provider, pq.Array(ids), pq.Array(names))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx,
+		`DELETE FROM organisation_members m USING organisations o
+		WHERE m.user_id = $2 AND o.id = m.organisation_id AND o.provider = $1 AND o.external_id <> ALL ($3::text[])`,
+		i.Provider, userID, pq.Array(ids))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx,
+		`INSERT INTO organisation_members AS m (organisation_id, user_id, role)
+		SELECT o.id, $2, w.role FROM unnest($3::text[], $4::text[]) AS w (id, role)
+			JOIN organisations o ON o.provider = $1 AND o.external_id = w.id
+		ON CONFLICT (organisation_id, user_id) DO UPDATE SET role = EXCLUDED.role WHERE m.role <> EXCLUDED.role`,
+		i.Provider, userID, pq.Array(ids), pq.Array(roles))
+	return err
+}

@@ -1,0 +1,27 @@
+-- +goose Up
+-- Who a user is at an identity provider.
+CREATE TABLE identities (
+    provider   text        NOT NULL CHECK (provider <> ''),
+    subject    text        NOT NULL CHECK (subject <> ''),
+    user_id    bigint      NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    email      text        NOT NULL, -- What the provider said last; empty if it said none.
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, subject)
+);
+CREATE INDEX identities_user_id_idx ON identities (user_id);
+
+-- Organisations of an identity provider have both; those that were made here have neither, as all have that
+-- replicas of the previous version make.
+ALTER TABLE organisations
+    ADD COLUMN provider text,
+    ADD COLUMN external_id text,
+    ADD CONSTRAINT organisations_provider_check CHECK ((provider IS NULL) = (external_id IS NULL));
+CREATE UNIQUE INDEX organisations_external_id_key ON organisations (provider, external_id);
+
+-- +goose Down
+DROP INDEX organisations_external_id_key;
+ALTER TABLE organisations
+    DROP CONSTRAINT organisations_provider_check,
+    DROP COLUMN external_id,
+    DROP COLUMN provider;
+DROP TABLE identities;
