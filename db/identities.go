@@ -106,6 +106,11 @@ type knownIdentity struct {
 	Members   []byte `db:"memberships"` // JSON.
 }
 
+// getter reads one row: a lane, or a transaction.
+type getter interface {
+	GetContext(ctx context.Context, dest any, query string, args ...any) error
+}
+
 // read returns what the database has of the identity, or sql.ErrNoRows.
 func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) {
 	var known knownIdentity

@@ -46,7 +46,7 @@ type Options struct {
 	// Database is the panel's database. Required.
 	Database Database
 	// FirstAdmin is the account to create if there is no admin yet. The zero value
-	// creates none.
+	// creates none, and so does NoLocalAccounts.
 	FirstAdmin Account
 
 	// Listen is the host and port of the HTTP listener; empty is DefaultListen. With
@@ -64,6 +64,12 @@ type Options struct {
 	PublicHost string
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted.
 	TrustedProxies []netip.Prefix
+
+	// EcliPanel configures the panel to accept the sessions of EcliPanel.
+	EcliPanel EcliPanel
+	// NoLocalAccounts switches logins and links by password off. It requires an identity
+	// provider. Sessions that exist stay.
+	NoLocalAccounts bool
 
 	// Lookup returns the addresses of a public host that is a name. nil is the system's
 	// resolver.
@@ -219,6 +225,8 @@ func (o Options) withDefaults() (Options, error) {
 		o.checkFirstAdmin(),
 		o.checkMail(),
 		o.checkTimes(),
+		o.EcliPanel.check(),
+		o.checkAccounts(),
 	)
 }
 

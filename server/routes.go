@@ -20,8 +20,18 @@ import (
 
 // build creates the parts that serve requests and returns their handler.
 func (s *Server) build(ctx context.Context) (http.Handler, error) {
-	var err error
-	s.auth, err = auth.New(ctx, auth.Options{Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies})
+	authOptions := auth.Options{
+		Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies, NoLocalAccounts: s.opts.NoLocalAccounts,
+	}
+	provider, err := s.ecliPanel()
+	if err != nil {
+		return nil, err
+	}
+	if provider != nil {
+		authOptions.Provider = provider
+		s.provider = provider
+	}
+	s.auth, err = auth.New(ctx, authOptions)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
+	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
 	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
@@ -41,6 +42,7 @@ type Server struct {
 	host     string                       // The default public host of tunnel servers.
 	db       *db.DB
 	auth     *auth.Auth
+	provider *eclipanel.Provider // nil without EcliPanel.
 	hub      *control.Hub
 	hosts    *publichost.Keeper
 	mail     *mail.Sender // nil sends none.
@@ -127,8 +129,10 @@ func (s *Server) start(ctx, life context.Context) error {
 		return err
 	}
 	ctx = asPanel(ctx)
-	if err := firstAdmin(ctx, s.db, s.opts.FirstAdmin, s.logger); err != nil {
-		return err
+	if !s.opts.NoLocalAccounts {
+		if err := firstAdmin(ctx, s.db, s.opts.FirstAdmin, s.logger); err != nil {
+			return err
+		}
 	}
 	routes, err := s.build(ctx)
 	if err != nil {
@@ -149,6 +153,9 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.background(life, "mail check", s.checkMail)
 	s.background(asPanel(life), "public hosts", s.hosts.Run)
 	s.background(life, "uses of API keys", s.recordKeyUses)
+	if s.opts.EcliPanel.Features && s.provider != nil {
+		s.background(life, "EcliPanel's features", s.provider.FollowFeatures)
+	}
 	// Last, because it is a client of all the others. It stops first, so that its links
 	// tell agents to reconnect while the panel still accepts them.
 	return s.startTunnelServer(ctx, life)

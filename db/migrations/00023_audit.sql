@@ -174,7 +174,7 @@ BEGIN
     PERFORM set_config('lock_timeout', '100ms', true);
     FOR attempt IN 1..300 LOOP
         BEGIN
-            LOCK TABLE users, sessions, password_links, organisations, organisation_members, invitations, api_keys, devices, allocations,
+            LOCK TABLE users, sessions, password_links, organisations, organisation_members, invitations, api_keys, identities, devices, allocations,
                 settings, signing_keys, revoked_signing_keys IN SHARE ROW EXCLUSIVE MODE;
             PERFORM set_config('lock_timeout', before, true);
             RETURN;
@@ -191,7 +191,8 @@ $$;
 SELECT audit_table('users', 'user', '{id,email,id,""}', '{email=email,role=role,suspended=suspended}', '{password_hash}');
 SELECT audit_table('password_links', 'user', '{user_id,"",user_id,""}', '{}', '{token_hash}', deleted => NULL);
 SELECT audit_table('sessions', 'user', '{user_id,"",user_id,""}', '{}', deleted => NULL);
-SELECT audit_table('organisations', 'organisation', '{id,name,"",id}', '{name=name,rules=rules}');
+SELECT audit_table('organisations', 'organisation', '{id,name,"",id}', '{name=name,rules=rules,provider=provider,external_id=externalId}');
+SELECT audit_table('identities', 'identity', '{subject,email,user_id,""}', '{provider=provider,email=email}');
 SELECT audit_table('organisation_members', 'member', '{user_id,"",user_id,organisation_id}', '{role=role}');
 SELECT audit_table('invitations', 'invitation', '{id,email,"",organisation_id}', '{email=email,role=role}',
     deleted => '$.expires_at > now()');

@@ -293,14 +293,16 @@ type ClientInterface interface {
 	// Logout Log out
 	//
 	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
-	// at every replica of the panel.
+	// at every replica of the panel. A session of an identity provider ends there, and gives
+	// `403 forbidden` here.
 	//
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSession Get the current session
 	//
-	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
+	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+	// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 	//
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
 	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1269,7 +1271,7 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
+	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
 	//
 	// Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1705,7 +1707,8 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 // Logout Log out
 //
 // Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
-// at every replica of the panel.
+// at every replica of the panel. A session of an identity provider ends there, and gives
+// `403 forbidden` here.
 //
 // Corresponds with POST /api/auth/logout (the `Logout` operationId).
 func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1722,7 +1725,8 @@ func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 
 // GetSession Get the current session
 //
-// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
+// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 //
 // Corresponds with GET /api/auth/session (the `GetSession` operationId).
 func (c *Client) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3281,7 +3285,7 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
+// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
 //
 // Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 func (c *Client) DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6317,7 +6321,8 @@ type ClientWithResponsesInterface interface {
 	// LogoutWithResponse Log out
 	//
 	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
-	// at every replica of the panel.
+	// at every replica of the panel. A session of an identity provider ends there, and gives
+	// `403 forbidden` here.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6326,7 +6331,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetSessionWithResponse Get the current session
 	//
-	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
+	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+	// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7337,7 +7343,7 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
+	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8418,6 +8424,8 @@ type LoginResponse struct {
 	JSON400 *InvalidBody
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *WrongPassword
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *LocalAccountsDisabled
 	// JSON429 the response for an HTTP 429 `application/json` response
 	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -8447,6 +8455,11 @@ func (r LoginResponse) GetJSON400() *InvalidBody {
 // GetJSON401 returns the response for an HTTP 401 `application/json` response
 func (r LoginResponse) GetJSON401() *WrongPassword {
 	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r LoginResponse) GetJSON403() *LocalAccountsDisabled {
+	return r.JSON403
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
@@ -8688,6 +8701,8 @@ type SetPasswordResponse struct {
 	HTTPResponse *http.Response
 	// JSON400 the response for an HTTP 400 `application/json` response
 	JSON400 *InvalidBody
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *LocalAccountsDisabled
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *PasswordLinkNotFound
 	// JSON429 the response for an HTTP 429 `application/json` response
@@ -8705,6 +8720,11 @@ type SetPasswordResponse struct {
 // GetJSON400 returns the response for an HTTP 400 `application/json` response
 func (r SetPasswordResponse) GetJSON400() *InvalidBody {
 	return r.JSON400
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r SetPasswordResponse) GetJSON403() *LocalAccountsDisabled {
+	return r.JSON403
 }
 
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
@@ -12956,7 +12976,7 @@ type CreatePasswordLinkResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *Forbidden
+	JSON403 *PasswordLinkForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *UserNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
@@ -12987,7 +13007,7 @@ func (r CreatePasswordLinkResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r CreatePasswordLinkResponse) GetJSON403() *Forbidden {
+func (r CreatePasswordLinkResponse) GetJSON403() *PasswordLinkForbidden {
 	return r.JSON403
 }
 
@@ -13539,7 +13559,8 @@ func (c *ClientWithResponses) LoginWithResponse(ctx context.Context, body LoginJ
 // LogoutWithResponse Log out
 //
 // Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
-// at every replica of the panel.
+// at every replica of the panel. A session of an identity provider ends there, and gives
+// `403 forbidden` here.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -13554,7 +13575,8 @@ func (c *ClientWithResponses) LogoutWithResponse(ctx context.Context, reqEditors
 
 // GetSessionWithResponse Get the current session
 //
-// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has ended.
+// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14919,7 +14941,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
-// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and has a password, or the only owner of an organisation. |
+// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -16011,6 +16033,13 @@ func ParseLoginResponse(rsp *http.Response) (*LoginResponse, error) {
 		}
 		response.JSON401 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest LocalAccountsDisabled
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16277,6 +16306,13 @@ func ParseSetPasswordResponse(rsp *http.Response) (*SetPasswordResponse, error) 
 			return nil, err
 		}
 		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest LocalAccountsDisabled
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
 		var dest PasswordLinkNotFound
@@ -20334,7 +20370,7 @@ func ParseCreatePasswordLinkResponse(rsp *http.Response) (*CreatePasswordLinkRes
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest Forbidden
+		var dest PasswordLinkForbidden
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

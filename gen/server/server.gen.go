@@ -2045,6 +2045,8 @@ type KeyNotFoundJSONResponse Problem
 
 type KeyOwnerNotFoundJSONResponse Problem
 
+type LocalAccountsDisabledJSONResponse Problem
+
 type MemberNotFoundJSONResponse Problem
 
 type MoveNotFoundJSONResponse Problem
@@ -2060,6 +2062,8 @@ type OrganisationOwnsDevicesJSONResponse Problem
 type OtherEmailJSONResponse Problem
 
 type OwnerNotFoundJSONResponse Problem
+
+type PasswordLinkForbiddenJSONResponse Problem
 
 type PasswordLinkNotFoundJSONResponse Problem
 
@@ -3314,6 +3318,22 @@ func (response Login401JSONResponse) VisitLoginResponse(w http.ResponseWriter) e
 	return err
 }
 
+type Login403JSONResponse struct {
+	LocalAccountsDisabledJSONResponse
+}
+
+func (response Login403JSONResponse) VisitLoginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type Login429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response Login429JSONResponse) VisitLoginResponse(w http.ResponseWriter) error {
@@ -3585,6 +3605,22 @@ func (response SetPassword400JSONResponse) VisitSetPasswordResponse(w http.Respo
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetPassword403JSONResponse struct {
+	LocalAccountsDisabledJSONResponse
+}
+
+func (response SetPassword403JSONResponse) VisitSetPasswordResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -8705,7 +8741,9 @@ func (response CreatePasswordLink401JSONResponse) VisitCreatePasswordLinkRespons
 	return err
 }
 
-type CreatePasswordLink403JSONResponse struct{ ForbiddenJSONResponse }
+type CreatePasswordLink403JSONResponse struct {
+	PasswordLinkForbiddenJSONResponse
+}
 
 func (response CreatePasswordLink403JSONResponse) VisitCreatePasswordLinkResponse(w http.ResponseWriter) error {
 

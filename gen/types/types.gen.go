@@ -174,29 +174,32 @@ func (e DevicesOfDeletedUser) Valid() bool {
 
 // Defines values for ErrorCode.
 const (
-	CodeAlreadyApproved      ErrorCode = "already_approved"
-	CodeConflict             ErrorCode = "conflict"
-	CodeDeviceDeleted        ErrorCode = "device_deleted"
-	CodeEnrollmentDenied     ErrorCode = "enrollment_denied"
-	CodeEnrollmentExpired    ErrorCode = "enrollment_expired"
-	CodeFeatureDisabled      ErrorCode = "feature_disabled"
-	CodeForbidden            ErrorCode = "forbidden"
-	CodeInternalError        ErrorCode = "internal_error"
-	CodeInvalidRequest       ErrorCode = "invalid_request"
-	CodeMethodNotAllowed     ErrorCode = "method_not_allowed"
-	CodeNoPortsAvailable     ErrorCode = "no_ports_available"
-	CodeNoTunnelServer       ErrorCode = "no_tunnel_server"
-	CodeNotFound             ErrorCode = "not_found"
-	CodePayloadTooLarge      ErrorCode = "payload_too_large"
-	CodePortTaken            ErrorCode = "port_taken"
-	CodeRateLimited          ErrorCode = "rate_limited"
-	CodeSlowDown             ErrorCode = "slow_down"
-	CodeTokenRevoked         ErrorCode = "token_revoked"
-	CodeUnauthorized         ErrorCode = "unauthorized"
-	CodeUnavailable          ErrorCode = "unavailable"
-	CodeUnknownDevice        ErrorCode = "unknown_device"
-	CodeUnsupportedMediaType ErrorCode = "unsupported_media_type"
-	CodeWrongPassword        ErrorCode = "wrong_password"
+	CodeAlreadyApproved       ErrorCode = "already_approved"
+	CodeConflict              ErrorCode = "conflict"
+	CodeDeviceDeleted         ErrorCode = "device_deleted"
+	CodeEmailTaken            ErrorCode = "email_taken"
+	CodeEnrollmentDenied      ErrorCode = "enrollment_denied"
+	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
+	CodeFeatureDisabled       ErrorCode = "feature_disabled"
+	CodeForbidden             ErrorCode = "forbidden"
+	CodeInternalError         ErrorCode = "internal_error"
+	CodeInvalidRequest        ErrorCode = "invalid_request"
+	CodeKYCRequired           ErrorCode = "kyc_required"
+	CodeLocalAccountsDisabled ErrorCode = "local_accounts_disabled"
+	CodeMethodNotAllowed      ErrorCode = "method_not_allowed"
+	CodeNoPortsAvailable      ErrorCode = "no_ports_available"
+	CodeNoTunnelServer        ErrorCode = "no_tunnel_server"
+	CodeNotFound              ErrorCode = "not_found"
+	CodePayloadTooLarge       ErrorCode = "payload_too_large"
+	CodePortTaken             ErrorCode = "port_taken"
+	CodeRateLimited           ErrorCode = "rate_limited"
+	CodeSlowDown              ErrorCode = "slow_down"
+	CodeTokenRevoked          ErrorCode = "token_revoked"
+	CodeUnauthorized          ErrorCode = "unauthorized"
+	CodeUnavailable           ErrorCode = "unavailable"
+	CodeUnknownDevice         ErrorCode = "unknown_device"
+	CodeUnsupportedMediaType  ErrorCode = "unsupported_media_type"
+	CodeWrongPassword         ErrorCode = "wrong_password"
 )
 
 // Valid indicates whether the value is a known member of the ErrorCode enum.
@@ -207,6 +210,8 @@ func (e ErrorCode) Valid() bool {
 	case CodeConflict:
 		return true
 	case CodeDeviceDeleted:
+		return true
+	case CodeEmailTaken:
 		return true
 	case CodeEnrollmentDenied:
 		return true
@@ -219,6 +224,10 @@ func (e ErrorCode) Valid() bool {
 	case CodeInternalError:
 		return true
 	case CodeInvalidRequest:
+		return true
+	case CodeKYCRequired:
+		return true
+	case CodeLocalAccountsDisabled:
 		return true
 	case CodeMethodNotAllowed:
 		return true
@@ -1684,6 +1693,9 @@ type EnrollmentStatus struct {
 // | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 // | `forbidden` | 403 | The caller is not permitted to do this. |
 // | `wrong_password` | 403 | The current password of the caller's account is wrong. |
+// | `kyc_required` | 403 | The identity provider has to verify the caller's identity first. |
+// | `email_taken` | 403 | The caller, from an identity provider, has the email of another account. |
+// | `local_accounts_disabled` | 403 | Logins by password are switched off on this panel. |
 // | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 // | `method_not_allowed` | 405 | The path does not support this method. |
 // | `conflict` | 409 | The request conflicts with the current state. |
@@ -2109,6 +2121,9 @@ type Problem struct {
 	// | `device_deleted` | 401 | The device was deleted. A device stops for good. |
 	// | `forbidden` | 403 | The caller is not permitted to do this. |
 	// | `wrong_password` | 403 | The current password of the caller's account is wrong. |
+	// | `kyc_required` | 403 | The identity provider has to verify the caller's identity first. |
+	// | `email_taken` | 403 | The caller, from an identity provider, has the email of another account. |
+	// | `local_accounts_disabled` | 403 | Logins by password are switched off on this panel. |
 	// | `not_found` | 404 | The resource does not exist, or the caller may not see it. |
 	// | `method_not_allowed` | 405 | The path does not support this method. |
 	// | `conflict` | 409 | The request conflicts with the current state. |
@@ -2747,6 +2762,9 @@ type KeyNotFound = Problem
 // KeyOwnerNotFound The body of every error response.
 type KeyOwnerNotFound = Problem
 
+// LocalAccountsDisabled The body of every error response.
+type LocalAccountsDisabled = Problem
+
 // MemberNotFound The body of every error response.
 type MemberNotFound = Problem
 
@@ -2770,6 +2788,9 @@ type OtherEmail = Problem
 
 // OwnerNotFound The body of every error response.
 type OwnerNotFound = Problem
+
+// PasswordLinkForbidden The body of every error response.
+type PasswordLinkForbidden = Problem
 
 // PasswordLinkNotFound The body of every error response.
 type PasswordLinkNotFound = Problem

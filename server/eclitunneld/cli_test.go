@@ -56,6 +56,10 @@ func TestRun_ExplainsUsageErrorsInOneLine(t *testing.T) {
 		"password in a URL":    {[]string{"serve", "--smtp-url", "smtp://panel:secret@mail", "--mail-from", "a@example.com"}, "a file of its own"},
 		"no sender":            {[]string{"serve", "--smtp-url", "smtp://mail"}, "mail from"},
 		"mail password alone":  {[]string{"serve", "--smtp-password-file", file(t, "secret")}, "no SMTP URL"},
+		"nobody logs in":       {[]string{"serve", "--local-accounts=false"}, "identity provider"},
+		"EcliPanel's URL":      {[]string{"serve", "--eclipanel-url", "https://panel.example.com/?token=x"}, "EcliPanel's URL"},
+		"EcliPanel's origins":  {[]string{"serve", "--eclipanel-url", "https://panel.example.com", "--eclipanel-origins", "panel.example.com"}, "origins"},
+		"EcliPanel's cache":    {[]string{"serve", "--eclipanel-url", "https://panel.example.com", "--eclipanel-cache-time", "6m"}, "cache time"},
 		"no key to revoke":     {[]string{"keys", "revoke"}, "--all"},
 		"keys named and all":   {[]string{"keys", "revoke", "--all", "K"}, "--all"},
 		"email alone":          {[]string{"serve", "--admin-email", "admin@example.com"}, "password"},
@@ -126,6 +130,9 @@ func TestAdminCreate_ReadsThePasswordFromEachSource(t *testing.T) {
 	}
 	if code, _, stderr := create("b@example.com", password+"\nmore", "--password-file", "-"); code != exitOK {
 		t.Errorf("standard input: exit code %d, %q", code, stderr)
+	}
+	if code, _, stderr := create("d@example.com", password, "--password-file", "-", "--no-local-accounts"); code != exitOK || !strings.Contains(stderr, "switched off") {
+		t.Errorf("without local accounts: exit code %d, %q", code, stderr)
 	}
 	if code, _, stderr := create("A@example.com", password, "--password-file", "-"); code != exitFailed || !strings.Contains(stderr, "exists already") {
 		t.Errorf("taken email: exit code %d, %q", code, stderr)

@@ -36,6 +36,8 @@ type createAdminCommand struct {
 	Email        string `required:"" env:"ECLITUNNEL_ADMIN_EMAIL" placeholder:"EMAIL" help:"The admin's email."`
 	PasswordFile string `env:"-" placeholder:"FILE" help:"Read the password from this file, - for standard input. Without it the terminal prompts for it; only the very first admin gets the one in $$ECLITUNNEL_ADMIN_PASSWORD or in the file $$ECLITUNNEL_ADMIN_PASSWORD_FILE."`
 
+	LocalAccounts bool `default:"true" negatable:"" help:"Whether people log in by a password, as for serve; without it the command warns (default: true)."`
+
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
 }
@@ -44,6 +46,9 @@ func (c *createAdminCommand) Run(ctx context.Context, out console) error {
 	database, err := c.database()
 	if err != nil {
 		return err
+	}
+	if !c.LocalAccounts {
+		_, _ = fmt.Fprintln(out.stderr, "Local accounts are switched off: this admin can log in once serve runs with --local-accounts.")
 	}
 	if c.PasswordFile == "" {
 		created, err := c.createFirst(ctx, out, database)

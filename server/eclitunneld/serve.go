@@ -38,6 +38,9 @@ type serveCommand struct {
 	SMTPPasswordFile string `name:"smtp-password-file" placeholder:"FILE" help:"Read the password of the user in --smtp-url from this file."`
 	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
 
+	LocalAccounts bool           `default:"true" negatable:"" help:"Let people log in by a password; false requires an identity provider, such as --eclipanel-url (default: true)."`
+	EcliPanel     eclipanelFlags `embed:"" prefix:"eclipanel-"`
+
 	KeyRotation    time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
 	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h)."`
 	ShutdownGrace  time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
@@ -46,6 +49,16 @@ type serveCommand struct {
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
+}
+
+// eclipanelFlags are server.EcliPanel.
+type eclipanelFlags struct {
+	URL        *url.URL      `name:"url" placeholder:"URL" help:"Accept the sessions and keys of the EcliPanel at this URL, which is asked whose they are (default: none)."`
+	Cookie     string        `default:"token" placeholder:"NAME" help:"Name of EcliPanel's session cookie (default: token)."`
+	Origins    []string      `placeholder:"URL" help:"Origins of EcliPanel's pages, whose requests with its cookie are accepted, such as https://panel.example.com (default: that of --eclipanel-url)."`
+	AdminRoles []string      `default:"*,admin,rootAdmin" placeholder:"NAME" help:"Roles at EcliPanel that are admins here (default: *,admin,rootAdmin)."`
+	CacheTime  time.Duration `default:"10s" placeholder:"DURATION" help:"How long EcliPanel's answers are kept, at most 5m: a session that ends there is accepted here that long (default: 10s)."`
+	Features   bool          `help:"Switch tunnels on and off as EcliPanel's feature tunnels is (default: false)."`
 }
 
 func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
@@ -110,7 +123,10 @@ func (c *serveCommand) options() (server.Options, error) {
 
 			PlainStreams: c.PlainStreams,
 		},
-		Ports:          server.PortRange(c.PortRange),
+		Ports:           server.PortRange(c.PortRange),
+		EcliPanel:       server.EcliPanel(c.EcliPanel),
+		NoLocalAccounts: !c.LocalAccounts,
+
 		KeyRotation:    neverIfZero(c.KeyRotation),
 		AuditRetention: neverIfZero(c.AuditRetention),
 		ShutdownGrace:  c.ShutdownGrace,

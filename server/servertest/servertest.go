@@ -110,6 +110,9 @@ func (p *Panel) Over(transport http.RoundTripper) {
 	p.HTTP = &http.Client{Transport: contracttest.Transport(p.t, transport)}
 }
 
+// DatabaseURL returns the URL of the panel's database.
+func (p *Panel) DatabaseURL() string { return p.options.Database.URL }
+
 // Leave tells the panel to stop and does not wait for it. Stop waits.
 func (p *Panel) Leave() { p.cancel() }
 

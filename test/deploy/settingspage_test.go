@@ -46,9 +46,11 @@ var values = map[string]string{
 	"LEVEL":            "name",
 	"N":                "port",
 	"NAME":             "name",
+	"NAME,...":         "list of names",
 	"NETWORK,...":      "list of addresses and CIDR prefixes",
 	"STRING":           "text",
 	"URL":              "URL",
+	"URL,...":          "list of URLs",
 }
 
 var (

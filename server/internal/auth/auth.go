@@ -65,6 +65,10 @@ type Options struct {
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted. If
 	// empty, a caller's address is that of its connection.
 	TrustedProxies []netip.Prefix
+	// Provider knows the credentials that the panel has not issued; nil accepts none of them.
+	Provider Provider
+	// NoLocalAccounts refuses logins and links by password.
+	NoLocalAccounts bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -83,6 +87,10 @@ type Auth struct {
 	uses      *uses  // Of sessions.
 	origin    *http.CrossOriginProtection
 	apiKeys   *apiKeys
+
+	provider       Provider                    // nil if there is none.
+	providerOrigin *http.CrossOriginProtection // Of its cookie; nil without provider.
+	noPasswords    bool
 
 	keys   atomic.Pointer[keyring]
 	loads  atomic.Uint64 // Number of reloads begun.
@@ -115,8 +123,15 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		return nil, err
 	}
 	origin := http.NewCrossOriginProtection()
-	if err := origin.AddTrustedOrigin(options.PublicURL.Scheme + "://" + options.PublicURL.Host); err != nil {
+	publicOrigin := options.PublicURL.Scheme + "://" + options.PublicURL.Host
+	if err := origin.AddTrustedOrigin(publicOrigin); err != nil {
 		return nil, err
+	}
+	var providerOrigin *http.CrossOriginProtection
+	if options.Provider != nil {
+		if providerOrigin, err = providerOrigins(options.Provider, publicOrigin); err != nil {
+			return nil, err
+		}
 	}
 	a := &Auth{
 		store:     options.Store,
@@ -131,6 +146,10 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		uses:      newUses(),
 		origin:    origin,
 		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}, uses: map[int64]netip.Addr{}},
+
+		provider:       options.Provider,
+		providerOrigin: providerOrigin,
+		noPasswords:    options.NoLocalAccounts,
 	}
 	a.keys.Store(keys)
 	return a, nil
@@ -150,30 +169,45 @@ func (a *Auth) Slowed() uint64 { return a.paces.count() }
 // is valid. Of several session cookies, the first valid one counts: a browser also sends
 // those that another program on the host, or on a parent domain, has set.
 //
-// The answer is that of the database at this moment. What outlives its request, such as a
+// With an Options.Provider, every token, key and cookie is the provider's that is not one
+// of the panel's own by its form. The panel's own cookies come first.
+//
 // stream of events, has to call Authenticate again with the same request, at least once a
 // second: a session or key that is revoked at any replica ends it in no other way.
 // Control channels, which take device tokens only, are ended by package control.
 func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
-	if key := r.Header.Get(apiKeyHeader); key != "" {
-		return a.apiKey(r.Context(), strings.TrimSpace(key))
+	key := strings.TrimSpace(r.Header.Get(apiKeyHeader))
+	if key != "" && (a.provider == nil || isOwn(key)) {
+		return a.apiKey(r.Context(), key)
 	}
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, token, _ := strings.Cut(header, " ")
-		if !strings.EqualFold(scheme, "Bearer") {
+		token = strings.TrimSpace(token)
+		switch bearer := strings.EqualFold(scheme, "Bearer"); {
+		case bearer && (a.provider == nil || isOwn(token)):
+			return a.bearer(r.Context(), token)
+		case a.provider != nil:
+			return a.elsewhere(r.Context(), Credential{"Authorization", header})
+		default:
 			return Principal{}, problem.Unauthorized("Send the token as Authorization: Bearer <token>.")
 		}
-		return a.bearer(r.Context(), strings.TrimSpace(token))
 	}
-	tokens := sessionCookies(r)
-	if len(tokens) == 0 {
+	if key != "" {
+		return a.elsewhere(r.Context(), Credential{"X-Api-Key", key})
+	}
+	return a.byCookies(r)
+}
+
+func (a *Auth) byCookies(r *http.Request) (Principal, error) {
+	tokens, foreign := a.sessionCookies(r), a.providerCookies(r)
+	if len(tokens)+len(foreign) == 0 {
 		return Principal{}, nil
 	}
-	// SameSite=Lax does not protect against pages on a sibling domain.
-	if err := a.origin.Check(r); err != nil {
-		return Principal{}, problem.Unauthorized("The session cookie is not accepted from another origin.")
-	}
 	result := error(errDeadSession)
+	// SameSite=Lax does not protect against pages on a sibling domain.
+	if err := a.origin.Check(r); err != nil && len(tokens) > 0 {
+		tokens, result = nil, errOtherOrigin
+	}
 	for _, token := range tokens {
 		principal, err := a.cookieSession(r.Context(), token)
 		switch {
@@ -183,7 +217,22 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 			return principal, err
 		}
 	}
+	for _, credential := range foreign {
+		if a.providerOrigin.Check(r) != nil {
+			return Principal{}, errOtherOrigin
+		}
+		principal, err := a.elsewhere(r.Context(), credential)
+		if !isUnauthorized(err) {
+			return principal, err
+		}
+		result = err
+	}
 	return Principal{}, result
+}
+
+func isUnauthorized(err error) bool {
+	var refusal *problem.Error
+	return errors.As(err, &refusal) && refusal.Status == http.StatusUnauthorized
 }
 
 // maxSessionCookies is the maximum number of session cookies that are tried.
@@ -192,9 +241,13 @@ const maxSessionCookies = 16
 // sessionCookies returns the different values of the request's session cookies, in
 // order. The number of values is bounded by maxSessionCookies, of which the last are
 // dropped.
-func sessionCookies(r *http.Request) []string {
+func (a *Auth) sessionCookies(r *http.Request) []string {
+	shared := a.provider != nil && a.provider.Cookie() == cookieName // Its cookie has the same name.
 	var tokens []string
 	for _, cookie := range r.CookiesNamed(cookieName) {
+		if shared && !isOwn(cookie.Value) {
+			continue
+		}
 		if cookie.Value != "" && !slices.Contains(tokens, cookie.Value) && len(tokens) < maxSessionCookies {
 			tokens = append(tokens, cookie.Value)
 		}
@@ -218,6 +271,7 @@ func (a *Auth) cookieSession(ctx context.Context, token string) (Principal, erro
 }
 
 var (
+	errOtherOrigin = problem.Unauthorized("The session cookie is not accepted from another origin.")
 	errDeadSession = problem.Unauthorized("The session has ended. Log in again.")
 	errDeadToken   = problem.Unauthorized("This token is not valid, or is no longer valid.")
 )

@@ -69,6 +69,9 @@ func (a *Auth) Login(ctx context.Context, email, password string) (Login, error)
 // login is Login without a session. It returns the browser of the request if the account knows it, and
 // errWrongPassword.
 func (a *Auth) login(ctx context.Context, email, password string) (db.User, *browser, error) {
+	if a.noPasswords {
+		return db.User{}, nil, problem.LocalAccountsDisabled()
+	}
 	t := a.attempt(ctx, email)
 	if t.browser == nil {
 		if wait := a.limits.Over(t.all()...); wait > 0 {
@@ -273,11 +276,14 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 }
 
 // Logout ends the session of the caller in ctx on every replica. It returns a cookie
-// that clears the browser's session cookie.
+// that clears the browser's session cookie. A session of a Provider is forbidden.
 func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
 	session := FromContext(ctx).Session
 	if session == nil {
 		return nil, errDeadSession
+	}
+	if session.ID == uuid.Nil {
+		return nil, problem.Forbidden("This session is not the panel's own; log out where you logged in.")
 	}
 	if err := a.store.DeleteSession(ctx, session.ID); err != nil && !errors.Is(err, db.ErrNotFound) {
 		return nil, fmt.Errorf("end session: %w", err)

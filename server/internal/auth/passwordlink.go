@@ -32,6 +32,9 @@ type PasswordLink struct {
 // an earlier one. It returns [db.ErrNotFound] if the user does not exist, and
 // [db.ErrConflict] if the user is suspended.
 func (a *Auth) NewPasswordLink(ctx context.Context, userID int64) (PasswordLink, error) {
+	if a.noPasswords {
+		return PasswordLink{}, problem.LocalAccountsDisabled()
+	}
 	secret := rand.Text()
 	expires := a.now().UTC().Truncate(time.Microsecond).Add(passwordLinkLifetime) // As the database keeps it.
 	user, err := a.store.CreatePasswordLink(ctx, db.PasswordLink{UserID: userID, TokenHash: hashLink(secret), ExpiresAt: expires})
@@ -45,6 +48,9 @@ func (a *Auth) NewPasswordLink(ctx context.Context, userID int64) (PasswordLink,
 // secret, and ends the user's sessions. The error may be any problem.Error that the
 // contract lists for the operation.
 func (a *Auth) SetPassword(ctx context.Context, secret, password string) error {
+	if a.noPasswords {
+		return problem.LocalAccountsDisabled()
+	}
 	limits := PerSource(ctx, "link:address", linkFailures, linkWindow)
 	if wait := a.limits.Over(limits...); wait > 0 {
 		return problem.RateLimited(wait)

@@ -31,7 +31,8 @@ const (
 // Principal is the authenticated caller of a request: a user with a session or an API
 // key, an organisation with an API key, or a device. The zero value is an anonymous caller.
 type Principal struct {
-	// User is set with a Session or a Key.
+	// User is set with a Session or a Key. The session of a Provider has no ID, and expires
+	// when the provider has to be asked again.
 	User    *db.User
 	Session *db.Session
 	// Key is the API key of the request. Without a User it is an organisation's.

@@ -100,6 +100,24 @@ func WrongPassword() *Error {
 	return &Error{Status: http.StatusForbidden, Code: types.CodeWrongPassword, Message: "The current password is wrong."}
 }
 
+// KYCRequired is a request of a person who has to prove their identity to the identity
+// provider first.
+func KYCRequired() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeKYCRequired, Message: "Your identity has to be verified first, where you logged in."}
+}
+
+// EmailTaken is a request of a person from an identity provider whose email has an account
+// that is not known to be theirs.
+func EmailTaken() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeEmailTaken, Message: "Another account of this panel has your email. Ask an admin to change the email of that account, or to delete it."}
+}
+
+// LocalAccountsDisabled is a login or link by password while local accounts are switched
+// off.
+func LocalAccountsDisabled() *Error {
+	return &Error{Status: http.StatusForbidden, Code: types.CodeLocalAccountsDisabled, Message: "Local accounts are switched off on this panel."}
+}
+
 // NotFound is a request for a resource that does not exist, or that the caller may
 // not see.
 func NotFound(message string) *Error {

@@ -1,0 +1,97 @@
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Provider is an identity provider that knows the sessions and keys it has issued, and is
+// asked about them. It is safe for concurrent use. Providers at which people log in, so that
+// they get a session of this panel, do not need it: see [db.DB.SyncIdentity] and
+// [Auth.NewSession].
+type Provider interface {
+	// Cookie returns the name of the provider's cookie.
+	Cookie() string
+	// Origins returns the origins of the provider's pages, which may send requests with its
+	// cookie.
+	Origins() []string
+	// User returns the account of a credential, and until when the provider stays by that
+	// answer. An unauthorized error says that the credential is not valid.
+	User(ctx context.Context, credential Credential) (user db.User, until time.Time, err error)
+}
+
+// Credential is a header of a request, as the provider gets it.
+type Credential struct {
+	Header string // Authorization, X-Api-Key or Cookie.
+	Value  string // Of a cookie just that one: name=value.
+}
+
+// maxProviderCookies is the maximum number of cookies about which a provider is asked.
+const maxProviderCookies = 4
+
+// providerOrigins returns the check of requests with the provider's cookie.
+func providerOrigins(provider Provider, publicOrigin string) (*http.CrossOriginProtection, error) {
+	check := http.NewCrossOriginProtection()
+	for _, origin := range append([]string{publicOrigin}, provider.Origins()...) {
+		if err := check.AddTrustedOrigin(origin); err != nil {
+			return nil, err
+		}
+	}
+	return check, nil
+}
+
+// elsewhere returns the caller of a credential that this panel has not issued.
+func (a *Auth) elsewhere(ctx context.Context, credential Credential) (Principal, error) {
+	user, until, err := a.provider.User(ctx, credential)
+	switch {
+	case err != nil:
+		return Principal{}, err
+	case user.Suspended:
+		return Principal{}, problem.Forbidden("This account is suspended.")
+	}
+	return Principal{User: &user, Session: &db.Session{UserID: user.ID, ExpiresAt: until}}, nil
+}
+
+// providerCookies returns the different credentials of the provider's cookies, in order.
+func (a *Auth) providerCookies(r *http.Request) []Credential {
+	if a.provider == nil {
+		return nil
+	}
+	var credentials []Credential
+	seen := map[string]bool{}
+	for _, cookie := range r.CookiesNamed(a.provider.Cookie()) {
+		if cookie.Value == "" || seen[cookie.Value] || isOwn(cookie.Value) || len(credentials) == maxProviderCookies {
+			continue
+		}
+		seen[cookie.Value] = true
+		credentials = append(credentials, Credential{"Cookie", cookie.Name + "=" + cookie.Value})
+	}
+	return credentials
+}
+
+// keyPrefix begins the panel's own API keys.
+const keyPrefix = "etk_"
+
+// isOwn reports whether a token looks like one of the panel's own, so that nobody else is
+// asked about it: a key, or a JWT that names the panel as its issuer.
+func isOwn(token string) bool {
+	if strings.HasPrefix(token, keyPrefix) {
+		return true
+	}
+	parts := strings.Split(token, ".")
+	if len(token) > maxToken || len(parts) != 3 {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	return err == nil && json.Unmarshal(payload, &claims) == nil && claims.Issuer == issuer
+}

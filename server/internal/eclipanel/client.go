@@ -1,0 +1,77 @@
+package eclipanel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+)
+
+// askTimeout bounds a request to EcliPanel with its answer.
+const askTimeout = 5 * time.Second
+
+// errRefused is an answer that says that the credential is not valid.
+var errRefused = errors.New("EcliPanel refuses the credential")
+
+// client makes requests to EcliPanel.
+type client struct {
+	base *url.URL
+	http *http.Client
+}
+
+func newClient(base *url.URL) *client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = maxAsking
+	return &client{base: base, http: &http.Client{
+		Transport: transport,
+		Timeout:   askTimeout,
+		// A redirect would take the credential elsewhere, or lead to a login page.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (c *client) close() { c.http.CloseIdleConnections() }
+
+// get returns the JSON at a path. The request has the credential, which may be the zero
+// one, and nothing else of a caller's. It returns errRefused for 401 and 403. No error
+// contains the credential or the answer.
+func (c *client) get(ctx context.Context, credential auth.Credential, path ...string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path...).String(), nil)
+	if err != nil {
+		return nil, errors.New("make the request to EcliPanel")
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "eclitunneld")
+	if credential.Header != "" {
+		request.Header.Set(credential.Header, credential.Value)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask EcliPanel: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return nil, errRefused
+	default:
+		return nil, fmt.Errorf("ask EcliPanel: the status of the answer is %d", response.StatusCode)
+	}
+	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, errors.New("ask EcliPanel: the answer is not JSON by its Content-Type")
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read EcliPanel's answer: %w", err)
+	case len(body) > maxAnswer:
+		return nil, fmt.Errorf("EcliPanel's answer has more than %d bytes", maxAnswer)
+	}
+	return body, nil
+}

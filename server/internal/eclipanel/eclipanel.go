@@ -1,0 +1,320 @@
+// Package eclipanel takes the sessions and keys of EcliPanel, a panel for game servers, for
+// credentials of this panel: it asks EcliPanel whose they are, and makes the account and
+// its organisations what EcliPanel says.
+//
+// What EcliPanel says of a credential is kept for seconds, whether it is good or not, and
+// concurrent requests with one credential make it be asked once. If EcliPanel cannot be
+// asked, what it said stays good for the rest of that time, and after it callers get 503
+// and not 401, which would log them out.
+package eclipanel
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+// Name is the name of the provider in the database.
+const Name = "eclipanel"
+
+// Defaults of Options.
+const (
+	DefaultCookie    = "token"
+	DefaultCacheTime = 10 * time.Second
+)
+
+// DefaultAdminRoles returns the roles of EcliPanel's that are admins here by default. Its
+// role staff is not.
+func DefaultAdminRoles() []string { return []string{"*", "admin", "rootAdmin"} }
+
+const (
+	// maxCredential is the maximum length of a credential in bytes. EcliPanel's have about
+	// 4,500, and all headers of a request have no more than 32 KiB.
+	maxCredential = 16 << 10
+	// maxAsking is how many requests to EcliPanel are under way at a time, and maxWait how
+	// long another one waits for its turn.
+	maxAsking = 32
+	maxWait   = 2 * time.Second
+	// awayTime is how long a credential's callers are told that EcliPanel cannot be asked,
+	// before it is asked again.
+	awayTime = time.Second
+	// failures is the maximum number of credentials of a source that EcliPanel refuses within
+	// failureWindow. Callers whom EcliPanel knew a moment ago are not concerned.
+	failures      = 300
+	failureWindow = time.Minute
+)
+
+// Store is the part of the database that the provider uses.
+type Store interface {
+	SyncIdentity(ctx context.Context, identity db.Identity) (db.User, error)
+	UserByID(ctx context.Context, id int64) (db.User, error)
+	Settings(ctx context.Context) (db.Settings, error)
+	UpdateSettings(ctx context.Context, patch db.SettingsPatch) (db.Settings, error)
+	auth.Counts
+}
+
+// Options configures a Provider.
+type Options struct {
+	Store Store // Required.
+	// URL is where EcliPanel answers: http or https, with a path or without. Required.
+	URL *url.URL
+	// Cookie is the name of EcliPanel's cookie; empty is "token".
+	Cookie string
+	// Origins are those of EcliPanel's pages; nil is that of URL.
+	Origins []string
+	// AdminRoles are the roles at EcliPanel that are admins here; nil is DefaultAdminRoles.
+	AdminRoles []string
+	// CacheTime is how long an answer is kept; 0 is 10 seconds.
+	CacheTime time.Duration
+	// TrustedProxies are addresses that stand for more than one caller, so that refused
+	// credentials from there do not count against an address.
+	TrustedProxies []netip.Prefix
+	Logger         *slog.Logger     // nil discards.
+	Now            func() time.Time // nil is time.Now.
+}
+
+// Provider is an auth.Provider. It must be closed. It is safe for concurrent use.
+type Provider struct {
+	options Options
+	client  *client
+	limits  *auth.Limits
+	good    *cache
+	bad     *cache
+	flights singleflight.Group
+	asking  chan struct{} // Has an element for each request under way.
+
+	life    context.Context // Ends with Close.
+	end     context.CancelFunc
+	mu      sync.Mutex // Orders running.Add before running.Wait.
+	running sync.WaitGroup
+}
+
+// New returns a Provider. It asks EcliPanel nothing.
+func New(options Options) (*Provider, error) {
+	if options.Store == nil || options.URL == nil {
+		return nil, errors.New("eclipanel: Store and URL are required")
+	}
+	if options.Cookie == "" {
+		options.Cookie = DefaultCookie
+	}
+	if options.Origins == nil {
+		options.Origins = []string{options.URL.Scheme + "://" + options.URL.Host}
+	}
+	if options.AdminRoles == nil {
+		options.AdminRoles = DefaultAdminRoles()
+	}
+	if options.CacheTime == 0 {
+		options.CacheTime = DefaultCacheTime
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	life, end := context.WithCancel(context.Background())
+	return &Provider{
+		options: options,
+		client:  newClient(options.URL),
+		limits:  auth.NewLimits(options.Store, options.Now),
+		good:    newCache(),
+		bad:     newCache(),
+		asking:  make(chan struct{}, maxAsking),
+		life:    life,
+		end:     end,
+	}, nil
+}
+
+// Close ends the requests to EcliPanel that are under way, and waits for them. A second
+// Close does nothing.
+func (p *Provider) Close() {
+	p.mu.Lock()
+	p.end()
+	p.mu.Unlock()
+	p.running.Wait()
+	p.client.close()
+}
+
+// begin reports whether a request may start, which then has to end with running.Done.
+func (p *Provider) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.life.Err() != nil {
+		return false
+	}
+	p.running.Add(1)
+	return true
+}
+
+// Cookie returns the name of EcliPanel's cookie.
+func (p *Provider) Cookie() string { return p.options.Cookie }
+
+// Origins returns the origins of EcliPanel's pages.
+func (p *Provider) Origins() []string { return p.options.Origins }
+
+// User returns the account of a credential, and until when EcliPanel is not asked again.
+// The error may be a problem.Error: unauthorized, kyc_required, email_taken or unavailable.
+func (p *Provider) User(ctx context.Context, credential auth.Credential) (db.User, time.Time, error) {
+	if len(credential.Value) > maxCredential {
+		return db.User{}, time.Time{}, errUnauthorized
+	}
+	k := keyOf(credential)
+	v, ok := p.known(k)
+	if ok && v.err == nil {
+		user, err := p.options.Store.UserByID(ctx, v.userID)
+		if !errors.Is(err, db.ErrNotFound) {
+			return user, v.until, err
+		}
+		// Deleted here: EcliPanel's people are welcome again, as somebody new.
+		p.good.drop(k)
+		ok = false
+	}
+	if ok {
+		return db.User{}, time.Time{}, v.err
+	}
+	return p.ask(ctx, k, credential)
+}
+
+// known returns what EcliPanel said of a credential a moment ago.
+func (p *Provider) known(k key) (verdict, bool) {
+	now := p.options.Now()
+	if v, ok := p.good.get(k, now); ok {
+		return v, true
+	}
+	return p.bad.get(k, now)
+}
+
+var errUnauthorized = problem.Unauthorized("EcliPanel does not accept this session or key.")
+
+func errAway(cause error) *problem.Error {
+	return problem.Unavailable("EcliPanel cannot be asked who you are; try again shortly.", cause)
+}
+
+// flight is the result of asking EcliPanel.
+type flight struct {
+	verdict verdict
+	user    db.User
+}
+
+// ask asks EcliPanel, together with others who have the same credential.
+func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (db.User, time.Time, error) {
+	limits := p.failureLimits(ctx)
+	if wait := p.limits.Over(limits...); wait > 0 {
+		err := problem.Unavailable("Too many sessions and keys were not valid; try again later.", nil)
+		err.RetryAfter = wait
+		return db.User{}, time.Time{}, err
+	}
+	// A caller who leaves does not end the request, which others may wait for.
+	shared := context.WithoutCancel(ctx)
+	result := p.flights.DoChan(string(k[:]), func() (any, error) { return p.fly(shared, k, credential, limits) })
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return db.User{}, time.Time{}, r.Err
+		}
+		f := r.Val.(flight)
+		if f.verdict.err == nil && f.user.ID == 0 {
+			// Another flight landed between the look into the cache and this one's start.
+			user, err := p.options.Store.UserByID(ctx, f.verdict.userID)
+			return user, f.verdict.until, err
+		}
+		return f.user, f.verdict.until, f.verdict.err
+	case <-ctx.Done():
+		return db.User{}, time.Time{}, ctx.Err()
+	}
+}
+
+// failureLimits returns the limits on refused credentials of a caller's address; none if
+// others are behind it too.
+func (p *Provider) failureLimits(ctx context.Context) []auth.Limit {
+	for _, network := range p.options.TrustedProxies {
+		if network.Contains(auth.Address(ctx)) {
+			return nil
+		}
+	}
+	return auth.PerSource(ctx, "eclipanel:address", failures, failureWindow)
+}
+
+// fly asks EcliPanel and keeps the answer. An error is none of EcliPanel's, and not kept.
+func (p *Provider) fly(ctx context.Context, k key, credential auth.Credential, limits []auth.Limit) (flight, error) {
+	if v, ok := p.known(k); ok {
+		return flight{verdict: v}, nil
+	}
+	if !p.begin() {
+		return flight{}, problem.Unavailable("The panel is stopping.", nil)
+	}
+	defer p.running.Done()
+	ctx, cancel := context.WithTimeout(ctx, maxWait+askTimeout)
+	defer cancel()
+	defer context.AfterFunc(p.life, cancel)()
+
+	asked := p.options.Now() // Before the answer, which may be old when it arrives.
+	v := verdict{until: asked.Add(p.options.CacheTime)}
+	identity, err := p.session(ctx, credential)
+	var user db.User
+	if err == nil {
+		user, err = p.options.Store.SyncIdentity(ctx, identity)
+	}
+	var refusal *problem.Error
+	switch {
+	case err == nil:
+		v.userID = user.ID
+		p.good.put(k, v, asked)
+		return flight{v, user}, nil
+	case errors.Is(err, errRefused):
+		if _, err := p.limits.Take(ctx, limits...); err != nil {
+			return flight{}, err
+		}
+		v.err = errUnauthorized
+	case errors.Is(err, db.ErrEmailTaken):
+		v.err = problem.EmailTaken()
+	case errors.As(err, &refusal) && refusal.Status < 500:
+		v.err = refusal
+	case errors.As(err, &refusal):
+		v.err, v.until = refusal, p.options.Now().Add(min(awayTime, p.options.CacheTime))
+	default:
+		return flight{}, err
+	}
+	p.bad.put(k, v, asked)
+	return flight{verdict: v}, nil
+}
+
+// session asks EcliPanel whose a credential is. The error is errRefused or a
+// problem.Error.
+func (p *Provider) session(ctx context.Context, credential auth.Credential) (db.Identity, error) {
+	turn := time.NewTimer(maxWait)
+	defer turn.Stop()
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+	case <-turn.C:
+		return db.Identity{}, errAway(errors.New("too many requests to EcliPanel are under way"))
+	case <-ctx.Done():
+		return db.Identity{}, errAway(ctx.Err())
+	}
+	body, err := p.client.get(ctx, credential, "api", "auth", "session")
+	if errors.Is(err, errRefused) {
+		return db.Identity{}, err
+	}
+	if err != nil {
+		return db.Identity{}, errAway(err)
+	}
+	who, err := parseSession(body)
+	switch {
+	case err != nil:
+		return db.Identity{}, errAway(err)
+	case who.KYCRequired && !who.KYCVerified:
+		return db.Identity{}, problem.KYCRequired()
+	}
+	return who.identity(p.options.AdminRoles), nil
+}

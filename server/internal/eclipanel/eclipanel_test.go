@@ -1,0 +1,152 @@
+package eclipanel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// service is an EcliPanel that knows whose credential begins with "Bearer good".
+type service struct {
+	provider *eclipanel.Provider
+	db       *db.DB
+	now      atomic.Pointer[time.Time]
+	asked    atomic.Int32
+}
+
+func newService(t *testing.T) *service {
+	s := &service{db: dbtest.New(t)}
+	s.advance(0)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Authorization") != "Bearer good" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"user":{"id":"17","email":"ann@example.com","role":"admin","orgs":[]}}`)
+	}))
+	t.Cleanup(server.Close)
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.provider, err = eclipanel.New(eclipanel.Options{
+		Store: s.db, URL: base, CacheTime: 20 * time.Second, Now: func() time.Time { return *s.now.Load() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.provider.Close)
+	return s
+}
+
+func (s *service) advance(d time.Duration) {
+	now := time.Now()
+	if before := s.now.Load(); before != nil {
+		now = before.Add(d)
+	}
+	s.now.Store(&now)
+}
+
+// ask returns the status of a refusal, 200 for none.
+func (s *service) ask(t *testing.T, token string) int {
+	t.Helper()
+	_, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer " + token})
+	var refusal *problem.Error
+	switch {
+	case err == nil:
+		return http.StatusOK
+	case errors.As(err, &refusal):
+		return refusal.Status
+	}
+	t.Fatal(err)
+	return 0
+}
+
+func TestProvider_KeepsAnswersForTheCacheTime(t *testing.T) {
+	s := newService(t)
+	for _, step := range []struct {
+		after time.Duration
+		asked int32
+	}{{0, 2}, {19 * time.Second, 2}, {time.Second, 4}, {10 * time.Second, 4}, {10 * time.Second, 6}} {
+		s.advance(step.after)
+		if status := s.ask(t, "good"); status != http.StatusOK {
+			t.Errorf("good: %d", status)
+		}
+		if status := s.ask(t, "bad"); status != http.StatusUnauthorized {
+			t.Errorf("bad: %d", status)
+		}
+		if asked := s.asked.Load(); asked != step.asked {
+			t.Errorf("asked %d times, want %d", asked, step.asked)
+		}
+	}
+	user, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer good"})
+	if err != nil || user.Role != "admin" {
+		t.Fatal(user, err)
+	}
+	// Deleted here, and somebody new there.
+	if _, err := s.db.CreateUser(t.Context(), "local@example.com", "hash", "admin"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.DeleteUser(t.Context(), user.ID, db.DevicesOf{}); err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer good"})
+	if err != nil || again.ID == user.ID || again.Email != user.Email {
+		t.Errorf("after the deletion: %+v, %v", again, err)
+	}
+}
+
+// TestProvider_AFloodOfBadCredentialsEnds has one source send more than EcliPanel should
+// see. Who is known meanwhile is not concerned.
+func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
+	s := newService(t)
+	if status := s.ask(t, "good"); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	const allowed = 300
+	for n := range allowed {
+		if status := s.ask(t, fmt.Sprint(n)); status != http.StatusUnauthorized {
+			t.Fatalf("%d: %d", n, status)
+		}
+	}
+	s.ask(t, "one more")
+	asked := s.asked.Load()
+	for n := range 100 {
+		if status := s.ask(t, fmt.Sprint("more", n)); status != http.StatusServiceUnavailable {
+			t.Fatalf("%d more: %d", n, status)
+		}
+	}
+	if s.asked.Load() != asked || s.ask(t, "good") != http.StatusOK {
+		t.Errorf("asked %d times more; who is known gets %d", s.asked.Load()-asked, s.ask(t, "good"))
+	}
+	s.advance(time.Minute)
+	if status := s.ask(t, "good"); status != http.StatusOK {
+		t.Errorf("after a minute: %d", status)
+	}
+}
+
+func TestProvider_CloseEndsWhatIsUnderWay(t *testing.T) {
+	s := newService(t)
+	s.provider.Close()
+	if _, _, err := s.provider.User(context.Background(), auth.Credential{Header: "Authorization", Value: "Bearer good"}); err == nil {
+		t.Error("a closed provider asks")
+	}
+	s.provider.Close()
+}
