@@ -96,6 +96,10 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 		"UnsupportedMediaType": admin.send(t, "POST", approve, `{}`, "Content-Type", "text/plain"),
 		"InternalError":        written(t, errors.New("a fault")),
 		"NoTunnelServer":       ada.send(t, "POST", allocations, newAllocation(client)),
+		// The tests of package server have panels that answer these.
+		"KYCRequired":           written(t, problem.KYCRequired()),
+		"IdentityEmailTaken":    written(t, db.ErrEmailTaken),
+		"LocalAccountsDisabled": written(t, problem.LocalAccountsDisabled()),
 	}
 	p.anonymous().send(t, "GET", poll+second.DeviceCode, nil)
 	answers["SlowDown"] = p.anonymous().send(t, "GET", poll+second.DeviceCode, nil)
