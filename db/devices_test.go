@@ -38,7 +38,7 @@ func TestScope(t *testing.T) {
 		{"owner", db.Scope{UserID: owner}, true, false},
 		{"organisation's owner", db.Scope{UserID: orgOwner}, false, true},
 		{"organisation's admin", db.Scope{UserID: orgAdmin}, false, true},
-		{"organisation's member", db.Scope{UserID: member}, false, false},
+		{"organisation's member", db.Scope{UserID: member}, false, true},
 		{"another user", db.Scope{UserID: other}, false, false},
 		{"the organisation", db.Scope{OrganisationID: org}, false, true},
 		{"another organisation", db.Scope{OrganisationID: org + 1}, false, false},

@@ -52,8 +52,7 @@ func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error)
 	return slices.Repeat([]Settings{settings}, len(calls)), err
 }
 
-// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone, and who
-// may create organisations is read when somebody does.
+// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
@@ -71,13 +70,11 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 		if err != nil {
 			return err
 		}
-		switch {
-		case patch.TunnelsEnabled != nil || patch.AnonymousEnrollment != nil || patch.OwnersApprove != nil:
-			return notifyAll(ctx, tx)
-		case patch.RuleDefaults != "" || patch.RuleCeiling != "":
+		rules := SettingsPatch{RuleDefaults: patch.RuleDefaults, RuleCeiling: patch.RuleCeiling}
+		if patch == rules && rules != (SettingsPatch{}) {
 			return notifyServers(ctx, tx)
 		}
-		return nil
+		return notifyAll(ctx, tx)
 	})
 	return settings, wrap(err, "update settings")
 }

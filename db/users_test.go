@@ -155,14 +155,14 @@ func TestSettings_PatchChangesOnlyGivenFields(t *testing.T) {
 	d := dbtest.New(t)
 	settings, err := d.Settings(t.Context())
 	check(t, err)
-	if settings != (db.Settings{TunnelsEnabled: true, AnonymousEnrollment: true}) {
+	if settings != (db.Settings{TunnelsEnabled: true, AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins}) {
 		t.Errorf("at first %+v", settings)
 	}
 	updated, err := d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})
 	check(t, err)
 	settings, err = d.Settings(t.Context())
 	check(t, err)
-	if settings != (db.Settings{AnonymousEnrollment: true}) || updated != settings {
+	if settings != (db.Settings{AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins}) || updated != settings {
 		t.Errorf("got %+v, answered %+v", settings, updated)
 	}
 }
