@@ -64,7 +64,7 @@ func checkBase(u *url.URL) error {
 
 // checkAccounts refuses a panel that nobody can log in to.
 func (o Options) checkAccounts() error {
-	if o.NoLocalAccounts && o.EcliPanel.URL == nil {
+	if o.NoLocalAccounts && o.EcliPanel.URL == nil && len(o.IdentityProviders) == 0 {
 		return errors.New("local accounts: they cannot be switched off without an identity provider")
 	}
 	return nil

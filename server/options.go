@@ -70,6 +70,8 @@ type Options struct {
 	// NoLocalAccounts switches logins and links by password off. It requires an identity
 	// provider. Sessions that exist stay.
 	NoLocalAccounts bool
+	// IdentityProviders are those at which people log in, from ReadIdentityProviders.
+	IdentityProviders []IdentityProvider
 
 	// Lookup returns the addresses of a public host that is a name. nil is the system's
 	// resolver.

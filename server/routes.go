@@ -14,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
@@ -45,6 +46,14 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	providers, err := oauth.New(ctx, oauth.Options{Providers: s.opts.IdentityProviders, Store: s.db, PublicURL: s.url})
+	if err != nil {
+		return nil, err
+	}
+	s.addPart("identity providers", func(context.Context) error {
+		providers.Close()
+		return nil
+	})
 	_, channels := connectionBounds(openfiles.Limit())
 	s.hub, err = control.New(control.Options{
 		MaxChannels: channels,
@@ -64,15 +73,17 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	api, err := handler.New(handler.Options{
-		DB:             s.db,
-		Auth:           s.auth,
-		Enroll:         enroller,
-		PublicURL:      s.url,
-		Version:        types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
-		Ready:          s.check,
-		ControlChannel: s.hub,
-		Mailer:         mailer,
-		Logger:         s.logger,
+		DB:              s.db,
+		Auth:            s.auth,
+		Enroll:          enroller,
+		Providers:       providers,
+		NoLocalAccounts: s.opts.NoLocalAccounts,
+		PublicURL:       s.url,
+		Version:         types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
+		Ready:           s.check,
+		ControlChannel:  s.hub,
+		Mailer:          mailer,
+		Logger:          s.logger,
 	})
 	if err != nil {
 		return nil, err

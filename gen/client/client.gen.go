@@ -299,6 +299,43 @@ type ClientInterface interface {
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListLoginProviders List the ways to log in
+	//
+	// Lists the identity providers at which people log in to this panel, in the operator's order, and says
+	// whether they can log in by email and password too (`login`). A login page has a link to the
+	// `loginUrl` of each.
+	//
+	// Corresponds with GET /api/auth/providers (the `ListLoginProviders` operationId).
+	ListLoginProviders(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishProviderLogin Finish a login at an identity provider
+	//
+	// Takes a provider's answer (RFC 6749 section 4.1.2) from the browser that began the login, once. The
+	// account of the person is made, or gets the email, role and organisations that the provider says. Sets
+	// the cookies of `login`. Its URL is the redirect URI to register at the provider.
+	//
+	// The answer is a page for people: after a failure, the browser is sent to `/login-failed`. Parameters
+	// that this document does not list are ignored.
+	//
+	// Corresponds with GET /api/auth/providers/{id}/callback (the `FinishProviderLogin` operationId).
+	FinishProviderLogin(ctx context.Context, id ProviderID, params *FinishProviderLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginProviderLogin Log in at an identity provider
+	//
+	// Sends a browser to an identity provider, where a person logs in: OpenID Connect or OAuth 2, by the
+	// authorization code flow with PKCE. The provider sends it back to the panel
+	// (`finishProviderLogin`), and the panel to `returnTo`, with a session as of `login`.
+	//
+	// A cookie, whose name begins with `login_`, or with `__Host-login_` over TLS, keeps the login for 10
+	// minutes. It is encrypted, and any replica of the panel can finish the login. A browser keeps at most
+	// 4 of them.
+	//
+	// The answer is a page for people: where the provider is unknown or does not answer, the browser is
+	// sent to `/login-failed`, a page of the panel that explains it.
+	//
+	// Corresponds with GET /api/auth/providers/{id}/login (the `BeginProviderLogin` operationId).
+	BeginProviderLogin(ctx context.Context, id ProviderID, params *BeginProviderLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetSession Get the current session
 	//
 	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
@@ -1713,6 +1750,73 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 // Corresponds with POST /api/auth/logout (the `Logout` operationId).
 func (c *Client) Logout(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewLogoutRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLoginProviders List the ways to log in
+//
+// Lists the identity providers at which people log in to this panel, in the operator's order, and says
+// whether they can log in by email and password too (`login`). A login page has a link to the
+// `loginUrl` of each.
+//
+// Corresponds with GET /api/auth/providers (the `ListLoginProviders` operationId).
+func (c *Client) ListLoginProviders(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLoginProvidersRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishProviderLogin Finish a login at an identity provider
+//
+// Takes a provider's answer (RFC 6749 section 4.1.2) from the browser that began the login, once. The
+// account of the person is made, or gets the email, role and organisations that the provider says. Sets
+// the cookies of `login`. Its URL is the redirect URI to register at the provider.
+//
+// The answer is a page for people: after a failure, the browser is sent to `/login-failed`. Parameters
+// that this document does not list are ignored.
+//
+// Corresponds with GET /api/auth/providers/{id}/callback (the `FinishProviderLogin` operationId).
+func (c *Client) FinishProviderLogin(ctx context.Context, id ProviderID, params *FinishProviderLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishProviderLoginRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginProviderLogin Log in at an identity provider
+//
+// Sends a browser to an identity provider, where a person logs in: OpenID Connect or OAuth 2, by the
+// authorization code flow with PKCE. The provider sends it back to the panel
+// (`finishProviderLogin`), and the panel to `returnTo`, with a session as of `login`.
+//
+// A cookie, whose name begins with `login_`, or with `__Host-login_` over TLS, keeps the login for 10
+// minutes. It is encrypted, and any replica of the panel can finish the login. A browser keeps at most
+// 4 of them.
+//
+// The answer is a page for people: where the provider is unknown or does not answer, the browser is
+// sent to `/login-failed`, a page of the panel that explains it.
+//
+// Corresponds with GET /api/auth/providers/{id}/login (the `BeginProviderLogin` operationId).
+func (c *Client) BeginProviderLogin(ctx context.Context, id ProviderID, params *BeginProviderLoginParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginProviderLoginRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3986,6 +4090,191 @@ func NewLogoutRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListLoginProvidersRequest constructs an http.Request for the ListLoginProviders method
+func NewListLoginProvidersRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/providers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFinishProviderLoginRequest constructs an http.Request for the FinishProviderLogin method
+func NewFinishProviderLoginRequest(server string, id ProviderID, params *FinishProviderLoginParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/providers/%s/callback", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Error != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "error", *params.Error, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Iss != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "iss", *params.Iss, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginProviderLoginRequest constructs an http.Request for the BeginProviderLogin method
+func NewBeginProviderLoginRequest(server string, id ProviderID, params *BeginProviderLoginParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/auth/providers/%s/login", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.ReturnTo != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "returnTo", *params.ReturnTo, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6329,6 +6618,49 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/auth/logout (the `Logout` operationId).
 	LogoutWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LogoutResponse, error)
 
+	// ListLoginProvidersWithResponse List the ways to log in
+	//
+	// Lists the identity providers at which people log in to this panel, in the operator's order, and says
+	// whether they can log in by email and password too (`login`). A login page has a link to the
+	// `loginUrl` of each.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/auth/providers (the `ListLoginProviders` operationId).
+	ListLoginProvidersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListLoginProvidersResponse, error)
+
+	// FinishProviderLoginWithResponse Finish a login at an identity provider
+	//
+	// Takes a provider's answer (RFC 6749 section 4.1.2) from the browser that began the login, once. The
+	// account of the person is made, or gets the email, role and organisations that the provider says. Sets
+	// the cookies of `login`. Its URL is the redirect URI to register at the provider.
+	//
+	// The answer is a page for people: after a failure, the browser is sent to `/login-failed`. Parameters
+	// that this document does not list are ignored.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/auth/providers/{id}/callback (the `FinishProviderLogin` operationId).
+	FinishProviderLoginWithResponse(ctx context.Context, id ProviderID, params *FinishProviderLoginParams, reqEditors ...RequestEditorFn) (*FinishProviderLoginResponse, error)
+
+	// BeginProviderLoginWithResponse Log in at an identity provider
+	//
+	// Sends a browser to an identity provider, where a person logs in: OpenID Connect or OAuth 2, by the
+	// authorization code flow with PKCE. The provider sends it back to the panel
+	// (`finishProviderLogin`), and the panel to `returnTo`, with a session as of `login`.
+	//
+	// A cookie, whose name begins with `login_`, or with `__Host-login_` over TLS, keeps the login for 10
+	// minutes. It is encrypted, and any replica of the panel can finish the login. A browser keeps at most
+	// 4 of them.
+	//
+	// The answer is a page for people: where the provider is unknown or does not answer, the browser is
+	// sent to `/login-failed`, a page of the panel that explains it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/auth/providers/{id}/login (the `BeginProviderLogin` operationId).
+	BeginProviderLoginWithResponse(ctx context.Context, id ProviderID, params *BeginProviderLoginParams, reqEditors ...RequestEditorFn) (*BeginProviderLoginResponse, error)
+
 	// GetSessionWithResponse Get the current session
 	//
 	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
@@ -8590,6 +8922,215 @@ func (r LogoutResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r LogoutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListLoginProvidersResponse503Headers the declared response headers of an HTTP 503 response for ListLoginProviders
+type ListLoginProvidersResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ListLoginProvidersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LoginProviders
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ListLoginProvidersResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLoginProvidersResponse) GetJSON200() *LoginProviders {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r ListLoginProvidersResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r ListLoginProvidersResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListLoginProvidersResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLoginProvidersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLoginProvidersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLoginProvidersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLoginProvidersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// FinishProviderLoginResponse302Headers the declared response headers of an HTTP 302 response for FinishProviderLogin
+type FinishProviderLoginResponse302Headers struct {
+	Location  string
+	SetCookie *string
+}
+
+// FinishProviderLoginResponse503Headers the declared response headers of an HTTP 503 response for FinishProviderLogin
+type FinishProviderLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type FinishProviderLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers302 the parsed response headers for an HTTP 302 response
+	Headers302 *FinishProviderLoginResponse302Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *FinishProviderLoginResponse503Headers
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r FinishProviderLoginResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r FinishProviderLoginResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r FinishProviderLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishProviderLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishProviderLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishProviderLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishProviderLoginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// BeginProviderLoginResponse302Headers the declared response headers of an HTTP 302 response for BeginProviderLogin
+type BeginProviderLoginResponse302Headers struct {
+	Location  string
+	SetCookie *string
+}
+
+// BeginProviderLoginResponse503Headers the declared response headers of an HTTP 503 response for BeginProviderLogin
+type BeginProviderLoginResponse503Headers struct {
+	RetryAfter *int
+}
+
+type BeginProviderLoginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers302 the parsed response headers for an HTTP 302 response
+	Headers302 *BeginProviderLoginResponse302Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *BeginProviderLoginResponse503Headers
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r BeginProviderLoginResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r BeginProviderLoginResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BeginProviderLoginResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginProviderLoginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginProviderLoginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginProviderLoginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginProviderLoginResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13573,6 +14114,67 @@ func (c *ClientWithResponses) LogoutWithResponse(ctx context.Context, reqEditors
 	return ParseLogoutResponse(rsp)
 }
 
+// ListLoginProvidersWithResponse List the ways to log in
+//
+// Lists the identity providers at which people log in to this panel, in the operator's order, and says
+// whether they can log in by email and password too (`login`). A login page has a link to the
+// `loginUrl` of each.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/auth/providers (the `ListLoginProviders` operationId).
+func (c *ClientWithResponses) ListLoginProvidersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListLoginProvidersResponse, error) {
+	rsp, err := c.ListLoginProviders(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLoginProvidersResponse(rsp)
+}
+
+// FinishProviderLoginWithResponse Finish a login at an identity provider
+//
+// Takes a provider's answer (RFC 6749 section 4.1.2) from the browser that began the login, once. The
+// account of the person is made, or gets the email, role and organisations that the provider says. Sets
+// the cookies of `login`. Its URL is the redirect URI to register at the provider.
+//
+// The answer is a page for people: after a failure, the browser is sent to `/login-failed`. Parameters
+// that this document does not list are ignored.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/auth/providers/{id}/callback (the `FinishProviderLogin` operationId).
+func (c *ClientWithResponses) FinishProviderLoginWithResponse(ctx context.Context, id ProviderID, params *FinishProviderLoginParams, reqEditors ...RequestEditorFn) (*FinishProviderLoginResponse, error) {
+	rsp, err := c.FinishProviderLogin(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishProviderLoginResponse(rsp)
+}
+
+// BeginProviderLoginWithResponse Log in at an identity provider
+//
+// Sends a browser to an identity provider, where a person logs in: OpenID Connect or OAuth 2, by the
+// authorization code flow with PKCE. The provider sends it back to the panel
+// (`finishProviderLogin`), and the panel to `returnTo`, with a session as of `login`.
+//
+// A cookie, whose name begins with `login_`, or with `__Host-login_` over TLS, keeps the login for 10
+// minutes. It is encrypted, and any replica of the panel can finish the login. A browser keeps at most
+// 4 of them.
+//
+// The answer is a page for people: where the provider is unknown or does not answer, the browser is
+// sent to `/login-failed`, a page of the panel that explains it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/auth/providers/{id}/login (the `BeginProviderLogin` operationId).
+func (c *ClientWithResponses) BeginProviderLoginWithResponse(ctx context.Context, id ProviderID, params *BeginProviderLoginParams, reqEditors ...RequestEditorFn) (*BeginProviderLoginResponse, error) {
+	rsp, err := c.BeginProviderLogin(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginProviderLoginResponse(rsp)
+}
+
 // GetSessionWithResponse Get the current session
 //
 // Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
@@ -16186,6 +16788,212 @@ func ParseLogoutResponse(rsp *http.Response) (*LogoutResponse, error) {
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers LogoutResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListLoginProvidersResponse parses an HTTP response from a ListLoginProvidersWithResponse call
+func ParseListLoginProvidersResponse(rsp *http.Response) (*ListLoginProvidersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLoginProvidersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LoginProviders
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ListLoginProvidersResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseFinishProviderLoginResponse parses an HTTP response from a FinishProviderLoginWithResponse call
+func ParseFinishProviderLoginResponse(rsp *http.Response) (*FinishProviderLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishProviderLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 302:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 302:
+		var headers FinishProviderLoginResponse302Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Set-Cookie"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Set-Cookie", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.SetCookie = &value
+		}
+		response.Headers302 = &headers
+	case rsp.StatusCode == 503:
+		var headers FinishProviderLoginResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseBeginProviderLoginResponse parses an HTTP response from a BeginProviderLoginWithResponse call
+func ParseBeginProviderLoginResponse(rsp *http.Response) (*BeginProviderLoginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginProviderLoginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 302:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 302:
+		var headers BeginProviderLoginResponse302Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Set-Cookie"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Set-Cookie", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.SetCookie = &value
+		}
+		response.Headers302 = &headers
+	case rsp.StatusCode == 503:
+		var headers BeginProviderLoginResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -1912,6 +1912,28 @@ type Login struct {
 	User User `json:"user"`
 }
 
+// LoginProvider An identity provider at which people log in.
+type LoginProvider struct {
+	// ID The id.
+	ID string `json:"id"`
+
+	// LoginURL Where a login begins, relative to the panel's URL, for a link of a page. It takes the parameter
+	// `returnTo`.
+	LoginURL string `json:"loginUrl"`
+
+	// Name The name, for people.
+	Name string `json:"name"`
+}
+
+// LoginProviders The ways to log in.
+type LoginProviders struct {
+	// LocalAccounts Whether people log in by email and password.
+	LocalAccounts bool `json:"localAccounts"`
+
+	// Providers The identity providers, in the operator's order.
+	Providers []LoginProvider `json:"providers"`
+}
+
 // LoginRequest The credentials of a user.
 type LoginRequest struct {
 	// Email The user's email address.
@@ -2681,6 +2703,9 @@ type MemberID = int64
 // OrganisationID defines model for OrganisationId.
 type OrganisationID = int64
 
+// ProviderID defines model for ProviderId.
+type ProviderID = string
+
 // SessionID defines model for SessionId.
 type SessionID = openapi_types.UUID
 
@@ -2983,6 +3008,28 @@ type ListAuditParams struct {
 	// After Return only the entries that follow this position in the list: the value of `after` in the `Link`
 	// header of the previous page.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// FinishProviderLoginParams defines parameters for FinishProviderLogin.
+type FinishProviderLoginParams struct {
+	// State The login.
+	State *string `form:"state,omitempty" json:"state,omitempty"`
+
+	// Code The authorization code, which the panel exchanges at the provider.
+	Code *string `form:"code,omitempty" json:"code,omitempty"`
+
+	// Error Why the provider did not log the person in.
+	Error *string `form:"error,omitempty" json:"error,omitempty"`
+
+	// Iss The provider's issuer (RFC 9207).
+	Iss *string `form:"iss,omitempty" json:"iss,omitempty"`
+}
+
+// BeginProviderLoginParams defines parameters for BeginProviderLogin.
+type BeginProviderLoginParams struct {
+	// ReturnTo Where the browser is sent after the login: the path of a page of the panel, with its query. It
+	// does not begin with `//` or `/api/`. Without it, it is `/`.
+	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
 }
 
 // ListAPIKeysParams defines parameters for ListAPIKeys.

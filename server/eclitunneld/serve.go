@@ -38,8 +38,10 @@ type serveCommand struct {
 	SMTPPasswordFile string `name:"smtp-password-file" placeholder:"FILE" help:"Read the password of the user in --smtp-url from this file."`
 	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
 
-	LocalAccounts bool           `default:"true" negatable:"" help:"Let people log in by a password; false requires an identity provider, such as --eclipanel-url (default: true)."`
+	LocalAccounts bool           `default:"true" negatable:"" help:"Let people log in by a password; false requires an identity provider, by --eclipanel-url or --identity-providers (default: true)."`
 	EcliPanel     eclipanelFlags `embed:"" prefix:"eclipanel-"`
+
+	IdentityProviders string `placeholder:"FILE" help:"Let people log in at the identity providers that this file in YAML or JSON describes, by OpenID Connect or OAuth 2; docs/identity.md explains it (default: none)."`
 
 	KeyRotation    time.Duration `default:"720h" placeholder:"DURATION" help:"Age at which a new key replaces the one that signs tokens, at least 48h; 0 means never (default: 720h)."`
 	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h)."`
@@ -67,7 +69,11 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
-	for _, file := range []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile} {
+	secrets := []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile}
+	for _, provider := range options.IdentityProviders {
+		secrets = append(secrets, provider.ClientSecretFile)
+	}
+	for _, file := range secrets {
 		if exposed := files.Exposure(file); exposed != nil {
 			options.Logger.WarnContext(ctx, "a secret is not private", slog.Any("error", exposed))
 		}
@@ -101,6 +107,12 @@ func (c *serveCommand) options() (server.Options, error) {
 	if err != nil {
 		return server.Options{}, err
 	}
+	var providers []server.IdentityProvider
+	if c.IdentityProviders != "" {
+		if providers, err = server.ReadIdentityProviders(c.IdentityProviders); err != nil {
+			return server.Options{}, usageError{fmt.Errorf("identity providers: %w", err)}
+		}
+	}
 	proxies := make([]netip.Prefix, len(c.TrustedProxies))
 	for i, proxy := range c.TrustedProxies {
 		proxies[i] = proxy.Prefix
@@ -115,6 +127,9 @@ func (c *serveCommand) options() (server.Options, error) {
 		PublicHost:     c.PublicHost,
 		TrustedProxies: proxies,
 		Mail:           server.Mail{URL: c.SMTPURL, Password: smtpPassword, From: c.MailFrom},
+
+		IdentityProviders: providers,
+
 		TunnelServer: server.TunnelServer{
 			Disabled: !c.TunnelServer,
 			Name:     c.TunnelServerName,

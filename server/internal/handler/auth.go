@@ -37,12 +37,16 @@ func (l loginResponse) VisitLoginResponse(w http.ResponseWriter) error {
 	if err := json.NewEncoder(&body).Encode(l.body); err != nil {
 		return err
 	}
-	for _, cookie := range l.cookies {
-		http.SetCookie(w, cookie)
-	}
+	setCookies(w, l.cookies)
 	w.Header().Set("Content-Type", "application/json")
 	_, err := body.WriteTo(w)
 	return err
+}
+
+func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
+	for _, cookie := range cookies {
+		http.SetCookie(w, cookie)
+	}
 }
 
 // Logout ends the caller's session.

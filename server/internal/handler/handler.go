@@ -19,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
@@ -28,11 +29,15 @@ type Mailer interface {
 	PasswordLink(ctx context.Context, to, link string, expires time.Time) error
 }
 
-// Options configures the API. All fields but Mailer, Logger and Now are required.
+// Options configures the API. All fields but Mailer, NoLocalAccounts, Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
 	Enroll *enroll.Enroller
+	// Providers are the identity providers at which people log in.
+	Providers *oauth.Providers
+	// NoLocalAccounts means that people do not log in by email and password.
+	NoLocalAccounts bool
 	// PublicURL is the panel's URL for people, below which its pages are served.
 	PublicURL *url.URL
 	// Version is the response of /api/version.
@@ -56,6 +61,8 @@ type api struct {
 	db        *db.DB
 	auth      *auth.Auth
 	enroll    *enroll.Enroller
+	providers *oauth.Providers
+	noLocal   bool // People do not log in by email and password.
 	publicURL *url.URL
 	version   types.Version
 	ready     func(ctx context.Context) error
@@ -76,6 +83,8 @@ func New(options Options) (http.Handler, error) {
 		db:        options.DB,
 		auth:      options.Auth,
 		enroll:    options.Enroll,
+		providers: options.Providers,
+		noLocal:   options.NoLocalAccounts,
 		publicURL: options.PublicURL,
 		version:   options.Version,
 		ready:     options.Ready,
@@ -99,8 +108,8 @@ func New(options Options) (http.Handler, error) {
 }
 
 func (o *Options) check() error {
-	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil {
-		return errors.New("handler: DB, Auth, Enroll, PublicURL, Ready and ControlChannel are required")
+	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil {
+		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready and ControlChannel are required")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -126,6 +135,8 @@ func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
 	}
 	mux.HandleFunc("GET /openapi.json", serveContract(contract))
 	mux.HandleFunc("GET /api/tunnel/ws", controlChannel.ServeHTTP)
+	mux.HandleFunc("GET /api/auth/providers/{id}/login", a.beginProviderLogin)
+	mux.HandleFunc("GET /api/auth/providers/{id}/callback", a.finishProviderLogin)
 	if missing := mux.Unserved(); len(missing) > 0 {
 		return fmt.Errorf("operations without a handler: %v", missing)
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 )
 
 // panel is the API on a real server and a real database, with a clock that only
@@ -83,10 +86,16 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 	if err != nil {
 		t.Fatal(err)
 	}
+	providers, err := oauth.New(t.Context(), oauth.Options{Providers: someProvider(t), Store: d, PublicURL: publicURL, Now: p.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(providers.Close)
 	options := handler.Options{
 		DB:             d,
 		Auth:           p.auth,
 		Enroll:         enroller,
+		Providers:      providers,
 		PublicURL:      publicURL,
 		Version:        types.Version{Version: "0.1.0", Commit: "abc", Go: "go1.26"},
 		Ready:          p.ready,
@@ -105,7 +114,11 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 	t.Cleanup(server.Close)
 	p.run(t, p.auth.RecordUses)
 	p.url = server.URL
-	p.client = &http.Client{Transport: contracttest.Transport(t, server.Client().Transport)}
+	p.client = &http.Client{
+		Transport: contracttest.Transport(t, server.Client().Transport),
+		// A redirect is an answer, and leads to a provider that does not exist.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return p
 }
 
@@ -121,6 +134,30 @@ func (p *panel) run(t *testing.T, part func(ctx context.Context) error) {
 			t.Error(err)
 		}
 	})
+}
+
+// someProvider returns an identity provider of which no metadata need be read. It takes no
+// code.
+func someProvider(t *testing.T) []oauth.Settings {
+	t.Helper()
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
+	}))
+	t.Cleanup(tokens.Close)
+	path := filepath.Join(t.TempDir(), "providers.yaml")
+	content := `{providers: [{id: company, name: Company account, type: oauth2, clientId: eclitunnel,
+		authorizationUrl: "https://login.example.com/authorize", tokenUrl: "` + tokens.URL + `",
+		userinfoUrl: "https://login.example.com/userinfo"}]}`
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	providers, err := oauth.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return providers
 }
 
 // caller is a caller with a credential, or an anonymous one.

@@ -101,6 +101,14 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
+// Log logs the cause of a failed request as Write does, for a response that is no error
+// body.
+func Log(r *http.Request, err error) {
+	if req, ok := r.Context().Value(contextKey{}).(request); ok {
+		logCause(r, req, From(err))
+	}
+}
+
 func logCause(r *http.Request, req request, e *Error) {
 	if e.Status < http.StatusInternalServerError || e.Cause == nil {
 		return

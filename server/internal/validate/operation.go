@@ -21,7 +21,12 @@ type operation struct {
 	required   bool             // The body is required.
 	rule       auth.Rule        // Who may use it.
 	scopes     auth.Scopes      // An API key needs one of them.
+	open       bool             // Unknown query parameters are ignored.
 }
+
+// openExtension is the extension of the contract by which an operation ignores unknown
+// query parameters.
+const openExtension = "x-ignores-unknown-parameters"
 
 type recordKey struct{}
 
@@ -44,7 +49,10 @@ func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.O
 	if !ok {
 		panic("validate: nobody may use " + spec.OperationID + ", which the policy of package auth lacks")
 	}
-	op := &operation{mux: m, path: path, spec: spec, rule: rule, scopes: auth.ScopesOf(spec.OperationID, "")}
+	op := &operation{
+		mux: m, path: path, spec: spec, rule: rule, scopes: auth.ScopesOf(spec.OperationID, ""),
+		open: spec.Extensions[openExtension] == true,
+	}
 	for _, ref := range item.Parameters {
 		op.parameters = append(op.parameters, ref.Value)
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // checkParameters checks path and query against the contract. It rejects unknown
-// parameters, because a misspelled parameter that is ignored appears to work.
+// parameters, because a misspelled parameter that is ignored appears to work, unless the
+// operation is one whose requests others than its clients make up.
 func (op *operation) checkParameters(r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -56,6 +57,7 @@ func (op *operation) checkQuery(query url.Values) []types.ErrorDetail {
 		switch {
 		case !clean(name):
 			details = append(details, problem.Field("query", unclean))
+		case !op.takes(name) && op.open:
 		case !op.takes(name):
 			details = append(details, problem.Field(name, "is not a parameter of this operation"))
 		case len(values) > 1:

@@ -1,7 +1,8 @@
 // Package web serves the panel's web pages, which are embedded in the binary: the page
 // on which a person approves or refuses a device (RFC 8628 section 3.3), those on which a
-// user sets a password and accepts an invitation, and the index. The pages load only files
-// of their own origin and use only the public API.
+// user sets a password and accepts an invitation, the one that explains why a login at an
+// identity provider failed, and the index. The pages load only files of their own origin and
+// use only the public API.
 package web
 
 import (
@@ -52,6 +53,7 @@ func Handler(next http.Handler) (http.Handler, error) {
 		}
 		handlers[path] = serve(file, content)
 	}
+	handlers[loginFailedPath] = http.HandlerFunc(loginFailed)
 	// Not a ServeMux, which would redirect unclean API paths.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if page, ok := handlers[r.URL.Path]; ok {
@@ -91,8 +93,7 @@ func serve(file string, content []byte) http.Handler {
 		header := w.Header()
 		setSecurityHeaders(header)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			header.Set("Allow", "GET, HEAD")
-			http.Error(w, "This page supports only GET and HEAD.", http.StatusMethodNotAllowed)
+			methodNotAllowed(w)
 			return
 		}
 		// Browsers revalidate on each use, so that an upgrade takes effect at once.
@@ -100,4 +101,9 @@ func serve(file string, content []byte) http.Handler {
 		header.Set("ETag", tag)
 		http.ServeContent(w, r, file, time.Time{}, bytes.NewReader(content))
 	})
+}
+
+func methodNotAllowed(w http.ResponseWriter) {
+	w.Header().Set("Allow", "GET, HEAD")
+	http.Error(w, "This page supports only GET and HEAD.", http.StatusMethodNotAllowed)
 }

@@ -26,8 +26,33 @@ function showProblem(problem) {
   line.hidden = !problem;
 }
 
-function askToLogIn() {
-  show(byId('login'), byId('email'));
+/** Shows the ways to log in: a link for each identity provider, and the form of local accounts. */
+async function askToLogIn() {
+  const { localAccounts, providers } = await call('GET', '/api/auth/providers');
+  const code = byId('code').value.trim();
+  const page = location.pathname + (code ? `?${new URLSearchParams({ code })}` : '');
+  byId('providers').replaceChildren(...providers.map(({ name, loginUrl }) => {
+    const link = document.createElement('a');
+    link.href = `${loginUrl}?${new URLSearchParams({ returnTo: page })}`;
+    link.textContent = `Log in with ${name}`;
+    const item = document.createElement('li');
+    item.append(link);
+    return item;
+  }));
+  byId('providers').hidden = providers.length === 0;
+  byId('credentials').hidden = !localAccounts;
+  show(byId('login'), localAccounts ? byId('email') : byId('providers').querySelector('a'));
+}
+
+/** Is askToLogIn that shows why the ways to log in are not known. */
+async function tryToLogIn() {
+  try {
+    await askToLogIn();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    show(byId('login'));
+    showProblem(error);
+  }
 }
 
 function askForCode(user) {
@@ -72,7 +97,7 @@ async function attempt(element, action) {
     await action();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.code === 'unauthorized' && element !== byId('login')) askToLogIn();
+    if (error.code === 'unauthorized' && element !== byId('credentials')) await tryToLogIn();
     showProblem(error);
   } finally {
     button.disabled = false;
@@ -86,7 +111,7 @@ function onSubmit(form, action) {
   });
 }
 
-onSubmit(byId('login'), async () => {
+onSubmit(byId('credentials'), async () => {
   const password = byId('password');
   const { user } = await call('POST', '/api/auth/login', { email: byId('email').value, password: password.value });
   password.value = '';
@@ -123,7 +148,7 @@ for (const id of ['another', 'next', 'back']) byId(id).addEventListener('click',
 
 onClick('logout', async () => {
   await call('POST', '/api/auth/logout');
-  askToLogIn();
+  await tryToLogIn();
 });
 
 // A code in the address fills in the field, and does nothing else.
@@ -132,6 +157,6 @@ try {
   const { user } = await call('GET', '/api/auth/session');
   askForCode(user);
 } catch (error) {
-  askToLogIn();
+  await tryToLogIn();
   if (error.code !== 'unauthorized') showProblem(error);
 }

@@ -1,0 +1,75 @@
+package web
+
+import (
+	"net/http"
+	"net/url"
+	"regexp"
+)
+
+// loginFailedPath is the path of the page that explains why a login at an identity provider
+// failed.
+const loginFailedPath = "/login-failed"
+
+// LoginFailed returns the address of the page that explains why a login at an identity
+// provider failed: a reason of package oauth, and the id of the request under which the log
+// has more.
+func LoginFailed(reason, requestID string) string {
+	query := url.Values{"reason": {reason}, "request": {requestID}}
+	return loginFailedPath + "?" + query.Encode()
+}
+
+// explanation is what a person is told, and can do.
+type explanation struct {
+	status      int
+	title, text string
+	logged      bool // The log says more.
+}
+
+const loginAgain = " Go back to the panel's start page, and log in again."
+
+// explanations are those of the reasons of package oauth.
+var explanations = map[string]explanation{
+	"unknown-provider": {http.StatusNotFound, "No such way to log in",
+		"This panel does not know the identity provider of this link." + loginAgain, false},
+	"stale": {http.StatusBadRequest, "This login is over",
+		"A login takes at most 10 minutes, works once, and is finished in the browser in which it was begun. " +
+			"If you opened the panel under another address than the one that its operator has set, open it under that one." + loginAgain, false},
+	"denied": {http.StatusForbidden, "You were not logged in",
+		"The identity provider says that the login was cancelled, or is not permitted." + loginAgain, false},
+	"unreachable": {http.StatusServiceUnavailable, "The identity provider does not answer",
+		"The panel cannot reach the identity provider. Try again in a few minutes. If it stays like this, tell an admin of the panel.", true},
+	"refused": {http.StatusBadGateway, "The login did not work",
+		"The panel and the identity provider do not understand each other. Tell an admin of the panel.", true},
+	"email-taken": {http.StatusConflict, "Your email has another account",
+		"An account of this panel has your email already, and the identity provider does not say that the email is yours. " +
+			"Log in to that account as before, or ask an admin of the panel.", false},
+	"suspended": {http.StatusForbidden, "This account is suspended",
+		"An admin of the panel has suspended your account. Ask them why.", false},
+	"rate-limited": {http.StatusTooManyRequests, "Too many attempts",
+		"Too many logins from your network have failed. Try again in a minute.", false},
+	"unavailable": {http.StatusServiceUnavailable, "The panel is not available",
+		"The panel cannot reach its database. Try again in a few seconds.", true},
+	"failed": {http.StatusInternalServerError, "The login failed",
+		"The panel failed. Tell an admin of the panel.", true},
+}
+
+// requestID matches ids that the panel gives to requests.
+var requestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// loginFailed serves the page. It shows texts of its own alone, whatever a link to it says.
+func loginFailed(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		setSecurityHeaders(w.Header())
+		methodNotAllowed(w)
+		return
+	}
+	query := r.URL.Query()
+	why, ok := explanations[query.Get("reason")]
+	if !ok {
+		why = explanations["failed"]
+	}
+	if id := query.Get("request"); why.logged && requestID.MatchString(id) {
+		why.text += " The panel's log has more under the request id " + id + "."
+	}
+	writeMessage(w, r, why.status, why.title, why.text)
+}
