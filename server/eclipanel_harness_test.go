@@ -99,8 +99,8 @@ func (e *eclipanel) requests() int {
 	return e.asked
 }
 
-// person is a user as EcliPanel answers one.
-func person(id int, role string, orgs ...map[string]any) map[string]any {
+// personOf returns a user as EcliPanel answers one.
+func personOf(id int, role string, orgs ...map[string]any) map[string]any {
 	if orgs == nil {
 		orgs = []map[string]any{}
 	}

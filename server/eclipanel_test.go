@@ -26,9 +26,9 @@ const soon = 100 * time.Millisecond
 func TestEcliPanel_MakesUsersAndFollowsTheirRolesAndOrganisations(t *testing.T) {
 	e := newEcliPanel(t)
 	ann, bob := bearer("ann"), bearer("bob")
-	e.users["Bearer "+ann] = person(17, "user", org(7, "Guild", "owner"))
-	e.users["Bearer "+bob] = person(18, "staff", org(8, "Others", "owner"), org(7, "Guild", "member"))
-	e.users["ApiKey key-of-ann"] = person(17, "user", org(7, "Guild", "owner"))
+	e.users["Bearer "+ann] = personOf(17, "user", org(7, "Guild", "owner"))
+	e.users["Bearer "+bob] = personOf(18, "staff", org(8, "Others", "owner"), org(7, "Guild", "member"))
+	e.users["ApiKey key-of-ann"] = personOf(17, "user", org(7, "Guild", "owner"))
 	p := e.asking(soon)
 	a := visit(t, p, p.URL, cookie("token", ann))
 	for name, headers := range map[string][]string{
@@ -84,12 +84,12 @@ func TestEcliPanel_MakesUsersAndFollowsTheirRolesAndOrganisations(t *testing.T) 
 
 func TestEcliPanel_RefusesWhomItShould(t *testing.T) {
 	e := newEcliPanel(t)
-	unverified := person(20, "*")
+	unverified := personOf(20, "*")
 	unverified["kycRequired"], unverified["kycVerified"] = true, false
-	impostor := person(21, "user")
+	impostor := personOf(21, "user")
 	impostor["email"] = strings.ToUpper(servertest.AdminEmail)
 	e.users["Bearer unverified"], e.users["Bearer impostor"] = unverified, impostor
-	e.users["Bearer suspended"] = person(22, "*")
+	e.users["Bearer suspended"] = personOf(22, "*")
 	p := e.asking(time.Minute)
 	v := visit(t, p, p.URL)
 	if got := v.me("Authorization", "Bearer suspended"); got != "user22@example.com admin" {
@@ -142,7 +142,7 @@ func TestEcliPanel_IsAskedOnceAboutACredential(t *testing.T) {
 		arrived <- struct{}{}
 		<-release
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"user": person(17, "user")})
+		_ = json.NewEncoder(w).Encode(map[string]any{"user": personOf(17, "user")})
 	}
 	p := e.asking(time.Minute)
 	v := visit(t, p, p.URL, cookie("token", bearer("ann")))
@@ -174,7 +174,7 @@ func TestEcliPanel_IsAskedOnceAboutACredential(t *testing.T) {
 
 func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 	e := newEcliPanel(t)
-	e.users["Bearer known"] = person(17, "user")
+	e.users["Bearer known"] = personOf(17, "user")
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
 	t.Cleanup(elsewhere.Close)
 	answer := func(status int, contentType, body string) http.HandlerFunc {
@@ -235,7 +235,7 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 
 func TestEcliPanel_WritesByItsCookieComeFromItsPagesOnly(t *testing.T) {
 	e := newEcliPanel(t)
-	e.users["Bearer known"] = person(17, "user")
+	e.users["Bearer known"] = personOf(17, "user")
 	p := e.asking(time.Minute, func(o *server.Options) { o.EcliPanel.Origins = []string{"https://panel.example.org"} })
 	public := p.URL
 	p.URL = proxy(t, p)
@@ -265,7 +265,7 @@ func TestEcliPanel_WritesByItsCookieComeFromItsPagesOnly(t *testing.T) {
 
 func TestEcliPanel_WithoutLocalAccounts(t *testing.T) {
 	e := newEcliPanel(t)
-	e.users["Bearer boss"] = person(17, "*")
+	e.users["Bearer boss"] = personOf(17, "*")
 	p := e.asking(time.Minute, func(o *server.Options) { o.NoLocalAccounts = true })
 	v := visit(t, p, p.URL)
 	for path, body := range map[string]string{

@@ -292,7 +292,7 @@ type ClientInterface interface {
 
 	// Logout Log out
 	//
-	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+	// Ends the session of the request and clears its cookies. The token is invalid from then on,
 	// at every replica of the panel. A session of an identity provider ends there, and gives
 	// `403 forbidden` here.
 	//
@@ -1743,7 +1743,7 @@ func (c *Client) Login(ctx context.Context, body LoginJSONRequestBody, reqEditor
 
 // Logout Log out
 //
-// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+// Ends the session of the request and clears its cookies. The token is invalid from then on,
 // at every replica of the panel. A session of an identity provider ends there, and gives
 // `403 forbidden` here.
 //
@@ -6609,7 +6609,7 @@ type ClientWithResponsesInterface interface {
 
 	// LogoutWithResponse Log out
 	//
-	// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+	// Ends the session of the request and clears its cookies. The token is invalid from then on,
 	// at every replica of the panel. A session of an identity provider ends there, and gives
 	// `403 forbidden` here.
 	//
@@ -14099,7 +14099,7 @@ func (c *ClientWithResponses) LoginWithResponse(ctx context.Context, body LoginJ
 
 // LogoutWithResponse Log out
 //
-// Ends the session of the request and clears the `session` cookie. The token is invalid from then on,
+// Ends the session of the request and clears its cookies. The token is invalid from then on,
 // at every replica of the panel. A session of an identity provider ends there, and gives
 // `403 forbidden` here.
 //

@@ -40,10 +40,10 @@ func Own(ctx context.Context) (Principal, error) {
 	return p, nil
 }
 
-// ChangeEmail changes the email of the caller in ctx. It returns a cookie by which the browser is known to
-// the account with its new email. The error may be any problem.Error that the contract lists for the
+// ChangeEmail changes the email of the caller in ctx. It returns cookies by which the browser is known
+// to the account with its new email. The error may be any problem.Error that the contract lists for the
 // operation.
-func (a *Auth) ChangeEmail(ctx context.Context, current, email string) (db.User, *http.Cookie, error) {
+func (a *Auth) ChangeEmail(ctx context.Context, current, email string) (db.User, []*http.Cookie, error) {
 	proof, known, err := a.prove(ctx, current)
 	if err != nil {
 		return db.User{}, nil, err
@@ -63,9 +63,9 @@ func (a *Auth) ChangeEmail(ctx context.Context, current, email string) (db.User,
 }
 
 // ChangePassword changes the password of the caller in ctx, and ends all other sessions of the account on
-// every replica. It returns a cookie by which the browser is known to the account with its new password. The
+// every replica. It returns cookies by which the browser is known to the account with its new password. The
 // error may be any problem.Error that the contract lists for the operation.
-func (a *Auth) ChangePassword(ctx context.Context, current, password string) (*http.Cookie, error) {
+func (a *Auth) ChangePassword(ctx context.Context, current, password string) ([]*http.Cookie, error) {
 	proof, known, err := a.prove(ctx, current)
 	if err != nil {
 		return nil, err
@@ -122,11 +122,11 @@ func (a *Auth) prove(ctx context.Context, current string) (db.Proof, *browser, e
 	return db.Proof{UserID: user.ID, SessionID: p.Session.ID, PasswordHash: user.PasswordHash}, browser, nil
 }
 
-// knownBrowser returns a cookie by which the caller's browser, nil for a new one, is known to a user from now
+// knownBrowser returns cookies by which the caller's browser, nil for a new one, is known to a user from now
 // on, and remembers the address.
-func (a *Auth) knownBrowser(ctx context.Context, known *browser, user db.User) *http.Cookie {
+func (a *Auth) knownBrowser(ctx context.Context, known *browser, user db.User) []*http.Cookie {
 	a.places.remember(strings.ToLower(user.Email), a.places.address(ctx))
-	return a.cookie(browserCookie, a.places.renew(ctx, known, user), int(browserLifetime.Seconds()))
+	return withPrefixed(a.cookie(ctx, browserCookie, a.places.renew(ctx, known, user), int(browserLifetime.Seconds())))
 }
 
 // Sessions lists the sessions of the caller in ctx, newest first.

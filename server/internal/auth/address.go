@@ -13,13 +13,14 @@ import (
 type addressKey struct{}
 
 // WithAddress stores the caller's address, User-Agent, and the cookies of known browsers, in the
-// request's context, for rate limits, the list of sessions and the audit trail. Callers take turns by the
-// address when their requests wait for the database.
+// request's context, for rate limits, the list of sessions and the audit trail, and whether the request
+// came over TLS. Callers take turns by the address when their requests wait for the database.
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		address := a.address(r)
 		ctx := context.WithValue(r.Context(), addressKey{}, address)
 		ctx = context.WithValue(ctx, userAgentKey{}, r.UserAgent())
+		ctx = context.WithValue(ctx, secureKey{}, Secure(r, a.proxies))
 		ctx = db.WithSource(ctx, sources.Of(address))
 		ctx = db.WithActor(ctx, db.Actor{Kind: db.ActorAnonymous, Address: address}) // NewContext knows better.
 		next.ServeHTTP(w, r.WithContext(withBrowsers(ctx, r)))
@@ -49,7 +50,7 @@ func (a *Auth) address(r *http.Request) netip.Addr {
 	}
 	address := hop.Addr().Unmap().WithZone("")
 	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(forwarded) - 1; i >= 0 && a.trusts(address); i-- {
+	for i := len(forwarded) - 1; i >= 0 && trusts(a.proxies, address); i-- {
 		next, err := parseHop(strings.TrimSpace(forwarded[i]))
 		if err != nil {
 			break
@@ -69,8 +70,8 @@ func parseHop(text string) (netip.Addr, error) {
 	return netip.ParseAddr(text)
 }
 
-func (a *Auth) trusts(address netip.Addr) bool {
-	for _, prefix := range a.proxies {
+func trusts(proxies []netip.Prefix, address netip.Addr) bool {
+	for _, prefix := range proxies {
 		if prefix.Contains(address) {
 			return true
 		}

@@ -19,9 +19,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// cookieName is the name of the session cookie, as the contract publishes it.
-const cookieName = "session"
-
 // Store is the part of the database that auth uses.
 type Store interface {
 	EnsureSigningKey(ctx context.Context, candidate db.SigningKey) ([]db.SigningKey, error)
@@ -69,6 +66,9 @@ type Options struct {
 	Provider Provider
 	// NoLocalAccounts refuses logins and links by password.
 	NoLocalAccounts bool
+	// AllowedOrigins are the origins, besides that of PublicURL, whose pages may send
+	// requests with a cookie that change something.
+	AllowedOrigins []string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -124,8 +124,10 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	}
 	origin := http.NewCrossOriginProtection()
 	publicOrigin := options.PublicURL.Scheme + "://" + options.PublicURL.Host
-	if err := origin.AddTrustedOrigin(publicOrigin); err != nil {
-		return nil, err
+	for _, trusted := range append([]string{publicOrigin}, options.AllowedOrigins...) {
+		if err := origin.AddTrustedOrigin(trusted); err != nil {
+			return nil, err
+		}
 	}
 	var providerOrigin *http.CrossOriginProtection
 	if options.Provider != nil {
@@ -166,12 +168,14 @@ func (a *Auth) Slowed() uint64 { return a.paces.count() }
 // Authenticate returns the caller of a request, or the zero Principal if the request
 // has no credential. An API key in its own header takes precedence over a bearer token,
 // and that over the cookie: an invalid key or token is an error even if another credential
-// is valid. Of several session cookies, the first valid one counts: a browser also sends
-// those that another program on the host, or on a parent domain, has set.
+// is valid. Of several session cookies, the first valid one counts, and one with the prefix
+// __Host- comes first: a browser also sends those that another program on the host, or on a
+// parent domain, has set.
 //
 // With an Options.Provider, every token, key and cookie is the provider's that is not one
 // of the panel's own by its form. The panel's own cookies come first.
 //
+// The answer is that of the database at this moment. What outlives its request, such as a
 // stream of events, has to call Authenticate again with the same request, at least once a
 // second: a session or key that is revoked at any replica ends it in no other way.
 // Control channels, which take device tokens only, are ended by package control.
@@ -235,22 +239,12 @@ func isUnauthorized(err error) bool {
 	return errors.As(err, &refusal) && refusal.Status == http.StatusUnauthorized
 }
 
-// maxSessionCookies is the maximum number of session cookies that are tried.
-const maxSessionCookies = 16
-
-// sessionCookies returns the different values of the request's session cookies, in
-// order. The number of values is bounded by maxSessionCookies, of which the last are
-// dropped.
+// sessionCookies returns the values of the request's session cookies that may be the
+// panel's own.
 func (a *Auth) sessionCookies(r *http.Request) []string {
-	shared := a.provider != nil && a.provider.Cookie() == cookieName // Its cookie has the same name.
-	var tokens []string
-	for _, cookie := range r.CookiesNamed(cookieName) {
-		if shared && !isOwn(cookie.Value) {
-			continue
-		}
-		if cookie.Value != "" && !slices.Contains(tokens, cookie.Value) && len(tokens) < maxSessionCookies {
-			tokens = append(tokens, cookie.Value)
-		}
+	tokens := cookieValues(r, cookieName)
+	if a.provider != nil && a.provider.Cookie() == cookieName { // Its cookie has the same name.
+		tokens = slices.DeleteFunc(tokens, func(token string) bool { return !isOwn(token) })
 	}
 	return tokens
 }

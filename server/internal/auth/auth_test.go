@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -241,17 +242,21 @@ func TestAuthenticate_FirstValidOfSeveralCookiesCounts(t *testing.T) {
 		cookies []string // Cookie headers.
 		session string   // The token of the session that counts; empty for none.
 	}{
-		"another program's first": {[]string{"session=abc; session=" + good.Token}, good.Token},
-		"another program's last":  {[]string{"session=" + good.Token + "; session=abc"}, good.Token},
-		"in headers of their own": {[]string{"session=abc", "theme=dark; session=" + good.Token}, good.Token},
-		"an empty one first":      {[]string{"session=; session=" + good.Token}, good.Token},
-		"another program's JWT":   {[]string{"session=" + foreign + "; session=" + good.Token}, good.Token},
-		"an ended one first":      {[]string{"session=" + ended.Token + "; session=" + good.Token}, good.Token},
-		"a device's token first":  {[]string{"session=" + device + "; session=" + good.Token}, good.Token},
-		"a malformed one first":   {[]string{"session=a\"b; session=" + good.Token}, good.Token},
-		"the same many times":     {[]string{strings.Repeat("session=abc; ", 100) + "session=" + good.Token}, good.Token},
-		"two good ones":           {[]string{"session=" + other.Token + "; session=" + good.Token}, other.Token},
-		"none that is good":       {[]string{"session=abc; session=" + ended.Token + "; session=" + device}, ""},
+		"another program's first":  {[]string{"session=abc; session=" + good.Token}, good.Token},
+		"another program's last":   {[]string{"session=" + good.Token + "; session=abc"}, good.Token},
+		"in headers of their own":  {[]string{"session=abc", "theme=dark; session=" + good.Token}, good.Token},
+		"an empty one first":       {[]string{"session=; session=" + good.Token}, good.Token},
+		"another program's JWT":    {[]string{"session=" + foreign + "; session=" + good.Token}, good.Token},
+		"an ended one first":       {[]string{"session=" + ended.Token + "; session=" + good.Token}, good.Token},
+		"a device's token first":   {[]string{"session=" + device + "; session=" + good.Token}, good.Token},
+		"a malformed one first":    {[]string{"session=a\"b; session=" + good.Token}, good.Token},
+		"the same many times":      {[]string{strings.Repeat("session=abc; ", 100) + "session=" + good.Token}, good.Token},
+		"two good ones":            {[]string{"session=" + other.Token + "; session=" + good.Token}, other.Token},
+		"the prefix before all":    {[]string{"session=" + other.Token + "; __Host-session=" + good.Token}, good.Token},
+		"an ended one of a prefix": {[]string{"session=" + good.Token + "; __Host-session=" + ended.Token}, good.Token},
+		"a prefix after many":      {[]string{many(20) + "__Host-session=" + good.Token}, good.Token},
+		"too many":                 {[]string{many(16) + "session=" + good.Token}, ""},
+		"none that is good":        {[]string{"session=abc; session=" + ended.Token + "; session=" + device}, ""},
 	} {
 		r := httptest.NewRequest("GET", "https://panel.example.com/", nil)
 		r.Header["Cookie"] = test.cookies
@@ -272,6 +277,15 @@ func TestAuthenticate_FirstValidOfSeveralCookiesCounts(t *testing.T) {
 	if _, err := p.auth.Authenticate(r); err != nil {
 		t.Errorf("a token beside a bad cookie: %v", err)
 	}
+}
+
+// many returns the beginning of a Cookie header with n different values.
+func many(n int) string {
+	var header strings.Builder
+	for i := range n {
+		fmt.Fprintf(&header, "session=planted%d; ", i)
+	}
+	return header.String()
 }
 
 func TestAuthenticate_RejectsCookieFromAnotherOrigin(t *testing.T) {

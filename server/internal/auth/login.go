@@ -43,7 +43,7 @@ const (
 type Login struct {
 	Token string
 	User  db.User
-	// Cookie carries the token for browsers.
+	// Cookie carries the token for browsers; see Cookies for what to send.
 	Cookie *http.Cookie
 	// Browser is the cookie by which the browser is known to the account from now on. It
 	// survives the session.
@@ -270,14 +270,14 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 	}
 	return Login{
 		Token: token, User: user,
-		Cookie:  a.cookie(cookieName, token, int(sessionLifetime.Seconds())),
-		Browser: a.cookie(browserCookie, a.places.renew(ctx, known, user), int(browserLifetime.Seconds())),
+		Cookie:  a.cookie(ctx, cookieName, token, int(sessionLifetime.Seconds())),
+		Browser: a.cookie(ctx, browserCookie, a.places.renew(ctx, known, user), int(browserLifetime.Seconds())),
 	}, nil
 }
 
-// Logout ends the session of the caller in ctx on every replica. It returns a cookie
-// that clears the browser's session cookie. A session of a Provider is forbidden.
-func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
+// Logout ends the session of the caller in ctx on every replica. It returns cookies that
+// clear the browser's session cookies. A session of a Provider is forbidden.
+func (a *Auth) Logout(ctx context.Context) ([]*http.Cookie, error) {
 	session := FromContext(ctx).Session
 	if session == nil {
 		return nil, errDeadSession
@@ -288,17 +288,5 @@ func (a *Auth) Logout(ctx context.Context) (*http.Cookie, error) {
 	if err := a.store.DeleteSession(ctx, session.ID); err != nil && !errors.Is(err, db.ErrNotFound) {
 		return nil, fmt.Errorf("end session: %w", err)
 	}
-	return a.cookie(cookieName, "", -1), nil
-}
-
-func (a *Auth) cookie(name, value string, maxAge int) *http.Cookie {
-	return &http.Cookie{
-		Name:     name,
-		Value:    value,
-		Path:     "/",
-		MaxAge:   maxAge,
-		HttpOnly: true,
-		SameSite: http.SameSiteLaxMode,
-		Secure:   a.publicURL.Scheme == "https",
-	}
+	return withPrefixed(a.cookie(ctx, cookieName, "", -1)), nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,14 +43,54 @@ func TestLogin_IgnoresTheCaseOfTheEmail(t *testing.T) {
 	}
 }
 
-func TestLogin_CookieIsSecureUnderTLS(t *testing.T) {
+func TestLogin_CookiesAreSecureAndPrefixedUnderTLS(t *testing.T) {
 	p := newPanel(t)
 	p.user(t)
-	for publicURL, secure := range map[string]bool{"https://panel.example.com": true, "http://localhost:8080": false} {
-		p.auth = p.newAuth(t, publicURL)
-		c := p.login(t).Cookie
-		if c.Name != "session" || c.Path != "/" || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Secure != secure || c.MaxAge <= 0 {
-			t.Errorf("%s: cookie %v", publicURL, c)
+	overTLS := httptest.NewRequest("POST", "https://panel.example.com/api/auth/login", nil) // With r.TLS.
+	proxied := func(address, scheme string) *http.Request {
+		r := httptest.NewRequest("POST", "http://panel.example.com/api/auth/login", nil)
+		r.RemoteAddr = address
+		r.Header.Set("X-Forwarded-Proto", scheme)
+		return r
+	}
+	for name, test := range map[string]struct {
+		publicURL string
+		request   *http.Request
+		secure    bool
+	}{
+		"a public URL of https":           {"https://panel.example.com", proxied("192.0.2.1:1000", ""), true},
+		"a public URL of http":            {"http://localhost:8080", proxied("192.0.2.1:1000", ""), false},
+		"TLS":                             {"http://localhost:8080", overTLS, true},
+		"a trusted proxy with TLS":        {"http://localhost:8080", proxied("10.0.0.1:1000", "https"), true},
+		"two trusted proxies with TLS":    {"http://localhost:8080", proxied("10.0.0.1:1000", "HTTPS, http"), true},
+		"a trusted proxy without TLS":     {"http://localhost:8080", proxied("10.0.0.1:1000", "http"), false},
+		"a caller who says that it's TLS": {"http://localhost:8080", proxied("192.0.2.1:1000", "https"), false},
+	} {
+		a := p.newAuth(t, test.publicURL, netip.MustParsePrefix("10.0.0.0/8"))
+		var login auth.Login
+		var err error
+		a.WithAddress(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			login, err = a.Login(r.Context(), email, password)
+		})).ServeHTTP(httptest.NewRecorder(), test.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, c := range login.Cookies() {
+			names = append(names, c.Name)
+			if c.Path != "/" || c.Domain != "" || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Secure != test.secure || c.MaxAge <= 0 {
+				t.Errorf("%s: cookie %v", name, c)
+			}
+			if strings.HasSuffix(c.Name, "session") && c.Value != login.Token {
+				t.Errorf("%s: cookie %v", name, c)
+			}
+		}
+		want := []string{"session", "known_browser"}
+		if test.secure {
+			want = append(want, "__Host-session", "__Host-known_browser")
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("%s: cookies %q", name, names)
 		}
 	}
 }
@@ -206,8 +248,13 @@ func TestLogout_EndsTheSessionEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	cleared, err := p.auth.Logout(auth.NewContext(t.Context(), principal))
-	if err != nil || cleared.MaxAge >= 0 || cleared.Name != "session" {
-		t.Errorf("cookie %v, %v", cleared, err)
+	if err != nil || len(cleared) != 2 || cleared[0].Name != "session" || cleared[1].Name != "__Host-session" {
+		t.Errorf("cookies %v, %v", cleared, err)
+	}
+	for _, cookie := range cleared {
+		if cookie.MaxAge >= 0 {
+			t.Errorf("cookie %v", cookie)
+		}
 	}
 	if _, err := replica.Authenticate(bearer(login.Token)); status(err) != 401 {
 		t.Errorf("the session is still valid: %v", err)

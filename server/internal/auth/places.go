@@ -22,7 +22,7 @@ const (
 	// browserLifetime is the longest that browsers keep a cookie (RFC 6265bis section 5.5).
 	browserLifetime = 400 * 24 * time.Hour
 	// maxBrowsers is the maximum number of accounts to which a browser is known, the last
-	// ones. Twice as many are looked at: a browser also sends cookies of a parent domain.
+	// ones. As many are looked at of each cookie.
 	maxBrowsers = 4
 )
 
@@ -180,13 +180,14 @@ type browsersKey struct{}
 // withBrowsers stores the values of a request's cookies of known browsers in ctx.
 func withBrowsers(ctx context.Context, r *http.Request) context.Context {
 	var values []string
-	for _, cookie := range r.CookiesNamed(browserCookie) {
-		values = append(values, strings.SplitN(cookie.Value, ".", maxBrowsers+1)...)
+	for _, cookie := range cookieValues(r, browserCookie) {
+		ofCookie := strings.SplitN(cookie, ".", maxBrowsers+1)
+		values = append(values, ofCookie[:min(len(ofCookie), maxBrowsers)]...)
 	}
 	if values == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, browsersKey{}, values[:min(len(values), 2*maxBrowsers)])
+	return context.WithValue(ctx, browsersKey{}, values)
 }
 
 // browsers returns the values that withBrowsers has stored.

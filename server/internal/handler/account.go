@@ -20,22 +20,20 @@ func (a *api) GetAccount(ctx context.Context, _ server.GetAccountRequestObject) 
 
 // UpdateAccount changes the caller's email.
 func (a *api) UpdateAccount(ctx context.Context, request server.UpdateAccountRequestObject) (server.UpdateAccountResponseObject, error) {
-	user, cookie, err := a.auth.ChangeEmail(ctx, request.Body.CurrentPassword, string(request.Body.Email))
+	user, cookies, err := a.auth.ChangeEmail(ctx, request.Body.CurrentPassword, string(request.Body.Email))
 	if err != nil {
 		return nil, err
 	}
-	return server.UpdateAccount200JSONResponse{
-		Body: toAccount(user), Headers: server.UpdateAccount200ResponseHeaders{SetCookie: cookie.String()},
-	}, nil
+	return bodyWithCookies{toAccount(user), cookies}, nil
 }
 
 // ChangePassword changes the caller's password.
 func (a *api) ChangePassword(ctx context.Context, request server.ChangePasswordRequestObject) (server.ChangePasswordResponseObject, error) {
-	cookie, err := a.auth.ChangePassword(ctx, request.Body.CurrentPassword, request.Body.NewPassword)
+	cookies, err := a.auth.ChangePassword(ctx, request.Body.CurrentPassword, request.Body.NewPassword)
 	if err != nil {
 		return nil, err
 	}
-	return server.ChangePassword204Response{Headers: server.ChangePassword204ResponseHeaders{SetCookie: cookie.String()}}, nil
+	return onlyCookies(cookies), nil
 }
 
 // ListAccountSessions lists the caller's sessions.

@@ -18,26 +18,28 @@ func (a *api) Login(ctx context.Context, request server.LoginRequestObject) (ser
 	if err != nil {
 		return nil, err
 	}
-	return loginResponse{
-		body:    types.Login{Token: login.Token, User: toUser(login.User)},
-		cookies: []*http.Cookie{login.Cookie, login.Browser},
-	}, nil
+	return bodyWithCookies{types.Login{Token: login.Token, User: toUser(login.User)}, login.Cookies()}, nil
 }
 
-// loginResponse is server.Login200JSONResponse with two cookies, each of which has a
-// header of its own.
-type loginResponse struct {
-	body    types.Login
+// bodyWithCookies is a response with a JSON body, such as server.Login200JSONResponse, and
+// several cookies, each of which has a header of its own.
+type bodyWithCookies struct {
+	body    any
 	cookies []*http.Cookie
 }
 
 // VisitLoginResponse writes the response.
-func (l loginResponse) VisitLoginResponse(w http.ResponseWriter) error {
+func (b bodyWithCookies) VisitLoginResponse(w http.ResponseWriter) error { return b.write(w) }
+
+// VisitUpdateAccountResponse writes the response.
+func (b bodyWithCookies) VisitUpdateAccountResponse(w http.ResponseWriter) error { return b.write(w) }
+
+func (b bodyWithCookies) write(w http.ResponseWriter) error {
 	var body bytes.Buffer
-	if err := json.NewEncoder(&body).Encode(l.body); err != nil {
+	if err := json.NewEncoder(&body).Encode(b.body); err != nil {
 		return err
 	}
-	setCookies(w, l.cookies)
+	setCookies(w, b.cookies)
 	w.Header().Set("Content-Type", "application/json")
 	_, err := body.WriteTo(w)
 	return err
@@ -51,11 +53,27 @@ func setCookies(w http.ResponseWriter, cookies []*http.Cookie) {
 
 // Logout ends the caller's session.
 func (a *api) Logout(ctx context.Context, _ server.LogoutRequestObject) (server.LogoutResponseObject, error) {
-	cookie, err := a.auth.Logout(ctx)
+	cookies, err := a.auth.Logout(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return server.Logout204Response{Headers: server.Logout204ResponseHeaders{SetCookie: cookie.String()}}, nil
+	return onlyCookies(cookies), nil
+}
+
+// onlyCookies is a response without a body, such as server.Logout204Response, with several
+// cookies.
+type onlyCookies []*http.Cookie
+
+// VisitLogoutResponse writes the response.
+func (c onlyCookies) VisitLogoutResponse(w http.ResponseWriter) error { return c.write(w) }
+
+// VisitChangePasswordResponse writes the response.
+func (c onlyCookies) VisitChangePasswordResponse(w http.ResponseWriter) error { return c.write(w) }
+
+func (c onlyCookies) write(w http.ResponseWriter) error {
+	setCookies(w, c)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // GetSession returns the caller's session.

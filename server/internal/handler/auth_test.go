@@ -63,8 +63,14 @@ func TestLogout_ClearsTheCookieAndEndsTheSession(t *testing.T) {
 	ada := p.user(t, "ada@example.com", "user")
 	a := ada.send(t, "POST", "/api/auth/logout", nil)
 	decode[struct{}](t, a, 204)
-	if cookie := a.header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "session=;") || !strings.Contains(cookie, "Max-Age=0") {
-		t.Errorf("cookie is %q", cookie)
+	cookies := a.header.Values("Set-Cookie")
+	if len(cookies) != 2 {
+		t.Fatalf("cookies are %q", cookies)
+	}
+	for i, name := range []string{"session", "__Host-session"} {
+		if !strings.HasPrefix(cookies[i], name+"=;") || !strings.Contains(cookies[i], "Max-Age=0") || !strings.Contains(cookies[i], "Secure") {
+			t.Errorf("cookie is %q", cookies[i])
+		}
 	}
 	wantError(t, ada.send(t, "GET", "/api/auth/session", nil), 401, types.CodeUnauthorized)
 	wantError(t, ada.send(t, "POST", "/api/auth/logout", nil), 401, types.CodeUnauthorized)

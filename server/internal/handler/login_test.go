@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,8 @@ func TestLogin_FailuresElsewhereDoNotConcernAKnownPlace(t *testing.T) {
 		"a browser at one of this account":  {"198.51.100.3", shared},
 		"an address with a foreign cookie":  {"192.0.2.1", "known_browser=x"},
 		"a browser with others' cookies":    {"198.51.100.4", "known_browser=x; " + shared + "; known_browser=y"},
+		"a browser with many planted":       {"198.51.100.4", planted(15) + shared},
+		"a browser with too many planted":   {"198.51.100.4", planted(30) + "__Host-" + shared},
 		"an address and a browser together": {"192.0.2.1", shared},
 	} {
 		for which, at := range map[string]*panel{"one replica": p, "the other": replica} {
@@ -103,6 +106,15 @@ func TestLogin_FailuresElsewhereDoNotConcernAKnownPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// planted returns the beginning of a Cookie header with n cookies of a parent domain.
+func planted(n int) string {
+	var header strings.Builder
+	for i := range n {
+		fmt.Fprintf(&header, "known_browser=x%d.x.x.x.x; ", i)
+	}
+	return header.String()
 }
 
 func TestLogin_OnlyACookieOfTheAccountHelps(t *testing.T) {
@@ -222,7 +234,7 @@ func TestLogin_ABrowserIsKnownByACookieOfItsOwn(t *testing.T) {
 	p.user(t, ada, "user")
 	a := p.anonymous().send(t, "POST", "/api/auth/login", map[string]string{"email": ada, "password": password})
 	lines := a.header.Values("Set-Cookie")
-	if len(lines) != 2 {
+	if len(lines) != 4 { // Both by their published name and with a prefix.
 		t.Fatalf("cookies %q", lines)
 	}
 	c, err := http.ParseSetCookie(lines[1])

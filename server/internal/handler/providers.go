@@ -52,7 +52,7 @@ func (a *api) finishProviderLogin(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		location = loginFailure(w, r, err)
 	} else {
-		cookies = append([]*http.Cookie{login.Cookie, login.Browser}, cookies...)
+		cookies = append(login.Cookies(), cookies...)
 	}
 	setCookies(w, cookies)
 	redirect(w, location)
