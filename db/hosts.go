@@ -141,3 +141,19 @@ func notifyHost(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
 	}
 	return notify(ctx, tx, id)
 }
+
+// ServerHost is where players and agents reach a tunnel server.
+type ServerHost struct {
+	Name       string `db:"name"`
+	PublicHost string `db:"public_host"`
+}
+
+// PublicHosts returns the public hosts of the approved tunnel servers, sorted by name. It reads tunnel
+// servers only, of which there are few.
+func (d *DB) PublicHosts(ctx context.Context) ([]ServerHost, error) {
+	var hosts []ServerHost
+	err := d.requests.SelectContext(ctx, &hosts,
+		`SELECT name, public_host FROM devices
+		WHERE kind = 'server' AND approved_at IS NOT NULL AND public_host <> '' ORDER BY name, id`)
+	return hosts, wrap(err, "public hosts")
+}

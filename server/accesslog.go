@@ -14,13 +14,13 @@ import (
 )
 
 // accessLog logs each request once it has been answered: at debug level if its
-// method is GET or HEAD, at info level otherwise. It logs the path without the
+// method is GET, HEAD or OPTIONS, at info level otherwise. It logs the path without the
 // query, which holds device codes, and no headers, which hold tokens. It records
 // the duration of every request in latency, whatever the log level.
 func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		level := slog.LevelDebug
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
 			level = slog.LevelInfo
 		}
 		ctx, caller := auth.Recording(r.Context())

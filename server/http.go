@@ -102,7 +102,7 @@ func localURL(address net.Addr, secure bool) *url.URL {
 // control channels: the hub closes those.
 func (s *Server) accept(life context.Context) {
 	s.http = s.newHTTP(life)
-	starting := startingRoutes(s.logger)
+	starting := s.crossOrigin(startingRoutes(s.logger))
 	s.routes.Store(&starting)
 	ended := make(chan struct{})
 	go func() {
@@ -168,6 +168,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		// The caller's next request opens a new connection, to another replica.
 		w.Header().Set("Connection", "close")
 	}
+	s.setTransportSecurity(w, r)
 	defer s.connections.serve(r)()
 	(*s.routes.Load()).ServeHTTP(w, r)
 }

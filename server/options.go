@@ -30,6 +30,9 @@ const (
 	DefaultKeyRotation = 30 * 24 * time.Hour
 
 	DefaultAuditRetention = 400 * 24 * time.Hour
+	// DefaultHSTSMaxAge makes a mistake end by itself within a month: HSTS holds for every
+	// port of a host, those of players included.
+	DefaultHSTSMaxAge = 30 * 24 * time.Hour
 )
 
 // minKeyRotation leaves a key as much time to sign as it was published before that.
@@ -62,8 +65,16 @@ type Options struct {
 	// PublicHost is the public host of tunnel servers without their own; empty is
 	// PublicURL's.
 	PublicHost string
-	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted.
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For and
+	// X-Forwarded-Proto are trusted.
 	TrustedProxies []netip.Prefix
+	// AllowedOrigins are the origins, besides the panel's own, whose web pages may use the
+	// API, such as https://app.example.com. Cookies count there only where they are sent,
+	// which takes pages of the same site. Empty allows none.
+	AllowedOrigins []string
+	// HSTSMaxAge is for how long browsers that have reached the panel by a name over TLS
+	// use nothing else for it; 0 is 30 days, and a negative value does not tell them to.
+	HSTSMaxAge time.Duration
 
 	// EcliPanel configures the panel to accept the sessions of EcliPanel.
 	EcliPanel EcliPanel
@@ -219,7 +230,13 @@ func (o Options) withDefaults() (Options, error) {
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 10 * time.Second
 	}
+	if o.HSTSMaxAge == 0 {
+		o.HSTSMaxAge = DefaultHSTSMaxAge
+	}
+	origins, err := o.parseOrigins()
+	o.AllowedOrigins = origins
 	return o, errors.Join(
+		err,
 		o.Database.Check(),
 		o.checkAddresses(),
 		o.checkPublic(),
@@ -238,6 +255,9 @@ func (o Options) checkTimes() error {
 	}
 	if o.AuditRetention >= 0 && o.AuditRetention < minAuditRetention {
 		return fmt.Errorf("audit retention: %v is less than %v", o.AuditRetention, minAuditRetention)
+	}
+	if o.HSTSMaxAge > 0 && o.HSTSMaxAge < time.Second {
+		return fmt.Errorf("HSTS max age: %v is less than a second", o.HSTSMaxAge)
 	}
 	if o.ShutdownGrace < 0 || o.ShutdownGrace > maxShutdownGrace {
 		return fmt.Errorf("shutdown grace: %v is not between 0 and %v", o.ShutdownGrace, maxShutdownGrace)

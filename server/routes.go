@@ -23,6 +23,7 @@ import (
 func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	authOptions := auth.Options{
 		Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies, NoLocalAccounts: s.opts.NoLocalAccounts,
+		AllowedOrigins: s.opts.AllowedOrigins,
 	}
 	provider, err := s.ecliPanel()
 	if err != nil {
@@ -81,6 +82,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		PublicURL:       s.url,
 		Version:         types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
 		Ready:           s.check,
+		Warnings:        s.warnings,
 		ControlChannel:  s.hub,
 		Mailer:          mailer,
 		Logger:          s.logger,
@@ -92,7 +94,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pages, err := web.Handler(api)
+	pages, err := web.Handler(s.crossOrigin(api))
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,11 @@ func (s *Server) start(ctx, life context.Context) error {
 	}
 	// Last, because it is a client of all the others. It stops first, so that its links
 	// tell agents to reconnect while the panel still accepts them.
-	return s.startTunnelServer(ctx, life)
+	if err := s.startTunnelServer(ctx, life); err != nil {
+		return err
+	}
+	s.warnSharedHost(ctx)
+	return nil
 }
 
 // serveGrace continues to serve for the shutdown grace period while /readyz reports

@@ -466,6 +466,24 @@ func (e ServerSnapshotType) Valid() bool {
 	}
 }
 
+// Defines values for SettingsWarningCode.
+const (
+	WarningPublicURLUnset SettingsWarningCode = "public_url_unset"
+	WarningSharedHost     SettingsWarningCode = "shared_host"
+)
+
+// Valid indicates whether the value is a known member of the SettingsWarningCode enum.
+func (e SettingsWarningCode) Valid() bool {
+	switch e {
+	case WarningPublicURLUnset:
+		return true
+	case WarningSharedHost:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StatusReportType.
 const (
 	TypeStatus StatusReportType = "status"
@@ -2449,6 +2467,9 @@ type Settings struct {
 
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
+
+	// Warnings What should be changed in the settings with which the panel was started. They cannot be changed here.
+	Warnings []SettingsWarning `json:"warnings"`
 }
 
 // SettingsPatch The settings to change.
@@ -2478,6 +2499,20 @@ type SettingsPatch struct {
 	// removed: of `defaults`, the built-in default counts again.
 	Rules *RuleSettingsPatch `json:"rules,omitempty"`
 }
+
+// SettingsWarning Something in the panel's own settings that endangers it, or keeps others from it.
+type SettingsWarning struct {
+	// Code `public_url_unset`: the panel does not know the URL at which others reach it. `shared_host`:
+	// players enter at the panel's own host, to every port of which browsers send its cookies.
+	Code SettingsWarningCode `json:"code"`
+
+	// Message A sentence for people: what is wrong, and what helps.
+	Message string `json:"message"`
+}
+
+// SettingsWarningCode `public_url_unset`: the panel does not know the URL at which others reach it. `shared_host`:
+// players enter at the panel's own host, to every port of which browsers send its cookies.
+type SettingsWarningCode string
 
 // StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the
 // desired state of `revision`. The state of all other allocations is as last reported on this

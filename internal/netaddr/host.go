@@ -96,3 +96,28 @@ func checkHost(host string, withPort error) error {
 	}
 	return nil
 }
+
+// Canonical returns a host in one spelling: two hosts that mean the same by their text
+// alone are equal. It does not look names up.
+func Canonical(host string) string {
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.Unmap().WithZone("").String()
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// IsLoopbackHost reports whether a host is the machine itself: an address of the
+// loopback, or one of the names of [IsLocalhost].
+func IsLoopbackHost(host string) bool {
+	if address, err := netip.ParseAddr(Canonical(host)); err == nil {
+		return address.IsLoopback()
+	}
+	return IsLocalhost(host)
+}
+
+// IsPublicName reports whether a host is a name that does not mean the machine itself.
+func IsPublicName(host string) bool {
+	_, err := netip.ParseAddr(Canonical(host))
+	return err != nil && host != "" && !IsLocalhost(host)
+}

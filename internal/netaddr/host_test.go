@@ -83,3 +83,36 @@ func TestIsLocalhost(t *testing.T) {
 		}
 	}
 }
+
+func TestCanonical(t *testing.T) {
+	for _, same := range [][]string{
+		{"panel.example.com", "Panel.EXAMPLE.com", "panel.example.com."},
+		{"2001:db8::1", "2001:DB8:0::1", "[2001:db8::1]", "2001:db8::1%eth0"},
+		{"203.0.113.7", "::ffff:203.0.113.7"},
+	} {
+		for _, host := range same {
+			if got := netaddr.Canonical(host); got != same[0] {
+				t.Errorf("%q is %q, want %q", host, got, same[0])
+			}
+		}
+	}
+}
+
+func TestIsPublicName(t *testing.T) {
+	for host, want := range map[string]struct{ public, loopback bool }{
+		"panel.example.com": {true, false},
+		"panel":             {true, false},
+		"203.0.113.7":       {false, false},
+		"2001:db8::1":       {false, false},
+		"":                  {false, false},
+		"localhost":         {false, true},
+		"panel.localhost.":  {false, true},
+		"127.0.0.2":         {false, true},
+		"[::1]":             {false, true},
+		"::ffff:127.0.0.1":  {false, true},
+	} {
+		if public, loopback := netaddr.IsPublicName(host), netaddr.IsLoopbackHost(host); public != want.public || loopback != want.loopback {
+			t.Errorf("%q: %v, %v", host, public, loopback)
+		}
+	}
+}

@@ -17,12 +17,14 @@ import (
 )
 
 type serveCommand struct {
-	Listen         string    `default:":8080" placeholder:"HOST:PORT" help:"Address of the API, the control channels and the web pages (default: :8080)."`
-	PublicURL      *url.URL  `name:"public-url" placeholder:"URL" help:"URL at which people and agents reach the panel, such as https://panel.example.com (default: http://localhost with the port of --listen, for this machine only)."`
-	PublicHost     string    `placeholder:"HOST" help:"Host name or IP address that players enter (default: the host of --public-url)."`
-	TLSCertFile    string    `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain for HTTPS. Without it the panel serves HTTP, for use behind a proxy."`
-	TLSKeyFile     string    `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
-	TrustedProxies []network `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For header is trusted (default: none)."`
+	Listen         string        `default:":8080" placeholder:"HOST:PORT" help:"Address of the API, the control channels and the web pages (default: :8080)."`
+	PublicURL      *url.URL      `name:"public-url" placeholder:"URL" help:"URL at which people and agents reach the panel, such as https://panel.example.com (default: http://localhost with the port of --listen, for this machine only)."`
+	PublicHost     string        `placeholder:"HOST" help:"Host name or IP address that players enter (default: the host of --public-url)."`
+	TLSCertFile    string        `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain for HTTPS. Without it the panel serves HTTP, for use behind a proxy."`
+	TLSKeyFile     string        `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
+	TrustedProxies []network     `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted (default: none)."`
+	AllowedOrigins []string      `placeholder:"ORIGIN" help:"Origins whose web pages may use the API, such as https://app.example.com, with commas between them (default: none but the panel's own)."`
+	HSTSMaxAge     time.Duration `name:"hsts-max-age" default:"720h" placeholder:"DURATION" help:"For how long browsers that have reached the panel by a name over TLS use nothing else for this host, on any port; 0 does not tell them to (default: 720h)."`
 
 	TunnelServer     bool      `default:"true" negatable:"" help:"Run the embedded tunnel server (default: true)."`
 	TunnelServerName string    `placeholder:"NAME" help:"Name of the embedded tunnel server, unique among panels that share a database. Its ports belong to this name (default: the machine's host name; if that changes, the only panel on a database keeps its ports)."`
@@ -126,6 +128,8 @@ func (c *serveCommand) options() (server.Options, error) {
 		PublicURL:      c.PublicURL,
 		PublicHost:     c.PublicHost,
 		TrustedProxies: proxies,
+		AllowedOrigins: c.AllowedOrigins,
+		HSTSMaxAge:     neverIfZero(c.HSTSMaxAge),
 		Mail:           server.Mail{URL: c.SMTPURL, Password: smtpPassword, From: c.MailFrom},
 
 		IdentityProviders: providers,

@@ -48,6 +48,7 @@ var values = map[string]string{
 	"NAME":             "name",
 	"NAME,...":         "list of names",
 	"NETWORK,...":      "list of addresses and CIDR prefixes",
+	"ORIGIN,...":       "list of origins",
 	"STRING":           "text",
 	"URL":              "URL",
 	"URL,...":          "list of URLs",

@@ -144,7 +144,7 @@ func newWalk(t *testing.T) *walk {
 	}
 	w := &walk{t: t, text: string(text), readme: documents.Page("README.md", string(text)), left: map[string]bool{}}
 	hosts := filepath.Join(clustertest.Dir(t), "hosts")
-	writeFile(t, hosts, []byte("127.0.0.1 localhost\n"+publicSide+" panel.example.com\n"), 0o644)
+	writeFile(t, hosts, []byte("127.0.0.1 localhost\n"+publicSide+" panel.example.com play.example.com\n"), 0o644)
 	w.panel = newDesk(t, new(cluster.Place), hosts)
 	w.home = newDesk(t, newHome(t).Place, hosts)
 	bin, err := filepath.Abs(binaries)
@@ -283,7 +283,7 @@ func (w *walk) opened() map[string]string {
 			end = decimal(w.t, r[6])
 		}
 		for i := range end - local + 1 {
-			if public+i < first || public+i > last || r[2] != "panel.example.com" {
+			if public+i < first || public+i > last || r[2] != "play.example.com" {
 				w.t.Errorf("players enter %s:%d", r[2], public+i)
 			}
 			opened[fmt.Sprint(r[1], " ", local+i)] = net.JoinHostPort(publicSide, strconv.Itoa(public+i))

@@ -14,7 +14,7 @@ func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject
 	if err != nil {
 		return nil, err
 	}
-	answer, err := toSettings(settings)
+	answer, err := a.toSettings(ctx, settings)
 	return server.GetSettings200JSONResponse(answer), err
 }
 
@@ -45,16 +45,21 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 		return nil, err
 	}
 	a.gate.set(settings.TunnelsEnabled, a.gate.now())
-	answer, err := toSettings(settings)
+	answer, err := a.toSettings(ctx, settings)
 	return server.UpdateSettings200JSONResponse(answer), err
 }
 
-func toSettings(settings db.Settings) (types.Settings, error) {
+func (a *api) toSettings(ctx context.Context, settings db.Settings) (types.Settings, error) {
 	rules, err := toRuleSettings(settings.SiteRules)
+	if err != nil {
+		return types.Settings{}, err
+	}
+	warnings, err := a.warnings(ctx)
 	return types.Settings{
 		Features:      types.Features{Tunnels: settings.TunnelsEnabled},
 		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove},
 		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
 		Rules:         rules,
+		Warnings:      warnings,
 	}, err
 }

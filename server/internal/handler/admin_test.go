@@ -41,6 +41,7 @@ func TestSettings_AreForAdmins(t *testing.T) {
 			ConnectionsPerSecondPerSource: nullable.NewNullableWithValue(20),
 			DatagramsPerSecondPerSource:   nullable.NewNullableWithValue(20_000),
 		}},
+		Warnings: []types.SettingsWarning{},
 	}
 	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); !reflect.DeepEqual(got, both) {
 		t.Errorf("settings at first are %+v", got)

@@ -29,7 +29,7 @@ type Mailer interface {
 	PasswordLink(ctx context.Context, to, link string, expires time.Time) error
 }
 
-// Options configures the API. All fields but Mailer, NoLocalAccounts, Logger and Now are required.
+// Options configures the API. All fields but Mailer, NoLocalAccounts, Warnings, Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
@@ -45,6 +45,9 @@ type Options struct {
 	// Ready returns nil if the panel can serve requests, otherwise the reason as a
 	// *problem.Error.
 	Ready func(ctx context.Context) error
+	// Warnings returns what an admin should change in the settings of the panel's start;
+	// nil is nothing.
+	Warnings func(ctx context.Context) ([]types.SettingsWarning, error)
 	// ControlChannel serves GET /api/tunnel/ws. The request's context contains the
 	// device (auth.FromContext), and the response writer is an http.Hijacker.
 	ControlChannel http.Handler
@@ -66,6 +69,7 @@ type api struct {
 	publicURL *url.URL
 	version   types.Version
 	ready     func(ctx context.Context) error
+	warnings  func(ctx context.Context) ([]types.SettingsWarning, error)
 	gate      *gate
 	mailer    Mailer // nil sends nothing.
 	logger    *slog.Logger
@@ -88,6 +92,7 @@ func New(options Options) (http.Handler, error) {
 		publicURL: options.PublicURL,
 		version:   options.Version,
 		ready:     options.Ready,
+		warnings:  options.Warnings,
 		gate:      &gate{settings: options.DB, now: options.Now},
 		mailer:    options.Mailer,
 		logger:    options.Logger,
@@ -110,6 +115,9 @@ func New(options Options) (http.Handler, error) {
 func (o *Options) check() error {
 	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil {
 		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready and ControlChannel are required")
+	}
+	if o.Warnings == nil {
+		o.Warnings = func(context.Context) ([]types.SettingsWarning, error) { return []types.SettingsWarning{}, nil }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
