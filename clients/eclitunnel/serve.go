@@ -33,7 +33,8 @@ type runCmd struct {
 	LogLevel  string `enum:"debug,info,warn,error" default:"warn" help:"Lowest level to log: debug, info, warn or error (default: warn)."`
 	LogFormat string `enum:"text,json" default:"text" help:"Format of the log on standard error: text or json (default: text)."`
 
-	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to this machine or the operator's network: profiles show memory, including the token (default: none)."`
+	MetricsListen  string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus. Restrict it to this machine or the operator's network (default: none)."`
+	ProfilesListen string `placeholder:"HOST:PORT" help:"Address of /debug/pprof/, which shows the agent's memory, including the token. Restrict it to this machine (default: none)."`
 }
 
 func (*runCmd) Help() string {
@@ -73,7 +74,8 @@ func (cmd *runCmd) Run(ctx context.Context, a *app, s *settings) (err error) {
 	}
 	onEvent = instance.Watch(onEvent)
 	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
-		Listen: cmd.MetricsListen, Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
+		MetricsListen: cmd.MetricsListen, ProfilesListen: cmd.ProfilesListen,
+		Program: "eclitunnel", Version: version, Commit: commit, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -1,8 +1,8 @@
-// Package diagnostics shows a program to those who operate it: metrics for
-// Prometheus and profiles for `go tool pprof`, on a listener of their own.
+// Package diagnostics shows a program to those who operate it: metrics for Prometheus
+// and profiles for `go tool pprof`, each on a listener of its own.
 //
-// The listener must be reachable from the operator's network only: /debug/pprof/heap
-// exposes the program's memory, secrets included.
+// Whoever scrapes metrics need not be trusted with profiles: /debug/pprof/heap exposes
+// the program's memory, secrets included.
 package diagnostics
 
 import (
@@ -29,51 +29,80 @@ const (
 
 // Options say what to show, and where.
 type Options struct {
-	// Listen is the host and port to listen on; port 0 lets the system choose.
-	// Empty listens nowhere.
-	Listen string
+	// MetricsListen and ProfilesListen are the hosts and ports of /metrics and of
+	// /debug/pprof/; port 0 lets the system choose. Empty listens nowhere. One address
+	// for both serves both.
+	MetricsListen, ProfilesListen string
 	// Program, Version and Commit are the labels of eclitunnel_build_info.
 	Program, Version, Commit string
 	// Logger logs where it listens; nil discards.
 	Logger *slog.Logger
 }
 
-// Endpoint is an open listener. A nil *Endpoint, which Start returns where there
-// is nowhere to listen, has no metrics and need not be closed.
+// Endpoint is the open listeners. A nil *Endpoint, which Start returns where there is
+// nowhere to listen, has no metrics and need not be closed.
 type Endpoint struct {
-	registry *prometheus.Registry
+	registry *prometheus.Registry // nil without metrics.
+	servers  []*listening
+}
+
+// listening is a server with its listener.
+type listening struct {
+	http.Server
 	listener net.Listener
-	server   *http.Server
 	served   chan error
 }
 
-// Start opens the listener and serves /metrics and /debug/pprof/ on it until
-// Close. The registry has the metrics of the process, of the Go runtime and
-// eclitunnel_build_info; Metrics is how it gets others.
+// Start opens the listeners and serves on them until Close. The registry has the metrics
+// of the process, of the Go runtime and eclitunnel_build_info; Metrics is how it gets
+// others.
 func Start(ctx context.Context, o Options) (*Endpoint, error) {
-	if o.Listen == "" {
+	if o.MetricsListen == "" && o.ProfilesListen == "" {
 		return nil, nil
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	registry, err := newRegistry(o)
-	if err != nil {
-		return nil, err
+	e := &Endpoint{}
+	metrics := http.NewServeMux()
+	if o.MetricsListen != "" {
+		registry, err := newRegistry(o)
+		if err != nil {
+			return nil, err
+		}
+		e.registry = registry
+		handleMetrics(metrics, registry)
+		if o.ProfilesListen == o.MetricsListen {
+			handleProfiles(metrics)
+		}
+		if err := e.serve(ctx, o, "metrics", o.MetricsListen, metrics); err != nil {
+			return nil, err
+		}
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
+	if o.ProfilesListen != "" && o.ProfilesListen != o.MetricsListen {
+		profiles := http.NewServeMux()
+		handleProfiles(profiles)
+		if err := e.serve(ctx, o, "profiles", o.ProfilesListen, profiles); err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
 	}
-	e := &Endpoint{registry: registry, listener: listener, served: make(chan error, 1)}
-	e.server = &http.Server{
-		Handler:           routes(registry),
-		ReadHeaderTimeout: readHeaderTimeout,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-	}
-	go func() { e.served <- e.server.Serve(listener) }()
-	o.Logger.InfoContext(ctx, "metrics are served", slog.String("address", listener.Addr().String()))
 	return e, nil
+}
+
+// serve opens a listener and serves on it what the name says.
+func (e *Endpoint) serve(ctx context.Context, o Options, what, address string, routes http.Handler) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for %s: %w", what, err)
+	}
+	l := &listening{listener: listener, served: make(chan error, 1)}
+	l.Handler = routes
+	l.ReadHeaderTimeout = readHeaderTimeout
+	l.ErrorLog = slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)
+	e.servers = append(e.servers, l)
+	go func() { l.served <- l.Serve(listener) }()
+	o.Logger.InfoContext(ctx, what+" are served", slog.String("address", listener.Addr().String()))
+	return nil
 }
 
 func newRegistry(o Options) (*prometheus.Registry, error) {
@@ -98,46 +127,59 @@ func newRegistry(o Options) (*prometheus.Registry, error) {
 	return registry, nil
 }
 
-// routes are on a mux of their own: what importing net/http/pprof puts on
-// http.DefaultServeMux is not served.
-func routes(registry *prometheus.Registry) http.Handler {
-	mux := http.NewServeMux()
+func handleMetrics(mux *http.ServeMux, registry *prometheus.Registry) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		// One metric that cannot be collected must not hide the others.
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrapes,
 	}))
+}
+
+// handleProfiles serves profiles on a mux of their own: what importing net/http/pprof puts
+// on http.DefaultServeMux is not served.
+func handleProfiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
 }
 
 // Metrics is where the program's parts register their metrics; nil, which they
-// take for none, where there is no endpoint.
+// take for none, where there are none.
 func (e *Endpoint) Metrics() prometheus.Registerer {
-	if e == nil {
+	if e == nil || e.registry == nil {
 		return nil // Not a nil *Registry, which would be no nil Registerer.
 	}
 	return e.registry
 }
 
-// Addr is where the endpoint listens. It must not be called on nil.
-func (e *Endpoint) Addr() net.Addr { return e.listener.Addr() }
+// Addrs returns where it listens, metrics first.
+func (e *Endpoint) Addrs() []net.Addr {
+	if e == nil {
+		return nil
+	}
+	addresses := make([]net.Addr, len(e.servers))
+	for i, l := range e.servers {
+		addresses[i] = l.listener.Addr()
+	}
+	return addresses
+}
 
-// Close ends the listener and every request, a profile being taken too.
+// Close ends the listeners and every request, a profile being taken too.
 func (e *Endpoint) Close() error {
 	if e == nil {
 		return nil
 	}
-	err := e.server.Close()
-	if served := <-e.served; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
+	var errs []error
+	for _, l := range e.servers {
+		errs = append(errs, l.Server.Close())
+		if served := <-l.served; !errors.Is(served, http.ErrServerClosed) {
+			errs = append(errs, served)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("end serving metrics: %w", err)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("end serving metrics and profiles: %w", err)
 	}
 	return nil
 }

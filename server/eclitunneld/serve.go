@@ -49,7 +49,8 @@ type serveCommand struct {
 	AuditRetention time.Duration `default:"9600h" placeholder:"DURATION" help:"How long entries of the audit trail are kept, at least 24h; 0 means for ever (default: 9600h)."`
 	ShutdownGrace  time.Duration `default:"0s" placeholder:"DURATION" help:"How long to keep serving after SIGTERM, while /readyz answers 503, so that a load balancer notices (default: 0s)."`
 
-	MetricsListen string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus and of /debug/pprof/. Restrict it to the operator's network: profiles show memory, including secrets (default: none)."`
+	MetricsListen  string `placeholder:"HOST:PORT" help:"Address of /metrics for Prometheus. Restrict it to the operator's network (default: none)."`
+	ProfilesListen string `placeholder:"HOST:PORT" help:"Address of /debug/pprof/, which shows the panel's memory, including secrets. Restrict it to this machine (default: none)."`
 
 	databaseFlags `embed:""`
 	logFlags      `embed:""`
@@ -81,7 +82,8 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		}
 	}
 	endpoint, err := diagnostics.Start(ctx, diagnostics.Options{
-		Listen: c.MetricsListen, Program: "eclitunneld", Version: version, Commit: commit, Logger: options.Logger,
+		MetricsListen: c.MetricsListen, ProfilesListen: c.ProfilesListen,
+		Program: "eclitunneld", Version: version, Commit: commit, Logger: options.Logger,
 	})
 	if err != nil {
 		return err

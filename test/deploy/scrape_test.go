@@ -58,7 +58,7 @@ func certify(t *testing.T) (certFile, keyFile string) {
 
 func endpoint(t *testing.T, program string) *diagnostics.Endpoint {
 	t.Helper()
-	e, err := diagnostics.Start(t.Context(), diagnostics.Options{Listen: "127.0.0.1:0", Program: program, Version: "test", Commit: "test"})
+	e, err := diagnostics.Start(t.Context(), diagnostics.Options{MetricsListen: "127.0.0.1:0", Program: program, Version: "test", Commit: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func endpoint(t *testing.T, program string) *diagnostics.Endpoint {
 // scrape returns the names of the series that an endpoint shows.
 func scrape(t *testing.T, e *diagnostics.Endpoint) map[string]bool {
 	t.Helper()
-	resp, err := http.Get("http://" + e.Addr().String() + "/metrics")
+	resp, err := http.Get("http://" + e.Addrs()[0].String() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
