@@ -28,6 +28,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+
+	"github.com/eclitunnel/eclitunnel/db/atrest"
 )
 
 const (
@@ -50,6 +52,8 @@ type Options struct {
 	// MaxOpenConns is the maximum number of connections, at least 4; 0 means 16. Requests can use fewer
 	// than half of them, and leases and pings always have some. The listener uses one more connection.
 	MaxOpenConns int
+	// SecretKeys encrypt the seeds of signing keys. Nil stores them as they are, and reads no others.
+	SecretKeys *atrest.Keys
 	// Logger logs lost listeners and migrations; nil discards.
 	Logger *slog.Logger
 }
@@ -59,6 +63,7 @@ type DB struct {
 	*lanes
 	batches batches
 	url     string // The listener's URL.
+	secrets *atrest.Keys
 	logger  *slog.Logger
 	listen  listenTiming
 }
@@ -98,10 +103,11 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &DB{
-		lanes:  newLanes(func(conns int) *sqlx.DB { return openPool(config, conns) }, options.MaxOpenConns),
-		url:    listenURL,
-		logger: options.Logger,
-		listen: defaultListenTiming,
+		lanes:   newLanes(func(conns int) *sqlx.DB { return openPool(config, conns) }, options.MaxOpenConns),
+		url:     listenURL,
+		secrets: options.SecretKeys,
+		logger:  options.Logger,
+		listen:  defaultListenTiming,
 	}
 	d.batches = newBatches(d)
 	if err := d.Ping(ctx); err != nil {

@@ -35,6 +35,8 @@ var (
 	ErrNoTLS = errors.New("the database server offers no TLS")
 	// ErrEncoding means that the database does not store text as UTF-8.
 	ErrEncoding = errors.New("the database is not UTF-8")
+	// ErrSecretKeys means that a secret is encrypted, and none of the keys given opens it.
+	ErrSecretKeys = errors.New("it is encrypted, and the panel was given no key that opens it")
 	// ErrCordoned means that the tunnel server accepts no new allocations, ErrDraining that it accepts
 	// no players either, and ErrOffline that it is not connected. Each of them is an ErrConflict.
 	ErrCordoned = fmt.Errorf("tunnel server is cordoned: %w", ErrConflict)

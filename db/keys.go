@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"time"
@@ -42,8 +43,19 @@ type SigningKey struct {
 const signingKeyQuery = `SELECT id, seed, created_at, signs_from, retired_at FROM signing_keys
 	ORDER BY signs_from DESC, id`
 
-// SigningKeys returns all keys, sorted by SignsFrom, latest first.
+// SigningKeys returns all keys, sorted by SignsFrom, latest first. It returns [ErrSecretKeys] if a seed
+// is encrypted with a key that the database was not opened with.
 func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
+	keys, err := d.ListSigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.openSeeds(keys)
+	return keys, wrap(err, "signing keys")
+}
+
+// ListSigningKeys is SigningKeys for callers who do not use the seeds, which are as the database has them.
+func (d *DB) ListSigningKeys(ctx context.Context) ([]SigningKey, error) {
 	var keys []SigningKey
 	err := d.devices.SelectContext(ctx, &keys, signingKeyQuery)
 	return keys, wrap(err, "signing keys")
@@ -51,7 +63,8 @@ func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 
 // EnsureSigningKey stores candidate if there is no key yet, and returns all keys, sorted by SignsFrom,
 // latest first. It uses only the candidate's id and seed. Replicas that start together agree on one
-// key.
+// key. Seeds that are not encrypted with the first of the database's secret keys are from then on. It
+// returns [ErrSecretKeys] as SigningKeys does.
 func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]SigningKey, error) {
 	var keys []SigningKey
 	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
@@ -61,12 +74,24 @@ func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]Sign
 		_, err := tx.ExecContext(ctx,
 			`INSERT INTO signing_keys (id, seed, created_at)
 			SELECT $1, $2, now() WHERE NOT EXISTS (SELECT 1 FROM signing_keys)`,
-			candidate.ID, candidate.Seed)
+			candidate.ID, d.sealSeed(candidate))
 		if err != nil {
 			return err
 		}
 		keys = nil
-		return tx.SelectContext(ctx, &keys, signingKeyQuery)
+		if err := tx.SelectContext(ctx, &keys, signingKeyQuery); err != nil {
+			return err
+		}
+		outdated, err := d.openSeeds(keys)
+		if err != nil {
+			return err
+		}
+		for _, key := range outdated {
+			if _, err := tx.ExecContext(ctx, `UPDATE signing_keys SET seed = $2 WHERE id = $1`, key.ID, d.sealSeed(key)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return keys, wrap(err, "ensure signing key")
 }
@@ -77,6 +102,34 @@ func lockSigningKeys(ctx context.Context, tx *sqlx.Tx) error {
 	_, err := tx.ExecContext(ctx, `LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE`)
 	return err
 }
+
+// sealSeed returns a key's seed as the database stores it.
+func (d *DB) sealSeed(key SigningKey) []byte {
+	if d.secrets == nil {
+		return key.Seed
+	}
+	return d.secrets.Seal(seedName(key), key.Seed)
+}
+
+// openSeeds replaces the seeds of keys, as the database stores them, by what they are. It returns the keys
+// whose seeds should be stored differently.
+func (d *DB) openSeeds(keys []SigningKey) (outdated []SigningKey, err error) {
+	for i, key := range keys {
+		current := d.secrets == nil
+		if len(key.Seed) != ed25519.SeedSize {
+			keys[i].Seed, current, err = d.secrets.Open(seedName(key), key.Seed)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("signing key %s: %w", key.ID, ErrSecretKeys)
+		}
+		if !current {
+			outdated = append(outdated, keys[i])
+		}
+	}
+	return outdated, nil
+}
+
+func seedName(key SigningKey) string { return "signing key " + key.ID }
 
 // KeyRotation configures the rotation of signing keys.
 type KeyRotation struct {
@@ -95,7 +148,7 @@ func (k KeyChanges) none() bool { return len(k.Created)+len(k.Retired)+len(k.Del
 
 // rotateKeys creates the next key if it is due, retires keys that no longer sign, deletes keys that
 // nothing depends on, and notifies every replica of a change.
-func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChanges, error) {
+func (d *DB) rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChanges, error) {
 	var changes KeyChanges
 	if err := lockSigningKeys(ctx, tx); err != nil {
 		return changes, err
@@ -106,7 +159,7 @@ func rotateKeys(ctx context.Context, tx *sqlx.Tx, rotation KeyRotation) (KeyChan
 			SELECT $1, $2, now(), now() + $3 * interval '1 second'
 			WHERE (SELECT max(created_at) FROM signing_keys) <= now() - $4 * interval '1 second'
 			RETURNING id`,
-			rotation.Candidate.ID, rotation.Candidate.Seed, KeyLead.Seconds(), rotation.Every.Seconds())
+			rotation.Candidate.ID, d.sealSeed(rotation.Candidate), KeyLead.Seconds(), rotation.Every.Seconds())
 		if err != nil {
 			return changes, err
 		}
@@ -183,7 +236,7 @@ func (d *DB) RevokeSigningKeys(ctx context.Context, ids []string, fresh SigningK
 		_, err = tx.ExecContext(ctx,
 			`INSERT INTO signing_keys (id, seed, created_at) SELECT $1, $2, now()
 			WHERE NOT EXISTS (SELECT 1 FROM signing_keys WHERE signs_from <= now() AND retired_at IS NULL)`,
-			fresh.ID, fresh.Seed)
+			fresh.ID, d.sealSeed(fresh))
 		if err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResul
 		if err := deleteDeadReplicas(ctx, tx); err != nil {
 			return err
 		}
-		done.Keys, err = rotateKeys(ctx, tx, m.Keys)
+		done.Keys, err = d.rotateKeys(ctx, tx, m.Keys)
 		return err
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 
 	"github.com/felixge/httpsnoop"
 
@@ -15,15 +16,16 @@ import (
 
 // accessLog logs each request once it has been answered: at debug level if its
 // method is GET, HEAD or OPTIONS, at info level otherwise. It logs the path without the
-// query, which holds device codes, and no headers, which hold tokens. It records
-// the duration of every request in latency, whatever the log level.
+// query, which holds device codes, and no headers, which hold tokens. The caller is
+// named by its address and its id; a login by the account too, also if it fails. It
+// records the duration of every request in latency, whatever the log level.
 func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		level := slog.LevelDebug
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
 			level = slog.LevelInfo
 		}
-		ctx, caller := auth.Recording(r.Context())
+		ctx, record := auth.Recording(r.Context())
 		ctx, operation := validate.Recording(ctx)
 		response := httpsnoop.Metrics{Code: http.StatusOK}
 		// Deferred, because a handler that panics has been answered too.
@@ -35,7 +37,7 @@ func accessLog(logger *slog.Logger, latency latency, next http.Handler) http.Han
 				slog.String("path", r.URL.Path),
 				slog.Int("status", response.Code),
 				slog.Duration("duration", response.Duration),
-				callerAttr(caller), keyAttr(caller))
+				addressAttr(record.Address), callerAttr(record.Principal), keyAttr(record.Principal), accountAttr(record.Account))
 		}()
 		response.CaptureMetrics(recordUpgrade(w, &response.Code), func(w http.ResponseWriter) {
 			next.ServeHTTP(w, r.WithContext(ctx))
@@ -62,7 +64,7 @@ func recordUpgrade(w http.ResponseWriter, status *int) http.ResponseWriter {
 
 // callerAttr identifies the caller of a request. It returns an empty attribute,
 // which handlers omit, for an anonymous caller.
-func callerAttr(p *auth.Principal) slog.Attr {
+func callerAttr(p auth.Principal) slog.Attr {
 	switch p.Kind() {
 	case auth.KindUser:
 		return slog.Int64("userId", p.User.ID)
@@ -77,9 +79,23 @@ func callerAttr(p *auth.Principal) slog.Attr {
 
 // keyAttr identifies the API key of a request by its id. It returns an empty attribute
 // if the request had none.
-func keyAttr(p *auth.Principal) slog.Attr {
+func keyAttr(p auth.Principal) slog.Attr {
 	if p.Key == nil {
 		return slog.Attr{}
 	}
 	return slog.Int64("keyId", p.Key.ID)
+}
+
+func addressAttr(address netip.Addr) slog.Attr {
+	if !address.IsValid() {
+		return slog.Attr{}
+	}
+	return slog.String("address", address.String())
+}
+
+func accountAttr(email string) slog.Attr {
+	if email == "" {
+		return slog.Attr{}
+	}
+	return slog.String("account", email)
 }

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/atrest"
 	"github.com/eclitunnel/eclitunnel/db/postgres"
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
+	"github.com/eclitunnel/eclitunnel/internal/files"
 )
 
 // stopPostgresTimeout bounds a clean shutdown of the embedded Postgres. If it is cut
@@ -78,7 +80,7 @@ func connect(ctx context.Context, database Database, logger *slog.Logger) (_ *db
 		return nil, nil, err
 	}
 	if database.URL != "" {
-		d, err := db.Open(ctx, db.Options{URL: database.URL, Logger: logger})
+		d, err := openPool(ctx, database, database.URL, logger)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -117,7 +119,7 @@ func tryEmbedded(ctx context.Context, database Database, logger *slog.Logger) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := db.Open(ctx, db.Options{URL: url, Logger: logger})
+	d, err := openPool(ctx, database, url, logger)
 	if db.Unavailable(err) && ctx.Err() == nil {
 		// The note is of an earlier run, or Postgres is stopping.
 		err = fmt.Errorf("%w: %w", busy(database), err)
@@ -222,7 +224,7 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 	retry := backoff.Exponential{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 	for logged := ""; ; {
-		d, err := openDB(ctx, url, s.logger)
+		d, err := openDB(ctx, s.opts.Database, url, s.logger)
 		// A server without TLS will not have it later: that is a wrong setting.
 		if err == nil || !db.Unavailable(err) || errors.Is(err, db.ErrNoTLS) || ctx.Err() != nil {
 			return d, err
@@ -238,8 +240,32 @@ func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
 	}
 }
 
-func openDB(ctx context.Context, url string, logger *slog.Logger) (*db.DB, error) {
-	d, err := db.Open(ctx, db.Options{URL: url, Logger: logger})
+// openPool connects to the database at the URL, which is that of an embedded one too.
+func openPool(ctx context.Context, database Database, url string, logger *slog.Logger) (*db.DB, error) {
+	keys, err := database.secretKeys()
+	if err != nil {
+		return nil, err
+	}
+	return db.Open(ctx, db.Options{URL: url, SecretKeys: keys, Logger: logger})
+}
+
+func (d Database) secretKeys() (*atrest.Keys, error) {
+	if d.SecretKeyFile == "" {
+		return nil, nil
+	}
+	text, err := files.ReadSecret(d.SecretKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret keys: %w", err)
+	}
+	keys, err := atrest.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret keys in %s: %w", d.SecretKeyFile, err)
+	}
+	return keys, nil
+}
+
+func openDB(ctx context.Context, database Database, url string, logger *slog.Logger) (*db.DB, error) {
+	d, err := openPool(ctx, database, url, logger)
 	if err != nil {
 		return nil, err
 	}

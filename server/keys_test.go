@@ -1,10 +1,14 @@
 package server_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -202,5 +206,50 @@ func TestPanel_AcceptsTokensOfANewKeyWithoutANotification(t *testing.T) {
 	rows, err := d.SigningKeys(t.Context())
 	if err != nil || len(rows) != 2 || rows[0].RetiredAt != nil {
 		t.Errorf("keys %+v, %v", rows, err)
+	}
+}
+
+func TestPanel_NeedsTheFileOfItsSecretKeys(t *testing.T) {
+	url := dbtest.URL(t)
+	file := func(b byte) string {
+		path := filepath.Join(t.TempDir(), "secret-keys")
+		text := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{b}, 32))
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	right := file(1)
+	with := func(path string) func(*server.Options) {
+		return func(o *server.Options) {
+			o.Database.URL, o.Database.SecretKeyFile = url, path
+			o.TunnelServer.Disabled = true
+		}
+	}
+	before := servertest.Start(t, with(""))
+	session := before.Login()
+	before.Stop()
+	servertest.Start(t, with(right)).Stop()
+	again := servertest.Start(t, with(right))
+	if resp, err := again.Client(session).GetSessionWithResponse(t.Context()); err != nil || resp.JSON200 == nil {
+		t.Errorf("a session from before the keys were encrypted: %v %s", err, resp.Body)
+	}
+	again.Stop()
+
+	for name, c := range map[string]struct{ path, want string }{
+		"no file":             {"", "encrypted"},
+		"another key":         {file(2), "encrypted"},
+		"a file that is gone": {filepath.Join(t.TempDir(), "gone"), "gone"},
+		"a file without keys": {os.DevNull, "no key"},
+	} {
+		o := server.Options{Logger: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:0", TunnelServer: server.TunnelServer{Disabled: true}}
+		o.Database = server.Database{URL: url, SecretKeyFile: c.path}
+		p, err := server.New(o)
+		if err == nil {
+			err = p.Run(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -128,6 +128,9 @@ type Database struct {
 	DataDir string
 	// PostgresBinDir contains initdb and postgres; if empty, they are searched for.
 	PostgresBinDir string
+	// SecretKeyFile has the keys that encrypt the signing keys in the database, the one in
+	// use first (package atrest). If it is empty, they are stored as they are.
+	SecretKeyFile string
 }
 
 // String says where it is, without secrets.

@@ -142,6 +142,7 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 type databaseFlags struct {
 	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the connection URL of Postgres from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs its own Postgres."`
 	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Data directory of the panel's own Postgres (default: ${data_dir})."`
+	SecretKeyFile   string `placeholder:"FILE" help:"Encrypt the signing keys in the database with the first key of this file, which has one a line: 32 random bytes in base64 (default: not encrypted)."`
 	PostgresBinDir  string `placeholder:"DIR" help:"Directory of initdb and postgres for the panel's own Postgres (default: searched in the usual places)."`
 }
 
@@ -150,7 +151,7 @@ func (f databaseFlags) database() (server.Database, error) {
 	if err != nil {
 		return server.Database{}, err
 	}
-	database := server.Database{URL: strings.TrimSpace(url), DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir}
+	database := server.Database{URL: strings.TrimSpace(url), DataDir: f.DataDir, PostgresBinDir: f.PostgresBinDir, SecretKeyFile: f.SecretKeyFile}
 	if err := database.Check(); err != nil {
 		return server.Database{}, usageError{err}
 	}

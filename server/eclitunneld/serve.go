@@ -72,7 +72,7 @@ func (c *serveCommand) Run(ctx context.Context, out console) (err error) {
 		return err
 	}
 	options.Logger = c.logger(out.stderr)
-	secrets := []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile}
+	secrets := []string{c.DatabaseURLFile, c.AdminPasswordFile, c.TLSKeyFile, c.SMTPPasswordFile, c.SecretKeyFile}
 	for _, provider := range options.IdentityProviders {
 		secrets = append(secrets, provider.ClientSecretFile)
 	}

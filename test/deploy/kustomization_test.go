@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"encoding/base64"
 	"maps"
 	"os"
 	"os/exec"
@@ -142,8 +143,8 @@ func TestKustomization_BringsEverythingThatPodsReferTo(t *testing.T) {
 			}
 		}
 	}
-	// Its keys are the nodes.
-	keys["eclitunnel-tunnel-servers/$(NODE_NAME)"] = true
+	// Each tunnel server has one.
+	keys["eclitunnel-tunnel-server/token"] = true
 	for file, kind := range workloads {
 		checkReferences(t, file, objects(t, file)[kind].Spec.Template.Spec, k, keys)
 	}
@@ -178,6 +179,8 @@ func checkReferences(t *testing.T, file string, pod pod, k kustomization, keys m
 	}
 }
 
+// TestKustomization_KubectlBuildsIt builds it with two tunnel servers, which are added as
+// the comment of edge-1 says.
 func TestKustomization_KubectlBuildsIt(t *testing.T) {
 	kubectl, err := exec.LookPath("kubectl")
 	if err != nil {
@@ -191,6 +194,10 @@ func TestKustomization_KubectlBuildsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	makeSecrets(t, filepath.Join(dir, "secrets"))
+	nodes := []string{"edge-1", "edge-2"}
+	for _, node := range nodes {
+		addTunnelServer(t, dir, node)
+	}
 	built, err := exec.CommandContext(t.Context(), kubectl, "kustomize", dir).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, built)
@@ -199,5 +206,70 @@ func TestKustomization_KubectlBuildsIt(t *testing.T) {
 		if want := "image: " + image.NewName + ":" + image.NewTag + "\n"; !strings.Contains(string(built), want) {
 			t.Errorf("the result lacks %q", want)
 		}
+	}
+	objects := strings.Split(string(built), "\n---\n")
+	for _, node := range nodes {
+		checkTunnelServer(t, objects, node)
+	}
+}
+
+func addTunnelServer(t *testing.T, dir, node string) {
+	t.Helper()
+	servers := filepath.Join(dir, "tunnel-servers")
+	if err := os.MkdirAll(filepath.Join(servers, node), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, change := range map[string]func(string) string{
+		filepath.Join(servers, node, "kustomization.yaml"): func(string) string {
+			return strings.ReplaceAll(read(t, "deploy", "kubernetes", "tunnel-servers", "edge-1", "kustomization.yaml"), "edge-1", node)
+		},
+		filepath.Join(servers, node, "token"): func(string) string { return "token-of-" + node },
+		filepath.Join(dir, "kustomization.yaml"): func(text string) string {
+			return strings.Replace(text, "\nresources:\n", "\nresources:\n  - tunnel-servers/"+node+"\n", 1)
+		},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(change(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkTunnelServer checks that a tunnel server runs on its node, selects its own pod, and
+// has the Secret with its token, which nobody else has.
+func checkTunnelServer(t *testing.T, objects []string, node string) {
+	t.Helper()
+	name := "eclitunnel-tunnel-server-" + node
+	var readers int
+	var secret string
+	for _, object := range objects {
+		if strings.Contains(object, "kind: Secret\n") && strings.Contains(object, base64.StdEncoding.EncodeToString([]byte("token-of-"+node))) {
+			secret = regexp.MustCompile(`\n  name: (\S+)`).FindStringSubmatch(object)[1]
+		}
+	}
+	if !strings.HasPrefix(secret, name+"-") {
+		t.Fatalf("the token of %s is in the secret %q", node, secret)
+	}
+	for _, object := range objects {
+		if strings.Contains(object, "secretName: "+secret+"\n") {
+			readers++
+		}
+		if !strings.Contains(object, "\n  name: "+name+"\n") {
+			continue
+		}
+		for _, want := range []string{
+			"kind: StatefulSet\n", "kubernetes.io/hostname: " + node + "\n", "secretName: " + secret + "\n", "\n    matchLabels:\n",
+			"\n      eclitunnel/node: " + node + "\n", "\n        eclitunnel/node: " + node + "\n", "name: eclitunnel-",
+		} {
+			if !strings.Contains(object, want) {
+				t.Errorf("%s lacks %q:\n%s", name, want, object)
+			}
+		}
+	}
+	if readers != 1 {
+		t.Errorf("%d workloads read the secret of %s", readers, node)
 	}
 }

@@ -95,7 +95,7 @@ type probe struct {
 func objects(t *testing.T, file string) map[string]object {
 	t.Helper()
 	all := map[string]object{}
-	for decoder := yaml.NewDecoder(strings.NewReader(read(t, "deploy", "kubernetes", file))); ; {
+	for decoder := yaml.NewDecoder(strings.NewReader(read(t, "deploy", "kubernetes", filepath.FromSlash(file)))); ; {
 		var o object
 		err := decoder.Decode(&o)
 		if errors.Is(err, io.EOF) {
@@ -122,7 +122,7 @@ func images(t *testing.T) []string {
 }
 
 // workloads are the files of what runs, with its kind.
-var workloads = map[string]string{"panel.yaml": "Deployment", "tunnel-server.yaml": "DaemonSet", "postgres.yaml": "StatefulSet"}
+var workloads = map[string]string{"panel.yaml": "Deployment", "tunnel-server/tunnel-server.yaml": "StatefulSet", "postgres.yaml": "StatefulSet"}
 
 // volumes are the names of a workload's volumes.
 func volumes(workload object) (names []string) {
@@ -152,14 +152,14 @@ func TestKubernetes_PodsAreConfinedAndWhole(t *testing.T) {
 				t.Errorf("%s mounts %s, which is no volume", file, mount.Name)
 			}
 		}
-		if c.LivenessProbe.HTTPGet.Path == "" && kind != "StatefulSet" {
+		if c.LivenessProbe.HTTPGet.Path == "" && file != "postgres.yaml" {
 			t.Errorf("%s has no liveness probe", file)
 		}
 		if !maps.Equal(workload.Spec.Selector.labels(), workload.Spec.Template.Metadata.Labels) {
 			t.Errorf("%s selects other pods than it makes", file)
 		}
 	}
-	if !objects(t, "tunnel-server.yaml")["DaemonSet"].Spec.Template.Spec.HostNetwork {
+	if !objects(t, "tunnel-server/tunnel-server.yaml")["StatefulSet"].Spec.Template.Spec.HostNetwork {
 		t.Error("a tunnel server has not its node's network")
 	}
 }
@@ -220,11 +220,18 @@ func TestCompose_NamesWhatThereIs(t *testing.T) {
 			Volumes   []string
 			Env       map[string]string `yaml:"environment"`
 		}
-		Secrets map[string]struct{ File string }
-		Volumes map[string]any
+		Secrets  map[string]struct{ File string }
+		Volumes  map[string]any
+		Networks map[string]struct {
+			IPAM struct{ Config []struct{ Gateway string } }
+		}
 	}
 	if err := yaml.Unmarshal([]byte(read(t, "deploy", "compose.yaml")), &compose); err != nil {
 		t.Fatal(err)
+	}
+	gateway := compose.Networks["default"].IPAM.Config[0].Gateway
+	if proxies := compose.Services["panel"].Env["ECLITUNNEL_TRUSTED_PROXIES"]; proxies != "${TRUSTED_PROXIES:-"+gateway+"}" {
+		t.Errorf("the panel trusts %s, and a proxy on this machine comes from %s", proxies, gateway)
 	}
 	mounted := regexp.MustCompile(`^/run/secrets/(.+)$`)
 	for name, service := range compose.Services {

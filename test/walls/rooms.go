@@ -26,7 +26,7 @@ var rooms = []room{
 	{"./gen/...", "./gen/types", "the contract's server and client, generated"},
 
 	{"./db/dbtest", "./db/...", "for tests: a migrated database for each test"},
-	{"./db/...", "./db/...", "SQL, transactions, migrations; returns rows and its own errors. `db/postgres` is the embedded Postgres: find, set up, start, recover, stop"},
+	{"./db/...", "./db/...", "SQL, transactions, migrations; returns rows and its own errors. `db/postgres` is the embedded Postgres: find, set up, start, recover, stop; `db/atrest` encrypts its secrets"},
 
 	{"./internal/await", "", "for tests: wait for a value or a condition"},
 	{"./internal/linetest", "", "for tests: hosts and lines that fail in part"},
@@ -43,7 +43,7 @@ var rooms = []room{
 	{"./internal/sources", "", "what each source of connections or datagrams has, which has most, and how fast each may have more"},
 	{"./internal/connlimit", "./internal/netaddr ./internal/sources", "how many connections a listener has whose peers nobody knows yet, and which of them gives way"},
 	{"./internal/netaddr", "", "what counts as one address, one host and one prefix"},
-	{"./internal/diagnostics", "", "metrics and profiles on a listener of their own"},
+	{"./internal/diagnostics", "", "metrics and profiles, on listeners of their own"},
 	{"./internal/controlclient", "./gen/types ./internal/channel ./internal/backoff", "a device's end of its control channel, for tunnel clients and tunnel servers: desired state in, status reports out"},
 	{"./internal/contracttest", ".", "for tests: every response is checked against the contract"},
 

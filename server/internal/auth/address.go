@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -18,6 +19,7 @@ type addressKey struct{}
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		address := a.address(r)
+		recorded(r.Context()).Address = address
 		ctx := context.WithValue(r.Context(), addressKey{}, address)
 		ctx = context.WithValue(ctx, userAgentKey{}, r.UserAgent())
 		ctx = context.WithValue(ctx, secureKey{}, Secure(r, a.proxies))
@@ -49,7 +51,11 @@ func (a *Auth) address(r *http.Request) netip.Addr {
 		return netip.Addr{} // Not an IP network, such as a Unix socket.
 	}
 	address := hop.Addr().Unmap().WithZone("")
-	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	header := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
+	if header != "" && !trusts(a.proxies, address) && (address.IsPrivate() || address.IsLoopback()) {
+		a.warnOfProxy(r.Context(), address)
+	}
+	forwarded := strings.Split(header, ",")
 	for i := len(forwarded) - 1; i >= 0 && trusts(a.proxies, address); i-- {
 		next, err := parseHop(strings.TrimSpace(forwarded[i]))
 		if err != nil {
@@ -58,6 +64,15 @@ func (a *Auth) address(r *http.Request) netip.Addr {
 		address = next.Unmap().WithZone("")
 	}
 	return address
+}
+
+// warnOfProxy says once that what seems to be a proxy is not trusted: all its callers
+// would share the limits of its address.
+func (a *Auth) warnOfProxy(ctx context.Context, address netip.Addr) {
+	a.proxyWarning.Do(func() {
+		a.logger.WarnContext(ctx, "a request came with X-Forwarded-For from a private address that is no trusted proxy: its callers count as one; "+
+			"if it is your proxy, add its address to --trusted-proxies", slog.String("address", address.String()))
+	})
 }
 
 // parseHop parses an entry of X-Forwarded-For. Some proxies, such as Azure's

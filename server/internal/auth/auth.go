@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -69,6 +70,8 @@ type Options struct {
 	// AllowedOrigins are the origins, besides that of PublicURL, whose pages may send
 	// requests with a cookie that change something.
 	AllowedOrigins []string
+	// Logger is told of what the operator should change; nil discards.
+	Logger *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -78,6 +81,7 @@ type Auth struct {
 	store     Store
 	publicURL *url.URL
 	proxies   []netip.Prefix
+	logger    *slog.Logger
 	now       func() time.Time
 	passwords *passwords
 	limits    *Limits
@@ -91,6 +95,8 @@ type Auth struct {
 	provider       Provider                    // nil if there is none.
 	providerOrigin *http.CrossOriginProtection // Of its cookie; nil without provider.
 	noPasswords    bool
+
+	proxyWarning sync.Once
 
 	keys   atomic.Pointer[keyring]
 	loads  atomic.Uint64 // Number of reloads begun.
@@ -109,6 +115,9 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 	}
 	if options.Now == nil {
 		options.Now = time.Now
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	keys, err := loadKeys(ctx, options.Store)
 	if err != nil {
@@ -139,6 +148,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		store:     options.Store,
 		publicURL: options.PublicURL,
 		proxies:   options.TrustedProxies,
+		logger:    options.Logger,
 		now:       options.Now,
 		passwords: passwords,
 		limits:    NewLimits(options.Store, options.Now),

@@ -58,6 +58,7 @@ type Login struct {
 // than the machine has time for, addresses with many attempts. An attempt that is refused
 // because of what this replica remembers costs no statement.
 func (a *Auth) Login(ctx context.Context, email, password string) (Login, error) {
+	recorded(ctx).Account = email
 	user, known, err := a.login(ctx, email, password)
 	if err != nil {
 		return Login{}, err

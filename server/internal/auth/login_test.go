@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
@@ -234,6 +237,37 @@ func TestAddressKey_TrustsOnlyTrustedProxies(t *testing.T) {
 	} {
 		if got := auth.AddressKey(from(t, a, test.remote, test.forwarded...)); got != test.want {
 			t.Errorf("%s via %q is %s, want %s", test.remote, test.forwarded, got, test.want)
+		}
+	}
+}
+
+func TestAddress_SaysOnceThatAProxyIsNotTrusted(t *testing.T) {
+	p := newPanel(t)
+	for name, c := range map[string]struct {
+		remote string
+		warns  bool
+	}{
+		"a proxy of the same machine":      {"127.0.0.1:80", true},
+		"a proxy of a private network":     {"192.168.7.1:80", true},
+		"one of a private IPv6 network":    {"[fd00::7]:80", true},
+		"a proxy that is trusted":          {"10.0.0.1:80", false},
+		"a stranger with a forged header":  {"192.0.2.1:80", false},
+		"a stranger of a global IPv6 host": {"[2001:db8::1]:80", false},
+	} {
+		var log testlog.Buffer
+		a, err := auth.New(t.Context(), auth.Options{
+			Store: p.db, PublicURL: &url.URL{Scheme: "http", Host: "localhost"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from(t, a, c.remote) // Without the header, nothing speaks of a proxy.
+		before := log.String()
+		from(t, a, c.remote, "198.51.100.7")
+		from(t, a, c.remote, "198.51.100.8")
+		if got := strings.Count(log.String(), "--trusted-proxies"); before != "" || got == 1 != c.warns || got > 1 {
+			t.Errorf("%s: %d warnings, log %s", name, got, log.String())
 		}
 	}
 }

@@ -11,6 +11,7 @@ package auth
 
 import (
 	"context"
+	"net/netip"
 	"strconv"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -112,11 +113,28 @@ type principalKey struct{}
 
 type recordKey struct{}
 
-// Recording returns a context with a slot that NewContext fills with the caller, so
-// that a wrapper such as an access log can read it after the request is served.
-func Recording(ctx context.Context) (context.Context, *Principal) {
-	slot := new(Principal)
-	return context.WithValue(ctx, recordKey{}, slot), slot
+// Record is what a request turned out to be, for a wrapper such as an access log.
+type Record struct {
+	// Address is the caller's; the zero Addr if it is not known.
+	Address netip.Addr
+	// Principal is the caller; the zero Principal if it is anonymous, or was refused.
+	Principal Principal
+	// Account is the email with which the caller tried to log in; "" if it did not.
+	Account string
+}
+
+// Recording returns a context with a record that is filled while the request is served.
+func Recording(ctx context.Context) (context.Context, *Record) {
+	record := new(Record)
+	return context.WithValue(ctx, recordKey{}, record), record
+}
+
+// recorded returns the record of a context, or one that nobody reads.
+func recorded(ctx context.Context) *Record {
+	if record, ok := ctx.Value(recordKey{}).(*Record); ok {
+		return record
+	}
+	return new(Record)
 }
 
 // actor returns the caller as the audit trail names it.
@@ -124,7 +142,7 @@ func (p Principal) actor(ctx context.Context) db.Actor {
 	switch {
 	case p.Key != nil:
 		return db.Actor{
-			Kind: db.ActorKey, ID: strconv.FormatInt(p.Key.ID, 10), Name: p.Key.Name, Admin: p.IsAdmin(), Address: Address(ctx),
+			Kind: db.ActorKey, ID: strconv.FormatInt(p.Key.ID, 10), Name: p.Key.Name, Admin: p.User != nil && p.User.Role == string(types.RoleAdmin), Address: Address(ctx),
 		}
 	case p.User != nil:
 		return p.User.Actor(ctx)
@@ -136,11 +154,9 @@ func (p Principal) actor(ctx context.Context) db.Actor {
 }
 
 // NewContext returns a context that carries the caller, who makes the changes with it,
-// and fills the slot of Recording.
+// and records it.
 func NewContext(ctx context.Context, p Principal) context.Context {
-	if slot, ok := ctx.Value(recordKey{}).(*Principal); ok {
-		*slot = p
-	}
+	recorded(ctx).Principal = p
 	return context.WithValue(db.WithActor(ctx, p.actor(ctx)), principalKey{}, p)
 }
 
