@@ -55,8 +55,7 @@ func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []b
 	}
 	var created APIKey
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		// The lock has other creators wait.
-		if err := checkKeyOwner(ctx, tx, scope, key.APIKeyOwner, ` FOR NO KEY UPDATE`); err != nil {
+		if err := lockKeyOwner(ctx, tx, scope, key.APIKeyOwner); err != nil {
 			return err
 		}
 		if err := makeRoomForKey(ctx, tx, key); err != nil {
@@ -70,19 +69,34 @@ func (d *DB) CreateAPIKey(ctx context.Context, scope Scope, key APIKey, hash []b
 	return created, wrap(err, "create API key")
 }
 
-// checkKeyOwner returns sql.ErrNoRows if the owner is not in scope, and ErrForbidden if it is an
-// organisation that the scope does not manage.
-func checkKeyOwner(ctx context.Context, tx *sqlx.Tx, scope Scope, owner APIKeyOwner, lock string) error {
-	query, id := `SELECT u.id FROM users u WHERE u.id = $4 AND ($1::boolean OR u.id = $2::bigint AND $3::uuid IS NULL)`, owner.UserID
-	if owner.OrganisationID != nil {
-		query, id = `SELECT o.id FROM organisations o WHERE o.id = $4 AND `+manageableOrganisation, owner.OrganisationID
+// lockKeyOwner has other creators of keys wait, and is otherwise checkKeyOwner.
+func lockKeyOwner(ctx context.Context, tx *sqlx.Tx, scope Scope, owner APIKeyOwner) error {
+	if owner.OrganisationID == nil {
+		return checkKeyUser(ctx, tx, scope, *owner.UserID, ` FOR NO KEY UPDATE`)
 	}
-	var found int64
-	err := tx.GetContext(ctx, &found, query+lock, scope.args(id)...)
-	if owner.OrganisationID != nil {
-		return scope.refused(ctx, tx, err, organisationRow, id)
+	role, err := lockOrganisation(ctx, tx, scope, *owner.OrganisationID, forMembers)
+	if err == nil && rank(role) < rank(RoleAdmin) {
+		return ErrForbidden
 	}
 	return err
+}
+
+// checkKeyOwner returns sql.ErrNoRows if the owner is not in scope, and ErrForbidden if it is an organisation that
+// the scope does not manage.
+func checkKeyOwner(ctx context.Context, tx *sqlx.Tx, scope Scope, owner APIKeyOwner) error {
+	if owner.OrganisationID == nil {
+		return checkKeyUser(ctx, tx, scope, *owner.UserID, "")
+	}
+	var found int64
+	err := tx.GetContext(ctx, &found,
+		`SELECT o.id FROM organisations o WHERE o.id = $4 AND `+manageableOrganisation, scope.args(*owner.OrganisationID)...)
+	return scope.refused(ctx, tx, err, organisationRow, *owner.OrganisationID)
+}
+
+func checkKeyUser(ctx context.Context, tx *sqlx.Tx, scope Scope, userID int64, lock string) error {
+	var found int64
+	return tx.GetContext(ctx, &found,
+		`SELECT u.id FROM users u WHERE u.id = $3 AND ($1::boolean OR u.id = $2::bigint)`+lock, scope.All, scope.account(), userID)
 }
 
 func makeRoomForKey(ctx context.Context, tx *sqlx.Tx, key APIKey) error {
@@ -114,7 +128,7 @@ const apiKeysQuery = `SELECT ` + apiKeyColumns + ` FROM api_keys k
 func (d *DB) APIKeys(ctx context.Context, scope Scope, owner APIKeyOwner) ([]APIKey, error) {
 	var keys []APIKey
 	err := d.requests.snapshot(ctx, func(tx *sqlx.Tx) error {
-		if err := checkKeyOwner(ctx, tx, scope, owner, ""); err != nil {
+		if err := checkKeyOwner(ctx, tx, scope, owner); err != nil {
 			return err
 		}
 		return tx.SelectContext(ctx, &keys, apiKeysQuery, owner.UserID, owner.OrganisationID)
@@ -149,10 +163,14 @@ const apiKeyQuery = `SELECT ` + apiKeyColumns + `,
 		coalesce(u.id, 0) AS "user.id", coalesce(u.email, '') AS "user.email",
 		coalesce(u.password_hash, '') AS "user.password_hash", coalesce(u.role, '') AS "user.role",
 		coalesce(u.created_at, k.created_at) AS "user.created_at", coalesce(u.suspended, false) AS "user.suspended"
-	FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.hash = $1`
+	FROM api_keys k LEFT JOIN users u ON u.id = k.user_id
+	LEFT JOIN LATERAL (SELECT true AS managed FROM organisation_members m JOIN users o ON o.id = m.user_id
+		WHERE m.organisation_id = k.organisation_id AND m.role IN ('owner', 'admin') AND NOT o.suspended LIMIT 1) g ON true
+	WHERE k.hash = $1 AND (k.organisation_id IS NULL OR g.managed)`
 
 // APIKeyByHash returns a key, which may have expired, and its user, who may be suspended. The user is nil if the key
-// is an organisation's.
+// is an organisation's, whose keys are not found while nobody who manages it may use the panel: it returns
+// [ErrNotFound].
 func (d *DB) APIKeyByHash(ctx context.Context, hash []byte) (APIKey, *User, error) {
 	var row struct {
 		APIKey

@@ -35,6 +35,11 @@ func TestAPIKeyByHash_HasTheWholeUser(t *testing.T) {
 		t.Errorf("got %+v of %+v, want %+v of %+v", key, got, want, user)
 	}
 	want = newAPIKey(t, d, db.APIKeyOwner{OrganisationID: &organisation}, "two")
+	dbtest.Member(t, d, organisation, id, db.RoleOwner)
+	dbtest.Member(t, d, organisation, newUser(t, d, "bob@example.com", "user").ID, db.RoleMember)
+	_, _, err = d.APIKeyByHash(t.Context(), []byte("two"))
+	wantErr(t, err, db.ErrNotFound) // Who manages the organisation is suspended.
+	dbtest.Member(t, d, organisation, newUser(t, d, "eve@example.com", "user").ID, db.RoleAdmin)
 	key, got, err = d.APIKeyByHash(t.Context(), []byte("two"))
 	check(t, err)
 	if got != nil || !reflect.DeepEqual(key, want) {
@@ -55,6 +60,7 @@ func TestAPIKeys_AreFoundByAnIndex(t *testing.T) {
 			SELECT id, 'key', 'etk_', decode(md5('user' || id || n), 'hex'), '{read}', now() FROM users, generate_series(1, 5) n`,
 		`INSERT INTO api_keys (organisation_id, name, prefix, hash, scopes, created_at)
 			SELECT id, 'key', 'etk_', decode(md5('organisation' || id || n), 'hex'), '{read}', now() FROM organisations, generate_series(1, 5) n`,
+		`INSERT INTO organisation_members (organisation_id, user_id, role) SELECT o.id, u.id, 'owner' FROM organisations o JOIN users u ON u.id = o.id`,
 		`ANALYZE`,
 	} {
 		if _, err := sql.ExecContext(t.Context(), statement); err != nil {

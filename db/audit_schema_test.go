@@ -192,7 +192,7 @@ func TestAudit_ARestoreAddsNothing(t *testing.T) {
 	run(dump, "pg_restore", "--exit-on-error", "--no-owner", "--single-transaction", "-d", url)
 	restored := dbtest.Open(t, url)
 	wantTrail(t, restored, db.AuditFilter{}, before...)
-	ctx, mine := as(t, "7")
+	ctx, mine := asSomebody(t)
 	if _, err := restored.UpdateUser(ctx, ada.ID, db.UserPatch{Role: new("admin")}); err != nil {
 		t.Fatal(err)
 	}

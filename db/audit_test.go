@@ -40,10 +40,10 @@ func wantTrail(t *testing.T, d *db.DB, filter db.AuditFilter, want ...string) {
 	}
 }
 
-// as returns a context with an actor whose entries no other has.
-func as(t *testing.T, name string) (context.Context, db.AuditFilter) {
+// asSomebody returns a context with an actor whose entries no other has.
+func asSomebody(t *testing.T) (context.Context, db.AuditFilter) {
 	t.Helper()
-	actor := db.Actor{Kind: db.ActorUser, ID: name, Name: name + `'s "\ name`, Address: netip.MustParseAddr("fe80::1%eth0")}
+	actor := db.Actor{Kind: db.ActorUser, ID: "7", Name: `7's "\ name`, Address: netip.MustParseAddr("fe80::1%eth0")}
 	return db.WithActor(t.Context(), actor), db.AuditFilter{ActorKind: actor.Kind, ActorID: actor.ID}
 }
 
@@ -56,7 +56,7 @@ func TestAudit_FormerOwnersSeeWhereDevicesWent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, mine := as(t, "7")
+	ctx, mine := asSomebody(t)
 	if err := d.DeleteUser(ctx, ada.ID, db.DevicesOf{MoveTo: &grace.ID}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestAudit_SuspensionsSayHowManySessionsEnded(t *testing.T) {
 	for _, expires := range []time.Duration{time.Hour, time.Hour, -time.Hour} {
 		login(time.Now().Add(expires))
 	}
-	ctx, mine := as(t, "7")
+	ctx, mine := asSomebody(t)
 	if _, err := d.UpdateUser(ctx, ada.ID, db.UserPatch{Suspended: new(true)}); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestAudit_NothingIsLeftOfWhatFailed(t *testing.T) {
 	d := dbtest.New(t)
 	root := newUser(t, d, "root@example.com", "admin")
 	ada := newUser(t, d, "ada@example.com", "user")
-	ctx, mine := as(t, "7")
+	ctx, mine := asSomebody(t)
 	if _, err := d.UpdateUser(ctx, root.ID, db.UserPatch{Suspended: new(true)}); !errors.Is(err, db.ErrLastAdmin) {
 		t.Error(err)
 	}

@@ -51,6 +51,10 @@ const open = `i.expires_at > $1 AND (i.invited_by IS NULL OR EXISTS (SELECT 1 FR
 func (d *DB) CreateInvitation(ctx context.Context, scope Scope, invitation NewInvitation) (Invitation, error) {
 	var created Invitation
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		// Before the organisation, as everywhere: the row of the invitation refers to it.
+		if _, err := tx.ExecContext(ctx, `SELECT FROM users WHERE id = $1 FOR KEY SHARE`, scope.UserID); err != nil {
+			return err
+		}
 		role, err := lockOrganisation(ctx, tx, scope, invitation.OrganisationID, forMembers)
 		switch {
 		case err != nil:

@@ -33,7 +33,7 @@ func TestServer_KeepsTheAuditTrailForItsTime(t *testing.T) {
 		o.TunnelServer.Disabled = true
 		o.AuditRetention = 24 * time.Hour
 	})
-	want := []string{"signing_key.create by panel ", "user.create by unknown new@example.com"}
+	want := []string{"signing_key.create by panel ", "user.create by panel " + servertest.AdminEmail, "user.create by unknown new@example.com"}
 	await.Within(t, await.Timeout, "trail without the old entry", func(ctx context.Context) (bool, error) {
 		entries, err := d.Audit(ctx, db.AuditFilter{}, db.Page[db.AuditPosition]{})
 		var got []string

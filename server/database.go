@@ -222,9 +222,13 @@ func (s *Server) startDatabase(ctx, life context.Context) error {
 // awaitDB opens the database and retries while it is unavailable. Process supervisors
 // would retry too, but some wait minutes in between.
 func (s *Server) awaitDB(ctx context.Context, url string) (*db.DB, error) {
+	keys, err := s.opts.Database.secretKeys()
+	if err != nil {
+		return nil, err // Waiting would not help.
+	}
 	retry := backoff.Exponential{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 	for logged := ""; ; {
-		d, err := openDB(ctx, s.opts.Database, url, s.logger)
+		d, err := openDB(ctx, db.Options{URL: url, SecretKeys: keys, Logger: s.logger})
 		// A server without TLS will not have it later: that is a wrong setting.
 		if err == nil || !db.Unavailable(err) || errors.Is(err, db.ErrNoTLS) || ctx.Err() != nil {
 			return d, err
@@ -264,8 +268,8 @@ func (d Database) secretKeys() (*atrest.Keys, error) {
 	return keys, nil
 }
 
-func openDB(ctx context.Context, database Database, url string, logger *slog.Logger) (*db.DB, error) {
-	d, err := openPool(ctx, database, url, logger)
+func openDB(ctx context.Context, options db.Options) (*db.DB, error) {
+	d, err := db.Open(ctx, options)
 	if err != nil {
 		return nil, err
 	}

@@ -211,9 +211,9 @@ func (v *visitor) me(headers ...string) string {
 	return fmt.Sprint(status, " ", answer.Error)
 }
 
-func (v *visitor) becomes(want string, headers ...string) {
+func (v *visitor) becomes(want string) {
 	v.t.Helper()
-	await.Until(v.t, want, func() bool { return v.me(headers...) == want })
+	await.Until(v.t, want, func() bool { return v.me() == want })
 }
 
 // proxy forwards to a panel as EcliPanel's own proxy does: cookie, authorization,

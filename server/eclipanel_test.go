@@ -66,7 +66,7 @@ func TestEcliPanel_MakesUsersAndFollowsTheirRolesAndOrganisations(t *testing.T) 
 		}
 		return len(list)
 	}
-	if mine, theirs := devices(a), devices(b); mine != 1 || theirs != 0 {
+	if mine, theirs := devices(a), devices(b); mine != 1 || theirs != 1 {
 		t.Errorf("the owner sees %d devices, the member %d", mine, theirs)
 	}
 	e.change(func() { e.users["Bearer "+bob]["orgs"] = []map[string]any{org(7, "Guild", "admin")} })

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -64,10 +65,7 @@ func (s *Server) maintain(ctx context.Context) error {
 	for _, key := range done.Keys.Deleted {
 		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
 	}
-	if err := s.pruneAudit(ctx, now); err != nil {
-		return err
-	}
-	return s.auth.LoadPlaces(ctx)
+	return errors.Join(s.pruneAudit(ctx, now), s.auth.LoadPlaces(ctx))
 }
 
 // pruneRounds bounds how many entries of the audit trail a sweep deletes, to one batch for

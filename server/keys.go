@@ -13,6 +13,9 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
+// revocationTimeout bounds a revocation of keys.
+const revocationTimeout = time.Minute
+
 // ErrNoKey means that a signing key does not exist.
 var ErrNoKey = errors.New("there is no such signing key")
 
@@ -91,6 +94,9 @@ func RevokeKeys(ctx context.Context, database Database, ids []string, logger *sl
 		return Revocation{}, err
 	}
 	defer func() { err = errors.Join(err, closeDB()) }()
+	// Each device whose token ends takes its time.
+	ctx, cancel := context.WithTimeout(ctx, revocationTimeout)
+	defer cancel()
 	done, err := d.RevokeSigningKeys(ctx, ids, fresh)
 	if errors.Is(err, db.ErrNotFound) {
 		return Revocation{}, fmt.Errorf("%w: %w", ErrNoKey, err)

@@ -21,7 +21,7 @@ func TestMail_IsCheckedAtTheStart(t *testing.T) {
 	}{
 		"accepted":       {server.Mail{URL: "smtp://panel@" + good.Address, Password: mailtest.Password, RootCAs: good.RootCAs}, "mail server accepts the panel"},
 		"wrong password": {server.Mail{URL: "smtp://panel@" + good.Address, Password: "another secret", RootCAs: good.RootCAs}, "refused the user or the password (535)"},
-		"nobody there":   {server.Mail{URL: "smtp://127.0.0.1:1"}, "There is no secure connection to the mail server."},
+		"nobody there":   {server.Mail{URL: "smtp://127.0.0.1:1"}, "The mail server cannot be reached."},
 		"silent":         {server.Mail{URL: "smtps://" + mailtest.Silent(t)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

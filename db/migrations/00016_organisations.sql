@@ -1,6 +1,27 @@
 -- +goose Up
--- In the order in which an enrollment at a replica of the previous version locks: devices, then organisations.
-LOCK TABLE devices IN ACCESS EXCLUSIVE MODE;
+-- Transactions of running replicas lock these tables in more than one order. To wait for one while holding
+-- another would be a deadlock, and would hold up every statement meanwhile.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    before text := current_setting('lock_timeout');
+BEGIN
+    PERFORM set_config('lock_timeout', '100ms', true);
+    FOR attempt IN 1..300 LOOP
+        BEGIN
+            LOCK TABLE devices, settings IN ACCESS EXCLUSIVE MODE;
+            LOCK TABLE users, organisations IN SHARE ROW EXCLUSIVE MODE;
+            PERFORM set_config('lock_timeout', before, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            PERFORM pg_sleep(0.05 * random());
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'the tables stay locked';
+END;
+$$;
+-- +goose StatementEnd
+
 -- A tunnel server without an organisation serves everybody: deleting an organisation must not make it that.
 ALTER TABLE devices
     DROP CONSTRAINT devices_organisation_id_fkey,

@@ -210,7 +210,7 @@ SELECT audit_table('settings', 'settings', '{"","","",""}',
     inserted => NULL, deleted => NULL);
 SELECT audit_table('signing_keys', 'signing_key', '{id,"","",""}', '{}', '{retired_at}', deleted => '$.retired_at IS NOT NULL');
 SELECT audit_table('revoked_signing_keys', 'signing_key', '{id,"","",""}', '{}', updated => NULL, deleted => NULL);
-CREATE TRIGGER audit_delete AFTER DELETE ON sessions REFERENCING OLD TABLE AS ended
+CREATE TRIGGER audit_ended AFTER DELETE ON sessions REFERENCING OLD TABLE AS ended
     FOR EACH STATEMENT EXECUTE FUNCTION audit_sessions_ended();
 
 -- +goose Down

@@ -231,7 +231,8 @@ type ClientInterface interface {
 	// An admin sees every entry. With `organisationId`, an owner or admin of the organisation sees those that
 	// concern it, its devices and their allocations. Without it, users who are no admin see those that concern
 	// their own account, their devices and their allocations. Only admins of the panel see the names and
-	// addresses of admins. With several filters, entries match all of them.
+	// addresses of admins; without `organisationId`, other people see only their own names and addresses in
+	// entries of an organisation. The API key of an organisation sees what concerns that. With several filters, entries match all of them.
 	//
 	// Corresponds with GET /api/audit (the `ListAudit` operationId).
 	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -440,7 +441,8 @@ type ClientInterface interface {
 	// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
 	// panel. There are at most 50. Those that have expired are among them.
 	//
-	// The request fails with `404 not_found` if the caller may not see the keys.
+	// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
+	// owner nor its admin, and with `404 not_found` if the caller may not see the keys otherwise.
 	//
 	// Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
 	ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -453,8 +455,8 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 	//
 	// Takes any type of body and a specified content type.
@@ -470,8 +472,8 @@ type ClientInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 	//
 	// Takes a body of the `application/json` content type.
@@ -545,7 +547,7 @@ type ClientInterface interface {
 
 	// DeleteOrganisation Delete an organisation
 	//
-	// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+	// Deletes an organisation with its memberships, invitations and API keys, and the enrollments for it that nobody has
 	// approved. The caller manages it as an owner, or is an admin of the panel.
 	//
 	// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
@@ -1329,8 +1331,9 @@ type ClientInterface interface {
 	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
-	// The request fails with `409 conflict` if the email has another account, or if the user is the last
-	// admin who is not suspended and would no longer be that.
+	// The request fails with `409 conflict` if the email has another account, if the user is the last
+	// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+	// only owner of an organisation that has other members.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1346,8 +1349,9 @@ type ClientInterface interface {
 	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
-	// The request fails with `409 conflict` if the email has another account, or if the user is the last
-	// admin who is not suspended and would no longer be that.
+	// The request fails with `409 conflict` if the email has another account, if the user is the last
+	// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+	// only owner of an organisation that has other members.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1652,7 +1656,8 @@ func (c *Client) UpdateSettings(ctx context.Context, body UpdateSettingsJSONRequ
 // An admin sees every entry. With `organisationId`, an owner or admin of the organisation sees those that
 // concern it, its devices and their allocations. Without it, users who are no admin see those that concern
 // their own account, their devices and their allocations. Only admins of the panel see the names and
-// addresses of admins. With several filters, entries match all of them.
+// addresses of admins; without `organisationId`, other people see only their own names and addresses in
+// entries of an organisation. The API key of an organisation sees what concerns that. With several filters, entries match all of them.
 //
 // Corresponds with GET /api/audit (the `ListAudit` operationId).
 func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2001,7 +2006,8 @@ func (c *Client) LookUpInvitation(ctx context.Context, body LookUpInvitationJSON
 // caller manages: an organisation's are for its owners and admins, another user's for an admin of the
 // panel. There are at most 50. Those that have expired are among them.
 //
-// The request fails with `404 not_found` if the caller may not see the keys.
+// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
+// owner nor its admin, and with `404 not_found` if the caller may not see the keys otherwise.
 //
 // Corresponds with GET /api/keys (the `ListAPIKeys` operationId).
 func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2024,8 +2030,8 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 //
 // Takes any type of body and a specified content type.
@@ -2051,8 +2057,8 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, b
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 //
 // Takes a body of the `application/json` content type.
@@ -2196,7 +2202,7 @@ func (c *Client) CreateOrganisation(ctx context.Context, body CreateOrganisation
 
 // DeleteOrganisation Delete an organisation
 //
-// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+// Deletes an organisation with its memberships, invitations and API keys, and the enrollments for it that nobody has
 // approved. The caller manages it as an owner, or is an admin of the panel.
 //
 // The request fails with `409 conflict` while the organisation has devices: delete them, or move them
@@ -3430,8 +3436,9 @@ func (c *Client) GetUser(ctx context.Context, id UserID, reqEditors ...RequestEd
 // The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
-// The request fails with `409 conflict` if the email has another account, or if the user is the last
-// admin who is not suspended and would no longer be that.
+// The request fails with `409 conflict` if the email has another account, if the user is the last
+// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+// only owner of an organisation that has other members.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3457,8 +3464,9 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, id UserID, contentType 
 // The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
-// The request fails with `409 conflict` if the email has another account, or if the user is the last
-// admin who is not suspended and would no longer be that.
+// The request fails with `409 conflict` if the email has another account, if the user is the last
+// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+// only owner of an organisation that has other members.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6546,7 +6554,8 @@ type ClientWithResponsesInterface interface {
 	// An admin sees every entry. With `organisationId`, an owner or admin of the organisation sees those that
 	// concern it, its devices and their allocations. Without it, users who are no admin see those that concern
 	// their own account, their devices and their allocations. Only admins of the panel see the names and
-	// addresses of admins. With several filters, entries match all of them.
+	// addresses of admins; without `organisationId`, other people see only their own names and addresses in
+	// entries of an organisation. The API key of an organisation sees what concerns that. With several filters, entries match all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6767,7 +6776,8 @@ type ClientWithResponsesInterface interface {
 	// caller manages: an organisation's are for its owners and admins, another user's for an admin of the
 	// panel. There are at most 50. Those that have expired are among them.
 	//
-	// The request fails with `404 not_found` if the caller may not see the keys.
+	// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
+	// owner nor its admin, and with `404 not_found` if the caller may not see the keys otherwise.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6782,8 +6792,8 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -6799,8 +6809,8 @@ type ClientWithResponsesInterface interface {
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+	// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -6878,7 +6888,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteOrganisationWithResponse Delete an organisation
 	//
-	// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+	// Deletes an organisation with its memberships, invitations and API keys, and the enrollments for it that nobody has
 	// approved. The caller manages it as an owner, or is an admin of the panel.
 	//
 	// The request fails with `409 conflict` while the organisation has devices: delete them, or move them
@@ -7700,8 +7710,9 @@ type ClientWithResponsesInterface interface {
 	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
-	// The request fails with `409 conflict` if the email has another account, or if the user is the last
-	// admin who is not suspended and would no longer be that.
+	// The request fails with `409 conflict` if the email has another account, if the user is the last
+	// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+	// only owner of an organisation that has other members.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7717,8 +7728,9 @@ type ClientWithResponsesInterface interface {
 	// The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 	// link with which the user can set a password.
 	//
-	// The request fails with `409 conflict` if the email has another account, or if the user is the last
-	// admin who is not suspended and would no longer be that.
+	// The request fails with `409 conflict` if the email has another account, if the user is the last
+	// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+	// only owner of an organisation that has other members.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7860,7 +7872,7 @@ type GetAccountResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -7887,7 +7899,7 @@ func (r GetAccountResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r GetAccountResponse) GetJSON403() *DeviceNotAccepted {
+func (r GetAccountResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -8179,7 +8191,7 @@ type EndOtherSessionsResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -8206,7 +8218,7 @@ func (r EndOtherSessionsResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r EndOtherSessionsResponse) GetJSON403() *DeviceNotAccepted {
+func (r EndOtherSessionsResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -8274,7 +8286,7 @@ type ListAccountSessionsResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -8303,7 +8315,7 @@ func (r ListAccountSessionsResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r ListAccountSessionsResponse) GetJSON403() *DeviceNotAccepted {
+func (r ListAccountSessionsResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -8366,7 +8378,7 @@ type EndAccountSessionResponse struct {
 	// JSON401 the response for an HTTP 401 `application/json` response
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
-	JSON403 *DeviceNotAccepted
+	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *SessionNotFound
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -8395,7 +8407,7 @@ func (r EndAccountSessionResponse) GetJSON401() *Unauthenticated {
 }
 
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
-func (r EndAccountSessionResponse) GetJSON403() *DeviceNotAccepted {
+func (r EndAccountSessionResponse) GetJSON403() *SessionRequired {
 	return r.JSON403
 }
 
@@ -14018,7 +14030,8 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, bo
 // An admin sees every entry. With `organisationId`, an owner or admin of the organisation sees those that
 // concern it, its devices and their allocations. Without it, users who are no admin see those that concern
 // their own account, their devices and their allocations. Only admins of the panel see the names and
-// addresses of admins. With several filters, entries match all of them.
+// addresses of admins; without `organisationId`, other people see only their own names and addresses in
+// entries of an organisation. The API key of an organisation sees what concerns that. With several filters, entries match all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14323,7 +14336,8 @@ func (c *ClientWithResponses) LookUpInvitationWithResponse(ctx context.Context, 
 // caller manages: an organisation's are for its owners and admins, another user's for an admin of the
 // panel. There are at most 50. Those that have expired are among them.
 //
-// The request fails with `404 not_found` if the caller may not see the keys.
+// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
+// owner nor its admin, and with `404 not_found` if the caller may not see the keys otherwise.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14344,8 +14358,8 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -14367,8 +14381,8 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `name` is blank, `expiresAt` is past, or a key of an organisation has the scope `admin`. |
-// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its owner or admin. |
+// | `403 forbidden` | The scope `admin` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller or the organisation has 50 keys. Those that have expired make way. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -14488,7 +14502,7 @@ func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context
 
 // DeleteOrganisationWithResponse Delete an organisation
 //
-// Deletes an organisation with its memberships and invitations, and the enrollments for it that nobody has
+// Deletes an organisation with its memberships, invitations and API keys, and the enrollments for it that nobody has
 // approved. The caller manages it as an owner, or is an admin of the panel.
 //
 // The request fails with `409 conflict` while the organisation has devices: delete them, or move them
@@ -15580,8 +15594,9 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, id UserID
 // The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
-// The request fails with `409 conflict` if the email has another account, or if the user is the last
-// admin who is not suspended and would no longer be that.
+// The request fails with `409 conflict` if the email has another account, if the user is the last
+// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+// only owner of an organisation that has other members.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15603,8 +15618,9 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 // The user's API keys are refused until then, too. A new `role` applies from the next request on. Suspending the user and changing the `email` end the
 // link with which the user can set a password.
 //
-// The request fails with `409 conflict` if the email has another account, or if the user is the last
-// admin who is not suspended and would no longer be that.
+// The request fails with `409 conflict` if the email has another account, if the user is the last
+// admin who is not suspended and would no longer be that, or if the user would be suspended and is the
+// only owner of an organisation that has other members.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15782,7 +15798,7 @@ func ParseGetAccountResponse(rsp *http.Response) (*GetAccountResponse, error) {
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16098,7 +16114,7 @@ func ParseEndOtherSessionsResponse(rsp *http.Response) (*EndOtherSessionsRespons
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16182,7 +16198,7 @@ func ParseListAccountSessionsResponse(rsp *http.Response) (*ListAccountSessionsR
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16276,7 +16292,7 @@ func ParseEndAccountSessionResponse(rsp *http.Response) (*EndAccountSessionRespo
 		response.JSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest DeviceNotAccepted
+		var dest SessionRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -2319,7 +2319,7 @@ func (response GetAccount401JSONResponse) VisitGetAccountResponse(w http.Respons
 	return err
 }
 
-type GetAccount403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+type GetAccount403JSONResponse struct{ SessionRequiredJSONResponse }
 
 func (response GetAccount403JSONResponse) VisitGetAccountResponse(w http.ResponseWriter) error {
 
@@ -2685,7 +2685,7 @@ func (response EndOtherSessions401JSONResponse) VisitEndOtherSessionsResponse(w 
 	return err
 }
 
-type EndOtherSessions403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+type EndOtherSessions403JSONResponse struct{ SessionRequiredJSONResponse }
 
 func (response EndOtherSessions403JSONResponse) VisitEndOtherSessionsResponse(w http.ResponseWriter) error {
 
@@ -2794,7 +2794,7 @@ func (response ListAccountSessions401JSONResponse) VisitListAccountSessionsRespo
 	return err
 }
 
-type ListAccountSessions403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+type ListAccountSessions403JSONResponse struct{ SessionRequiredJSONResponse }
 
 func (response ListAccountSessions403JSONResponse) VisitListAccountSessionsResponse(w http.ResponseWriter) error {
 
@@ -2893,7 +2893,7 @@ func (response EndAccountSession401JSONResponse) VisitEndAccountSessionResponse(
 	return err
 }
 
-type EndAccountSession403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+type EndAccountSession403JSONResponse struct{ SessionRequiredJSONResponse }
 
 func (response EndAccountSession403JSONResponse) VisitEndAccountSessionResponse(w http.ResponseWriter) error {
 

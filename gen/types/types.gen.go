@@ -658,11 +658,12 @@ type APIKeyPatch struct {
 
 // APIKeyScope A scope of an API key.
 //
-//   - `read`: to read everything that the key's owner may read.
+//   - `read`: to read what the key's owner may read, but for API keys and the owner's account.
 //   - `devices`: to update, drain and delete devices, and to read them.
 //   - `allocations`: to create, update and delete allocations, and to read them, and the same for rules
 //     of organisations.
-//   - `enrollment`: to start and approve enrollments, and to regenerate tokens of devices.
+//   - `enrollment`: to start, see, approve and deny enrollments, to create devices, and to regenerate
+//     tokens of devices.
 //   - `admin`: to act with the role of an admin.
 type APIKeyScope string
 

@@ -173,7 +173,7 @@ func (e *Endpoint) Close() error {
 	}
 	var errs []error
 	for _, l := range e.servers {
-		errs = append(errs, l.Server.Close())
+		errs = append(errs, l.Close())
 		if served := <-l.served; !errors.Is(served, http.ErrServerClosed) {
 			errs = append(errs, served)
 		}

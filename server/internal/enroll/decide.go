@@ -68,9 +68,18 @@ func (e *Enroller) refuse(ctx context.Context, err error) error {
 
 // RecordRefusal records in the audit trail that the caller in ctx, a user or an
 // organisation, may not decide about an enrollment. The code, which may be a mistyped one of
-// another device, is not recorded.
+// another device, is not recorded. Nor are more refusals than may be guesses.
 func (e *Enroller) RecordRefusal(ctx context.Context) error {
-	userID, organisationID := auth.FromContext(ctx).Owner()
+	caller := auth.FromContext(ctx)
+	err := e.limits.Check(ctx, auth.Limit{Key: "refuse:" + caller.Account(), Max: approveFailures, Window: approveWindow})
+	var limited *problem.Error
+	switch {
+	case errors.As(err, &limited):
+		return nil
+	case err != nil:
+		return err
+	}
+	userID, organisationID := caller.Owner()
 	return e.options.Store.RecordRefusal(ctx, db.Refusal{
 		Action: "device.refuse", TargetKind: "device", UserID: userID, OrganisationID: organisationID,
 	})

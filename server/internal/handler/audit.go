@@ -44,9 +44,12 @@ func (a *api) ListAudit(ctx context.Context, request server.ListAuditRequestObje
 		"actor", valueOr(params.Actor, ""), "action", valueOr(params.Action, ""), "target", valueOr(params.Target, ""),
 		"from", instant(params.From), "to", instant(params.To))
 	entries := make([]types.AuditEntry, 0, len(rows))
-	admin := auth.FromContext(ctx).IsAdmin()
+	caller := auth.FromContext(ctx)
 	for _, row := range rows {
-		if row.ActorAdmin && !admin { // Whoever guesses passwords must not learn of admins here.
+		// Whoever guesses passwords must not learn of admins here, nor members of who manages their organisation.
+		others := params.OrganisationID == nil && caller.User != nil &&
+			(row.ActorKind != db.ActorUser || row.ActorID != strconv.FormatInt(caller.User.ID, 10)) && row.OrganisationID != nil
+		if (row.ActorAdmin || others) && !caller.IsAdmin() {
 			row.ActorName, row.Address = "", nil
 			if row.ActorKind == db.ActorCommand {
 				row.ActorID = ""

@@ -180,6 +180,7 @@ func (w *world) checkSecrets(t *testing.T, secrets []string) {
 	secrets = append(secrets, strings.Fields(text(
 		`SELECT string_agg(secret, ' ') FROM (
 			SELECT password_hash AS secret FROM users UNION SELECT encode(token_hash, 'hex') FROM password_links
+			UNION SELECT encode(hash, 'hex') FROM api_keys UNION SELECT encode(token_hash, 'hex') FROM invitations
 			UNION SELECT encode(code_hash, 'hex') FROM devices UNION SELECT user_code FROM devices
 			UNION SELECT encode(seed, 'hex') FROM signing_keys UNION SELECT encode(login_secret, 'hex') FROM settings
 			UNION SELECT id::text FROM sessions) AS s WHERE secret <> ''`))...)

@@ -62,7 +62,7 @@ func TestPasswordLink_IsShownIfItCannotBeMailed(t *testing.T) {
 		"an unknown recipient": {mail.Options{URL: "smtp://" + server.Address, RootCAs: server.RootCAs, Timeout: await.Timeout}, "nobody@example.com", "The mail server refused the recipient (550 5.1.1)."},
 		"a refused mail":       {mail.Options{URL: "smtp://" + server.Address, RootCAs: server.RootCAs, Timeout: await.Timeout}, "spam@example.com", "The mail server refused the mail (554 5.7.1)."},
 		"a silent server":      {mail.Options{URL: "smtp://" + mailtest.Silent(t), Timeout: 100 * time.Millisecond}, ada, "The mail server did not answer in time."},
-		"no server":            {mail.Options{URL: "smtps://127.0.0.1:1"}, ada, "There is no secure connection to the mail server."},
+		"no server":            {mail.Options{URL: "smtps://127.0.0.1:1"}, ada, "The mail server cannot be reached."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log testlog.Buffer

@@ -75,7 +75,7 @@ func (a *api) UpdateUser(ctx context.Context, request server.UpdateUserRequestOb
 	}
 	user, err := a.db.UpdateUser(ctx, request.ID, patch)
 	switch {
-	case errors.Is(err, db.ErrLastAdmin):
+	case errors.Is(err, db.ErrLastAdmin), errors.Is(err, db.ErrLastOwner):
 		return nil, err
 	case errors.Is(err, db.ErrConflict):
 		return nil, errEmailTaken

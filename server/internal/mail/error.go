@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/textproto"
 	"os"
 
@@ -41,6 +42,7 @@ func Reason(err error) string {
 func failure(ctx context.Context, err error) *Error {
 	var sending *mail.SendError
 	var reply *textproto.Error
+	var unreachable *net.OpError
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return &Error{Message: "The mail server did not answer in time."}
@@ -56,8 +58,10 @@ func failure(ctx context.Context, err error) *Error {
 		return &Error{Message: "The mail server refused the connection" + code(reply.Code, "")}
 	case errors.As(err, new(textproto.ProtocolError)):
 		return &Error{Message: "The mail server does not speak SMTP."}
+	case errors.As(err, &unreachable) && unreachable.Op == "dial":
+		return &Error{Message: "The mail server cannot be reached.", Cause: err}
 	default:
-		return &Error{Message: "There is no secure connection to the mail server.", Cause: err}
+		return &Error{Message: "There is no secure connection to the mail server, or no login that it and the panel know.", Cause: err}
 	}
 }
 

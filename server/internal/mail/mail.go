@@ -123,6 +123,8 @@ func (o Options) parse() (s server, from *netmail.Address, err error) {
 		return s, nil, errors.New("SMTP URL: it has a user, whose password is missing")
 	case s.user == "" && o.Password != "":
 		return s, nil, errors.New("SMTP URL: there is a password, but the URL has no user")
+	case s.plain && !isLoopback(s.host):
+		return s, nil, errors.New("SMTP URL: starttls=none is for a server on this machine, such as localhost")
 	case s.user != "" && s.plain:
 		return s, nil, errors.New("SMTP URL: with starttls=none it can have no user, whose password would be sent unencrypted")
 	}
@@ -130,6 +132,11 @@ func (o Options) parse() (s server, from *netmail.Address, err error) {
 		return s, nil, errors.New("mail from: it is not an address like noreply@example.com or Name <noreply@example.com>")
 	}
 	return s, from, nil
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.Unmap().IsLoopback()
 }
 
 // Check connects to the server, logs in where the URL has a user, and sends nothing. Its error is an *Error.
@@ -183,7 +190,9 @@ func (s *Sender) dial(ctx context.Context, fn func(ctx context.Context, client *
 	var conn net.Conn
 	// The client knows no context once it is connected, and leaves connections open that fail before a
 	// mail: the end of ctx closes this one, and so does the end of fn.
-	connect := func(dialing context.Context, network, address string) (net.Conn, error) {
+	// Its address has no brackets around one of IPv6.
+	address := net.JoinHostPort(s.server.host, strconv.Itoa(s.server.port))
+	connect := func(dialing context.Context, network, _ string) (net.Conn, error) {
 		raw, err := (&net.Dialer{}).DialContext(dialing, network, address)
 		if err != nil {
 			return nil, err

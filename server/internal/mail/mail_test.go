@@ -144,7 +144,7 @@ func TestSend_SaysWhatTheServerRefuses(t *testing.T) {
 	server := mailtest.Start(t, mailtest.Options{Refuses: "nobody@example.com"})
 	locked, plain := mailtest.Start(t, mailtest.Options{Login: true}), mailtest.Start(t, mailtest.Options{Plain: true, Login: true})
 	encrypted := mailtest.Start(t, mailtest.Options{TLS: true})
-	const insecure = "There is no secure connection to the mail server."
+	const insecure = "There is no secure connection to the mail server, or no login that it and the panel know."
 	withUser := func(server *mailtest.Server, password string) func(o *mail.Options) {
 		return func(o *mail.Options) { o.URL, o.Password = "smtp://panel@"+server.Address, password }
 	}
@@ -162,7 +162,7 @@ func TestSend_SaysWhatTheServerRefuses(t *testing.T) {
 		"unknown authority":  {server, func(o *mail.Options) { o.RootCAs = nil }, ada, insecure},
 		"TLS, unknown":       {encrypted, func(o *mail.Options) { o.URL, o.RootCAs = "smtps://"+encrypted.Address, nil }, ada, insecure},
 		"another's name":     {server, func(o *mail.Options) { o.URL = strings.Replace(o.URL, "127.0.0.1", "localhost", 1) }, ada, insecure},
-		"nobody listens":     {server, func(o *mail.Options) { o.URL = "smtp://127.0.0.1:1" }, ada, insecure},
+		"nobody listens":     {server, func(o *mail.Options) { o.URL = "smtp://127.0.0.1:1" }, ada, "The mail server cannot be reached."},
 		"an invalid address": {server, nil, "ada", "No mail can be sent to this address."},
 		"a name":             {server, nil, "Ada <ada@example.com>", "No mail can be sent to this address."},
 		"a second recipient": {server, nil, "ada@example.com, eve@example.com", "No mail can be sent to this address."},
@@ -231,6 +231,7 @@ func TestCheckSettings(t *testing.T) {
 		{URL: "smtp://panel@[2001:db8::1]:2525", Password: "secret", From: "Éclair <noreply@example.com>"},
 		{URL: "smtps://panel%40example.com@mail.example.com", Password: "secret", From: ada},
 		{URL: "smtp://localhost:25?starttls=none", From: ada},
+		{URL: "smtp://[::1]?starttls=none", From: ada},
 	} {
 		if err := o.CheckSettings(); err != nil {
 			t.Errorf("%s: %v", o.URL, err)
@@ -243,6 +244,7 @@ func TestCheckSettings(t *testing.T) {
 		{URL: "smtp://mail.example.com/inbox", From: ada},
 		{URL: "smtp://mail.example.com:70000", From: ada},
 		{URL: "smtp://mail.example.com?starttls=maybe", From: ada},
+		{URL: "smtp://mail.example.com?starttls=none", From: ada},
 		{URL: "smtps://mail.example.com?starttls=none", From: ada},
 		{URL: "smtp://panel:secret@mail.example.com", From: ada},
 		{URL: "smtp://panel:secret%zz@mail.example.com", From: ada},

@@ -98,8 +98,8 @@ func TestMux_RoutesByTheContract(t *testing.T) {
 		{"GET", "/api/tunnel/devices/", 404, ""},
 		{"GET", "/api//tunnel/devices", 404, ""},
 		{"GET", "/api/../api/tunnel/devices", 404, ""},
-		{"POST", "/api/tunnel/devices", 405, "GET, HEAD"},
-		{"OPTIONS", "/api/tunnel/devices", 405, "GET, HEAD"},
+		{"POST", "/api/audit", 405, "GET, HEAD"},
+		{"OPTIONS", "/api/tunnel/devices", 405, "GET, HEAD, POST"},
 		{"BREW", "/api/tunnel/allocations/1", 405, "DELETE, GET, HEAD, PATCH"},
 		{"GET", "/api/auth/login", 405, "POST"},
 	} {

@@ -79,7 +79,7 @@ func Start(t testing.TB, options Options) *Server {
 	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-ended
+		_ = <-ended // It has been closed.
 	})
 	return s
 }
