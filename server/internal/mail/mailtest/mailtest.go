@@ -79,7 +79,9 @@ func Start(t testing.TB, options Options) *Server {
 	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		_ = server.Close()
-		_ = <-ended // It has been closed.
+		if err := <-ended; err != nil && !errors.Is(err, smtp.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	return s
 }
