@@ -73,6 +73,7 @@ func (w *world) suspendedKey(t *testing.T) caller {
 func TestPolicy_APIKeysDoWhatTheirScopesPermit(t *testing.T) {
 	w := newWorld(t)
 	elsewhere := dbtest.Organisation(t, w.db, "elsewhere")
+	dbtest.Member(t, w.db, elsewhere, w.user(t, "elsewhere@example.com", "user").user.ID, db.RoleOwner)
 	owners := []struct {
 		name         string
 		owner        db.APIKeyOwner
