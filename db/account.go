@@ -9,8 +9,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// sessionUseInterval is the least time between two uses of a session that are stored.
-const sessionUseInterval = time.Minute
+// UseInterval is the least time between two uses of a session or an API key that are stored.
+const UseInterval = time.Minute
 
 // SessionPosition is the position of a session in the list of its user's sessions, which is sorted by these
 // fields.
@@ -70,7 +70,7 @@ type SessionUse struct {
 	UserAgent string
 }
 
-// RecordSessionUses stores uses at now. It leaves out sessions whose last stored use is less than a minute
+// RecordSessionUses stores uses at now. It leaves out sessions whose last stored use is less than UseInterval
 // older, and those whose rows are locked.
 func (d *DB) RecordSessionUses(ctx context.Context, uses []SessionUse, now time.Time) error {
 	ids := make([]uuid.UUID, len(uses))
@@ -86,7 +86,7 @@ func (d *DB) RecordSessionUses(ctx context.Context, uses []SessionUse, now time.
 			WHERE coalesce(l.last_used_at, l.created_at) <= $5
 			FOR NO KEY UPDATE OF l SKIP LOCKED) u
 		WHERE s.id = u.id`,
-		uuidArray(ids), pq.Array(addresses), pq.Array(agents), stamp(now), stamp(now.Add(-sessionUseInterval)))
+		uuidArray(ids), pq.Array(addresses), pq.Array(agents), stamp(now), stamp(now.Add(-UseInterval)))
 	return wrap(err, "record uses of sessions")
 }
 

@@ -9,12 +9,8 @@ import (
 	"github.com/lib/pq"
 )
 
-const (
-	// maxAPIKeys is the maximum number of API keys of a user or an organisation.
-	maxAPIKeys = 50
-	// apiKeyUseInterval is the least time between two recorded uses of an API key.
-	apiKeyUseInterval = time.Minute
-)
+// maxAPIKeys is the maximum number of API keys of a user or an organisation.
+const maxAPIKeys = 50
 
 // APIKeyOwner is whose an API key is: exactly one of the two is set.
 type APIKeyOwner struct {
@@ -186,7 +182,7 @@ func (d *DB) APIKeyByHash(ctx context.Context, hash []byte) (APIKey, *User, erro
 }
 
 // RecordAPIKeyUses records that keys were used at a time, from addresses by key. The zero address is unknown. It
-// writes each key at most once a minute, whichever replica calls it, and leaves out those that are being written.
+// writes each key at most once in UseInterval, whichever replica calls it, and leaves out those that are being written.
 func (d *DB) RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at time.Time) error {
 	ids, addresses := make(pq.Int64Array, 0, len(uses)), make(pq.StringArray, 0, len(uses))
 	for id, address := range uses {
@@ -200,6 +196,6 @@ func (d *DB) RecordAPIKeyUses(ctx context.Context, uses map[int64]netip.Addr, at
 		`WITH due AS (SELECT k.id, u.address FROM api_keys k JOIN unnest($1::bigint[], $2::text[]) AS u (id, address) ON u.id = k.id
 			WHERE k.last_used_at IS NULL OR k.last_used_at <= $4 FOR UPDATE OF k SKIP LOCKED)
 		UPDATE api_keys k SET last_used_at = $3, last_used_from = nullif(due.address, '')::inet FROM due WHERE due.id = k.id`,
-		ids, addresses, stamp(at), stamp(at.Add(-apiKeyUseInterval)))
+		ids, addresses, stamp(at), stamp(at.Add(-UseInterval)))
 	return wrap(err, "record uses of API keys")
 }

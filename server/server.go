@@ -149,10 +149,9 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.serve(routes)
 	s.background(life, "janitor", s.sweep)
 	s.background(life, "clock", s.watchClock)
-	s.background(life, "session uses", s.auth.RecordUses)
+	s.background(life, "uses of sessions and API keys", s.auth.RecordUses)
 	s.background(life, "mail check", s.checkMail)
 	s.background(asPanel(life), "public hosts", s.hosts.Run)
-	s.background(life, "uses of API keys", s.recordKeyUses)
 	if s.opts.EcliPanel.Features && s.provider != nil {
 		s.background(life, "EcliPanel's features", s.provider.FollowFeatures)
 	}

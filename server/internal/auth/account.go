@@ -26,19 +26,9 @@ const (
 
 var (
 	errNoPassword    = problem.Conflict("This account has no password here, so nothing can be changed with one.")
-	errNoSession     = problem.Forbidden("This operation needs a session.")
+	errNotOurs       = problem.Forbidden("This session is an identity provider's. Log in to this panel with the password first.")
 	errNoSuchSession = problem.NotFound("You have no such session.")
 )
-
-// Own returns the caller in ctx if it is a user with a session. Accounts belong to people: other
-// credentials of a user cannot change them.
-func Own(ctx context.Context) (Principal, error) {
-	p := FromContext(ctx)
-	if p.User == nil || p.Session == nil {
-		return Principal{}, errNoSession
-	}
-	return p, nil
-}
 
 // ChangeEmail changes the email of the caller in ctx. It returns cookies by which the browser is known
 // to the account with its new email. The error may be any problem.Error that the contract lists for the
@@ -96,12 +86,12 @@ func refused(err error) error {
 // stolen the session guesses no faster than others do, and the session counts too, wherever it is used. It
 // returns the browser of the request if it is known to the account.
 func (a *Auth) prove(ctx context.Context, current string) (db.Proof, *browser, error) {
-	p, err := Own(ctx)
+	p := FromContext(ctx)
 	switch {
-	case err != nil:
-		return db.Proof{}, nil, err
 	case p.User.PasswordHash == "":
 		return db.Proof{}, nil, errNoPassword
+	case p.Session.ID == uuid.Nil:
+		return db.Proof{}, nil, errNotOurs
 	}
 	limit := Limit{"password:session:" + p.Session.ID.String(), sessionFailures, loginWindow}
 	if err := a.limits.Check(ctx, limit); err != nil {
@@ -131,21 +121,15 @@ func (a *Auth) knownBrowser(ctx context.Context, known *browser, user db.User) [
 
 // Sessions lists the sessions of the caller in ctx, newest first.
 func (a *Auth) Sessions(ctx context.Context, page db.Page[db.SessionPosition]) ([]db.Session, error) {
-	p, err := Own(ctx)
-	if err != nil {
-		return nil, err
-	}
+	p := FromContext(ctx)
 	return a.store.Sessions(ctx, p.User.ID, a.now(), page)
 }
 
 // EndSession ends a session of the caller in ctx on every replica. It returns a not_found error if it is not
 // the caller's.
 func (a *Auth) EndSession(ctx context.Context, id uuid.UUID) error {
-	p, err := Own(ctx)
-	if err != nil {
-		return err
-	}
-	err = a.store.EndSession(ctx, p.User.ID, id, a.now())
+	p := FromContext(ctx)
+	err := a.store.EndSession(ctx, p.User.ID, id, a.now())
 	if errors.Is(err, db.ErrNotFound) {
 		return errNoSuchSession
 	}
@@ -155,9 +139,6 @@ func (a *Auth) EndSession(ctx context.Context, id uuid.UUID) error {
 // EndOtherSessions ends all sessions of the caller in ctx but the one of the request, on every replica, and
 // returns how many.
 func (a *Auth) EndOtherSessions(ctx context.Context) (int64, error) {
-	p, err := Own(ctx)
-	if err != nil {
-		return 0, err
-	}
+	p := FromContext(ctx)
 	return a.store.EndOtherSessions(ctx, p.User.ID, p.Session.ID, a.now())
 }

@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"math/big"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -39,10 +37,6 @@ const (
 
 	// maxSeenKeys bounds the keys that a replica remembers, of about 100 bytes each.
 	maxSeenKeys = 16 << 10
-	// maxKeyUses bounds the keys whose use waits to be recorded. Beyond it, a later use is.
-	maxKeyUses = 4 << 10
-	// keyUseInterval is the least time between two recorded uses of a key.
-	keyUseInterval = time.Minute
 )
 
 var errDeadAPIKey = problem.Unauthorized("This API key is not valid, or is no longer valid.")
@@ -53,7 +47,6 @@ type keyHash [sha256.Size]byte
 type apiKeys struct {
 	mu   sync.Mutex
 	seen map[keyHash]struct{} // Keys that were valid.
-	uses map[int64]netip.Addr // Uses to record, by the key's id.
 }
 
 // NewAPIKey makes a key for its owner, who is in scope, and returns it as text, which is
@@ -109,7 +102,6 @@ func (a *Auth) apiKey(ctx context.Context, text string) (Principal, error) {
 		}
 	}
 	key, user, err := a.store.APIKeyByHash(ctx, hash[:])
-	now := a.now()
 	switch {
 	case errors.Is(err, db.ErrNotFound):
 		a.apiKeys.forget(hash)
@@ -119,12 +111,13 @@ func (a *Auth) apiKey(ctx context.Context, text string) (Principal, error) {
 		return Principal{}, errDeadAPIKey
 	case err != nil:
 		return Principal{}, err
-	case key.ExpiresAt != nil && !now.Before(*key.ExpiresAt):
+	case key.ExpiresAt != nil && !a.now().Before(*key.ExpiresAt):
 		return Principal{}, problem.Unauthorized("This API key has expired.")
 	case user != nil && user.Suspended:
 		return Principal{}, problem.Unauthorized("The user of this API key is suspended.")
 	}
-	a.apiKeys.used(hash, key, Address(ctx), now)
+	a.apiKeys.remember(hash)
+	a.usedKey(ctx, key)
 	return Principal{User: user, Key: &key}, nil
 }
 
@@ -141,8 +134,8 @@ func (k *apiKeys) forget(hash keyHash) {
 	delete(k.seen, hash)
 }
 
-// used remembers that a key is valid, and its use if the last one was recorded long ago.
-func (k *apiKeys) used(hash keyHash, key db.APIKey, from netip.Addr, now time.Time) {
+// remember remembers that a key is valid.
+func (k *apiKeys) remember(hash keyHash) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.seen[hash]; !ok && len(k.seen) >= maxSeenKeys {
@@ -152,32 +145,4 @@ func (k *apiKeys) used(hash keyHash, key db.APIKey, from netip.Addr, now time.Ti
 		}
 	}
 	k.seen[hash] = struct{}{}
-	if key.LastUsedAt != nil && now.Sub(*key.LastUsedAt) < keyUseInterval {
-		return
-	}
-	if _, ok := k.uses[key.ID]; ok || len(k.uses) < maxKeyUses {
-		k.uses[key.ID] = from
-	}
-}
-
-// takeUses returns the uses to record, and forgets them.
-func (k *apiKeys) takeUses() map[int64]netip.Addr {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	uses := k.uses
-	k.uses = map[int64]netip.Addr{}
-	return uses
-}
-
-// RecordKeyUses writes the last use of API keys to the database, which requests do not
-// wait for. A use that could not be written is lost; the next one of its key is recorded.
-func (a *Auth) RecordKeyUses(ctx context.Context) error {
-	uses := a.apiKeys.takeUses()
-	if len(uses) == 0 {
-		return nil
-	}
-	if err := a.store.RecordAPIKeyUses(ctx, uses, a.now()); err != nil {
-		return fmt.Errorf("last use of %d keys: %w", len(uses), err)
-	}
-	return nil
 }

@@ -88,7 +88,7 @@ type Auth struct {
 	places    *places
 	paces     *paces
 	lookups   *queue // Of logins from unknown places in the database.
-	uses      *uses  // Of sessions.
+	uses      *uses  // Of sessions and API keys.
 	origin    *http.CrossOriginProtection
 	apiKeys   *apiKeys
 
@@ -157,7 +157,7 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		lookups:   newQueue(maxLookups),
 		uses:      newUses(),
 		origin:    origin,
-		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}, uses: map[int64]netip.Addr{}},
+		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}},
 
 		provider:       options.Provider,
 		providerOrigin: providerOrigin,

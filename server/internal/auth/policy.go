@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"context"
+	"errors"
 	"net/http"
 
 	"github.com/eclitunnel/eclitunnel/db"
@@ -279,4 +281,27 @@ func MemberAs(role string) Caller {
 	default:
 		return Stranger
 	}
+}
+
+// Roles has the members of organisations.
+type Roles interface {
+	// OrganisationRole returns the role of a user in an organisation, or db.ErrNotFound.
+	OrganisationRole(ctx context.Context, organisationID, userID int64) (string, error)
+}
+
+// In returns the column of the caller, who is no admin of the panel and no device, for an
+// organisation.
+func (p Principal) In(ctx context.Context, roles Roles, organisationID int64) (Caller, error) {
+	userID, own := p.Owner()
+	switch {
+	case own != nil && *own == organisationID:
+		return OrgAdmin, nil
+	case userID == nil:
+		return Stranger, nil
+	}
+	role, err := roles.OrganisationRole(ctx, organisationID, *userID)
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return Stranger, err
+	}
+	return MemberAs(role), nil
 }

@@ -76,13 +76,10 @@ func (a *Auth) providerCookies(r *http.Request) []Credential {
 	return credentials
 }
 
-// keyPrefix begins the panel's own API keys.
-const keyPrefix = "etk_"
-
 // isOwn reports whether a token looks like one of the panel's own, so that nobody else is
 // asked about it: a key, or a JWT that names the panel as its issuer.
 func isOwn(token string) bool {
-	if strings.HasPrefix(token, keyPrefix) {
+	if strings.HasPrefix(token, apiKeyPrefix) {
 		return true
 	}
 	parts := strings.Split(token, ".")

@@ -2,6 +2,11 @@ package auth
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,36 +18,36 @@ import (
 )
 
 const (
-	// useInterval is how old the stored last use of a session gets before another is stored.
-	useInterval = time.Minute
-	// recordPause is the pause between two statements that store uses.
+	// recordPause is the pause between two times that uses are stored.
 	recordPause = time.Second
-	// maxUses bounds the uses that wait to be stored. Beyond it they are dropped.
+	// maxUses bounds the sessions, and the API keys, whose uses wait to be stored. Beyond it they are dropped.
 	maxUses = 4096
 	// maxUserAgent is the maximum length of a stored User-Agent, in characters.
 	maxUserAgent = 200
 )
 
-// uses are those of sessions that are yet to be stored. They are safe for concurrent use.
+// uses are the last uses of sessions and API keys that are yet to be stored, for people to see. They are safe
+// for concurrent use.
 type uses struct {
 	added chan struct{} // Has a value if there are some.
 
-	mu      sync.Mutex
-	pending map[uuid.UUID]db.SessionUse
+	mu       sync.Mutex
+	sessions map[uuid.UUID]db.SessionUse
+	keys     map[int64]netip.Addr
 }
 
 func newUses() *uses {
-	return &uses{added: make(chan struct{}, 1), pending: map[uuid.UUID]db.SessionUse{}}
+	return &uses{added: make(chan struct{}, 1), sessions: map[uuid.UUID]db.SessionUse{}, keys: map[int64]netip.Addr{}}
 }
 
-// add adds the last use of a session. It does not block.
-func (u *uses) add(use db.SessionUse) {
+// addUse adds the last use of a session or key to those of its kind. It does not block.
+func addUse[ID comparable, Use any](u *uses, kind map[ID]Use, id ID, use Use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if _, ok := u.pending[use.ID]; !ok && len(u.pending) >= maxUses {
+	if _, ok := kind[id]; !ok && len(kind) >= maxUses {
 		return
 	}
-	u.pending[use.ID] = use
+	kind[id] = use
 	select {
 	case u.added <- struct{}{}:
 	default:
@@ -50,30 +55,32 @@ func (u *uses) add(use db.SessionUse) {
 }
 
 // take returns the uses, and forgets them.
-func (u *uses) take() []db.SessionUse {
+func (u *uses) take() ([]db.SessionUse, map[int64]netip.Addr) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	all := make([]db.SessionUse, 0, len(u.pending))
-	for _, use := range u.pending {
-		all = append(all, use)
-	}
-	clear(u.pending)
-	return all
+	sessions, keys := slices.Collect(maps.Values(u.sessions)), maps.Clone(u.keys)
+	clear(u.sessions)
+	clear(u.keys)
+	return sessions, keys
 }
 
-// RecordUses stores when and from where sessions are used until ctx ends, and then returns nil.
-// Without it, sessions appear unused since their login. Requests do not wait for it.
+// RecordUses stores when and from where sessions and API keys are used until ctx ends, and then returns nil.
+// Without it they appear unused. Requests do not wait for it. What is lost with an unavailable database is
+// replaced by later requests.
 func (a *Auth) RecordUses(ctx context.Context) error {
 	pause := time.NewTicker(recordPause)
 	defer pause.Stop()
-	for {
+	for failed := false; ; {
 		select {
 		case <-a.uses.added:
 		case <-ctx.Done():
 			return nil
 		}
-		// What is lost with an unavailable database is replaced by the sessions' next requests.
-		_ = a.store.RecordSessionUses(ctx, a.uses.take(), a.now())
+		err := a.storeUses(ctx)
+		if err != nil && !failed && ctx.Err() == nil { // Once for each outage.
+			a.logger.WarnContext(ctx, "uses of sessions and API keys were not recorded", slog.Any("error", err))
+		}
+		failed = err != nil
 		pause.Reset(recordPause)
 		select {
 		case <-pause.C:
@@ -83,10 +90,30 @@ func (a *Auth) RecordUses(ctx context.Context) error {
 	}
 }
 
-// used notes a request with a session, unless the last one is stored that is not much older.
+func (a *Auth) storeUses(ctx context.Context) error {
+	sessions, keys := a.uses.take()
+	var errs []error
+	if len(sessions) > 0 {
+		errs = append(errs, a.store.RecordSessionUses(ctx, sessions, a.now()))
+	}
+	if len(keys) > 0 {
+		errs = append(errs, a.store.RecordAPIKeyUses(ctx, keys, a.now()))
+	}
+	return errors.Join(errs...)
+}
+
+// used notes a request with a session, unless a use is stored that is not much older.
 func (a *Auth) used(ctx context.Context, session db.Session) {
-	if a.now().Sub(session.LastUsedAt) >= useInterval {
-		a.uses.add(db.SessionUse{ID: session.ID, Address: addressText(ctx), UserAgent: userAgent(ctx)})
+	if a.now().Sub(session.LastUsedAt) >= db.UseInterval {
+		use := db.SessionUse{ID: session.ID, Address: addressText(ctx), UserAgent: userAgent(ctx)}
+		addUse(a.uses, a.uses.sessions, session.ID, use)
+	}
+}
+
+// usedKey notes a request with an API key, unless a use is stored that is not much older.
+func (a *Auth) usedKey(ctx context.Context, key db.APIKey) {
+	if key.LastUsedAt == nil || a.now().Sub(*key.LastUsedAt) >= db.UseInterval {
+		addUse(a.uses, a.uses.keys, key.ID, Address(ctx))
 	}
 }
 

@@ -175,7 +175,7 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, operati
 		}
 		return err
 	}
-	column, err := e.columnIn(ctx, caller, organisationID)
+	column, err := caller.In(ctx, e.options.Store, organisationID)
 	if err != nil {
 		return err
 	}
@@ -188,22 +188,6 @@ func (e *Enroller) mayManage(ctx context.Context, caller auth.Principal, operati
 	default:
 		return absent
 	}
-}
-
-// columnIn returns what a caller who is no admin of the panel is to an organisation.
-func (e *Enroller) columnIn(ctx context.Context, caller auth.Principal, organisationID int64) (auth.Caller, error) {
-	userID, own := caller.Owner()
-	switch {
-	case own != nil && *own == organisationID:
-		return auth.OrgAdmin, nil
-	case userID == nil:
-		return auth.Stranger, nil
-	}
-	role, err := e.options.Store.OrganisationRole(ctx, organisationID, *userID)
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
-		return auth.Stranger, err
-	}
-	return auth.MemberAs(role), nil
 }
 
 // create stores the device with new codes. The database ensures that no two pending

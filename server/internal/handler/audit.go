@@ -2,10 +2,7 @@ package handler
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -18,7 +15,6 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
-	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 // ListAudit lists entries of the audit trail that the caller may see.
@@ -92,16 +88,9 @@ func (a *api) auditFilter(ctx context.Context, params types.ListAuditParams) (fi
 // maySeeAuditOf checks that the policy lets the caller, who is no admin of the panel, see what
 // concerns an organisation.
 func (a *api) maySeeAuditOf(ctx context.Context, caller auth.Principal, organisationID int64) error {
-	column := auth.Stranger
-	switch userID, own := caller.Owner(); {
-	case userID != nil:
-		role, err := a.db.OrganisationRole(ctx, organisationID, *userID)
-		if err != nil && !errors.Is(err, db.ErrNotFound) {
-			return err
-		}
-		column = auth.MemberAs(role)
-	case own != nil && *own == organisationID:
-		column = auth.OrgAdmin
+	column, err := caller.In(ctx, a.db, organisationID)
+	if err != nil {
+		return err
 	}
 	switch rule, _ := auth.RuleOf("listAudit", auth.Organisation); rule[column] {
 	case auth.Allowed:
@@ -162,28 +151,4 @@ func instant(value *time.Time) string {
 		return ""
 	}
 	return value.Format(time.RFC3339Nano)
-}
-
-// auditCursorBytes is the length of a decoded cursor of the audit trail: microseconds since 1970,
-// then the id, 8 bytes each in big-endian order.
-const auditCursorBytes = 8 + 8
-
-// auditCursor encodes the position of an entry. It has the sort key, so that it stays valid when
-// the entry is deleted.
-func auditCursor(row db.AuditEntry) string {
-	raw := binary.BigEndian.AppendUint64(nil, uint64(row.At.UnixMicro()))
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(raw, uint64(row.ID)))
-}
-
-// auditPosition decodes the parameter `after`; it returns nil without one.
-func auditPosition(after *string) (*db.AuditPosition, error) {
-	if after == nil {
-		return nil, nil
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(*after)
-	if err != nil || len(raw) != auditCursorBytes || binary.BigEndian.Uint64(raw) > uint64(lastMicrosecond) {
-		return nil, problem.Invalid(problem.Field("after", "is not a position in this list; use the URL in the Link header"))
-	}
-	at := time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC()
-	return &db.AuditPosition{At: at, ID: int64(binary.BigEndian.Uint64(raw[8:]))}, nil
 }

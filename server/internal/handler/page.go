@@ -88,3 +88,27 @@ func parseCursor(text string) (db.DevicePosition, bool) {
 	}
 	return db.DevicePosition{CreatedAt: time.UnixMicro(int64(microseconds)).UTC(), ID: uuid.UUID(raw[8:])}, true
 }
+
+// auditCursorBytes is the length of a decoded cursor of the audit trail: microseconds since 1970,
+// then the id, 8 bytes each in big-endian order.
+const auditCursorBytes = 8 + 8
+
+// auditCursor encodes the position of an entry. It has the sort key, so that it stays valid when
+// the entry is deleted.
+func auditCursor(row db.AuditEntry) string {
+	raw := binary.BigEndian.AppendUint64(nil, uint64(row.At.UnixMicro()))
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(raw, uint64(row.ID)))
+}
+
+// auditPosition decodes the parameter `after`; it returns nil without one.
+func auditPosition(after *string) (*db.AuditPosition, error) {
+	if after == nil {
+		return nil, nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(*after)
+	if err != nil || len(raw) != auditCursorBytes || binary.BigEndian.Uint64(raw) > uint64(lastMicrosecond) {
+		return nil, errNoPosition
+	}
+	at := time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC()
+	return &db.AuditPosition{At: at, ID: int64(binary.BigEndian.Uint64(raw[8:]))}, nil
+}
