@@ -30,8 +30,8 @@ var pages = map[string]string{
 	"/assets/api.js":        "static/api.js",
 	"/assets/device.js":     "static/device.js",
 	"/assets/invitation.js": "static/invitation.js",
+	"/assets/page.js":       "static/page.js",
 	"/assets/password.js":   "static/password.js",
-	"/assets/problem.js":    "static/problem.js",
 	"/assets/panel.css":     "static/panel.css",
 }
 

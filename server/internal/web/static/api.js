@@ -1,5 +1,3 @@
-import { explain, unreachable } from './problem.js';
-
 /** A failure with a message for the user. */
 export class Problem extends Error {
   constructor(code, message) {
@@ -9,8 +7,8 @@ export class Problem extends Error {
 }
 
 /**
- * Calls the API and returns the body, or throws a Problem. Messages are the page's own by
- * error code.
+ * Calls the API and returns the body, or null if there is none, or throws a Problem. Messages
+ * are the page's own by error code.
  */
 export async function call(method, path, body, messages = {}) {
   let response;
@@ -21,10 +19,33 @@ export async function call(method, path, body, messages = {}) {
       body: body && JSON.stringify(body),
     });
   } catch {
-    throw new Problem('unreachable', unreachable);
+    throw new Problem('unreachable', 'The panel cannot be reached. Check your network and try again.');
   }
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
   throw new Problem(answer?.error ?? 'unreadable', explain(response, answer, messages));
+}
+
+/**
+ * Returns the message for a failed response, whose decoded body is answer, or null if it had
+ * none.
+ */
+function explain(response, answer, own) {
+  const seconds = Number(response.headers.get('Retry-After'));
+  if (own[answer?.error]) return own[answer.error];
+  switch (answer?.error) {
+    case 'rate_limited':
+      return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
+    case 'unavailable':
+      return 'The panel cannot reach its database. Try again in a few seconds.';
+    case 'invalid_request': {
+      const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
+      return details ? `${answer.message} ${details}.` : answer.message;
+    }
+    case undefined:
+      return `The panel sent an unexpected response (status ${response.status}).`;
+    default:
+      return response.status >= 500 ? `${answer.message} Request id: ${answer.requestId}` : answer.message;
+  }
 }

@@ -1,34 +1,16 @@
-import { explain, unreachable } from './problem.js';
+import { call, Problem } from './api.js';
+import { begin, byId, showProblem, takeFragment, wholeLink } from './page.js';
 
-const byId = (id) => document.getElementById(id);
-const token = location.hash.slice(1);
-// A second link in the same tab changes the fragment alone.
-addEventListener('hashchange', () => location.reload());
-// Out of the address bar and the history: the link works once, but until then it is a secret.
-history.replaceState(null, '', location.pathname);
-
-function showProblem(message) {
-  byId('problem').textContent = message ?? '';
-  byId('problem').hidden = !message;
-}
-
+const token = takeFragment();
 const messages = { not_found: 'This link was used or has expired. Ask an admin for a new one.' };
 
 async function setPassword() {
   const password = byId('password').value;
-  if (password !== byId('again').value) return 'The two passwords differ.';
-  let response;
-  try {
-    response = await fetch('/api/auth/set-password', {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ token, password }),
-    });
-  } catch {
-    return unreachable;
-  }
-  if (response.ok) return null;
-  return explain(response, await response.json().catch(() => null), messages);
+  if (password !== byId('again').value) throw new Problem('differ', 'The two passwords differ.');
+  await call('POST', '/api/auth/set-password', { token, password }, messages);
+  byId('form').hidden = true;
+  byId('done').hidden = false;
+  byId('done').focus();
 }
 
 byId('form').addEventListener('submit', async (event) => {
@@ -37,18 +19,13 @@ byId('form').addEventListener('submit', async (event) => {
   if (button.disabled) return;
   button.disabled = true;
   showProblem(null);
-  const problem = await setPassword();
+  await begin(setPassword);
   button.disabled = false;
-  showProblem(problem);
-  if (problem) return;
-  byId('form').hidden = true;
-  byId('done').hidden = false;
-  byId('done').focus();
 });
 
 if (token) {
   byId('form').hidden = false;
   byId('password').focus();
 } else {
-  showProblem('This page needs the whole link that you were given, with what follows the #.');
+  showProblem(new Problem('no_token', wholeLink));
 }
