@@ -16,6 +16,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 func TestMigrate_SeveralReplicasAtOnce(t *testing.T) {
@@ -51,6 +52,42 @@ func TestMigrate_DownLeavesNothingAndUpWorksAgain(t *testing.T) {
 	check(t, d.Migrate(t.Context()))
 	check(t, d.Migrate(t.Context()))
 	createUser(t, d, "a@example.com")
+}
+
+// TestMigrate_StandsInNobodysWay migrates while a transaction of a running replica has locked one table and is
+// about to lock another: it waits for none while it holds one.
+func TestMigrate_StandsInNobodysWay(t *testing.T) {
+	for _, tables := range [][2]string{
+		{"settings", "devices"}, {"devices", "settings"}, {"organisations", "devices"}, {"users", "devices"}, {"sessions", "users"},
+	} {
+		t.Run(strings.Join(tables[:], " before "), func(t *testing.T) {
+			url := dbtest.URL(t)
+			d := dbtest.Open(t, url)
+			check(t, d.MigrateDownTo(t.Context(), 15))
+			connections := dbtest.SQL(t, d)
+			tx, err := connections.BeginTx(t.Context(), nil)
+			check(t, err)
+			defer func() { _ = tx.Rollback() }()
+			// Before deadlocks are looked for, after a second.
+			for _, statement := range []string{`SET LOCAL statement_timeout = '800ms'`, `LOCK TABLE ` + tables[0] + ` IN ROW EXCLUSIVE MODE`} {
+				_, err = tx.ExecContext(t.Context(), statement)
+				check(t, err)
+			}
+			migrated := make(chan error, 1)
+			go func() { migrated <- d.Migrate(t.Context()) }()
+			await.Until(t, "a migration that waits", func() bool {
+				var waits bool
+				check(t, connections.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation IS NOT NULL
+					AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waits))
+				return waits
+			})
+			if _, err = tx.ExecContext(t.Context(), `LOCK TABLE `+tables[1]+` IN ROW EXCLUSIVE MODE`); err != nil {
+				t.Errorf("the transaction could not go on: %v", err)
+			}
+			_ = tx.Commit()
+			check(t, <-migrated)
+		})
+	}
 }
 
 func TestOpen_KeyValueDSN(t *testing.T) {

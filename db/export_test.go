@@ -10,12 +10,15 @@ import (
 )
 
 // MigrateDown reverts every migration.
-func (d *DB) MigrateDown(ctx context.Context) error {
+func (d *DB) MigrateDown(ctx context.Context) error { return d.MigrateDownTo(ctx, 0) }
+
+// MigrateDownTo reverts every migration after a version.
+func (d *DB) MigrateDownTo(ctx context.Context, version int64) error {
 	provider, err := d.migrator()
 	if err != nil {
 		return err
 	}
-	_, err = provider.DownTo(ctx, 0)
+	_, err = provider.DownTo(ctx, version)
 	return err
 }
 

@@ -1,26 +1,30 @@
 -- +goose Up
--- Transactions of running replicas lock these tables in more than one order. To wait for one while holding
--- another would be a deadlock, and would hold up every statement meanwhile.
+-- Takes locks, all or none. Transactions of running replicas lock the same tables in more than one order: to wait
+-- for one while holding another would be a deadlock, and would hold up every statement meanwhile.
 -- +goose StatementBegin
-DO $$
+CREATE FUNCTION lock_together(VARIADIC locks text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     before text := current_setting('lock_timeout');
+    lock   text;
 BEGIN
     PERFORM set_config('lock_timeout', '100ms', true);
     FOR attempt IN 1..300 LOOP
         BEGIN
-            LOCK TABLE devices, settings IN ACCESS EXCLUSIVE MODE;
-            LOCK TABLE users, organisations IN SHARE ROW EXCLUSIVE MODE;
+            FOREACH lock IN ARRAY locks LOOP
+                EXECUTE 'LOCK TABLE ' || lock || ' MODE';
+            END LOOP;
             PERFORM set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.05 * random());
+            PERFORM pg_sleep(0.05 * random()); -- Those that it had are released.
         END;
     END LOOP;
     RAISE EXCEPTION 'the tables stay locked';
 END;
 $$;
 -- +goose StatementEnd
+
+SELECT lock_together('devices, settings IN ACCESS EXCLUSIVE', 'users, organisations IN SHARE ROW EXCLUSIVE');
 
 -- A tunnel server without an organisation serves everybody: deleting an organisation must not make it that.
 ALTER TABLE devices
@@ -58,3 +62,4 @@ ALTER TABLE devices
     DROP CONSTRAINT devices_organisation_id_fkey,
     ADD CONSTRAINT devices_organisation_id_fkey
         FOREIGN KEY (organisation_id) REFERENCES organisations (id) ON DELETE SET NULL;
+DROP FUNCTION lock_together(text[]);

@@ -1,25 +1,5 @@
 -- +goose Up
--- As in 00016.
--- +goose StatementBegin
-DO $$
-DECLARE
-    before text := current_setting('lock_timeout');
-BEGIN
-    PERFORM set_config('lock_timeout', '100ms', true);
-    FOR attempt IN 1..300 LOOP
-        BEGIN
-            LOCK TABLE devices, settings IN ACCESS EXCLUSIVE MODE;
-            PERFORM set_config('lock_timeout', before, true);
-            RETURN;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.05 * random());
-        END;
-    END LOOP;
-    RAISE EXCEPTION 'the tables stay locked';
-END;
-$$;
--- +goose StatementEnd
-
+SELECT lock_together('devices, settings IN ACCESS EXCLUSIVE');
 -- Whether those who will own a tunnel client may approve it. Replicas of the previous version ask for an admin.
 ALTER TABLE settings ADD COLUMN owners_approve boolean NOT NULL DEFAULT false;
 

@@ -164,28 +164,8 @@ END;
 $$;
 -- +goose StatementEnd
 
--- Transactions of running replicas lock these tables in more than one order. To wait for none while holding
--- another would be a deadlock.
--- +goose StatementBegin
-DO $$
-DECLARE
-    before text := current_setting('lock_timeout');
-BEGIN
-    PERFORM set_config('lock_timeout', '100ms', true);
-    FOR attempt IN 1..300 LOOP
-        BEGIN
-            LOCK TABLE users, sessions, password_links, organisations, organisation_members, invitations, api_keys, identities, devices, allocations,
-                settings, signing_keys, revoked_signing_keys IN SHARE ROW EXCLUSIVE MODE;
-            PERFORM set_config('lock_timeout', before, true);
-            RETURN;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.05 * random());
-        END;
-    END LOOP;
-    RAISE EXCEPTION 'the tables stay locked';
-END;
-$$;
--- +goose StatementEnd
+SELECT lock_together('users, sessions, password_links, organisations, organisation_members, invitations, api_keys, identities,
+    devices, allocations, settings, signing_keys, revoked_signing_keys IN SHARE ROW EXCLUSIVE');
 
 -- A statement for each table.
 SELECT audit_table('users', 'user', '{id,email,id,""}', '{email=email,role=role,suspended=suspended}', '{password_hash}');
