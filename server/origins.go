@@ -78,10 +78,12 @@ func (o Options) overTLS() bool {
 }
 
 // setTransportSecurity has browsers that have reached the panel over TLS come back over TLS
-// only (RFC 6797). It does not where the host is an address, for which they ignore it, or
-// this machine's own name, which other programs have too.
+// only (RFC 6797). It does so for the panel's own name alone: that of players may lead here
+// too, where games are maps and pages over http. It does not where that is an address, for
+// which browsers ignore it, or this machine's own name, which other programs have too.
 func (s *Server) setTransportSecurity(w http.ResponseWriter, r *http.Request) {
-	if s.opts.HSTSMaxAge <= 0 || !auth.Secure(r, s.opts.TrustedProxies) || !netaddr.IsPublicName((&url.URL{Host: r.Host}).Hostname()) {
+	host := (&url.URL{Host: r.Host}).Hostname()
+	if s.opts.HSTSMaxAge <= 0 || !strings.EqualFold(host, s.url.Hostname()) || !netaddr.IsPublicName(host) || !auth.Secure(r, s.opts.TrustedProxies) {
 		return
 	}
 	w.Header().Set("Strict-Transport-Security", fmt.Sprintf("max-age=%d", s.opts.HSTSMaxAge/time.Second))

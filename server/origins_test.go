@@ -167,13 +167,22 @@ func TestHSTS_IsSentOverTLSForNamesOnly(t *testing.T) {
 		"a trusted proxy, switched off":   {proxied, off, "panel.example.com", https, ""},
 		"somebody who says so":            {nothing, nothing, "panel.example.com", https, ""},
 		"no TLS":                          {nothing, nothing, "panel.example.com", nil, ""},
+		"TLS by the players' name":        {overTLS, nothing, "play.example.com", nil, ""},
+		"a proxy by the players' name":    {proxied, nothing, "play.example.com", https, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := servertest.Start(t, withoutTunnelServer, test.one, test.other)
-			transport := newTransport(t)
+			own := test.host
+			if strings.HasPrefix(own, "play.") {
+				own = "panel.example.com"
+			}
+			_, transport := startAt(t, "https://"+own, withoutTunnelServer, test.one, test.other)
 			transport.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
+			scheme := "http://"
+			if strings.HasPrefix(name, "TLS") {
+				scheme = "https://"
+			}
 			for _, path := range []string{"/device", "/readyz", "/api/auth/session", "/nothing"} {
-				got := plain(t, transport, "GET", p.URL+path, append([]string{"Host", test.host}, test.header...)...)
+				got := plain(t, transport, "GET", scheme+test.host+path, test.header...)
 				if header := got.Header.Get("Strict-Transport-Security"); header != test.want {
 					t.Errorf("%s: %q", path, header)
 				}

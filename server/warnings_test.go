@@ -19,8 +19,9 @@ import (
 
 const saysShared = "players enter at the panel's own host"
 
-// startAt starts a panel with a public URL that leads nowhere, and has its clients reach it.
-func startAt(t *testing.T, publicURL string, change ...func(*server.Options)) *servertest.Panel {
+// startAt starts a panel with a public URL that leads nowhere, and has its clients reach it,
+// by the transport that it returns too.
+func startAt(t *testing.T, publicURL string, change ...func(*server.Options)) (*servertest.Panel, *http.Transport) {
 	t.Helper()
 	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,7 +39,7 @@ func startAt(t *testing.T, publicURL string, change ...func(*server.Options)) *s
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
 	p.Over(transport)
-	return p
+	return p, transport
 }
 
 func warnings(t *testing.T, p *servertest.Panel) []types.SettingsWarning {
@@ -68,7 +69,7 @@ func TestWarnings_PlayersEnterAtThePanelsOwnHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log testlog.Buffer
-			p := startAt(t, test.publicURL, func(o *server.Options) {
+			p, _ := startAt(t, test.publicURL, func(o *server.Options) {
 				o.Database, o.PublicHost, o.Logger = database, test.publicHost, slog.New(slog.NewTextHandler(&log, nil))
 			})
 			got := warnings(t, p)
@@ -83,7 +84,7 @@ func TestWarnings_PlayersEnterAtThePanelsOwnHost(t *testing.T) {
 }
 
 func TestWarnings_NameStandaloneTunnelServersAtThePanelsHost(t *testing.T) {
-	p := startAt(t, "http://panel.example.com", func(o *server.Options) { o.PublicHost = "play.example.com" })
+	p, _ := startAt(t, "http://panel.example.com", func(o *server.Options) { o.PublicHost = "play.example.com" })
 	if got := warnings(t, p); len(got) != 0 {
 		t.Fatalf("warnings %+v", got)
 	}
