@@ -30,7 +30,8 @@ const (
 // clock.
 type SigningKey struct {
 	ID string `db:"id"`
-	// Seed is the private key as RFC 8032 defines it, 32 bytes.
+	// Seed is the private key as RFC 8032 defines it, 32 bytes. Nil means that it is encrypted with a key that
+	// the database was not opened with.
 	Seed      []byte    `db:"seed"`
 	CreatedAt time.Time `db:"created_at"` // It is published from then on.
 	// SignsFrom is when it starts to sign. It signs until a newer key does.
@@ -43,28 +44,20 @@ type SigningKey struct {
 const signingKeyQuery = `SELECT id, seed, created_at, signs_from, retired_at FROM signing_keys
 	ORDER BY signs_from DESC, id`
 
-// SigningKeys returns all keys, sorted by SignsFrom, latest first. It returns [ErrSecretKeys] if a seed
-// is encrypted with a key that the database was not opened with.
+// SigningKeys returns all keys, sorted by SignsFrom, latest first.
 func (d *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
-	keys, err := d.ListSigningKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	_, err = d.openSeeds(keys)
-	return keys, wrap(err, "signing keys")
-}
-
-// ListSigningKeys is SigningKeys for callers who do not use the seeds, which are as the database has them.
-func (d *DB) ListSigningKeys(ctx context.Context) ([]SigningKey, error) {
 	var keys []SigningKey
-	err := d.devices.SelectContext(ctx, &keys, signingKeyQuery)
-	return keys, wrap(err, "signing keys")
+	if err := d.devices.SelectContext(ctx, &keys, signingKeyQuery); err != nil {
+		return nil, wrap(err, "signing keys")
+	}
+	d.openSeeds(keys)
+	return keys, nil
 }
 
 // EnsureSigningKey stores candidate if there is no key yet, and returns all keys, sorted by SignsFrom,
 // latest first. It uses only the candidate's id and seed. Replicas that start together agree on one
 // key. Seeds that are not encrypted with the first of the database's secret keys are from then on. It
-// returns [ErrSecretKeys] as SigningKeys does.
+// returns [ErrSecretKeys] if a seed is nil.
 func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]SigningKey, error) {
 	var keys []SigningKey
 	err := d.devices.tx(ctx, func(tx *sqlx.Tx) error {
@@ -82,11 +75,10 @@ func (d *DB) EnsureSigningKey(ctx context.Context, candidate SigningKey) ([]Sign
 		if err := tx.SelectContext(ctx, &keys, signingKeyQuery); err != nil {
 			return err
 		}
-		outdated, err := d.openSeeds(keys)
-		if err != nil {
-			return err
-		}
-		for _, key := range outdated {
+		for _, key := range d.openSeeds(keys) {
+			if key.Seed == nil {
+				return fmt.Errorf("signing key %s: %w", key.ID, ErrSecretKeys)
+			}
 			if _, err := tx.ExecContext(ctx, `UPDATE signing_keys SET seed = $2 WHERE id = $1`, key.ID, d.sealSeed(key)); err != nil {
 				return err
 			}
@@ -111,22 +103,22 @@ func (d *DB) sealSeed(key SigningKey) []byte {
 	return d.secrets.Seal(seedName(key), key.Seed)
 }
 
-// openSeeds replaces the seeds of keys, as the database stores them, by what they are. It returns the keys
-// whose seeds should be stored differently.
-func (d *DB) openSeeds(keys []SigningKey) (outdated []SigningKey, err error) {
+// openSeeds replaces the seeds of keys, as the database stores them, by what they are, or by nil. It returns
+// the keys whose seeds should be stored differently.
+func (d *DB) openSeeds(keys []SigningKey) (outdated []SigningKey) {
 	for i, key := range keys {
 		current := d.secrets == nil
 		if len(key.Seed) != ed25519.SeedSize {
-			keys[i].Seed, current, err = d.secrets.Open(seedName(key), key.Seed)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("signing key %s: %w", key.ID, ErrSecretKeys)
+			var err error
+			if keys[i].Seed, current, err = d.secrets.Open(seedName(key), key.Seed); err != nil {
+				keys[i].Seed = nil
+			}
 		}
 		if !current {
 			outdated = append(outdated, keys[i])
 		}
 	}
-	return outdated, nil
+	return outdated
 }
 
 func seedName(key SigningKey) string { return "signing key " + key.ID }

@@ -44,7 +44,7 @@ func Keys(ctx context.Context, database Database, logger *slog.Logger) (keys []K
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeDB()) }()
-	rows, err := d.ListSigningKeys(ctx)
+	rows, err := d.SigningKeys(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -30,6 +31,7 @@ type keyring struct {
 // signingKey is one key of the panel.
 type signingKey struct {
 	id        string
+	seed      []byte
 	private   jwk.Key
 	created   time.Time
 	signsFrom time.Time
@@ -56,10 +58,13 @@ func loadKeys(ctx context.Context, store Store) (*keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load signing keys: %w", err)
 	}
-	return newKeyring(ctx, store, rows)
+	return newKeyring(ctx, store, rows, &keyring{})
 }
 
-func newKeyring(ctx context.Context, store Store, rows []db.SigningKey) (*keyring, error) {
+// newKeyring returns the keys of rows. A seed that cannot be read, because another replica
+// has encrypted it with a key that this one was not given yet, is that of known, and the key
+// is left out where known does not have it either.
+func newKeyring(ctx context.Context, store Store, rows []db.SigningKey, known *keyring) (*keyring, error) {
 	panel, err := store.PanelID(ctx)
 	if err != nil {
 		return nil, err
@@ -71,6 +76,12 @@ func newKeyring(ctx context.Context, store Store, rows []db.SigningKey) (*keyrin
 		tickets:   types.JWKS{Keys: []types.JWK{}},
 	}
 	for _, row := range rows {
+		if row.Seed == nil {
+			row.Seed = known.seed(row.ID)
+		}
+		if row.Seed == nil {
+			continue
+		}
 		if err := ring.add(row); err != nil {
 			return nil, fmt.Errorf("load signing key %s: %w", row.ID, err)
 		}
@@ -102,7 +113,7 @@ func (k *keyring) add(row db.SigningKey) error {
 		return err
 	}
 	k.keys = append(k.keys, signingKey{
-		id: row.ID, private: signer, created: row.CreatedAt, signsFrom: row.SignsFrom, retired: row.RetiredAt != nil,
+		id: row.ID, seed: row.Seed, private: signer, created: row.CreatedAt, signsFrom: row.SignsFrom, retired: row.RetiredAt != nil,
 	})
 	published := types.JWK{
 		Kty: jwa.OKP.String(),
@@ -168,6 +179,16 @@ func (k *keyring) pick(suitable func(signingKey) bool) jwk.Key {
 	return oldest
 }
 
+// seed returns that of the key with the given id, or nil.
+func (k *keyring) seed(id string) []byte {
+	for _, key := range k.keys {
+		if key.id == id {
+			return key.seed
+		}
+	}
+	return nil
+}
+
 func (k *keyring) has(id string) bool {
 	return slices.ContainsFunc(k.keys, func(key signingKey) bool { return key.id == id })
 }
@@ -196,9 +217,13 @@ func (a *Auth) reloadLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load signing keys: %w", err)
 	}
-	ring, err := newKeyring(ctx, a.store, rows)
+	ring, err := newKeyring(ctx, a.store, rows, a.keys.Load())
 	if err != nil {
 		return err
+	}
+	if len(ring.keys) < len(rows) {
+		a.logger.WarnContext(ctx, "signing keys of other replicas are encrypted with a key that this one was not given: "+
+			"it refuses what they sign until it is restarted with the same file of secret keys", slog.Int("count", len(rows)-len(ring.keys)))
 	}
 	a.loaded = number
 	a.revoked = a.keys.Swap(ring).revokedIn(ring) || a.revoked

@@ -211,3 +211,43 @@ func TestReloadKeys_ReportsRevocationFoundByAnEarlierReload(t *testing.T) {
 		t.Errorf("again: revoked %v, %v", revoked, err)
 	}
 }
+
+// TestReloadKeys_KeepsWhatItCannotReadAnyMore: while the file of secret keys is replaced,
+// replica by replica, one that has the old file goes on with the keys that it knows.
+func TestReloadKeys_KeepsWhatItCannotReadAnyMore(t *testing.T) {
+	p := newPanel(t)
+	now := p.clock.Now()
+	first, second := newKey(t, "first", now.Add(-time.Hour), now.Add(-time.Hour)), newKey(t, "second", now, now)
+	a, store := p.withKeys(t, first)
+	device := uuid.New()
+	token, err := a.DeviceToken(device, db.KindClient, 1)
+	if keyOf(t, token, err) != "first" {
+		t.Fatal("another key signs")
+	}
+	sealed, unknown := first, second
+	sealed.Seed, unknown.Seed = nil, nil
+	store.set(nil, unknown, sealed)
+	if revoked, err := a.ReloadKeys(t.Context()); err != nil || revoked {
+		t.Fatalf("reload: revoked %t, %v", revoked, err)
+	}
+	again, err := a.DeviceToken(device, db.KindClient, 1)
+	if got := keyOf(t, again, err); got != "first" {
+		t.Errorf("%s signs", got)
+	}
+	// It is revoked nevertheless.
+	store.set(nil, second)
+	if revoked, err := a.ReloadKeys(t.Context()); err != nil || !revoked {
+		t.Errorf("revoked %t, %v", revoked, err)
+	}
+	// Nothing is left to go on with.
+	store.set(nil, unknown)
+	if _, err := a.ReloadKeys(t.Context()); err != nil {
+		t.Errorf("a key that is known: %v", err)
+	}
+	other := newKey(t, "other", now, now)
+	other.Seed = nil
+	store.set(nil, other)
+	if _, err := a.ReloadKeys(t.Context()); err == nil {
+		t.Error("a replica without keys goes on")
+	}
+}
