@@ -106,3 +106,35 @@ func TestRecordAPIKeyUses_WaitsForNobody(t *testing.T) {
 		t.Errorf("recorded %+v", keys)
 	}
 }
+
+// TestCreateAPIKey_SeesWhoWasRemovedMeanwhile: an admin who is removed while their key waits for the lock of the
+// organisation gets none.
+func TestCreateAPIKey_SeesWhoWasRemovedMeanwhile(t *testing.T) {
+	d := dbtest.New(t)
+	connections := dbtest.SQL(t, d)
+	organisation, ada := dbtest.Organisation(t, d, "guild"), newUser(t, d, "ada@example.com", "user").ID
+	for change, want := range map[string]error{
+		`DELETE FROM organisation_members WHERE user_id = $1`:                db.ErrNotFound,
+		`UPDATE organisation_members SET role = 'member' WHERE user_id = $1`: db.ErrForbidden,
+	} {
+		dbtest.Member(t, d, organisation, ada, db.RoleAdmin)
+		tx, err := connections.BeginTx(t.Context(), nil)
+		check(t, err)
+		_, err = tx.ExecContext(t.Context(), `SELECT FROM organisations WHERE id = $1 FOR NO KEY UPDATE`, organisation)
+		check(t, err)
+		_, err = tx.ExecContext(t.Context(), change, ada)
+		check(t, err)
+		created := make(chan error, 1)
+		go func() {
+			_, err := d.CreateAPIKey(t.Context(), db.Scope{UserID: ada}, db.APIKey{
+				APIKeyOwner: db.APIKeyOwner{OrganisationID: &organisation}, Name: "key", Scopes: []string{"read"},
+			}, []byte(change))
+			created <- err
+		}()
+		waiting(t, d, 1)
+		check(t, tx.Commit())
+		wantErr(t, <-created, want)
+		_, err = connections.ExecContext(t.Context(), `DELETE FROM organisation_members`)
+		check(t, err)
+	}
+}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
-	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 func TestMigrate_SeveralReplicasAtOnce(t *testing.T) {
@@ -75,12 +74,7 @@ func TestMigrate_StandsInNobodysWay(t *testing.T) {
 			}
 			migrated := make(chan error, 1)
 			go func() { migrated <- d.Migrate(t.Context()) }()
-			await.Until(t, "a migration that waits", func() bool {
-				var waits bool
-				check(t, connections.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation IS NOT NULL
-					AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waits))
-				return waits
-			})
+			waiting(t, d, 1)
 			if _, err = tx.ExecContext(t.Context(), `LOCK TABLE `+tables[1]+` IN ROW EXCLUSIVE MODE`); err != nil {
 				t.Errorf("the transaction could not go on: %v", err)
 			}

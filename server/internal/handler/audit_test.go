@@ -233,6 +233,34 @@ func TestAudit_SaysWhatChanged(t *testing.T) {
 	}
 }
 
+// TestAudit_HidesFromMembersWhoManagesThem: they learn that their role was changed, and not from which address.
+func TestAudit_HidesFromMembersWhoManagesThem(t *testing.T) {
+	w := newWorld(t)
+	owner, member := w.session(t, w.orgOwner), w.session(t, w.member)
+	path := fmt.Sprintf("%s/members/%d", organisationPath(w.organisation), w.member.ID)
+	decode[any](t, owner.send(t, "PATCH", path, `{"role":"admin"}`, "X-Forwarded-For", "192.0.2.77"), 200)
+	decode[any](t, owner.send(t, "PATCH", path, `{"role":"member"}`, "X-Forwarded-For", "192.0.2.77"), 200)
+	for who, c := range map[string]struct {
+		caller caller
+		query  string
+		shown  bool
+	}{
+		"the member": {member, "", false},
+		"an owner":   {owner, fmt.Sprintf("&organisationId=%d", w.organisation), true},
+		"an admin":   {w.session(t, w.admin), "", true},
+	} {
+		entries := decode[[]types.AuditEntry](t, c.caller.send(t, "GET", "/api/audit?action=member.update"+c.query, nil), 200)
+		if len(entries) != 2 {
+			t.Fatalf("%s sees %+v", who, entries)
+		}
+		for _, entry := range entries {
+			if shown := !entry.Actor.Address.IsNull(); shown != c.shown || entry.Actor.Name.IsNull() == shown {
+				t.Errorf("%s sees %+v", who, entry.Actor)
+			}
+		}
+	}
+}
+
 // TestAudit_ShowsWhatConcernsTheCaller compares what users of all kinds see.
 func TestAudit_ShowsWhatConcernsTheCaller(t *testing.T) {
 	w := newWorld(t)

@@ -181,6 +181,9 @@ func TestMembers_TransferAnOrganisation(t *testing.T) {
 		admin.send(t, "DELETE", userPath(ada.user.ID), nil), admin.send(t, "PATCH", userPath(ada.user.ID), `{"suspended":true}`),
 	} {
 		wantError(t, refused, 409, types.CodeConflict)
+		if !strings.Contains(string(refused.body), "only owner") {
+			t.Errorf("it is refused because: %s", refused.body)
+		}
 	}
 	wantError(t, ali.send(t, "PATCH", memberPath(guild, grace), `{"role":"owner"}`), 403, types.CodeForbidden)
 	wantError(t, ali.send(t, "PATCH", memberPath(guild, ali), `{"role":"owner"}`), 403, types.CodeForbidden)

@@ -55,6 +55,10 @@ func listed(path, wanted string) policyRequest {
 	}
 }
 
+// checksPasswords are the operations that check or hash a password, which is slow on purpose:
+// one caller of each column sends them.
+var checksPasswords = map[string]bool{"login": true, "setPassword": true, "updateAccount": true, "changePassword": true}
+
 // policyRequests are the requests of the rows.
 var policyRequests = map[string]policyRequest{
 	"listAllocations":                   listed("/api/tunnel/allocations", "{allocation}"),

@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ type tenantOperation struct {
 	method, path string
 	bodies       []any
 	fields       []string // The names of the body's fields.
+	query        []string // The names of parameters that name something of a tenant.
 }
 
 // tenantOperations returns those that a tenant can send in any order.
@@ -38,6 +40,11 @@ func tenantOperations(t *testing.T) []tenantOperation {
 			if operation.RequestBody != nil {
 				media := operation.RequestBody.Value.Content.Get("application/json")
 				o.bodies, o.fields = examplesOf(media), slices.Sorted(maps.Keys(media.Schema.Value.Properties))
+			}
+			for _, parameter := range operation.Parameters {
+				if _, ok := fieldKinds[parameter.Value.Name]; ok && parameter.Value.In == openapi3.ParameterInQuery {
+					o.query = append(o.query, parameter.Value.Name)
+				}
 			}
 			operations = append(operations, o)
 			if strings.Contains(path, "{") { // More often, since it is about something of a tenant.
@@ -67,7 +74,7 @@ type tenantRequest struct {
 	foreign                  bool // An id of B is in it.
 }
 
-// The kinds of ids in paths, by the name before them, and in bodies.
+// The kinds of ids in paths, by the name before them, and in bodies and queries.
 var (
 	pathKinds = map[string]string{
 		"devices": "device", "allocations": "allocation", "organisations": "organisation",
@@ -75,18 +82,25 @@ var (
 	}
 	fieldKinds = map[string]string{
 		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",
+		"userCode": "userCode",
 	}
 )
 
-// request fills an operation's path and one of its bodies with ids of both tenants.
+// noCode is the user code of nobody.
+const noCode = "CDFG-2345"
+
+// request fills an operation's path, its query and one of its bodies with ids of both tenants.
 func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantRequest {
 	t.Helper()
 	r := tenantRequest{method: o.method}
 	pick := func(kind string) (id, absent string) {
 		if of := w.ofB[kind]; w.random.IntN(3) > 0 {
 			r.foreign = true
-			if kind == "device" || kind == "server" || kind == "session" {
+			switch kind {
+			case "device", "server", "session":
 				return of[w.random.IntN(len(of))], uuid.NewString()
+			case "userCode":
+				return of[w.random.IntN(len(of))], noCode
 			}
 			return of[w.random.IntN(len(of))], "999999999"
 		}
@@ -105,6 +119,17 @@ func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantReques
 			id, absent = pick(kind)
 		}
 		r.path, r.absentPath, before = r.path+"/"+id, r.absentPath+"/"+absent, part
+	}
+	query, absentQuery := url.Values{}, url.Values{}
+	for _, name := range o.query {
+		if name == "userCode" || w.random.IntN(2) > 0 {
+			id, absent := pick(fieldKinds[name])
+			query.Set(name, id)
+			absentQuery.Set(name, absent)
+		}
+	}
+	if len(query) > 0 {
+		r.path, r.absentPath = r.path+"?"+query.Encode(), r.absentPath+"?"+absentQuery.Encode()
 	}
 	if len(o.bodies) == 0 {
 		return r

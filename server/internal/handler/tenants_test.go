@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
 var tenantsSeed = flag.Uint64("tenants-seed", 0, "the seed of TestTenants; 0 means another one each time")
@@ -146,7 +147,8 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 		w.ofB["device"] = append(w.ofB["device"], device.ID.String())
 		w.ofB["allocation"] = append(w.ofB["allocation"], strconv.FormatInt(created.ID, 10))
 	}
-	decode[types.Enrollment](t, owner.send(t, "POST", "/api/tunnel/device/start", `{"name":"`+mark+`"}`), 200)
+	pending := decode[types.Enrollment](t, owner.send(t, "POST", "/api/tunnel/device/start", `{"name":"`+mark+`"}`), 200)
+	w.ofB["userCode"] = []string{pending.UserCode}
 	decode[types.PasswordLink](t, w.admin.send(t, "POST", userPath(owner.user.ID)+"/password-link", nil), 200)
 	return w
 }
@@ -238,7 +240,7 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own["provider"] = []string{"company"}
+	own["provider"], own["userCode"] = []string{"company"}, []string{noCode}
 	own["session"] = []string{uuid.NewString()}
 	own["key"] = []string{"1000000"}
 	for _, row := range keys {
@@ -255,7 +257,16 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 func (w *tenants) caller(t *testing.T, own ids) caller {
 	t.Helper()
 	var token string
-	if w.random.IntN(4) == 0 {
+	switch w.random.IntN(6) {
+	case 0:
+		return caller{panel: w.panel, token: w.keyOf(t, db.APIKeyOwner{UserID: &w.a.user.ID}), header: true}
+	case 1:
+		organisation, err := strconv.ParseInt(own["organisation"][0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return caller{panel: w.panel, token: w.keyOf(t, db.APIKeyOwner{OrganisationID: &organisation})}
+	case 2:
 		device, err := w.db.DeviceByID(t.Context(), uuid.MustParse(own["device"][0]))
 		if err != nil {
 			t.Fatal(err)
@@ -263,7 +274,7 @@ func (w *tenants) caller(t *testing.T, own ids) caller {
 		if token, err = w.auth.DeviceToken(device.ID, device.Kind, device.TokenVersion); err != nil {
 			t.Fatal(err)
 		}
-	} else {
+	default:
 		user, err := w.db.UserByID(t.Context(), w.a.user.ID) // A request may have changed the password.
 		if err != nil {
 			t.Fatal(err)
@@ -275,4 +286,29 @@ func (w *tenants) caller(t *testing.T, own ids) caller {
 		token = login.Token
 	}
 	return caller{panel: w.panel, user: w.a.user, token: token}
+}
+
+// keyOf returns a new API key of tenant A, of all scopes but admin, in place of the last one.
+func (w *tenants) keyOf(t *testing.T, owner db.APIKeyOwner) string {
+	t.Helper()
+	const name = "of tenant A"
+	scope := db.Scope{UserID: w.a.user.ID}
+	keys, err := w.db.APIKeys(t.Context(), scope, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if key.Name == name {
+			if err := w.db.DeleteAPIKey(t.Context(), scope, key.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	text, _, err := w.auth.NewAPIKey(t.Context(), scope, db.APIKey{
+		APIKeyOwner: owner, Name: name, Scopes: (everyScope &^ auth.ScopeAdmin).Names(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }

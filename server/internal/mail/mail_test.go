@@ -46,6 +46,16 @@ func newSender(t *testing.T, server *mailtest.Server, change func(o *mail.Option
 	return sender
 }
 
+// TestPasswordLink_IsSentByIPv6: the address of a server of IPv6 stands in brackets.
+func TestPasswordLink_IsSentByIPv6(t *testing.T) {
+	server := mailtest.Start(t, mailtest.Options{Plain: true, Host: "[::1]"})
+	sender := newSender(t, server, func(o *mail.Options) { o.URL += "?starttls=none" })
+	if err := sender.PasswordLink(t.Context(), "ada@example.com", link, expires); err != nil {
+		t.Fatal(err)
+	}
+	await.Receive(t, server.Mails, "mail")
+}
+
 func TestPasswordLink_ArrivesWellFormed(t *testing.T) {
 	for name, test := range map[string]struct {
 		options mailtest.Options

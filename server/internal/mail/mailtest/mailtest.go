@@ -2,6 +2,7 @@
 package mailtest
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -24,6 +25,8 @@ const (
 
 // Options configures a Server.
 type Options struct {
+	// Host is the address to listen on, of IPv6 in brackets; empty is 127.0.0.1.
+	Host    string
 	TLS     bool // From the start, in place of STARTTLS.
 	Plain   bool // Without STARTTLS.
 	Login   bool // Required, as User with Password.
@@ -58,7 +61,7 @@ func Start(t testing.TB, options Options) *Server {
 	roots := x509.NewCertPool()
 	roots.AddCert(https.Certificate())
 	config := &tls.Config{Certificates: https.TLS.Certificates, MinVersion: tls.VersionTLS12}
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", cmp.Or(options.Host, "127.0.0.1")+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
