@@ -86,9 +86,9 @@ func former(servers []db.EmbeddedUse) (db.EmbeddedUse, bool) {
 	}
 }
 
-// awaitLeases lists the embedded tunnel servers once it is known which of them run:
-// the panel of one that looks online may have been killed a moment ago, which shows
-// when its lease is not renewed.
+// awaitLeases lists the embedded tunnel servers once it is known of each whether it
+// runs: the panel of one that looks online may have been killed a moment ago, or have
+// stopped without releasing its lease, which shows when the lease is not renewed.
 func (s *Server) awaitLeases(ctx context.Context) ([]db.EmbeddedUse, error) {
 	seen := make(map[string]time.Time)
 	ticker := time.NewTicker(namePoll)
@@ -108,12 +108,11 @@ func (s *Server) awaitLeases(ctx context.Context) ([]db.EmbeddedUse, error) {
 			if !server.Online {
 				continue
 			}
-			if first, ok := seen[server.Name]; ok && !server.RenewedAt.Equal(first) {
-				return servers, nil // Another panel is alive, so nothing is claimed.
-			} else if !ok {
+			first, ok := seen[server.Name]
+			if !ok {
 				seen[server.Name] = server.RenewedAt
 			}
-			unknown = true
+			unknown = unknown || !ok || server.RenewedAt.Equal(first)
 		}
 		if !unknown {
 			return servers, nil

@@ -91,6 +91,13 @@ func TestTunnelServer_SaysWhichNameIsLostWithItsPorts(t *testing.T) {
 		t.Fatalf("%v %s", err, resp.Body)
 	}
 	leaving.Stop()
+	// It was killed rather than stopped: its lease goes on for a moment.
+	if _, err := dbtest.SQL(t, dbtest.Open(t, url)).ExecContext(t.Context(),
+		`WITH killed AS (INSERT INTO replicas (id, renewed_at, lease_expires_at)
+			VALUES (gen_random_uuid(), now(), now() + interval '8 seconds') RETURNING id)
+		UPDATE devices SET replica_id = killed.id FROM killed WHERE embedded_name = 'b'`); err != nil {
+		t.Fatal(err)
+	}
 
 	// It may belong to a third panel, so the renamed one does not take it.
 	renamed := servertest.Start(t, same, on("c", &log))
