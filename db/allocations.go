@@ -96,10 +96,18 @@ func (d *DB) Allocations(ctx context.Context, scope Scope, page Page[int64]) ([]
 	return allocations, wrap(err, "list allocations")
 }
 
-// allocationsQuery reads a page of allocations.
+// allocationsQuery reads a page of allocations. For those that few can see, an index of each device has their ids.
 func allocationsQuery(scope Scope) string {
-	return allocationQuery + ` WHERE a.retires IS NULL AND ` + scope.listed("a.device_id") + ` AND ($4::bigint IS NULL OR a.id < $4)
-		ORDER BY a.id DESC LIMIT nullif($5::bigint, 0)`
+	const (
+		after  = ` AND a.retires IS NULL AND ($4::bigint IS NULL OR a.id < $4)`
+		newest = ` ORDER BY a.id DESC`
+		limit  = ` LIMIT nullif($5::bigint, 0)`
+	)
+	if scope.All {
+		return allocationQuery + ` WHERE ` + visible + after + newest + limit
+	}
+	return allocationQuery + ` WHERE a.id IN (SELECT a.id FROM ` + visibleDevices + ` AS v CROSS JOIN LATERAL (
+			SELECT a.id FROM allocations a WHERE a.device_id = v.id` + after + newest + limit + `) AS a` + newest + limit + `)` + newest
 }
 
 // Allocation returns an allocation of a device in scope.

@@ -113,11 +113,24 @@ func (d *DB) Devices(ctx context.Context, scope Scope, page Page[DevicePosition]
 	return devices, wrap(err, "list devices")
 }
 
-// devicesQuery reads a page of devices.
+// devicesQuery reads a page of devices. Those of each owner are read in the order of the list, by an index.
 func devicesQuery(scope Scope) string {
-	return `SELECT ` + deviceColumns + ` FROM devices d
-		WHERE ` + scope.listed("d.id") + ` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))
-		ORDER BY d.created_at DESC, d.id DESC LIMIT nullif($6::bigint, 0)`
+	const (
+		list   = `SELECT ` + deviceColumns + ` FROM devices d WHERE `
+		read   = `SELECT d.id, d.created_at FROM devices d WHERE `
+		after  = ` AND ($4::timestamptz IS NULL OR (d.created_at, d.id) < ($4, $5::uuid))`
+		newest = ` ORDER BY d.created_at DESC, d.id DESC`
+		limit  = ` LIMIT nullif($6::bigint, 0)`
+	)
+	if scope.All {
+		return list + visible + after + newest + limit
+	}
+	return list + `d.id IN (SELECT d.id FROM (
+			(` + read + `d.owner_id = $2::bigint AND NOT $1::boolean` + after + newest + limit + `)
+			UNION ALL SELECT d.* FROM organisation_members m CROSS JOIN LATERAL (
+				` + read + `d.organisation_id = m.organisation_id` + after + newest + limit + `) AS d WHERE m.user_id = $2::bigint
+			UNION ALL (` + read + `d.organisation_id = -$2::bigint` + after + newest + limit + `)
+			UNION ALL ` + read + `d.id = $3::uuid` + after + `) AS d` + newest + limit + `)` + newest
 }
 
 // Device returns a device in scope.

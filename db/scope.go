@@ -58,15 +58,6 @@ const visibleDevices = `(SELECT x.id FROM devices x WHERE x.owner_id = $2::bigin
 	UNION ALL SELECT x.id FROM devices x WHERE x.organisation_id = -$2::bigint
 	UNION ALL SELECT $3::uuid)`
 
-// listed is the condition for lists that device d is in the scope, where id is d's id. Unlike visible it does
-// not look at every row for those that few can see.
-func (s Scope) listed(id string) string {
-	if s.All {
-		return visible
-	}
-	return id + ` IN ` + visibleDevices
-}
-
 // args returns the arguments of the conditions, followed by more from $4 on.
 func (s Scope) args(more ...any) []any {
 	args := []any{s.All, s.account(), nil}
