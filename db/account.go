@@ -97,14 +97,14 @@ type Proof struct {
 	PasswordHash string
 }
 
-// changeAccount updates the user of a proof, whose parameters are $1 and $2, and calls then. It returns
+// changeAccount updates the user of a proof and calls then. In set the value is $3. It returns
 // ErrPasswordChanged and ErrNotFound as its callers do.
 func (d *DB) changeAccount(ctx context.Context, proof Proof, set string, value any, then func(tx *sqlx.Tx) error) (user User, err error) {
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var changed []User
 		// It waits for logins in progress, and later ones wait for it.
 		err := tx.SelectContext(ctx, &changed,
-			`UPDATE users AS u SET `+set+` = $3 WHERE u.id = $1 AND u.password_hash = $2 RETURNING `+userColumns,
+			`UPDATE users AS u SET `+set+` WHERE u.id = $1 AND u.password_hash = $2 RETURNING `+userColumns,
 			proof.UserID, proof.PasswordHash, value)
 		switch {
 		case err != nil:
@@ -129,9 +129,10 @@ func (d *DB) changeAccount(ctx context.Context, proof Proof, set string, value a
 
 // ChangeEmail changes the email of a user, and deletes the link with which they could set a password. It
 // returns [ErrNotFound] if the proof's session has ended, [ErrPasswordChanged], and [ErrConflict] if the email
-// has another account.
+// has another account. Nothing proves that another email is the user's: see [DB.SyncIdentity].
 func (d *DB) ChangeEmail(ctx context.Context, proof Proof, email string) (User, error) {
-	user, err := d.changeAccount(ctx, proof, "email", email, func(*sqlx.Tx) error { return nil })
+	user, err := d.changeAccount(ctx, proof, `email = $3, email_proven = u.email_proven AND lower(u.email) = lower($3)`, email,
+		func(*sqlx.Tx) error { return nil })
 	return user, wrap(err, "change email of user %d", proof.UserID)
 }
 
@@ -139,7 +140,7 @@ func (d *DB) ChangeEmail(ctx context.Context, proof Proof, email string) (User, 
 // could set a password, and forgets from where they logged in, but for place. It returns [ErrNotFound] if the
 // proof's session has ended, and [ErrPasswordChanged].
 func (d *DB) ChangePassword(ctx context.Context, proof Proof, passwordHash string, place []byte) (User, error) {
-	user, err := d.changeAccount(ctx, proof, "password_hash", passwordHash, func(tx *sqlx.Tx) error {
+	user, err := d.changeAccount(ctx, proof, `password_hash = $3`, passwordHash, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND id <> $2`, proof.UserID, proof.SessionID); err != nil {
 			return err
 		}

@@ -25,8 +25,8 @@ type Identity struct {
 	Subject string
 	// Email is the person's email. It is empty if the provider says none; one below .invalid counts as none.
 	Email string
-	// LinkEmail makes an identity that is seen for the first time one of the account that has the email. It must
-	// only be set if the provider has verified that the email is the person's.
+	// LinkEmail makes an identity that is seen for the first time one of the account that has the email, and proves
+	// that the email is the person's. It must only be set if the provider has verified that.
 	LinkEmail bool
 	// Admin says whether the person is an admin; nil leaves the role as it is, which is "user" at first.
 	Admin *bool
@@ -49,9 +49,10 @@ const identityLock = 0x65636c69
 // SyncIdentity returns the user of an identity, after it has made the account, its organisations and its
 // memberships what the provider says. It writes only what differs; most calls are one query.
 //
-// An identity that is seen for the first time gets a new account without a password, or with LinkEmail the one
-// that has its email. An email alone is no proof: without LinkEmail the result is [ErrEmailTaken] if the email has
-// an account that was made here or by another provider. If another person of the same provider has the email,
+// An identity that is seen for the first time gets a new account without a password, or the one that has its email
+// if both are known to be the same person's: the identity's by LinkEmail, and the account's because an admin has
+// set it or a provider has verified it. Such an account keeps its password and its sessions. Without either proof
+// the result is [ErrEmailTaken] if the email has an account that was made here or by another provider. If another person of the same provider has the email,
 // which may have been passed on there, the new account has one below .invalid, until the email is free. The same
 // goes for an account without an email. An account that exists keeps its email while the new one is taken.
 //
@@ -102,6 +103,7 @@ func (i Identity) normalised() Identity {
 type knownIdentity struct {
 	User
 	SeenEmail string `db:"seen_email"`
+	Proven    bool   `db:"email_proven"`
 	Taken     bool   `db:"taken"`       // The identity's email has another account.
 	Members   []byte `db:"memberships"` // JSON.
 }
@@ -115,7 +117,7 @@ type getter interface {
 func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) {
 	var known knownIdentity
 	err := from.GetContext(ctx, &known,
-		`SELECT `+userColumns+`, i.email AS seen_email,
+		`SELECT `+userColumns+`, u.email_proven, i.email AS seen_email,
 			EXISTS (SELECT 1 FROM users o WHERE lower(o.email) = lower($3) AND o.id <> u.id) AS taken,
 			coalesce((SELECT json_agg(json_build_object('id', o.external_id, 'name', o.name, 'role', m.role))
 				FROM organisation_members m JOIN organisations o ON o.id = m.organisation_id
@@ -127,7 +129,7 @@ func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) 
 
 // differs reports whether the provider says something else than the database.
 func (i Identity) differs(known knownIdentity) bool {
-	if i.Email != known.SeenEmail || i.newEmail(known) != known.Email || i.role(known.Role) != known.Role {
+	if i.Email != known.SeenEmail || i.account(known) != known.account() {
 		return true
 	}
 	if i.Organisations == nil {
@@ -141,12 +143,23 @@ func (i Identity) differs(known knownIdentity) bool {
 	return !slices.Equal(members, i.Organisations)
 }
 
-// newEmail returns the email that the account is to have.
-func (i Identity) newEmail(known knownIdentity) string {
-	if i.Email == "" || known.Taken {
-		return known.Email
+// account is what a provider decides of an account.
+type account struct {
+	Email  string
+	Proven bool
+	Role   string
+}
+
+func (k knownIdentity) account() account { return account{k.Email, k.Proven, k.Role} }
+
+// account returns what the account is to be.
+func (i Identity) account(known knownIdentity) account {
+	email := i.Email
+	if email == "" || known.Taken {
+		email = known.Email
 	}
-	return i.Email
+	proven := email == known.Email && known.Proven || email == i.Email && i.LinkEmail
+	return account{email, proven, i.role(known.Role)}
 }
 
 // role returns the role that an account with a role is to have.
@@ -179,8 +192,8 @@ func (i Identity) write(ctx context.Context, tx *sqlx.Tx) (User, error) {
 		return User{}, err
 	}
 	user := known.User
-	if email, role := i.newEmail(known), i.role(known.Role); email != known.Email || role != known.Role {
-		if err := i.update(ctx, tx, &user, email, role); err != nil {
+	if account := i.account(known); account != known.account() {
+		if err := account.store(ctx, tx, &user); err != nil {
 			return User{}, err
 		}
 	}
@@ -197,12 +210,13 @@ func (i Identity) write(ctx context.Context, tx *sqlx.Tx) (User, error) {
 // create stores an identity that is seen for the first time, with its account.
 func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 	var holder struct {
-		ID   int64
-		Same bool // An account of the same provider.
+		ID     int64
+		Proven bool `db:"email_proven"`
+		Same   bool // An account of the same provider.
 	}
 	err := tx.GetContext(ctx, &holder,
-		`SELECT u.id, EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id AND i.provider = $2) AS same
-		FROM users u WHERE lower(u.email) = lower($1)`, i.Email, i.Provider)
+		`SELECT u.id, u.email_proven, EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id AND i.provider = $2) AS same
+		FROM users u WHERE lower(u.email) = lower($1) FOR NO KEY UPDATE OF u`, i.Email, i.Provider)
 	email := i.Email
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -210,7 +224,7 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 		return err
 	case holder.Same:
 		email = ""
-	case i.LinkEmail:
+	case i.LinkEmail && holder.Proven:
 		return i.link(ctx, tx, holder.ID)
 	default:
 		return ErrEmailTaken
@@ -220,7 +234,8 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 	}
 	var id int64
 	err = tx.GetContext(ctx, &id,
-		`INSERT INTO users (email, password_hash, role) VALUES ($1, '', $2) RETURNING id`, email, i.role("user"))
+		`INSERT INTO users (email, email_proven, password_hash, role) VALUES ($1, $2, '', $3) RETURNING id`,
+		email, email == i.Email && i.LinkEmail, i.role("user"))
 	if err != nil {
 		return err
 	}
@@ -246,12 +261,13 @@ func (i Identity) placeholder() string {
 	return local + "@" + i.Provider + ".invalid"
 }
 
-// update changes an account. As in [DB.UpdateUser], another email ends the password link.
-func (i Identity) update(ctx context.Context, tx *sqlx.Tx, user *User, email, role string) error {
+// store changes the user. As in [DB.UpdateUser], another email ends the password link.
+func (a account) store(ctx context.Context, tx *sqlx.Tx, user *User) error {
 	previous := user.Email
-	err := tx.GetContext(ctx, user, `UPDATE users AS u SET email = $2, role = $3 WHERE u.id = $1 RETURNING `+userColumns,
-		user.ID, email, role)
-	if err == nil && email != previous {
+	err := tx.GetContext(ctx, user,
+		`UPDATE users AS u SET email = $2, email_proven = $3, role = $4 WHERE u.id = $1 RETURNING `+userColumns,
+		user.ID, a.Email, a.Proven, a.Role)
+	if err == nil && a.Email != previous {
 		_, err = tx.ExecContext(ctx, `DELETE FROM password_links WHERE user_id = $1`, user.ID)
 	}
 	return err

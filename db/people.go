@@ -39,7 +39,7 @@ type UserPatch struct {
 	Suspended   *bool
 }
 
-// UpdateUser changes an account. Suspending it ends its sessions and its password link; another email ends
+// UpdateUser changes an account. An email that it sets, also to what it is, counts as the user's. Suspending it ends its sessions and its password link; another email ends
 // the link. It returns [ErrConflict] if the email has another account, [ErrLastAdmin], and [ErrLastOwner] if
 // others of an organisation would be left without an owner.
 func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, error) {
@@ -51,7 +51,8 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 			}
 		}
 		err := tx.GetContext(ctx, &user,
-			`UPDATE users AS u SET email = coalesce($2, u.email), role = coalesce($3, u.role),
+			`UPDATE users AS u SET email = coalesce($2, u.email), email_proven = u.email_proven OR $2 IS NOT NULL,
+				role = coalesce($3, u.role),
 				suspended = coalesce($4, u.suspended) WHERE u.id = $1 RETURNING `+userColumns,
 			id, patch.Email, patch.Role, patch.Suspended)
 		if err != nil {

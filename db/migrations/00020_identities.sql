@@ -1,4 +1,10 @@
 -- +goose Up
+SELECT lock_together('users, organisations IN ACCESS EXCLUSIVE');
+
+-- Whether the email is known to be the user's: an admin set it, as all have been set that replicas of the previous
+-- version set, or a provider has verified it.
+ALTER TABLE users ADD COLUMN email_proven boolean NOT NULL DEFAULT true;
+
 -- Who a user is at an identity provider.
 CREATE TABLE identities (
     provider   text        NOT NULL CHECK (provider <> ''),
@@ -25,3 +31,4 @@ ALTER TABLE organisations
     DROP COLUMN external_id,
     DROP COLUMN provider;
 DROP TABLE identities;
+ALTER TABLE users DROP COLUMN email_proven;

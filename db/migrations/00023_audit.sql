@@ -168,7 +168,7 @@ SELECT lock_together('users, sessions, password_links, organisations, organisati
     devices, allocations, settings, signing_keys, revoked_signing_keys IN SHARE ROW EXCLUSIVE');
 
 -- A statement for each table.
-SELECT audit_table('users', 'user', '{id,email,id,""}', '{email=email,role=role,suspended=suspended}', '{password_hash}');
+SELECT audit_table('users', 'user', '{id,email,id,""}', '{email=email,email_proven=emailProven,role=role,suspended=suspended}', '{password_hash}');
 SELECT audit_table('password_links', 'user', '{user_id,"",user_id,""}', '{}', '{token_hash}', deleted => NULL);
 SELECT audit_table('sessions', 'user', '{user_id,"",user_id,""}', '{}', deleted => NULL);
 SELECT audit_table('organisations', 'organisation', '{id,name,"",id}', '{name=name,rules=rules,provider=provider,external_id=externalId}');

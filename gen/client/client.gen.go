@@ -110,7 +110,8 @@ type ClientInterface interface {
 	// UpdateAccountWithBody Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -125,7 +126,8 @@ type ClientInterface interface {
 	// UpdateAccount Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -1435,7 +1437,8 @@ func (c *Client) GetAccount(ctx context.Context, reqEditors ...RequestEditorFn) 
 // UpdateAccountWithBody Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -1460,7 +1463,8 @@ func (c *Client) UpdateAccountWithBody(ctx context.Context, contentType string, 
 // UpdateAccount Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -6425,7 +6429,8 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithBodyWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -6440,7 +6445,8 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -13841,7 +13847,8 @@ func (c *ClientWithResponses) GetAccountWithResponse(ctx context.Context, reqEdi
 // UpdateAccountWithBodyWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -13862,7 +13869,8 @@ func (c *ClientWithResponses) UpdateAccountWithBodyWithResponse(ctx context.Cont
 // UpdateAccountWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
