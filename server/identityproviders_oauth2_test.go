@@ -171,6 +171,7 @@ func TestIdentityProviders_OAuth2RefusesWhatItCannotTrust(t *testing.T) {
 		"a token endpoint that fails": {"unreachable", func(e *oauthServer, _ map[string]any) { e.broken = true }, nil},
 		"no iss where the metadata announce it": {"refused", func(e *oauthServer, _ map[string]any) { e.announce = true },
 			func(answer *url.URL) *url.URL { return without(answer, "iss") }},
+		"a subject with NUL": {"refused", func(e *oauthServer, _ map[string]any) { e.person = map[string]any{"sub": "4\x002"} }, nil},
 		"an organisation without an id": {"refused", func(e *oauthServer, _ map[string]any) {
 			e.person = map[string]any{"sub": "1", "orgs": []any{map[string]any{"name": "guild"}}}
 		}, nil},

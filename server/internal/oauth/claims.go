@@ -2,24 +2,10 @@ package oauth
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"net/mail"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/eclitunnel/eclitunnel/db"
-)
-
-const (
-	// maxSubject is the maximum length of a subject in bytes (OpenID Connect Core section 2).
-	maxSubject = 255
-	maxEmail   = 254 // Bytes, as the contract has it.
-	// maxOrganisationName is the maximum length of an organisation's name in characters; a
-	// longer one is cut.
-	maxOrganisationName = 100
-	maxOrganisations    = 1000
 )
 
 // claims are what a provider says of a person.
@@ -70,31 +56,25 @@ func (s Settings) needed() []string {
 // identity returns who the claims are about. A role or an organisation that the provider
 // does not mention is one that the person does not have.
 func (s Settings) identity(c claims) (db.Identity, error) {
-	subject := text(c.get(s.Claims.Subject))
-	if subject == "" || len(subject) > maxSubject {
-		return db.Identity{}, fmt.Errorf("the claim %s is missing, or too long", s.Claims.Subject)
-	}
-	identity := db.Identity{Provider: s.ID, Subject: subject, Email: email(c.get(s.Claims.Email))}
-	identity.LinkEmail = identity.Email != "" && (s.TrustEmail || isTrue(c.get(s.Claims.EmailVerified)))
+	identity := db.Identity{Provider: s.ID, Subject: text(c.get(s.Claims.Subject)), Email: text(c.get(s.Claims.Email))}
+	identity.LinkEmail = s.TrustEmail || isTrue(c.get(s.Claims.EmailVerified))
 	if len(s.Admins) > 0 {
 		admin := slices.ContainsFunc(texts(c.get(s.Claims.Role)), func(role string) bool {
 			return slices.Contains(s.Admins, role)
 		})
 		identity.Admin = &admin
 	}
-	var err error
 	if s.Claims.Organisations != "" {
-		identity.Organisations, err = organisations(c.get(s.Claims.Organisations))
+		identity.Organisations = organisations(c.get(s.Claims.Organisations))
 	}
-	return identity, err
+	return identity.Clean()
 }
 
-// text returns a string, or a number as it was written; otherwise "". It drops what the
-// database cannot store.
+// text returns a string, or a number as it was written; otherwise "".
 func text(value any) string {
 	switch value := value.(type) {
 	case string:
-		return strings.ReplaceAll(value, "\x00", "")
+		return value
 	case json.Number:
 		return value.String()
 	default:
@@ -120,25 +100,12 @@ func texts(value any) []string {
 // isTrue reports whether a claim is true. Some providers write it as a string.
 func isTrue(value any) bool { return value == true || value == "true" }
 
-// email returns an email, or "" if the claim is none that the panel can have.
-func email(value any) string {
-	address := strings.TrimSpace(text(value))
-	parsed, err := mail.ParseAddress(address)
-	if err != nil || parsed.Address != address || len(address) > maxEmail {
-		return ""
-	}
-	return address
-}
-
 // organisations returns those of a claim: names, or objects. It is never nil.
-func organisations(value any) ([]db.IdentityOrganisation, error) {
+func organisations(value any) []db.IdentityOrganisation {
 	all := []db.IdentityOrganisation{}
 	list, ok := value.([]any)
 	if !ok && value != nil {
 		list = []any{value} // Some providers send the only one.
-	}
-	if len(list) > maxOrganisations {
-		return nil, errors.New("the claim of organisations has too many")
 	}
 	for _, item := range list {
 		organisation := db.IdentityOrganisation{ID: text(item), Name: text(item), Role: "member"}
@@ -146,16 +113,9 @@ func organisations(value any) ([]db.IdentityOrganisation, error) {
 			organisation.ID, organisation.Name = text(object["id"]), text(object["name"])
 			organisation.Role = organisationRole(object)
 		}
-		if organisation.ID == "" || len(organisation.ID) > maxSubject {
-			return nil, errors.New("the claim of organisations has one without an id, or with one that is too long")
-		}
-		if organisation.Name == "" {
-			organisation.Name = organisation.ID
-		}
-		organisation.Name = cut(organisation.Name, maxOrganisationName)
 		all = append(all, organisation)
 	}
-	return all, nil
+	return all
 }
 
 // organisationRole returns the person's role, which is member unless it is one that the
@@ -167,11 +127,4 @@ func organisationRole(organisation map[string]any) string {
 		}
 	}
 	return "member"
-}
-
-func cut(s string, characters int) string {
-	if utf8.RuneCountInString(s) <= characters {
-		return s
-	}
-	return string([]rune(s)[:characters])
 }
