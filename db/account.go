@@ -128,9 +128,13 @@ func (d *DB) changeAccount(ctx context.Context, proof Proof, set string, value a
 }
 
 // ChangeEmail changes the email of a user, and deletes the link with which they could set a password. It
-// returns [ErrNotFound] if the proof's session has ended, [ErrPasswordChanged], and [ErrConflict] if the email
-// has another account. Nothing proves that another email is the user's: see [DB.SyncIdentity].
+// returns [ErrNotFound] if the proof's session has ended, [ErrPasswordChanged], [ErrPlaceholder], and
+// [ErrConflict] if the email has another account. Nothing proves that another email is the user's: see
+// [DB.SyncIdentity].
 func (d *DB) ChangeEmail(ctx context.Context, proof Proof, email string) (User, error) {
+	if err := checkOwnEmail(email); err != nil {
+		return User{}, wrap(err, "change email of user %d", proof.UserID)
+	}
 	user, err := d.changeAccount(ctx, proof, `email = $3, email_proven = u.email_proven AND lower(u.email) = lower($3)`, email,
 		func(*sqlx.Tx) error { return nil })
 	return user, wrap(err, "change email of user %d", proof.UserID)

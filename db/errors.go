@@ -60,6 +60,8 @@ var (
 	// ErrEmailTaken means that a person from an identity provider has the email of an account that is not known to
 	// be theirs. It is an ErrConflict.
 	ErrEmailTaken = fmt.Errorf("email has another account: %w", ErrConflict)
+	// ErrPlaceholder means that an email cannot be given to an account: see [IsPlaceholder].
+	ErrPlaceholder = errors.New("email is in the domain .invalid")
 	// ErrNoOwner means that the new owner does not exist, or that the caller may not see it.
 	ErrNoOwner = errors.New("no such owner")
 	// ErrNoMember means that the user is not a member of the organisation, and ErrNoInvitation that it has

@@ -10,13 +10,12 @@ import (
 	"errors"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
-// Identity is what an identity provider says of a person. Its texts are UTF-8 without NUL.
+// Identity is what an identity provider says of a person.
 type Identity struct {
 	// Provider is the name of the provider, which tells apart the subjects and organisations of several: lower-case
 	// letters, digits and hyphens. Required.
@@ -47,20 +46,25 @@ type IdentityOrganisation struct {
 const identityLock = 0x65636c69
 
 // SyncIdentity returns the user of an identity, after it has made the account, its organisations and its
-// memberships what the provider says. It writes only what differs; most calls are one query.
+// memberships what the provider says. It writes only what differs; most calls are one query. The identity is one that
+// [Identity.Clean] returns without an error.
 //
 // An identity that is seen for the first time gets a new account without a password, or the one that has its email
 // if both are known to be the same person's: the identity's by LinkEmail, and the account's because an admin has
 // set it or a provider has verified it. Such an account keeps its password and its sessions. Without either proof
-// the result is [ErrEmailTaken] if the email has an account that was made here or by another provider. If another person of the same provider has the email,
-// which may have been passed on there, the new account has one below .invalid, until the email is free. The same
-// goes for an account without an email. An account that exists keeps its email while the new one is taken.
+// the result is [ErrEmailTaken] if the email has an account that was made here or by another provider. If another
+// person of the same provider has the email, which may have been passed on there, the new account has one below
+// .invalid, until the email is free. The same goes for an account without an email. An account that exists keeps its email while the new one is taken.
 //
 // The provider decides about its people, also where it takes the role from the last admin. A suspended user stays
 // suspended, and is returned. Memberships in organisations of the provider follow the provider; others are not
 // touched. Organisations and their devices stay when their last member goes.
 func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) {
-	identity = identity.normalised()
+	cleaned, err := identity.Clean()
+	if err != nil {
+		return User{}, wrap(err, "identity at %s", identity.Provider)
+	}
+	identity = cleaned.sorted()
 	known, err := identity.read(ctx, &d.requests)
 	if err == nil && !identity.differs(known) {
 		return known.User, nil
@@ -82,11 +86,8 @@ func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) 
 	return user, wrap(err, "synchronise identity at %s", identity.Provider)
 }
 
-// normalised returns the identity with each organisation once, in the order of their IDs, with the highest role.
-func (i Identity) normalised() Identity {
-	if strings.HasSuffix(strings.ToLower(i.Email), ".invalid") {
-		i.Email = ""
-	}
+// sorted returns the identity with each organisation once, in the order of their IDs, with the highest role.
+func (i Identity) sorted() Identity {
 	if i.Organisations == nil {
 		return i
 	}

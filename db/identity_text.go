@@ -19,7 +19,7 @@ const (
 )
 
 // Clean returns the identity with texts that the database can store and pages can show: what a provider says is
-// not trusted. An email that the panel cannot have counts as none. Names of organisations lose control
+// not trusted. An email that an account cannot have counts as none, and so does one below .invalid. Names of organisations lose control
 // characters and what is beyond 100 characters; one without a name is called by its ID. Subjects and IDs are never
 // changed, which could make two of them one. The error says which of them is missing, too long or not printable
 // text, and quotes nothing of it.
@@ -58,15 +58,31 @@ func checkIdentityID(id string) error {
 	return nil
 }
 
-// cleanIdentityEmail returns an email, or "" if it is none that the panel can have.
+// cleanIdentityEmail returns an email, or "" if it is none that an account can have.
 func cleanIdentityEmail(email string) string {
 	email = strings.TrimSpace(email)
 	address, err := mail.ParseAddress(email)
 	if err != nil || address.Address != email || utf8.RuneCountInString(email) > maxIdentityEmail ||
-		!utf8.ValidString(email) || strings.ContainsFunc(email, unicode.IsControl) {
+		!utf8.ValidString(email) || strings.ContainsFunc(email, unicode.IsControl) || IsPlaceholder(email) {
 		return ""
 	}
 	return email
+}
+
+// IsPlaceholder reports whether an email is in the domain .invalid, in any case. There are the emails of accounts
+// of identity providers that have none, and nobody's own: a user with one would take it from the person whose
+// account is to have it.
+func IsPlaceholder(email string) bool {
+	domain := strings.ToLower(email[strings.LastIndexByte(email, '@')+1:])
+	return domain == "invalid" || strings.HasSuffix(domain, ".invalid")
+}
+
+// checkOwnEmail returns ErrPlaceholder if a person or an admin cannot give an email to an account.
+func checkOwnEmail(email string) error {
+	if IsPlaceholder(email) {
+		return ErrPlaceholder
+	}
+	return nil
 }
 
 func cleanIdentityName(name string) string {

@@ -39,10 +39,16 @@ type UserPatch struct {
 	Suspended   *bool
 }
 
-// UpdateUser changes an account. An email that it sets, also to what it is, counts as the user's. Suspending it ends its sessions and its password link; another email ends
-// the link. It returns [ErrConflict] if the email has another account, [ErrLastAdmin], and [ErrLastOwner] if
-// others of an organisation would be left without an owner.
+// UpdateUser changes an account. An email that it sets, also to what it is, counts as the user's. Suspending
+// it ends its sessions and its password link; another email ends the link. It returns [ErrConflict] if the email
+// has another account, [ErrPlaceholder], [ErrLastAdmin], and [ErrLastOwner] if others of an organisation would be
+// left without an owner.
 func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, error) {
+	if patch.Email != nil {
+		if err := checkOwnEmail(*patch.Email); err != nil {
+			return User{}, wrap(err, "update user %d", id)
+		}
+	}
 	var user User
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		if patch.Role != nil || patch.Suspended != nil {
@@ -52,8 +58,7 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 		}
 		err := tx.GetContext(ctx, &user,
 			`UPDATE users AS u SET email = coalesce($2, u.email), email_proven = u.email_proven OR $2 IS NOT NULL,
-				role = coalesce($3, u.role),
-				suspended = coalesce($4, u.suspended) WHERE u.id = $1 RETURNING `+userColumns,
+				role = coalesce($3, u.role), suspended = coalesce($4, u.suspended) WHERE u.id = $1 RETURNING `+userColumns,
 			id, patch.Email, patch.Role, patch.Suspended)
 		if err != nil {
 			return err

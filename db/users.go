@@ -29,8 +29,12 @@ func (u User) Actor(ctx context.Context) Actor {
 
 const userColumns = `u.id, u.email, u.password_hash, u.role, u.created_at, u.suspended`
 
-// CreateUser creates an account. It returns [ErrConflict] if the email has one.
+// CreateUser creates an account, whose email counts as the user's. It returns [ErrConflict] if the email has one,
+// and [ErrPlaceholder].
 func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (User, error) {
+	if err := checkOwnEmail(email); err != nil {
+		return User{}, wrap(err, "create user")
+	}
 	var user User
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &user,
@@ -42,8 +46,11 @@ func (d *DB) CreateUser(ctx context.Context, email, passwordHash, role string) (
 
 // CreateFirstAdmin creates an admin if there is none, and reports whether it did. Of several
 // concurrent callers one succeeds. It returns [ErrConflict] if the email belongs to a user who is not
-// an admin.
+// an admin, and [ErrPlaceholder].
 func (d *DB) CreateFirstAdmin(ctx context.Context, email, passwordHash string) (created bool, err error) {
+	if err := checkOwnEmail(email); err != nil {
+		return false, wrap(err, "create first admin")
+	}
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		// The lock conflicts with itself and with writes, so that no admin appears after the check.
 		if _, err := tx.ExecContext(ctx, `LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE`); err != nil {

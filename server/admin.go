@@ -41,6 +41,9 @@ func (a Account) Check() error {
 	if n := utf8.RuneCountInString(a.Email); n > maxEmail {
 		return fmt.Errorf("admin: the email has %d characters; at most %d can log in", n, maxEmail)
 	}
+	if db.IsPlaceholder(a.Email) {
+		return fmt.Errorf("admin: %q ends in .invalid, where nobody has an email", a.Email)
+	}
 	switch n := utf8.RuneCountInString(a.Password); {
 	case n < minPassword:
 		return fmt.Errorf("admin: the password has %d characters; it needs at least %d", n, minPassword)

@@ -692,7 +692,9 @@ type AccountPatch struct {
 	// CurrentPassword The password that the user has now.
 	CurrentPassword CurrentPassword `json:"currentPassword"`
 
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
+	//
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -1617,7 +1619,8 @@ type DevicesOfDeletedUser string
 // DrainSeconds A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once.
 type DrainSeconds = int
 
-// Email The user's email address. Its case is ignored where it identifies the user.
+// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
+// the panel's, for a user of an identity provider without an email, and cannot be set.
 //
 // Example: grace@example.com
 type Email = openapi_types.Email
@@ -2679,7 +2682,9 @@ type User struct {
 
 // UserCreate A new user account.
 type UserCreate struct {
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
+	//
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -2690,7 +2695,9 @@ type UserCreate struct {
 
 // UserPatch Changes of a user account.
 type UserPatch struct {
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
+	//
 	//
 	// Example: grace@example.com
 	Email *Email `json:"email,omitempty"`

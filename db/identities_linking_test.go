@@ -1,0 +1,140 @@
+package db_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+// deletePeople deletes all users and organisations, with what is theirs.
+func deletePeople(t *testing.T, d *db.DB) {
+	t.Helper()
+	_, err := dbtest.SQL(t, d).ExecContext(t.Context(), `TRUNCATE users, organisations CASCADE`)
+	check(t, err)
+}
+
+// TestSyncIdentity_LinksToAProvenEmailOnly has a person log in whose email an account has already, which got it in
+// each of the ways that there are.
+func TestSyncIdentity_LinksToAProvenEmailOnly(t *testing.T) {
+	const email = "boss@corp.example"
+	other := func(email string) db.Identity {
+		return db.Identity{Provider: "eclipanel", Subject: "66", Email: email}
+	}
+	verified := func() db.Identity {
+		identity := other(email)
+		identity.LinkEmail = true
+		return identity
+	}
+	changeEmail := func(t *testing.T, d *db.DB, user db.User, email string) {
+		t.Helper()
+		_, err := d.ChangeEmail(t.Context(), proof(user, newSession(t, d, user, 0, "home")), email)
+		check(t, err)
+	}
+	setEmail := func(t *testing.T, d *db.DB, user db.User) {
+		t.Helper()
+		_, err := d.UpdateUser(t.Context(), user.ID, db.UserPatch{Email: ptr(email)})
+		check(t, err)
+	}
+	d := dbtest.New(t)
+	for name, test := range map[string]struct {
+		take func(t *testing.T, d *db.DB)
+		want error
+	}{
+		"by a change of their own": {func(t *testing.T, d *db.DB) {
+			changeEmail(t, d, newUser(t, d, "eve@example.com", "user"), email)
+		}, db.ErrEmailTaken},
+		"by a change of another proven one": {func(t *testing.T, d *db.DB) {
+			eve := newUser(t, d, "eve@example.com", "user")
+			setEmail(t, d, eve)
+			changeEmail(t, d, eve, "eve@example.org")
+			changeEmail(t, d, eve, strings.ToUpper(email))
+		}, db.ErrEmailTaken},
+		"at a provider that verifies none": {func(t *testing.T, d *db.DB) {
+			synchronise(t, d, other(email))
+		}, db.ErrEmailTaken},
+		"by a change at such a provider": {func(t *testing.T, d *db.DB) {
+			synchronise(t, d, other("eve@example.com"))
+			synchronise(t, d, other(email))
+		}, db.ErrEmailTaken},
+		"by a change at a provider that verified it before": {func(t *testing.T, d *db.DB) {
+			synchronise(t, d, verified())
+			synchronise(t, d, other("eve@example.com"))
+			synchronise(t, d, other(email))
+		}, db.ErrEmailTaken},
+		"by an admin who made the account": {func(t *testing.T, d *db.DB) {
+			newUser(t, d, email, "user")
+		}, nil},
+		"by the first admin": {func(t *testing.T, d *db.DB) {
+			_, err := d.CreateFirstAdmin(t.Context(), email, "hash")
+			check(t, err)
+		}, nil},
+		"by an admin who made it, in another case": {func(t *testing.T, d *db.DB) {
+			changeEmail(t, d, newUser(t, d, email, "user"), strings.ToUpper(email))
+		}, nil},
+		"by an admin's change": {func(t *testing.T, d *db.DB) {
+			setEmail(t, d, newUser(t, d, "eve@example.com", "user"))
+		}, nil},
+		"by themselves, and an admin sets it again": {func(t *testing.T, d *db.DB) {
+			eve := newUser(t, d, "eve@example.com", "user")
+			changeEmail(t, d, eve, email)
+			setEmail(t, d, eve)
+		}, nil},
+		"at a provider that verifies it": {func(t *testing.T, d *db.DB) {
+			synchronise(t, d, verified())
+		}, nil},
+		"at a provider that verifies it later": {func(t *testing.T, d *db.DB) {
+			synchronise(t, d, other(email))
+			synchronise(t, d, verified())
+			synchronise(t, d, other(email))
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			deletePeople(t, d)
+			test.take(t, d)
+			holder, err := d.UserByEmail(t.Context(), email)
+			check(t, err)
+			boss, err := d.SyncIdentity(t.Context(), db.Identity{
+				Provider: "company", Subject: "1", Email: email, LinkEmail: true, Admin: ptr(true),
+			})
+			wantErr(t, err, test.want)
+			if err == nil && boss.ID != holder.ID {
+				t.Errorf("linked to %+v, want %+v", boss, holder)
+			}
+			if after, err := d.UserByID(t.Context(), holder.ID); err != nil || test.want != nil && after != holder || after.PasswordHash != holder.PasswordHash {
+				t.Errorf("the account is %+v, was %+v (%v)", after, holder, err)
+			}
+		})
+	}
+}
+
+// TestEmails_BelowInvalidAreNobodysOwn tries to give an account the email that one of a provider is to have.
+func TestEmails_BelowInvalidAreNobodysOwn(t *testing.T) {
+	d := dbtest.New(t)
+	ada := newUser(t, d, "ada@example.com", "user")
+	of := proof(ada, newSession(t, d, ada, 0, "home"))
+	for _, email := range []string{"17@eclipanel.invalid", "17@ECLIPANEL.Invalid", "ada@invalid"} {
+		for way, give := range map[string]func() error{
+			"a new account":   func() error { _, err := d.CreateUser(t.Context(), email, "hash", "user"); return err },
+			"the first admin": func() error { _, err := d.CreateFirstAdmin(t.Context(), email, "hash"); return err },
+			"an admin's change": func() error {
+				_, err := d.UpdateUser(t.Context(), ada.ID, db.UserPatch{Email: &email})
+				return err
+			},
+			"a change of one's own": func() error { _, err := d.ChangeEmail(t.Context(), of, email); return err },
+		} {
+			if err := give(); !errors.Is(err, db.ErrPlaceholder) {
+				t.Errorf("%s by %s: %v", email, way, err)
+			}
+		}
+	}
+	nameless := grace()
+	nameless.Email = ""
+	if user := synchronise(t, d, nameless); user.Email != "17@eclipanel.invalid" {
+		t.Errorf("made %+v", user)
+	}
+	_, err := d.ChangeEmail(t.Context(), of, "ada@invalid.example.com")
+	check(t, err)
+}
