@@ -33,6 +33,7 @@ var unaudited = map[string]string{
 	"api_keys.prefix":                      "only when it is made, as are the next ones",
 	"api_keys.user_id":                     "",
 	"api_keys.organisation_id":             "",
+	"identities.admin":                     "written with the role of its user",
 	"identities.created_at":                "only when it is made, as are the next ones",
 	"identities.subject":                   "",
 	"identities.user_id":                   "",

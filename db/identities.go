@@ -54,11 +54,14 @@ const identityLock = 0x65636c69
 // set it or a provider has verified it. Such an account keeps its password and its sessions. Without either proof
 // the result is [ErrEmailTaken] if the email has an account that was made here or by another provider. If another
 // person of the same provider has the email, which may have been passed on there, the new account has one below
-// .invalid, until the email is free. The same goes for an account without an email. An account that exists keeps its email while the new one is taken.
+// .invalid, until the email is free. The same goes for an account without an email.
 //
-// The provider decides about its people, also where it takes the role from the last admin. A suspended user stays
-// suspended, and is returned. Memberships in organisations of the provider follow the provider; others are not
-// touched. Organisations and their devices stay when their last member goes.
+// An account with identities at several providers is an admin's if any of them says so. Its email is that of its
+// oldest identity that has one. It keeps its email while the new one has another account.
+//
+// The providers decide about their people, also where they take the role from the last admin. A suspended user
+// stays suspended, and is returned. Memberships in organisations of the provider follow the provider; others are
+// not touched. Organisations and their devices stay when their last member goes.
 func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) {
 	cleaned, err := identity.Clean()
 	if err != nil {
@@ -81,7 +84,7 @@ func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) 
 	}
 	err = sync()
 	if translated := translate(err); errors.Is(translated, ErrConflict) && !errors.Is(translated, ErrEmailTaken) {
-		err = sync() // Somebody else got the email meanwhile.
+		err = sync() // Another account got the email meanwhile.
 	}
 	return user, wrap(err, "synchronise identity at %s", identity.Provider)
 }
@@ -103,10 +106,15 @@ func (i Identity) sorted() Identity {
 // knownIdentity is what the database has of an identity.
 type knownIdentity struct {
 	User
-	SeenEmail string `db:"seen_email"`
 	Proven    bool   `db:"email_proven"`
-	Taken     bool   `db:"taken"`       // The identity's email has another account.
-	Members   []byte `db:"memberships"` // JSON.
+	SeenEmail string `db:"seen_email"` // What the provider has said before, as SeenAdmin.
+	SeenAdmin *bool  `db:"seen_admin"`
+	// OthersAdmin is what the user's other identities say together; nil if none of them says anything.
+	OthersAdmin *bool  `db:"others_admin"`
+	HasOlder    bool   `db:"has_older"`   // An older identity of the user has an email.
+	SameEmail   bool   `db:"same_email"`  // The identity's email is the account's, in any case.
+	Taken       bool   `db:"taken"`       // The identity's email has another account.
+	Members     []byte `db:"memberships"` // JSON.
 }
 
 // getter reads one row: a lane, or a transaction.
@@ -118,7 +126,12 @@ type getter interface {
 func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) {
 	var known knownIdentity
 	err := from.GetContext(ctx, &known,
-		`SELECT `+userColumns+`, u.email_proven, i.email AS seen_email,
+		`SELECT `+userColumns+`, u.email_proven, i.email AS seen_email, i.admin AS seen_admin,
+			(SELECT bool_or(o.admin) FROM identities o
+				WHERE o.user_id = u.id AND (o.provider, o.subject) <> (i.provider, i.subject)) AS others_admin,
+			EXISTS (SELECT 1 FROM identities o WHERE o.user_id = u.id AND o.email <> ''
+				AND (o.created_at, o.provider, o.subject) < (i.created_at, i.provider, i.subject)) AS has_older,
+			lower(u.email) = lower($3) AS same_email,
 			EXISTS (SELECT 1 FROM users o WHERE lower(o.email) = lower($3) AND o.id <> u.id) AS taken,
 			coalesce((SELECT json_agg(json_build_object('id', o.external_id, 'name', o.name, 'role', m.role))
 				FROM organisation_members m JOIN organisations o ON o.id = m.organisation_id
@@ -130,7 +143,7 @@ func (i Identity) read(ctx context.Context, from getter) (knownIdentity, error) 
 
 // differs reports whether the provider says something else than the database.
 func (i Identity) differs(known knownIdentity) bool {
-	if i.Email != known.SeenEmail || i.account(known) != known.account() {
+	if i.changed(known) || i.account(known) != known.account() {
 		return true
 	}
 	if i.Organisations == nil {
@@ -144,7 +157,12 @@ func (i Identity) differs(known knownIdentity) bool {
 	return !slices.Equal(members, i.Organisations)
 }
 
-// account is what a provider decides of an account.
+// changed reports whether the provider says something else of the person than before.
+func (i Identity) changed(known knownIdentity) bool {
+	return i.Email != known.SeenEmail || i.Admin != nil && (known.SeenAdmin == nil || *known.SeenAdmin != *i.Admin)
+}
+
+// account is what providers decide of an account.
 type account struct {
 	Email  string
 	Proven bool
@@ -155,24 +173,37 @@ func (k knownIdentity) account() account { return account{k.Email, k.Proven, k.R
 
 // account returns what the account is to be.
 func (i Identity) account(known knownIdentity) account {
-	email := i.Email
-	if email == "" || known.Taken {
-		email = known.Email
+	result := known.account()
+	follows := i.Email != "" && !known.Taken && !known.HasOlder
+	switch {
+	case known.SameEmail:
+		result.Proven = known.Proven || i.LinkEmail
+	case follows:
+		result.Proven = i.LinkEmail
 	}
-	proven := email == known.Email && known.Proven || email == i.Email && i.LinkEmail
-	return account{email, proven, i.role(known.Role)}
+	if follows {
+		result.Email = i.Email
+	}
+	admin := i.Admin
+	if admin == nil {
+		admin = known.SeenAdmin
+	}
+	switch admin = either(admin, known.OthersAdmin); {
+	case admin == nil:
+	case *admin:
+		result.Role = "admin"
+	default:
+		result.Role = "user"
+	}
+	return result
 }
 
-// role returns the role that an account with a role is to have.
-func (i Identity) role(role string) string {
-	switch {
-	case i.Admin == nil:
-		return role
-	case *i.Admin:
-		return "admin"
-	default:
-		return "user"
+// either returns whether one of them is true; nil if both are nil.
+func either(a, b *bool) *bool {
+	if a == nil || b != nil && *b {
+		return b
 	}
+	return a
 }
 
 // write does what [DB.SyncIdentity] says.
@@ -198,9 +229,9 @@ func (i Identity) write(ctx context.Context, tx *sqlx.Tx) (User, error) {
 			return User{}, err
 		}
 	}
-	if i.Email != known.SeenEmail {
-		_, err := tx.ExecContext(ctx, `UPDATE identities SET email = $3 WHERE provider = $1 AND subject = $2`,
-			i.Provider, i.Subject, i.Email)
+	if i.changed(known) {
+		_, err := tx.ExecContext(ctx, `UPDATE identities SET email = $3, admin = coalesce($4, admin) WHERE provider = $1 AND subject = $2`,
+			i.Provider, i.Subject, i.Email, i.Admin)
 		if err != nil {
 			return User{}, err
 		}
@@ -234,9 +265,13 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 		email = i.placeholder()
 	}
 	var id int64
+	role := "user"
+	if i.Admin != nil && *i.Admin {
+		role = "admin"
+	}
 	err = tx.GetContext(ctx, &id,
 		`INSERT INTO users (email, email_proven, password_hash, role) VALUES ($1, $2, '', $3) RETURNING id`,
-		email, email == i.Email && i.LinkEmail, i.role("user"))
+		email, email == i.Email && i.LinkEmail, role)
 	if err != nil {
 		return err
 	}
@@ -244,8 +279,9 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 func (i Identity) link(ctx context.Context, tx *sqlx.Tx, userID int64) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO identities (provider, subject, user_id, email) VALUES ($1, $2, $3, $4)`,
-		i.Provider, i.Subject, userID, i.Email)
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO identities (provider, subject, user_id, email, admin) VALUES ($1, $2, $3, $4, $5)`,
+		i.Provider, i.Subject, userID, i.Email, i.Admin)
 	return err
 }
 

@@ -110,6 +110,84 @@ func TestSyncIdentity_LinksToAProvenEmailOnly(t *testing.T) {
 	}
 }
 
+// TestSyncIdentity_SeveralProvidersOfAnAccountAgree lets a person log in at two providers by turns, which say
+// different things of the role and the email. The first logins decide; later ones write nothing.
+func TestSyncIdentity_SeveralProvidersOfAnAccountAgree(t *testing.T) {
+	const email, other = "boss@corp.example", "Boss@example.org"
+	d := dbtest.New(t)
+	for name, test := range map[string]struct {
+		role            string // Before the first login.
+		first, second   *bool
+		emails          [2]string
+		wantRole, email string
+	}{
+		"an admin at the first one":         {"user", ptr(true), ptr(false), [2]string{email, email}, "admin", email},
+		"an admin at the second one":        {"user", ptr(false), ptr(true), [2]string{email, email}, "admin", email},
+		"an admin at the one that decides":  {"user", nil, ptr(true), [2]string{email, email}, "admin", email},
+		"an admin at none":                  {"admin", ptr(false), ptr(false), [2]string{email, email}, "user", email},
+		"none at the only one that decides": {"admin", nil, ptr(false), [2]string{email, email}, "user", email},
+		"no provider decides":               {"admin", nil, nil, [2]string{email, email}, "admin", email},
+		"another email at the second one":   {"user", nil, nil, [2]string{email, other}, "user", email},
+		"another email at the first one":    {"user", nil, nil, [2]string{other, email}, "user", other},
+		"another case at the second one":    {"user", nil, nil, [2]string{email, strings.ToUpper(email)}, "user", email},
+		"no email at the first one":         {"user", nil, nil, [2]string{"", other}, "user", other},
+		"no email at the second one":        {"user", nil, nil, [2]string{email, ""}, "user", email},
+	} {
+		t.Run(name, func(t *testing.T) {
+			deletePeople(t, d)
+			local := newUser(t, d, email, test.role)
+			identities := make([]db.Identity, 2)
+			for n, says := range []*bool{test.first, test.second} {
+				provider := []string{"zebra", "company"}[n] // Not in the order of the alphabet.
+				identities[n] = db.Identity{Provider: provider, Subject: "1", Email: email, LinkEmail: true, Admin: says}
+				if user := synchronise(t, d, identities[n]); user.ID != local.ID {
+					t.Fatalf("%s is linked to %+v", provider, user)
+				}
+				identities[n].Email = test.emails[n]
+			}
+			for _, identity := range identities {
+				synchronise(t, d, identity)
+			}
+			before := versions(t, dbtest.SQL(t, d))
+			for n := range 4 {
+				user := synchronise(t, d, identities[n%2])
+				if user.ID != local.ID || user.Role != test.wantRole || user.Email != test.email {
+					t.Errorf("login %d makes %+v, want %s with %s", n, user, test.wantRole, test.email)
+				}
+			}
+			if after := versions(t, dbtest.SQL(t, d)); after != before {
+				t.Errorf("logins by turns write rows: %s, before %s", after, before)
+			}
+		})
+	}
+}
+
+// TestSyncIdentity_ARoleThatAnAdminSetsLasts until a provider says otherwise at a login. What one has said that the
+// person does not use any more is forgotten.
+func TestSyncIdentity_ARoleThatAnAdminSetsLasts(t *testing.T) {
+	d := dbtest.New(t)
+	newUser(t, d, "root@example.com", "admin")
+	former := db.Identity{Provider: "former", Subject: "1", Email: "ada@example.com", LinkEmail: true, Admin: ptr(true)}
+	current := db.Identity{Provider: "current", Subject: "1", Email: "ada@example.com", LinkEmail: true, Admin: ptr(false)}
+	silent := db.Identity{Provider: "silent", Subject: "1", Email: "ada@example.com", LinkEmail: true}
+	user := synchronise(t, d, former)
+	for _, identity := range []db.Identity{current, silent} {
+		if again := synchronise(t, d, identity); again.ID != user.ID || again.Role != "admin" {
+			t.Fatalf("%s makes %+v", identity.Provider, again)
+		}
+	}
+	_, err := d.UpdateUser(t.Context(), user.ID, db.UserPatch{Role: ptr("user")})
+	check(t, err)
+	for _, identity := range []db.Identity{silent, current, silent} {
+		if again := synchronise(t, d, identity); again.Role != "user" {
+			t.Errorf("%s makes %+v", identity.Provider, again)
+		}
+	}
+	if again := synchronise(t, d, former); again.Role != "admin" {
+		t.Errorf("the provider that says so makes %+v", again)
+	}
+}
+
 // TestEmails_BelowInvalidAreNobodysOwn tries to give an account the email that one of a provider is to have.
 func TestEmails_BelowInvalidAreNobodysOwn(t *testing.T) {
 	d := dbtest.New(t)

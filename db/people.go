@@ -39,10 +39,10 @@ type UserPatch struct {
 	Suspended   *bool
 }
 
-// UpdateUser changes an account. An email that it sets, also to what it is, counts as the user's. Suspending
-// it ends its sessions and its password link; another email ends the link. It returns [ErrConflict] if the email
-// has another account, [ErrPlaceholder], [ErrLastAdmin], and [ErrLastOwner] if others of an organisation would be
-// left without an owner.
+// UpdateUser changes an account. An email that it sets, also to what it is, counts as the user's. A role that it
+// sets stays until an identity provider says otherwise, at a login. Suspending it ends its sessions and its
+// password link; another email ends the link. It returns [ErrConflict] if the email has another account,
+// [ErrPlaceholder], [ErrLastAdmin], and [ErrLastOwner] if others of an organisation would be left without an owner.
 func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, error) {
 	if patch.Email != nil {
 		if err := checkOwnEmail(*patch.Email); err != nil {
@@ -62,6 +62,12 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 			id, patch.Email, patch.Role, patch.Suspended)
 		if err != nil {
 			return err
+		}
+		if patch.Role != nil {
+			// A provider that the person does not use any more would otherwise decide for ever.
+			if _, err := tx.ExecContext(ctx, `UPDATE identities SET admin = NULL WHERE user_id = $1`, id); err != nil {
+				return err
+			}
 		}
 		if patch.Role != nil || patch.Suspended != nil {
 			if err := needAdmin(ctx, tx); err != nil {

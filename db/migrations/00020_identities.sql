@@ -11,6 +11,9 @@ CREATE TABLE identities (
     subject    text        NOT NULL CHECK (subject <> ''),
     user_id    bigint      NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     email      text        NOT NULL, -- What the provider said last; empty if it said none.
+    -- Whether the provider said last that the user is an admin. NULL if it has not, at first or since an admin of
+    -- the panel set the role.
+    admin      boolean,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (provider, subject)
 );

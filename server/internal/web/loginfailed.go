@@ -41,7 +41,7 @@ var explanations = map[string]explanation{
 	"refused": {http.StatusBadGateway, "The login did not work",
 		"The panel and the identity provider do not understand each other. Tell an admin of the panel.", true},
 	"email-taken": {http.StatusConflict, "Your email has another account",
-		"An account of this panel has your email already, and the identity provider does not say that the email is yours. " +
+		"An account of this panel has your email already, and nobody has verified that both are yours. " +
 			"Log in to that account as before, or ask an admin of the panel.", false},
 	"suspended": {http.StatusForbidden, "This account is suspended",
 		"An admin of the panel has suspended your account. Ask them why.", false},
