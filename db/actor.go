@@ -16,6 +16,7 @@ const (
 	ActorKey       = "key" // An API key.
 	ActorDevice    = "device"
 	ActorCommand   = "command"   // A command of eclitunneld.
+	ActorProvider  = "provider"  // An identity provider, whose people's accounts follow it.
 	ActorPanel     = "panel"     // The panel itself, as when it rotates keys.
 	ActorAnonymous = "anonymous" // A caller without a credential.
 	// ActorUnknown is the kind of whoever a transaction does not name, as those of an earlier version.
@@ -25,8 +26,8 @@ const (
 // Actor is who makes a change, for the audit trail.
 type Actor struct {
 	Kind string // One of the constants; "" means nobody, which is stored as ActorUnknown.
-	// ID is that of the user, API key or device, and the name of the operating system's user of a
-	// command; empty for the other kinds.
+	// ID is that of the user, API key, device or provider, and the name of the operating system's user of
+	// a command; empty for the other kinds.
 	ID string
 	// Name is for people: an email, or the name of a key or device. It is kept when that is deleted.
 	Name string

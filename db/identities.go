@@ -46,7 +46,8 @@ type IdentityOrganisation struct {
 const identityLock = 0x65636c69
 
 // SyncIdentity returns the user of an identity, after it has made the account, its organisations and its
-// memberships what the provider says. It writes only what differs; most calls are one query. The identity is one that
+// memberships what the provider says. It writes only what differs; most calls are one query. Changes are those of
+// an actor of the kind [ActorProvider], at the address of the actor of ctx. The identity is one that
 // [Identity.Clean] returns without an error.
 //
 // An identity that is seen for the first time gets a new account without a password, or the one that has its email
@@ -68,6 +69,7 @@ func (d *DB) SyncIdentity(ctx context.Context, identity Identity) (User, error) 
 		return User{}, wrap(err, "identity at %s", identity.Provider)
 	}
 	identity = cleaned.sorted()
+	ctx = WithActor(ctx, Actor{Kind: ActorProvider, ID: identity.Provider, Address: ActorOf(ctx).Address})
 	known, err := identity.read(ctx, &d.requests)
 	if err == nil && !identity.differs(known) {
 		return known.User, nil

@@ -216,3 +216,31 @@ func TestEmails_BelowInvalidAreNobodysOwn(t *testing.T) {
 	_, err := d.ChangeEmail(t.Context(), of, "ada@invalid.example.com")
 	check(t, err)
 }
+
+// TestSyncIdentity_IsAChangeOfTheProvider reads who did what a login at a provider changes.
+func TestSyncIdentity_IsAChangeOfTheProvider(t *testing.T) {
+	d := dbtest.New(t)
+	ctx, mine := asSomebody(t)
+	sync := func(identity db.Identity) {
+		t.Helper()
+		_, err := d.SyncIdentity(ctx, identity)
+		check(t, err)
+	}
+	sync(grace())
+	changed := grace()
+	changed.Email, changed.Admin, changed.Organisations = "hopper@example.com", ptr(true), changed.Organisations[:1]
+	changed.Organisations[0].Name = "US Navy"
+	sync(changed)
+	wantTrail(t, d, mine)
+	filter := db.AuditFilter{ActorKind: db.ActorProvider, ActorID: "eclipanel"}
+	wantTrail(t, d, filter, "user.create", "identity.create", "organisation.create", "organisation.create", "member.create", "member.create",
+		"user.update", "identity.update", "organisation.update", "member.delete")
+	entries, err := d.Audit(t.Context(), filter, db.Page[db.AuditPosition]{Limit: 1})
+	check(t, err)
+	if len(entries) != 1 {
+		t.Fatalf("%d entries", len(entries))
+	}
+	if e := entries[0]; e.ActorName != "" || e.ActorAdmin || e.Address == nil || *e.Address != "fe80::1" {
+		t.Errorf("the actor is %+v", e)
+	}
+}

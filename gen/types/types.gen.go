@@ -1274,12 +1274,13 @@ type AuditActor struct {
 	// the caller is one.
 	Address nullable.Nullable[string] `json:"address"`
 
-	// ID The ID of the user, key or device, or the name of the operating system's user who ran the command. Null for the other kinds.
+	// ID The ID of the user, key, device or provider, or the name of the operating system's user who ran the command. Null for the other kinds.
 	ID nullable.Nullable[string] `json:"id"`
 
 	// Kind `user`, `key` for an API key, `device`, `command` for a command of `eclitunneld`, `panel` for the panel
-	// itself, `anonymous` for a caller without a credential, or `unknown`, as for changes that an earlier
-	// version of the panel made. Later versions may add kinds.
+	// itself, `provider` for an identity provider that an account follows, `anonymous` for a caller without a
+	// credential, or `unknown`, as for changes that an earlier version of the panel made. Later versions may add
+	// kinds.
 	//
 	//
 	// Example: user
@@ -3029,8 +3030,8 @@ type ListAuditParams struct {
 	// UserID Return only entries that concern the account, the devices or the allocations of this user.
 	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
 
-	// Actor Return only what this actor did: `user:`, `key:`, `device:` or `command:` and the `id` of the actor,
-	// or one of `panel`, `anonymous` and `unknown`.
+	// Actor Return only what this actor did: `user:`, `key:`, `device:`, `command:` or `provider:` and the `id` of the
+	// actor, or one of `panel`, `anonymous` and `unknown`.
 	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
 
 	// Action Return only entries with this action, or with any action that begins with this word.
