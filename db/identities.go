@@ -216,6 +216,16 @@ func (i Identity) write(ctx context.Context, tx *sqlx.Tx) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
+	if err := lockForUpdates(ctx, tx); err != nil {
+		return User{}, err
+	}
+	// As everywhere, users are locked before organisations.
+	_, err = tx.ExecContext(ctx,
+		`SELECT u.id FROM users u JOIN identities i ON i.user_id = u.id
+		WHERE i.provider = $1 AND i.subject = $2 FOR NO KEY UPDATE OF u`, i.Provider, i.Subject)
+	if err != nil {
+		return User{}, err
+	}
 	known, err := i.read(ctx, tx)
 	if errors.Is(err, sql.ErrNoRows) {
 		if err = i.create(ctx, tx); err == nil {
@@ -313,7 +323,7 @@ func (a account) store(ctx context.Context, tx *sqlx.Tx, user *User) error {
 }
 
 // syncOrganisations creates and renames the person's organisations, and makes the memberships what the provider
-// says.
+// says. The user is locked.
 func (i Identity) syncOrganisations(ctx context.Context, tx *sqlx.Tx, userID int64) error {
 	if i.Organisations == nil {
 		return nil
@@ -322,12 +332,26 @@ func (i Identity) syncOrganisations(ctx context.Context, tx *sqlx.Tx, userID int
 	for _, organisation := range i.Organisations {
 		ids, names, roles = append(ids, organisation.ID), append(names, organisation.Name), append(roles, organisation.Role)
 	}
-	// In the order of the IDs, so that of two transactions one waits and not both.
+	// New ones are inserted in one order, before one that exists is locked. Then all are locked in the order of
+	// their rows' ids, as everywhere. So no two transactions wait for each other.
 	_, err := tx.ExecContext(ctx,
-		`INSERT INTO organisations AS o (provider, external_id, name)
+		`INSERT INTO organisations (provider, external_id, name)
 		SELECT $1, w.id, w.name FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS w (id, name, n) ORDER BY w.n
-		ON CONFLICT (provider, external_id) DO UPDATE SET name = EXCLUDED.name WHERE o.name <> EXCLUDED.name`,
+		ON CONFLICT (provider, external_id) DO NOTHING`,
 		i.Provider, pq.Array(ids), pq.Array(names))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx,
+		`SELECT o.id FROM organisations o WHERE o.provider = $1 AND (o.external_id = ANY ($3::text[])
+			OR o.id IN (SELECT organisation_id FROM organisation_members WHERE user_id = $2))
+		ORDER BY o.id FOR NO KEY UPDATE`, i.Provider, userID, pq.Array(ids))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx,
+		`UPDATE organisations o SET name = w.name FROM unnest($2::text[], $3::text[]) AS w (id, name)
+		WHERE o.provider = $1 AND o.external_id = w.id AND o.name <> w.name`, i.Provider, pq.Array(ids), pq.Array(names))
 	if err != nil {
 		return err
 	}

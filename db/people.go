@@ -103,6 +103,13 @@ func lockAdmins(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
+// lockForUpdates takes the lock of the table that an UPDATE of users takes. A transaction that locks a row of
+// users before it updates one takes it first: another one could get lockAdmins in between, and wait for the row.
+func lockForUpdates(ctx context.Context, tx *sqlx.Tx) error {
+	_, err := tx.ExecContext(ctx, `LOCK TABLE users IN ROW EXCLUSIVE MODE`)
+	return err
+}
+
 // needAdmin returns ErrLastAdmin if nobody who could log in, by a password or an identity provider, is an admin
 // any more.
 func needAdmin(ctx context.Context, tx *sqlx.Tx) error {
@@ -235,8 +242,11 @@ func (d *DB) PasswordLinkValid(ctx context.Context, tokenHash []byte, now time.T
 // forgets from where they logged in. It returns [ErrNotFound] if the link is not valid.
 func (d *DB) UsePasswordLink(ctx context.Context, tokenHash []byte, passwordHash string, now time.Time) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := lockForUpdates(ctx, tx); err != nil {
+			return err
+		}
 		var user User
-		// The user first, as whoever suspends or deletes one.
+		// The user first, as in a suspension or a deletion.
 		err := tx.GetContext(ctx, &user, `SELECT `+userColumns+` FROM users u JOIN password_links l ON l.user_id = u.id
 			WHERE l.token_hash = $1 AND l.expires_at > $2 FOR NO KEY UPDATE OF u`, tokenHash, stamp(now))
 		if err != nil {
