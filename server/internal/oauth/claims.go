@@ -29,13 +29,18 @@ func (c claims) has(names ...string) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return c.get(name) == nil })
 }
 
-// add adds the claims that are missing.
-func (c claims) add(others claims) {
-	for name, value := range others {
-		if _, ok := c[name]; !ok {
-			c[name] = value
+// sources are the claims about a person from several places. Where two have the same claim,
+// the first counts.
+type sources []claims
+
+// get returns a claim as [claims.get] does.
+func (s sources) get(name string) any {
+	for _, c := range s {
+		if value := c.get(name); value != nil {
+			return value
 		}
 	}
+	return nil
 }
 
 // needed returns the names of the claims that identity uses, but for the subject.
@@ -55,9 +60,9 @@ func (s Settings) needed() []string {
 
 // identity returns who the claims are about. A role or an organisation that the provider
 // does not mention is one that the person does not have.
-func (s Settings) identity(c claims) (db.Identity, error) {
+func (s Settings) identity(c sources) (db.Identity, error) {
 	identity := db.Identity{Provider: s.ID, Subject: text(c.get(s.Claims.Subject)), Email: text(c.get(s.Claims.Email))}
-	identity.LinkEmail = s.TrustEmail || isTrue(c.get(s.Claims.EmailVerified))
+	identity.LinkEmail = s.TrustEmail || s.verified(c, identity.Email)
 	if len(s.Admins) > 0 {
 		admin := slices.ContainsFunc(texts(c.get(s.Claims.Role)), func(role string) bool {
 			return slices.Contains(s.Admins, role)
@@ -68,6 +73,18 @@ func (s Settings) identity(c claims) (db.Identity, error) {
 		identity.Organisations = organisations(c.get(s.Claims.Organisations))
 	}
 	return identity.Clean()
+}
+
+// verified reports whether the provider says that it has verified an email. Of a source with
+// another email, or with none, it is not known which email it speaks of.
+func (s Settings) verified(c sources, email string) bool {
+	for _, source := range c {
+		claim := source.get(s.Claims.EmailVerified)
+		if claim != nil && text(source.get(s.Claims.Email)) == email {
+			return isTrue(claim)
+		}
+	}
+	return false
 }
 
 // text returns a string, or a number as it was written; otherwise "".

@@ -244,30 +244,32 @@ func (e *endpoints) checkIssuer(answer url.Values) error {
 	}
 }
 
-// claims returns what the provider says of the person who has logged in.
-func (p *provider) claims(ctx context.Context, known *endpoints, token *oauth2.Token, nonce string, now func() time.Time) (claims, error) {
+// claims returns what the provider says about the person who has logged in.
+func (p *provider) claims(ctx context.Context, known *endpoints, token *oauth2.Token, nonce string, now func() time.Time) (sources, error) {
 	if known.oidc == nil {
-		said := claims{}
-		if err := getJSON(ctx, known.userinfo, token.AccessToken, &said); err != nil {
-			return nil, userinfoFailure(err)
-		}
-		return said, nil
+		said, err := known.userinfoClaims(ctx, token)
+		return sources{said}, err
 	}
 	said, err := p.verify(ctx, known, token, nonce, now)
 	if err != nil || known.userinfo == "" || said.has(p.needed()...) {
-		return said, err
+		return sources{said}, err
 	}
-	more := claims{}
-	if err := getJSON(ctx, known.userinfo, token.AccessToken, &more); err != nil {
-		return nil, userinfoFailure(err)
+	more, err := known.userinfoClaims(ctx, token)
+	if err != nil {
+		return nil, err
 	}
-	if more.get("sub") != said.get("sub") { // OpenID Connect Core section 5.3.2.
+	if text(more.get("sub")) != text(said.get("sub")) { // OpenID Connect Core section 5.3.2.
 		return nil, errors.New("its userinfo endpoint speaks of another person than the ID token")
 	}
-	if said.get(p.Claims.Email) != nil && said.get(p.Claims.Email) != more.get(p.Claims.Email) {
-		delete(more, p.Claims.EmailVerified) // Of another email.
+	return sources{said, more}, nil
+}
+
+// userinfoClaims returns those of the userinfo endpoint.
+func (e *endpoints) userinfoClaims(ctx context.Context, token *oauth2.Token) (claims, error) {
+	said := claims{}
+	if err := getJSON(ctx, e.userinfo, token.AccessToken, &said); err != nil {
+		return nil, userinfoFailure(err)
 	}
-	said.add(more)
 	return said, nil
 }
 
