@@ -22,12 +22,17 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
-// newOIDC starts an OpenID Connect provider.
-func newOIDC(t *testing.T) *mockoidc.MockOIDC {
+// newOIDC starts an OpenID Connect provider, whose requests pass what is in front of it.
+func newOIDC(t *testing.T, front ...func(http.Handler) http.Handler) *mockoidc.MockOIDC {
 	t.Helper()
 	provider, err := mockoidc.NewServer(nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range front {
+		if err := provider.AddMiddleware(f); err != nil {
+			t.Fatal(err)
+		}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

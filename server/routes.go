@@ -47,7 +47,9 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	providers, err := oauth.New(ctx, oauth.Options{Providers: s.opts.IdentityProviders, Store: s.db, PublicURL: s.url})
+	providers, err := oauth.New(ctx, oauth.Options{
+		Providers: s.opts.IdentityProviders, Store: s.db, PublicURL: s.url, Logger: s.logger,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,16 +1,13 @@
 package oauth
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -19,9 +16,13 @@ import (
 
 const (
 	// discoveryLifetime is how long the metadata of a provider are used without asking for
-	// them again, and after that for as long as it does not answer.
+	// them again.
 	discoveryLifetime = time.Hour
-	// discoveryRetry is how long a provider that did not answer is not asked again.
+	// staleLifetime is how long metadata are used while the provider cannot be asked for newer
+	// ones: long enough for somebody to mend it, and short enough that what the provider has
+	// withdrawn does not stay in use for days.
+	staleLifetime = 24 * time.Hour
+	// discoveryRetry is how long a provider is not asked again after an attempt that failed.
 	discoveryRetry = 5 * time.Second
 )
 
@@ -32,7 +33,9 @@ type endpoints struct {
 	userinfo string // Empty if it has none.
 	// announcesIssuer means that answers have the parameter iss (RFC 9207).
 	announcesIssuer bool
-	oidc            *oidc.Provider // nil for OAuth 2.
+	// keys verify ID tokens, which are signed by one of the algorithms; nil for OAuth 2.
+	keys       oidc.KeySet
+	algorithms []string // Empty is RS256.
 }
 
 // metadata are those of OpenID Connect Discovery and of RFC 8414 that the panel uses.
@@ -43,98 +46,167 @@ type metadata struct {
 	UserinfoURL      string   `json:"userinfo_endpoint"`
 	ClientAuth       []string `json:"token_endpoint_auth_methods_supported"`
 	AnnouncesIssuer  bool     `json:"authorization_response_iss_parameter_supported"`
+	KeysURL          string   `json:"jwks_uri"`
+	Algorithms       []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// discovery reads a provider's metadata when they are needed, and keeps them. It is safe
-// for concurrent use: one caller asks, and the others wait for what it gets.
+// discovery reads a provider's metadata when they are needed, and caches them. It is safe for
+// concurrent use: one read runs at a time, and all callers wait for it.
 type discovery struct {
 	settings Settings
+	logger   *slog.Logger
 	now      func() time.Time
-	turn     chan struct{} // Full while a caller looks; guards the rest.
+	ctx      context.Context // Of reads, which outlive the caller that starts them. It ends with close.
+	stop     context.CancelFunc
 
+	mu       sync.Mutex
 	current  *endpoints
-	readAt   time.Time
-	err      error // Why the last attempt failed.
-	failedAt time.Time
+	readAt   time.Time     // When current was read.
+	err      error         // Of the last read; nil if it succeeded.
+	failedAt time.Time     // When that read ended.
+	reading  chan struct{} // Closed when the read that runs ends; nil if none runs.
 }
 
-func newDiscovery(settings Settings, now func() time.Time) *discovery {
-	return &discovery{settings: settings, now: now, turn: make(chan struct{}, 1)}
+// newDiscovery returns a discovery whose reads use the HTTP client of ctx, and end with ctx.
+func newDiscovery(ctx context.Context, settings Settings, logger *slog.Logger, now func() time.Time) *discovery {
+	d := &discovery{settings: settings, logger: logger, now: now}
+	d.ctx, d.stop = context.WithCancel(ctx)
+	return d
 }
 
-// get returns the provider's endpoints.
-func (d *discovery) get(ctx context.Context) (*endpoints, error) {
-	select {
-	case d.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// close cancels the read that runs, and waits for it.
+func (d *discovery) close() {
+	d.stop()
+	d.mu.Lock()
+	reading := d.reading
+	d.mu.Unlock()
+	if reading != nil {
+		<-reading
 	}
-	defer func() { <-d.turn }()
+}
+
+// get returns the provider's endpoints. It waits for a read unless there are metadata that can
+// be used meanwhile, and no longer than ctx lasts.
+func (d *discovery) get(ctx context.Context) (*endpoints, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.ctx.Err(); err != nil {
+		return nil, err
+	}
 	now := d.now()
 	if d.current != nil && now.Sub(d.readAt) < discoveryLifetime {
 		return d.current, nil
 	}
-	if d.err == nil || now.Sub(d.failedAt) >= discoveryRetry {
-		found, err := d.read(ctx)
-		switch {
-		case err == nil:
-			d.current, d.readAt, d.err = found, now, nil
-			return found, nil
-		case ctx.Err() != nil:
-			return nil, err // Of this caller alone, who has left.
-		}
-		d.err, d.failedAt = err, now
+	if d.reading == nil && (d.err == nil || now.Sub(d.failedAt) >= discoveryRetry) {
+		d.start()
 	}
-	if d.current != nil {
+	// After a failed read nobody waits for the next one who need not.
+	if reading := d.reading; reading != nil && (d.err == nil || !d.usable()) {
+		d.mu.Unlock()
+		select {
+		case <-reading:
+		case <-ctx.Done():
+		}
+		d.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	if d.usable() {
 		return d.current, nil
 	}
 	return nil, d.err
 }
 
-func (d *discovery) read(ctx context.Context) (*endpoints, error) {
-	var known metadata
-	var provider *oidc.Provider
-	var err error
-	switch {
-	case d.settings.Type == typeOIDC:
-		provider, err = oidc.NewProvider(ctx, d.settings.Issuer)
+// usable reports whether there are metadata that are not too old to be used. The caller has
+// locked d.mu, as that of start.
+func (d *discovery) usable() bool {
+	return d.current != nil && d.now().Sub(d.readAt) < staleLifetime
+}
+
+// start starts a read.
+func (d *discovery) start() {
+	reading := make(chan struct{})
+	d.reading = reading
+	go func() {
+		found, err := d.read(d.ctx)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.reading = nil
+		defer close(reading)
 		if err == nil {
-			err = provider.Claims(&known)
+			d.current, d.readAt, d.err = found, d.now(), nil
+			return
 		}
-	case d.settings.discovers():
-		known, err = d.readMetadata(ctx)
-	default:
-		known.Issuer = d.settings.Issuer
-	}
+		if d.err == nil && d.usable() && d.ctx.Err() == nil { // Otherwise callers return it.
+			d.logger.Warn("the metadata of an identity provider cannot be read again; those read before stay in use",
+				slog.String("provider", d.settings.ID), slog.Duration("usableFor", staleLifetime-d.now().Sub(d.readAt)), slog.Any("error", err))
+		}
+		d.err, d.failedAt = err, d.now()
+	}()
+}
+
+// signingAlgorithms are those of ID tokens that the panel accepts. None uses a secret.
+var signingAlgorithms = []string{
+	oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA,
+}
+
+// read asks the provider for its metadata, and applies the settings.
+func (d *discovery) read(ctx context.Context) (*endpoints, error) {
+	known, err := d.ask(ctx)
 	if err != nil {
 		return nil, foreign("read the provider's metadata", err)
 	}
-	for _, setting := range []struct {
-		name, value string
-		known       *string
+	isOIDC := d.settings.Type == typeOIDC
+	for _, address := range []struct {
+		name, setting string
+		known         *string
+		unused        bool // If it is empty.
 	}{
-		{"authorization_endpoint", d.settings.AuthorizationURL, &known.AuthorizationURL},
-		{"token_endpoint", d.settings.TokenURL, &known.TokenURL},
-		{"userinfo_endpoint", d.settings.UserinfoURL, &known.UserinfoURL},
+		{"authorization_endpoint", d.settings.AuthorizationURL, &known.AuthorizationURL, false},
+		{"token_endpoint", d.settings.TokenURL, &known.TokenURL, false},
+		{"userinfo_endpoint", d.settings.UserinfoURL, &known.UserinfoURL, isOIDC},
+		{"jwks_uri", "", &known.KeysURL, !isOIDC},
 	} {
-		if setting.value != "" {
-			*setting.known = setting.value
+		if address.setting != "" {
+			*address.known = address.setting
 		}
-		optional := setting.name == "userinfo_endpoint" && provider != nil
-		if *setting.known == "" && optional {
+		if *address.known == "" && address.unused {
 			continue
 		}
-		if err := checkURL(setting.name, *setting.known); err != nil {
+		if err := checkURL(address.name, *address.known); err != nil {
 			return nil, foreign("read the provider's metadata", err)
 		}
 	}
-	return &endpoints{
+	found := &endpoints{
 		issuer:          known.Issuer,
 		oauth2:          oauth2.Endpoint{AuthURL: known.AuthorizationURL, TokenURL: known.TokenURL, AuthStyle: d.settings.authStyle(known)},
 		userinfo:        known.UserinfoURL,
 		announcesIssuer: known.AnnouncesIssuer,
-		oidc:            provider,
-	}, nil
+	}
+	if isOIDC {
+		found.keys = oidc.NewRemoteKeySet(ctx, known.KeysURL) // Of ctx it uses the client alone.
+		found.algorithms = slices.DeleteFunc(known.Algorithms, func(name string) bool { return !slices.Contains(signingAlgorithms, name) })
+	}
+	return found, nil
+}
+
+// ask returns the provider's metadata; without a request if the settings have all endpoints.
+func (d *discovery) ask(ctx context.Context) (metadata, error) {
+	switch {
+	case d.settings.Type == typeOIDC:
+		provider, err := oidc.NewProvider(ctx, d.settings.Issuer)
+		if err != nil {
+			return metadata{}, err
+		}
+		var known metadata
+		err = provider.Claims(&known)
+		return known, err
+	case d.settings.discovers():
+		return d.readMetadata(ctx)
+	default:
+		return metadata{Issuer: d.settings.Issuer}, nil
+	}
 }
 
 // readMetadata reads the metadata of an OAuth 2 provider (RFC 8414 section 3).
@@ -174,84 +246,4 @@ func (s Settings) authStyle(known metadata) oauth2.AuthStyle {
 		return oauth2.AuthStyleInHeader
 	}
 	return oauth2.AuthStyleInParams
-}
-
-// getJSON reads a JSON object at an address, with an access token if it is not empty.
-func getJSON(ctx context.Context, address, accessToken string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Accept", "application/json")
-	if accessToken != "" {
-		request.Header.Set("Authorization", "Bearer "+accessToken)
-	}
-	response, err := clientOf(ctx).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-		return err
-	case response.StatusCode != http.StatusOK:
-		return statusError{response.StatusCode}
-	}
-	return decode(body, into)
-}
-
-// decode decodes JSON. A number stays as it was written: ids are numbers to some.
-func decode(content []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.UseNumber()
-	return decoder.Decode(into)
-}
-
-// statusError is an answer of a provider that is not 200.
-type statusError struct{ status int }
-
-func (e statusError) Error() string { return fmt.Sprintf("it answered %d", e.status) }
-
-func clientOf(ctx context.Context) *http.Client {
-	client, ok := ctx.Value(oauth2.HTTPClient).(*http.Client)
-	if !ok {
-		return http.DefaultClient
-	}
-	return client
-}
-
-const (
-	// providerTimeout bounds a request to a provider.
-	providerTimeout = 5 * time.Second
-	// maxAnswer is the maximum size of a provider's answer in bytes.
-	maxAnswer = 1 << 20
-)
-
-var errRedirects = errors.New("the provider redirects the panel, which does not follow")
-
-// newClient returns the client for requests to providers. It follows no redirects, which
-// could lead a secret elsewhere.
-func newClient() *http.Client {
-	transport, ok := http.DefaultTransport.(*http.Transport)
-	if !ok {
-		transport = &http.Transport{}
-	}
-	return &http.Client{
-		Transport:     bounded{transport.Clone()},
-		Timeout:       providerTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirects },
-	}
-}
-
-// bounded bounds the size of answers.
-type bounded struct{ *http.Transport }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := b.Transport.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
-	return response, nil
 }

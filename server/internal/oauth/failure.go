@@ -1,9 +1,9 @@
 package oauth
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"golang.org/x/oauth2"
@@ -64,15 +64,26 @@ func (f *Failure) Unwrap() error { return f.Cause }
 // maxForeign is the maximum length, in bytes, of text of a provider in the log.
 const maxForeign = 300
 
-// foreign is an error with text of a provider, which is not trusted: its length is bounded, and
-// the log's handler quotes it.
-func foreign(what string, err error) error {
-	text := err.Error()
+// foreignError is an error with text of a provider, which is not trusted: its length is
+// bounded, and it is quoted.
+type foreignError struct {
+	what  string
+	cause error
+}
+
+func foreign(what string, cause error) error { return &foreignError{what, cause} }
+
+// Error returns what failed, and the text.
+func (e *foreignError) Error() string {
+	text := e.cause.Error()
 	if len(text) > maxForeign {
 		text = text[:maxForeign] + "…"
 	}
-	return fmt.Errorf("%s: %q", what, text)
+	return fmt.Sprintf("%s: %q", e.what, text)
 }
+
+// Unwrap returns the cause, whose text must not be shown.
+func (e *foreignError) Unwrap() error { return e.cause }
 
 // refusal returns the reason of an answer with an error code (RFC 6749 section 4.1.2.1,
 // OpenID Connect Core section 3.1.2.6).
@@ -90,37 +101,26 @@ func refusal(code string) (Reason, error) {
 // exchangeFailure returns the reason of a code that was not exchanged for a token.
 func exchangeFailure(err error) (Reason, error) {
 	var refused *oauth2.RetrieveError
-	var unsent *url.Error
 	switch {
-	case errors.As(err, &unsent):
-		return Unreachable, foreign("ask its token endpoint", err)
 	case !errors.As(err, &refused):
-		return Refused, foreign("ask its token endpoint", err)
+		return reasonOf(err), foreign("ask its token endpoint", err)
 	case refused.ErrorCode == "invalid_grant": // The code has expired, or was used.
 		return Stale, nil
-	case refused.Response.StatusCode >= http.StatusInternalServerError:
-		return Unreachable, foreign("ask its token endpoint", statusError{refused.Response.StatusCode})
 	default:
-		// Not the body, which nobody knows.
+		// Not the body, which could have anything.
 		return Refused, foreign("ask its token endpoint", fmt.Errorf("it answered %d %s", refused.Response.StatusCode, refused.ErrorCode))
 	}
 }
 
-// errUnreachable is wrapped by errors of a provider that does not answer.
-var errUnreachable = errors.New("it does not answer")
-
-func userinfoFailure(err error) error {
-	var unsent *url.Error
-	var status statusError
-	if errors.As(err, &unsent) || errors.As(err, &status) && status.status >= http.StatusInternalServerError {
-		return fmt.Errorf("%w: %w", errUnreachable, foreign("ask its userinfo endpoint", err))
-	}
-	return foreign("ask its userinfo endpoint", err)
-}
-
+// reasonOf returns the reason of an error of a request to a provider, or of its answer.
 func reasonOf(err error) Reason {
-	if errors.Is(err, errUnreachable) {
+	var failed *url.Error
+	switch {
+	case errors.Is(err, errRedirects), errors.Is(err, errTooLong):
+		return Refused // It was reached.
+	case errors.As(err, &failed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Unreachable
+	default:
+		return Refused
 	}
-	return Refused
 }

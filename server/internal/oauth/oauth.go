@@ -1,5 +1,5 @@
-// Package oauth logs people in at identity providers elsewhere: by OpenID Connect, and by
-// OAuth 2 with a userinfo endpoint. Both use the authorization code flow with PKCE
+// Package oauth logs people in at identity providers: by OpenID Connect, and by OAuth 2 with
+// a userinfo endpoint. Both use the authorization code flow with PKCE
 // (RFC 6749, RFC 7636) as RFC 9700 recommends it: each login has a state of its own, which
 // the browser keeps in an encrypted cookie and which is answered once, and OpenID Connect
 // has a nonce.
@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -46,6 +47,9 @@ type Options struct {
 	Store     Store // Required.
 	// PublicURL is the panel's URL for people, to which providers send them back. Required.
 	PublicURL *url.URL
+	// Timeout bounds each request to a provider; 0 is 5 seconds.
+	Timeout time.Duration
+	Logger  *slog.Logger // nil discards.
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -66,10 +70,16 @@ type provider struct {
 	callback  string // Where it sends people back: an address for each provider (RFC 9700 section 4.4.2).
 }
 
-// New returns the providers with these settings. It asks none of them.
+// New returns the providers with these settings, which must be closed. It asks none of them.
 func New(ctx context.Context, options Options) (*Providers, error) {
 	if options.Store == nil || options.PublicURL == nil {
 		return nil, errors.New("oauth: Store and PublicURL are required")
+	}
+	if options.Timeout == 0 {
+		options.Timeout = defaultTimeout
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	if options.Now == nil {
 		options.Now = time.Now
@@ -78,22 +88,28 @@ func New(ctx context.Context, options Options) (*Providers, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Providers{limits: auth.NewLimits(options.Store, options.Now), client: newClient(), now: options.Now}
+	p := &Providers{limits: auth.NewLimits(options.Store, options.Now), client: newClient(options.Timeout), now: options.Now}
 	if p.jar, err = newJar(secret, options.PublicURL.Scheme == "https", options.Now); err != nil {
 		return nil, err
 	}
 	for _, settings := range options.Providers {
 		p.all = append(p.all, &provider{
 			Settings:  settings,
-			discovery: newDiscovery(settings, options.Now),
+			discovery: newDiscovery(p.context(context.WithoutCancel(ctx)), settings, options.Logger, options.Now),
 			callback:  options.PublicURL.JoinPath("api/auth/providers", settings.ID, "callback").String(),
 		})
 	}
 	return p, nil
 }
 
-// Close closes idle connections to providers.
-func (p *Providers) Close() { p.client.CloseIdleConnections() }
+// Close ends what is asked of providers for more than one login, and closes idle connections
+// to them. Logins at them fail from then on.
+func (p *Providers) Close() {
+	for _, provider := range p.all {
+		provider.discovery.close()
+	}
+	p.client.CloseIdleConnections()
+}
 
 // Provider is what people see of a provider.
 type Provider struct{ ID, Name string }
@@ -124,9 +140,9 @@ func (p *Providers) Begin(ctx context.Context, id, returnTo string, sent []*http
 	if err != nil {
 		return "", nil, err
 	}
-	known, err := provider.discovery.get(p.context(ctx))
+	known, err := provider.discovery.get(ctx)
 	if err != nil {
-		return "", nil, &Failure{Unreachable, id, err}
+		return "", nil, &Failure{reasonOf(err), id, err}
 	}
 	verifier := oauth2.GenerateVerifier()
 	login, cookies, err := p.jar.begin(id, returnTo, verifier, sent)
@@ -188,7 +204,7 @@ func (p *Providers) identify(ctx context.Context, provider *provider, login pend
 	}
 	known, err := provider.discovery.get(ctx)
 	if err != nil {
-		return fail(Unreachable, err)
+		return fail(reasonOf(err), err)
 	}
 	if err := known.checkIssuer(answer); err != nil {
 		return fail(Refused, err)
@@ -246,7 +262,7 @@ func (e *endpoints) checkIssuer(answer url.Values) error {
 
 // claims returns what the provider says about the person who has logged in.
 func (p *provider) claims(ctx context.Context, known *endpoints, token *oauth2.Token, nonce string, now func() time.Time) (sources, error) {
-	if known.oidc == nil {
+	if known.keys == nil {
 		said, err := known.userinfoClaims(ctx, token)
 		return sources{said}, err
 	}
@@ -268,9 +284,22 @@ func (p *provider) claims(ctx context.Context, known *endpoints, token *oauth2.T
 func (e *endpoints) userinfoClaims(ctx context.Context, token *oauth2.Token) (claims, error) {
 	said := claims{}
 	if err := getJSON(ctx, e.userinfo, token.AccessToken, &said); err != nil {
-		return nil, userinfoFailure(err)
+		return nil, foreign("ask its userinfo endpoint", err)
 	}
 	return said, nil
+}
+
+// loginKeys are a provider's keys for one login. They keep the error of a signature, of which
+// the verifier returns the text alone.
+type loginKeys struct {
+	oidc.KeySet
+	err error
+}
+
+// VerifySignature verifies a token.
+func (k *loginKeys) VerifySignature(ctx context.Context, token string) (payload []byte, err error) {
+	payload, k.err = k.KeySet.VerifySignature(ctx, token)
+	return payload, k.err
 }
 
 // verify returns the claims of the ID token after it has verified it: its signature,
@@ -280,7 +309,12 @@ func (p *provider) verify(ctx context.Context, known *endpoints, token *oauth2.T
 	if raw == "" {
 		return nil, errors.New("its token endpoint has sent no ID token")
 	}
-	verified, err := known.oidc.Verifier(&oidc.Config{ClientID: p.ClientID, Now: now}).Verify(ctx, raw)
+	keys := &loginKeys{KeySet: known.keys}
+	verifier := oidc.NewVerifier(known.issuer, keys, &oidc.Config{ClientID: p.ClientID, SupportedSigningAlgs: known.algorithms, Now: now})
+	verified, err := verifier.Verify(ctx, raw)
+	if keys.err != nil {
+		err = keys.err
+	}
 	if err != nil {
 		return nil, foreign("verify the ID token", err)
 	}
