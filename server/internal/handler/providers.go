@@ -43,12 +43,12 @@ func (a *api) beginProviderLogin(w http.ResponseWriter, r *http.Request) {
 
 // finishProviderLogin takes a provider's answer from a browser.
 func (a *api) finishProviderLogin(w http.ResponseWriter, r *http.Request) {
-	result, cookies, err := a.providers.Finish(r.Context(), r.PathValue("id"), r.URL.Query(), r.Cookies())
-	location := result.ReturnTo
 	var login auth.Login
-	if err == nil {
-		login, err = a.loginAs(r.Context(), result.Identity)
-	}
+	location, cookies, err := a.providers.Finish(r.Context(), r.PathValue("id"), r.URL.Query(), r.Cookies(),
+		func(ctx context.Context, identity db.Identity) (err error) {
+			login, err = a.loginAs(ctx, identity)
+			return err
+		})
 	if err != nil {
 		location = loginFailure(w, r, err)
 	} else {

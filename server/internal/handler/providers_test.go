@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -129,16 +130,16 @@ func (p *panel) begun(t *testing.T) (state, cookie string) {
 	return location.Query().Get("state"), cookie
 }
 
-// answer sends a provider's answer with a code that it does not take, and returns where that
-// leads.
-func (p *panel) answer(t *testing.T, state string, cookies ...string) (reason string) {
+// answer sends a provider's answer to a login, and returns where that leads and whether the
+// login is cleared.
+func (p *panel) answer(t *testing.T, content, state, cookie string) (reason string, cleared bool) {
 	t.Helper()
-	a := p.anonymous().send(t, "GET", "/api/auth/providers/company/callback?code=x&state="+state, nil, "Cookie", strings.Join(cookies, "; "))
+	a := p.anonymous().send(t, "GET", "/api/auth/providers/company/callback?"+content+"&state="+state, nil, "Cookie", cookie)
 	location, err := url.Parse(a.header.Get("Location"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return location.Query().Get("reason")
+	return location.Query().Get("reason"), strings.Contains(a.header.Get("Set-Cookie"), "Max-Age=0")
 }
 
 func TestProviders_ALoginEndsAfterTenMinutes(t *testing.T) {
@@ -167,21 +168,53 @@ func TestProviders_APlantedCookieDoesNotHideTheLogin(t *testing.T) {
 	}
 }
 
+// TestProviders_FailuresOfAnAddressAreLimited has logins fail in different ways. What is over
+// the limit leaves no row, and the login as it was.
 func TestProviders_FailuresOfAnAddressAreLimited(t *testing.T) {
 	p := newPanel(t)
-	for i := range 31 {
-		want := "stale"
-		if i == 30 {
-			want = "rate-limited"
+	rows := func() (n int) {
+		query := `SELECT count(*) FROM rate_limits WHERE key LIKE 'provider:%' AND key NOT LIKE 'provider:a%'`
+		if err := dbtest.SQL(t, p.db).QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for content, test := range map[string]struct {
+		reason string
+		rows   int
+	}{
+		"code=x":                        {"stale", 30}, // The provider takes none.
+		"error=access_denied":           {"denied", 0},
+		"error=temporarily_unavailable": {"unreachable", 0},
+		"error=x&code=x":                {"refused", 0},
+	} {
+		before := rows()
+		for i := range 30 {
+			state, cookie := p.begun(t)
+			if reason, cleared := p.answer(t, content, state, cookie); reason != test.reason || !cleared {
+				t.Fatalf("%s: answer %d leads to %s", content, i+1, reason)
+			}
 		}
 		state, cookie := p.begun(t)
-		if got := p.answer(t, state, cookie); got != want {
-			t.Fatalf("answer %d leads to %s", i+1, got)
+		for range 2 {
+			if reason, cleared := p.answer(t, content, state, cookie); reason != "rate-limited" || cleared {
+				t.Errorf("%s: over the limit it leads to %s, cleared: %t", content, reason, cleared)
+			}
 		}
+		if n := rows() - before; n != test.rows {
+			t.Errorf("%s: has left %d rows", content, n)
+		}
+		p.advance(time.Minute)
+		if reason, _ := p.answer(t, content, state, cookie); reason != test.reason {
+			t.Errorf("%s: a minute later it leads to %s", content, reason)
+		}
+		p.advance(time.Minute)
 	}
-	p.advance(time.Minute)
+	for range 40 { // Nobody's login.
+		p.answer(t, "error=access_denied", "x", "")
+	}
 	state, cookie := p.begun(t)
-	if got := p.answer(t, state, cookie); got != "stale" {
-		t.Errorf("a minute later it leads to %s", got)
+	if reason, _ := p.answer(t, "error=access_denied", state, cookie); reason != "denied" {
+		t.Errorf("after answers to no login it leads to %s", reason)
 	}
 }

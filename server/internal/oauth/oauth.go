@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -27,11 +28,13 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
+// The maximum numbers of answers to logins from one address within limitWindow.
 const (
-	// answersPerAddress is the maximum number of answers to logins, within answersWindow
-	// from one address, for which providers are asked and which fail.
-	answersPerAddress = 30
-	answersWindow     = time.Minute
+	failuresPerAddress = 30
+	// answersPerAddress includes those of people who have logged in: each is a row for as long as
+	// it could be sent again.
+	answersPerAddress = 300
+	limitWindow       = time.Minute
 )
 
 // Store is the part of the database that Providers uses.
@@ -156,38 +159,40 @@ func (p *Providers) Begin(ctx context.Context, id, returnTo string, sent []*http
 	return provider.config(known).AuthCodeURL(login.State, parameters...), cookies, nil
 }
 
-// Result is a login at a provider.
-type Result struct {
-	Identity db.Identity
-	ReturnTo string
-}
-
-// Finish checks a provider's answer and finds out who has logged in. The cookies are those
-// of the response, whether or not there is an error; sent are those of the request. The
-// error is a *Failure, or one of the database or of a limit.
-func (p *Providers) Finish(ctx context.Context, id string, answer url.Values, sent []*http.Cookie) (Result, []*http.Cookie, error) {
+// Finish checks a provider's answer, finds out who has logged in, and calls logIn with them.
+// It returns where they go after that. An error of logIn is a failed login like all others,
+// which count against the caller's address. The cookies are those of the response, whether or
+// not there is an error; sent are those of the request. The error is a *Failure, or one of
+// logIn, of the database or of a limit. After that of a limit the answer can be sent again.
+func (p *Providers) Finish(
+	ctx context.Context, id string, answer url.Values, sent []*http.Cookie, logIn func(context.Context, db.Identity) error,
+) (returnTo string, cookies []*http.Cookie, err error) {
 	provider, err := p.find(id)
 	if err != nil {
-		return Result{}, nil, err
+		return "", nil, err
 	}
 	login, clear, ok := p.jar.find(answer.Get("state"), sent)
 	if !ok {
-		return Result{}, nil, &Failure{Reason: Stale, Provider: id}
+		// Not counted: it costs nothing, and pages of other sites can have browsers send it.
+		return "", nil, &Failure{Reason: Stale, Provider: id}
 	}
-	cookies := []*http.Cookie{clear}
-	if login.Provider != id {
-		// An answer of one provider at the address of another (RFC 9700 section 4.4).
-		return Result{}, cookies, &Failure{Reason: Stale, Provider: id}
-	}
-	if err := p.once(ctx, login); err != nil {
-		return Result{}, cookies, err
+	failures := auth.PerSource(ctx, "provider:address", failuresPerAddress, limitWindow)
+	answers := auth.PerSource(ctx, "provider:answers", answersPerAddress, limitWindow)
+	if err := p.limits.Check(ctx, slices.Concat(failures, answers)...); err != nil {
+		return "", nil, err
 	}
 	identity, err := p.identify(p.context(ctx), provider, login, answer)
-	return Result{identity, login.ReturnTo}, cookies, err
+	if err == nil {
+		err = logIn(ctx, identity)
+	}
+	if err == nil {
+		err = p.limits.Refund(ctx, failures...)
+	}
+	return login.ReturnTo, []*http.Cookie{clear}, err
 }
 
-// once fails if the answer to a login was taken before, at any replica.
-func (p *Providers) once(ctx context.Context, login pending) error {
+// use fails if the answer to a login was used before, at any replica.
+func (p *Providers) use(ctx context.Context, login pending) error {
 	sum := sha256.Sum256([]byte(login.State))
 	// The row outlives the cookie.
 	used := auth.Limit{Key: "provider:state:" + hex.EncodeToString(sum[:16]), Max: 1, Window: 2 * loginLifetime}
@@ -202,6 +207,9 @@ func (p *Providers) identify(ctx context.Context, provider *provider, login pend
 	fail := func(reason Reason, cause error) (db.Identity, error) {
 		return db.Identity{}, &Failure{reason, provider.ID, cause}
 	}
+	if login.Provider != provider.ID {
+		return fail(Stale, nil) // An answer of one provider at the address of another (RFC 9700 section 4.4).
+	}
 	known, err := provider.discovery.get(ctx)
 	if err != nil {
 		return fail(reasonOf(err), err)
@@ -213,8 +221,7 @@ func (p *Providers) identify(ctx context.Context, provider *provider, login pend
 		reason, cause := refusal(code)
 		return fail(reason, cause)
 	}
-	limits := auth.PerSource(ctx, "provider:address", answersPerAddress, answersWindow)
-	if err := p.limits.Check(ctx, limits...); err != nil {
+	if err := p.use(ctx, login); err != nil {
 		return db.Identity{}, err
 	}
 	token, err := provider.config(known).Exchange(ctx, answer.Get("code"), oauth2.VerifierOption(login.Verifier))
@@ -230,7 +237,7 @@ func (p *Providers) identify(ctx context.Context, provider *provider, login pend
 	if err != nil {
 		return fail(Refused, err)
 	}
-	return identity, p.limits.Refund(ctx, limits...)
+	return identity, nil
 }
 
 func (p *provider) config(known *endpoints) *oauth2.Config {
