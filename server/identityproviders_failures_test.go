@@ -3,10 +3,12 @@ package server_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
 
@@ -75,6 +77,41 @@ func TestIdentityProviders_NoRedirectIsFollowedAndFailuresSayTheirReason(t *test
 		b := newBrowser(t, p)
 		if location := b.logIn(provider); b.user() == nil {
 			t.Errorf("the login at %s leads to %s", provider, location)
+		}
+	}
+}
+
+func TestIdentityProviders_LoginsOfSuspendedUsersAreInTheAuditTrail(t *testing.T) {
+	e, company := newOAuthServer(t), newOIDC(t)
+	p := servertest.Start(t, withProviders(t, e.settings(), oidcSettings("company", company)))
+	admin := p.Admin()
+	suspended, action := true, "session.refuse"
+	for provider, email := range map[string]string{"eclipanel": "ada@example.com", "company": "grace@example.com"} {
+		e.set(func() { e.person = map[string]any{"sub": "42", "email": email} })
+		for range 3 {
+			company.QueueUser(person("17", email))
+		}
+		b := newBrowser(t, p)
+		b.logIn(provider)
+		user := b.user()
+		if user == nil || string(user.Email) != email {
+			t.Fatalf("%s: logged in as %+v", provider, user)
+		}
+		changed, err := admin.UpdateUserWithResponse(t.Context(), user.ID, types.UserPatch{Suspended: &suspended})
+		if err != nil || changed.JSON200 == nil {
+			t.Fatalf("suspend %s: %v", email, err)
+		}
+		for range 2 {
+			b.wantFailure(provider, b.logIn(provider), "suspended")
+		}
+		trail, err := admin.ListAuditWithResponse(t.Context(), &types.ListAuditParams{UserID: &user.ID, Action: &action})
+		if err != nil || trail.JSON200 == nil {
+			t.Fatalf("audit trail: %v", err)
+		}
+		entries := *trail.JSON200
+		if len(entries) != 1 || entries[0].Count != 2 || entries[0].Actor.Kind != "anonymous" ||
+			entries[0].Target.ID.MustGet() != strconv.FormatInt(user.ID, 10) || entries[0].Actor.Address.MustGet() != "127.0.0.1" {
+			t.Errorf("%s: the trail has %+v", provider, entries)
 		}
 	}
 }

@@ -244,9 +244,14 @@ func (a *Auth) slowDown(ctx context.Context, t *attempt) error {
 	return a.paces.wait(ctx, t.email, networkKey(networks[len(networks)-1]))
 }
 
-// NewSession creates a session of 30 days for a user who has been authenticated.
+// ErrSuspended is the error of the login of a suspended user.
+var ErrSuspended = problem.Unauthorized("This account is suspended.")
+
+// NewSession creates a session of 30 days for a user who has been authenticated. That of a
+// suspended user is refused with ErrSuspended, and recorded in the audit trail as in Login.
 func (a *Auth) NewSession(ctx context.Context, user db.User) (Login, error) {
-	return a.createSession(ctx, user, nil)
+	login, err := a.createSession(ctx, user, nil)
+	return login, a.refuseLogin(ctx, user, err)
 }
 
 func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) (Login, error) {
@@ -258,7 +263,7 @@ func (a *Auth) createSession(ctx context.Context, user db.User, known *browser) 
 	ctx = db.WithActor(ctx, user.Actor(ctx))
 	switch err := a.store.CreateSession(ctx, session, user.PasswordHash, a.places.address(ctx), a.now()); {
 	case errors.Is(err, db.ErrConflict):
-		return Login{}, problem.Unauthorized("This account is suspended.")
+		return Login{}, ErrSuspended
 	case errors.Is(err, db.ErrNotFound):
 		return Login{}, errWrongPassword // It was changed meanwhile.
 	case err != nil:

@@ -66,10 +66,12 @@ func (a *api) loginAs(ctx context.Context, identity db.Identity) (auth.Login, er
 		return auth.Login{}, &oauth.Failure{Reason: oauth.EmailTaken, Provider: identity.Provider}
 	case err != nil:
 		return auth.Login{}, err
-	case user.Suspended:
-		return auth.Login{}, &oauth.Failure{Reason: oauth.Suspended, Provider: identity.Provider}
 	}
-	return a.auth.NewSession(ctx, user)
+	login, err := a.auth.NewSession(ctx, user)
+	if errors.Is(err, auth.ErrSuspended) {
+		err = &oauth.Failure{Reason: oauth.Suspended, Provider: identity.Provider}
+	}
+	return login, err
 }
 
 // loginFailure logs why a login at a provider failed, if an operator should know, and
