@@ -43,7 +43,7 @@ func newEcliPanel(t *testing.T) *eclipanel {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.features == "" {
-			http.Error(w, "away", http.StatusBadGateway)
+			http.Error(w, "unavailable", http.StatusBadGateway)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")

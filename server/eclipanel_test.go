@@ -175,42 +175,42 @@ func TestEcliPanel_IsAskedOnceAboutACredential(t *testing.T) {
 func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 	e := newEcliPanel(t)
 	e.users["Bearer known"] = personOf(17, "user")
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
-	t.Cleanup(elsewhere.Close)
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
+	t.Cleanup(other.Close)
 	answer := func(status int, contentType, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
-			w.Header().Set("Location", elsewhere.URL)
+			w.Header().Set("Location", other.URL)
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, body)
 		}
 	}
-	good := `{"user":{"id":17,"email":"user17@example.com","role":"user","orgs":[]}}`
+	valid := `{"user":{"id":17,"email":"user17@example.com","role":"user","orgs":[]}}`
 	p := e.asking(time.Minute)
 	known := visit(t, p, p.URL, cookie("token", "known"))
 	if got := known.me(); got != "user17@example.com user" {
 		t.Fatal(got)
 	}
 	n := 0
-	for name, away := range map[string]http.HandlerFunc{
-		"error":           answer(500, "application/json", good),
-		"overload":        answer(429, "application/json", good),
-		"other path":      answer(404, "application/json", good),
-		"redirect":        answer(302, "application/json", good),
-		"page":            answer(200, "text/html", good),
-		"no type":         answer(200, "", good),
-		"no JSON":         answer(200, "application/json", good[1:]),
-		"two answers":     answer(200, "application/json", good+good),
+	for name, answer := range map[string]http.HandlerFunc{
+		"error":           answer(500, "application/json", valid),
+		"overload":        answer(429, "application/json", valid),
+		"other path":      answer(404, "application/json", valid),
+		"redirect":        answer(302, "application/json", valid),
+		"page":            answer(200, "text/html", valid),
+		"no type":         answer(200, "", valid),
+		"no JSON":         answer(200, "application/json", valid[1:]),
+		"two answers":     answer(200, "application/json", valid+valid),
 		"nobody":          answer(200, "application/json", `{"user":null}`),
 		"no id":           answer(200, "application/json", `{"user":{"id":null,"role":"*"}}`),
 		"half an id":      answer(200, "application/json", `{"user":{"id":1.5,"role":"*"}}`),
 		"control in id":   answer(200, "application/json", `{"user":{"id":"1\u0000","role":"*"}}`),
 		"other types":     answer(200, "application/json", `{"user":{"id":1,"role":["*"]}}`),
-		"endless":         answer(200, "application/json", strings.Repeat(" ", 1<<20)+good),
+		"endless":         answer(200, "application/json", strings.Repeat(" ", 1<<20)+valid),
 		"broken off":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"no organisation": answer(200, "application/json", `{"user":{"id":1,"orgs":[{"name":"x","orgRole":"owner"}]}}`),
 	} {
-		e.change(func() { e.session = away })
+		e.change(func() { e.session = answer })
 		n++
 		if got := known.me("Authorization", fmt.Sprint("Bearer new", n)); got != "503 unavailable" {
 			t.Errorf("%s: who is new gets %s", name, got)

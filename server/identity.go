@@ -26,7 +26,7 @@ type EcliPanel struct {
 	Origins []string
 	// AdminRoles are its roles that are admins here; nil is "*", "admin" and "rootAdmin".
 	AdminRoles []string
-	// CacheTime is how long its answers are kept, at most 5 minutes; 0 is 10 seconds.
+	// CacheTime is how long its answers are cached, at most 5 minutes; 0 is 10 seconds.
 	CacheTime time.Duration
 	// Features makes the panel's feature flag `tunnels` follow EcliPanel's.
 	Features bool

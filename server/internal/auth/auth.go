@@ -63,7 +63,7 @@ type Options struct {
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted. If
 	// empty, a caller's address is that of its connection.
 	TrustedProxies []netip.Prefix
-	// Provider knows the credentials that the panel has not issued; nil accepts none of them.
+	// Provider checks the credentials that are not the panel's own; nil refuses them.
 	Provider Provider
 	// NoLocalAccounts refuses logins and links by password.
 	NoLocalAccounts bool
@@ -182,8 +182,8 @@ func (a *Auth) Slowed() uint64 { return a.paces.count() }
 // __Host- comes first: a browser also sends those that another program on the host, or on a
 // parent domain, has set.
 //
-// With an Options.Provider, every token, key and cookie is the provider's that is not one
-// of the panel's own by its form. The panel's own cookies come first.
+// With an Options.Provider, every token, key and cookie that does not have the form of the
+// panel's own is the provider's. The panel's own cookies come first.
 //
 // The answer is that of the database at this moment. What outlives its request, such as a
 // stream of events, has to call Authenticate again with the same request, at least once a
@@ -201,13 +201,13 @@ func (a *Auth) Authenticate(r *http.Request) (Principal, error) {
 		case bearer && (a.provider == nil || isOwn(token)):
 			return a.bearer(r.Context(), token)
 		case a.provider != nil:
-			return a.elsewhere(r.Context(), Credential{"Authorization", header})
+			return a.byProvider(r.Context(), Credential{"Authorization", header})
 		default:
 			return Principal{}, problem.Unauthorized("Send the token as Authorization: Bearer <token>.")
 		}
 	}
 	if key != "" {
-		return a.elsewhere(r.Context(), Credential{"X-Api-Key", key})
+		return a.byProvider(r.Context(), Credential{"X-Api-Key", key})
 	}
 	return a.byCookies(r)
 }
@@ -235,7 +235,7 @@ func (a *Auth) byCookies(r *http.Request) (Principal, error) {
 		if a.providerOrigin.Check(r) != nil {
 			return Principal{}, errOtherOrigin
 		}
-		principal, err := a.elsewhere(r.Context(), credential)
+		principal, err := a.byProvider(r.Context(), credential)
 		if !isUnauthorized(err) {
 			return principal, err
 		}

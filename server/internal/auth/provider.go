@@ -12,25 +12,24 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
-// Provider is an identity provider that knows the sessions and keys it has issued, and is
-// asked about them. It is safe for concurrent use. Providers at which people log in, so that
-// they get a session of this panel, do not need it: see [db.DB.SyncIdentity] and
-// [Auth.NewSession].
+// Provider is another service whose sessions and keys the panel accepts. It is asked whose they
+// are. It is safe for concurrent use. An identity provider at which people log in, to get a
+// session of this panel, is not one: see [db.DB.SyncIdentity] and [Auth.NewSession].
 type Provider interface {
 	// Cookie returns the name of the provider's cookie.
 	Cookie() string
 	// Origins returns the origins of the provider's pages, which may send requests with its
 	// cookie.
 	Origins() []string
-	// User returns the account of a credential, and until when the provider stays by that
-	// answer. An unauthorized error says that the credential is not valid.
+	// User returns the account of a credential, and when the provider has to be asked about it
+	// again. An unauthorized error means that the credential is not valid.
 	User(ctx context.Context, credential Credential) (user db.User, until time.Time, err error)
 }
 
-// Credential is a header of a request, as the provider gets it.
+// Credential is a header of a request, as it is sent to the provider.
 type Credential struct {
 	Header string // Authorization, X-Api-Key or Cookie.
-	Value  string // Of a cookie just that one: name=value.
+	Value  string // For Cookie, one cookie: name=value.
 }
 
 // maxProviderCookies is the maximum number of cookies about which a provider is asked.
@@ -47,8 +46,8 @@ func providerOrigins(provider Provider, publicOrigin string) (*http.CrossOriginP
 	return check, nil
 }
 
-// elsewhere returns the caller of a credential that this panel has not issued.
-func (a *Auth) elsewhere(ctx context.Context, credential Credential) (Principal, error) {
+// byProvider returns the caller of a credential that the provider has issued.
+func (a *Auth) byProvider(ctx context.Context, credential Credential) (Principal, error) {
 	user, until, err := a.provider.User(ctx, credential)
 	switch {
 	case err != nil:
@@ -76,8 +75,8 @@ func (a *Auth) providerCookies(r *http.Request) []Credential {
 	return credentials
 }
 
-// isOwn reports whether a token looks like one of the panel's own, so that nobody else is
-// asked about it: a key, or a JWT that names the panel as its issuer.
+// isOwn reports whether a token has the form of the panel's own: a key, or a JWT that names the
+// panel as its issuer. The provider is not asked about those.
 func isOwn(token string) bool {
 	if strings.HasPrefix(token, apiKeyPrefix) {
 		return true

@@ -9,29 +9,29 @@ import (
 )
 
 const (
-	// maxEntries bounds each of the two caches, of about 150 bytes an entry. Those who were
-	// refused have one of their own, so that a flood of them displaces nobody else.
+	// maxEntries bounds each cache, of about 150 bytes an entry. Refused credentials have a
+	// cache of their own, so that a flood of them displaces no accepted ones.
 	maxEntries = 16 << 10
-	// evictScan bounds the entries that are looked at for one that has ended, to be dropped
-	// when there are too many.
+	// evictScan bounds how many entries of a full cache are searched for an expired one. The
+	// last of them is dropped if there is none.
 	evictScan = 16
 )
 
-// key stands for a credential, which is kept nowhere itself.
+// key is the hash of a credential. The credential itself is not stored.
 type key [sha256.Size]byte
 
 func keyOf(credential auth.Credential) key {
 	return sha256.Sum256([]byte(credential.Header + "\x00" + credential.Value))
 }
 
-// verdict is what EcliPanel said of a credential.
+// verdict is EcliPanel's answer about a credential.
 type verdict struct {
 	userID int64
 	err    error // Why the caller is refused; nil if userID is set.
 	until  time.Time
 }
 
-// cache has verdicts until they end. It is safe for concurrent use.
+// cache holds verdicts until they expire. It is safe for concurrent use.
 type cache struct {
 	mu      sync.Mutex
 	entries map[key]verdict

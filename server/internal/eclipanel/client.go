@@ -31,7 +31,7 @@ func newClient(base *url.URL) *client {
 	return &client{base: base, http: &http.Client{
 		Transport: transport,
 		Timeout:   askTimeout,
-		// A redirect would take the credential elsewhere, or lead to a login page.
+		// A redirect could send the credential to another host, or lead to a login page.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
@@ -39,7 +39,7 @@ func newClient(base *url.URL) *client {
 func (c *client) close() { c.http.CloseIdleConnections() }
 
 // get returns the JSON at a path. The request has the credential, which may be the zero
-// one, and nothing else of a caller's. It returns errRefused for 401 and 403. No error
+// one, and nothing else from the caller's request. It returns errRefused for 401 and 403. No error
 // contains the credential or the answer.
 func (c *client) get(ctx context.Context, credential auth.Credential, path ...string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path...).String(), nil)

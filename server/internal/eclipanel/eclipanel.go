@@ -1,11 +1,11 @@
 // Package eclipanel takes the sessions and keys of EcliPanel, a panel for game servers, for
-// credentials of this panel: it asks EcliPanel whose they are, and makes the account and
-// its organisations what EcliPanel says.
+// credentials of this panel: it asks EcliPanel whose they are, and updates the account and its
+// organisations to match the answer.
 //
-// What EcliPanel says of a credential is kept for seconds, whether it is good or not, and
-// concurrent requests with one credential make it be asked once. If EcliPanel cannot be
-// asked, what it said stays good for the rest of that time, and after it callers get 503
-// and not 401, which would log them out.
+// An answer of EcliPanel is cached for seconds, whether it accepts the credential or refuses
+// it, and concurrent requests with the same credential share one request to EcliPanel. While
+// EcliPanel cannot be reached, cached answers are used until they expire. After that, callers
+// get 503 and not 401, which would log them out.
 package eclipanel
 
 import (
@@ -45,11 +45,10 @@ const (
 	// long another one waits for its turn.
 	maxAsking = 32
 	maxWait   = 2 * time.Second
-	// awayTime is how long a credential's callers are told that EcliPanel cannot be asked,
-	// before it is asked again.
-	awayTime = time.Second
+	// unreachableTime is how long a failure to ask EcliPanel about a credential is cached.
+	unreachableTime = time.Second
 	// failures is the maximum number of credentials of a source that EcliPanel refuses within
-	// failureWindow. Callers whom EcliPanel knew a moment ago are not concerned.
+	// failureWindow.
 	failures      = 300
 	failureWindow = time.Minute
 )
@@ -74,7 +73,7 @@ type Options struct {
 	Origins []string
 	// AdminRoles are the roles at EcliPanel that are admins here; nil is DefaultAdminRoles.
 	AdminRoles []string
-	// CacheTime is how long an answer is kept; 0 is 10 seconds.
+	// CacheTime is how long an answer is cached; 0 is 10 seconds.
 	CacheTime time.Duration
 	// TrustedProxies are addresses that stand for more than one caller, so that refused
 	// credentials from there do not count against an address.
@@ -88,10 +87,11 @@ type Provider struct {
 	options Options
 	client  *client
 	limits  *auth.Limits
-	good    *cache
-	bad     *cache
-	flights singleflight.Group
-	asking  chan struct{} // Has an element for each request under way.
+	// accepted caches the users of credentials, and refused why others were refused, or
+	// could not be checked.
+	accepted, refused *cache
+	fetches           singleflight.Group
+	asking            chan struct{} // Has an element for each request under way.
 
 	life    context.Context // Ends with Close.
 	end     context.CancelFunc
@@ -124,14 +124,14 @@ func New(options Options) (*Provider, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Provider{
-		options: options,
-		client:  newClient(options.URL),
-		limits:  auth.NewLimits(options.Store, options.Now),
-		good:    newCache(),
-		bad:     newCache(),
-		asking:  make(chan struct{}, maxAsking),
-		life:    life,
-		end:     end,
+		options:  options,
+		client:   newClient(options.URL),
+		limits:   auth.NewLimits(options.Store, options.Now),
+		accepted: newCache(),
+		refused:  newCache(),
+		asking:   make(chan struct{}, maxAsking),
+		life:     life,
+		end:      end,
 	}, nil
 }
 
@@ -169,14 +169,14 @@ func (p *Provider) User(ctx context.Context, credential auth.Credential) (db.Use
 		return db.User{}, time.Time{}, errUnauthorized
 	}
 	k := keyOf(credential)
-	v, ok := p.known(k)
+	v, ok := p.cached(k)
 	if ok && v.err == nil {
 		user, err := p.options.Store.UserByID(ctx, v.userID)
 		if !errors.Is(err, db.ErrNotFound) {
 			return user, v.until, err
 		}
-		// Deleted here: EcliPanel's people are welcome again, as somebody new.
-		p.good.drop(k)
+		// The account was deleted here. EcliPanel still knows the person, who gets a new one.
+		p.accepted.drop(k)
 		ok = false
 	}
 	if ok {
@@ -185,28 +185,28 @@ func (p *Provider) User(ctx context.Context, credential auth.Credential) (db.Use
 	return p.ask(ctx, k, credential)
 }
 
-// known returns what EcliPanel said of a credential a moment ago.
-func (p *Provider) known(k key) (verdict, bool) {
+// cached returns the cached answer about a credential.
+func (p *Provider) cached(k key) (verdict, bool) {
 	now := p.options.Now()
-	if v, ok := p.good.get(k, now); ok {
+	if v, ok := p.accepted.get(k, now); ok {
 		return v, true
 	}
-	return p.bad.get(k, now)
+	return p.refused.get(k, now)
 }
 
 var errUnauthorized = problem.Unauthorized("EcliPanel does not accept this session or key.")
 
-func errAway(cause error) *problem.Error {
-	return problem.Unavailable("EcliPanel cannot be asked who you are; try again shortly.", cause)
+func errUnreachable(cause error) *problem.Error {
+	return problem.Unavailable("EcliPanel cannot be reached to check who you are. Try again shortly.", cause)
 }
 
-// flight is the result of asking EcliPanel.
-type flight struct {
+// fetched is an answer of EcliPanel, with the account if it was not in the cache.
+type fetched struct {
 	verdict verdict
 	user    db.User
 }
 
-// ask asks EcliPanel, together with others who have the same credential.
+// ask asks EcliPanel. Concurrent calls with the same credential share one request.
 func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (db.User, time.Time, error) {
 	limits := p.failureLimits(ctx)
 	if wait := p.limits.Over(limits...); wait > 0 {
@@ -216,15 +216,15 @@ func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (
 	}
 	// A caller who leaves does not end the request, which others may wait for.
 	shared := context.WithoutCancel(ctx)
-	result := p.flights.DoChan(string(k[:]), func() (any, error) { return p.fly(shared, k, credential, limits) })
+	result := p.fetches.DoChan(string(k[:]), func() (any, error) { return p.fetch(shared, k, credential, limits) })
 	select {
 	case r := <-result:
 		if r.Err != nil {
 			return db.User{}, time.Time{}, r.Err
 		}
-		f := r.Val.(flight)
+		f := r.Val.(fetched)
 		if f.verdict.err == nil && f.user.ID == 0 {
-			// Another flight landed between the look into the cache and this one's start.
+			// Another request has filled the cache since User looked there.
 			user, err := p.options.Store.UserByID(ctx, f.verdict.userID)
 			return user, f.verdict.until, err
 		}
@@ -234,8 +234,8 @@ func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (
 	}
 }
 
-// failureLimits returns the limits on refused credentials of a caller's address; none if
-// others are behind it too.
+// failureLimits returns the limits on refused credentials of a caller's address, and none for a
+// trusted proxy's, which many callers share.
 func (p *Provider) failureLimits(ctx context.Context) []auth.Limit {
 	for _, network := range p.options.TrustedProxies {
 		if network.Contains(auth.Address(ctx)) {
@@ -245,13 +245,14 @@ func (p *Provider) failureLimits(ctx context.Context) []auth.Limit {
 	return auth.PerSource(ctx, "eclipanel:address", failures, failureWindow)
 }
 
-// fly asks EcliPanel and keeps the answer. An error is none of EcliPanel's, and not kept.
-func (p *Provider) fly(ctx context.Context, k key, credential auth.Credential, limits []auth.Limit) (flight, error) {
-	if v, ok := p.known(k); ok {
-		return flight{verdict: v}, nil
+// fetch asks EcliPanel and caches its answer, or that it could not be reached. It returns an
+// error if something else failed, which is not cached.
+func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential, limits []auth.Limit) (fetched, error) {
+	if v, ok := p.cached(k); ok {
+		return fetched{verdict: v}, nil
 	}
 	if !p.begin() {
-		return flight{}, problem.Unavailable("The panel is stopping.", nil)
+		return fetched{}, problem.Unavailable("The panel is stopping.", nil)
 	}
 	defer p.running.Done()
 	ctx, cancel := context.WithTimeout(ctx, maxWait+askTimeout)
@@ -269,11 +270,11 @@ func (p *Provider) fly(ctx context.Context, k key, credential auth.Credential, l
 	switch {
 	case err == nil:
 		v.userID = user.ID
-		p.good.put(k, v, asked)
-		return flight{v, user}, nil
+		p.accepted.put(k, v, asked)
+		return fetched{v, user}, nil
 	case errors.Is(err, errRefused):
 		if _, err := p.limits.Take(ctx, limits...); err != nil {
-			return flight{}, err
+			return fetched{}, err
 		}
 		v.err = errUnauthorized
 	case errors.Is(err, db.ErrEmailTaken):
@@ -281,15 +282,15 @@ func (p *Provider) fly(ctx context.Context, k key, credential auth.Credential, l
 	case errors.As(err, &refusal) && refusal.Status < 500:
 		v.err = refusal
 	case errors.As(err, &refusal):
-		v.err, v.until = refusal, p.options.Now().Add(min(awayTime, p.options.CacheTime))
+		v.err, v.until = refusal, p.options.Now().Add(min(unreachableTime, p.options.CacheTime))
 	default:
-		return flight{}, err
+		return fetched{}, err
 	}
-	p.bad.put(k, v, asked)
-	return flight{verdict: v}, nil
+	p.refused.put(k, v, asked)
+	return fetched{verdict: v}, nil
 }
 
-// session asks EcliPanel whose a credential is. The error is errRefused or a
+// session returns whose a credential is by EcliPanel's answer. The error is errRefused or a
 // problem.Error.
 func (p *Provider) session(ctx context.Context, credential auth.Credential) (db.Identity, error) {
 	turn := time.NewTimer(maxWait)
@@ -298,21 +299,21 @@ func (p *Provider) session(ctx context.Context, credential auth.Credential) (db.
 	case p.asking <- struct{}{}:
 		defer func() { <-p.asking }()
 	case <-turn.C:
-		return db.Identity{}, errAway(errors.New("too many requests to EcliPanel are under way"))
+		return db.Identity{}, errUnreachable(errors.New("too many requests to EcliPanel are under way"))
 	case <-ctx.Done():
-		return db.Identity{}, errAway(ctx.Err())
+		return db.Identity{}, errUnreachable(ctx.Err())
 	}
 	body, err := p.client.get(ctx, credential, "api", "auth", "session")
 	if errors.Is(err, errRefused) {
 		return db.Identity{}, err
 	}
 	if err != nil {
-		return db.Identity{}, errAway(err)
+		return db.Identity{}, errUnreachable(err)
 	}
 	who, err := parseSession(body)
 	switch {
 	case err != nil:
-		return db.Identity{}, errAway(err)
+		return db.Identity{}, errUnreachable(err)
 	case who.KYCRequired && !who.KYCVerified:
 		return db.Identity{}, problem.KYCRequired()
 	}

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// service is an EcliPanel that knows whose credential begins with "Bearer good".
+// service is an EcliPanel that accepts the credential "Bearer valid" only.
 type service struct {
 	provider *eclipanel.Provider
 	db       *db.DB
@@ -35,7 +35,7 @@ func newService(t *testing.T) *service {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
 		w.Header().Set("Content-Type", "application/json")
-		if r.Header.Get("Authorization") != "Bearer good" {
+		if r.Header.Get("Authorization") != "Bearer valid" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -86,17 +86,17 @@ func TestProvider_KeepsAnswersForTheCacheTime(t *testing.T) {
 		asked int32
 	}{{0, 2}, {19 * time.Second, 2}, {time.Second, 4}, {10 * time.Second, 4}, {10 * time.Second, 6}} {
 		s.advance(step.after)
-		if status := s.ask(t, "good"); status != http.StatusOK {
-			t.Errorf("good: %d", status)
+		if status := s.ask(t, "valid"); status != http.StatusOK {
+			t.Errorf("valid: %d", status)
 		}
-		if status := s.ask(t, "bad"); status != http.StatusUnauthorized {
-			t.Errorf("bad: %d", status)
+		if status := s.ask(t, "unknown"); status != http.StatusUnauthorized {
+			t.Errorf("unknown: %d", status)
 		}
 		if asked := s.asked.Load(); asked != step.asked {
 			t.Errorf("asked %d times, want %d", asked, step.asked)
 		}
 	}
-	user, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer good"})
+	user, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
 	if err != nil || user.Role != "admin" {
 		t.Fatal(user, err)
 	}
@@ -107,17 +107,17 @@ func TestProvider_KeepsAnswersForTheCacheTime(t *testing.T) {
 	if err := s.db.DeleteUser(t.Context(), user.ID, db.DevicesOf{}); err != nil {
 		t.Fatal(err)
 	}
-	again, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer good"})
+	again, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
 	if err != nil || again.ID == user.ID || again.Email != user.Email {
 		t.Errorf("after the deletion: %+v, %v", again, err)
 	}
 }
 
 // TestProvider_AFloodOfBadCredentialsEnds has one source send more than EcliPanel should
-// see. Who is known meanwhile is not concerned.
+// see.
 func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 	s := newService(t)
-	if status := s.ask(t, "good"); status != http.StatusOK {
+	if status := s.ask(t, "valid"); status != http.StatusOK {
 		t.Fatal(status)
 	}
 	const allowed = 300
@@ -133,11 +133,11 @@ func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 			t.Fatalf("%d more: %d", n, status)
 		}
 	}
-	if s.asked.Load() != asked || s.ask(t, "good") != http.StatusOK {
-		t.Errorf("asked %d times more; who is known gets %d", s.asked.Load()-asked, s.ask(t, "good"))
+	if s.asked.Load() != asked || s.ask(t, "valid") != http.StatusOK {
+		t.Errorf("asked %d times more; who is known gets %d", s.asked.Load()-asked, s.ask(t, "valid"))
 	}
 	s.advance(time.Minute)
-	if status := s.ask(t, "good"); status != http.StatusOK {
+	if status := s.ask(t, "valid"); status != http.StatusOK {
 		t.Errorf("after a minute: %d", status)
 	}
 }
@@ -145,7 +145,7 @@ func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 func TestProvider_CloseEndsWhatIsUnderWay(t *testing.T) {
 	s := newService(t)
 	s.provider.Close()
-	if _, _, err := s.provider.User(context.Background(), auth.Credential{Header: "Authorization", Value: "Bearer good"}); err == nil {
+	if _, _, err := s.provider.User(context.Background(), auth.Credential{Header: "Authorization", Value: "Bearer valid"}); err == nil {
 		t.Error("a closed provider asks")
 	}
 	s.provider.Close()

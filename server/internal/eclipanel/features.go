@@ -9,22 +9,22 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
-// FollowFeatures sets the panel's feature flag `tunnels` to EcliPanel's, which it asks for
-// once per Options.CacheTime, until ctx ends. While EcliPanel cannot be asked, or does not
-// have the flag, the panel's stays as it is. It returns nil.
+// FollowFeatures copies EcliPanel's feature flag `tunnels` to the panel's settings, once per
+// Options.CacheTime, until ctx ends. The setting stays as it is while EcliPanel cannot be
+// reached or does not have the flag. It returns nil.
 func (p *Provider) FollowFeatures(ctx context.Context) error {
 	ticker := time.NewTicker(p.options.CacheTime)
 	defer ticker.Stop()
-	away := false
+	failing := false
 	for {
 		err := p.followFeatures(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && !away {
-			p.options.Logger.WarnContext(ctx, "EcliPanel's features are not known; the panel keeps its own", slog.Any("error", err))
+		if err != nil && !failing {
+			p.options.Logger.WarnContext(ctx, "cannot read EcliPanel's features; the panel keeps its own setting", slog.Any("error", err))
 		}
-		away = err != nil
+		failing = err != nil
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -48,7 +48,7 @@ func (p *Provider) followFeatures(ctx context.Context) error {
 	}
 	_, err = p.options.Store.UpdateSettings(ctx, db.SettingsPatch{TunnelsEnabled: tunnels})
 	if err == nil {
-		p.options.Logger.InfoContext(ctx, "tunnels switched by EcliPanel", slog.Bool("enabled", *tunnels))
+		p.options.Logger.InfoContext(ctx, "tunnels switched, as at EcliPanel", slog.Bool("enabled", *tunnels))
 	}
 	return err
 }
