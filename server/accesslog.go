@@ -77,11 +77,14 @@ func callerAttr(p auth.Principal) slog.Attr {
 	}
 }
 
-// keyAttr identifies the API key of a request by its id. It returns an empty attribute
-// if the request had none.
+// keyAttr identifies the API key of a request by its id, or by its name if it is another
+// service's. It returns an empty attribute if the request had none.
 func keyAttr(p auth.Principal) slog.Attr {
-	if p.Key == nil {
+	switch {
+	case p.Key == nil:
 		return slog.Attr{}
+	case p.Key.ID == 0:
+		return slog.String("key", p.Key.Name)
 	}
 	return slog.Int64("keyId", p.Key.ID)
 }

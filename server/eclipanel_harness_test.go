@@ -99,7 +99,14 @@ func (e *eclipanel) requests() int {
 	return e.asked
 }
 
-// personOf returns a user as EcliPanel answers one.
+// byKey returns a user as EcliPanel answers one for a key, or the access token of an OAuth app.
+func byKey(user map[string]any) map[string]any {
+	user = maps.Clone(user)
+	delete(user, "sessionId")
+	return user
+}
+
+// personOf returns a user as EcliPanel answers one for a session.
 func personOf(id int, role string, orgs ...map[string]any) map[string]any {
 	if orgs == nil {
 		orgs = []map[string]any{}

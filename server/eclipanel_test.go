@@ -28,13 +28,9 @@ func TestEcliPanel_MakesUsersAndFollowsTheirRolesAndOrganisations(t *testing.T) 
 	ann, bob := bearer("ann"), bearer("bob")
 	e.users["Bearer "+ann] = personOf(17, "user", org(7, "Guild", "owner"))
 	e.users["Bearer "+bob] = personOf(18, "staff", org(8, "Others", "owner"), org(7, "Guild", "member"))
-	e.users["ApiKey key-of-ann"] = personOf(17, "user", org(7, "Guild", "owner"))
 	p := e.asking(soon)
 	a := visit(t, p, p.URL, cookie("token", ann))
-	for name, headers := range map[string][]string{
-		"cookie": nil, "bearer": {"Authorization", "Bearer " + ann}, "key": {"X-Api-Key", "key-of-ann"},
-		"key in the header": {"Authorization", "ApiKey key-of-ann"},
-	} {
+	for name, headers := range map[string][]string{"cookie": nil, "bearer": {"Authorization", "Bearer " + ann}} {
 		if got := a.me(headers...); got != "user17@example.com user" {
 			t.Errorf("by %s: %s", name, got)
 		}
@@ -192,7 +188,7 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 		t.Fatal(got)
 	}
 	n := 0
-	for name, answer := range map[string]http.HandlerFunc{
+	for name, failure := range map[string]http.HandlerFunc{
 		"error":           answer(500, "application/json", valid),
 		"overload":        answer(429, "application/json", valid),
 		"other path":      answer(404, "application/json", valid),
@@ -210,7 +206,7 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 		"broken off":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"no organisation": answer(200, "application/json", `{"user":{"id":1,"orgs":[{"name":"x","orgRole":"owner"}]}}`),
 	} {
-		e.change(func() { e.session = answer })
+		e.change(func() { e.session = failure })
 		n++
 		if got := known.me("Authorization", fmt.Sprint("Bearer new", n)); got != "503 unavailable" {
 			t.Errorf("%s: who is new gets %s", name, got)

@@ -692,9 +692,7 @@ type AccountPatch struct {
 	// CurrentPassword The password that the user has now.
 	CurrentPassword CurrentPassword `json:"currentPassword"`
 
-	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
-	// the panel's, for a user of an identity provider without an email, and cannot be set.
-	//
+	// Email The user's email address. Its case is ignored where it identifies the user.
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -1274,19 +1272,20 @@ type AuditActor struct {
 	// the caller is one.
 	Address nullable.Nullable[string] `json:"address"`
 
-	// ID The ID of the user, key, device or provider, or the name of the operating system's user who ran the command. Null for the other kinds.
+	// ID The ID of the user, key or device, or the name of the operating system's user who ran the command. Null
+	// for the other kinds, and for a key of EcliPanel.
 	ID nullable.Nullable[string] `json:"id"`
 
 	// Kind `user`, `key` for an API key, `device`, `command` for a command of `eclitunneld`, `panel` for the panel
-	// itself, `provider` for an identity provider that an account follows, `anonymous` for a caller without a
-	// credential, or `unknown`, as for changes that an earlier version of the panel made. Later versions may add
-	// kinds.
+	// itself, `anonymous` for a caller without a credential, or `unknown`, as for changes that an earlier
+	// version of the panel made. Later versions may add kinds.
 	//
 	//
 	// Example: user
 	Kind string `json:"kind"`
 
-	// Name The user's email, or the name of the key, device or operating system's user. Null for the other kinds,
+	// Name The user's email, or the name of the key, device or operating system's user. For a key of EcliPanel it is
+	// `EcliPanel key of` and its user's email. Null for the other kinds,
 	// and for an admin of the panel unless the caller is one.
 	Name nullable.Nullable[string] `json:"name"`
 }
@@ -1620,8 +1619,7 @@ type DevicesOfDeletedUser string
 // DrainSeconds A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once.
 type DrainSeconds = int
 
-// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
-// the panel's, for a user of an identity provider without an email, and cannot be set.
+// Email The user's email address. Its case is ignored where it identifies the user.
 //
 // Example: grace@example.com
 type Email = openapi_types.Email
@@ -2683,9 +2681,7 @@ type User struct {
 
 // UserCreate A new user account.
 type UserCreate struct {
-	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
-	// the panel's, for a user of an identity provider without an email, and cannot be set.
-	//
+	// Email The user's email address. Its case is ignored where it identifies the user.
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -2696,9 +2692,7 @@ type UserCreate struct {
 
 // UserPatch Changes of a user account.
 type UserPatch struct {
-	// Email The user's email address. Its case is ignored where it identifies the user. One that ends in `.invalid` is
-	// the panel's, for a user of an identity provider without an email, and cannot be set.
-	//
+	// Email The user's email address. Its case is ignored where it identifies the user.
 	//
 	// Example: grace@example.com
 	Email *Email `json:"email,omitempty"`
@@ -3030,8 +3024,8 @@ type ListAuditParams struct {
 	// UserID Return only entries that concern the account, the devices or the allocations of this user.
 	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
 
-	// Actor Return only what this actor did: `user:`, `key:`, `device:`, `command:` or `provider:` and the `id` of the
-	// actor, or one of `panel`, `anonymous` and `unknown`.
+	// Actor Return only what this actor did: `user:`, `key:`, `device:` or `command:` and the `id` of the actor,
+	// or one of `panel`, `anonymous` and `unknown`.
 	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
 
 	// Action Return only entries with this action, or with any action that begins with this word.

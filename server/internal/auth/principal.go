@@ -36,7 +36,8 @@ type Principal struct {
 	// when the provider has to be asked again.
 	User    *db.User
 	Session *db.Session
-	// Key is the API key of the request. Without a User it is an organisation's.
+	// Key is the API key of the request. Without a User it is an organisation's. The key of a
+	// Provider has no ID.
 	Key *db.APIKey
 	// Device is the device's row at the time its token was verified.
 	Device *db.Device
@@ -141,9 +142,13 @@ func recorded(ctx context.Context) *Record {
 func (p Principal) actor(ctx context.Context) db.Actor {
 	switch {
 	case p.Key != nil:
-		return db.Actor{
-			Kind: db.ActorKey, ID: strconv.FormatInt(p.Key.ID, 10), Name: p.Key.Name, Admin: p.User != nil && p.User.Role == string(types.RoleAdmin), Address: Address(ctx),
+		actor := db.Actor{
+			Kind: db.ActorKey, Name: p.Key.Name, Admin: p.User != nil && p.User.Role == string(types.RoleAdmin), Address: Address(ctx),
 		}
+		if p.Key.ID != 0 {
+			actor.ID = strconv.FormatInt(p.Key.ID, 10)
+		}
+		return actor
 	case p.User != nil:
 		return p.User.Actor(ctx)
 	case p.Device != nil:

@@ -16,14 +16,26 @@ import (
 // are. It is safe for concurrent use. An identity provider at which people log in, to get a
 // session of this panel, is not one: see [db.DB.SyncIdentity] and [Auth.NewSession].
 type Provider interface {
+	// DisplayName returns the provider's name for people.
+	DisplayName() string
 	// Cookie returns the name of the provider's cookie.
 	Cookie() string
 	// Origins returns the origins of the provider's pages, which may send requests with its
 	// cookie.
 	Origins() []string
-	// User returns the account of a credential, and when the provider has to be asked about it
-	// again. An unauthorized error means that the credential is not valid.
-	User(ctx context.Context, credential Credential) (user db.User, until time.Time, err error)
+	// Holder returns whose a credential is. An unauthorized error means that the credential is
+	// not valid.
+	Holder(ctx context.Context, credential Credential) (Holder, error)
+}
+
+// Holder is whose a credential of a provider is.
+type Holder struct {
+	User db.User
+	// Session reports whether the credential is a session, with which the person logged in, and
+	// not a key or another program's token.
+	Session bool
+	// Until is when the provider has to be asked about the credential again.
+	Until time.Time
 }
 
 // Credential is a header of a request, as it is sent to the provider.
@@ -31,6 +43,16 @@ type Credential struct {
 	Header string // Authorization, X-Api-Key or Cookie.
 	Value  string // For Cookie, one cookie: name=value.
 }
+
+// isKey reports whether the header takes keys and no sessions.
+func (c Credential) isKey() bool {
+	scheme, _, _ := strings.Cut(c.Value, " ")
+	return c.Header == "X-Api-Key" || c.Header == "Authorization" && !strings.EqualFold(scheme, "Bearer")
+}
+
+// providerScopes are the scopes of every key of a provider, whose own restrictions are not known
+// here. The scope admin is none of them.
+const providerScopes = ScopeRead | ScopeDevices | ScopeAllocations | ScopeEnrollment
 
 // maxProviderCookies is the maximum number of cookies about which a provider is asked.
 const maxProviderCookies = 4
@@ -48,14 +70,21 @@ func providerOrigins(provider Provider, publicOrigin string) (*http.CrossOriginP
 
 // byProvider returns the caller of a credential that the provider has issued.
 func (a *Auth) byProvider(ctx context.Context, credential Credential) (Principal, error) {
-	user, until, err := a.provider.User(ctx, credential)
+	holder, err := a.provider.Holder(ctx, credential)
+	user := holder.User
 	switch {
 	case err != nil:
 		return Principal{}, err
 	case user.Suspended:
 		return Principal{}, problem.Forbidden("This account is suspended.")
+	case !holder.Session || credential.isKey():
+		return Principal{User: &user, Key: &db.APIKey{
+			APIKeyOwner: db.APIKeyOwner{UserID: &user.ID},
+			Name:        a.provider.DisplayName() + " key of " + user.Email,
+			Scopes:      providerScopes.Names(),
+		}}, nil
 	}
-	return Principal{User: &user, Session: &db.Session{UserID: user.ID, ExpiresAt: until}}, nil
+	return Principal{User: &user, Session: &db.Session{UserID: user.ID, ExpiresAt: holder.Until}}, nil
 }
 
 // providerCookies returns the different credentials of the provider's cookies, in order.

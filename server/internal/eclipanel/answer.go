@@ -25,11 +25,14 @@ const (
 
 // person is the user of an answer of GET /api/auth/session. Other fields are ignored.
 type person struct {
-	ID          id     `json:"id"`
-	Email       string `json:"email"`
-	Role        string `json:"role"`
-	KYCRequired bool   `json:"kycRequired"`
-	KYCVerified bool   `json:"kycVerified"`
+	ID    id     `json:"id"`
+	Email string `json:"email"`
+	Role  string `json:"role"`
+	// SessionID is a text for a session, and missing for an API key and for the access token of
+	// an OAuth app, which EcliPanel takes as bearers too.
+	SessionID   any  `json:"sessionId"`
+	KYCRequired bool `json:"kycRequired"`
+	KYCVerified bool `json:"kycVerified"`
 	Orgs        []struct {
 		ID      id     `json:"id"`
 		Name    string `json:"name"`
@@ -91,6 +94,12 @@ func malformed(err error) error {
 		return fmt.Errorf("the answer has another type in the field %q than %v", wrongType.Field, wrongType.Type)
 	}
 	return errors.New("the answer is not the JSON that was expected")
+}
+
+// session reports whether the credential is a session.
+func (p person) session() bool {
+	id, _ := p.SessionID.(string)
+	return id != ""
 }
 
 // identity returns what the answer says, in the terms of the panel. An organisation with an

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
@@ -26,9 +27,15 @@ func keyOf(credential auth.Credential) key {
 
 // verdict is EcliPanel's answer about a credential.
 type verdict struct {
-	userID int64
-	err    error // Why the caller is refused; nil if userID is set.
-	until  time.Time
+	userID  int64
+	session bool  // The credential is a session, and not a key or an app's token.
+	err     error // Why the caller is refused; nil if userID is set.
+	until   time.Time
+}
+
+// holder returns whose the credential is.
+func (v verdict) holder(user db.User) auth.Holder {
+	return auth.Holder{User: user, Session: v.session, Until: v.until}
 }
 
 // cache holds verdicts until they expire. It is safe for concurrent use.

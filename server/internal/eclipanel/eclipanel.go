@@ -156,31 +156,34 @@ func (p *Provider) begin() bool {
 	return true
 }
 
+// DisplayName returns EcliPanel's name for people.
+func (p *Provider) DisplayName() string { return "EcliPanel" }
+
 // Cookie returns the name of EcliPanel's cookie.
 func (p *Provider) Cookie() string { return p.options.Cookie }
 
 // Origins returns the origins of EcliPanel's pages.
 func (p *Provider) Origins() []string { return p.options.Origins }
 
-// User returns the account of a credential, and until when EcliPanel is not asked again.
-// The error may be a problem.Error: unauthorized, kyc_required, email_taken or unavailable.
-func (p *Provider) User(ctx context.Context, credential auth.Credential) (db.User, time.Time, error) {
+// Holder returns whose a credential is. The error may be a problem.Error: unauthorized,
+// kyc_required, email_taken or unavailable.
+func (p *Provider) Holder(ctx context.Context, credential auth.Credential) (auth.Holder, error) {
 	if len(credential.Value) > maxCredential {
-		return db.User{}, time.Time{}, errUnauthorized
+		return auth.Holder{}, errUnauthorized
 	}
 	k := keyOf(credential)
 	v, ok := p.cached(k)
 	if ok && v.err == nil {
 		user, err := p.options.Store.UserByID(ctx, v.userID)
 		if !errors.Is(err, db.ErrNotFound) {
-			return user, v.until, err
+			return v.holder(user), err
 		}
 		// The account was deleted here. EcliPanel still knows the person, who gets a new one.
 		p.accepted.drop(k)
 		ok = false
 	}
 	if ok {
-		return db.User{}, time.Time{}, v.err
+		return auth.Holder{}, v.err
 	}
 	return p.ask(ctx, k, credential)
 }
@@ -207,12 +210,12 @@ type fetched struct {
 }
 
 // ask asks EcliPanel. Concurrent calls with the same credential share one request.
-func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (db.User, time.Time, error) {
+func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (auth.Holder, error) {
 	limits := p.failureLimits(ctx)
 	if wait := p.limits.Over(limits...); wait > 0 {
 		err := problem.Unavailable("Too many sessions and keys were not valid; try again later.", nil)
 		err.RetryAfter = wait
-		return db.User{}, time.Time{}, err
+		return auth.Holder{}, err
 	}
 	// A caller who leaves does not end the request, which others may wait for.
 	shared := context.WithoutCancel(ctx)
@@ -220,17 +223,17 @@ func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (
 	select {
 	case r := <-result:
 		if r.Err != nil {
-			return db.User{}, time.Time{}, r.Err
+			return auth.Holder{}, r.Err
 		}
 		f := r.Val.(fetched)
 		if f.verdict.err == nil && f.user.ID == 0 {
 			// Another request has filled the cache since User looked there.
 			user, err := p.options.Store.UserByID(ctx, f.verdict.userID)
-			return user, f.verdict.until, err
+			return f.verdict.holder(user), err
 		}
-		return f.user, f.verdict.until, f.verdict.err
+		return f.verdict.holder(f.user), f.verdict.err
 	case <-ctx.Done():
-		return db.User{}, time.Time{}, ctx.Err()
+		return auth.Holder{}, ctx.Err()
 	}
 }
 
@@ -261,15 +264,15 @@ func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential,
 
 	asked := p.options.Now() // Before the answer, which may be old when it arrives.
 	v := verdict{until: asked.Add(p.options.CacheTime)}
-	identity, err := p.session(ctx, credential)
+	who, err := p.person(ctx, credential)
 	var user db.User
 	if err == nil {
-		user, err = p.options.Store.SyncIdentity(ctx, identity)
+		user, err = p.options.Store.SyncIdentity(ctx, who.identity(p.options.AdminRoles))
 	}
 	var refusal *problem.Error
 	switch {
 	case err == nil:
-		v.userID = user.ID
+		v.userID, v.session = user.ID, who.session()
 		p.accepted.put(k, v, asked)
 		return fetched{v, user}, nil
 	case errors.Is(err, errRefused):
@@ -290,32 +293,31 @@ func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential,
 	return fetched{verdict: v}, nil
 }
 
-// session returns whose a credential is by EcliPanel's answer. The error is errRefused or a
-// problem.Error.
-func (p *Provider) session(ctx context.Context, credential auth.Credential) (db.Identity, error) {
+// person asks EcliPanel whose a credential is. The error is errRefused or a problem.Error.
+func (p *Provider) person(ctx context.Context, credential auth.Credential) (person, error) {
 	turn := time.NewTimer(maxWait)
 	defer turn.Stop()
 	select {
 	case p.asking <- struct{}{}:
 		defer func() { <-p.asking }()
 	case <-turn.C:
-		return db.Identity{}, errUnreachable(errors.New("too many requests to EcliPanel are under way"))
+		return person{}, errUnreachable(errors.New("too many requests to EcliPanel are under way"))
 	case <-ctx.Done():
-		return db.Identity{}, errUnreachable(ctx.Err())
+		return person{}, errUnreachable(ctx.Err())
 	}
 	body, err := p.client.get(ctx, credential, "api", "auth", "session")
 	if errors.Is(err, errRefused) {
-		return db.Identity{}, err
+		return person{}, err
 	}
 	if err != nil {
-		return db.Identity{}, errUnreachable(err)
+		return person{}, errUnreachable(err)
 	}
 	who, err := parseSession(body)
 	switch {
 	case err != nil:
-		return db.Identity{}, errUnreachable(err)
+		return person{}, errUnreachable(err)
 	case who.KYCRequired && !who.KYCVerified:
-		return db.Identity{}, problem.KYCRequired()
+		return person{}, problem.KYCRequired()
 	}
-	return who.identity(p.options.AdminRoles), nil
+	return who, nil
 }

@@ -67,7 +67,7 @@ func (s *service) advance(d time.Duration) {
 // ask returns the status of a refusal, 200 for none.
 func (s *service) ask(t *testing.T, token string) int {
 	t.Helper()
-	_, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer " + token})
+	_, err := s.provider.Holder(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer " + token})
 	var refusal *problem.Error
 	switch {
 	case err == nil:
@@ -96,7 +96,8 @@ func TestProvider_KeepsAnswersForTheCacheTime(t *testing.T) {
 			t.Errorf("asked %d times, want %d", asked, step.asked)
 		}
 	}
-	user, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
+	holder, err := s.provider.Holder(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
+	user := holder.User
 	if err != nil || user.Role != "admin" {
 		t.Fatal(user, err)
 	}
@@ -107,7 +108,8 @@ func TestProvider_KeepsAnswersForTheCacheTime(t *testing.T) {
 	if err := s.db.DeleteUser(t.Context(), user.ID, db.DevicesOf{}); err != nil {
 		t.Fatal(err)
 	}
-	again, _, err := s.provider.User(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
+	holder, err = s.provider.Holder(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer valid"})
+	again := holder.User
 	if err != nil || again.ID == user.ID || again.Email != user.Email {
 		t.Errorf("after the deletion: %+v, %v", again, err)
 	}
@@ -145,7 +147,7 @@ func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 func TestProvider_CloseEndsWhatIsUnderWay(t *testing.T) {
 	s := newService(t)
 	s.provider.Close()
-	if _, _, err := s.provider.User(context.Background(), auth.Credential{Header: "Authorization", Value: "Bearer valid"}); err == nil {
+	if _, err := s.provider.Holder(context.Background(), auth.Credential{Header: "Authorization", Value: "Bearer valid"}); err == nil {
 		t.Error("a closed provider asks")
 	}
 	s.provider.Close()
