@@ -48,9 +48,10 @@ const (
 	// unreachableTime is how long a failure to ask EcliPanel about a credential is cached.
 	unreachableTime = time.Second
 	// failures is the maximum number of credentials of a source that EcliPanel refuses within
-	// failureWindow.
+	// failureWindow. Those that it has accepted within knownTime are asked about even so.
 	failures      = 300
 	failureWindow = time.Minute
+	knownTime     = time.Hour
 )
 
 // Store is the part of the database that the provider uses.
@@ -90,8 +91,11 @@ type Provider struct {
 	// accepted caches the users of credentials, and refused why others were refused, or
 	// could not be checked.
 	accepted, refused *cache
-	fetches           singleflight.Group
-	asking            chan struct{} // Has an element for each request under way.
+	// known has the credentials that EcliPanel has accepted within knownTime. Nobody else at
+	// their address can have them refused.
+	known   *cache
+	fetches singleflight.Group
+	asking  chan struct{} // Has an element for each request under way.
 
 	life    context.Context // Ends with Close.
 	end     context.CancelFunc
@@ -129,6 +133,7 @@ func New(options Options) (*Provider, error) {
 		limits:   auth.NewLimits(options.Store, options.Now),
 		accepted: newCache(),
 		refused:  newCache(),
+		known:    newCache(),
 		asking:   make(chan struct{}, maxAsking),
 		life:     life,
 		end:      end,
@@ -212,10 +217,12 @@ type fetched struct {
 // ask asks EcliPanel. Concurrent calls with the same credential share one request.
 func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (auth.Holder, error) {
 	limits := p.failureLimits(ctx)
-	if wait := p.limits.Over(limits...); wait > 0 {
-		err := problem.Unavailable("Too many sessions and keys were not valid; try again later.", nil)
-		err.RetryAfter = wait
-		return auth.Holder{}, err
+	if _, known := p.known.get(k, p.options.Now()); !known {
+		if wait := p.limits.Over(limits...); wait > 0 {
+			err := problem.Unavailable("Too many sessions and keys were not valid; try again later.", nil)
+			err.RetryAfter = wait
+			return auth.Holder{}, err
+		}
 	}
 	// A caller who leaves does not end the request, which others may wait for.
 	shared := context.WithoutCancel(ctx)
@@ -227,7 +234,7 @@ func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (
 		}
 		f := r.Val.(fetched)
 		if f.verdict.err == nil && f.user.ID == 0 {
-			// Another request has filled the cache since User looked there.
+			// Another request has filled the cache since Holder looked there.
 			user, err := p.options.Store.UserByID(ctx, f.verdict.userID)
 			return f.verdict.holder(user), err
 		}
@@ -274,8 +281,10 @@ func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential,
 	case err == nil:
 		v.userID, v.session = user.ID, who.session()
 		p.accepted.put(k, v, asked)
+		p.known.put(k, verdict{until: asked.Add(knownTime)}, asked)
 		return fetched{v, user}, nil
 	case errors.Is(err, errRefused):
+		p.known.drop(k)
 		if _, err := p.limits.Take(ctx, limits...); err != nil {
 			return fetched{}, err
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,12 +22,13 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// service is an EcliPanel that accepts the credential "Bearer valid" only.
+// service is an EcliPanel that accepts credentials that end with "valid" or "other", until the latter has ended.
 type service struct {
 	provider *eclipanel.Provider
 	db       *db.DB
 	now      atomic.Pointer[time.Time]
 	asked    atomic.Int32
+	ended    atomic.Bool
 }
 
 func newService(t *testing.T) *service {
@@ -35,8 +37,10 @@ func newService(t *testing.T) *service {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
 		w.Header().Set("Content-Type", "application/json")
-		if r.Header.Get("Authorization") != "Bearer valid" {
+		credential := r.Header.Get("Authorization") + r.Header.Get("X-Api-Key") + r.Header.Get("Cookie")
+		if !strings.HasSuffix(credential, "valid") && (s.ended.Load() || !strings.HasSuffix(credential, "other")) {
 			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error":"Invalid session"}`)
 			return
 		}
 		_, _ = io.WriteString(w, `{"user":{"id":"17","email":"ann@example.com","role":"admin","orgs":[]}}`)
@@ -67,7 +71,12 @@ func (s *service) advance(d time.Duration) {
 // ask returns the status of a refusal, 200 for none.
 func (s *service) ask(t *testing.T, token string) int {
 	t.Helper()
-	_, err := s.provider.Holder(t.Context(), auth.Credential{Header: "Authorization", Value: "Bearer " + token})
+	return s.askBy(t, auth.Credential{Header: "Authorization", Value: "Bearer " + token})
+}
+
+func (s *service) askBy(t *testing.T, credential auth.Credential) int {
+	t.Helper()
+	_, err := s.provider.Holder(t.Context(), credential)
 	var refusal *problem.Error
 	switch {
 	case err == nil:
@@ -141,6 +150,65 @@ func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 	s.advance(time.Minute)
 	if status := s.ask(t, "valid"); status != http.StatusOK {
 		t.Errorf("after a minute: %d", status)
+	}
+}
+
+// TestProvider_AFloodConcernsNobodyWhoIsKnown has a source with people on it send too many bad credentials.
+func TestProvider_AFloodConcernsNobodyWhoIsKnown(t *testing.T) {
+	s := newService(t)
+	known := []auth.Credential{
+		{Header: "Authorization", Value: "Bearer valid"}, {Header: "X-Api-Key", Value: "valid"}, {Header: "Cookie", Value: "token=valid"},
+	}
+	everybody := func(when string) {
+		t.Helper()
+		for _, credential := range known {
+			if status := s.askBy(t, credential); status != http.StatusOK {
+				t.Errorf("%s, by %s: %d", when, credential.Header, status)
+			}
+		}
+	}
+	flood := func() {
+		t.Helper()
+		for n := 0; s.ask(t, fmt.Sprint("bad", n)) != http.StatusServiceUnavailable; n++ {
+			if n > 1000 {
+				t.Fatal("the flood does not end")
+			}
+		}
+	}
+	everybody("at first")
+	if status := s.ask(t, "other"); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	s.advance(30 * time.Minute) // Nothing is in the cache any more.
+	flood()
+	asked := s.asked.Load()
+	everybody("during the flood")
+	if got := s.asked.Load() - asked; got != 3 {
+		t.Errorf("asked %d times about three who are known", got)
+	}
+	if status := s.ask(t, "new valid"); status != http.StatusServiceUnavailable {
+		t.Errorf("who is not known: %d", status)
+	}
+	// A session that ends is not known any more.
+	s.ended.Store(true)
+	if status := s.ask(t, "other"); status != http.StatusUnauthorized {
+		t.Errorf("whose session has ended: %d", status)
+	}
+	s.advance(30 * time.Second)
+	if status := s.ask(t, "other"); status != http.StatusServiceUnavailable {
+		t.Errorf("whose session ended before: %d", status)
+	}
+
+	// Whoever has not come for an hour is not known any more.
+	s.advance(45 * time.Minute)
+	flood()
+	everybody("within the hour")
+	s.advance(time.Hour)
+	flood()
+	for _, credential := range known {
+		if status := s.askBy(t, credential); status != http.StatusServiceUnavailable {
+			t.Errorf("after an hour, by %s: %d", credential.Header, status)
+		}
 	}
 }
 
