@@ -204,6 +204,13 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 		"other types":     answer(200, "application/json", `{"user":{"id":1,"role":["*"]}}`),
 		"endless":         answer(200, "application/json", strings.Repeat(" ", 1<<20)+valid),
 		"broken off":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"firewall":        answer(403, "text/html; charset=utf-8", "<html>Access denied</html>"),
+		"proxy's login":   answer(401, "text/html", valid),
+		"no type at all":  answer(401, "", `{"error":"Unauthorized"}`),
+		"page as JSON":    answer(403, "application/json", "<html>Access denied</html>"),
+		"half a refusal":  answer(401, "application/json", `{"error":"Unauthor`),
+		"other refusal":   answer(403, "application/json", `{"message":"Access denied"}`),
+		"empty refusal":   answer(401, "application/json", ""),
 		"no organisation": answer(200, "application/json", `{"user":{"id":1,"orgs":[{"name":"x","orgRole":"owner"}]}}`),
 	} {
 		e.change(func() { e.session = failure })
@@ -216,12 +223,25 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 		}
 	}
 
+	for status, refusal := range map[int]string{401: `{"error":"Invalid session"}`, 403: `{"error":"Account suspended","code":7}`} {
+		e.change(func() { e.session = answer(status, "application/json; charset=utf-8", refusal) })
+		if got := known.me("Authorization", fmt.Sprint("Bearer refused", status)); got != "401 unauthorized" {
+			t.Errorf("refused with %d: %s", status, got)
+		}
+	}
+
 	e.change(func() { e.session = nil })
 	hurried := e.asking(soon)
 	known = visit(t, hurried, hurried.URL, cookie("token", "known"))
 	known.becomes("user17@example.com user")
 	e.CloseClientConnections()
-	e.change(func() { e.session = answer(502, "text/html", "") })
+	for _, status := range []int{502, 403, 401} {
+		e.change(func() { e.session = answer(status, "text/html", "") })
+		known.becomes("503 unavailable")
+		e.change(func() { e.session = nil })
+		known.becomes("user17@example.com user")
+	}
+	e.change(func() { e.session = answer(403, "text/html", "") })
 	known.becomes("503 unavailable")
 	e.change(func() { e.session = nil })
 	known.becomes("user17@example.com user")

@@ -87,6 +87,15 @@ func parseSession(body []byte) (person, error) {
 	return *answer.User, nil
 }
 
+// isRefusal reports whether the body of an answer with the status 401 or 403 is EcliPanel's, and
+// not that of a proxy or firewall before it: an object with a text `error`.
+func isRefusal(body []byte) bool {
+	var answer struct {
+		Error string `json:"error"`
+	}
+	return json.Unmarshal(body, &answer) == nil && answer.Error != ""
+}
+
 // malformed keeps what an error of encoding/json quotes out of logs.
 func malformed(err error) error {
 	var wrongType *json.UnmarshalTypeError

@@ -16,7 +16,7 @@ import (
 // askTimeout bounds a request to EcliPanel with its answer.
 const askTimeout = 5 * time.Second
 
-// errRefused is an answer that says that the credential is not valid.
+// errRefused is an answer of EcliPanel that says that the credential is not valid.
 var errRefused = errors.New("EcliPanel refuses the credential")
 
 // client makes requests to EcliPanel.
@@ -39,8 +39,9 @@ func newClient(base *url.URL) *client {
 func (c *client) close() { c.http.CloseIdleConnections() }
 
 // get returns the JSON at a path. The request has the credential, which may be the zero
-// one, and nothing else from the caller's request. It returns errRefused for 401 and 403. No error
-// contains the credential or the answer.
+// one, and nothing else from the caller's request. It returns errRefused if EcliPanel answers 401
+// or 403. Any other answer is another error, such as a 403 of a firewall before EcliPanel. No
+// error contains the credential or the answer.
 func (c *client) get(ctx context.Context, credential auth.Credential, path ...string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path...).String(), nil)
 	if err != nil {
@@ -56,15 +57,12 @@ func (c *client) get(ctx context.Context, credential auth.Credential, path ...st
 		return nil, fmt.Errorf("ask EcliPanel: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, errRefused
-	default:
+	refused := response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden
+	if response.StatusCode != http.StatusOK && !refused {
 		return nil, fmt.Errorf("ask EcliPanel: the status of the answer is %d", response.StatusCode)
 	}
 	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, errors.New("ask EcliPanel: the answer is not JSON by its Content-Type")
+		return nil, fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not JSON by its Content-Type", response.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
@@ -72,6 +70,10 @@ func (c *client) get(ctx context.Context, credential auth.Credential, path ...st
 		return nil, fmt.Errorf("read EcliPanel's answer: %w", err)
 	case len(body) > maxAnswer:
 		return nil, fmt.Errorf("EcliPanel's answer has more than %d bytes", maxAnswer)
+	case refused && isRefusal(body):
+		return nil, errRefused
+	case refused:
+		return nil, fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not one of EcliPanel", response.StatusCode)
 	}
 	return body, nil
 }
