@@ -317,6 +317,22 @@ func TestEcliPanel_SwitchesTunnels(t *testing.T) {
 	tunnels(http.StatusBadRequest) // EcliPanel does not say.
 	e.change(func() { e.features = `{"featureToggles":{"billing":true,"tunnels":false}}` })
 	tunnels(http.StatusServiceUnavailable)
+	entries, err := dbtest.Open(t, p.DatabaseURL()).Audit(t.Context(), db.AuditFilter{}, db.Page[db.AuditPosition]{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	switched := 0
+	for _, entry := range entries {
+		if entry.Action == "settings.update" && entry.ActorKind == db.ActorPanel {
+			switched++
+		}
+		if entry.ActorKind == db.ActorUnknown {
+			t.Errorf("nobody did %s to %s %s", entry.Action, entry.TargetKind, entry.TargetName)
+		}
+	}
+	if switched != 1 {
+		t.Errorf("the panel changed the settings %d times", switched)
+	}
 	e.change(func() { e.features = "" })
 	p.Restart()
 	v.at = p.URL

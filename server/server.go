@@ -151,7 +151,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.background(life, "clock", s.watchClock)
 	s.background(life, "uses of sessions and API keys", s.auth.RecordUses)
 	s.background(life, "mail check", s.checkMail)
-	s.background(asPanel(life), "public hosts", s.hosts.Run)
+	s.background(life, "public hosts", s.hosts.Run)
 	if s.opts.EcliPanel.Features && s.provider != nil {
 		s.background(life, "EcliPanel's features", s.provider.FollowFeatures)
 	}
@@ -209,7 +209,7 @@ func (s *Server) addPart(name string, stop func(ctx context.Context) error) {
 // background runs f in a goroutine as a part. f must return when its context ends. An
 // error before that ends the panel.
 func (s *Server) background(life context.Context, name string, f func(ctx context.Context) error) {
-	ctx, cancel := context.WithCancel(life)
+	ctx, cancel := context.WithCancel(asPanel(life))
 	ended := make(chan error, 1)
 	go func() {
 		err := f(ctx)
