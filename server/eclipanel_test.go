@@ -252,14 +252,19 @@ func TestEcliPanel_AwayIsNoRefusal(t *testing.T) {
 func TestEcliPanel_WritesByItsCookieComeFromItsPagesOnly(t *testing.T) {
 	e := newEcliPanel(t)
 	e.users["Bearer known"] = personOf(17, "user")
-	p := e.asking(time.Minute, func(o *server.Options) { o.EcliPanel.Origins = []string{"https://panel.example.org"} })
-	public := p.URL
+	p := e.asking(time.Minute, func(o *server.Options) {
+		o.EcliPanel.Origins = []string{"https://Panel.example.org:443/", " https://panel.example.net:8443"}
+		o.AllowedOrigins = []string{"https://app.example.com"}
+	})
+	public, transport := p.URL, newTransport(t)
 	p.URL = proxy(t, p)
 	for name, test := range map[string]struct {
 		headers []string
 		status  int
 	}{
 		"EcliPanel's page":       {[]string{"Origin", "https://panel.example.org"}, 200},
+		"another of its pages":   {[]string{"Origin", "https://panel.example.net:8443"}, 200},
+		"an allowed page":        {[]string{"Origin", "https://app.example.com"}, 200},
 		"this panel's page":      {[]string{"Origin", public}, 200},
 		"no browser":             {nil, 200},
 		"somebody's page":        {[]string{"Origin", "https://evil.example"}, 401},
@@ -275,6 +280,18 @@ func TestEcliPanel_WritesByItsCookieComeFromItsPagesOnly(t *testing.T) {
 		}
 		if got := v.me(test.headers...); got != "user17@example.com user" {
 			t.Errorf("%s reads: %s", name, got)
+		}
+		if len(test.headers) == 0 || test.headers[1] == public {
+			continue
+		}
+		// The pages that may write may read as well, also without the proxy.
+		want := ""
+		if test.status == 200 && len(test.headers) == 2 {
+			want = test.headers[1]
+		}
+		got := plain(t, transport, "OPTIONS", public+"/api/tunnel/devices", "Origin", test.headers[1], "Access-Control-Request-Method", "POST")
+		if origin := got.Header.Get("Access-Control-Allow-Origin"); origin != want {
+			t.Errorf("%s: may use the API from %q, want %q", name, origin, want)
 		}
 	}
 }

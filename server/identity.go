@@ -21,8 +21,9 @@ type EcliPanel struct {
 	URL *url.URL
 	// Cookie is the name of its session cookie; empty is "token".
 	Cookie string
-	// Origins are those of its pages, from which requests with its cookie are accepted. nil
-	// is that of URL.
+	// Origins are those of its pages, which may use the API as those of
+	// Options.AllowedOrigins may. Empty is that of URL, unless it is http and the panel is
+	// reached over https.
 	Origins []string
 	// AdminRoles are its roles that are admins here; nil is "*", "admin" and "rootAdmin".
 	AdminRoles []string
@@ -38,12 +39,6 @@ func (e EcliPanel) check() error {
 	}
 	if err := checkBase(e.URL); err != nil {
 		return fmt.Errorf("EcliPanel's URL: %w", err)
-	}
-	for _, text := range e.Origins {
-		origin, err := url.Parse(text)
-		if err != nil || checkBase(origin) != nil || origin.Path != "" {
-			return fmt.Errorf("EcliPanel's origins: %q is not a scheme and host", text)
-		}
 	}
 	if e.CacheTime < 0 || e.CacheTime > maxCacheTime {
 		return fmt.Errorf("EcliPanel's cache time: %v is not between 0 and %v", e.CacheTime, maxCacheTime)
@@ -80,7 +75,6 @@ func (s *Server) ecliPanel() (*eclipanel.Provider, error) {
 		Store:          s.db,
 		URL:            options.URL,
 		Cookie:         options.Cookie,
-		Origins:        options.Origins,
 		AdminRoles:     options.AdminRoles,
 		CacheTime:      options.CacheTime,
 		TrustedProxies: s.opts.TrustedProxies,

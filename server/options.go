@@ -236,10 +236,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.HSTSMaxAge == 0 {
 		o.HSTSMaxAge = DefaultHSTSMaxAge
 	}
-	origins, err := o.parseOrigins()
-	o.AllowedOrigins = origins
+	var allowedErr, ecliPanelErr error
+	o.AllowedOrigins, allowedErr = o.parseOrigins("allowed origins", o.AllowedOrigins)
+	o.EcliPanel.Origins, ecliPanelErr = o.parseEcliPanelOrigins()
 	return o, errors.Join(
-		err,
+		allowedErr,
+		ecliPanelErr,
 		o.Database.Check(),
 		o.checkAddresses(),
 		o.checkPublic(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,14 +20,15 @@ import (
 // origin may send.
 const preflightMaxAge = 600
 
-// crossOrigin lets web pages of Options.AllowedOrigins read what next responds, and send it
+// crossOrigin lets web pages of Options.otherOrigins read what next responds, and send it
 // requests with credentials. Without any it returns next.
 func (s *Server) crossOrigin(next http.Handler) http.Handler {
-	if len(s.opts.AllowedOrigins) == 0 {
+	origins := s.opts.otherOrigins()
+	if len(origins) == 0 {
 		return next
 	}
 	return cors.New(cors.Options{
-		AllowedOrigins: s.opts.AllowedOrigins,
+		AllowedOrigins: origins,
 		AllowedMethods: []string{
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 		},
@@ -37,17 +39,36 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 	}).Handler(next)
 }
 
-// parseOrigins returns the allowed origins as browsers write them.
-func (o Options) parseOrigins() ([]string, error) {
+// otherOrigins returns the origins, besides the panel's own, whose web pages may use the API.
+func (o Options) otherOrigins() []string { return slices.Concat(o.AllowedOrigins, o.EcliPanel.Origins) }
+
+// parseOrigins returns the origins of a setting as browsers write them.
+func (o Options) parseOrigins(setting string, texts []string) ([]string, error) {
 	var origins []string
-	for _, text := range o.AllowedOrigins {
+	for _, text := range texts {
 		origin, err := o.parseOrigin(strings.TrimSpace(text))
 		if err != nil {
-			return nil, fmt.Errorf("allowed origin %q: %w", text, err)
+			return nil, fmt.Errorf("%s: %q: %w", setting, text, err)
 		}
 		origins = append(origins, origin)
 	}
 	return origins, nil
+}
+
+// parseEcliPanelOrigins returns the origins of EcliPanel's pages as browsers write them.
+func (o Options) parseEcliPanelOrigins() ([]string, error) {
+	e := o.EcliPanel
+	if e.URL == nil {
+		return nil, nil
+	}
+	if len(e.Origins) > 0 {
+		return o.parseOrigins("EcliPanel's origins", e.Origins)
+	}
+	// An address of the operator's network need not be one for pages.
+	if origin, err := o.parseOrigin(e.URL.Scheme + "://" + e.URL.Host); err == nil {
+		return []string{origin}, nil
+	}
+	return nil, nil
 }
 
 func (o Options) parseOrigin(text string) (string, error) {

@@ -132,13 +132,20 @@ func TestNew_SaysWhatIsWrongWithAnAllowedOrigin(t *testing.T) {
 		"https://büro.example.com":      "ASCII",
 		"http://app.example.com":        "use https",
 	} {
-		_, err := server.New(server.Options{
+		origins := []string{"https://good.example.com", "http://localhost:3000", "http://127.0.0.1", origin}
+		options := server.Options{
 			Database:       server.Database{URL: "postgres://localhost/x"},
 			PublicURL:      &url.URL{Scheme: "https", Host: "panel.example.com"},
-			AllowedOrigins: []string{"https://good.example.com", "http://localhost:3000", "http://127.0.0.1", origin},
-		})
-		if err == nil || !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), `"`+origin+`"`) {
-			t.Errorf("%q: %v", origin, err)
+			AllowedOrigins: origins,
+		}
+		ofEcliPanel := options
+		ofEcliPanel.AllowedOrigins = nil
+		ofEcliPanel.EcliPanel = server.EcliPanel{URL: &url.URL{Scheme: "http", Host: "10.0.0.5:3000"}, Origins: origins}
+		for _, options := range []server.Options{options, ofEcliPanel} {
+			_, err := server.New(options)
+			if err == nil || !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), `"`+origin+`"`) {
+				t.Errorf("%q: %v", origin, err)
+			}
 		}
 	}
 }

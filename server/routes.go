@@ -23,7 +23,7 @@ import (
 func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	authOptions := auth.Options{
 		Store: s.db, PublicURL: s.url, TrustedProxies: s.opts.TrustedProxies, NoLocalAccounts: s.opts.NoLocalAccounts,
-		AllowedOrigins: s.opts.AllowedOrigins, Logger: s.logger,
+		AllowedOrigins: s.opts.otherOrigins(), Logger: s.logger,
 	}
 	provider, err := s.ecliPanel()
 	if err != nil {

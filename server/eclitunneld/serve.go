@@ -60,7 +60,7 @@ type serveCommand struct {
 type eclipanelFlags struct {
 	URL        *url.URL      `name:"url" placeholder:"URL" help:"Accept the sessions and keys of the EcliPanel at this URL, which is asked whose they are (default: none)."`
 	Cookie     string        `default:"token" placeholder:"NAME" help:"Name of EcliPanel's session cookie (default: token)."`
-	Origins    []string      `placeholder:"URL" help:"Origins of EcliPanel's pages, whose requests with its cookie are accepted, such as https://panel.example.com (default: that of --eclipanel-url)."`
+	Origins    []string      `placeholder:"ORIGIN" help:"Origins of EcliPanel's pages, which may use the API as those of --allowed-origins may, such as https://panel.example.com, with commas between them (default: that of --eclipanel-url)."`
 	AdminRoles []string      `default:"*,admin,rootAdmin" placeholder:"NAME" help:"Roles at EcliPanel that are admins here (default: *,admin,rootAdmin)."`
 	CacheTime  time.Duration `default:"10s" placeholder:"DURATION" help:"How long EcliPanel's answers are kept, at most 5m: a session that ends there is accepted here that long (default: 10s)."`
 	Features   bool          `help:"Switch tunnels on and off as EcliPanel's feature tunnels is (default: false)."`

@@ -68,7 +68,7 @@ type Options struct {
 	// NoLocalAccounts refuses logins and links by password.
 	NoLocalAccounts bool
 	// AllowedOrigins are the origins, besides that of PublicURL, whose pages may send
-	// requests with a cookie that change something.
+	// requests with a cookie, the panel's or the Provider's, that change something.
 	AllowedOrigins []string
 	// Logger is told of what the operator should change; nil discards.
 	Logger *slog.Logger
@@ -92,9 +92,8 @@ type Auth struct {
 	origin    *http.CrossOriginProtection
 	apiKeys   *apiKeys
 
-	provider       Provider                    // nil if there is none.
-	providerOrigin *http.CrossOriginProtection // Of its cookie; nil without provider.
-	noPasswords    bool
+	provider    Provider // nil if there is none.
+	noPasswords bool
 
 	proxyWarning sync.Once
 
@@ -138,12 +137,6 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 			return nil, err
 		}
 	}
-	var providerOrigin *http.CrossOriginProtection
-	if options.Provider != nil {
-		if providerOrigin, err = providerOrigins(options.Provider, publicOrigin); err != nil {
-			return nil, err
-		}
-	}
 	a := &Auth{
 		store:     options.Store,
 		publicURL: options.PublicURL,
@@ -159,9 +152,8 @@ func New(ctx context.Context, options Options) (*Auth, error) {
 		origin:    origin,
 		apiKeys:   &apiKeys{seen: map[keyHash]struct{}{}},
 
-		provider:       options.Provider,
-		providerOrigin: providerOrigin,
-		noPasswords:    options.NoLocalAccounts,
+		provider:    options.Provider,
+		noPasswords: options.NoLocalAccounts,
 	}
 	a.keys.Store(keys)
 	return a, nil
@@ -217,11 +209,11 @@ func (a *Auth) byCookies(r *http.Request) (Principal, error) {
 	if len(tokens)+len(foreign) == 0 {
 		return Principal{}, nil
 	}
-	result := error(errDeadSession)
 	// SameSite=Lax does not protect against pages on a sibling domain.
-	if err := a.origin.Check(r); err != nil && len(tokens) > 0 {
-		tokens, result = nil, errOtherOrigin
+	if a.origin.Check(r) != nil {
+		return Principal{}, errOtherOrigin
 	}
+	result := error(errDeadSession)
 	for _, token := range tokens {
 		principal, err := a.cookieSession(r.Context(), token)
 		switch {
@@ -232,9 +224,6 @@ func (a *Auth) byCookies(r *http.Request) (Principal, error) {
 		}
 	}
 	for _, credential := range foreign {
-		if a.providerOrigin.Check(r) != nil {
-			return Principal{}, errOtherOrigin
-		}
 		principal, err := a.byProvider(r.Context(), credential)
 		if !isUnauthorized(err) {
 			return principal, err

@@ -20,9 +20,6 @@ type Provider interface {
 	DisplayName() string
 	// Cookie returns the name of the provider's cookie.
 	Cookie() string
-	// Origins returns the origins of the provider's pages, which may send requests with its
-	// cookie.
-	Origins() []string
 	// Holder returns whose a credential is. An unauthorized error means that the credential is
 	// not valid.
 	Holder(ctx context.Context, credential Credential) (Holder, error)
@@ -56,17 +53,6 @@ const providerScopes = ScopeRead | ScopeDevices | ScopeAllocations | ScopeEnroll
 
 // maxProviderCookies is the maximum number of cookies about which a provider is asked.
 const maxProviderCookies = 4
-
-// providerOrigins returns the check of requests with the provider's cookie.
-func providerOrigins(provider Provider, publicOrigin string) (*http.CrossOriginProtection, error) {
-	check := http.NewCrossOriginProtection()
-	for _, origin := range append([]string{publicOrigin}, provider.Origins()...) {
-		if err := check.AddTrustedOrigin(origin); err != nil {
-			return nil, err
-		}
-	}
-	return check, nil
-}
 
 // byProvider returns the caller of a credential that the provider has issued.
 func (a *Auth) byProvider(ctx context.Context, credential Credential) (Principal, error) {

@@ -70,8 +70,6 @@ type Options struct {
 	URL *url.URL
 	// Cookie is the name of EcliPanel's cookie; empty is "token".
 	Cookie string
-	// Origins are those of EcliPanel's pages; nil is that of URL.
-	Origins []string
 	// AdminRoles are the roles at EcliPanel that are admins here; nil is DefaultAdminRoles.
 	AdminRoles []string
 	// CacheTime is how long an answer is cached; 0 is 10 seconds.
@@ -110,9 +108,6 @@ func New(options Options) (*Provider, error) {
 	}
 	if options.Cookie == "" {
 		options.Cookie = DefaultCookie
-	}
-	if options.Origins == nil {
-		options.Origins = []string{options.URL.Scheme + "://" + options.URL.Host}
 	}
 	if options.AdminRoles == nil {
 		options.AdminRoles = DefaultAdminRoles()
@@ -166,9 +161,6 @@ func (p *Provider) DisplayName() string { return "EcliPanel" }
 
 // Cookie returns the name of EcliPanel's cookie.
 func (p *Provider) Cookie() string { return p.options.Cookie }
-
-// Origins returns the origins of EcliPanel's pages.
-func (p *Provider) Origins() []string { return p.options.Origins }
 
 // Holder returns whose a credential is. The error may be a problem.Error: unauthorized,
 // kyc_required, email_taken or unavailable.
