@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // User is an account of the panel.
@@ -78,6 +79,15 @@ func (d *DB) HasAdmin(ctx context.Context) (bool, error) {
 	var has bool
 	err := d.requests.GetContext(ctx, &has, `SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin')`)
 	return has, wrap(err, "look for an admin")
+}
+
+// HasAdminOf reports whether somebody of one of the identity providers is an admin, and not suspended.
+func (d *DB) HasAdminOf(ctx context.Context, providers []string) (bool, error) {
+	var has bool
+	err := d.requests.GetContext(ctx, &has,
+		`SELECT EXISTS (SELECT 1 FROM users u JOIN identities i ON i.user_id = u.id
+			WHERE u.role = 'admin' AND NOT u.suspended AND i.provider = ANY ($1))`, pq.Array(providers))
+	return has, wrap(err, "look for an admin of the identity providers")
 }
 
 // UserByEmail returns the account with an email, compared case-insensitively.

@@ -301,6 +301,11 @@ func TestEcliPanel_WithoutLocalAccounts(t *testing.T) {
 	e.users["Bearer boss"] = personOf(17, "*")
 	p := e.asking(time.Minute, func(o *server.Options) { o.NoLocalAccounts = true })
 	v := visit(t, p, p.URL)
+	// The pages for people lead to EcliPanel, where they can log in.
+	want := fmt.Sprintf(`{"eclipanelUrl":%q,"localAccounts":false,"providers":[]}`, e.URL+"/panel")
+	if status, text := v.send(http.MethodGet, "/api/auth/providers", ""); status != http.StatusOK || strings.TrimSpace(text) != want {
+		t.Errorf("the ways to log in: %d %s", status, text)
+	}
 	for path, body := range map[string]string{
 		"/api/auth/login":             fmt.Sprintf(`{"email":%q,"password":%q}`, servertest.AdminEmail, servertest.AdminPassword),
 		"/api/auth/set-password":      `{"token":"Ty3kq0s2vH1mXJt5w8nQfB6cZrL4eGdPuA9iNoKbYhM","password":"correct horse battery staple"}`,

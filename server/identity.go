@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
@@ -55,6 +58,51 @@ func checkBase(u *url.URL) error {
 		return fmt.Errorf("%q is not just a scheme, a host and a path", u.Redacted())
 	}
 	return nil
+}
+
+// loginURL returns where people log in at EcliPanel: at its pages, if they are not at URL. It
+// is empty without EcliPanel.
+func (e EcliPanel) loginURL() string {
+	if e.URL == nil {
+		return ""
+	}
+	for _, origin := range e.Origins {
+		if page, err := url.Parse(origin); err == nil && page.Scheme == e.URL.Scheme && strings.EqualFold(page.Host, e.URL.Host) {
+			return e.URL.String()
+		}
+	}
+	if len(e.Origins) > 0 {
+		return e.Origins[0]
+	}
+	return e.URL.String()
+}
+
+// makesAdmins reports whether people with a role at EcliPanel are admins here.
+func (e EcliPanel) makesAdmins() bool {
+	return e.URL != nil && (e.AdminRoles == nil || slices.ContainsFunc(e.AdminRoles, func(role string) bool { return role != "" }))
+}
+
+// warnNoAdmin logs that nobody can log in as an admin: local accounts are switched off, no
+// identity provider makes admins, and none of their people is one.
+func (s *Server) warnNoAdmin(ctx context.Context) {
+	if !s.opts.NoLocalAccounts || s.opts.EcliPanel.makesAdmins() {
+		return
+	}
+	names := []string{eclipanel.Name}
+	for _, provider := range s.opts.IdentityProviders {
+		if len(provider.Admins) > 0 {
+			return
+		}
+		names = append(names, provider.ID)
+	}
+	exists, err := s.db.HasAdminOf(ctx, names)
+	switch {
+	case err != nil:
+		s.logger.WarnContext(ctx, "admins of identity providers not looked for", slog.Any("error", err))
+	case !exists:
+		s.logger.WarnContext(ctx, "local accounts are switched off and no identity provider makes admins, so nobody can log in as an admin; "+
+			"set admins for a provider in the file of --identity-providers, or --eclipanel-admin-roles")
+	}
 }
 
 // checkAccounts refuses a panel that nobody can log in to.

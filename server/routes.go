@@ -81,6 +81,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Enroll:          enroller,
 		Providers:       providers,
 		NoLocalAccounts: s.opts.NoLocalAccounts,
+		EcliPanelURL:    s.opts.EcliPanel.loginURL(),
 		PublicURL:       s.url,
 		Version:         types.Version{Version: s.opts.Version, Commit: s.opts.Commit, Go: runtime.Version()},
 		Ready:           s.check,

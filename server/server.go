@@ -161,6 +161,7 @@ func (s *Server) start(ctx, life context.Context) error {
 		return err
 	}
 	s.warnSharedHost(ctx)
+	s.warnNoAdmin(ctx)
 	return nil
 }
 

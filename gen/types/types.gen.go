@@ -1948,6 +1948,9 @@ type LoginProvider struct {
 
 // LoginProviders The ways to log in.
 type LoginProviders struct {
+	// EclipanelURL Where people log in at EcliPanel, whose sessions this panel accepts. Null if it accepts none.
+	EclipanelURL nullable.Nullable[string] `json:"eclipanelUrl"`
+
 	// LocalAccounts Whether people log in by email and password.
 	LocalAccounts bool `json:"localAccounts"`
 

@@ -29,7 +29,7 @@ type Mailer interface {
 	PasswordLink(ctx context.Context, to, link string, expires time.Time) error
 }
 
-// Options configures the API. All fields but Mailer, NoLocalAccounts, Warnings, Logger and Now are required.
+// Options configures the API. All fields but Mailer, NoLocalAccounts, EcliPanelURL, Warnings, Logger and Now are required.
 type Options struct {
 	DB     *db.DB
 	Auth   *auth.Auth
@@ -38,6 +38,8 @@ type Options struct {
 	Providers *oauth.Providers
 	// NoLocalAccounts means that people do not log in by email and password.
 	NoLocalAccounts bool
+	// EcliPanelURL is where people log in at EcliPanel; empty if its sessions are not accepted.
+	EcliPanelURL string
 	// PublicURL is the panel's URL for people, below which its pages are served.
 	PublicURL *url.URL
 	// Version is the response of /api/version.
@@ -65,7 +67,8 @@ type api struct {
 	auth      *auth.Auth
 	enroll    *enroll.Enroller
 	providers *oauth.Providers
-	noLocal   bool // People do not log in by email and password.
+	noLocal   bool   // People do not log in by email and password.
+	eclipanel string // Options.EcliPanelURL.
 	publicURL *url.URL
 	version   types.Version
 	ready     func(ctx context.Context) error
@@ -89,6 +92,7 @@ func New(options Options) (http.Handler, error) {
 		enroll:    options.Enroll,
 		providers: options.Providers,
 		noLocal:   options.NoLocalAccounts,
+		eclipanel: options.EcliPanelURL,
 		publicURL: options.PublicURL,
 		version:   options.Version,
 		ready:     options.Ready,

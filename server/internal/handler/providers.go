@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/oapi-codegen/nullable"
+
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -17,7 +19,12 @@ import (
 
 // ListLoginProviders returns the ways to log in.
 func (a *api) ListLoginProviders(context.Context, server.ListLoginProvidersRequestObject) (server.ListLoginProvidersResponseObject, error) {
-	list := types.LoginProviders{LocalAccounts: !a.noLocal, Providers: []types.LoginProvider{}}
+	list := types.LoginProviders{
+		LocalAccounts: !a.noLocal, Providers: []types.LoginProvider{}, EclipanelURL: nullable.NewNullNullable[string](),
+	}
+	if a.eclipanel != "" {
+		list.EclipanelURL = nullable.NewNullableWithValue(a.eclipanel)
+	}
 	for _, provider := range a.providers.List() {
 		list.Providers = append(list.Providers, types.LoginProvider{
 			ID: provider.ID, Name: provider.Name, LoginURL: "/api/auth/providers/" + provider.ID + "/login",

@@ -136,6 +136,26 @@ func TestPages_UnknownOnesAreAPageForPeopleOnly(t *testing.T) {
 	}
 }
 
+// With local accounts switched off, and no identity provider, EcliPanel is the only way to log in.
+func TestPages_LeadToEcliPanel(t *testing.T) {
+	for _, path := range []string{"/device", "/invitation"} {
+		page := get(t, http.MethodGet, path, nil).Body.String()
+		_, login, _ := strings.Cut(page, `<section id="login"`)
+		login, _, _ = strings.Cut(login, "</section>")
+		for _, part := range []string{`id="eclipanel" hidden`, `<a id="eclipanel-link"`, `<button id="eclipanel-done" type="button"`} {
+			if strings.Count(login, part) != 1 {
+				t.Errorf("the login on %s has no %s", path, part)
+			}
+		}
+	}
+	script := get(t, http.MethodGet, "/assets/page.js", nil).Body.String()
+	for _, part := range []string{"byId('eclipanel-link').href = eclipanelUrl", "byId('eclipanel').hidden = !eclipanelUrl", "onClick('eclipanel-done',"} {
+		if !strings.Contains(script, part) {
+			t.Errorf("page.js has no %s", part)
+		}
+	}
+}
+
 // A link with a code fills in a field. What decides is asked for by buttons, which stand
 // beside what asks.
 func TestPages_ALinkDecidesNothing(t *testing.T) {

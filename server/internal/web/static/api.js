@@ -38,7 +38,7 @@ function explain(response, answer, own) {
     case 'rate_limited':
       return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
     case 'unavailable':
-      return 'The panel cannot reach its database. Try again in a few seconds.';
+      return `${answer.message} Try again in a few seconds.`;
     case 'invalid_request': {
       const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
       return details ? `${answer.message} ${details}.` : answer.message;

@@ -2,6 +2,9 @@ import { call, Problem } from './api.js';
 
 export const byId = (id) => document.getElementById(id);
 
+const noEcliPanelSession =
+  'Your browser sends no valid session of EcliPanel to this page. If you are logged in there, this page is at another address than EcliPanel: ask whoever runs this panel how to log in.';
+
 /** Shows a failure, or none. */
 export function showProblem(problem) {
   byId('problem').textContent = problem?.message ?? '';
@@ -21,6 +24,10 @@ export class Page {
       const password = byId('password');
       const { user } = await call('POST', '/api/auth/login', { email: byId('email').value, password: password.value });
       password.value = '';
+      this.welcome(user);
+    });
+    this.onClick('eclipanel-done', async () => {
+      const { user } = await call('GET', '/api/auth/session', null, { unauthorized: noEcliPanelSession });
       this.welcome(user);
     });
     this.onClick('logout', async () => {
@@ -48,9 +55,9 @@ export class Page {
     }
   }
 
-  /** Shows the ways to log in: a link for each identity provider, and the form of local accounts. */
+  /** Shows the ways to log in: a link for each identity provider, EcliPanel, and the form of local accounts. */
   async askToLogIn() {
-    const { localAccounts, providers } = await call('GET', '/api/auth/providers');
+    const { localAccounts, providers, eclipanelUrl } = await call('GET', '/api/auth/providers');
     byId('providers').replaceChildren(...providers.map(({ name, loginUrl }) => {
       const link = document.createElement('a');
       link.href = `${loginUrl}?${new URLSearchParams({ returnTo: this.address() })}`;
@@ -61,8 +68,10 @@ export class Page {
       return item;
     }));
     byId('providers').hidden = providers.length === 0;
+    if (eclipanelUrl) byId('eclipanel-link').href = eclipanelUrl;
+    byId('eclipanel').hidden = !eclipanelUrl;
     byId('credentials').hidden = !localAccounts;
-    this.show(byId('login'), localAccounts ? byId('email') : byId('providers').querySelector('a'));
+    this.show(byId('login'), localAccounts ? byId('email') : byId('providers').querySelector('a') ?? byId('eclipanel-link'));
   }
 
   /** Runs an action with its button disabled, and shows a failure. */
@@ -84,7 +93,7 @@ export class Page {
   /** Shows a failure, beside the ways to log in if the session has ended. */
   async explain(problem, element) {
     try {
-      if (problem.code === 'unauthorized' && element !== byId('credentials')) await this.askToLogIn();
+      if (problem.code === 'unauthorized' && !byId('login').contains(element)) await this.askToLogIn();
     } catch (other) {
       if (!(other instanceof Problem)) throw other;
     }
