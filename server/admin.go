@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/mail"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
 
 var (
@@ -34,9 +34,8 @@ func (a Account) Check() error {
 	if a.Email == "" || a.Password == "" {
 		return errors.New("admin: email and password must be given together")
 	}
-	address, err := mail.ParseAddress(a.Email)
-	if err != nil || address.Address != a.Email {
-		return fmt.Errorf("admin: %q is not an email address", a.Email)
+	if err := validate.CheckEmail(a.Email); err != nil {
+		return fmt.Errorf("admin: the email %q %w", a.Email, err)
 	}
 	if n := utf8.RuneCountInString(a.Email); n > maxEmail {
 		return fmt.Errorf("admin: the email has %d characters; at most %d can log in", n, maxEmail)

@@ -201,6 +201,7 @@ func TestListener_RefusesMalformedHTTPAsTheContractSays(t *testing.T) {
 		"unknown expectation":        {"GET /readyz HTTP/1.1\r\nHost: panel\r\nExpect: miracles\r\n\r\n", 417},
 		"too many header fields":     {"GET /readyz HTTP/1.1\r\nHost: panel\r\nX: " + strings.Repeat("x", 40<<10) + "\r\n\r\n", 431},
 		"unsupported coding":         {"POST /api/auth/login HTTP/1.1\r\nHost: panel\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+		"options of the whole panel": {"OPTIONS * HTTP/1.1\r\nHost: panel\r\nConnection: close\r\n\r\n", 200},
 		"unsupported version":        {"GET /readyz HTTP/3.0\r\nHost: panel\r\n\r\n", 505},
 		"malformed escape in query":  {"GET /api/tunnel/devices?limit=%zz HTTP/1.1\r\nHost: panel\r\nConnection: close\r\n\r\n", 0},
 		"an operation's own refusal": {"GET /api/tunnel/devices HTTP/1.1\r\nHost: panel\r\nConnection: close\r\n\r\n", 0},

@@ -910,9 +910,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -937,9 +937,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -1093,9 +1093,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1117,9 +1117,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2787,9 +2787,9 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -2824,9 +2824,9 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -3060,9 +3060,9 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -3094,9 +3094,9 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7275,9 +7275,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -7302,9 +7302,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -7464,9 +7464,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7488,9 +7488,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15023,9 +15023,9 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -15056,9 +15056,9 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
@@ -15266,9 +15266,9 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15296,9 +15296,9 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -692,7 +692,9 @@ type AccountPatch struct {
 	// CurrentPassword The password that the user has now.
 	CurrentPassword CurrentPassword `json:"currentPassword"`
 
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
+	// identifies the user.
+	//
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -1619,7 +1621,8 @@ type DevicesOfDeletedUser string
 // DrainSeconds A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once.
 type DrainSeconds = int
 
-// Email The user's email address. Its case is ignored where it identifies the user.
+// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
+// identifies the user.
 //
 // Example: grace@example.com
 type Email = openapi_types.Email
@@ -1935,14 +1938,18 @@ type Login struct {
 
 // LoginProvider An identity provider at which people log in.
 type LoginProvider struct {
-	// ID The id.
+	// ID The ID of the provider, as the operator has chosen it.
+	//
+	// Example: company
 	ID string `json:"id"`
 
 	// LoginURL Where a login begins, relative to the panel's URL, for a link of a page. It takes the parameter
 	// `returnTo`.
 	LoginURL string `json:"loginUrl"`
 
-	// Name The name, for people.
+	// Name The name of the provider, for people.
+	//
+	// Example: Company account
 	Name string `json:"name"`
 }
 
@@ -2638,8 +2645,8 @@ type TunnelServerSettings struct {
 	PortRange *PortRange `json:"portRange,omitempty"`
 
 	// PublicHost The host name or IP address at which players and agents reach the tunnel server, without a
-	// port. An IPv6 address has neither brackets nor a zone. Unspecified and multicast addresses are
-	// rejected. A name follows the rules of `LocalHost`. If it is empty, the panel guesses the host
+	// port. An IPv6 address has neither brackets nor a zone. Unspecified, multicast and broadcast
+	// addresses are rejected. A name follows the rules of `LocalHost`. If it is empty, the panel guesses the host
 	// (`publicHostGuessed`).
 	//
 	//
@@ -2684,7 +2691,9 @@ type User struct {
 
 // UserCreate A new user account.
 type UserCreate struct {
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
+	// identifies the user.
+	//
 	//
 	// Example: grace@example.com
 	Email Email `json:"email"`
@@ -2695,7 +2704,9 @@ type UserCreate struct {
 
 // UserPatch Changes of a user account.
 type UserPatch struct {
-	// Email The user's email address. Its case is ignored where it identifies the user.
+	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
+	// identifies the user.
+	//
 	//
 	// Example: grace@example.com
 	Email *Email `json:"email,omitempty"`

@@ -96,3 +96,29 @@ func TestContract_TextsNameExistingErrors(t *testing.T) {
 		}
 	})
 }
+
+// TestContract_PeopleFromIdentityProvidersMayBeRefusedEverywhere: a provider answers for its
+// people before any operation sees the request.
+func TestContract_PeopleFromIdentityProvidersMayBeRefusedEverywhere(t *testing.T) {
+	document := document(t)
+	found := 0
+	operations(t, func(op *openapi3.Operation, _ openapi3.Parameters) {
+		security := op.Security
+		if security == nil {
+			security = &document.Security
+		}
+		if !slices.ContainsFunc(*security, func(r openapi3.SecurityRequirement) bool { _, ok := r["sessionCookie"]; return ok }) {
+			return
+		}
+		found++
+		response := op.Responses.Status(http.StatusForbidden)
+		for _, code := range []string{"forbidden", "kyc_required", "email_taken"} {
+			if response == nil || !slices.Contains(codes(response.Value), code) {
+				t.Errorf("%s takes sessions, and has no 403 %s", op.OperationID, code)
+			}
+		}
+	})
+	if found < 20 {
+		t.Errorf("found %d operations for people, want at least 20", found)
+	}
+}

@@ -176,3 +176,37 @@ func TestContract_ExamplesMatchTheirSchemas(t *testing.T) {
 		t.Errorf("found %d examples, want at least 100", found)
 	}
 }
+
+// TestContract_PatternsAreInWords: a regular expression tells whom it refuses nothing.
+func TestContract_PatternsAreInWords(t *testing.T) {
+	s, err := newStrict(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	var walk func(pointer string, node any)
+	walk = func(pointer string, node any) {
+		switch node := node.(type) {
+		case []any:
+			for i, child := range node {
+				walk(pointer+"/"+strconv.Itoa(i), child)
+			}
+		case map[string]any:
+			if _, ok := node["pattern"].(string); ok {
+				found++
+				if words, _ := node["x-pattern-message"].(string); words == "" {
+					t.Errorf("%s has a pattern and no x-pattern-message", pointer)
+				}
+			}
+			for key, child := range node {
+				if key != "example" && key != "examples" {
+					walk(pointer+"/"+escape(key), child)
+				}
+			}
+		}
+	}
+	walk("", s.document)
+	if found < 10 {
+		t.Errorf("found %d patterns, want at least 10", found)
+	}
+}

@@ -16,6 +16,9 @@ const maxHost = 253
 // names, but resolvers of containers and of Windows accept them.
 var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
+// broadcast means every machine of the network (RFC 919 section 7).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 var (
 	errHost      = errors.New("must be a host name or an IP address")
 	errLocalPort = errors.New("must be a host name or an IP address alone; a port belongs in localPort")
@@ -47,18 +50,20 @@ func CheckLocalHost(host string) error {
 }
 
 // CheckPublicHost returns nil if other machines can connect to host: as CheckLocalHost,
-// but without a zone, and not an unspecified or multicast address.
+// but without a zone, and not an unspecified, multicast or broadcast address.
 func CheckPublicHost(host string) error {
 	if err := checkHost(host, errPort); err != nil {
 		return err
 	}
 	address, err := netip.ParseAddr(host)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil // A name.
-	case address.Zone() != "":
+	}
+	if address.Zone() != "" {
 		return errZone
-	case address.IsUnspecified() || address.IsMulticast():
+	}
+	address = address.Unmap()
+	if address.IsUnspecified() || address.IsMulticast() || address == broadcast {
 		return errUnusable
 	}
 	return nil

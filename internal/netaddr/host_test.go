@@ -25,6 +25,10 @@ func TestCheckHost_AcceptsOneHostAlone(t *testing.T) {
 		"0.0.0.0":           {public: "connect"},
 		"::":                {public: "connect"},
 		"ff02::1":           {public: "connect"},
+		"224.0.0.1":         {public: "connect"},
+		"255.255.255.255":   {public: "connect"},
+		"::ffff:0.0.0.0":    {public: "connect"},
+		"::ffff:224.0.0.1":  {public: "connect"},
 
 		"127.0.0.1:25565":        {"localPort", "without a port"},
 		"localhost:25565":        {"localPort", "without a port"},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -150,4 +151,27 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			cmp.Compare(a.operation, b.operation))
 	})
 	return requests
+}
+
+// TestContract_ExamplesOfSecretsAreAsThePanelMakesThem holds the tokens of links, which are
+// made of the same letters and digits, and the state of logins.
+func TestContract_ExamplesOfSecretsAreAsThePanelMakesThem(t *testing.T) {
+	p := newPanel(t)
+	admin := p.user(t, "admin@example.com", "admin")
+	guild := decode[types.Organisation](t, admin.send(t, "POST", "/api/organisations", `{"name":"guild"}`), 201)
+	made := invite(t, admin, guild.ID, `{"role":"member"}`)
+	token := regexp.MustCompile(`^[A-Z2-7]{26}$`)
+	if !token.MatchString(made) {
+		t.Fatalf("the panel makes %s", made)
+	}
+	shown := regexp.MustCompile(`(?:token|state): (\w{20,})\b[^.]|(?:/password#|/invitation#|[?&]state=)(\w+)`).
+		FindAllStringSubmatch(string(eclitunnel.OpenAPI), -1)
+	if len(shown) < 6 {
+		t.Errorf("found %d secrets in the contract: %v", len(shown), shown)
+	}
+	for _, match := range shown {
+		if secret := match[1] + match[2]; !token.MatchString(secret) {
+			t.Errorf("the contract shows the secret %s, and the panel makes those like %s", secret, made)
+		}
+	}
 }

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/eclitunnel/eclitunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
 )
@@ -236,6 +238,12 @@ func TestMux_NamesAreOneLineOfText(t *testing.T) {
 		{"PATCH", "/api/tunnel/devices/" + someID, `{"server":{"region":%s}}`, "server.region"},
 		{"POST", "/api/tunnel/allocations", `{"protocol":"tcp","localPort":1,"name":%s}`, "name"},
 		{"PATCH", "/api/tunnel/allocations/7", `{"name":%s}`, "name"},
+		{"POST", "/api/tunnel/device/start", `{"name":"home","platform":%s}`, "platform"},
+		{"POST", "/api/tunnel/devices", `{"name":%s}`, "name"},
+		{"POST", "/api/organisations", `{"name":%s}`, "name"},
+		{"PATCH", "/api/organisations/7", `{"name":%s}`, "name"},
+		{"POST", "/api/keys", `{"scopes":["read"],"name":%s}`, "name"},
+		{"PATCH", "/api/keys/7", `{"name":%s}`, "name"},
 	} {
 		for name, accepted := range map[string]bool{
 			"home-server": true,
@@ -262,6 +270,66 @@ func TestMux_NamesAreOneLineOfText(t *testing.T) {
 			case !accepted && (w.Code != 400 || !slices.Equal(fields(failure), []string{field.name}) || !strings.Contains(w.Body.String(), "must not contain control characters")):
 				t.Errorf("%s %s, %q: %d %s, want 400 for %s", field.method, field.path, name, w.Code, w.Body, field.name)
 			}
+		}
+	}
+}
+
+func TestMux_EmailsHaveNoInvisibleCharacters(t *testing.T) {
+	mux := newMux(t, validate.Options{}, accept)
+	for _, field := range []struct{ method, path, body string }{
+		{"POST", "/api/users", `{"email":%s}`},
+		{"PATCH", "/api/users/7", `{"email":%s}`},
+		{"PATCH", "/api/account", `{"currentPassword":"x","email":%s}`},
+		{"POST", "/api/organisations/7/invitations", `{"role":"member","email":%s}`},
+	} {
+		for email, message := range map[string]string{
+			"ada@example.com":             "",
+			"zoë@bücher.example":          "",
+			"ad\u200ba@example.com":       "invisible",
+			"ada\u202emoc.elpmaxe@b":      "invisible",
+			"\ufeffada@example.com":       "invisible",
+			"ada@exam\u00adple.com":       "invisible",
+			"ada\u00a0@example.com":       "invisible",
+			"ada\x1b[2J@example.com":      "must be an email address",
+			"ada@example.com\n":           "must be an email address",
+			"Ada <ada@example.com>":       "must be an email address",
+			"ada@example.com,b@c.example": "must be an email address",
+		} {
+			text, err := json.Marshal(email)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, failure := send(t, mux, field.method, field.path, fmt.Sprintf(field.body, text), asAdmin, asJSON)
+			switch {
+			case message == "" && w.Code != 204:
+				t.Errorf("%s %s, %q: %d %s", field.method, field.path, email, w.Code, w.Body)
+			case message != "" && (w.Code != 400 || !slices.Equal(fields(failure), []string{"email"}) || !strings.Contains(w.Body.String(), message)):
+				t.Errorf("%s %s, %q: %d %s, want 400: %s", field.method, field.path, email, w.Code, w.Body, message)
+			}
+		}
+	}
+}
+
+// What kin-openapi gives no reason for, and the contract no words, is the caller's fault all
+// the same.
+func TestMux_RefusesWithoutWordsOfTheContract(t *testing.T) {
+	wordless := regexp.MustCompile(`,? *x-pattern-message: ('[^']*'|[^\n}]*)`).ReplaceAll(eclitunnel.OpenAPI, nil)
+	mux, err := validate.New(validate.Options{Contract: wordless, Authenticator: tokens{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, operation := range mux.Unserved() {
+		mux.HandleFunc(operation, accept)
+	}
+	for _, r := range []struct{ method, path, body, field string }{
+		{"POST", "/api/keys", `{"scopes":["read"],"name":"a\u001bb"}`, "name"},
+		{"PATCH", "/api/organisations/7", `{"name":"a\u202eb"}`, "name"},
+		{"POST", "/api/tunnel/devices", `{"name":" "}`, "name"},
+		{"GET", "/api/audit?after=!", "", "after"},
+	} {
+		w, failure := send(t, mux, r.method, r.path, r.body, asAdmin, asJSON)
+		if w.Code != 400 || !slices.Equal(fields(failure), []string{r.field}) || (*failure.Details)[0].Message == "" {
+			t.Errorf("%s %s with %s: %d %s", r.method, r.path, r.body, w.Code, w.Body)
 		}
 	}
 }

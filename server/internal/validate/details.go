@@ -60,6 +60,8 @@ func reason(err *openapi3.SchemaError) string {
 		return fmt.Sprint(err.Schema.Extensions[patternMessage])
 	case err.SchemaField == "not" && err.Schema.Not.Value.Extensions[patternMessage] != nil:
 		return fmt.Sprint(err.Schema.Not.Value.Extensions[patternMessage])
+	case err.Reason == "": // As of a `not`.
+		return "is not valid"
 	default:
 		return strings.ToLower(err.Reason[:1]) + err.Reason[1:]
 	}

@@ -5,7 +5,9 @@ import (
 	"net/mail"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -24,7 +26,7 @@ var (
 var formats = openapi3.WithStringFormatValidators(map[string]openapi3.StringFormatValidator{
 	"uuid":      check("must be a UUID", uuidPattern.MatchString),
 	"hostname":  check("must be a host name", hostnamePattern.MatchString),
-	"email":     check("must be an email address", isEmail),
+	"email":     openapi3.NewCallbackValidator(CheckEmail),
 	"date-time": check("must be an RFC 3339 date and time", isDateTime),
 	"ipv4":      check("must be an IPv4 address", isIPv4),
 	"ipv6":      check("must be an IPv6 address", isIPv6),
@@ -55,11 +57,23 @@ func check(message string, ok func(string) bool) openapi3.StringFormatValidator 
 	})
 }
 
-// isEmail accepts only a bare address. The decoder of the generated type would silently
-// shorten "Name <address>".
-func isEmail(s string) bool {
-	address, err := mail.ParseAddress(s)
-	return err == nil && address.Address == s
+var (
+	errEmail     = errors.New("must be an email address")
+	errInvisible = errors.New("must not contain invisible characters")
+)
+
+// CheckEmail returns nil for a bare address that people can tell from others: one with a
+// character that nobody sees looks like somebody else's. The decoder of the generated type
+// would silently shorten "Name <address>". The error is a phrase for people that follows
+// the name of the field.
+func CheckEmail(s string) error {
+	if address, err := mail.ParseAddress(s); err != nil || address.Address != s {
+		return errEmail
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return unicode.In(r, unicode.C, unicode.Z) }) {
+		return errInvisible
+	}
+	return nil
 }
 
 func isDateTime(s string) bool {
