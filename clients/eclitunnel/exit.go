@@ -9,6 +9,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
+	"github.com/eclitunnel/eclitunnel/internal/terminal"
 )
 
 const (
@@ -76,23 +77,23 @@ func explain(err error) string {
 	case interrupted(err):
 		return "interrupted"
 	case as[*usageError](err):
-		return escape(err.Error()) + "\nRun \"eclitunnel --help\" for usage."
+		return terminal.Escape(err.Error()) + "\nRun \"eclitunnel --help\" for usage."
 	case code(types.CodeEnrollmentExpired)(err):
 		return "the code expired before it was approved; run \"eclitunnel enroll\" again"
 	case is(agent.ErrNotEnrolled)(err):
 		return "this machine is not enrolled; run: eclitunnel enroll --panel URL"
 	case is(errAlreadyEnrolled)(err):
-		return escape(err.Error()) + "; use --force to replace the enrollment"
+		return terminal.Escape(err.Error()) + "; use --force to replace the enrollment"
 	case as[*agent.InstanceError](err):
-		return escape(err.Error()) + " and serves its ports\nStop that one first, or use \"eclitunnel run --standby\" to serve once it ends."
+		return terminal.Escape(err.Error()) + " and serves its ports\nStop that one first, or use \"eclitunnel run --standby\" to serve once it ends."
 	case errors.As(err, &stopped):
 		return explainFinal(stopped)
 	case code(types.CodeDeviceDeleted)(err):
 		return explainFinal(&channel.FinalError{Code: channel.CloseDeleted})
 	case code(types.CodeUnauthorized, types.CodeTokenRevoked)(err) && !errors.Is(err, errNeedsSession) && !errors.Is(err, errLogin):
-		return "the panel rejected the token: " + escape(err.Error()) + "\n" + newTokenHint
+		return "the panel rejected the token: " + terminal.Escape(err.Error()) + "\n" + newTokenHint
 	default:
-		return escape(err.Error())
+		return terminal.Escape(err.Error())
 	}
 }
 
@@ -102,7 +103,7 @@ const newTokenHint = "Get a new one, as the owner of the device or an admin: ecl
 func explainFinal(e *channel.FinalError) string {
 	reason := ""
 	if e.Reason != "" {
-		reason = " (" + escape(e.Reason) + ")"
+		reason = " (" + terminal.Escape(e.Reason) + ")"
 	}
 	switch e.Code {
 	case channel.CloseDeleted:

@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/internal/prompt"
+	"github.com/eclitunnel/eclitunnel/internal/terminal"
 )
 
 // logoutTimeout bounds the end of a session, which expires by itself otherwise.
@@ -68,7 +69,7 @@ func (cmd *enrollCmd) login(ctx context.Context, a *app, client *tunnel.Client) 
 	if address, err := mail.ParseAddress(cmd.User); err != nil || address.Address != cmd.User {
 		return types.Login{}, usagef("--user: %q is not an email address", cmd.User)
 	}
-	password, err := a.password(ctx, "Password of "+escape(cmd.User)+" on "+client.PanelURL()+": ")
+	password, err := a.password(ctx, "Password of "+terminal.Escape(cmd.User)+" on "+client.PanelURL()+": ")
 	if err != nil {
 		return types.Login{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/internal/terminal"
 	"github.com/eclitunnel/eclitunnel/server"
 )
 
@@ -81,7 +82,7 @@ func report(w io.Writer, keys int, database server.Database, revocation server.R
 		fmt.Fprintln(w, "These devices need new tokens:")
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, device := range revocation.Devices {
-			fmt.Fprintf(table, "%s\t%s\t%s\n", device.ID, device.Kind, device.Name)
+			fmt.Fprintf(table, "%s\t%s\t%s\n", device.ID, device.Kind, terminal.Escape(device.Name))
 		}
 		if err := table.Flush(); err != nil {
 			return err

@@ -4,8 +4,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/server"
 )
 
 func TestKeys_AreListedAndRevoked(t *testing.T) {
@@ -34,5 +37,31 @@ func TestKeys_AreListedAndRevoked(t *testing.T) {
 	}
 	if list := keys(exitOK, "list"); strings.Contains(list, "LEAKED") || !strings.Contains(list, "signs") {
 		t.Errorf("list afterwards: %q", list)
+	}
+}
+
+func TestKeys_NamesForgeNoRows(t *testing.T) {
+	names := map[string]string{
+		"home":                   "home",
+		"a\nforged\tserver":      `a\nforged\tserver`,
+		"a\x1b[2Jb":              `a\x1b[2Jb`,
+		"gnp.\u202eexe":          `gnp.\u202eexe`,
+		"\u00dcber \u751f\u5b58": "\u00dcber \u751f\u5b58",
+	}
+	var devices []server.RevokedDevice
+	for name := range names {
+		devices = append(devices, server.RevokedDevice{ID: uuid.New(), Kind: "client", Name: name})
+	}
+	var out strings.Builder
+	if err := report(&out, 1, server.Database{}, server.Revocation{Devices: devices}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 2+len(devices) {
+		t.Errorf("%d lines for %d devices: %q", n, len(devices), &out)
+	}
+	for _, shown := range names {
+		if !strings.Contains(out.String(), "  client  "+shown+"\n") {
+			t.Errorf("%q is not in %q", shown, out.String())
+		}
 	}
 }
