@@ -38,6 +38,9 @@ func TestContract_ErrorsShowTheirCodes(t *testing.T) {
 	table := statuses(t)
 	used := map[string]bool{}
 	operations(t, func(op *openapi3.Operation, _ openapi3.Parameters) {
+		if op.Responses.Default() == nil {
+			t.Errorf("%s has no default response, and can fail with 405 and 500", op.OperationID)
+		}
 		for key, ref := range op.Responses.Map() {
 			status, err := strconv.Atoi(key)
 			isDefault := err != nil
