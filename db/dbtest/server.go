@@ -101,7 +101,7 @@ func (s *server) startPrivate(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	s.url = s.private.URL()
+	s.url = s.private.SuperuserURL()
 	return nil
 }
 

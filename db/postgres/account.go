@@ -14,6 +14,9 @@ import (
 	"syscall"
 )
 
+// lastResort is an account that programs of others may have too.
+const lastResort = "nobody"
+
 // account is the user as which Postgres runs.
 type account struct {
 	name     string
@@ -55,7 +58,7 @@ func chooseAccount(root, cluster string) (account, error) {
 		owner.drop = true
 		return owner, nil
 	}
-	for _, name := range []string{"postgres", "nobody"} {
+	for _, name := range []string{"eclitunneld", "postgres", lastResort} {
 		found, err := user.Lookup(name)
 		if err != nil {
 			continue
@@ -67,7 +70,7 @@ func chooseAccount(root, cluster string) (account, error) {
 		}
 		return account{name: name, uid: uint32(uid), gid: uint32(gid), drop: true}, nil
 	}
-	return account{}, errors.New("PostgreSQL does not run as root, and neither the user postgres nor the user nobody exists")
+	return account{}, errors.New("PostgreSQL does not run as root, and none of the users eclitunneld, postgres and nobody exists")
 }
 
 func ownerOf(info fs.FileInfo) account {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -158,7 +159,7 @@ func (d *dataDir) version() (int, error) {
 
 // initialise makes a cluster beside its place and moves it there when it is complete, so that an
 // interrupted initdb leaves no half of a database.
-func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) error {
+func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool, logger *slog.Logger) error {
 	fresh := filepath.Join(d.root, newClusterName)
 	if err := os.RemoveAll(fresh); err != nil {
 		return err
@@ -166,9 +167,7 @@ func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) err
 	if err := d.makePrivate(fresh); err != nil {
 		return err
 	}
-	// "trust" makes anyone who can connect to the socket the superuser. This is acceptable because
-	// Postgres listens on nothing else, and only the account may enter the socket's directory.
-	args := []string{"-D", fresh, "--username=" + superuser, "--auth=trust", "--encoding=UTF8", "--locale=C"}
+	args := []string{"-D", fresh, "--username=" + superuser, "--auth=reject", "--encoding=UTF8", "--locale=C"}
 	if noSync {
 		args = append(args, "--no-sync")
 	}
@@ -180,7 +179,12 @@ func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool) err
 		removeAll(fresh)
 		return fmt.Errorf("initdb: %w:\n%s", err, lastLines(output.Bytes()))
 	}
-	if err := useUTC(fresh); err != nil {
+	for _, name := range []string{hbaName, identName} {
+		if err := os.Remove(filepath.Join(fresh, name)); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(useUTC(fresh), d.restrictLogins(ctx, fresh, logger)); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, d.cluster()); err != nil {

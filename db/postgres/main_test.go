@@ -29,6 +29,9 @@ import (
 // until its standard input ends.
 const hostDir = "POSTGRES_TEST_HOST_DIR"
 
+// dialURL is one that makes it connect to that URL, and print the user whom Postgres sees.
+const dialURL = "POSTGRES_TEST_DIAL_URL"
+
 const limit = time.Minute
 
 func TestMain(m *testing.M) {
@@ -37,6 +40,11 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if url := os.Getenv(dialURL); url != "" {
+		user, err := queryURL(context.Background(), url, `SELECT current_user::text`)
+		fmt.Println(user, err)
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
@@ -145,13 +153,19 @@ func startError(t *testing.T, options postgres.Options) error {
 // query runs SQL that returns one string.
 func query(t *testing.T, url, statement string) string {
 	t.Helper()
-	connector, err := pq.NewConnector(url)
+	answer, err := queryURL(t.Context(), url, statement)
 	check(t, err)
-	db := sql.OpenDB(connector)
-	defer db.Close()
-	var answer string
-	check(t, db.QueryRowContext(t.Context(), statement).Scan(&answer))
 	return answer
+}
+
+func queryURL(ctx context.Context, url, statement string) (answer string, err error) {
+	connector, err := pq.NewConnector(url)
+	if err != nil {
+		return "", err
+	}
+	db := sql.OpenDB(connector)
+	err = db.QueryRowContext(ctx, statement).Scan(&answer)
+	return answer, errors.Join(err, db.Close())
 }
 
 func postmaster(t *testing.T, dir string) int {

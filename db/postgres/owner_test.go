@@ -18,8 +18,13 @@ import (
 
 func nobody(t *testing.T) *syscall.Credential {
 	t.Helper()
+	return credential(t, "nobody")
+}
+
+func credential(t *testing.T, name string) *syscall.Credential {
+	t.Helper()
 	needRoot(t)
-	found, err := user.Lookup("nobody")
+	found, err := user.Lookup(name)
 	check(t, err)
 	uid, err := strconv.ParseUint(found.Uid, 10, 32)
 	check(t, err)

@@ -16,8 +16,13 @@
 //
 // Postgres runs as the owner of the data directory, whether that user starts it or root, and what root
 // makes there is the owner's. A directory that root itself has, started by root, is for the owner of an
-// existing cluster, otherwise for the user postgres, otherwise for nobody; Postgres itself refuses to
-// run as root.
+// existing cluster, otherwise for the first of the users eclitunneld, postgres and nobody that exists;
+// Postgres itself refuses to run as root.
+//
+// Postgres admits root and that owner alone, by what the kernel says about who connects (peer
+// authentication, with a map in pg_ident.conf): neither the permissions of the socket nor a password
+// decide. Each start writes both files, and gives the panel a role that owns its database and is no
+// superuser; clusters of earlier versions, which trusted everybody at the socket, are changed.
 package postgres
 
 import (

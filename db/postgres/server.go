@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	superuser = "eclitunnel"
 	// socketPort is part of the socket's file name. No TCP port is opened.
 	socketPort = 5432
 
@@ -39,7 +38,6 @@ const (
 
 // Server is a running Postgres server. Its methods are safe for concurrent use.
 type Server struct {
-	url       string
 	socketDir string
 	dir       *dataDir
 	process   *process
@@ -99,10 +97,14 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 	if major == 0 {
 		options.Logger.InfoContext(ctx, "creating database",
 			slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("systemUser", dir.account.name))
-		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off"); err != nil {
+		if dir.account.name == lastResort {
+			options.Logger.WarnContext(ctx, "the database runs as a user that other programs may have: create the user eclitunneld or postgres before the first start",
+				slog.String("systemUser", dir.account.name))
+		}
+		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off", options.Logger); err != nil {
 			return nil, err
 		}
-	} else if err := errors.Join(dir.adopt(), useUTC(dir.cluster())); err != nil {
+	} else if err := errors.Join(dir.adopt(), useUTC(dir.cluster()), dir.restrictLogins(ctx, dir.cluster(), options.Logger)); err != nil {
 		return nil, err
 	}
 	socketDir, removeSocketDir, err := dir.makeSocketDir()
@@ -123,7 +125,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		return nil, errors.Join(err, log.file.Close())
 	}
 	server := &Server{
-		url: serverURL(socketDir), socketDir: socketDir, dir: dir, process: process, log: log, logger: options.Logger,
+		socketDir: socketDir, dir: dir, process: process, log: log, logger: options.Logger,
 		release: func() {
 			removeSocketDir()
 			_ = log.file.Close()
@@ -146,6 +148,9 @@ func serverArgs(cluster, socketDir string, settings map[string]string) []string 
 	quoted := `"` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`
 	args := []string{
 		"-D", cluster,
+		// Whatever postgresql.conf says.
+		"-c", "hba_file=" + filepath.Join(cluster, hbaName),
+		"-c", "ident_file=" + filepath.Join(cluster, identName),
 		"-c", "listen_addresses=",
 		"-c", "port=" + strconv.Itoa(socketPort),
 		"-c", "unix_socket_directories=" + quoted,
@@ -164,13 +169,13 @@ func serverArgs(cluster, socketDir string, settings map[string]string) []string 
 	return args
 }
 
-func serverURL(socketDir string) string {
-	query := url.Values{"host": {socketDir}, "port": {strconv.Itoa(socketPort)}, "sslmode": {"disable"}}
-	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/postgres", RawQuery: query.Encode()}
+func (s *Server) urlOf(role string) string {
+	query := url.Values{"host": {s.socketDir}, "port": {strconv.Itoa(socketPort)}, "sslmode": {"disable"}}
+	u := url.URL{Scheme: "postgres", User: url.User(role), Path: "/postgres", RawQuery: query.Encode()}
 	return u.String()
 }
 
-// awaitReady waits until Postgres accepts a connection.
+// awaitReady waits until Postgres accepts a connection, and has it ready for the panel.
 func (s *Server) awaitReady(ctx context.Context) error {
 	// Not by the URL, to which lib/pq would add what the environment says.
 	connector, err := pq.NewConnectorConfig(pq.Config{
@@ -186,7 +191,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	for {
 		conn, err := connector.Connect(ctx)
 		if err == nil {
-			return conn.Close()
+			return errors.Join(conn.Close(), s.makePanelRole(ctx, connector))
 		}
 		select {
 		case <-s.process.done:
@@ -198,8 +203,12 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// URL returns the URL with which the superuser connects to the database postgres.
-func (s *Server) URL() string { return s.url }
+// URL returns the URL with which the panel connects to the database postgres. Its role owns the database
+// and is no superuser. Postgres takes it from processes of its own user and of root alone.
+func (s *Server) URL() string { return s.urlOf(panelRole) }
+
+// SuperuserURL is URL for the superuser. It is for tests, which make databases.
+func (s *Server) SuperuserURL() string { return s.urlOf(superuser) }
 
 // NoteURL writes the URL to a private file in the data directory, for other programs of its owner.
 func (s *Server) NoteURL(name string) error {
@@ -211,7 +220,7 @@ func (s *Server) NoteURL(name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString(s.url)
+	_, err = file.WriteString(s.URL())
 	return errors.Join(err, file.Close())
 }
 

@@ -34,22 +34,21 @@ func useUTC(cluster string) error {
 		if bytes.Equal(mended, content) {
 			continue
 		}
-		if err := replaceFile(path, mended, info); err != nil {
+		if err := replaceFile(path, mended, info.Mode().Perm(), ownerOf(info)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// replaceFile replaces a file of the cluster in one step, and leaves its owner and mode.
-func replaceFile(path string, content []byte, info fs.FileInfo) error {
+// replaceFile makes or replaces a file of the cluster in one step.
+func replaceFile(path string, content []byte, mode fs.FileMode, owner account) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	owner := ownerOf(info)
 	_, err = file.Write(content)
-	if err = errors.Join(err, file.Chmod(info.Mode().Perm())); err == nil && os.Geteuid() == 0 {
+	if err = errors.Join(err, file.Chmod(mode)); err == nil && os.Geteuid() == 0 {
 		err = file.Chown(int(owner.uid), int(owner.gid))
 	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {

@@ -18,6 +18,9 @@ func Start(context.Context, Options) (*Server, error) {
 // URL returns the empty string.
 func (*Server) URL() string { return "" }
 
+// SuperuserURL returns the empty string.
+func (*Server) SuperuserURL() string { return "" }
+
 // NoteURL does nothing.
 func (*Server) NoteURL(string) error { return nil }
 

@@ -1,0 +1,107 @@
+//go:build unix
+
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	hbaName   = "pg_hba.conf"
+	identName = "pg_ident.conf"
+	// replacedSuffix is that of a file that somebody else wrote and restrictLogins replaced.
+	replacedSuffix = ".before"
+	// userMap is the name of the map in pg_ident.conf.
+	userMap = "eclitunnel"
+
+	writtenByUs = "# Written by eclitunneld at each start.\n"
+)
+
+// restrictLogins has the cluster admit root and the account alone, by what the kernel says about the
+// process that connects. Earlier versions admitted everybody who reached the socket, and what is
+// restored may do so. Another program's pg_hba.conf or pg_ident.conf is kept under another name.
+func (d *dataDir) restrictLogins(ctx context.Context, cluster string, logger *slog.Logger) error {
+	hba, ident := writtenByUs, writtenByUs
+	method := "peer map=" + userMap
+	names, own := d.loginNames(ctx)
+	if !own {
+		// Postgres finds no name for this process, and could not admit it in any other way. The
+		// directory of the socket admits the account and root alone.
+		logger.WarnContext(ctx, "the database cannot tell users apart, because the panel's has no name on this machine: add it to /etc/passwd",
+			slog.Int("uid", os.Geteuid()))
+		method = "trust"
+	}
+	for _, databases := range []string{"all", "replication"} {
+		hba += fmt.Sprintf("local %s all %s\n", databases, method)
+	}
+	for _, name := range names {
+		for _, role := range []string{superuser, panelRole} {
+			ident += fmt.Sprintf("%s %s %s\n", userMap, quoteName(name), role)
+		}
+	}
+	return errors.Join(
+		d.writeConfig(filepath.Join(cluster, hbaName), hba),
+		d.writeConfig(filepath.Join(cluster, identName), ident),
+	)
+}
+
+// loginNames are the users whom the cluster admits. own reports whether that of this process is among them.
+func (d *dataDir) loginNames(ctx context.Context) (names []string, own bool) {
+	for _, uid := range []uint32{0, d.account.uid} {
+		name, ok := systemName(ctx, uid)
+		if ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		own = own || ok && int(uid) == os.Geteuid()
+	}
+	return names, own
+}
+
+// systemName returns a user's name as Postgres sees it. A static program knows the users in /etc/passwd,
+// and Postgres those of directory services too.
+func systemName(ctx context.Context, uid uint32) (name string, ok bool) {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if found, err := user.LookupId(id); err == nil {
+		return found.Username, true
+	}
+	output, err := exec.CommandContext(ctx, "id", "-un", id).Output()
+	name = strings.TrimSpace(string(output))
+	return name, err == nil && name != "" && name != id
+}
+
+func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// writeConfig brings a file of the cluster to this content.
+func (d *dataDir) writeConfig(path, content string) error {
+	info, err := os.Lstat(path)
+	if err == nil {
+		var present []byte
+		if info.Mode().IsRegular() {
+			if present, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		if string(present) == content {
+			return nil
+		}
+		if !bytes.HasPrefix(present, []byte(writtenByUs)) {
+			err = os.Rename(path, path+replacedSuffix)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return replaceFile(path, []byte(content), 0o600, d.account)
+}
