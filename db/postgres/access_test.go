@@ -5,6 +5,7 @@ package postgres_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -135,6 +136,15 @@ func TestStart_MendsWhomAClusterAdmits(t *testing.T) {
 	if !maps.Equal(before, after) {
 		t.Errorf("a start without need changed %v to %v", before, after)
 	}
+
+	// Postgres finds no name for the panel's own user, as in a container: it must go on.
+	unnamed := &syscall.Credential{Uid: 54321, Gid: 54321}
+	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(unnamed.Uid), int(unnamed.Gid)))
+	}))
+	panel := startPanel(t, dir, unnamed)
+	check(t, panel.stdin.Close())
+	check(t, panel.cmd.Wait())
 }
 
 // What earlier versions, and a restore as the superuser, left behind.
