@@ -185,6 +185,7 @@ func command(t testing.TB, d time.Duration, program string, args ...string) stri
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s%s", program, strings.Join(args, " "), err, out, stderr.String())
 	}
+	cluster.Kept().Received(out)
 	return string(out)
 }
 

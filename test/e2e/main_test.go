@@ -9,6 +9,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -24,7 +25,15 @@ const patience = 30 * time.Second
 
 var binaries string
 
-func TestMain(m *testing.M) { clustertest.Main(m, &binaries, closeShared) }
+// TestMain searches, after all tests, the logs of all programs for every secret they used; see cluster.Logs.
+func TestMain(m *testing.M) {
+	logs, err := cluster.KeepLogs()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	clustertest.Main(m, &binaries, func() error { return errors.Join(closeShared(), logs.Close()) })
+}
 
 // world is a panel, and an agent that serves.
 type world struct {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 )
 
 // The examples of the published page, to the letter. Only what stands for
@@ -123,6 +124,7 @@ func runExample(t *testing.T, line string) json.RawMessage {
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
+	cluster.Kept().Received(out)
 	if !json.Valid(out) {
 		t.Fatalf("%s answered %q", line, out)
 	}

@@ -369,6 +369,7 @@ func TestReadme_LeadsWordForWordToAPlayer(t *testing.T) {
 		return
 	}
 	w := newWalk(t)
+	cluster.Kept().Secret("password", w.says(`ECLITUNNEL_ADMIN_PASSWORD='([^']+)'`)[0])
 	if fences := strings.Count("\n"+w.text, "\n```"); fences != 2*len(w.readme.Blocks) {
 		t.Errorf("%d fences around %d blocks of commands: the others are not walked", fences, len(w.readme.Blocks))
 	}
@@ -384,6 +385,9 @@ func TestReadme_LeadsWordForWordToAPlayer(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(w.panel.state(), "eclitunneld")); err != nil {
 		t.Errorf("the database is not in /var/lib/eclitunneld: %v", err)
+	}
+	if err := cluster.Kept().Link(filepath.Join(w.panel.state(), "eclitunneld", "postgres.log")); err != nil {
+		t.Error(err)
 	}
 	w.play()
 }

@@ -94,7 +94,7 @@ func TestPanel_EnrollsAndRunsAgentsOverItsOwnTLS(t *testing.T) {
 	protocols.SetHTTP2(true)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, Protocols: protocols}
 	defer transport.CloseIdleConnections()
-	over := client.WithHTTPClient(&http.Client{Transport: transport})
+	over := client.WithHTTPClient(&http.Client{Transport: cluster.Kept().Transport(transport)})
 	api, err := client.NewClientWithResponses(url, over)
 	if err != nil {
 		t.Fatal(err)

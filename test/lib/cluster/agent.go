@@ -84,7 +84,11 @@ func (a *Agent) Run(ctx context.Context, args ...string) (string, error) {
 	cmd := a.Command(ctx, args...)
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
+	Kept().given(cmd.Env)
 	out, err := cmd.Output()
+	if kept := Kept().Add(a.Name, out, []byte(complaint.String())); kept != nil {
+		return string(out), kept
+	}
 	if err != nil {
 		return string(out), fmt.Errorf("eclitunnel %s: %w: %s%s", strings.Join(args, " "), err, out, complaint.String())
 	}
@@ -143,5 +147,7 @@ func (a *Agent) Enroll(ctx context.Context, panel *Panel, args ...string) error 
 	if exit != 0 {
 		return fmt.Errorf("eclitunnel enroll: exit code %d: %s", exit, process.Output())
 	}
-	return nil
+	enrollment, err := os.ReadFile(a.config)
+	Kept().Received(enrollment)
+	return err
 }

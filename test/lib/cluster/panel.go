@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -173,7 +174,7 @@ func (p *Panel) AwaitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return Until(ctx, "the panel is ready", func(ctx context.Context) (bool, error) {
+	err = Until(ctx, "the panel is ready", func(ctx context.Context) (bool, error) {
 		select {
 		case <-p.Done():
 			return false, fmt.Errorf("it ended with exit code %d", p.ExitCode())
@@ -182,6 +183,20 @@ func (p *Panel) AwaitReady(ctx context.Context) error {
 		ready, err := api.GetReadinessWithResponse(ctx)
 		return err == nil && ready.StatusCode() == http.StatusOK, nil
 	})
+	if err != nil {
+		return err
+	}
+	return p.keepPostgresLog()
+}
+
+// keepPostgresLog keeps the log of its Postgres, which errors of statements are in. A panel with a
+// database URL has none.
+func (p *Panel) keepPostgresLog() error {
+	err := Kept().Link(filepath.Join(p.dataDir(), "postgres.log"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // LogIn waits until the panel is ready and logs its admin in.
@@ -191,7 +206,7 @@ func (p *Panel) LogIn(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	api, err := client.NewClientWithResponses(p.URL)
+	api, err := client.NewClientWithResponses(p.URL, client.WithHTTPClient(&http.Client{Transport: Kept().Transport(nil)}))
 	if err != nil {
 		return err
 	}
@@ -229,8 +244,9 @@ func (p *Panel) LiftRules(ctx context.Context) error {
 
 // NewClient returns a client of the panel at url that sends a token.
 func NewClient(url, token string) (*client.ClientWithResponses, error) {
-	return client.NewClientWithResponses(url, client.WithRequestEditorFn(
-		func(_ context.Context, r *http.Request) error {
+	return client.NewClientWithResponses(url,
+		client.WithHTTPClient(&http.Client{Transport: Kept().Transport(nil)}),
+		client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 			r.Header.Set("Authorization", "Bearer "+token)
 			return nil
 		}))

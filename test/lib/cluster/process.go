@@ -35,8 +35,15 @@ func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error
 	p := &Process{name: name, cmd: cmd, log: &tail{copyTo: copyTo}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	separateGroup(cmd)
+	if logs := Kept(); logs != nil {
+		logs.given(cmd.Env)
+		var err error
+		if p.log.whole, err = logs.create(name); err != nil {
+			return nil, fmt.Errorf("keep the log of %s: %w", name, err)
+		}
+	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), p.log.close())
 	}
 	running.Store(p, nil)
 	go func() {
@@ -44,6 +51,8 @@ func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error
 		defer running.Delete(p)
 		//nolint:errcheck // ProcessState keeps how it ended
 		cmd.Wait()
+		//nolint:errcheck // a log that is incomplete shows nothing
+		p.log.close()
 	}()
 	return p, nil
 }
@@ -129,8 +138,9 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 type tail struct {
 	copyTo io.Writer
 
-	mu   sync.Mutex
-	kept []byte
+	mu    sync.Mutex
+	kept  []byte
+	whole *os.File // Nil where nothing keeps the whole; see KeepLogs.
 }
 
 const tailLength = 1 << 20
@@ -142,10 +152,26 @@ func (t *tail) Write(b []byte) (int, error) {
 	if over := len(t.kept) - tailLength; over > 0 {
 		t.kept = bytes.Clone(t.kept[over:])
 	}
+	if t.whole != nil {
+		if _, err := t.whole.Write(b); err != nil {
+			return 0, err
+		}
+	}
 	if t.copyTo != nil {
 		return t.copyTo.Write(b)
 	}
 	return len(b), nil
+}
+
+func (t *tail) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.whole == nil {
+		return nil
+	}
+	err := t.whole.Close()
+	t.whole = nil
+	return err
 }
 
 func (t *tail) String() string {
