@@ -59,7 +59,7 @@ func (s *Server) makePanelRole(ctx context.Context, connector *pq.Connector) err
 	connections := sql.OpenDB(connector)
 	_, err := connections.ExecContext(ctx, makePanelRole)
 	if err = errors.Join(err, connections.Close()); err != nil {
-		return fmt.Errorf("make the role %s: %w", panelRole, err)
+		return fmt.Errorf("make the role %s: %w", panelRole, errors.Join(ctx.Err(), err))
 	}
 	return nil
 }
