@@ -14,13 +14,16 @@ import (
 
 // unaudited are the tables whose changes are not in the audit trail, and the columns of the others.
 var unaudited = map[string]string{
-	"audit_log":        "the trail itself",
-	"deleted_devices":  "written with device.delete and device.deny",
-	"goose_db_version": "migrations",
-	"login_places":     "written with session.login",
-	"rate_limits":      "counters",
-	"refusals":         "counters",
-	"replicas":         "leases",
+	"acme_accounts":     "the panel's bookkeeping with certificate authorities, as are the next ones",
+	"acme_certificates": "",
+	"acme_challenges":   "",
+	"audit_log":         "the trail itself",
+	"deleted_devices":   "written with device.delete and device.deny",
+	"goose_db_version":  "migrations",
+	"login_places":      "written with session.login",
+	"rate_limits":       "counters",
+	"refusals":          "counters",
+	"replicas":          "leases",
 
 	"sessions.last_used_at":                "the use of a session, as are the next ones",
 	"sessions.address":                     "",

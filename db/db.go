@@ -52,7 +52,8 @@ type Options struct {
 	// MaxOpenConns is the maximum number of connections, at least 4; 0 means 16. Requests can use fewer
 	// than half of them, and leases and pings always have some. The listener uses one more connection.
 	MaxOpenConns int
-	// SecretKeys encrypt the seeds of signing keys. Nil stores them as they are, and reads no others.
+	// SecretKeys encrypt the seeds of signing keys, and the private keys of certificates. Nil stores them as they
+	// are, and reads no others.
 	SecretKeys *atrest.Keys
 	// Logger logs lost listeners and migrations; nil discards.
 	Logger *slog.Logger

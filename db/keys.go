@@ -96,24 +96,14 @@ func lockSigningKeys(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 // sealSeed returns a key's seed as the database stores it.
-func (d *DB) sealSeed(key SigningKey) []byte {
-	if d.secrets == nil {
-		return key.Seed
-	}
-	return d.secrets.Seal(seedName(key), key.Seed)
-}
+func (d *DB) sealSeed(key SigningKey) []byte { return d.sealSecret(seedName(key), key.Seed) }
 
 // openSeeds replaces the seeds of keys, as the database stores them, by what they are, or by nil. It returns
 // the keys whose seeds should be stored differently.
 func (d *DB) openSeeds(keys []SigningKey) (outdated []SigningKey) {
 	for i, key := range keys {
-		current := d.secrets == nil
-		if len(key.Seed) != ed25519.SeedSize {
-			var err error
-			if keys[i].Seed, current, err = d.secrets.Open(seedName(key), key.Seed); err != nil {
-				keys[i].Seed = nil
-			}
-		}
+		var current bool
+		keys[i].Seed, current = d.openSecret(seedName(key), key.Seed, len(key.Seed) != ed25519.SeedSize)
 		if !current {
 			outdated = append(outdated, keys[i])
 		}
@@ -122,6 +112,28 @@ func (d *DB) openSeeds(keys []SigningKey) (outdated []SigningKey) {
 }
 
 func seedName(key SigningKey) string { return "signing key " + key.ID }
+
+// sealSecret returns a secret as the database stores it: encrypted, if the database was opened with keys. The
+// name is that of package atrest.
+func (d *DB) sealSecret(name string, secret []byte) []byte {
+	if d.secrets == nil {
+		return secret
+	}
+	return d.secrets.Seal(name, secret)
+}
+
+// openSecret returns a secret that is stored, sealed or as it is, or nil if it is encrypted with a key that the
+// database was not opened with. It reports whether sealSecret would store it in the same way.
+func (d *DB) openSecret(name string, stored []byte, sealed bool) (secret []byte, current bool) {
+	if !sealed {
+		return stored, d.secrets == nil
+	}
+	secret, current, err := d.secrets.Open(name, stored)
+	if err != nil {
+		return nil, false
+	}
+	return secret, current
+}
 
 // KeyRotation configures the rotation of signing keys.
 type KeyRotation struct {

@@ -64,10 +64,13 @@ func (k *Keys) Seal(name string, secret []byte) []byte {
 	return k.ciphers[0].Seal([]byte{version}, nil, secret, []byte(name))
 }
 
+// Sealed reports whether stored begins as what Seal returns does, which no DER does.
+func Sealed(stored []byte) bool { return len(stored) >= Overhead && stored[0] == version }
+
 // Open decrypts what Seal returned. It reports whether the first key sealed it. The error is
 // ErrKey, also on nil.
 func (k *Keys) Open(name string, sealed []byte) (secret []byte, current bool, err error) {
-	if k == nil || len(sealed) < Overhead || sealed[0] != version {
+	if k == nil || !Sealed(sealed) {
 		return nil, false, ErrKey
 	}
 	for i, c := range k.ciphers {
