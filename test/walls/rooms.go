@@ -97,6 +97,8 @@ var walls = []wall{
 	{"github.com/lestrrat-go/jwx/...", "./server/internal/auth ./relay/session", true, "Tokens are made and checked in one place, and tickets checked in one place."},
 	{"github.com/coreos/go-oidc/...", "./server/internal/oauth", false, "People log in at other identity providers in one place."},
 	{"golang.org/x/oauth2/...", "./server/internal/oauth", false, "People log in at other identity providers in one place."},
+	{"golang.org/x/crypto/acme/...", "./server ./server/internal/certificate", true, "Certificates are got in one place."},
+	{"github.com/letsencrypt/pebble/...", "./server/acmetest", false, "The certificate authority of tests stands in one place; no binary links it."},
 	{"github.com/getkin/kin-openapi/...", "./server/... ./internal/contracttest", false, "Only the panel validates against the contract; the agent must not link it."},
 	{"github.com/prometheus/client_golang/...", "./relay ./clients/agent ./server ./internal/diagnostics", true, "Counters are atomics that return plain numbers; one file of each part turns them into metrics."},
 	{"github.com/wneessen/go-mail/...", "./server/internal/mail", false, "Mail is sent in one place; the agent must not link it."},

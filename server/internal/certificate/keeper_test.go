@@ -1,0 +1,350 @@
+package certificate_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/acme"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
+	"github.com/eclitunnel/eclitunnel/server/acmetest"
+	"github.com/eclitunnel/eclitunnel/server/internal/certificate"
+)
+
+const domain = "panel.example.com"
+
+// patience bounds a wait for the authority, which takes seconds for each certificate.
+const patience = time.Minute
+
+// replica is a Keeper with its listeners.
+type replica struct {
+	*certificate.Keeper
+	tls, http string // Their addresses.
+	close     func() // Closes them.
+	log       testlog.Buffer
+}
+
+// store is a database that fails to save certificates now and then.
+type store struct {
+	*db.DB
+	saves atomic.Int64
+}
+
+func (s *store) SaveCertificate(ctx context.Context, a db.CertificateAttempt, c db.Certificate, renewIn time.Duration) error {
+	if s.saves.Add(1)%3 != 0 {
+		return errors.New("the database does not respond")
+	}
+	return s.DB.SaveCertificate(ctx, a, c, renewIn)
+}
+
+// answering returns a replica that answers the authority's challenges and asks for nothing.
+func answering(t *testing.T, d *db.DB, more ...string) *replica {
+	return newReplica(t, d, &acmetest.Authority{Directory: "https://authority.test/dir"}, more...)
+}
+
+// asking returns some replicas that ask an authority.
+func asking(t *testing.T, d *db.DB, a *acmetest.Authority, count int) []*replica {
+	t.Helper()
+	replicas := make([]*replica, count)
+	for i := range replicas {
+		replicas[i] = newReplica(t, d, a)
+	}
+	for _, r := range replicas {
+		r.run(t)
+	}
+	return replicas
+}
+
+func newReplica(t *testing.T, d *db.DB, a *acmetest.Authority, more ...string) *replica {
+	t.Helper()
+	return newReplicaOf(t, &store{DB: d}, a, more...)
+}
+
+func newReplicaOf(t *testing.T, s certificate.Store, a *acmetest.Authority, more ...string) *replica {
+	t.Helper()
+	r := new(replica)
+	options := certificate.Options{
+		Store: s, Directory: a.Directory, Client: a.Client, Email: "ops@example.com", Domains: append([]string{domain}, more...),
+		HTTP: true, Every: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
+	}
+	var err error
+	if r.Keeper, err = certificate.New(options); err != nil {
+		t.Fatal(err)
+	}
+	r.listen(t)
+	return r
+}
+
+// listen has a replica serve TLS and HTTP.
+func (r *replica) listen(t *testing.T) {
+	t.Helper()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	secure.TLS = &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1", acme.ALPNProto},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return r.Get(hello) },
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// httptest's own TLS has a certificate of its own.
+	secure.Listener.Close()
+	secure.Listener = tls.NewListener(listener, secure.TLS)
+	secure.Start()
+	t.Cleanup(secure.Close)
+	insecure := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) { r.ServeHTTP(w, request) }))
+	t.Cleanup(insecure.Close)
+	r.close = func() { secure.Close(); insecure.Close() }
+	r.tls, r.http = listener.Addr().String(), insecure.Listener.Addr().String()
+}
+
+// run runs a replica until the test ends.
+func (r *replica) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Log(r.log.String())
+		}
+	})
+}
+
+// serves waits until a replica serves a valid certificate that is not another one.
+func (r *replica) serves(t *testing.T, a *acmetest.Authority, not *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	var served *x509.Certificate
+	await.Within(t, patience, "a certificate", func(context.Context) (bool, error) {
+		var err error
+		served, err = a.Served(t, r.tls, domain)
+		return err == nil && (not == nil || !served.Equal(not)), err
+	})
+	return served
+}
+
+// fails waits until a replica knows that an attempt has failed, for a reason that has some
+// words in it.
+func (r *replica) fails(t *testing.T, reason string) certificate.Status {
+	t.Helper()
+	var status []certificate.Status
+	await.Within(t, patience, "a failure: "+reason, func(context.Context) (bool, error) {
+		status = r.Status()
+		return len(status) == 1 && status[0].Failure != "" && strings.Contains(status[0].Failure, reason), nil
+	})
+	return status[0]
+}
+
+func TestKeeper_ReplicasAskOnceAndAnswerForEachOther(t *testing.T) {
+	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			d := dbtest.New(t)
+			answers := answering(t, d)
+			addresses := acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: time.Hour}
+			if challenge == "http-01" {
+				addresses.TLS = acmetest.Free(t)
+			}
+			a := acmetest.Start(t, addresses)
+			asks := asking(t, d, a, 3)
+			want := 1
+			if challenge == "http-01" { // tls-alpn-01 comes first, and the other type is the next attempt's.
+				if status := asks[0].fails(t, "tls-alpn-01"); a.Orders() != 1 {
+					t.Errorf("%+v after %d orders", status, a.Orders())
+				}
+				now(t, d, "retry_at")
+				want = 2
+			}
+			first := asks[0].serves(t, a, nil)
+			for _, r := range asks[1:] {
+				if other := r.serves(t, a, nil); !other.Equal(first) {
+					t.Error("replicas serve different certificates")
+				}
+			}
+			if a.Orders() != want {
+				t.Errorf("%d orders, want %d", a.Orders(), want)
+			}
+		})
+	}
+}
+
+// now has what is to happen later happen now.
+func now(t *testing.T, d *db.DB, column string) {
+	t.Helper()
+	if _, err := dbtest.SQL(t, d).ExecContext(t.Context(), `UPDATE acme_certificates SET `+column+` = now()`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKeeper_RenewsWhenAThirdOfTheTimeIsLeft(t *testing.T) {
+	d := dbtest.New(t)
+	answers := answering(t, d)
+	const lifetime = 24 * time.Second
+	a := acmetest.Start(t, acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: lifetime})
+	replicas := asking(t, d, a, 2)
+	one, other := replicas[0], replicas[1]
+	first := one.serves(t, a, nil)
+	second := one.serves(t, a, first)
+	if renewed := second.NotBefore.Sub(first.NotBefore); renewed < lifetime*2/3-2*time.Second || !second.NotBefore.Before(first.NotAfter) {
+		t.Errorf("renewed after %v of %v", renewed, lifetime)
+	}
+	other.serves(t, a, first)
+	if a.Orders() != 2 {
+		t.Errorf("%d orders", a.Orders())
+	}
+}
+
+func TestKeeper_ServesWhatItHasWhileRenewalFails(t *testing.T) {
+	d := dbtest.New(t)
+	answers := answering(t, d)
+	a := acmetest.Start(t, acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: time.Hour})
+	replicas := asking(t, d, a, 2)
+	one, other := replicas[0], replicas[1]
+	first := one.serves(t, a, nil)
+	a.Refuse(3 * time.Hour)
+	now(t, d, "renew_at")
+	for _, r := range []*replica{one, other} {
+		status := r.fails(t, "")
+		if status.Failure != "too many certificates" || !status.NotAfter.Equal(first.NotAfter) || time.Until(status.RetryAt) < 2*time.Hour {
+			t.Errorf("status %+v", status)
+		}
+		if served, err := a.Served(t, r.tls, domain); err != nil || !served.Equal(first) {
+			t.Errorf("served %v, %v", served, err)
+		}
+	}
+	// A restart does not forget it.
+	if status := asking(t, d, a, 1)[0].fails(t, ""); status.Failure != "too many certificates" || a.Orders() != 2 {
+		t.Errorf("status %+v after %d orders", status, a.Orders())
+	}
+	if log := one.log.String() + other.log.String(); strings.Count(log, "certificate not renewed; it is served until it ends") != 1 {
+		t.Errorf("the log is %s", log)
+	}
+	// What was wrong is forgotten with the next success.
+	a.Refuse(0)
+	now(t, d, "retry_at")
+	one.serves(t, a, first)
+	await.Until(t, "no failure", func() bool { return one.Status()[0].Failure == "" && other.Status()[0].Failure == "" })
+}
+
+func TestKeeper_RestartServesWhatIsStored(t *testing.T) {
+	d := dbtest.New(t)
+	answers := answering(t, d)
+	a := acmetest.Start(t, acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: time.Hour})
+	var first *x509.Certificate
+	t.Run("before", func(t *testing.T) { first = asking(t, d, a, 1)[0].serves(t, a, nil) })
+	r := asking(t, d, a, 1)[0]
+	if second := r.serves(t, a, nil); !second.Equal(first) {
+		t.Error("it serves another certificate after a restart")
+	}
+	await.Receive(t, r.Settled(), "settled")
+	if log := r.log.String(); a.Orders() != 1 || strings.Contains(log, "asking") {
+		t.Errorf("%d orders: %s", a.Orders(), log)
+	}
+}
+
+func TestKeeper_FailedValidationsBackOff(t *testing.T) {
+	d := dbtest.New(t)
+	answers := answering(t, d)
+	a := acmetest.Start(t, acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: time.Hour})
+	r := asking(t, d, a, 1)[0]
+	first := r.serves(t, a, nil)
+	answers.close()
+	now(t, d, "renew_at")
+	for i, failed := range []struct {
+		reason string
+		wait   time.Duration
+	}{{"tls-alpn-01", time.Minute}, {"http", 20 * time.Minute}, {"tls-alpn-01", 40 * time.Minute}} {
+		status := r.fails(t, failed.reason)
+		if wait := time.Until(status.RetryAt); wait > failed.wait || wait < failed.wait-50*time.Second {
+			t.Errorf("failure %d: the next attempt is in %v, want %v: %+v", i, wait, failed.wait, status)
+		}
+		if served, err := a.Served(t, r.tls, domain); err != nil || !served.Equal(first) {
+			t.Errorf("served %v, %v", served, err)
+		}
+		log := r.log.String()
+		if got := strings.Count(log, "certificate not renewed; it is served until it ends"); got != i+1 || !strings.Contains(log, "retryIn="+failed.wait.String()) {
+			t.Errorf("%d failures logged of %d: %s", got, i+1, log)
+		}
+		if got := a.Orders(); got != i+2 {
+			t.Errorf("%d orders after %d failures", got, i+1)
+		}
+		now(t, d, "retry_at")
+	}
+}
+
+func TestKeeper_GetsACertificateForEachDomain(t *testing.T) {
+	d := dbtest.New(t)
+	const second = "www.example.com"
+	answers := answering(t, d, second)
+	a := acmetest.Start(t, acmetest.Options{TLS: answers.tls, HTTP: answers.http, Lifetime: time.Hour})
+	r := newReplica(t, d, a, second)
+	r.run(t)
+	r.serves(t, a, nil)
+	await.Within(t, patience, "the second certificate", func(context.Context) (bool, error) {
+		_, err := a.Served(t, r.tls, second)
+		return err == nil, err
+	})
+	if _, err := a.Served(t, r.tls, "other.example.com"); err == nil || !strings.Contains(err.Error(), domain) {
+		t.Errorf("to a caller of another name it serves %v", err)
+	}
+	if a.Orders() != 2 {
+		t.Errorf("%d orders", a.Orders())
+	}
+}
+
+func TestKeeper_SaysWhatIsWrongWithTheAuthority(t *testing.T) {
+	d := dbtest.New(t)
+	authority := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/page":
+			_, _ = w.Write([]byte("<html>welcome</html>"))
+		case "/old":
+			_, _ = w.Write([]byte(`{"new-reg":"https://authority.test"}`))
+		case "/customers":
+			_, _ = w.Write([]byte(`{"newOrder":"https://authority.test","meta":{"externalAccountRequired":true}}`))
+		case "/proxied":
+			_, _ = w.Write([]byte(strings.ReplaceAll(`{"newNonce":"HOST/nonce","newAccount":"HOST/account","newOrder":"HOST/order"}`, "HOST", "https://"+r.Host)))
+		case "/nonce":
+			w.Header().Set("Replay-Nonce", "bm9uY2U")
+		default:
+			http.Error(w, "<html>nothing here</html>", http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(authority.Close)
+	authority.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	client := authority.Client()
+	t.Cleanup(client.CloseIdleConnections)
+	for directory, said := range map[string]string{
+		authority.URL + "/page":                "it is no directory of a certificate authority",
+		authority.URL + "/old":                 "RFC 8555",
+		authority.URL + "/customers":           "bound to one of its customers",
+		authority.URL + "/nothing":             "answers 404 Not Found",
+		authority.URL + "/proxied":             "answers 404 Not Found",
+		"https://" + acmetest.Free(t) + "/dir": "refused",
+	} {
+		r := newReplica(t, d, &acmetest.Authority{Directory: directory, Client: client})
+		r.run(t)
+		status := r.fails(t, said)
+		if log := r.log.String(); !strings.Contains(status.Failure, directory) || strings.Contains(status.Failure, "<html>") ||
+			!strings.Contains(log, "certificate not obtained") || strings.Contains(log, "<html>") || !strings.Contains(log, directory) {
+			t.Errorf("%s: %s", directory, log)
+		}
+	}
+}
