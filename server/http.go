@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/internal/files"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
@@ -38,27 +36,31 @@ const (
 // listen opens the HTTP listener and derives the panel's URL and public host from it,
 // unless the options specify them.
 func (s *Server) listen(ctx context.Context) error {
-	if s.opts.TLSCertFile != "" {
-		certificate, err := loadCertificate(s.opts.TLSCertFile, s.opts.TLSKeyFile)
-		if err != nil {
-			return fmt.Errorf("load TLS certificate: %w", err)
-		}
-		s.tls = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	if err := s.configureTLS(); err != nil {
+		return err
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w", err)
 	}
 	s.listener = listener
+	if err := s.listenACME(ctx); err != nil {
+		listener.Close()
+		return err
+	}
 	s.url = s.opts.PublicURL
-	if s.url == nil {
+	switch {
+	case s.url != nil:
+	case s.opts.ACME.enabled():
+		s.url = s.acmeURL()
+	default:
 		s.url = localURL(listener.Addr(), s.tls != nil)
 	}
 	s.host = s.opts.PublicHost
 	if s.host == "" {
 		s.host = s.url.Hostname()
 	}
-	if s.opts.PublicURL == nil && s.servesOthers() {
+	if s.publicURLUnset() {
 		s.logger.WarnContext(ctx, "--public-url is not set: approval links, agents and players are sent to an address "+
 			"that may mean nothing on other machines; set it to the URL at which they reach this panel",
 			slog.String("publicUrl", s.url.String()), slog.String("publicHost", s.host))
@@ -66,16 +68,9 @@ func (s *Server) listen(ctx context.Context) error {
 	return nil
 }
 
-func loadCertificate(certFile, keyFile string) (tls.Certificate, error) {
-	certificate, err := files.Read(certFile)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	key, err := files.ReadSecret(keyFile)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(certificate, key)
+// publicURLUnset reports whether others reach the panel, and it does not know at which URL.
+func (s *Server) publicURLUnset() bool {
+	return s.opts.PublicURL == nil && !s.opts.ACME.enabled() && s.servesOthers()
 }
 
 // servesOthers reports whether other machines can reach the panel, by its own address or

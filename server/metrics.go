@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"strconv"
 	"time"
@@ -112,7 +111,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(ch, laneWaitsDesc, float64(lane.Waits), string(name))
 		counter(ch, laneRefusedDesc, float64(lane.Refused), string(name))
 	}
-	if expiry, ok := expiry(m.panel.tls); ok {
+	if expiry, ok := m.panel.certificateExpiry(); ok {
 		gauge(ch, certificateDesc, float64(expiry.Unix()))
 	}
 	m.collectCensus(ch)
@@ -157,14 +156,6 @@ func gauge(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, la
 
 func counter(ch chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
-}
-
-// expiry returns when the first certificate of a configuration expires.
-func expiry(config *tls.Config) (time.Time, bool) {
-	if config == nil || len(config.Certificates) == 0 || config.Certificates[0].Leaf == nil {
-		return time.Time{}, false
-	}
-	return config.Certificates[0].Leaf.NotAfter, true
 }
 
 // latency records how long requests take. Requests outside the contract, such as those

@@ -56,11 +56,17 @@ type Options struct {
 	// port 0 the system chooses the port: see Server.URL.
 	Listen string
 	// TLSCertFile and TLSKeyFile are PEM files for HTTPS. If both are empty, the panel
-	// serves HTTP, for use behind a proxy that terminates TLS.
+	// serves HTTP, for use behind a proxy that terminates TLS. They are read again when
+	// they change.
 	TLSCertFile, TLSKeyFile string
+	// ACME has the panel get its certificates by itself, in place of these files.
+	ACME ACME
+	// CertificateInterval is how often the panel looks for a change of its certificate, in
+	// the files or by another replica; 0 is 5 seconds.
+	CertificateInterval time.Duration
 	// PublicURL is the panel's URL for people and agents: a scheme and host without a
-	// path. nil is http or https on localhost with the listener's port, which only
-	// this machine can reach.
+	// path. nil is the first domain of ACME, if it has one, and else http or https on
+	// localhost, with the listener's port; only this machine can reach localhost.
 	PublicURL *url.URL
 	// PublicHost is the public host of tunnel servers without their own; empty is
 	// PublicURL's.
@@ -128,8 +134,9 @@ type Database struct {
 	DataDir string
 	// PostgresBinDir contains initdb and postgres; if empty, they are searched for.
 	PostgresBinDir string
-	// SecretKeyFile has the keys that encrypt the signing keys in the database, the one in
-	// use first (package atrest). If it is empty, they are stored as they are.
+	// SecretKeyFile has the keys that encrypt the private keys in the database, those that
+	// sign and those of certificates, the one in use first (package atrest). If it is empty,
+	// they are stored as they are.
 	SecretKeyFile string
 }
 
@@ -236,10 +243,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.HSTSMaxAge == 0 {
 		o.HSTSMaxAge = DefaultHSTSMaxAge
 	}
-	var allowedErr, ecliPanelErr error
+	var acmeErr, allowedErr, ecliPanelErr error
+	o.ACME, acmeErr = o.acmeWithDefaults()
 	o.AllowedOrigins, allowedErr = o.parseOrigins("allowed origins", o.AllowedOrigins)
 	o.EcliPanel.Origins, ecliPanelErr = o.parseEcliPanelOrigins()
 	return o, errors.Join(
+		acmeErr,
 		allowedErr,
 		ecliPanelErr,
 		o.Database.Check(),
@@ -283,6 +292,9 @@ func (o Options) checkAddresses() error {
 	listeners := map[string]string{"listen": o.Listen}
 	if !o.TunnelServer.Disabled {
 		listeners["relay listen"] = o.TunnelServer.Listen
+	}
+	if o.ACME.enabled() && o.ACME.HTTPListen != NoHTTPListen {
+		listeners["ACME HTTP listen"] = o.ACME.HTTPListen
 	}
 	for name, address := range listeners {
 		_, text, err := net.SplitHostPort(address)

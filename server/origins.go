@@ -95,7 +95,7 @@ func (o Options) parseOrigin(text string) (string, error) {
 
 // overTLS reports whether people reach the panel over TLS.
 func (o Options) overTLS() bool {
-	return o.TLSCertFile != "" || o.PublicURL != nil && o.PublicURL.Scheme == "https"
+	return o.TLSCertFile != "" || o.ACME.enabled() || o.PublicURL != nil && o.PublicURL.Scheme == "https"
 }
 
 // setTransportSecurity has browsers that have reached the panel over TLS come back over TLS

@@ -18,6 +18,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
+	"github.com/eclitunnel/eclitunnel/server/internal/certificate"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
 	"github.com/eclitunnel/eclitunnel/server/internal/mail"
@@ -38,6 +39,7 @@ type Server struct {
 	http     *http.Server
 	routes   atomic.Pointer[http.Handler] // The current routes.
 	tls      *tls.Config                  // nil serves HTTP.
+	own      *ownCertificate              // With TLS only.
 	url      *url.URL                     // The panel's URL for people and agents.
 	host     string                       // The default public host of tunnel servers.
 	db       *db.DB
@@ -46,6 +48,10 @@ type Server struct {
 	hub      *control.Hub
 	hosts    *publichost.Keeper
 	mail     *mail.Sender // nil sends none.
+
+	certificateFiles  *certificate.Files           // With Options.TLSCertFile only.
+	certificateSource atomic.Pointer[certificates] // See certificates.
+	acmeListener      net.Listener                 // For http-01; nil without it.
 
 	running []part // Started parts, to be stopped in reverse order.
 	failed  chan error
@@ -124,7 +130,11 @@ func (s *Server) start(ctx, life context.Context) error {
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
+	if s.certificateFiles != nil {
+		s.keepCertificates(life, s.certificateFiles)
+	}
 	s.accept(life)
+	s.acceptACME(life)
 	if err := s.startDatabase(ctx, life); err != nil {
 		return err
 	}
@@ -140,6 +150,10 @@ func (s *Server) start(ctx, life context.Context) error {
 	}
 	if err := s.startMetrics(); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
+	}
+	// After the signing keys have been read: with wrong secret keys the panel does not start.
+	if err := s.startACME(ctx, life); err != nil {
+		return err
 	}
 	// Before the routes: a channel must not open before the hub receives events.
 	if err := s.hub.Start(life); err != nil {
@@ -162,6 +176,7 @@ func (s *Server) start(ctx, life context.Context) error {
 	}
 	s.warnSharedHost(ctx)
 	s.warnNoAdmin(ctx)
+	s.awaitCertificates(ctx)
 	return nil
 }
 

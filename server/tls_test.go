@@ -12,11 +12,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/server"
 	"github.com/eclitunnel/eclitunnel/server/servertest"
 )
@@ -72,4 +76,54 @@ func TestPanel_ServesTLSAlsoToItsOwnTunnelServer(t *testing.T) {
 		t.Errorf("%s sets %q", p.URL, cookie)
 	}
 	embedded(t, p.Client(login.JSON200.Token))
+}
+
+func TestPanel_ReadsItsCertificateAgain(t *testing.T) {
+	certFile, keyFile, _ := certify(t)
+	registry := prometheus.NewPedanticRegistry()
+	p := servertest.Start(t, func(o *server.Options) {
+		o.TLSCertFile, o.TLSKeyFile, o.CertificateInterval, o.Metrics = certFile, keyFile, 10*time.Millisecond, registry
+	})
+	newCert, newKey, roots := certify(t)
+	for from, to := range map[string]string{newCert: certFile, newKey: keyFile} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	transport := newTransport(t)
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	p.Over(transport)
+	await.Until(t, "the new certificate", func() bool {
+		resp, err := p.HTTP.Get(p.URL + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err == nil
+	})
+
+	// The panel's own tunnel server connects again.
+	admin := p.Admin()
+	before := embedded(t, admin)
+	if resp, err := admin.DeleteDeviceWithResponse(t.Context(), before.ID); err != nil || resp.JSON200 == nil {
+		t.Fatalf("%v %s", err, resp.Body)
+	}
+	await.Until(t, "another tunnel server", func() bool { return embedded(t, admin).ID != before.ID })
+
+	warned := func(w types.SettingsWarning) bool {
+		return w.Code == types.WarningCertificate && strings.Contains(w.Message, certFile)
+	}
+	if got := warnings(t, p); slices.ContainsFunc(got, warned) {
+		t.Errorf("warnings %+v", got)
+	}
+	if err := os.WriteFile(certFile, []byte("none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, "a warning", func() bool { return slices.ContainsFunc(warnings(t, p), warned) })
+	if ends := metric(t, registry, "eclitunnel_panel_certificate_expiry_timestamp_seconds"); time.Until(time.Unix(int64(ends), 0)) > time.Hour {
+		t.Errorf("the certificate ends at %v", ends)
+	}
 }

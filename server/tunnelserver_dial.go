@@ -83,15 +83,15 @@ func (t *tunnelServer) connect(ctx context.Context, id uuid.UUID) (*websocket.Co
 func (t *tunnelServer) panelListener() (dialer *websocket.Dialer, url string) {
 	// Without a Proxy function it ignores the environment's HTTP proxy.
 	dialer = &websocket.Dialer{HandshakeTimeout: dialTimeout}
-	config := t.panel.tls
-	u := localURL(t.panel.listener.Addr(), config != nil)
+	u := localURL(t.panel.listener.Addr(), t.panel.tls != nil)
 	u.Scheme, u.Path = "ws", "/api/tunnel/ws"
 	dialer.NetDialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return dialListener(ctx, network, t.panel.listener.Addr())
 	}
-	if config != nil {
+	if t.panel.tls != nil {
 		u.Scheme = "wss"
-		dialer.TLSClientConfig = pinned(config.Certificates[0])
+		dialer.TLSClientConfig = pinned(t.panel.own.certificate)
+		dialer.TLSClientConfig.ServerName = t.panel.own.name
 	}
 	return dialer, u.String()
 }
@@ -115,9 +115,7 @@ func dialListener(ctx context.Context, network string, address net.Addr) (net.Co
 	return conn, nil
 }
 
-// pinned returns a TLS configuration that accepts certificate and no other. The
-// panel's certificate names the host of the public URL, not the listener's
-// address.
+// pinned returns a TLS configuration that accepts certificate and no other.
 func pinned(certificate tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,

@@ -14,16 +14,17 @@ import (
 const maxNamed = 5
 
 // warnings returns what an admin should change in the settings with which the panel
-// was started.
+// was started, or around it.
 func (s *Server) warnings(ctx context.Context) ([]types.SettingsWarning, error) {
 	warnings := []types.SettingsWarning{}
-	if s.opts.PublicURL == nil && s.servesOthers() {
+	if s.publicURLUnset() {
 		warnings = append(warnings, types.SettingsWarning{
 			Code: types.WarningPublicURLUnset,
 			Message: "--public-url is not set: approval links, agents and players are sent to " + s.url.String() + ", an address " +
 				"that may mean nothing on other machines. Set it to the URL at which they reach this panel.",
 		})
 	}
+	warnings = append(warnings, s.certificateWarnings()...)
 	sharing, err := s.sharing(ctx)
 	if err != nil {
 		return nil, err

@@ -468,6 +468,7 @@ func (e ServerSnapshotType) Valid() bool {
 
 // Defines values for SettingsWarningCode.
 const (
+	WarningCertificate    SettingsWarningCode = "certificate"
 	WarningPublicURLUnset SettingsWarningCode = "public_url_unset"
 	WarningSharedHost     SettingsWarningCode = "shared_host"
 )
@@ -475,6 +476,8 @@ const (
 // Valid indicates whether the value is a known member of the SettingsWarningCode enum.
 func (e SettingsWarningCode) Valid() bool {
 	switch e {
+	case WarningCertificate:
+		return true
 	case WarningPublicURLUnset:
 		return true
 	case WarningSharedHost:
@@ -2517,6 +2520,7 @@ type SettingsPatch struct {
 type SettingsWarning struct {
 	// Code `public_url_unset`: the panel does not know the URL at which others reach it. `shared_host`:
 	// players enter at the panel's own host, to every port of which browsers send its cookies.
+	// `certificate`: the panel cannot get, renew or read a certificate, as of the replica that answers.
 	Code SettingsWarningCode `json:"code"`
 
 	// Message A sentence for people: what is wrong, and what helps.
@@ -2525,6 +2529,7 @@ type SettingsWarning struct {
 
 // SettingsWarningCode `public_url_unset`: the panel does not know the URL at which others reach it. `shared_host`:
 // players enter at the panel's own host, to every port of which browsers send its cookies.
+// `certificate`: the panel cannot get, renew or read a certificate, as of the replica that answers.
 type SettingsWarningCode string
 
 // StatusReport Device to panel. The actual state of the allocations listed, after the device has applied the

@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.Name("eclitunneld"),
 		kong.Description(description),
 		kong.DefaultEnvars(variablePrefix),
-		kong.Vars{"data_dir": defaultDataDir()},
+		kong.Vars{"data_dir": defaultDataDir(), "acme_directory": server.DefaultACMEDirectory},
 		kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true}),
 		// Help exits during parsing; parsing the rest has no effect.
@@ -142,7 +142,7 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 type databaseFlags struct {
 	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the connection URL of Postgres from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs its own Postgres."`
 	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Data directory of the panel's own Postgres (default: ${data_dir})."`
-	SecretKeyFile   string `placeholder:"FILE" help:"Encrypt the signing keys in the database with the first key of this file, which has one a line: 32 random bytes in base64 (default: not encrypted)."`
+	SecretKeyFile   string `placeholder:"FILE" help:"Encrypt the private keys in the database, of signatures and of certificates, with the first key of this file, which has one a line: 32 random bytes in base64 (default: not encrypted)."`
 	PostgresBinDir  string `placeholder:"DIR" help:"Directory of initdb and postgres for the panel's own Postgres (default: searched in the usual places)."`
 }
 

@@ -17,14 +17,19 @@ import (
 )
 
 type serveCommand struct {
-	Listen         string        `default:":8080" placeholder:"HOST:PORT" help:"Address of the API, the control channels and the web pages (default: :8080)."`
-	PublicURL      *url.URL      `name:"public-url" placeholder:"URL" help:"URL at which people and agents reach the panel, such as https://panel.example.com (default: http://localhost with the port of --listen, for this machine only)."`
-	PublicHost     string        `placeholder:"HOST" help:"Host name or IP address that players enter (default: the host of --public-url)."`
-	TLSCertFile    string        `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain for HTTPS. Without it the panel serves HTTP, for use behind a proxy."`
-	TLSKeyFile     string        `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
-	TrustedProxies []network     `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted (default: none)."`
-	AllowedOrigins []string      `placeholder:"ORIGIN" help:"Origins whose web pages may use the API, such as https://app.example.com, with commas between them (default: none but the panel's own)."`
-	HSTSMaxAge     time.Duration `name:"hsts-max-age" default:"720h" placeholder:"DURATION" help:"For how long browsers that have reached the panel by a name over TLS use nothing else for this host, on any port; 0 does not tell them to (default: 720h)."`
+	Listen          string        `default:":8080" placeholder:"HOST:PORT" help:"Address of the API, the control channels and the web pages (default: :8080)."`
+	PublicURL       *url.URL      `name:"public-url" placeholder:"URL" help:"URL at which people and agents reach the panel, such as https://panel.example.com (default: https:// and the first --acme-domain, and else http://localhost with the port of --listen, for this machine only)."`
+	PublicHost      string        `placeholder:"HOST" help:"Host name or IP address that players enter (default: the host of --public-url)."`
+	TLSCertFile     string        `name:"tls-cert-file" placeholder:"FILE" help:"PEM certificate chain for HTTPS, read again when it changes. Without it, and without --acme-domain, the panel serves HTTP, for use behind a proxy."`
+	TLSKeyFile      string        `name:"tls-key-file" placeholder:"FILE" help:"PEM private key of --tls-cert-file."`
+	ACMEDomain      []string      `name:"acme-domain" placeholder:"NAME" help:"Get and renew a certificate for this name of the panel by ACME, in place of --tls-cert-file; several with commas between them. The authority must reach --listen on port 443 of the name, or --acme-http-listen on port 80 (default: none)."`
+	ACMEEmail       string        `name:"acme-email" placeholder:"EMAIL" help:"Where the certificate authority may reach you (default: none)."`
+	ACMEDirectory   string        `name:"acme-directory" placeholder:"URL" help:"ACME directory of the certificate authority (default: Let's Encrypt, ${acme_directory})."`
+	ACMEAcceptTerms bool          `name:"acme-accept-terms" help:"Accept the terms of service of the certificate authority, which --acme-domain requires (default: false)."`
+	ACMEHTTPListen  string        `name:"acme-http-listen" default:":80" placeholder:"HOST:PORT" help:"Address that answers the certificate authority over HTTP and redirects people to HTTPS, with --acme-domain only; off opens none (default: :80)."`
+	TrustedProxies  []network     `placeholder:"NETWORK" help:"Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted (default: none)."`
+	AllowedOrigins  []string      `placeholder:"ORIGIN" help:"Origins whose web pages may use the API, such as https://app.example.com, with commas between them (default: none but the panel's own)."`
+	HSTSMaxAge      time.Duration `name:"hsts-max-age" default:"720h" placeholder:"DURATION" help:"For how long browsers that have reached the panel by a name over TLS use nothing else for this host, on any port; 0 does not tell them to (default: 720h)."`
 
 	TunnelServer     bool      `default:"true" negatable:"" help:"Run the embedded tunnel server (default: true)."`
 	TunnelServerName string    `placeholder:"NAME" help:"Name of the embedded tunnel server, unique among panels that share a database. Its ports belong to this name (default: the machine's host name; if that changes, the only panel on a database keeps its ports)."`
@@ -122,11 +127,18 @@ func (c *serveCommand) options() (server.Options, error) {
 		proxies[i] = proxy.Prefix
 	}
 	return server.Options{
-		Database:       database,
-		FirstAdmin:     server.Account{Email: c.AdminEmail, Password: password},
-		Listen:         c.Listen,
-		TLSCertFile:    c.TLSCertFile,
-		TLSKeyFile:     c.TLSKeyFile,
+		Database:    database,
+		FirstAdmin:  server.Account{Email: c.AdminEmail, Password: password},
+		Listen:      c.Listen,
+		TLSCertFile: c.TLSCertFile,
+		TLSKeyFile:  c.TLSKeyFile,
+		ACME: server.ACME{
+			Domains:     c.ACMEDomain,
+			Email:       c.ACMEEmail,
+			Directory:   c.ACMEDirectory,
+			AcceptTerms: c.ACMEAcceptTerms,
+			HTTPListen:  c.ACMEHTTPListen,
+		},
 		PublicURL:      c.PublicURL,
 		PublicHost:     c.PublicHost,
 		TrustedProxies: proxies,
