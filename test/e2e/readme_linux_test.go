@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/server/acmetest"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 	"github.com/eclitunnel/eclitunnel/test/lib/documents"
@@ -74,6 +75,7 @@ type desk struct {
 	hosts string // Its /etc/hosts.
 	path  string // What comes before the tests' PATH.
 	roots string // A file with the certificates that its programs trust.
+	env   []string
 }
 
 func newDesk(t *testing.T, place *cluster.Place, hosts string) *desk {
@@ -95,7 +97,7 @@ func (d *desk) open(t *testing.T, name, script string) *cluster.Process {
 	const machine = `mount --bind "$0" /etc/hosts && mount --bind "$1" /var/lib && exec bash -ec "$2"`
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", machine, d.hosts, d.state(), script)
 	cmd.Dir = d.dir
-	cmd.Env = []string{"PATH=" + d.path + os.Getenv("PATH"), "HOME=" + d.dir, "SSL_CERT_FILE=" + d.roots}
+	cmd.Env = append([]string{"PATH=" + d.path + os.Getenv("PATH"), "HOME=" + d.dir, "SSL_CERT_FILE=" + d.roots}, d.env...)
 	p, err := d.place.Start(name, cmd, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -155,9 +157,14 @@ func newWalk(t *testing.T) *walk {
 		t.Fatal(err)
 	}
 	w.home.path = bin + ":"
-	// The files that the README names; everybody trusts the public authorities.
-	w.panel.roots, _, _ = certify(t, w.panel.dir, "panel.example.com")
+	// Stands for the public authority, which everybody trusts.
+	authority := acmetest.Start(t, acmetest.Options{
+		Address: publicSide, TLS: net.JoinHostPort(publicSide, "443"), HTTP: net.JoinHostPort(publicSide, "80"), Lifetime: 24 * time.Hour,
+	})
+	w.panel.roots = filepath.Join(clustertest.Dir(t), "authorities.pem")
+	writeFile(t, w.panel.roots, authority.Trusted, 0o644)
 	w.home.roots = w.panel.roots
+	w.panel.env = []string{"ECLITUNNEL_ACME_DIRECTORY=" + authority.Directory}
 	if w.player, err = cluster.NewPlace(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -185,10 +192,10 @@ func (w *walk) says(expression string) []string {
 // closePorts has firewalls let in what the README has people open, and nothing at home.
 func (w *walk) closePorts() {
 	w.t.Helper()
-	ports := w.says(`(\d+) \(TCP\) for the panel, (\d+) \(TCP and UDP\) for agents, and (\d+) to (\d+) \(TCP and UDP\) for players`)
+	ports := w.says(`(\d+ and \d+) \(TCP\) for the panel, (\d+) \(TCP and UDP\) for agents, and (\d+) to (\d+) \(TCP and UDP\) for players`)
 	both := fmt.Sprintf("%s, %s-%s", ports[1], ports[2], ports[3])
 	for _, err := range []error{
-		firewall(w.t.Context(), ports[0]+", "+both, both),
+		firewall(w.t.Context(), strings.Replace(ports[0], " and ", ", ", 1)+", "+both, both),
 		w.home.place.Do(func() error { return firewall(w.t.Context(), "", "") }),
 	} {
 		if err != nil {
