@@ -696,7 +696,8 @@ type AccountPatch struct {
 	CurrentPassword CurrentPassword `json:"currentPassword"`
 
 	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
-	// identifies the user.
+	// identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
 	//
 	//
 	// Example: grace@example.com
@@ -1277,13 +1278,14 @@ type AuditActor struct {
 	// the caller is one.
 	Address nullable.Nullable[string] `json:"address"`
 
-	// ID The ID of the user, key or device, or the name of the operating system's user who ran the command. Null
+	// ID The ID of the user, key, device or provider, or the name of the operating system's user who ran the command. Null
 	// for the other kinds, and for a key of EcliPanel.
 	ID nullable.Nullable[string] `json:"id"`
 
 	// Kind `user`, `key` for an API key, `device`, `command` for a command of `eclitunneld`, `panel` for the panel
-	// itself, `anonymous` for a caller without a credential, or `unknown`, as for changes that an earlier
-	// version of the panel made. Later versions may add kinds.
+	// itself, `provider` for an identity provider that an account follows, `anonymous` for a caller without a
+	// credential, or `unknown`, as for changes that an earlier version of the panel made. Later versions may add
+	// kinds.
 	//
 	//
 	// Example: user
@@ -1625,7 +1627,8 @@ type DevicesOfDeletedUser string
 type DrainSeconds = int
 
 // Email The user's email address, without a name and without invisible characters. Its case is ignored where it
-// identifies the user.
+// identifies the user. One that ends in `.invalid` is
+// the panel's, for a user of an identity provider without an email, and cannot be set.
 //
 // Example: grace@example.com
 type Email = openapi_types.Email
@@ -2697,7 +2700,8 @@ type User struct {
 // UserCreate A new user account.
 type UserCreate struct {
 	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
-	// identifies the user.
+	// identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
 	//
 	//
 	// Example: grace@example.com
@@ -2710,7 +2714,8 @@ type UserCreate struct {
 // UserPatch Changes of a user account.
 type UserPatch struct {
 	// Email The user's email address, without a name and without invisible characters. Its case is ignored where it
-	// identifies the user.
+	// identifies the user. One that ends in `.invalid` is
+	// the panel's, for a user of an identity provider without an email, and cannot be set.
 	//
 	//
 	// Example: grace@example.com
@@ -3043,8 +3048,8 @@ type ListAuditParams struct {
 	// UserID Return only entries that concern the account, the devices or the allocations of this user.
 	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
 
-	// Actor Return only what this actor did: `user:`, `key:`, `device:` or `command:` and the `id` of the actor,
-	// or one of `panel`, `anonymous` and `unknown`.
+	// Actor Return only what this actor did: `user:`, `key:`, `device:`, `command:` or `provider:` and the `id` of the
+	// actor, or one of `panel`, `anonymous` and `unknown`.
 	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
 
 	// Action Return only entries with this action, or with any action that begins with this word.
