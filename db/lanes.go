@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -127,6 +128,9 @@ func (l *lane) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *s
 			}
 		}
 		if err := fn(tx); err != nil {
+			if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+				return ctx.Err() // It ended between two statements, of which the second one only knows that it has.
+			}
 			return err
 		}
 		if err := tx.Commit(); err != nil {
