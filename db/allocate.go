@@ -30,7 +30,9 @@ type NewAllocation struct {
 	Count int
 	// Port is the requested port, which may be outside the server's range. 0 means any free port
 	// of the range.
-	Port           int
+	Port int
+	// AnyPort allows a Port outside the range beyond the quota of the device's owner.
+	AnyPort        bool
 	LocalHost      string
 	LocalPort      int
 	Name           string
@@ -47,21 +49,34 @@ type NewAllocation struct {
 //
 // A tunnel server may serve the devices of its organisation, or all devices if it has none. The best
 // tunnel server for a device may serve it, is online, is not cordoned and has the ports free. Among
-// several, one that keeps the rules is preferred, then one of the device's organisation, then the one with the fewest allocations
-// relative to the size of its range.
+// several, one is preferred whose range has the requested port, then one that keeps the rules, then one of the
+// device's organisation, then the one with the fewest allocations relative to the size of its range.
 //
 // Errors: [ErrNotFound] if the device does not exist, or the tunnel server does not exist, is not
 // approved or may not serve the device; [ErrConflict] if the device is not an approved client;
 // [ErrCordoned] and [ErrDraining] if the tunnel server accepts no allocations; [ErrPortTaken] if the
 // requested port, or another port of the run, belongs to another allocation; [ErrNoPorts] if the range
 // has no free port, or no free run; [ErrNoServer] if no tunnel server is requested and none is suitable;
-// [ErrLoop] if the local target leads back to the port.
+// [ErrLoop] if the local target leads back to the port; [QuotaError] if the device's owner would have too many
+// allocations, or too many ports outside the range that were requested.
 func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Allocation, error) {
 	request.Count = max(request.Count, 1)
+	may := Usage{Allocations: 1}
+	if request.Port != 0 && !request.AnyPort {
+		may.PortsOutsideRange = 1
+	}
 	var allocations []Allocation
 	err := d.requests.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
-		if err := requireClient(ctx, tx, request.DeviceID); err != nil {
+		hold, err := holdQuota(ctx, tx, may, ofDevice, request.DeviceID)
+		if err != nil {
 			return err
+		}
+		owner, err := requireClient(ctx, tx, request.DeviceID)
+		switch {
+		case err != nil:
+			return err
+		case owner != hold.owner:
+			return errLostRace
 		}
 		at, err := choosePlacement(ctx, tx, placementRequest{
 			device: request.DeviceID, server: request.ServerID, onCordoned: request.OnCordoned,
@@ -73,6 +88,9 @@ func (d *DB) CreateAllocations(ctx context.Context, request NewAllocation) ([]Al
 		ids, err := insertAllocations(ctx, tx, request, at)
 		if err != nil {
 			return at.conflict(err)
+		}
+		if err := hold.checkAllocations(ctx, tx, ids); err != nil {
+			return err
 		}
 		if err := checkLoop(ctx, tx, ids); err != nil {
 			return err
@@ -104,19 +122,20 @@ func (l *lane) retryOnConflict(ctx context.Context, fn func(tx *sqlx.Tx) error) 
 	}
 }
 
-// requireClient checks that the device is an approved client, and locks it against deletion until
-// tx ends.
-func requireClient(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
-	var approvedClient bool
-	err := tx.GetContext(ctx, &approvedClient,
-		`SELECT kind = 'client' AND approved_at IS NOT NULL FROM devices WHERE id = $1 FOR KEY SHARE`, id)
-	if err != nil {
-		return err
+// requireClient checks that the device is an approved client, locks it against deletion and another owner until
+// tx ends, and returns its owner.
+func requireClient(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) (owner, error) {
+	var device struct {
+		owner
+		ApprovedClient bool `db:"approved_client"`
 	}
-	if !approvedClient {
-		return ErrConflict
+	err := tx.GetContext(ctx, &device,
+		`SELECT `+ownerColumns+`, kind = 'client' AND approved_at IS NOT NULL AS approved_client
+		FROM devices d WHERE id = $1 FOR KEY SHARE`, id)
+	if err == nil && !device.ApprovedClient {
+		err = ErrConflict
 	}
-	return nil
+	return device.owner, err
 }
 
 // placementRequest describes what to place, and where it may be placed.
@@ -274,11 +293,11 @@ func chooseServer(ctx context.Context, tx *sqlx.Tx, request placementRequest) (u
 			END AS free
 		FROM devices d
 		WHERE `+mayServe+` AND NOT d.cordoned AND `+deviceOnline+`
-		ORDER BY free DESC, `+keepsRules+` DESC, d.organisation_id IS NULL,
+		ORDER BY free DESC, (d.port_first <= $3 AND $3 + $6 - 1 <= d.port_last) DESC, `+keepsRules+` DESC, d.organisation_id IS NULL,
 			(SELECT count(*) FROM allocations a WHERE a.server_id = d.id)::float / (d.port_last - d.port_first + 1),
 			random()
 		LIMIT 1`,
-		request.device, pq.Array(request.protocols), request.port, request.preferredPort, request.rules)
+		request.device, pq.Array(request.protocols), request.port, request.preferredPort, request.rules, request.count)
 	switch {
 	case err != nil:
 		return uuid.Nil, err

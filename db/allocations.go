@@ -124,16 +124,23 @@ type AllocationPatch struct {
 	LocalPort, Port, UDPIdleSeconds *int
 	PlayerAddresses                 *bool
 	Rules                           RulesPatch
+	// AnyPort allows a new Port outside the tunnel server's range beyond the quota of the device's owner.
+	AnyPort bool
 	// Move moves it to another tunnel server, and there to Port if that is not nil.
 	Move *Move
 }
 
 // UpdateAllocation changes an allocation of a device that the scope manages, and notifies both sides. It returns
 // [ErrPortTaken] if the new port belongs to another allocation, [ErrLoop] if the local target, or
-// that of another allocation which moves with it, leads back to the port, and the errors of [Move].
+// that of another allocation which moves with it, leads back to the port, a [QuotaError] if the device's owner
+// would have too many ports outside the range by a new one, and the errors of [Move].
 func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch AllocationPatch) (Allocation, error) {
 	var allocation Allocation
 	err := d.requests.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
+		hold, err := patch.holdQuota(ctx, tx, scope, id)
+		if err != nil {
+			return err
+		}
 		port, changed := patch.Port, []int64{id}
 		if patch.Move != nil {
 			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)
@@ -144,30 +151,16 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				port, changed = nil, moved
 			}
 		}
-		var updated int64
-		// A new port resets the tunnel server's report, which was about the old port, and a new local
-		// target what the client reported of the old one.
-		err := tx.GetContext(ctx, &updated,
-			`UPDATE allocations AS a SET
-				name = coalesce($5, a.name),
-				local_host = coalesce($6, a.local_host),
-				local_port = coalesce($7, a.local_port),
-				proxy_protocol = coalesce($8, a.proxy_protocol),
-				udp_idle_seconds = coalesce($9, a.udp_idle_seconds),
-				port = coalesce($10, a.port),
-				player_addresses = coalesce($11, a.player_addresses),
-				rules = `+patched("a.rules", "$12")+`,
-				server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
-				server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
-				target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
-				target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
-			FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+manageable+` RETURNING a.id`,
-			scope.args(id, patch.Name, patch.LocalHost, patch.LocalPort, patch.ProxyProtocol,
-				patch.UDPIdleSeconds, port, patch.PlayerAddresses, patch.Rules)...)
-		if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
+		if err := hold.skipOwnPort(ctx, tx, id, port); err != nil {
+			return err
+		}
+		if err := patch.write(ctx, tx, scope, id, port); err != nil {
 			return err
 		}
 		if err := tx.GetContext(ctx, &allocation, allocationQuery+` WHERE a.id = $1`, id); err != nil {
+			return err
+		}
+		if err := hold.checkAllocations(ctx, tx, changed); err != nil {
 			return err
 		}
 		if port != nil {
@@ -192,6 +185,53 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 		return notify(ctx, tx, notified...)
 	})
 	return allocation, wrap(err, "update allocation %d", id)
+}
+
+// write writes all but a move, to a row that has the tunnel server of the move already.
+func (p AllocationPatch) write(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, port *int) error {
+	var updated int64
+	// A new port resets the tunnel server's report, which was about the old port, and a new local
+	// target what the client reported of the old one.
+	err := tx.GetContext(ctx, &updated,
+		`UPDATE allocations AS a SET
+			name = coalesce($5, a.name),
+			local_host = coalesce($6, a.local_host),
+			local_port = coalesce($7, a.local_port),
+			proxy_protocol = coalesce($8, a.proxy_protocol),
+			udp_idle_seconds = coalesce($9, a.udp_idle_seconds),
+			port = coalesce($10, a.port),
+			player_addresses = coalesce($11, a.player_addresses),
+			rules = `+patched("a.rules", "$12")+`,
+			server_state = CASE WHEN $10 <> a.port THEN 'pending' ELSE a.server_state END,
+			server_reason = CASE WHEN $10 <> a.port THEN '' ELSE a.server_reason END,
+			target = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN 'unknown' ELSE a.target END,
+			target_reason = CASE WHEN $6 <> a.local_host OR $7 <> a.local_port THEN '' ELSE a.target_reason END
+		FROM devices d WHERE d.id = a.device_id AND a.id = $4 AND a.retires IS NULL AND `+manageable+` RETURNING a.id`,
+		scope.args(id, p.Name, p.LocalHost, p.LocalPort, p.ProxyProtocol,
+			p.UDPIdleSeconds, port, p.PlayerAddresses, p.Rules)...)
+	return scope.refused(ctx, tx, err, allocationRow, id)
+}
+
+// holdQuota locks the quota of the owner whose device gets a requested port, and that device.
+func (p AllocationPatch) holdQuota(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64) (quotaHold, error) {
+	if p.Port == nil || p.AnyPort {
+		return quotaHold{}, nil
+	}
+	var device uuid.UUID
+	err := tx.GetContext(ctx, &device, `SELECT d.id FROM allocations a JOIN devices d ON d.id = a.device_id
+		WHERE a.id = $4 AND a.retires IS NULL AND `+manageable, scope.args(id)...)
+	if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
+		return quotaHold{}, err
+	}
+	hold, err := holdQuota(ctx, tx, Usage{PortsOutsideRange: 1}, ofDevice, device)
+	if err != nil {
+		return hold, err
+	}
+	owner, err := requireClient(ctx, tx, device)
+	if err == nil && owner != hold.owner {
+		err = errLostRace
+	}
+	return hold, err
 }
 
 // checkOwnPort returns ErrPortTaken if an allocation has the port on which its tunnel server accepts

@@ -209,8 +209,10 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 	var device Device
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		lock := `FOR NO KEY UPDATE OF d`
+		var hold quotaHold
 		if patch.Owner != nil {
-			if err := patch.Owner.lock(ctx, tx, scope); err != nil {
+			var err error
+			if hold, err = patch.Owner.lock(ctx, tx, scope); err != nil {
 				return err
 			}
 			lock = `FOR UPDATE OF d` // Excludes new allocations, which lock this row too.
@@ -222,7 +224,7 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 			return err
 		}
 		if patch.Owner != nil {
-			if err := patch.Owner.take(ctx, tx, id); err != nil {
+			if err := patch.Owner.take(ctx, tx, hold, id); err != nil {
 				return err
 			}
 		}

@@ -36,12 +36,23 @@ type NewDevice struct {
 
 // CreateDevice stores a device, which is pending unless Approved is set. It returns [ErrConflict] if
 // another pending device has the user code; try again with another code. It returns [ErrNotFound] if the
-// owner or organisation does not exist.
+// owner or organisation does not exist, and a [QuotaError] if the owner would have too many approved devices.
 func (d *DB) CreateDevice(ctx context.Context, device NewDevice) (Device, error) {
 	var created Device
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) (err error) {
-		created, err = insertDevice(ctx, tx, device)
-		return err
+		if !device.Approved {
+			created, err = insertDevice(ctx, tx, device)
+			return err
+		}
+		owner := ownerOf(device.OwnerID, device.OrganisationID)
+		hold, err := holdQuota(ctx, tx, Usage{Devices: 1}, ofOwner, owner.UserID, owner.OrganisationID)
+		if err != nil {
+			return err
+		}
+		if created, err = insertDevice(ctx, tx, device); err != nil {
+			return err
+		}
+		return hold.check(ctx, tx, Usage{Devices: 1})
 	})
 	return created, wrap(err, "create device")
 }
@@ -217,11 +228,16 @@ type Approval struct {
 
 // ApproveDevice approves a pending device that has not expired at approval.At; otherwise it returns
 // [ErrConflict]. It returns [ErrNotFound] if the device, its new owner or its new organisation does not
-// exist.
+// exist, and a [QuotaError] if its owner would have too many devices.
 func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval) (Device, error) {
 	var device Device
-	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &device,
+	added := Usage{Devices: 1}
+	err := d.requests.retryOnConflict(ctx, func(tx *sqlx.Tx) error {
+		hold, err := approval.holdQuota(ctx, tx, id, added)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &device,
 			`SELECT `+deviceColumns+` FROM devices d WHERE d.id = $1 FOR NO KEY UPDATE OF d`, id)
 		if err != nil {
 			return err
@@ -233,6 +249,9 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 		if approval.OwnerID != nil || approval.OrganisationID != nil {
 			device.OwnerID, device.OrganisationID = approval.OwnerID, approval.OrganisationID
 		}
+		if ownerOf(device.OwnerID, device.OrganisationID) != hold.owner {
+			return errLostRace
+		}
 		if approval.Name != nil {
 			device.Name = *approval.Name
 		}
@@ -242,15 +261,27 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 		if device.PortFirst == 0 {
 			device.PortFirst, device.PortLast = approval.PortFirst, approval.PortLast
 		}
-		return tx.GetContext(ctx, &device,
+		err = tx.GetContext(ctx, &device,
 			`UPDATE devices AS d SET approved_at = $2, started_from = NULL, started_address = NULL, owner_id = $3, organisation_id = $4, name = $5,
 				public_host = $6, port_first = $7, port_last = $8,
 				guessed_host = CASE WHEN d.public_host = '' THEN nullif($6, '') ELSE d.guessed_host END
 			WHERE d.id = $1 RETURNING `+deviceColumns,
 			id, at, device.OwnerID, device.OrganisationID, device.Name,
 			device.PublicHost, device.PortFirst, device.PortLast)
+		if err != nil {
+			return err
+		}
+		return hold.check(ctx, tx, added)
 	})
 	return device, wrap(err, "approve device %s", id)
+}
+
+// holdQuota locks the quota of whoever will own an approved device.
+func (a Approval) holdQuota(ctx context.Context, tx *sqlx.Tx, id uuid.UUID, may Usage) (quotaHold, error) {
+	if o := ownerOf(a.OwnerID, a.OrganisationID); o != (owner{}) {
+		return holdQuota(ctx, tx, may, ofOwner, o.UserID, o.OrganisationID)
+	}
+	return holdQuota(ctx, tx, may, ofDevice, id)
 }
 
 // DenyDevice deletes a pending device that has not expired at a time, and leaves a tombstone by which

@@ -101,6 +101,14 @@ func DevicesQuery(scope Scope) string     { return devicesQuery(scope) }
 func AllocationsQuery(scope Scope) string { return allocationsQuery(scope) }
 func (s Scope) Args(more ...any) []any    { return s.args(more...) }
 
+// The queries of quotas, for their plans.
+var (
+	UserQuotaQuery         = userQuotaQuery
+	OrganisationQuotaQuery = organisationQuotaQuery
+	UserUsageQuery         = usageOf("owner_id", "$1")
+	OrganisationUsageQuery = usageOf("organisation_id", "$1")
+)
+
 // The queries of [DB.APIKeyByHash] and [DB.APIKeys], for their plans.
 const (
 	APIKeyQuery  = apiKeyQuery

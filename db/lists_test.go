@@ -39,10 +39,11 @@ func TestLists_OfATenantReadNoTableWhole(t *testing.T) {
 		_, err := sql.ExecContext(t.Context(), statement)
 		check(t, err)
 	}
-	var user int64
+	var user, guild int64
 	check(t, sql.QueryRowContext(t.Context(), `SELECT min(id) + 2000 FROM users`).Scan(&user))
 	var organisation int64
 	check(t, sql.QueryRowContext(t.Context(), `SELECT min(id) FROM organisations`).Scan(&organisation))
+	check(t, sql.QueryRowContext(t.Context(), `SELECT min(id) + 500 FROM organisations`).Scan(&guild))
 	var device uuid.UUID
 	check(t, sql.QueryRowContext(t.Context(), `SELECT id FROM devices WHERE owner_id = $1 LIMIT 1`, user).Scan(&device))
 	var position db.DevicePosition
@@ -63,6 +64,10 @@ func TestLists_OfATenantReadNoTableWhole(t *testing.T) {
 		"page of many":       {db.DevicesQuery(manager), manager.Args(position.CreatedAt, position.ID, 101)},
 		"many allocations":   {db.AllocationsQuery(manager), manager.Args(nil, 101)},
 		"own allocations":    {db.AllocationsQuery(agent), agent.Args(nil, 101)},
+		"user's quota":       {db.UserQuotaQuery, []any{user}},
+		"user's usage":       {db.UserUsageQuery, []any{user}},
+		"guild's quota":      {db.OrganisationQuotaQuery, everything.Args(guild)},
+		"guild's usage":      {db.OrganisationUsageQuery, []any{guild}},
 	} {
 		for line := range strings.Lines(plan(t, sql, c.query, c.args...)) {
 			// What is not executed is about a tunnel server that drains.

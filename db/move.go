@@ -96,7 +96,7 @@ func (g group) count() int { return g.LastPort - g.Port + 1 }
 // move moves the group to a placement that satisfies the request. As everywhere, it locks devices
 // before allocations, and allocations in the order of their ids.
 func (g group) move(ctx context.Context, tx *sqlx.Tx, request placementRequest, linger time.Duration) error {
-	if err := requireClient(ctx, tx, g.DeviceID); err != nil {
+	if _, err := requireClient(ctx, tx, g.DeviceID); err != nil {
 		return err
 	}
 	server, err := reserveServer(ctx, tx, request)

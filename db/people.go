@@ -51,6 +51,11 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 	}
 	var user User
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if patch.Role != nil { // The site's quota does not count for admins.
+			if err := lockQuotas(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if patch.Role != nil || patch.Suspended != nil {
 			if err := lockAdmins(ctx, tx); err != nil {
 				return err
@@ -137,9 +142,13 @@ type DevicesOf struct {
 
 // DeleteUser deletes an account with its sessions. It returns [ErrOwnsDevices] if the user has devices and
 // nothing is to become of them, [ErrLastAdmin], [ErrLastOwner], and [ErrNoOwner] if their new owner does not
-// exist. An organisation of an identity provider may lose its last owner: the provider decides about those.
+// exist, and a [QuotaError] if their new owner would have too many devices or allocations. An organisation of an
+// identity provider may lose its last owner: the provider decides about those.
 func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := shareQuotas(ctx, tx); err != nil { // Before all else, as everywhere.
+			return err
+		}
 		if err := lockAdmins(ctx, tx); err != nil {
 			return err
 		}
@@ -148,13 +157,17 @@ func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error 
 		if err := tx.GetContext(ctx, &locked, `SELECT id FROM users WHERE id = $1 FOR UPDATE`, id); err != nil {
 			return err
 		}
+		hold, err := devices.holdQuota(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if err := lockOrganisationsOf(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := needOtherOwner(ctx, tx, id, `true`); err != nil {
 			return err
 		}
-		if err := releaseDevices(ctx, tx, id, devices); err != nil {
+		if err := releaseDevices(ctx, tx, id, devices, hold); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, id); err != nil {
@@ -165,9 +178,18 @@ func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error 
 	return wrap(err, "delete user %d", id)
 }
 
+// holdQuota locks the quota of the devices' new owner. Ports outside the range, which only admins move so, may be
+// beyond it.
+func (o DevicesOf) holdQuota(ctx context.Context, tx *sqlx.Tx) (quotaHold, error) {
+	if o.MoveTo == nil {
+		return quotaHold{}, nil
+	}
+	return holdQuota(ctx, tx, Usage{Devices: 1, Allocations: 1}, ofOwner, *o.MoveTo, 0)
+}
+
 // releaseDevices deletes or moves the devices of a user. Enrollments that nobody has approved are none: they
 // are deleted.
-func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesOf) error {
+func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesOf, hold quotaHold) error {
 	var pending []uuid.UUID
 	err := tx.SelectContext(ctx, &pending,
 		`SELECT id FROM devices WHERE owner_id = $1 AND approved_at IS NULL ORDER BY id FOR UPDATE`, id)
@@ -177,7 +199,13 @@ func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesO
 	if err := deleteDevices(ctx, tx, pending...); err != nil {
 		return err
 	}
-	if devices.MoveTo != nil {
+	// The lock excludes new allocations, which lock these rows too.
+	var owned []uuid.UUID
+	err = tx.SelectContext(ctx, &owned, `SELECT id FROM devices WHERE owner_id = $1 ORDER BY id FOR UPDATE`, id)
+	switch {
+	case err != nil:
+		return err
+	case devices.MoveTo != nil:
 		var owner int64
 		err := tx.GetContext(ctx, &owner, `SELECT id FROM users WHERE id = $1 AND id <> $2`, *devices.MoveTo, id)
 		switch {
@@ -186,14 +214,10 @@ func releaseDevices(ctx context.Context, tx *sqlx.Tx, id int64, devices DevicesO
 		case err != nil:
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE devices SET owner_id = $2 WHERE owner_id = $1`, id, owner)
-		return err
-	}
-	var owned []uuid.UUID
-	err = tx.SelectContext(ctx, &owned, `SELECT id FROM devices WHERE owner_id = $1 ORDER BY id FOR UPDATE`, id)
-	switch {
-	case err != nil:
-		return err
+		if _, err := tx.ExecContext(ctx, `UPDATE devices SET owner_id = $2 WHERE owner_id = $1`, id, owner); err != nil {
+			return err
+		}
+		return hold.checkDevices(ctx, tx, owned)
 	case len(owned) > 0 && !devices.Delete:
 		return ErrOwnsDevices
 	}

@@ -18,6 +18,8 @@ type Settings struct {
 	OrganisationCreators string `db:"organisation_creators"`
 	// OwnersApprove allows those who will own a tunnel client to approve it. It defaults to false.
 	OwnersApprove bool `db:"owners_approve"`
+	// Quota are the limits of users and organisations without one of their own, but for admins.
+	Quota Quota `db:"quota"`
 	SiteRules
 }
 
@@ -27,7 +29,7 @@ const (
 	CreatorsEveryone = "everyone"
 )
 
-const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, owners_approve, ` + siteRuleColumns
+const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, owners_approve, quota, ` + siteRuleColumns
 
 // SettingsPatch changes the settings that are not nil.
 type SettingsPatch struct {
@@ -35,6 +37,7 @@ type SettingsPatch struct {
 	AnonymousEnrollment  *bool
 	OrganisationCreators *string
 	OwnersApprove        *bool
+	Quota                QuotaPatch
 	RuleDefaults         RulesPatch
 	RuleCeiling          RulesPatch
 }
@@ -52,10 +55,16 @@ func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error)
 	return slices.Repeat([]Settings{settings}, len(calls)), err
 }
 
-// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone.
+// UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone, and the
+// quota nobody, because it is read where it counts.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if patch.Quota != "" {
+			if err := lockQuotas(ctx, tx); err != nil {
+				return err
+			}
+		}
 		err := tx.GetContext(ctx, &settings,
 			`UPDATE settings SET
 				tunnels_enabled = coalesce($1, tunnels_enabled),
@@ -63,15 +72,20 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 				rule_defaults = `+patched("rule_defaults", "$3")+`,
 				rule_ceiling = `+patched("rule_ceiling", "$4")+`,
 				organisation_creators = coalesce($5, organisation_creators),
-				owners_approve = coalesce($6, owners_approve)
+				owners_approve = coalesce($6, owners_approve),
+				quota = `+patched("quota", "$7")+`
 			RETURNING `+settingsColumns,
 			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling, patch.OrganisationCreators,
-			patch.OwnersApprove)
+			patch.OwnersApprove, patch.Quota)
 		if err != nil {
 			return err
 		}
-		rules := SettingsPatch{RuleDefaults: patch.RuleDefaults, RuleCeiling: patch.RuleCeiling}
-		if patch == rules && rules != (SettingsPatch{}) {
+		quota := SettingsPatch{Quota: patch.Quota}
+		rules := SettingsPatch{Quota: patch.Quota, RuleDefaults: patch.RuleDefaults, RuleCeiling: patch.RuleCeiling}
+		switch {
+		case patch == quota && quota != (SettingsPatch{}):
+			return nil
+		case patch == rules && rules != (SettingsPatch{}):
 			return notifyServers(ctx, tx)
 		}
 		return notifyAll(ctx, tx)

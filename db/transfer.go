@@ -14,14 +14,18 @@ import (
 // Errors: [ErrNoOwner] if the user does not exist, or the scope does not include the organisation;
 // [ErrForbidden] if the scope does not manage the organisation; [ErrUnapproved] if the device is not approved;
 // [ErrUnserved] if allocations of the device are on a tunnel server that may not serve the new owner, or
-// those of others on the device.
+// those of others on the device; a [QuotaError] if the new owner would have too much. A scope of everything may
+// give ports outside the range beyond the quota.
 type NewOwner struct {
 	UserID         *int64
 	OrganisationID *int64
 }
 
-// lock keeps the new owner from being deleted until tx ends.
-func (o NewOwner) lock(ctx context.Context, tx *sqlx.Tx, scope Scope) error {
+// lock keeps the new owner from being deleted until tx ends, and locks the quota.
+func (o NewOwner) lock(ctx context.Context, tx *sqlx.Tx, scope Scope) (quotaHold, error) {
+	if err := shareQuotas(ctx, tx); err != nil { // Before the owner.
+		return quotaHold{}, err
+	}
 	var err error
 	if o.OrganisationID != nil {
 		var id int64
@@ -33,24 +37,42 @@ func (o NewOwner) lock(ctx context.Context, tx *sqlx.Tx, scope Scope) error {
 		var id int64
 		err = tx.GetContext(ctx, &id, `SELECT id FROM users WHERE id = $1 FOR KEY SHARE`, *o.UserID)
 	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNoOwner
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return quotaHold{}, ErrNoOwner
+	case err != nil:
+		return quotaHold{}, err
 	}
-	return err
+	may := Usage{Devices: 1, Allocations: 1}
+	if !scope.All {
+		may.PortsOutsideRange = 1
+	}
+	owner := ownerOf(o.UserID, o.OrganisationID)
+	return holdQuota(ctx, tx, may, ofOwner, owner.UserID, owner.OrganisationID)
 }
 
 // take gives the owner a device that tx has locked, and notifies the tunnel servers of its allocations, for
 // which other rules are in effect now.
-func (o NewOwner) take(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) error {
-	var approved bool
-	err := tx.GetContext(ctx, &approved,
-		`UPDATE devices SET owner_id = $2, organisation_id = $3 WHERE id = $1 RETURNING approved_at IS NOT NULL`,
-		id, o.UserID, o.OrganisationID)
+func (o NewOwner) take(ctx context.Context, tx *sqlx.Tx, hold quotaHold, id uuid.UUID) error {
+	var device struct {
+		owner
+		Approved bool `db:"approved"`
+	}
+	err := tx.GetContext(ctx, &device, `SELECT `+ownerColumns+`, d.approved_at IS NOT NULL AS approved FROM devices d WHERE d.id = $1`, id)
 	switch {
 	case err != nil:
 		return err
-	case !approved:
+	case !device.Approved:
 		return ErrUnapproved
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE devices SET owner_id = $2, organisation_id = $3 WHERE id = $1`, id, o.UserID, o.OrganisationID)
+	if err != nil {
+		return err
+	}
+	if device.owner != hold.owner {
+		if err := hold.checkDevices(ctx, tx, []uuid.UUID{id}); err != nil {
+			return err
+		}
 	}
 	var unserved bool
 	// Ports that an allocation has left do not count: their players leave.

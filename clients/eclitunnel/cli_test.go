@@ -283,6 +283,9 @@ func TestCommands_FailuresHaveTheirExitCodes(t *testing.T) {
 		p.refuse = &c
 		m.run("open", "tcp", "1").want(t, code)
 	}
+	full := refusal(409, types.CodeQuotaExceeded)
+	p.refuse = &full // It is not tried again, and says what the panel says.
+	m.run("open", "tcp", "1").want(t, 9, "The panel says quota_exceeded.")
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	m.run("list", "--panel", gone.URL).want(t, 3, "cannot reach the panel", "refused")

@@ -42,7 +42,7 @@ var outcomes = []struct {
 	{5, "denied: not permitted, the enrollment was denied, the token is invalid, or the device was deleted", denied},
 	{6, "this machine is not enrolled", is(agent.ErrNotEnrolled)},
 	{8, "tunnels are disabled on the panel", code(types.CodeFeatureDisabled)},
-	{9, "conflict: the port is taken, or the machine is already enrolled", conflict},
+	{9, "conflict: the port is taken, a quota is used up, or the machine is already enrolled", conflict},
 	{10, "no tunnel server is online, or no port is free", code(types.CodeNoTunnelServer, types.CodeNoPortsAvailable)},
 	{11, "the port or the device does not exist", notFound},
 	{12, "the port was created, but players cannot join yet", is(errNotServed)},
@@ -160,7 +160,7 @@ func denied(err error) bool {
 
 func conflict(err error) bool {
 	return errors.Is(err, errAlreadyEnrolled) || errors.Is(err, agent.ErrEnrollmentUsed) ||
-		code(types.CodeConflict, types.CodePortTaken, types.CodeAlreadyApproved)(err)
+		code(types.CodeConflict, types.CodePortTaken, types.CodeQuotaExceeded, types.CodeAlreadyApproved)(err)
 }
 
 func notFound(err error) bool {

@@ -32,7 +32,7 @@ type openCmd struct {
 	Protocol        word          `arg:"" enum:"tcp,udp,tcp+udp" help:"tcp, udp, or tcp+udp for both on one public port, as Minecraft Bedrock Edition needs."`
 	Target          string        `arg:"" name:"port" help:"Local port of the game, 1 to 65535, or up to 16 neighbouring ports, such as 2456-2458. HOST:PORT is a port of another host."`
 	Host            string        `env:"-" placeholder:"HOST" help:"Local host of the game (default: 127.0.0.1)."`
-	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535, of neighbouring ports the first (default: any free port)."`
+	PublicPort      int           `env:"-" placeholder:"N" help:"Public port, 1 to 65535, of neighbouring ports the first. Outside the tunnel server's range an admin has to permit it (default: any free port)."`
 	Name            string        `env:"-" help:"Label to recognise the port by."`
 	ProxyProtocol   word          `env:"-" enum:"none,v1,v2," default:"" placeholder:"NAME" help:"Send the game its players' addresses in a PROXY protocol header: none, v1 (tcp only) or v2 (default: none)."`
 	PlayerAddresses bool          `env:"-" default:"true" negatable:"" help:"Let a game at 127.0.0.1 see each player at an address of its own in 127.0.0.0/8, for its limits and bans. Without it all players are 127.0.0.1 (default: true)."`

@@ -110,8 +110,7 @@ type ClientInterface interface {
 	// UpdateAccountWithBody Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-	// leads to the account until an admin sets it (`updateUser`).
+	// password. Sessions stay. Nobody checks that the address is theirs.
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -126,8 +125,7 @@ type ClientInterface interface {
 	// UpdateAccount Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-	// leads to the account until an admin sets it (`updateUser`).
+	// password. Sessions stay. Nobody checks that the address is theirs.
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -169,6 +167,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/account/password (the `ChangePassword` operationId).
 	ChangePassword(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetAccountQuota Get one's own quota
+	//
+	// Returns how much the session's user may own, and how much it is. What organisations own counts towards theirs.
+	//
+	// Corresponds with GET /api/account/quota (the `GetAccountQuota` operationId).
+	GetAccountQuota(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndOtherSessions End one's own other sessions
 	//
 	// Ends all sessions of the session's user but that of the request. Their tokens are invalid from then
@@ -205,7 +210,8 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again. `rules` apply to all allocations within seconds.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+	// next request on, and removes nothing.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -217,7 +223,8 @@ type ClientInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again. `rules` apply to all allocations within seconds.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+	// next request on, and removes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -672,6 +679,38 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
 	UpdateMember(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetOrganisationQuota Get an organisation's quota
+	//
+	// Returns how much an organisation may own, and how much it is. The caller is a member, owner or admin of
+	// it, or an admin of the panel.
+	//
+	// Corresponds with GET /api/organisations/{id}/quota (the `GetOrganisationQuota` operationId).
+	GetOrganisationQuota(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisationQuotaWithBody Update an organisation's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin of the panel.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+	UpdateOrganisationQuotaWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateOrganisationQuota Update an organisation's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin of the panel.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+	UpdateOrganisationQuota(ctx context.Context, id OrganisationID, body UpdateOrganisationQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetOrganisationRules Get an organisation's rules
 	//
 	// Returns the rules of an organisation for the allocations of its devices. The caller is a
@@ -720,8 +759,9 @@ type ClientInterface interface {
 	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+	// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+	// 1024 always require an admin. The port on which the tunnel server accepts
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
@@ -732,7 +772,8 @@ type ClientInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+	// rules of the allocation, then those of
 	// the device's organisation to shared ones, and then the one with the fewest allocations in
 	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -745,6 +786,7 @@ type ClientInterface interface {
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
@@ -760,8 +802,9 @@ type ClientInterface interface {
 	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+	// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+	// 1024 always require an admin. The port on which the tunnel server accepts
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
@@ -772,7 +815,8 @@ type ClientInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+	// rules of the allocation, then those of
 	// the device's organisation to shared ones, and then the one with the fewest allocations in
 	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -785,6 +829,7 @@ type ClientInterface interface {
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
@@ -819,8 +864,8 @@ type ClientInterface interface {
 	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-	// on the same port.
+	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -836,7 +881,8 @@ type ClientInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+	// is kept, even if it is outside the range there. With the `serverId` that
 	// the allocation has already, nothing moves.
 	//
 	// | error | cause |
@@ -846,6 +892,7 @@ type ClientInterface interface {
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes any type of body and a specified content type.
@@ -861,8 +908,8 @@ type ClientInterface interface {
 	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-	// on the same port.
+	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -878,7 +925,8 @@ type ClientInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+	// is kept, even if it is outside the range there. With the `serverId` that
 	// the allocation has already, nothing moves.
 	//
 	// | error | cause |
@@ -888,6 +936,7 @@ type ClientInterface interface {
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes a body of the `application/json` content type.
@@ -910,10 +959,11 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
@@ -937,10 +987,11 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
@@ -1093,9 +1144,10 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1117,9 +1169,10 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1160,6 +1213,7 @@ type ClientInterface interface {
 	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+	// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1193,6 +1247,7 @@ type ClientInterface interface {
 	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+	// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1308,11 +1363,13 @@ type ClientInterface interface {
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
+	// Those are held to the quota of the new owner, except for ports outside the range.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
 	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
+	// | `409 quota_exceeded` | The new owner would have more devices or allocations than their quota. |
 	//
 	// Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1374,6 +1431,37 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
 	CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUserQuota Get a user's quota
+	//
+	// Returns how much a user may own, and how much it is. Requires an admin.
+	//
+	// Corresponds with GET /api/users/{id}/quota (the `GetUserQuota` operationId).
+	GetUserQuota(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateUserQuotaWithBody Update a user's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+	UpdateUserQuotaWithBody(ctx context.Context, id UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateUserQuota Update a user's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+	UpdateUserQuota(ctx context.Context, id UserID, body UpdateUserQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVersion Get the panel's version
 	//
@@ -1437,8 +1525,7 @@ func (c *Client) GetAccount(ctx context.Context, reqEditors ...RequestEditorFn) 
 // UpdateAccountWithBody Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-// leads to the account until an admin sets it (`updateUser`).
+// password. Sessions stay. Nobody checks that the address is theirs.
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -1463,8 +1550,7 @@ func (c *Client) UpdateAccountWithBody(ctx context.Context, contentType string, 
 // UpdateAccount Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-// leads to the account until an admin sets it (`updateUser`).
+// password. Sessions stay. Nobody checks that the address is theirs.
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -1526,6 +1612,23 @@ func (c *Client) ChangePasswordWithBody(ctx context.Context, contentType string,
 // Corresponds with POST /api/account/password (the `ChangePassword` operationId).
 func (c *Client) ChangePassword(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewChangePasswordRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAccountQuota Get one's own quota
+//
+// Returns how much the session's user may own, and how much it is. What organisations own counts towards theirs.
+//
+// Corresponds with GET /api/account/quota (the `GetAccountQuota` operationId).
+func (c *Client) GetAccountQuota(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAccountQuotaRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -1612,7 +1715,8 @@ func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn)
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again. `rules` apply to all allocations within seconds.
+// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+// next request on, and removes nothing.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1634,7 +1738,8 @@ func (c *Client) UpdateSettingsWithBody(ctx context.Context, contentType string,
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again. `rules` apply to all allocations within seconds.
+// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+// next request on, and removes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2449,6 +2554,68 @@ func (c *Client) UpdateMember(ctx context.Context, id OrganisationID, userID Mem
 	return c.Client.Do(req)
 }
 
+// GetOrganisationQuota Get an organisation's quota
+//
+// Returns how much an organisation may own, and how much it is. The caller is a member, owner or admin of
+// it, or an admin of the panel.
+//
+// Corresponds with GET /api/organisations/{id}/quota (the `GetOrganisationQuota` operationId).
+func (c *Client) GetOrganisationQuota(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOrganisationQuotaRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisationQuotaWithBody Update an organisation's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin of the panel.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+func (c *Client) UpdateOrganisationQuotaWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationQuotaRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateOrganisationQuota Update an organisation's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin of the panel.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+func (c *Client) UpdateOrganisationQuota(ctx context.Context, id OrganisationID, body UpdateOrganisationQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateOrganisationQuotaRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetOrganisationRules Get an organisation's rules
 //
 // Returns the rules of an organisation for the allocations of its devices. The caller is a
@@ -2537,8 +2704,9 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+// 1024 always require an admin. The port on which the tunnel server accepts
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
@@ -2549,7 +2717,8 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+// rules of the allocation, then those of
 // the device's organisation to shared ones, and then the one with the fewest allocations in
 // proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -2562,6 +2731,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
@@ -2587,8 +2757,9 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+// 1024 always require an admin. The port on which the tunnel server accepts
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
@@ -2599,7 +2770,8 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+// rules of the allocation, then those of
 // the device's organisation to shared ones, and then the one with the fewest allocations in
 // proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -2612,6 +2784,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
@@ -2676,8 +2849,8 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-// on the same port.
+// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+// changes this allocation alone, and not one of the other protocol on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -2693,7 +2866,8 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+// is kept, even if it is outside the range there. With the `serverId` that
 // the allocation has already, nothing moves.
 //
 // | error | cause |
@@ -2703,6 +2877,7 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes any type of body and a specified content type.
@@ -2728,8 +2903,8 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-// on the same port.
+// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+// changes this allocation alone, and not one of the other protocol on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -2745,7 +2920,8 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+// is kept, even if it is outside the range there. With the `serverId` that
 // the allocation has already, nothing moves.
 //
 // | error | cause |
@@ -2755,6 +2931,7 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes a body of the `application/json` content type.
@@ -2787,10 +2964,11 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
@@ -2824,10 +3002,11 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
@@ -3060,9 +3239,10 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -3094,9 +3274,10 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3157,6 +3338,7 @@ func (c *Client) GetDevice(ctx context.Context, id DeviceID, reqEditors ...Reque
 // | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 // | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 //
 // Takes any type of body and a specified content type.
 //
@@ -3200,6 +3382,7 @@ func (c *Client) UpdateDeviceWithBody(ctx context.Context, id DeviceID, contentT
 // | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 // | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3395,11 +3578,13 @@ func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody,
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 // `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
+// Those are held to the quota of the new owner, except for ports outside the range.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
 // | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
+// | `409 quota_exceeded` | The new owner would have more devices or allocations than their quota. |
 //
 // Corresponds with DELETE /api/users/{id} (the `DeleteUser` operationId).
 func (c *Client) DeleteUser(ctx context.Context, id UserID, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3502,6 +3687,67 @@ func (c *Client) UpdateUser(ctx context.Context, id UserID, body UpdateUserJSONR
 // Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
 func (c *Client) CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreatePasswordLinkRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUserQuota Get a user's quota
+//
+// Returns how much a user may own, and how much it is. Requires an admin.
+//
+// Corresponds with GET /api/users/{id}/quota (the `GetUserQuota` operationId).
+func (c *Client) GetUserQuota(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserQuotaRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateUserQuotaWithBody Update a user's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+func (c *Client) UpdateUserQuotaWithBody(ctx context.Context, id UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserQuotaRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateUserQuota Update a user's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+func (c *Client) UpdateUserQuota(ctx context.Context, id UserID, body UpdateUserQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateUserQuotaRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3694,6 +3940,33 @@ func NewChangePasswordRequestWithBody(server string, contentType string, body io
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetAccountQuotaRequest constructs an http.Request for the GetAccountQuota method
+func NewGetAccountQuotaRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/account/quota")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -5151,6 +5424,87 @@ func NewUpdateMemberRequestWithBody(server string, id OrganisationID, userID Mem
 	return req, nil
 }
 
+// NewGetOrganisationQuotaRequest constructs an http.Request for the GetOrganisationQuota method
+func NewGetOrganisationQuotaRequest(server string, id OrganisationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/quota", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateOrganisationQuotaRequest calls the generic UpdateOrganisationQuota builder with application/json body
+func NewUpdateOrganisationQuotaRequest(server string, id OrganisationID, body UpdateOrganisationQuotaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateOrganisationQuotaRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewUpdateOrganisationQuotaRequestWithBody constructs an http.Request for the UpdateOrganisationQuota method, with any body, and a specified content type
+func NewUpdateOrganisationQuotaRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/organisations/%s/quota", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetOrganisationRulesRequest constructs an http.Request for the GetOrganisationRules method
 func NewGetOrganisationRulesRequest(server string, id OrganisationID) (*http.Request, error) {
 	var err error
@@ -6281,6 +6635,87 @@ func NewCreatePasswordLinkRequest(server string, id UserID) (*http.Request, erro
 	return req, nil
 }
 
+// NewGetUserQuotaRequest constructs an http.Request for the GetUserQuota method
+func NewGetUserQuotaRequest(server string, id UserID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/users/%s/quota", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateUserQuotaRequest calls the generic UpdateUserQuota builder with application/json body
+func NewUpdateUserQuotaRequest(server string, id UserID, body UpdateUserQuotaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateUserQuotaRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewUpdateUserQuotaRequestWithBody constructs an http.Request for the UpdateUserQuota method, with any body, and a specified content type
+func NewUpdateUserQuotaRequestWithBody(server string, id UserID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/users/%s/quota", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetVersionRequest constructs an http.Request for the GetVersion method
 func NewGetVersionRequest(server string) (*http.Request, error) {
 	var err error
@@ -6429,8 +6864,7 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithBodyWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-	// leads to the account until an admin sets it (`updateUser`).
+	// password. Sessions stay. Nobody checks that the address is theirs.
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -6445,8 +6879,7 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-	// leads to the account until an admin sets it (`updateUser`).
+	// password. Sessions stay. Nobody checks that the address is theirs.
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -6487,6 +6920,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/account/password (the `ChangePassword` operationId).
 	ChangePasswordWithResponse(ctx context.Context, body ChangePasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangePasswordResponse, error)
+
+	// GetAccountQuotaWithResponse Get one's own quota
+	//
+	// Returns how much the session's user may own, and how much it is. What organisations own counts towards theirs.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/account/quota (the `GetAccountQuota` operationId).
+	GetAccountQuotaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAccountQuotaResponse, error)
 
 	// EndOtherSessionsWithResponse End one's own other sessions
 	//
@@ -6532,7 +6974,8 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again. `rules` apply to all allocations within seconds.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+	// next request on, and removes nothing.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6544,7 +6987,8 @@ type ClientWithResponsesInterface interface {
 	// Changes the fields that are present and leaves the others as they are. Requires an admin.
 	//
 	// Disabling `features.tunnels` closes every control channel and every public port within seconds.
-	// Enabling it opens them again. `rules` apply to all allocations within seconds.
+	// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+	// next request on, and removes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7029,6 +7473,40 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /api/organisations/{id}/members/{userId} (the `UpdateMember` operationId).
 	UpdateMemberWithResponse(ctx context.Context, id OrganisationID, userID MemberID, body UpdateMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateMemberResponse, error)
 
+	// GetOrganisationQuotaWithResponse Get an organisation's quota
+	//
+	// Returns how much an organisation may own, and how much it is. The caller is a member, owner or admin of
+	// it, or an admin of the panel.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/organisations/{id}/quota (the `GetOrganisationQuota` operationId).
+	GetOrganisationQuotaWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationQuotaResponse, error)
+
+	// UpdateOrganisationQuotaWithBodyWithResponse Update an organisation's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin of the panel.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+	UpdateOrganisationQuotaWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationQuotaResponse, error)
+
+	// UpdateOrganisationQuotaWithResponse Update an organisation's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin of the panel.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+	UpdateOrganisationQuotaWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationQuotaResponse, error)
+
 	// GetOrganisationRulesWithResponse Get an organisation's rules
 	//
 	// Returns the rules of an organisation for the allocations of its devices. The caller is a
@@ -7081,8 +7559,9 @@ type ClientWithResponsesInterface interface {
 	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+	// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+	// 1024 always require an admin. The port on which the tunnel server accepts
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
@@ -7093,7 +7572,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+	// rules of the allocation, then those of
 	// the device's organisation to shared ones, and then the one with the fewest allocations in
 	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -7106,6 +7586,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
@@ -7121,8 +7602,9 @@ type ClientWithResponsesInterface interface {
 	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-	// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-	// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+	// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+	// 1024 always require an admin. The port on which the tunnel server accepts
 	// agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 	// neither.
 	//
@@ -7133,7 +7615,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 	// panel chooses one that is online, accepts new allocations, and has all ports free for every
-	// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+	// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+	// rules of the allocation, then those of
 	// the device's organisation to shared ones, and then the one with the fewest allocations in
 	// proportion to its port range. A tunnel server that
 	// belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -7146,6 +7629,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 	// | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+	// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 	// | `503 no_tunnel_server` | No tunnel server can be chosen. |
 	// | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 	//
@@ -7184,8 +7668,8 @@ type ClientWithResponsesInterface interface {
 	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-	// on the same port.
+	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -7201,7 +7685,8 @@ type ClientWithResponsesInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+	// is kept, even if it is outside the range there. With the `serverId` that
 	// the allocation has already, nothing moves.
 	//
 	// | error | cause |
@@ -7211,6 +7696,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -7226,8 +7712,8 @@ type ClientWithResponsesInterface interface {
 	// or of connections per second disconnects nobody. Device and protocol never change.
 	//
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-	// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-	// on the same port.
+	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -7243,7 +7729,8 @@ type ClientWithResponsesInterface interface {
 	// that time gets its old port back and keeps those players.
 	//
 	// The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-	// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+	// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+	// is kept, even if it is outside the range there. With the `serverId` that
 	// the allocation has already, nothing moves.
 	//
 	// | error | cause |
@@ -7253,6 +7740,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 	// | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 	// | `409 port_taken` | `port` is in use on the tunnel server. |
+	// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 	// | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -7275,10 +7763,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
@@ -7302,10 +7791,11 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 	// | `409 already_approved` | The device has been approved before. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
 	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 	//
@@ -7464,9 +7954,10 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7488,9 +7979,10 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7533,6 +8025,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+	// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7566,6 +8059,7 @@ type ClientWithResponsesInterface interface {
 	// | `404 not_found` | There is no such device or organisation. |
 	// | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 	// | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+	// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7687,11 +8181,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 	// `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
+	// Those are held to the quota of the new owner, except for ports outside the range.
 	//
 	// | error | cause |
 	// |---|---|
 	// | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
 	// | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
+	// | `409 quota_exceeded` | The new owner would have more devices or allocations than their quota. |
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7759,6 +8255,39 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
 	CreatePasswordLinkWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error)
+
+	// GetUserQuotaWithResponse Get a user's quota
+	//
+	// Returns how much a user may own, and how much it is. Requires an admin.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/users/{id}/quota (the `GetUserQuota` operationId).
+	GetUserQuotaWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*GetUserQuotaResponse, error)
+
+	// UpdateUserQuotaWithBodyWithResponse Update a user's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+	UpdateUserQuotaWithBodyWithResponse(ctx context.Context, id UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserQuotaResponse, error)
+
+	// UpdateUserQuotaWithResponse Update a user's quota
+	//
+	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+	// default counts again. Requires an admin.
+	//
+	// A limit below what is used removes nothing: it refuses what is new until less is used.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+	UpdateUserQuotaWithResponse(ctx context.Context, id UserID, body UpdateUserQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserQuotaResponse, error)
 
 	// GetVersionWithResponse Get the panel's version
 	//
@@ -8171,6 +8700,96 @@ func (r ChangePasswordResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ChangePasswordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetAccountQuotaResponse401Headers the declared response headers of an HTTP 401 response for GetAccountQuota
+type GetAccountQuotaResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetAccountQuotaResponse503Headers the declared response headers of an HTTP 503 response for GetAccountQuota
+type GetAccountQuotaResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetAccountQuotaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Quota
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *SessionRequired
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetAccountQuotaResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetAccountQuotaResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAccountQuotaResponse) GetJSON200() *Quota {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetAccountQuotaResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetAccountQuotaResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetAccountQuotaResponse) GetJSON403() *SessionRequired {
+	return r.JSON403
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetAccountQuotaResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetAccountQuotaResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAccountQuotaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAccountQuotaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAccountQuotaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAccountQuotaResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11033,6 +11652,200 @@ func (r UpdateMemberResponse) ContentType() string {
 	return ""
 }
 
+// GetOrganisationQuotaResponse401Headers the declared response headers of an HTTP 401 response for GetOrganisationQuota
+type GetOrganisationQuotaResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetOrganisationQuotaResponse503Headers the declared response headers of an HTTP 503 response for GetOrganisationQuota
+type GetOrganisationQuotaResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetOrganisationQuotaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Quota
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *DeviceNotAccepted
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetOrganisationQuotaResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetOrganisationQuotaResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON200() *Quota {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON403() *DeviceNotAccepted {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOrganisationQuotaResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOrganisationQuotaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOrganisationQuotaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOrganisationQuotaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOrganisationQuotaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateOrganisationQuotaResponse401Headers the declared response headers of an HTTP 401 response for UpdateOrganisationQuota
+type UpdateOrganisationQuotaResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateOrganisationQuotaResponse503Headers the declared response headers of an HTTP 503 response for UpdateOrganisationQuota
+type UpdateOrganisationQuotaResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateOrganisationQuotaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Quota
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *OrganisationNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateOrganisationQuotaResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateOrganisationQuotaResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON200() *Quota {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON404() *OrganisationNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateOrganisationQuotaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateOrganisationQuotaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateOrganisationQuotaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateOrganisationQuotaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetOrganisationRulesResponse401Headers the declared response headers of an HTTP 401 response for GetOrganisationRules
 type GetOrganisationRulesResponse401Headers struct {
 	WWWAuthenticate string
@@ -11755,7 +12568,7 @@ type ApproveDeviceResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *ApprovalNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *AlreadyApproved
+	JSON409 *ApprovalConflict
 	// JSON410 the response for an HTTP 410 `application/json` response
 	JSON410 *EnrollmentExpired
 	// JSON429 the response for an HTTP 429 `application/json` response
@@ -11798,7 +12611,7 @@ func (r ApproveDeviceResponse) GetJSON404() *ApprovalNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r ApproveDeviceResponse) GetJSON409() *AlreadyApproved {
+func (r ApproveDeviceResponse) GetJSON409() *ApprovalConflict {
 	return r.JSON409
 }
 
@@ -12436,6 +13249,8 @@ type CreateDeviceResponse struct {
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *QuotaExceeded
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -12469,6 +13284,11 @@ func (r CreateDeviceResponse) GetJSON403() *Forbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r CreateDeviceResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r CreateDeviceResponse) GetJSON409() *QuotaExceeded {
+	return r.JSON409
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -13619,6 +14439,200 @@ func (r CreatePasswordLinkResponse) ContentType() string {
 	return ""
 }
 
+// GetUserQuotaResponse401Headers the declared response headers of an HTTP 401 response for GetUserQuota
+type GetUserQuotaResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// GetUserQuotaResponse503Headers the declared response headers of an HTTP 503 response for GetUserQuota
+type GetUserQuotaResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetUserQuotaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Quota
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *UserNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *GetUserQuotaResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetUserQuotaResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUserQuotaResponse) GetJSON200() *Quota {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetUserQuotaResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r GetUserQuotaResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r GetUserQuotaResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r GetUserQuotaResponse) GetJSON404() *UserNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetUserQuotaResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetUserQuotaResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUserQuotaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUserQuotaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUserQuotaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUserQuotaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateUserQuotaResponse401Headers the declared response headers of an HTTP 401 response for UpdateUserQuota
+type UpdateUserQuotaResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// UpdateUserQuotaResponse503Headers the declared response headers of an HTTP 503 response for UpdateUserQuota
+type UpdateUserQuotaResponse503Headers struct {
+	RetryAfter *int
+}
+
+type UpdateUserQuotaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Quota
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *Forbidden
+	// JSON404 the response for an HTTP 404 `application/json` response
+	JSON404 *UserNotFound
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *UpdateUserQuotaResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *UpdateUserQuotaResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON200() *Quota {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON403() *Forbidden {
+	return r.JSON403
+}
+
+// GetJSON404 returns the response for an HTTP 404 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON404() *UserNotFound {
+	return r.JSON404
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateUserQuotaResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateUserQuotaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateUserQuotaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateUserQuotaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateUserQuotaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetVersionResponse503Headers the declared response headers of an HTTP 503 response for GetVersion
 type GetVersionResponse503Headers struct {
 	RetryAfter *int
@@ -13847,8 +14861,7 @@ func (c *ClientWithResponses) GetAccountWithResponse(ctx context.Context, reqEdi
 // UpdateAccountWithBodyWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-// leads to the account until an admin sets it (`updateUser`).
+// password. Sessions stay. Nobody checks that the address is theirs.
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -13869,8 +14882,7 @@ func (c *ClientWithResponses) UpdateAccountWithBodyWithResponse(ctx context.Cont
 // UpdateAccountWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
-// leads to the account until an admin sets it (`updateUser`).
+// password. Sessions stay. Nobody checks that the address is theirs.
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -13928,6 +14940,21 @@ func (c *ClientWithResponses) ChangePasswordWithResponse(ctx context.Context, bo
 		return nil, err
 	}
 	return ParseChangePasswordResponse(rsp)
+}
+
+// GetAccountQuotaWithResponse Get one's own quota
+//
+// Returns how much the session's user may own, and how much it is. What organisations own counts towards theirs.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/account/quota (the `GetAccountQuota` operationId).
+func (c *ClientWithResponses) GetAccountQuotaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAccountQuotaResponse, error) {
+	rsp, err := c.GetAccountQuota(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAccountQuotaResponse(rsp)
 }
 
 // EndOtherSessionsWithResponse End one's own other sessions
@@ -13998,7 +15025,8 @@ func (c *ClientWithResponses) GetSettingsWithResponse(ctx context.Context, reqEd
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again. `rules` apply to all allocations within seconds.
+// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+// next request on, and removes nothing.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14016,7 +15044,8 @@ func (c *ClientWithResponses) UpdateSettingsWithBodyWithResponse(ctx context.Con
 // Changes the fields that are present and leaves the others as they are. Requires an admin.
 //
 // Disabling `features.tunnels` closes every control channel and every public port within seconds.
-// Enabling it opens them again. `rules` apply to all allocations within seconds.
+// Enabling it opens them again. `rules` apply to all allocations within seconds. `quota` applies from the
+// next request on, and removes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14717,6 +15746,58 @@ func (c *ClientWithResponses) UpdateMemberWithResponse(ctx context.Context, id O
 	return ParseUpdateMemberResponse(rsp)
 }
 
+// GetOrganisationQuotaWithResponse Get an organisation's quota
+//
+// Returns how much an organisation may own, and how much it is. The caller is a member, owner or admin of
+// it, or an admin of the panel.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/organisations/{id}/quota (the `GetOrganisationQuota` operationId).
+func (c *ClientWithResponses) GetOrganisationQuotaWithResponse(ctx context.Context, id OrganisationID, reqEditors ...RequestEditorFn) (*GetOrganisationQuotaResponse, error) {
+	rsp, err := c.GetOrganisationQuota(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOrganisationQuotaResponse(rsp)
+}
+
+// UpdateOrganisationQuotaWithBodyWithResponse Update an organisation's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin of the panel.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+func (c *ClientWithResponses) UpdateOrganisationQuotaWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateOrganisationQuotaResponse, error) {
+	rsp, err := c.UpdateOrganisationQuotaWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationQuotaResponse(rsp)
+}
+
+// UpdateOrganisationQuotaWithResponse Update an organisation's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin of the panel.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/organisations/{id}/quota (the `UpdateOrganisationQuota` operationId).
+func (c *ClientWithResponses) UpdateOrganisationQuotaWithResponse(ctx context.Context, id OrganisationID, body UpdateOrganisationQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateOrganisationQuotaResponse, error) {
+	rsp, err := c.UpdateOrganisationQuota(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateOrganisationQuotaResponse(rsp)
+}
+
 // GetOrganisationRulesWithResponse Get an organisation's rules
 //
 // Returns the rules of an organisation for the allocations of its devices. The caller is a
@@ -14793,8 +15874,9 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+// 1024 always require an admin. The port on which the tunnel server accepts
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
@@ -14805,7 +15887,8 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+// rules of the allocation, then those of
 // the device's organisation to shared ones, and then the one with the fewest allocations in
 // proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -14818,6 +15901,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
@@ -14839,8 +15923,9 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // The caller manages the device, or is the device. A request that is sent twice allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
-// `port`, which may lie outside the range, the allocation gets that port, or the request fails with
-// `409 port_taken`. Ports below 1024 require an admin. The port on which the tunnel server accepts
+// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
+// range requires an admin, or a quota by which an admin permits it (`portsOutsideRange`). Ports below
+// 1024 always require an admin. The port on which the tunnel server accepts
 // agents is never free, in neither protocol. `tcp+udp` allocates both protocols on the same port, or
 // neither.
 //
@@ -14851,7 +15936,8 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // **Tunnel server.** With `serverId`, the allocation is made on that tunnel server. Without it, the
 // panel chooses one that is online, accepts new allocations, and has all ports free for every
-// protocol requested. It prefers tunnel servers that keep the rules of the allocation, then those of
+// protocol requested. It prefers tunnel servers whose range includes `port`, then those that keep the
+// rules of the allocation, then those of
 // the device's organisation to shared ones, and then the one with the fewest allocations in
 // proportion to its port range. A tunnel server that
 // belongs to an organisation serves only devices of that organisation. `serverId` of the response
@@ -14864,6 +15950,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // | `404 not_found` | The device does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | The tunnel server of `serverId` is draining, or it is cordoned and the caller is not an admin. Or the device is a tunnel server or not approved yet. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to the new one. |
 // | `409 port_taken` | The port, or one of the run, is in use, on the tunnel server of `serverId` or on all that could be chosen. |
+// | `409 quota_exceeded` | The owner of the device would have more allocations than their quota, or more ports outside the range. |
 // | `503 no_tunnel_server` | No tunnel server can be chosen. |
 // | `503 no_ports_available` | No tunnel server has a free port left, or as many neighbouring ones as requested. |
 //
@@ -14920,8 +16007,8 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-// on the same port.
+// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+// changes this allocation alone, and not one of the other protocol on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -14937,7 +16024,8 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+// is kept, even if it is outside the range there. With the `serverId` that
 // the allocation has already, nothing moves.
 //
 // | error | cause |
@@ -14947,6 +16035,7 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -14968,8 +16057,8 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // or of connections per second disconnects nobody. Device and protocol never change.
 //
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
-// allocation. Without `serverId` it changes this allocation alone, and not one of the other protocol
-// on the same port.
+// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
+// changes this allocation alone, and not one of the other protocol on the same port.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -14985,7 +16074,8 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // that time gets its old port back and keeps those players.
 //
 // The rules for `serverId` are those of a new allocation. In addition, the tunnel server must be
-// online. A port below 1024 is kept only if an admin moves the allocation. With the `serverId` that
+// online. A port below 1024 is kept only if an admin moves the allocation. No quota refuses a port that
+// is kept, even if it is outside the range there. With the `serverId` that
 // the allocation has already, nothing moves.
 //
 // | error | cause |
@@ -14995,6 +16085,7 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // | `404 not_found` | The allocation does not exist, or the tunnel server of `serverId` does not exist or cannot serve the device. |
 // | `409 conflict` | `port` is new and the allocation is one of a run. Or the tunnel server of `serverId` is draining or not online, or it is cordoned and the caller is not an admin. Or `localHost` and `localPort` are a public port and lead back, directly or through other allocations, to this one. |
 // | `409 port_taken` | `port` is in use on the tunnel server. |
+// | `409 quota_exceeded` | `port` is new and outside the tunnel server's range, and the owner of the device would have more such ports than their quota. |
 // | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -15023,10 +16114,11 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
@@ -15056,10 +16148,11 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
 // | `409 already_approved` | The device has been approved before. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
 // | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. An admin's success begins anew. |
 //
@@ -15266,9 +16359,10 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15296,9 +16390,10 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15353,6 +16448,7 @@ func (c *ClientWithResponses) GetDeviceWithResponse(ctx context.Context, id Devi
 // | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 // | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15392,6 +16488,7 @@ func (c *ClientWithResponses) UpdateDeviceWithBodyWithResponse(ctx context.Conte
 // | `404 not_found` | There is no such device or organisation. |
 // | `409 conflict` | `server` is given and the device is a tunnel client, or an embedded tunnel server with settings of its panel. |
 // | `409 conflict` | An owner is given, and the device is not approved or has allocations on a tunnel server that would not serve it, or is one and would not serve those on it. |
+// | `409 quota_exceeded` | The new owner would have more devices, allocations or, unless an admin moves the device, ports outside the range than their quota. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15561,11 +16658,13 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body C
 //
 // `devices` says what becomes of the devices that the user owns. With `delete` they are deleted as by
 // `deleteDevice`, tunnel servers with the allocations that anybody has on them. With `move` they belong to `newOwnerId` from then on, and stay connected.
+// Those are held to the quota of the new owner, except for ports outside the range.
 //
 // | error | cause |
 // |---|---|
 // | `400 invalid_request` | `newOwnerId` without `devices=move` or the other way round, or it is not another user. |
 // | `409 conflict` | The user owns devices, and `devices` is absent. Or the user is the last admin who is not suspended and can log in, by a password or an identity provider, or the only owner of an organisation. |
+// | `409 quota_exceeded` | The new owner would have more devices or allocations than their quota. |
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -15662,6 +16761,57 @@ func (c *ClientWithResponses) CreatePasswordLinkWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseCreatePasswordLinkResponse(rsp)
+}
+
+// GetUserQuotaWithResponse Get a user's quota
+//
+// Returns how much a user may own, and how much it is. Requires an admin.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/users/{id}/quota (the `GetUserQuota` operationId).
+func (c *ClientWithResponses) GetUserQuotaWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*GetUserQuotaResponse, error) {
+	rsp, err := c.GetUserQuota(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUserQuotaResponse(rsp)
+}
+
+// UpdateUserQuotaWithBodyWithResponse Update a user's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+func (c *ClientWithResponses) UpdateUserQuotaWithBodyWithResponse(ctx context.Context, id UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserQuotaResponse, error) {
+	rsp, err := c.UpdateUserQuotaWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateUserQuotaResponse(rsp)
+}
+
+// UpdateUserQuotaWithResponse Update a user's quota
+//
+// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
+// default counts again. Requires an admin.
+//
+// A limit below what is used removes nothing: it refuses what is new until less is used.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/users/{id}/quota (the `UpdateUserQuota` operationId).
+func (c *ClientWithResponses) UpdateUserQuotaWithResponse(ctx context.Context, id UserID, body UpdateUserQuotaJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateUserQuotaResponse, error) {
+	rsp, err := c.UpdateUserQuota(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateUserQuotaResponse(rsp)
 }
 
 // GetVersionWithResponse Get the panel's version
@@ -16073,6 +17223,90 @@ func ParseChangePasswordResponse(rsp *http.Response) (*ChangePasswordResponse, e
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers ChangePasswordResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetAccountQuotaResponse parses an HTTP response from a GetAccountQuotaWithResponse call
+func ParseGetAccountQuotaResponse(rsp *http.Response) (*GetAccountQuotaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAccountQuotaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Quota
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest SessionRequired
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetAccountQuotaResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetAccountQuotaResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -18807,6 +20041,188 @@ func ParseUpdateMemberResponse(rsp *http.Response) (*UpdateMemberResponse, error
 	return response, nil
 }
 
+// ParseGetOrganisationQuotaResponse parses an HTTP response from a GetOrganisationQuotaWithResponse call
+func ParseGetOrganisationQuotaResponse(rsp *http.Response) (*GetOrganisationQuotaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOrganisationQuotaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Quota
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest DeviceNotAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetOrganisationQuotaResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetOrganisationQuotaResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateOrganisationQuotaResponse parses an HTTP response from a UpdateOrganisationQuotaWithResponse call
+func ParseUpdateOrganisationQuotaResponse(rsp *http.Response) (*UpdateOrganisationQuotaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateOrganisationQuotaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Quota
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest OrganisationNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateOrganisationQuotaResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateOrganisationQuotaResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetOrganisationRulesResponse parses an HTTP response from a GetOrganisationRulesWithResponse call
 func ParseGetOrganisationRulesResponse(rsp *http.Response) (*GetOrganisationRulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -19511,7 +20927,7 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest AlreadyApproved
+		var dest ApprovalConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -20175,6 +21591,13 @@ func ParseCreateDeviceResponse(rsp *http.Response) (*CreateDeviceResponse, error
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest QuotaExceeded
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest TunnelsUnavailable
@@ -21251,6 +22674,188 @@ func ParseCreatePasswordLinkResponse(rsp *http.Response) (*CreatePasswordLinkRes
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreatePasswordLinkResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUserQuotaResponse parses an HTTP response from a GetUserQuotaWithResponse call
+func ParseGetUserQuotaResponse(rsp *http.Response) (*GetUserQuotaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUserQuotaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Quota
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest UserNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers GetUserQuotaResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetUserQuotaResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateUserQuotaResponse parses an HTTP response from a UpdateUserQuotaWithResponse call
+func ParseUpdateUserQuotaResponse(rsp *http.Response) (*UpdateUserQuotaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateUserQuotaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Quota
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest UserNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers UpdateUserQuotaResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers UpdateUserQuotaResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

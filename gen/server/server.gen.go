@@ -31,6 +31,9 @@ type ServerInterface interface {
 	// ChangePassword Change one's own password
 	// (POST /api/account/password)
 	ChangePassword(w http.ResponseWriter, r *http.Request)
+	// GetAccountQuota Get one's own quota
+	// (GET /api/account/quota)
+	GetAccountQuota(w http.ResponseWriter, r *http.Request)
 	// EndOtherSessions End one's own other sessions
 	// (DELETE /api/account/sessions)
 	EndOtherSessions(w http.ResponseWriter, r *http.Request)
@@ -115,6 +118,12 @@ type ServerInterface interface {
 	// UpdateMember Change a member's role
 	// (PATCH /api/organisations/{id}/members/{userId})
 	UpdateMember(w http.ResponseWriter, r *http.Request, id OrganisationID, userID MemberID)
+	// GetOrganisationQuota Get an organisation's quota
+	// (GET /api/organisations/{id}/quota)
+	GetOrganisationQuota(w http.ResponseWriter, r *http.Request, id OrganisationID)
+	// UpdateOrganisationQuota Update an organisation's quota
+	// (PATCH /api/organisations/{id}/quota)
+	UpdateOrganisationQuota(w http.ResponseWriter, r *http.Request, id OrganisationID)
 	// GetOrganisationRules Get an organisation's rules
 	// (GET /api/organisations/{id}/rules)
 	GetOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID)
@@ -190,6 +199,12 @@ type ServerInterface interface {
 	// CreatePasswordLink Make a link to set a password
 	// (POST /api/users/{id}/password-link)
 	CreatePasswordLink(w http.ResponseWriter, r *http.Request, id UserID)
+	// GetUserQuota Get a user's quota
+	// (GET /api/users/{id}/quota)
+	GetUserQuota(w http.ResponseWriter, r *http.Request, id UserID)
+	// UpdateUserQuota Update a user's quota
+	// (PATCH /api/users/{id}/quota)
+	UpdateUserQuota(w http.ResponseWriter, r *http.Request, id UserID)
 	// GetVersion Get the panel's version
 	// (GET /api/version)
 	GetVersion(w http.ResponseWriter, r *http.Request)
@@ -257,6 +272,20 @@ func (siw *ServerInterfaceWrapper) ChangePassword(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ChangePassword(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetAccountQuota operation middleware
+func (siw *ServerInterfaceWrapper) GetAccountQuota(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetAccountQuota(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1090,6 +1119,58 @@ func (siw *ServerInterfaceWrapper) UpdateMember(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// GetOrganisationQuota operation middleware
+func (siw *ServerInterfaceWrapper) GetOrganisationQuota(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id OrganisationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetOrganisationQuota(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateOrganisationQuota operation middleware
+func (siw *ServerInterfaceWrapper) UpdateOrganisationQuota(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id OrganisationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateOrganisationQuota(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetOrganisationRules operation middleware
 func (siw *ServerInterfaceWrapper) GetOrganisationRules(w http.ResponseWriter, r *http.Request) {
 
@@ -1784,6 +1865,58 @@ func (siw *ServerInterfaceWrapper) CreatePasswordLink(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// GetUserQuota operation middleware
+func (siw *ServerInterfaceWrapper) GetUserQuota(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUserQuota(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateUserQuota operation middleware
+func (siw *ServerInterfaceWrapper) UpdateUserQuota(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateUserQuota(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetVersion operation middleware
 func (siw *ServerInterfaceWrapper) GetVersion(w http.ResponseWriter, r *http.Request) {
 
@@ -1973,6 +2106,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions", wrapper.EndOtherSessions)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/sessions", wrapper.ListAccountSessions)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions/{id}", wrapper.EndAccountSession)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/quota", wrapper.GetAccountQuota)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/providers", wrapper.ListLoginProviders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users", wrapper.ListUsers)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users", wrapper.CreateUser)
@@ -1980,6 +2114,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users/{id}", wrapper.GetUser)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/users/{id}", wrapper.UpdateUser)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users/{id}/password-link", wrapper.CreatePasswordLink)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.GetUserQuota)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.UpdateUserQuota)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/keys", wrapper.ListAPIKeys)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/keys", wrapper.CreateAPIKey)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/keys/{id}", wrapper.DeleteAPIKey)
@@ -2001,6 +2137,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.GetOrganisationQuota)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.UpdateOrganisationQuota)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/audit", wrapper.ListAudit)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/healthz", wrapper.GetHealth)
@@ -2017,6 +2155,8 @@ type AdminScopeForbiddenJSONResponse Problem
 type AllocationNotFoundJSONResponse Problem
 
 type AlreadyApprovedJSONResponse Problem
+
+type ApprovalConflictJSONResponse Problem
 
 type ApprovalNotFoundJSONResponse Problem
 
@@ -2108,6 +2248,8 @@ type PortUnavailableJSONResponse struct {
 
 	Headers PortUnavailableResponseHeaders
 }
+
+type QuotaExceededJSONResponse Problem
 
 type RateLimitedResponseHeaders struct {
 	RetryAfter int
@@ -2624,6 +2766,104 @@ type ChangePassworddefaultJSONResponse struct {
 }
 
 func (response ChangePassworddefaultJSONResponse) VisitChangePasswordResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuotaRequestObject struct {
+}
+
+type GetAccountQuotaResponseObject interface {
+	VisitGetAccountQuotaResponse(w http.ResponseWriter) error
+}
+
+type GetAccountQuota200JSONResponse Quota
+
+func (response GetAccountQuota200JSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuota400JSONResponse struct{ InvalidRequestJSONResponse }
+
+func (response GetAccountQuota400JSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuota401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response GetAccountQuota401JSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuota403JSONResponse struct{ SessionRequiredJSONResponse }
+
+func (response GetAccountQuota403JSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response GetAccountQuota503JSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAccountQuotadefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAccountQuotadefaultJSONResponse) VisitGetAccountQuotaResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5803,6 +6043,237 @@ func (response UpdateMemberdefaultJSONResponse) VisitUpdateMemberResponse(w http
 	return err
 }
 
+type GetOrganisationQuotaRequestObject struct {
+	ID OrganisationID `json:"id"`
+}
+
+type GetOrganisationQuotaResponseObject interface {
+	VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error
+}
+
+type GetOrganisationQuota200JSONResponse Quota
+
+func (response GetOrganisationQuota200JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuota400JSONResponse struct{ InvalidRequestJSONResponse }
+
+func (response GetOrganisationQuota400JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuota401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response GetOrganisationQuota401JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuota403JSONResponse struct{ DeviceNotAcceptedJSONResponse }
+
+func (response GetOrganisationQuota403JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuota404JSONResponse struct {
+	OrganisationNotFoundJSONResponse
+}
+
+func (response GetOrganisationQuota404JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response GetOrganisationQuota503JSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrganisationQuotadefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetOrganisationQuotadefaultJSONResponse) VisitGetOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuotaRequestObject struct {
+	ID   OrganisationID `json:"id"`
+	Body *UpdateOrganisationQuotaJSONRequestBody
+}
+
+type UpdateOrganisationQuotaResponseObject interface {
+	VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error
+}
+
+type UpdateOrganisationQuota200JSONResponse Quota
+
+func (response UpdateOrganisationQuota200JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuota400JSONResponse struct{ InvalidBodyJSONResponse }
+
+func (response UpdateOrganisationQuota400JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuota401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response UpdateOrganisationQuota401JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuota403JSONResponse struct{ ForbiddenJSONResponse }
+
+func (response UpdateOrganisationQuota403JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuota404JSONResponse struct {
+	OrganisationNotFoundJSONResponse
+}
+
+func (response UpdateOrganisationQuota404JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response UpdateOrganisationQuota503JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationQuotadefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpdateOrganisationQuotadefaultJSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetOrganisationRulesRequestObject struct {
 	ID OrganisationID `json:"id"`
 }
@@ -6705,7 +7176,7 @@ func (response ApproveDevice404JSONResponse) VisitApproveDeviceResponse(w http.R
 	return err
 }
 
-type ApproveDevice409JSONResponse struct{ AlreadyApprovedJSONResponse }
+type ApproveDevice409JSONResponse struct{ ApprovalConflictJSONResponse }
 
 func (response ApproveDevice409JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
@@ -7539,6 +8010,20 @@ func (response CreateDevice404JSONResponse) VisitCreateDeviceResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateDevice409JSONResponse struct{ QuotaExceededJSONResponse }
+
+func (response CreateDevice409JSONResponse) VisitCreateDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -8906,6 +9391,233 @@ func (response CreatePasswordLinkdefaultJSONResponse) VisitCreatePasswordLinkRes
 	return err
 }
 
+type GetUserQuotaRequestObject struct {
+	ID UserID `json:"id"`
+}
+
+type GetUserQuotaResponseObject interface {
+	VisitGetUserQuotaResponse(w http.ResponseWriter) error
+}
+
+type GetUserQuota200JSONResponse Quota
+
+func (response GetUserQuota200JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuota400JSONResponse struct{ InvalidRequestJSONResponse }
+
+func (response GetUserQuota400JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuota401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response GetUserQuota401JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuota403JSONResponse struct{ ForbiddenJSONResponse }
+
+func (response GetUserQuota403JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuota404JSONResponse struct{ UserNotFoundJSONResponse }
+
+func (response GetUserQuota404JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response GetUserQuota503JSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserQuotadefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUserQuotadefaultJSONResponse) VisitGetUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuotaRequestObject struct {
+	ID   UserID `json:"id"`
+	Body *UpdateUserQuotaJSONRequestBody
+}
+
+type UpdateUserQuotaResponseObject interface {
+	VisitUpdateUserQuotaResponse(w http.ResponseWriter) error
+}
+
+type UpdateUserQuota200JSONResponse Quota
+
+func (response UpdateUserQuota200JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota400JSONResponse struct{ InvalidBodyJSONResponse }
+
+func (response UpdateUserQuota400JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota401JSONResponse struct{ UnauthenticatedJSONResponse }
+
+func (response UpdateUserQuota401JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("WWW-Authenticate", fmt.Sprint(response.Headers.WWWAuthenticate))
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota403JSONResponse struct{ ForbiddenJSONResponse }
+
+func (response UpdateUserQuota403JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota404JSONResponse struct{ UserNotFoundJSONResponse }
+
+func (response UpdateUserQuota404JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
+
+func (response UpdateUserQuota503JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuotadefaultJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpdateUserQuotadefaultJSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVersionRequestObject struct {
 }
 
@@ -9110,6 +9822,9 @@ type StrictServerInterface interface {
 	// ChangePassword Change one's own password
 	// (POST /api/account/password)
 	ChangePassword(ctx context.Context, request ChangePasswordRequestObject) (ChangePasswordResponseObject, error)
+	// GetAccountQuota Get one's own quota
+	// (GET /api/account/quota)
+	GetAccountQuota(ctx context.Context, request GetAccountQuotaRequestObject) (GetAccountQuotaResponseObject, error)
 	// EndOtherSessions End one's own other sessions
 	// (DELETE /api/account/sessions)
 	EndOtherSessions(ctx context.Context, request EndOtherSessionsRequestObject) (EndOtherSessionsResponseObject, error)
@@ -9194,6 +9909,12 @@ type StrictServerInterface interface {
 	// UpdateMember Change a member's role
 	// (PATCH /api/organisations/{id}/members/{userId})
 	UpdateMember(ctx context.Context, request UpdateMemberRequestObject) (UpdateMemberResponseObject, error)
+	// GetOrganisationQuota Get an organisation's quota
+	// (GET /api/organisations/{id}/quota)
+	GetOrganisationQuota(ctx context.Context, request GetOrganisationQuotaRequestObject) (GetOrganisationQuotaResponseObject, error)
+	// UpdateOrganisationQuota Update an organisation's quota
+	// (PATCH /api/organisations/{id}/quota)
+	UpdateOrganisationQuota(ctx context.Context, request UpdateOrganisationQuotaRequestObject) (UpdateOrganisationQuotaResponseObject, error)
 	// GetOrganisationRules Get an organisation's rules
 	// (GET /api/organisations/{id}/rules)
 	GetOrganisationRules(ctx context.Context, request GetOrganisationRulesRequestObject) (GetOrganisationRulesResponseObject, error)
@@ -9269,6 +9990,12 @@ type StrictServerInterface interface {
 	// CreatePasswordLink Make a link to set a password
 	// (POST /api/users/{id}/password-link)
 	CreatePasswordLink(ctx context.Context, request CreatePasswordLinkRequestObject) (CreatePasswordLinkResponseObject, error)
+	// GetUserQuota Get a user's quota
+	// (GET /api/users/{id}/quota)
+	GetUserQuota(ctx context.Context, request GetUserQuotaRequestObject) (GetUserQuotaResponseObject, error)
+	// UpdateUserQuota Update a user's quota
+	// (PATCH /api/users/{id}/quota)
+	UpdateUserQuota(ctx context.Context, request UpdateUserQuotaRequestObject) (UpdateUserQuotaResponseObject, error)
 	// GetVersion Get the panel's version
 	// (GET /api/version)
 	GetVersion(ctx context.Context, request GetVersionRequestObject) (GetVersionResponseObject, error)
@@ -9422,6 +10149,30 @@ func (sh *strictHandler) ChangePassword(w http.ResponseWriter, r *http.Request) 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ChangePasswordResponseObject); ok {
 		if err := validResponse.VisitChangePasswordResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAccountQuota operation middleware
+func (sh *strictHandler) GetAccountQuota(w http.ResponseWriter, r *http.Request) {
+	var request GetAccountQuotaRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAccountQuota(ctx, request.(GetAccountQuotaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAccountQuota")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetAccountQuotaResponseObject); ok {
+		if err := validResponse.VisitGetAccountQuotaResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -10214,6 +10965,65 @@ func (sh *strictHandler) UpdateMember(w http.ResponseWriter, r *http.Request, id
 	}
 }
 
+// GetOrganisationQuota operation middleware
+func (sh *strictHandler) GetOrganisationQuota(w http.ResponseWriter, r *http.Request, id OrganisationID) {
+	var request GetOrganisationQuotaRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOrganisationQuota(ctx, request.(GetOrganisationQuotaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOrganisationQuota")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetOrganisationQuotaResponseObject); ok {
+		if err := validResponse.VisitGetOrganisationQuotaResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateOrganisationQuota operation middleware
+func (sh *strictHandler) UpdateOrganisationQuota(w http.ResponseWriter, r *http.Request, id OrganisationID) {
+	var request UpdateOrganisationQuotaRequestObject
+
+	request.ID = id
+
+	var body UpdateOrganisationQuotaJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateOrganisationQuota(ctx, request.(UpdateOrganisationQuotaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateOrganisationQuota")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateOrganisationQuotaResponseObject); ok {
+		if err := validResponse.VisitUpdateOrganisationQuotaResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetOrganisationRules operation middleware
 func (sh *strictHandler) GetOrganisationRules(w http.ResponseWriter, r *http.Request, id OrganisationID) {
 	var request GetOrganisationRulesRequestObject
@@ -10923,6 +11733,65 @@ func (sh *strictHandler) CreatePasswordLink(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreatePasswordLinkResponseObject); ok {
 		if err := validResponse.VisitCreatePasswordLinkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUserQuota operation middleware
+func (sh *strictHandler) GetUserQuota(w http.ResponseWriter, r *http.Request, id UserID) {
+	var request GetUserQuotaRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUserQuota(ctx, request.(GetUserQuotaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUserQuota")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUserQuotaResponseObject); ok {
+		if err := validResponse.VisitGetUserQuotaResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateUserQuota operation middleware
+func (sh *strictHandler) UpdateUserQuota(w http.ResponseWriter, r *http.Request, id UserID) {
+	var request UpdateUserQuotaRequestObject
+
+	request.ID = id
+
+	var body UpdateUserQuotaJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateUserQuota(ctx, request.(UpdateUserQuotaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateUserQuota")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateUserQuotaResponseObject); ok {
+		if err := validResponse.VisitUpdateUserQuotaResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -192,6 +192,7 @@ const (
 	CodeNotFound              ErrorCode = "not_found"
 	CodePayloadTooLarge       ErrorCode = "payload_too_large"
 	CodePortTaken             ErrorCode = "port_taken"
+	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
 	CodeRateLimited           ErrorCode = "rate_limited"
 	CodeSlowDown              ErrorCode = "slow_down"
 	CodeTokenRevoked          ErrorCode = "token_revoked"
@@ -240,6 +241,8 @@ func (e ErrorCode) Valid() bool {
 	case CodePayloadTooLarge:
 		return true
 	case CodePortTaken:
+		return true
+	case CodeQuotaExceeded:
 		return true
 	case CodeRateLimited:
 		return true
@@ -349,6 +352,27 @@ func (e ProxyProtocol) Valid() bool {
 	case ProxyProtocolV1:
 		return true
 	case ProxyProtocolV2:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for QuotaResource.
+const (
+	QuotaAllocations       QuotaResource = "allocations"
+	QuotaDevices           QuotaResource = "devices"
+	QuotaPortsOutsideRange QuotaResource = "portsOutsideRange"
+)
+
+// Valid indicates whether the value is a known member of the QuotaResource enum.
+func (e QuotaResource) Valid() bool {
+	switch e {
+	case QuotaAllocations:
+		return true
+	case QuotaDevices:
+		return true
+	case QuotaPortsOutsideRange:
 		return true
 	default:
 		return false
@@ -1731,6 +1755,7 @@ type EnrollmentStatus struct {
 // | `conflict` | 409 | The request conflicts with the current state. |
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
+// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2188,6 +2213,7 @@ type Problem struct {
 	// | `conflict` | 409 | The request conflicts with the current state. |
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
+	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2205,6 +2231,9 @@ type Problem struct {
 	// Message What went wrong, as a sentence for people. It may change between versions.
 	Message string `json:"message"`
 
+	// Quota The limit that a request would exceed. Present with the code `quota_exceeded`.
+	Quota *QuotaExcess `json:"quota,omitempty"`
+
 	// RequestID The ID of the request in the panel's log.
 	RequestID string `json:"requestId"`
 }
@@ -2218,6 +2247,59 @@ type Protocol string
 // - `v1`: the text format, for TCP only.
 // - `v2`: the binary format. For UDP, it precedes every datagram.
 type ProxyProtocol string
+
+// Quota The limits of an owner of devices, a user or an organisation, with what is used.
+type Quota struct {
+	// Allocations One limit, with what is used.
+	Allocations QuotaUse `json:"allocations"`
+
+	// Devices One limit, with what is used.
+	Devices QuotaUse `json:"devices"`
+
+	// PortsOutsideRange One limit, with what is used.
+	PortsOutsideRange QuotaUse `json:"portsOutsideRange"`
+}
+
+// QuotaExcess The limit that a request would exceed. Present with the code `quota_exceeded`.
+type QuotaExcess struct {
+	// Limit How much the owner may have.
+	Limit int `json:"limit"`
+
+	// Resource What a quota limits, the name of a field of `QuotaLimits`.
+	Resource QuotaResource `json:"resource"`
+
+	// Used How much the owner has.
+	Used int `json:"used"`
+}
+
+// QuotaLimits How much an owner of devices, a user or an organisation, may have. Whose request it is does not
+// matter, except that an admin of the panel may ask for any port.
+type QuotaLimits struct {
+	// Allocations The number of allocations of those devices. A port in both protocols is two.
+	Allocations nullable.Nullable[int] `json:"allocations,omitempty"`
+
+	// Devices The number of approved devices, of either kind.
+	Devices nullable.Nullable[int] `json:"devices,omitempty"`
+
+	// PortsOutsideRange The number of public ports outside the range of their tunnel server. A port in both protocols is one.
+	PortsOutsideRange nullable.Nullable[int] `json:"portsOutsideRange,omitempty"`
+}
+
+// QuotaResource What a quota limits, the name of a field of `QuotaLimits`.
+type QuotaResource string
+
+// QuotaUse One limit, with what is used.
+type QuotaUse struct {
+	// Limit The limit in effect: the owner's own, or else the panel's default, which does not count for users
+	// who are admins of the panel. Null if there is none.
+	Limit nullable.Nullable[int] `json:"limit"`
+
+	// Own The owner's own limit. Null if the default counts.
+	Own nullable.Nullable[int] `json:"own"`
+
+	// Used What is used. It may be above the limit, which was higher once.
+	Used int `json:"used"`
+}
 
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
@@ -2484,6 +2566,11 @@ type Settings struct {
 	// Organisations Settings of organisations.
 	Organisations OrganisationSettings `json:"organisations"`
 
+	// Quota The limits of users and organisations without one of their own, except users who are admins of the
+	// panel. All are present. Null is no limit, as it is for devices and allocations until somebody
+	// changes it. `portsOutsideRange` is 0 until then.
+	Quota QuotaLimits `json:"quota"`
+
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 
@@ -2513,6 +2600,9 @@ type SettingsPatch struct {
 		// Creators Who may create organisations: only `admins` of the panel, or `everyone` with an account. It is `admins` until somebody changes it.
 		Creators *OrganisationCreators `json:"creators,omitempty"`
 	} `json:"organisations,omitempty"`
+
+	// Quota The limits of users and organisations without one of their own. Null is no limit.
+	Quota *QuotaLimits `json:"quota,omitempty"`
 
 	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
 	// removed: of `defaults`, the built-in default counts again.
@@ -2786,6 +2876,9 @@ type AllocationNotFound = Problem
 // AlreadyApproved The body of every error response.
 type AlreadyApproved = Problem
 
+// ApprovalConflict The body of every error response.
+type ApprovalConflict = Problem
+
 // ApprovalNotFound The body of every error response.
 type ApprovalNotFound = Problem
 
@@ -2896,6 +2989,9 @@ type PortForbidden = Problem
 
 // PortUnavailable The body of every error response.
 type PortUnavailable = Problem
+
+// QuotaExceeded The body of every error response.
+type QuotaExceeded = Problem
 
 // RateLimited The body of every error response.
 type RateLimited = Problem
@@ -3012,6 +3108,9 @@ const (
 	MaxPasswordSetPassword                            = 1024
 	MaxPasswordSetToken                               = 128
 	MaxPort                                           = 65535
+	MaxQuotaLimitsAllocations                         = 1e+09
+	MaxQuotaLimitsDevices                             = 1e+09
+	MaxQuotaLimitsPortsOutsideRange                   = 1e+09
 	MaxRegion                                         = 50
 	MaxRuleLimitsConnectionsPerSecond                 = 100000
 	MaxRuleLimitsConnectionsPerSecondPerSource        = 100000
@@ -3218,6 +3317,9 @@ type CreateInvitationJSONRequestBody = InvitationCreate
 // UpdateMemberJSONRequestBody defines body for UpdateMember for application/json ContentType.
 type UpdateMemberJSONRequestBody = MemberPatch
 
+// UpdateOrganisationQuotaJSONRequestBody defines body for UpdateOrganisationQuota for application/json ContentType.
+type UpdateOrganisationQuotaJSONRequestBody = QuotaLimits
+
 // UpdateOrganisationRulesJSONRequestBody defines body for UpdateOrganisationRules for application/json ContentType.
 type UpdateOrganisationRulesJSONRequestBody = RuleLimits
 
@@ -3250,6 +3352,9 @@ type CreateUserJSONRequestBody = UserCreate
 
 // UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
 type UpdateUserJSONRequestBody = UserPatch
+
+// UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
+type UpdateUserQuotaJSONRequestBody = QuotaLimits
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {

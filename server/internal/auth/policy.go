@@ -46,25 +46,26 @@ const (
 // The cases of operations: what a request can ask for that not everybody gets who may
 // use the operation.
 const (
-	PortBelow1024  = "port below 1024"
-	CordonedServer = "cordoned server"
-	ServerSettings = "server settings"
-	TunnelServer   = "tunnel server"
-	Organisation   = "organisation"
-	ByAdmins       = "by admins" // The setting says that only admins create organisations.
-	AnotherOwner   = "another owner"
-	Oneself        = "oneself"
-	AdminsApprove  = "admins approve"
-	Unowned        = "no owner"
-	AnotherUser    = "another user"
-	AccountEmail   = "email of an account"
-	AdminKey       = "scope admin"
+	PortBelow1024    = "port below 1024"
+	PortOutsideRange = "outside range" // The quota permits none to the owner.
+	CordonedServer   = "cordoned server"
+	ServerSettings   = "server settings"
+	TunnelServer     = "tunnel server"
+	Organisation     = "organisation"
+	ByAdmins         = "by admins" // The setting says that only admins create organisations.
+	AnotherOwner     = "another owner"
+	Oneself          = "oneself"
+	AdminsApprove    = "admins approve"
+	Unowned          = "no owner"
+	AnotherUser      = "another user"
+	AccountEmail     = "email of an account"
+	AdminKey         = "scope admin"
 )
 
 // Cases are all of them.
 var Cases = []string{
-	PortBelow1024, CordonedServer, ServerSettings, TunnelServer, Organisation, ByAdmins, AnotherOwner, Oneself, AdminsApprove,
-	Unowned, AnotherUser, AccountEmail, AdminKey,
+	PortBelow1024, PortOutsideRange, CordonedServer, ServerSettings, TunnelServer, Organisation, ByAdmins, AnotherOwner, Oneself,
+	AdminsApprove, Unowned, AnotherUser, AccountEmail, AdminKey,
 }
 
 // row is a row of the table: an answer for each column, and the scopes of which an API key
@@ -91,10 +92,12 @@ var policy = map[string]row{
 	"listAllocations":                   {401, 401, out, yes, yes, yes, yes, yes, out, out, read | allocations},
 	"createAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
 	"createAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404, allocations},
+	"createAllocation, outside range":   {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"createAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"getAllocation":                     {401, 401, 404, yes, yes, yes, yes, yes, 404, 404, read | allocations},
 	"updateAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
 	"updateAllocation, port below 1024": {401, 401, 404, 403, 403, 403, yes, 403, 404, 404, allocations},
+	"updateAllocation, outside range":   {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"updateAllocation, cordoned server": {401, 401, 404, 403, 409, 409, yes, 409, 404, 404, allocations},
 	"deleteAllocation":                  {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
 	"listDevices":                       {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read | devices},
@@ -142,6 +145,7 @@ var policy = map[string]row{
 	"getAccount":                        {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"updateAccount":                     {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"changePassword":                    {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"getAccountQuota":                   {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"listAccountSessions":               {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"endOtherSessions":                  {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"endAccountSession":                 {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
@@ -151,6 +155,8 @@ var policy = map[string]row{
 	"updateUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"updateUser, email of an account":   {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
 	"deleteUser":                        {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"getUserQuota":                      {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
+	"updateUserQuota":                   {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"createPasswordLink":                {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
 	"listAPIKeys":                       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
 	"createAPIKey":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
@@ -162,6 +168,8 @@ var policy = map[string]row{
 	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},
 	"updateOrganisationRules":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, allocations},
+	"getOrganisationQuota":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read},
+	"updateOrganisationQuota":           {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"listAudit":                         {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, read},
 	"listAudit, organisation":           {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, read},
 	"listOrganisations":                 {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read},

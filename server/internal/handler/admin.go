@@ -31,6 +31,12 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 		creators := string(*organisations.Creators)
 		patch.OrganisationCreators = &creators
 	}
+	if quota := request.Body.Quota; quota != nil {
+		var err error
+		if patch.Quota, err = quotaPatch(*quota); err != nil {
+			return nil, err
+		}
+	}
 	if rules := request.Body.Rules; rules != nil {
 		var err error
 		if patch.RuleDefaults, err = rulesPatch(rules.Defaults); err != nil {
@@ -59,6 +65,7 @@ func (a *api) toSettings(ctx context.Context, settings db.Settings) (types.Setti
 		Features:      types.Features{Tunnels: settings.TunnelsEnabled},
 		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove},
 		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
+		Quota:         toQuotaLimits(settings.Quota),
 		Rules:         rules,
 		Warnings:      warnings,
 	}, err

@@ -33,6 +33,11 @@ func TestSettings_AreForAdmins(t *testing.T) {
 	both := types.Settings{
 		Features: types.Features{Tunnels: true}, Enrollment: types.EnrollmentSettings{Anonymous: true},
 		Organisations: types.OrganisationSettings{Creators: types.CreatorsAdmins},
+		Quota: types.QuotaLimits{
+			Devices:           nullable.NewNullNullable[int](),
+			Allocations:       nullable.NewNullNullable[int](),
+			PortsOutsideRange: nullable.NewNullableWithValue(0),
+		},
 		Rules: types.RuleSettings{BuiltIn: types.RuleLimits{
 			MaxPlayers:                    nullable.NewNullableWithValue(1000),
 			MaxPlayersPerSource:           nullable.NewNullableWithValue(100),

@@ -63,6 +63,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		LocalPort:       create.LocalPort,
 		Count:           valueOr(create.Count, types.DefaultAllocationCreateCount),
 		Port:            valueOr(create.Port, 0),
+		AnyPort:         auth.FromContext(ctx).May("createAllocation", auth.PortOutsideRange),
 		Name:            valueOr(create.Name, ""),
 		ProxyProtocol:   string(types.ProxyProtocolNone),
 		UDPIdleSeconds:  types.DefaultAllocationOptionsUDPIdleSeconds,
@@ -146,6 +147,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 		LocalHost: request.Body.LocalHost,
 		LocalPort: request.Body.LocalPort,
 		Port:      request.Body.Port,
+		AnyPort:   auth.FromContext(ctx).May("updateAllocation", auth.PortOutsideRange),
 	}
 	if patch.Move, err = move(ctx, *request.Body); err != nil {
 		return nil, err

@@ -64,6 +64,8 @@ var auditActions = map[string][]string{
 	"endOtherSessions":        {"session.end"},
 	"endAccountSession":       {"session.end"},
 	"updateOrganisationRules": {"organisation.update"},
+	"updateUserQuota":         {"user.update"},
+	"updateOrganisationQuota": {"organisation.update"},
 }
 
 // trail reads the newest entries with an id above last, oldest first.

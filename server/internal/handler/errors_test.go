@@ -128,6 +128,9 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client)), 201)
 	answers["NoPortsAvailable"] = ada.send(t, "POST", allocations, newAllocation(client))
 	answers["PortTaken"] = ada.send(t, "POST", allocations, newAllocation(client, "port", 20000))
+	answers["PortOutsideRange"] = ada.send(t, "POST", allocations, newAllocation(client, "port", 25565))
+	decode[types.Quota](t, admin.send(t, "PATCH", userPath(ada.user.ID)+"/quota", `{"devices":2}`), 200)
+	answers["QuotaExceeded"] = admin.send(t, "POST", "/api/tunnel/devices", map[string]any{"name": "third", "ownerId": ada.user.ID})
 	decode[types.Device](t, admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"cordoned":true}}`), 200)
 	answers["TunnelServerCordoned"] = ada.send(t, "POST", allocations, newAllocation(client, "serverId", server.ID))
 

@@ -182,7 +182,7 @@ func (w *tenants) seenByB(t *testing.T) string {
 	organisation := "/api/organisations/" + w.ofB["organisation"][0]
 	for _, user := range w.b {
 		for _, path := range []string{"/api/auth/session", "/api/tunnel/devices", allocations, "/api/organisations",
-			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules",
+			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules", organisation + "/quota", "/api/account/quota",
 			"/api/keys?organisationId=" + w.ofB["organisation"][0]} {
 			a := user.send(t, "GET", path, nil)
 			fmt.Fprintf(&seen, "%s %d %s", path, a.status, a.body)

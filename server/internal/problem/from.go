@@ -20,11 +20,14 @@ const retryUnavailable = 2 * time.Second
 func From(err error) *Error {
 	var own *Error
 	var tooLarge *http.MaxBytesError
+	var quota *db.QuotaError
 	switch {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &tooLarge):
 		return TooLarge()
+	case errors.As(err, &quota):
+		return QuotaExceeded(types.QuotaResource(quota.Resource), quota.Limit, quota.Used)
 	case errors.Is(err, db.ErrForbidden):
 		return Forbidden("Your role in the organisation does not permit this.")
 	case errors.Is(err, db.ErrNotFound):

@@ -18,6 +18,8 @@ type Error struct {
 	Message string // A sentence for people, sent in the response.
 	// Details lists the invalid fields of the request.
 	Details []types.ErrorDetail
+	// Quota is the limit that the request would exceed; nil for other errors.
+	Quota *types.QuotaExcess
 	// RetryAfter is sent in whole seconds, rounded up; zero sends no header.
 	RetryAfter time.Duration
 	// Cause is logged if Status is 500 or above. It is never sent.
@@ -161,6 +163,30 @@ func NoPorts(count int) *Error {
 // AlreadyApproved is an approval of an enrollment that is already approved.
 func AlreadyApproved() *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device is already approved."}
+}
+
+// QuotaExceeded is a request with which an owner of devices would have more than their quota.
+func QuotaExceeded(resource types.QuotaResource, limit, used int) *Error {
+	one, many := "device", "devices"
+	switch resource {
+	case types.QuotaAllocations:
+		one, many = "allocation", "allocations"
+	case types.QuotaPortsOutsideRange:
+		one, many = "port outside the range of its tunnel server", "ports outside the range of their tunnel servers"
+	}
+	if limit != 1 {
+		one = many
+	}
+	message := fmt.Sprintf("The quota is used up: the owner may have %d %s, and has %d. An admin of the panel can raise it.", limit, one, used)
+	if resource == types.QuotaPortsOutsideRange && limit == 0 {
+		message = "The port is outside the range of the tunnel server. Leave it out, or ask an admin of the panel to permit such ports."
+	}
+	return &Error{
+		Status:  http.StatusConflict,
+		Code:    types.CodeQuotaExceeded,
+		Message: message,
+		Quota:   &types.QuotaExcess{Resource: resource, Limit: limit, Used: used},
+	}
 }
 
 // EnrollmentDenied is an enrollment that was denied, or whose device was deleted.

@@ -86,6 +86,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	if len(e.Details) > 0 {
 		body.Details = &e.Details
 	}
+	body.Quota = e.Quota
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	if e.Status == http.StatusUnauthorized {
