@@ -310,14 +310,11 @@ func (i Identity) placeholder() string {
 	return local + "@" + i.Provider + ".invalid"
 }
 
-// store changes the user. As in [DB.UpdateUser], another email ends the password link.
+// store changes the user. As in [DB.UpdateUser], another email ends the password link. Unlike there, a change of the
+// role does not wait for what the user adds at the same moment, which may count by the role of before: the lock of
+// quotas comes before that of the user, whose role is not known before.
 func (a account) store(ctx context.Context, tx *sqlx.Tx, user *User) error {
 	previous := user.Email
-	if role != user.Role { // The site's quota does not count for admins.
-		if err := lockQuotas(ctx, tx); err != nil {
-			return err
-		}
-	}
 	err := tx.GetContext(ctx, user,
 		`UPDATE users AS u SET email = $2, email_proven = $3, role = $4 WHERE u.id = $1 RETURNING `+userColumns,
 		user.ID, a.Email, a.Proven, a.Role)
