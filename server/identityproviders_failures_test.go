@@ -88,8 +88,10 @@ func TestIdentityProviders_LoginsOfSuspendedUsersAreInTheAuditTrail(t *testing.T
 	suspended, action := true, "session.refuse"
 	for provider, email := range map[string]string{"eclipanel": "ada@example.com", "company": "grace@example.com"} {
 		e.set(func() { e.person = map[string]any{"sub": "42", "email": email} })
-		for range 3 {
-			company.QueueUser(person("17", email))
+		if provider == "company" { // Who is queued and does not log in would be the next one.
+			for range 3 {
+				company.QueueUser(person("17", email))
+			}
 		}
 		b := newBrowser(t, p)
 		b.logIn(provider)

@@ -104,7 +104,7 @@ func (o Options) overTLS() bool {
 // which browsers ignore it, or this machine's own name, which other programs have too.
 func (s *Server) setTransportSecurity(w http.ResponseWriter, r *http.Request) {
 	host := (&url.URL{Host: r.Host}).Hostname()
-	if s.opts.HSTSMaxAge <= 0 || !strings.EqualFold(host, s.url.Hostname()) || !netaddr.IsPublicName(host) || !auth.Secure(r, s.opts.TrustedProxies) {
+	if s.opts.HSTSMaxAge <= 0 || !auth.Secure(r, s.opts.TrustedProxies) || !strings.EqualFold(host, s.url.Hostname()) || !netaddr.IsPublicName(host) {
 		return
 	}
 	w.Header().Set("Strict-Transport-Security", fmt.Sprintf("max-age=%d", s.opts.HSTSMaxAge/time.Second))
