@@ -110,7 +110,8 @@ type ClientInterface interface {
 	// UpdateAccountWithBody Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -125,7 +126,8 @@ type ClientInterface interface {
 	// UpdateAccount Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -959,9 +961,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -987,9 +989,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -1144,9 +1146,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes any type of body and a specified content type.
@@ -1169,9 +1171,9 @@ type ClientInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes a body of the `application/json` content type.
@@ -1525,7 +1527,8 @@ func (c *Client) GetAccount(ctx context.Context, reqEditors ...RequestEditorFn) 
 // UpdateAccountWithBody Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -1550,7 +1553,8 @@ func (c *Client) UpdateAccountWithBody(ctx context.Context, contentType string, 
 // UpdateAccount Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -2964,9 +2968,9 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -3002,9 +3006,9 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -3239,9 +3243,9 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes any type of body and a specified content type.
@@ -3274,9 +3278,9 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes a body of the `application/json` content type.
@@ -6864,7 +6868,8 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithBodyWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -6879,7 +6884,8 @@ type ClientWithResponsesInterface interface {
 	// UpdateAccountWithResponse Change one's own email
 	//
 	// Changes the email with which the session's user logs in, and ends the link with which they can set a
-	// password. Sessions stay. Nobody checks that the address is theirs.
+	// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+	// leads to the account until an admin sets it (`updateUser`).
 	//
 	// `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 	// wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -7763,9 +7769,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -7791,9 +7797,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+	// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -7954,9 +7960,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -7979,9 +7985,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+	// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 	// | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 	// | `409 quota_exceeded` | The owner would have more devices than their quota. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -14861,7 +14867,8 @@ func (c *ClientWithResponses) GetAccountWithResponse(ctx context.Context, reqEdi
 // UpdateAccountWithBodyWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -14882,7 +14889,8 @@ func (c *ClientWithResponses) UpdateAccountWithBodyWithResponse(ctx context.Cont
 // UpdateAccountWithResponse Change one's own email
 //
 // Changes the email with which the session's user logs in, and ends the link with which they can set a
-// password. Sessions stay. Nobody checks that the address is theirs.
+// password. Sessions stay. Nobody checks that the address is theirs, so by it no login at an identity provider
+// leads to the account until an admin sets it (`updateUser`).
 //
 // `currentPassword` is checked and limited as by `login`, with the same counts, and besides to 10
 // wrong ones in one minute for a session. A wrong one gives `403 wrong_password`, more than the limit
@@ -16114,9 +16122,9 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -16148,9 +16156,9 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, or `name` is blank. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, or `name` is blank. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off, the device is a `server`, `ownerId` is another user, or the caller is a member of `organisationId` without being its owner or admin. |
-// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller. |
+// | `404 not_found` | No device that the caller may approve has this code, or `organisationId` is no organisation of the caller, who is no admin of the panel. |
 // | `409 already_approved` | The device has been approved before. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. The enrollment stays pending. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
@@ -16359,9 +16367,9 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -16390,9 +16398,9 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, the one given does not exist, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. |
+// | `400 invalid_request` | Both `ownerId` and `organisationId` are given, `name` is blank, `server` is given for a `client`, its range begins above its end, or a `server` has no `server.publicHost`. Or, to an admin of the panel, there is no such owner or organisation. |
 // | `403 forbidden` | The setting `enrollment.ownersApprove` is off, `kind` is `server`, `ownerId` is another user, or the caller is a member of the organisation without being its owner or admin; and the caller is no admin of the panel. |
-// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `404 not_found` | The organisation does not exist, or the caller is not its member, and the caller is no admin of the panel. |
 // | `409 quota_exceeded` | The owner would have more devices than their quota. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
