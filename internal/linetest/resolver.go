@@ -6,17 +6,30 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// resolver is that of ResolveAll while it has an effect.
+var resolver atomic.Pointer[net.Resolver]
+
+// The variable is set once, before all tests: what a test has begun may read it after the test's end.
+func init() {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if r := resolver.Load(); r != nil {
+			return r.Dial(ctx, network, address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+}
+
 // ResolveAll has [net.DefaultResolver] be a Resolver until the test ends.
 func ResolveAll(t testing.TB, addresses ...string) {
 	t.Helper()
-	before := net.DefaultResolver
-	net.DefaultResolver = Resolver(t, addresses...)
-	t.Cleanup(func() { net.DefaultResolver = before })
+	before := resolver.Swap(Resolver(t, addresses...))
+	t.Cleanup(func() { resolver.Store(before) })
 }
 
 // Resolver returns a resolver that resolves every name to the addresses. The test's end
