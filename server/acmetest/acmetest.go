@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -121,13 +122,18 @@ func (a *Authority) Served(t *testing.T, address, name string) (*x509.Certificat
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
-// Free returns an address of this machine with a port that nobody listens on.
+// Free returns an address of this machine with a port that nobody listens on. It is below 20000: the system
+// hands out others to connections, which could take it before the test does.
 func Free(t *testing.T) string {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(10000)))
+		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		if err == nil {
+			listener.Close()
+			return address
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -85,6 +86,9 @@ type Keeper struct {
 	running  sync.Map      // Domains of this replica's attempts.
 	ended    chan struct{} // An attempt has ended.
 }
+
+// ErrNone is returned while there is no certificate.
+var ErrNone = errors.New("the panel has no certificate yet")
 
 // served is the content of a row that is served.
 type served struct {
@@ -217,11 +221,15 @@ func (k *Keeper) attempt(ctx context.Context, domain string) {
 	}
 	log.InfoContext(ctx, "asking for a certificate", slog.String("authority", k.opts.Directory))
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-	certificate, renewIn, err := k.obtain(attempt, before)
+	certificate, renewIn, counted, err := k.obtain(attempt, before)
 	cancel()
 	err = k.answered(err)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("the panel was stopped during the attempt: %w", err)
+	}
 
-	// A shutdown must not leave the lease to others, or count as a failure.
+	// A shutdown must not leave the lease to others, or count as a failure where the authority
+	// counts nothing.
 	report, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 	defer cancel()
 	var reported error
@@ -230,16 +238,16 @@ func (k *Keeper) attempt(ctx context.Context, domain string) {
 		if reported = k.save(ctx, a, certificate, renewIn); reported == nil {
 			log.InfoContext(ctx, "certificate obtained", slog.Time("notAfter", *certificate.NotAfter), slog.Duration("renewIn", renewIn))
 		}
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !counted:
 		reported = k.opts.Store.AbandonCertificate(report, a)
 	default:
-		reported = k.opts.Store.FailCertificate(report, a, failure(err), retryAfter(err))
 		attrs := []any{slog.Any("error", err), slog.Duration("retryIn", max(waits[min(before.Failures, len(waits)-1)], retryAfter(err)))}
 		if before.NotAfter == nil {
 			log.ErrorContext(report, "certificate not obtained; nobody can use the panel over TLS at this name", attrs...)
 		} else {
 			log.WarnContext(report, "certificate not renewed; it is served until it ends", append(attrs, slog.Time("notAfter", *before.NotAfter))...)
 		}
+		reported = k.opts.Store.FailCertificate(report, a, failure(err), retryAfter(err))
 	}
 	if reported != nil {
 		log.WarnContext(report, "outcome of the attempt not stored", slog.Any("error", reported))
@@ -264,7 +272,8 @@ func (k *Keeper) save(ctx context.Context, a db.CertificateAttempt, certificate 
 }
 
 // Get is tls.Config.GetCertificate. It answers the authority's tls-alpn-01 challenges, too,
-// whichever replica they are for. It returns an error while there is no certificate.
+// whichever replica they are for. To other callers it returns [ErrNone] while there is no
+// certificate.
 func (k *Keeper) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if slices.Equal(hello.SupportedProtos, []string{acme.ALPNProto}) {
@@ -279,7 +288,7 @@ func (k *Keeper) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return s.certificate, nil
 		}
 	}
-	return nil, errors.New("the panel has no certificate yet")
+	return nil, ErrNone
 }
 
 func parse(row db.Certificate) (*tls.Certificate, error) {

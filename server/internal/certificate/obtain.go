@@ -36,36 +36,39 @@ const (
 const maxRequestRetries = 3
 
 // obtain gets a certificate for a domain, of which before is the state. It returns the
-// time after which the certificate is to be renewed.
-func (k *Keeper) obtain(ctx context.Context, before db.Certificate) (db.Certificate, time.Duration, error) {
+// time after which the certificate is to be renewed. counted reports whether the authority
+// may have been asked to validate or to issue, each of which it does few times for a name.
+func (k *Keeper) obtain(ctx context.Context, before db.Certificate) (result db.Certificate, renewIn time.Duration, counted bool, err error) {
 	client, err := k.client(ctx)
 	if err != nil {
-		return db.Certificate{}, 0, err
+		return result, 0, false, err
 	}
 	if err := k.discover(ctx, client); err != nil {
-		return db.Certificate{}, 0, err
+		return result, 0, false, err
 	}
 	if err := k.register(ctx, client); err != nil {
-		return db.Certificate{}, 0, fmt.Errorf("account: %w", err)
+		return result, 0, false, fmt.Errorf("account: %w", err)
 	}
 	order, err := client.AuthorizeOrder(ctx, acme.DomainIDs(before.Domain))
 	if err != nil {
-		return db.Certificate{}, 0, fmt.Errorf("order: %w", err)
+		return result, 0, false, fmt.Errorf("order: %w", err)
 	}
-	result := db.Certificate{Domain: before.Domain, Challenge: before.Challenge}
+	result = db.Certificate{Domain: before.Domain, Challenge: before.Challenge}
 	for _, url := range order.AuthzURLs {
-		kind, err := k.authorize(ctx, client, url, before)
+		kind, accepted, err := k.authorize(ctx, client, url, before)
+		counted = counted || accepted
 		if err != nil {
-			return db.Certificate{}, 0, err
+			return result, 0, counted, err
 		}
 		if kind != "" {
 			result.Challenge = kind
 		}
 	}
 	if order, err = client.WaitOrder(ctx, order.URI); err != nil {
-		return db.Certificate{}, 0, fmt.Errorf("order: %w", err)
+		return result, 0, counted, fmt.Errorf("order: %w", err)
 	}
-	return finalize(ctx, client, order, result)
+	result, renewIn, err = finalize(ctx, client, order, result)
+	return result, renewIn, true, err
 }
 
 // finalize has the authority sign a new key for an order that is ready.
@@ -178,14 +181,15 @@ func (k *Keeper) register(ctx context.Context, client *acme.Client) error {
 }
 
 // authorize proves to the authority that the domain leads here, and returns the type of
-// the challenge by which it did; "" if the authority remembers an earlier one.
-func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string, before db.Certificate) (kind string, err error) {
+// the challenge by which it did; "" if the authority remembers an earlier one. accepted
+// reports whether the authority may have been told to validate.
+func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string, before db.Certificate) (kind string, accepted bool, err error) {
 	authorization, err := client.GetAuthorization(ctx, url)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("authorization: %w", err)
+		return "", false, fmt.Errorf("authorization: %w", err)
 	case authorization.Status == acme.StatusValid:
-		return "", nil
+		return "", false, nil
 	}
 	tidy := func(f func(ctx context.Context)) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
@@ -201,24 +205,24 @@ func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string,
 	}()
 	challenge, err := k.choose(authorization.Challenges, before)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	answer, err := prepare(client, challenge, before.Domain)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if err := k.opts.Store.SaveChallenge(ctx, answer, leaseTime); err != nil {
-		return "", err
+		return "", false, err
 	}
 	// What stays behind expires.
 	defer tidy(func(ctx context.Context) { _ = k.opts.Store.DeleteChallenge(ctx, answer.Kind, answer.Name) })
 	if _, err := client.Accept(ctx, challenge); err != nil {
-		return "", fmt.Errorf("%s: %w", challenge.Type, err)
+		return "", true, fmt.Errorf("%s: %w", challenge.Type, err)
 	}
 	if _, err := client.WaitAuthorization(ctx, authorization.URI); err != nil {
-		return "", fmt.Errorf("%s: %w", challenge.Type, err)
+		return "", true, fmt.Errorf("%s: %w", challenge.Type, err)
 	}
-	return challenge.Type, nil
+	return challenge.Type, true, nil
 }
 
 // choose returns the challenge of an attempt: of the types that can be answered, the one
