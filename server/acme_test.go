@@ -175,6 +175,14 @@ func TestACME_SaysWhyThereIsNoCertificate(t *testing.T) {
 	if _, err := a.Served(t, listen, "panel.example.com"); err == nil {
 		t.Error("a certificate is served")
 	}
+	// Health checks find the panel all the same, without which nothing would lead the authority to it.
+	transport := newTransport(t)
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if got := plain(t, transport, "GET", "https://"+listen+path); got.StatusCode != http.StatusOK {
+			t.Errorf("%s is %d", path, got.StatusCode)
+		}
+	}
 }
 
 func TestNew_SaysWhatIsWrongWithTheSettingsOfACME(t *testing.T) {

@@ -62,15 +62,19 @@ func (s *Server) configureTLS() (err error) {
 	return nil
 }
 
-// certificateFor is tls.Config.GetCertificate.
+// certificateFor is tls.Config.GetCertificate. While there is no other certificate it returns the panel's own: a
+// load balancer whose health checks get no answer would not let the authority's challenge through, and so there
+// would never be one.
 func (s *Server) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if hello.ServerName == s.own.name {
 		return &s.own.certificate, nil
 	}
 	if c := s.certificates(); c != nil {
-		return c.Get(hello)
+		if served, err := c.Get(hello); !errors.Is(err, certificate.ErrNone) {
+			return served, err
+		}
 	}
-	return nil, errors.New("the panel is starting")
+	return &s.own.certificate, nil
 }
 
 // certificateWarnings says which certificates cannot be obtained, renewed or read.
@@ -119,9 +123,10 @@ func (s *Server) certificateExpiry() (first time.Time, ok bool) {
 }
 
 // ownCertificate is what the panel's own tunnel server, a client of the same process,
-// asks for: there may be no other certificate yet, and others are replaced.
+// asks for: there may be no other certificate yet, and others are replaced. Others get it
+// while there is none.
 type ownCertificate struct {
-	name        string // A name that nobody else asks for.
+	name        string // A name that no domain has.
 	certificate tls.Certificate
 }
 
