@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -144,7 +145,8 @@ func (d *DB) FailCertificate(ctx context.Context, a CertificateAttempt, failure 
 	return wrap(err, "fail certificate")
 }
 
-// AbandonCertificate ends an attempt that the replica's own shutdown has cut short. It counts as none.
+// AbandonCertificate ends an attempt that the replica's own shutdown has cut short before the authority had
+// anything to count. It counts as none.
 func (d *DB) AbandonCertificate(ctx context.Context, a CertificateAttempt) error {
 	_, err := d.devices.ExecContext(ctx,
 		`UPDATE acme_certificates SET failures = failures - 1, retry_at = now(), leased_until = NULL
@@ -177,9 +179,10 @@ func (d *DB) AccountKey(ctx context.Context, directory string, candidate []byte)
 
 // EncryptCertificateKeys stores the private keys of accounts and certificates as the database's secret keys
 // say. Those that are encrypted with others are lost: their accounts are deleted, and their certificates are
-// due, of which it returns the domains. It must follow an [DB.EnsureSigningKey], which returns an error if
-// the database was opened with wrong secret keys.
-func (d *DB) EncryptCertificateKeys(ctx context.Context) (lost []string, err error) {
+// due. The panel is configured for some domains from an authority; lost are those whose keys are lost.
+// Certificates of others are deleted once they have ended. It must follow an [DB.EnsureSigningKey], which
+// returns an error if the database was opened with wrong secret keys.
+func (d *DB) EncryptCertificateKeys(ctx context.Context, directory string, domains []string) (lost []string, err error) {
 	err = d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		lost = nil
 		if err := d.encryptAccountKeys(ctx, tx); err != nil {
@@ -188,19 +191,26 @@ func (d *DB) EncryptCertificateKeys(ctx context.Context) (lost []string, err err
 		var rows []struct {
 			Directory, Domain string
 			Key               []byte
+			Ended             bool
 		}
 		err := tx.SelectContext(ctx, &rows,
-			`SELECT directory, domain, key FROM acme_certificates WHERE key IS NOT NULL ORDER BY directory, domain FOR UPDATE`)
+			`SELECT directory, domain, key, coalesce(greatest(not_after, leased_until) <= now(), false) AS ended
+			FROM acme_certificates WHERE key IS NOT NULL ORDER BY directory, domain FOR UPDATE`)
 		if err != nil {
 			return err
 		}
 		for _, row := range rows {
 			name := certificateKeyName(row.Directory, row.Domain)
 			key, current := d.openKey(name, row.Key)
+			configured := row.Directory == directory && slices.Contains(domains, row.Domain)
 			switch {
+			case row.Ended && !configured:
+				_, err = tx.ExecContext(ctx, `DELETE FROM acme_certificates WHERE directory = $1 AND domain = $2`, row.Directory, row.Domain)
 			case current:
 			case key == nil:
-				lost = append(lost, row.Domain)
+				if configured {
+					lost = append(lost, row.Domain)
+				}
 				_, err = tx.ExecContext(ctx, `UPDATE acme_certificates SET renew_at = NULL WHERE directory = $1 AND domain = $2`,
 					row.Directory, row.Domain)
 			default:

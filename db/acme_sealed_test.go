@@ -63,7 +63,7 @@ func TestCertificateKeys_AreEncryptedWithTheSecretKeys(t *testing.T) {
 	// start does what a panel does when it starts.
 	start := func(when string, d *db.DB, want ...string) {
 		t.Helper()
-		if lost, err := d.EncryptCertificateKeys(t.Context()); err != nil || !slices.Equal(lost, want) {
+		if lost, err := d.EncryptCertificateKeys(t.Context(), acmeDirectory, []string{acmeDomain}); err != nil || !slices.Equal(lost, want) {
 			t.Errorf("%s: lost %q, %v", when, lost, err)
 		}
 	}
@@ -132,4 +132,30 @@ func TestCertificateKeys_AreEncryptedWithTheSecretKeys(t *testing.T) {
 	save(plain)
 	stored("others", true)
 	read("others", plain)
+}
+
+// TestEncryptCertificateKeys_ForgetsWhatIsNotConfigured: nobody renews those certificates, so that a warning about them
+// would come at each start for ever.
+func TestEncryptCertificateKeys_ForgetsWhatIsNotConfigured(t *testing.T) {
+	url := dbtest.URL(t)
+	d := openSealed(t, url, secretKeys(t, 1))
+	connections := dbtest.SQL(t, dbtest.Open(t, url))
+	_, err := connections.ExecContext(t.Context(), `INSERT INTO acme_certificates (directory, domain, chain, key, not_after, leased_until)
+		SELECT directory, domain, 'chain', $3, now() + ends * interval '1 hour', now() + leased * interval '1 hour' FROM (VALUES
+			($1, $2, -1, NULL), ($1, 'ends.example.com', 1, NULL), ($1, 'ended.example.com', -1, NULL), ($1, 'asks.example.com', -1, 1),
+			('https://other.example.com/dir', $2, -1, -2)) AS v (directory, domain, ends, leased)`,
+		acmeDirectory, acmeDomain, secretKeys(t, 9).Seal("another", privateKey(t)))
+	check(t, err)
+	if lost, err := d.EncryptCertificateKeys(t.Context(), acmeDirectory, []string{acmeDomain, "www.example.com"}); err != nil || !slices.Equal(lost, []string{acmeDomain}) {
+		t.Errorf("lost %q, %v", lost, err)
+	}
+	var left string
+	check(t, connections.QueryRowContext(t.Context(), `SELECT string_agg(domain, ' ' ORDER BY domain) FROM acme_certificates`).Scan(&left))
+	if want := "asks.example.com ends.example.com " + acmeDomain; left != want {
+		t.Errorf("left are %s, want %s", left, want)
+	}
+	// Without ACME none is configured.
+	if lost, err := d.EncryptCertificateKeys(t.Context(), "", nil); err != nil || len(lost) > 0 {
+		t.Errorf("lost %q, %v", lost, err)
+	}
 }

@@ -188,7 +188,8 @@ func (s *Server) serveInsecure(w http.ResponseWriter, r *http.Request) {
 // startACME gets certificates, and renews them, until the panel stops.
 func (s *Server) startACME(ctx, life context.Context) error {
 	// Those of an earlier start, which may have been with other settings, are secrets too.
-	lost, err := s.db.EncryptCertificateKeys(ctx)
+	a := s.opts.ACME
+	lost, err := s.db.EncryptCertificateKeys(ctx, a.Directory, a.Domains)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,6 @@ func (s *Server) startACME(ctx, life context.Context) error {
 		s.logger.WarnContext(ctx, "the private keys of certificates are encrypted with a secret key that is not in --secret-key-file: "+
 			"the panel gets other certificates", slog.Any("domains", lost))
 	}
-	a := s.opts.ACME
 	if !a.enabled() {
 		return nil
 	}
