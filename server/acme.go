@@ -182,7 +182,8 @@ func (s *Server) serveInsecure(w http.ResponseWriter, r *http.Request) {
 	}
 	target := *s.url
 	target.Path, target.RawPath, target.RawQuery = r.URL.Path, r.URL.RawPath, r.URL.RawQuery
-	http.Redirect(w, r, target.String(), http.StatusPermanentRedirect)
+	// Not for good: browsers would keep a wrong port after --public-url was mended.
+	http.Redirect(w, r, target.String(), http.StatusTemporaryRedirect)
 }
 
 // startACME gets certificates, and renews them, until the panel stops.

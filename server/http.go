@@ -62,15 +62,17 @@ func (s *Server) listen(ctx context.Context) error {
 	}
 	if s.publicURLUnset() {
 		s.logger.WarnContext(ctx, "--public-url is not set: approval links, agents and players are sent to an address "+
-			"that may mean nothing on other machines; set it to the URL at which they reach this panel",
+			"that may mean nothing on other machines, or whose port they do not reach; set it to the URL at which they reach this panel",
 			slog.String("publicUrl", s.url.String()), slog.String("publicHost", s.host))
 	}
 	return nil
 }
 
-// publicURLUnset reports whether others reach the panel, and it does not know at which URL.
+// publicURLUnset reports whether others reach the panel, and it does not know at which URL: with ACME it knows the
+// host, and the port if that is 443.
 func (s *Server) publicURLUnset() bool {
-	return s.opts.PublicURL == nil && !s.opts.ACME.enabled() && s.servesOthers()
+	known := s.opts.ACME.enabled() && s.url.Port() == ""
+	return s.opts.PublicURL == nil && !known && s.servesOthers()
 }
 
 // servesOthers reports whether other machines can reach the panel, by its own address or

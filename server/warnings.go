@@ -21,7 +21,7 @@ func (s *Server) warnings(ctx context.Context) ([]types.SettingsWarning, error) 
 		warnings = append(warnings, types.SettingsWarning{
 			Code: types.WarningPublicURLUnset,
 			Message: "--public-url is not set: approval links, agents and players are sent to " + s.url.String() + ", an address " +
-				"that may mean nothing on other machines. Set it to the URL at which they reach this panel.",
+				"that may mean nothing on other machines, or whose port they do not reach. Set it to the URL at which they reach this panel.",
 		})
 	}
 	warnings = append(warnings, s.certificateWarnings()...)
