@@ -21,9 +21,8 @@ import (
 // What a command prints on purpose is exempt by not being noted: the user code that `enroll` shows. Nothing
 // else is.
 type Logs struct {
-	dir string
-
 	mu      sync.Mutex
+	dir     string // Empty before the first log.
 	files   []string
 	secrets map[string]string // Kinds by value.
 }
@@ -32,14 +31,10 @@ type Logs struct {
 var kept atomic.Pointer[Logs]
 
 // KeepLogs has every process from now on, and every client of [NewClient], noted in a new Logs.
-func KeepLogs() (*Logs, error) {
-	dir, err := os.MkdirTemp("", "eclitunnel-logs-")
-	if err != nil {
-		return nil, err
-	}
-	l := &Logs{dir: dir, secrets: map[string]string{}}
+func KeepLogs() *Logs {
+	l := &Logs{secrets: map[string]string{}}
 	kept.Store(l)
-	return l, nil
+	return l
 }
 
 // Kept is the Logs of KeepLogs, nil before it.
@@ -58,6 +53,13 @@ func (l *Logs) create(program string) (file *os.File, err error) {
 func (l *Logs) add(program string, make func(path string) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.dir == "" {
+		dir, err := os.MkdirTemp("", "eclitunnel-logs-")
+		if err != nil {
+			return err
+		}
+		l.dir = dir
+	}
 	path := filepath.Join(l.dir, fmt.Sprintf("%03d-%s", len(l.files)+1, filepath.Base(program)))
 	if err := make(path); err != nil {
 		return err
@@ -93,7 +95,7 @@ var ErrSecretLogged = errors.New("a log shows a secret")
 func (l *Logs) Close() error {
 	kept.CompareAndSwap(l, nil)
 	l.mu.Lock()
-	files := l.files
+	files, dir := l.files, l.dir
 	l.mu.Unlock()
 	var errs []error
 	for find := l.finder(); len(files) > 0; files = files[1:] {
@@ -102,7 +104,7 @@ func (l *Logs) Close() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return os.RemoveAll(l.dir)
+	return os.RemoveAll(dir) // Which does nothing if there is none.
 }
 
 func (f finder) search(path string) error {

@@ -23,10 +23,11 @@ const secret = `s3cr"t/+ % wörd`
 // logged has a program print a text while logs are kept, and returns what their search says.
 func logged(t *testing.T, text string, prepare func(*cluster.Logs)) error {
 	t.Helper()
-	t.Setenv("TMPDIR", t.TempDir())
-	logs, err := cluster.KeepLogs()
-	if err != nil {
-		t.Fatal(err)
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	logs := cluster.KeepLogs()
+	if made, err := os.ReadDir(temporary); err != nil || len(made) > 0 {
+		t.Errorf("before the first log there is %v, %v", made, err)
 	}
 	prepare(logs)
 	file := filepath.Join(t.TempDir(), "text")
@@ -76,6 +77,10 @@ func TestLogs_KnowSecretsByTheirFormAndByWhoHandlesThem(t *testing.T) {
 	if err := os.WriteFile(file, []byte("of-a-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	urlFile := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(urlFile, []byte("postgres://u:of%2Fa%2Ffile@h/d\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	given := func(setting string) func(*cluster.Logs) {
 		return func(*cluster.Logs) {
 			cmd := exec.Command("true")
@@ -110,6 +115,7 @@ func TestLogs_KnowSecretsByTheirFormAndByWhoHandlesThem(t *testing.T) {
 		"of-a-setting": {"ECLITUNNEL_ADMIN_PASSWORD", given("ECLITUNNEL_ADMIN_PASSWORD=of-a-setting")},
 		"of-a-file":    {"ECLITUNNEL_TOKEN_FILE", given("ECLITUNNEL_TOKEN_FILE=" + file)},
 		"of/a/url":     {"ECLITUNNEL_DATABASE_URL", given("ECLITUNNEL_DATABASE_URL=postgres://u:of%2Fa%2Furl@h/d")},
+		"of/a/file":    {"ECLITUNNEL_DATABASE_URL_FILE", given("ECLITUNNEL_DATABASE_URL_FILE=" + urlFile)},
 		"of-a-cookie":  {"__Host-session", answered},
 		"of-an-answer": {"deviceCode", answered},
 	} {

@@ -72,7 +72,7 @@ func (l *Logs) Received(text []byte) {
 	}
 }
 
-// given notes the secrets in a program's settings.
+// given notes the secrets in a program's settings. A file that is missing is for the program to complain about.
 func (l *Logs) given(env []string) {
 	if l == nil {
 		return
@@ -80,10 +80,12 @@ func (l *Logs) given(env []string) {
 	for _, setting := range env {
 		name, value, _ := strings.Cut(setting, "=")
 		if strings.HasSuffix(name, "_DATABASE_URL") {
-			if u, err := url.Parse(value); err == nil {
-				password, _ := u.User.Password()
-				l.Secret(name, password)
-			}
+			l.password(name, value)
+			continue
+		}
+		if strings.HasSuffix(name, "_DATABASE_URL_FILE") {
+			content, _ := os.ReadFile(value)
+			l.password(name, strings.TrimSpace(string(content)))
 			continue
 		}
 		found := secretVariable.FindStringSubmatch(name)
@@ -94,13 +96,20 @@ func (l *Logs) given(env []string) {
 			l.Secret(name, value)
 			continue
 		}
-		// A file that is missing is for the program to complain about.
 		content, _ := os.ReadFile(value)
 		for line := range bytes.Lines(content) {
 			if line := strings.TrimSpace(string(line)); !strings.HasPrefix(line, "-----") {
 				l.Secret(name, line)
 			}
 		}
+	}
+}
+
+// password notes that of a URL.
+func (l *Logs) password(kind, text string) {
+	if u, err := url.Parse(text); err == nil {
+		password, _ := u.User.Password()
+		l.Secret(kind, password)
 	}
 }
 
