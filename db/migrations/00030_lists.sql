@@ -1,5 +1,5 @@
 -- +goose Up
--- The pages of whoever owns many devices, or is in an organisation that does: the devices of an owner in the order
+-- The pages of a user who owns many devices, or is in an organisation that does: the devices of an owner in the order
 -- of the list, and the ids of a device's allocations without the allocations.
 SELECT lock_together('devices, allocations IN ACCESS EXCLUSIVE');
 DROP INDEX devices_owner_id_idx;

@@ -14,8 +14,8 @@ import (
 const (
 	// superuser made the cluster, and prepares it at each start. Nothing else uses it.
 	superuser = "eclitunnel"
-	// panelRole owns the panel's database and is no superuser: whoever smuggles SQL into a statement
-	// of the panel neither reads files with it nor runs programs.
+	// panelRole owns the panel's database and is no superuser: SQL that somebody smuggles into a
+	// statement of the panel neither reads files nor runs programs.
 	panelRole = "eclitunneld"
 )
 
