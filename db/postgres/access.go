@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +31,7 @@ const (
 // restrictLogins has the cluster admit root and the account alone, by what the kernel says about the
 // process that connects. Earlier versions admitted everybody who reached the socket, and what is
 // restored may do so. Another program's pg_hba.conf or pg_ident.conf is kept under another name.
-func (d *dataDir) restrictLogins(ctx context.Context, cluster string, logger *slog.Logger) error {
+func (d *dataDir) restrictLogins(ctx context.Context, cluster *os.Root, logger *slog.Logger) error {
 	hba, ident := writtenByUs, writtenByUs
 	method := "peer map=" + userMap
 	names, own := d.loginNames(ctx)
@@ -51,45 +50,46 @@ func (d *dataDir) restrictLogins(ctx context.Context, cluster string, logger *sl
 			ident += fmt.Sprintf("%s %s %s\n", userMap, quoteName(name), role)
 		}
 	}
-	return errors.Join(
-		d.writeConfig(filepath.Join(cluster, hbaName), hba),
-		d.writeConfig(filepath.Join(cluster, identName), ident),
-	)
+	return errors.Join(d.writeConfig(cluster, hbaName, hba), d.writeConfig(cluster, identName, ident))
 }
 
 // loginNames are the users whom the cluster admits. own reports whether that of this process is among them.
 func (d *dataDir) loginNames(ctx context.Context) (names []string, own bool) {
 	for _, uid := range []uint32{0, d.account.uid} {
-		name, ok := systemName(ctx, uid)
-		if ok && !slices.Contains(names, name) {
-			names = append(names, name)
+		found := systemNames(ctx, uid)
+		for _, name := range found {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
-		own = own || ok && int(uid) == os.Geteuid()
+		own = own || len(found) > 0 && int(uid) == os.Geteuid()
 	}
 	return names, own
 }
 
-// systemName returns a user's name as Postgres sees it. A static program knows the users in /etc/passwd,
-// and Postgres those of directory services too.
-func systemName(ctx context.Context, uid uint32) (name string, ok bool) {
+// systemNames returns the names of which one is what Postgres sees of a user. A static program knows the
+// users in /etc/passwd, and Postgres those of directory services too, which may come first.
+func systemNames(ctx context.Context, uid uint32) (names []string) {
 	id := strconv.FormatUint(uint64(uid), 10)
 	if found, err := user.LookupId(id); err == nil {
-		return found.Username, true
+		names = append(names, found.Username)
 	}
 	output, err := exec.CommandContext(ctx, "id", "-un", id).Output()
-	name = strings.TrimSpace(string(output))
-	return name, err == nil && name != "" && name != id
+	if name := strings.TrimSpace(string(output)); err == nil && name != "" && name != id {
+		names = append(names, name)
+	}
+	return names
 }
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // writeConfig brings a file of the cluster to this content.
-func (d *dataDir) writeConfig(path, content string) error {
-	info, err := os.Lstat(path)
+func (d *dataDir) writeConfig(cluster *os.Root, name, content string) error {
+	info, err := cluster.Lstat(name)
 	if err == nil {
 		var present []byte
 		if info.Mode().IsRegular() {
-			if present, err = os.ReadFile(path); err != nil {
+			if present, err = cluster.ReadFile(name); err != nil {
 				return err
 			}
 		}
@@ -97,11 +97,11 @@ func (d *dataDir) writeConfig(path, content string) error {
 			return nil
 		}
 		if !bytes.HasPrefix(present, []byte(writtenByUs)) {
-			err = os.Rename(path, path+replacedSuffix)
+			err = cluster.Rename(name, name+replacedSuffix)
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return replaceFile(path, []byte(content), 0o600, d.account)
+	return replaceFile(cluster, name, []byte(content), 0o600, d.account)
 }

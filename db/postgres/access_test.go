@@ -3,6 +3,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -145,6 +146,29 @@ func TestStart_MendsWhomAClusterAdmits(t *testing.T) {
 	panel := startPanel(t, dir, unnamed)
 	check(t, panel.stdin.Close())
 	check(t, panel.cmd.Wait())
+
+	// A directory service's name for a user may be the one that Postgres sees.
+	useNames(t)
+	server := start(t, options)
+	if content, err := os.ReadFile(ident); err != nil || !strings.Contains(string(content), `"root" eclitunneld`) ||
+		!strings.Contains(string(content), `"of a directory" eclitunneld`) {
+		t.Errorf("names: %s, %v", content, err)
+	}
+
+	// What Postgres refuses once it would refuse again: the start must not wait.
+	query(t, server.SuperuserURL(), `ALTER ROLE eclitunnel NOLOGIN; SELECT 'ok'`)
+	stop(t, server)
+	if err := startError(t, options); !strings.Contains(err.Error(), "not permitted to log in") || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+// useNames has a directory service know each user by another name than /etc/passwd does.
+func useNames(t *testing.T) {
+	t.Helper()
+	dir := sharedDir(t)
+	check(t, os.WriteFile(filepath.Join(dir, "id"), []byte("#!/bin/sh\necho of a directory\n"), 0o755))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
 // What earlier versions, and a restore as the superuser, left behind.
@@ -168,7 +192,9 @@ func TestStart_ThePanelIsNoSuperuserAndOwnsItsDatabase(t *testing.T) {
 	server := start(t, options)
 	query(t, server.SuperuserURL(), `ALTER DATABASE postgres OWNER TO eclitunnel; ALTER SCHEMA public OWNER TO eclitunnel; SELECT 'ok'`)
 	query(t, server.SuperuserURL(), oldSchema)
-	query(t, server.SuperuserURL(), `CREATE SCHEMA other; CREATE TABLE other."Odd name" (); SELECT 'ok'`)
+	query(t, server.SuperuserURL(), `CREATE SCHEMA other; CREATE TABLE other."Odd name" ();
+		CREATE ROLE restored; ALTER SCHEMA other OWNER TO restored; ALTER TABLE other."Odd name" OWNER TO restored;
+		ALTER TYPE mood OWNER TO restored; ALTER FUNCTION sum_of OWNER TO restored; ALTER SEQUENCE numbers OWNER TO restored; SELECT 'ok'`)
 	stop(t, server)
 	for range 2 {
 		server = start(t, options)

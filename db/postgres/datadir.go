@@ -146,9 +146,13 @@ func (d *dataDir) version() (int, error) {
 	if _, err := os.Stat(d.cluster()); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
-	content, err := os.ReadFile(filepath.Join(d.cluster(), "PG_VERSION"))
+	var content []byte
+	err := d.inCluster(clusterName, func(cluster *os.Root) (err error) {
+		content, err = cluster.ReadFile("PG_VERSION")
+		return err
+	})
 	if err != nil {
-		return 0, fmt.Errorf("%s is not a database: %w", d.cluster(), err)
+		return 0, fmt.Errorf("not a database: %w", err)
 	}
 	major, err := strconv.Atoi(strings.TrimSpace(string(content)))
 	if err != nil {
@@ -179,12 +183,10 @@ func (d *dataDir) initialise(ctx context.Context, bin binaries, noSync bool, log
 		removeAll(fresh)
 		return fmt.Errorf("initdb: %w:\n%s", err, lastLines(output.Bytes()))
 	}
-	for _, name := range []string{hbaName, identName} {
-		if err := os.Remove(filepath.Join(fresh, name)); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(useUTC(fresh), d.restrictLogins(ctx, fresh, logger)); err != nil {
+	err := d.inCluster(newClusterName, func(cluster *os.Root) error {
+		return errors.Join(cluster.Remove(hbaName), cluster.Remove(identName), useUTC(cluster), d.restrictLogins(ctx, cluster, logger))
+	})
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, d.cluster()); err != nil {

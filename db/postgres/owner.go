@@ -3,9 +3,11 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -63,22 +65,53 @@ func (d *dataDir) checkOwned() error {
 	return nil
 }
 
-// adopt gives the account what root left in the cluster, like a backup that root restored, or what a
-// run as another user did.
-func (d *dataDir) adopt() error {
-	if !d.account.drop {
-		return nil
+// inCluster calls f with the directory of a cluster, out of which no link leads. Where this process is root
+// and the account may replace the directory itself, that is no link either.
+func (d *dataDir) inCluster(name string, f func(cluster *os.Root) error) error {
+	path := filepath.Join(d.root, name)
+	var err error
+	if d.account.drop && d.account.ownsDir {
+		err = inRoot(os.OpenRoot, d.root, func(root *os.Root) error {
+			if info, err := root.Lstat(name); err == nil && !info.IsDir() {
+				return errors.New("it is no directory; if the data is elsewhere, let the data directory itself be the link")
+			}
+			return inRoot(root.OpenRoot, name, f)
+		})
+	} else {
+		err = inRoot(os.OpenRoot, path, f)
 	}
-	// Through a root, so that no link leads out of the cluster.
-	root, err := os.OpenRoot(d.cluster())
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func inRoot(open func(name string) (*os.Root, error), name string, f func(root *os.Root) error) error {
+	root, err := open(name)
 	if err != nil {
 		return err
 	}
-	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+	return errors.Join(f(root), root.Close())
+}
+
+// prepare brings what it must to a cluster that exists.
+func (d *dataDir) prepare(ctx context.Context, logger *slog.Logger) error {
+	return d.inCluster(clusterName, func(cluster *os.Root) error {
+		return errors.Join(d.adopt(cluster), useUTC(cluster), d.restrictLogins(ctx, cluster, logger))
+	})
+}
+
+// adopt gives the account what root left in the cluster, like a backup that root restored, or what a
+// run as another user did.
+func (d *dataDir) adopt(cluster *os.Root) error {
+	if !d.account.drop {
+		return nil
+	}
+	return fs.WalkDir(cluster.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		info, err := root.Lstat(path)
+		info, err := cluster.Lstat(path)
 		if err != nil {
 			return err
 		}
@@ -90,7 +123,6 @@ func (d *dataDir) adopt() error {
 		if info.Mode().IsRegular() && stat.Nlink > 1 {
 			return fmt.Errorf("%s has several names and belongs to the user %s", filepath.Join(d.cluster(), path), userName(stat.Uid))
 		}
-		return root.Lchown(path, int(d.account.uid), int(d.account.gid))
+		return cluster.Lchown(path, int(d.account.uid), int(d.account.gid))
 	})
-	return errors.Join(err, root.Close())
 }

@@ -4,6 +4,7 @@ package postgres_test
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -115,6 +116,23 @@ func TestStart_FollowsNoLinkOutOfTheDirectory(t *testing.T) {
 		if content, err := os.ReadFile(victim); err != nil || string(content) != "precious" || ownerOf(t, victim).Uid != 0 {
 			t.Errorf("%s: %q, %v", name, content, err)
 		}
+	}
+
+	// Another's cluster is not taken over by a link to it.
+	theirs := sharedDir(t)
+	stop(t, start(t, postgres.Options{DataDir: theirs, Settings: noSync}))
+	victim := filepath.Join(theirs, "cluster")
+	check(t, os.WriteFile(filepath.Join(victim, "pg_hba.conf"), []byte("# precious\n"), 0o600))
+	check(t, os.Chown(filepath.Join(victim, "pg_hba.conf"), 0, 0))
+	before := listing(t, victim)
+	dir := sharedDir(t)
+	check(t, os.Chown(dir, int(us.Uid), int(us.Gid)))
+	check(t, os.Symlink(victim, filepath.Join(dir, "cluster")))
+	if err := startError(t, postgres.Options{DataDir: dir, Settings: noSync}); !strings.Contains(err.Error(), filepath.Join(dir, "cluster")) {
+		t.Error(err)
+	}
+	if after := listing(t, victim); !maps.Equal(before, after) {
+		t.Errorf("a start changed %v to %v", before, after)
 	}
 }
 

@@ -19,8 +19,9 @@ const (
 	panelRole = "eclitunneld"
 )
 
-// makePanelRole makes the panel's role, and gives it what the superuser has in the database: there,
-// earlier versions made everything. Objects from 16384 on are not Postgres' own; the owner of a table
+// makePanelRole makes the panel's role, and gives it what other roles have in the database: earlier
+// versions made everything as the superuser, and a restore keeps the owners of the server that the
+// backup is of. Whom Postgres itself gives a schema is its database's owner already. Objects from 16384 on are not Postgres' own; the owner of a table
 // has its indexes and the sequences of its columns, and what belongs to an extension stays.
 const makePanelRole = `
 DO $$
@@ -31,23 +32,23 @@ BEGIN
         CREATE ROLE ` + panelRole + ` LOGIN;
     END IF;
     FOR statement IN
-        WITH mine AS (SELECT oid FROM pg_roles WHERE rolname = current_user),
+        WITH others AS (SELECT oid FROM pg_roles WHERE rolname NOT IN ('` + panelRole + `', 'pg_database_owner')),
         dependent AS (SELECT classid, objid FROM pg_depend
             WHERE deptype IN ('e', 'i') OR deptype = 'a' AND classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                 AND (SELECT relkind FROM pg_class WHERE oid = objid) = 'S')
         SELECT format('DATABASE %I', datname) FROM pg_database
-            WHERE datname = current_database() AND datdba IN (SELECT oid FROM mine)
+            WHERE datname = current_database() AND datdba IN (SELECT oid FROM others)
         UNION ALL SELECT format('SCHEMA %I', nspname) FROM pg_namespace
-            WHERE (oid >= 16384 AND nspname !~ '^pg_' OR nspname = 'public') AND nspowner IN (SELECT oid FROM mine)
+            WHERE (oid >= 16384 AND nspname !~ '^pg_' OR nspname = 'public') AND nspowner IN (SELECT oid FROM others)
         UNION ALL SELECT format('%s %s', CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW'
                 WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END, oid::regclass) FROM pg_class
-            WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S') AND relowner IN (SELECT oid FROM mine)
+            WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S') AND relowner IN (SELECT oid FROM others)
                 AND ('pg_class'::regclass::oid, oid) NOT IN (SELECT classid, objid FROM dependent)
         UNION ALL SELECT format('ROUTINE %s', oid::regprocedure) FROM pg_proc
-            WHERE oid >= 16384 AND proowner IN (SELECT oid FROM mine)
+            WHERE oid >= 16384 AND proowner IN (SELECT oid FROM others)
                 AND ('pg_proc'::regclass::oid, oid) NOT IN (SELECT classid, objid FROM dependent)
         UNION ALL SELECT format('TYPE %s', oid::regtype) FROM pg_type
-            WHERE oid >= 16384 AND typtype IN ('c', 'd', 'e', 'r') AND typowner IN (SELECT oid FROM mine)
+            WHERE oid >= 16384 AND typtype IN ('c', 'd', 'e', 'r') AND typowner IN (SELECT oid FROM others)
                 AND ('pg_type'::regclass::oid, oid) NOT IN (SELECT classid, objid FROM dependent)
     LOOP
         EXECUTE format('ALTER %s OWNER TO ` + panelRole + `', statement);

@@ -32,6 +32,8 @@ const (
 	readyPoll = 25 * time.Millisecond
 	// fastLimit bounds a fast shutdown, which ends sessions and writes a checkpoint.
 	fastLimit = time.Minute
+	// invalidAuthorization is the class of the SQLSTATEs with which a server that is ready refuses a user.
+	invalidAuthorization = "28"
 	// immediateLimit bounds an immediate shutdown. Postgres kills its children after 5 s.
 	immediateLimit = 10 * time.Second
 )
@@ -104,7 +106,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 		if err := dir.initialise(ctx, bin, options.Settings["fsync"] == "off", options.Logger); err != nil {
 			return nil, err
 		}
-	} else if err := errors.Join(dir.adopt(), useUTC(dir.cluster()), dir.restrictLogins(ctx, dir.cluster(), options.Logger)); err != nil {
+	} else if err := dir.prepare(ctx, options.Logger); err != nil {
 		return nil, err
 	}
 	socketDir, removeSocketDir, err := dir.makeSocketDir()
@@ -192,6 +194,9 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		conn, err := connector.Connect(ctx)
 		if err == nil {
 			return errors.Join(conn.Close(), s.makePanelRole(ctx, connector))
+		}
+		if refused := new(pq.Error); errors.As(err, &refused) && refused.Code.Class() == invalidAuthorization {
+			return fmt.Errorf("it refuses the panel: %w\n%s", err, s.log.tail())
 		}
 		select {
 		case <-s.process.done:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 )
 
@@ -16,17 +15,16 @@ var timezoneLine = regexp.MustCompile(`(?im)^[ \t]*(log_timezone|timezone)[ \t]*
 
 // useUTC makes a cluster independent of the machine's time zone files, of which initdb notes the
 // name of one: Postgres does not start without it. GMT is the name that Postgres itself knows.
-func useUTC(cluster string) error {
+func useUTC(cluster *os.Root) error {
 	for _, name := range []string{"postgresql.conf", "postgresql.auto.conf"} {
-		path := filepath.Join(cluster, name)
-		info, err := os.Lstat(path)
+		info, err := cluster.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 			continue // The operator may have put a link here.
 		}
 		if err != nil {
 			return err
 		}
-		content, err := os.ReadFile(path)
+		content, err := cluster.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -34,7 +32,7 @@ func useUTC(cluster string) error {
 		if bytes.Equal(mended, content) {
 			continue
 		}
-		if err := replaceFile(path, mended, info.Mode().Perm(), ownerOf(info)); err != nil {
+		if err := replaceFile(cluster, name, mended, info.Mode().Perm(), ownerOf(info)); err != nil {
 			return err
 		}
 	}
@@ -42,8 +40,12 @@ func useUTC(cluster string) error {
 }
 
 // replaceFile makes or replaces a file of the cluster in one step.
-func replaceFile(path string, content []byte, mode fs.FileMode, owner account) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+func replaceFile(cluster *os.Root, name string, content []byte, mode fs.FileMode, owner account) error {
+	fresh := name + ".new"
+	if err := cluster.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := cluster.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -52,10 +54,14 @@ func replaceFile(path string, content []byte, mode fs.FileMode, owner account) e
 		err = file.Chown(int(owner.uid), int(owner.gid))
 	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
+		err = cluster.Rename(fresh, name)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
+		return errors.Join(err, cluster.Remove(fresh))
 	}
-	return syncDir(filepath.Dir(path))
+	dir, err := cluster.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
