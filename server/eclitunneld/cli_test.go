@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
@@ -240,5 +243,39 @@ func TestServe_KeepsMetricsOffItsPublicListenerAndStopsCleanly(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("still running")
+	}
+}
+
+// TestServe_NoRoleOfEcliPanelMakesAdmins if that is what the flag says.
+func TestServe_NoRoleOfEcliPanelMakesAdmins(t *testing.T) {
+	for name, test := range map[string]struct {
+		variable string
+		args     []string
+		want     []string
+	}{
+		"not set":            {"", nil, []string{"*", "admin", "rootAdmin"}},
+		"an empty flag":      {"", []string{"--eclipanel-admin-roles="}, []string{}},
+		"a flag":             {"boss", []string{"--eclipanel-admin-roles=root,chief"}, []string{"root", "chief"}},
+		"a variable":         {"boss", nil, []string{"boss"}},
+		"a variable of none": {",", nil, []string{""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("ECLITUNNEL_ECLIPANEL_ADMIN_ROLES", test.variable)
+			if err := cleanVariables(); err != nil {
+				t.Fatal(err)
+			}
+			var command serveCommand
+			parser, err := kong.New(&command, kong.DefaultEnvars(variablePrefix), kong.Vars{"data_dir": t.TempDir(), "acme_directory": "https://ca.example.com"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := parser.Parse(test.args); err != nil {
+				t.Fatal(err)
+			}
+			options, err := command.options()
+			if got := options.EcliPanel.AdminRoles; err != nil || got == nil || !slices.Equal(got, test.want) {
+				t.Errorf("%#v, want %q: %v", got, test.want, err)
+			}
+		})
 	}
 }

@@ -126,6 +126,9 @@ func (c *serveCommand) options() (server.Options, error) {
 	for i, proxy := range c.TrustedProxies {
 		proxies[i] = proxy.Prefix
 	}
+	if c.EcliPanel.AdminRoles == nil { // The flag, or its variable, is empty.
+		c.EcliPanel.AdminRoles = []string{}
+	}
 	return server.Options{
 		Database:    database,
 		FirstAdmin:  server.Account{Email: c.AdminEmail, Password: password},

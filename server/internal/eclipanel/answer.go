@@ -5,62 +5,47 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/mail"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+	"strconv"
 
 	"github.com/eclitunnel/eclitunnel/db"
 )
 
-// Bounds of what is taken from EcliPanel.
-const (
-	maxAnswer        = 1 << 20 // Bytes.
-	maxID            = 255     // Bytes.
-	maxOrganisations = 1000
-	maxName          = 100 // Characters; the rest of a longer name is dropped.
-	maxEmail         = 254 // Characters; a longer email counts as none.
-)
+// maxAnswer is the maximum length of an answer in bytes.
+const maxAnswer = 1 << 20
 
 // person is the user of an answer of GET /api/auth/session. Other fields are ignored.
 type person struct {
-	ID    id     `json:"id"`
-	Email string `json:"email"`
-	Role  string `json:"role"`
+	ID    id      `json:"id"`
+	Email string  `json:"email"`
+	Role  *string `json:"role"`
 	// SessionID is a text for a session, and missing for an API key and for the access token of
 	// an OAuth app, which EcliPanel takes as bearers too.
-	SessionID   any  `json:"sessionId"`
-	KYCRequired bool `json:"kycRequired"`
-	KYCVerified bool `json:"kycVerified"`
-	Orgs        []struct {
-		ID      id     `json:"id"`
-		Name    string `json:"name"`
-		OrgRole string `json:"orgRole"`
-	} `json:"orgs"`
+	SessionID   any            `json:"sessionId"`
+	KYCRequired bool           `json:"kycRequired"`
+	KYCVerified bool           `json:"kycVerified"`
+	Orgs        []organisation `json:"orgs"`
 }
 
-// id is an identifier, a number or a string in JSON.
+type organisation struct {
+	ID      id     `json:"id"`
+	Name    string `json:"name"`
+	OrgRole string `json:"orgRole"`
+}
+
+// id is an identifier, a number or a string in JSON. It is empty if there is none.
 type id string
 
 // UnmarshalJSON refuses what is neither a whole number nor a text.
 func (i *id) UnmarshalJSON(text []byte) error {
-	var s string
 	if bytes.HasPrefix(text, []byte{'"'}) {
-		if err := json.Unmarshal(text, &s); err != nil {
-			return err
-		}
-	} else {
-		var n int64
-		if err := json.Unmarshal(text, &n); err != nil || bytes.Equal(text, []byte("null")) {
-			return errors.New("an id is neither a whole number nor a text")
-		}
-		s = fmt.Sprint(n)
+		return json.Unmarshal(text, (*string)(i))
 	}
-	if s == "" || len(s) > maxID || strings.ContainsFunc(s, unicode.IsControl) {
-		return errors.New("an id is empty, too long or has control characters")
+	var n int64
+	if err := json.Unmarshal(text, &n); err != nil || bytes.Equal(text, []byte("null")) {
+		return errors.New("an id is neither a whole number nor a text")
 	}
-	*i = id(s)
+	*i = id(strconv.FormatInt(n, 10))
 	return nil
 }
 
@@ -73,16 +58,8 @@ func parseSession(body []byte) (person, error) {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return person{}, malformed(err)
 	}
-	switch {
-	case answer.User == nil || answer.User.ID == "":
+	if answer.User == nil {
 		return person{}, errors.New("the answer names no user")
-	case len(answer.User.Orgs) > maxOrganisations:
-		return person{}, fmt.Errorf("the answer has %d organisations, more than %d", len(answer.User.Orgs), maxOrganisations)
-	}
-	for _, organisation := range answer.User.Orgs {
-		if organisation.ID == "" {
-			return person{}, errors.New("an organisation has no id")
-		}
 	}
 	return *answer.User, nil
 }
@@ -112,49 +89,25 @@ func (p person) session() bool {
 }
 
 // identity returns what the answer says, in the terms of the panel. An organisation with an
-// unknown role is left out.
-func (p person) identity(adminRoles []string) db.Identity {
-	admin := slices.Contains(adminRoles, p.Role)
-	identity := db.Identity{
-		Provider: Name, Subject: string(p.ID), Email: plainEmail(p.Email), Admin: &admin,
-		Organisations: []db.IdentityOrganisation{},
+// unknown role is left out. What the answer does not mention, the role or all organisations, is
+// not known, and stays as it is. The error quotes nothing of the answer's texts.
+func (p person) identity(adminRoles []string) (db.Identity, error) {
+	identity := db.Identity{Provider: Name, Subject: string(p.ID), Email: p.Email}
+	if p.Role != nil {
+		admin := *p.Role != "" && slices.Contains(adminRoles, *p.Role)
+		identity.Admin = &admin
+	}
+	if p.Orgs != nil {
+		identity.Organisations = []db.IdentityOrganisation{}
 	}
 	for _, organisation := range p.Orgs {
 		if role := organisation.OrgRole; role == "owner" || role == "admin" || role == "member" {
 			identity.Organisations = append(identity.Organisations, db.IdentityOrganisation{
-				ID: string(organisation.ID), Name: plainName(organisation.Name, string(organisation.ID)), Role: role,
+				ID: string(organisation.ID), Name: organisation.Name, Role: role,
 			})
 		}
 	}
-	return identity
-}
-
-// plainEmail returns an email that the panel can store and show, and otherwise none.
-func plainEmail(email string) string {
-	address, err := mail.ParseAddress(email)
-	if err != nil || address.Address != email || utf8.RuneCountInString(email) > maxEmail ||
-		strings.ContainsFunc(email, unicode.IsControl) {
-		return ""
-	}
-	return email
-}
-
-// plainName returns a name that the panel can store and show, made from the id if there is
-// none.
-func plainName(name, id string) string {
-	name = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, name))
-	if runes := []rune(name); len(runes) > maxName {
-		name = strings.TrimSpace(string(runes[:maxName]))
-	}
-	if name == "" {
-		return "Organisation " + plainName(id, "?")
-	}
-	return name
+	return identity.Clean()
 }
 
 // parseFeatures returns the flag `tunnels` of an answer of GET /api/public/features, nil if

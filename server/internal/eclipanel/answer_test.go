@@ -1,6 +1,7 @@
 package eclipanel
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -30,20 +31,62 @@ func FuzzParseSession(f *testing.F) {
 			plain(t, "error", err.Error(), 200)
 			return
 		}
-		identity := who.identity(DefaultAdminRoles())
-		plain(t, "subject", identity.Subject, maxID)
-		plain(t, "email", identity.Email, maxEmail)
-		if identity.Subject == "" || identity.Admin == nil || identity.Organisations == nil || len(identity.Organisations) > maxOrganisations {
+		identity, err := who.identity(DefaultAdminRoles())
+		if err != nil {
+			plain(t, "error", err.Error(), 200)
+			return
+		}
+		plain(t, "subject", identity.Subject, 255)
+		plain(t, "email", identity.Email, 254)
+		if identity.Subject == "" || (identity.Admin == nil) != (who.Role == nil) ||
+			(identity.Organisations == nil) != (who.Orgs == nil) || len(identity.Organisations) > 1000 {
 			t.Errorf("%+v", identity)
 		}
 		for _, organisation := range identity.Organisations {
-			plain(t, "organisation", organisation.ID, maxID)
-			plain(t, "name", organisation.Name, maxName+len("Organisation "))
+			plain(t, "organisation", organisation.ID, 255)
+			plain(t, "name", organisation.Name, 100)
 			if organisation.ID == "" || organisation.Name == "" || !strings.Contains(" owner admin member ", " "+organisation.Role+" ") {
 				t.Errorf("%+v", organisation)
 			}
 		}
 	})
+}
+
+// TestPerson_RoleAndOrganisations reads answers that say nothing of the role or the organisations, or none.
+func TestPerson_RoleAndOrganisations(t *testing.T) {
+	yes, no := true, false
+	for body, want := range map[string]struct {
+		roles         []string
+		admin         *bool
+		organisations []string // nil leaves those of before.
+	}{
+		`{"id":1}`:                          {DefaultAdminRoles(), nil, nil},
+		`{"id":1,"role":null,"orgs":null}`:  {DefaultAdminRoles(), nil, nil},
+		`{"id":1,"role":"","orgs":[]}`:      {[]string{""}, &no, []string{}},
+		`{"id":1,"role":"*","orgs":[]}`:     {[]string{}, &no, []string{}},
+		`{"id":1,"role":"*"}`:               {DefaultAdminRoles(), &yes, nil},
+		`{"id":1,"role":"staff","orgs":[]}`: {DefaultAdminRoles(), &no, []string{}},
+		`{"id":1,"orgs":[{"id":7,"orgRole":"owner"},{"id":8,"orgRole":"guest"},{"orgRole":"guest"}]}`: {nil, nil, []string{"7"}},
+	} {
+		who, err := parseSession([]byte(`{"user":` + body + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		identity, err := who.identity(want.roles)
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+		}
+		if (identity.Admin == nil) != (want.admin == nil) || want.admin != nil && *identity.Admin != *want.admin {
+			t.Errorf("%s with the roles %q: %+v", body, want.roles, identity)
+		}
+		var ids []string
+		for _, organisation := range identity.Organisations {
+			ids = append(ids, organisation.ID)
+		}
+		if (identity.Organisations == nil) != (want.organisations == nil) || !slices.Equal(ids, want.organisations) {
+			t.Errorf("%s: organisations %+v", body, identity.Organisations)
+		}
+	}
 }
 
 func FuzzParseFeatures(f *testing.F) {

@@ -19,6 +19,10 @@ const askTimeout = 5 * time.Second
 // errRefused is an answer of EcliPanel that says that the credential is not valid.
 var errRefused = errors.New("EcliPanel refuses the credential")
 
+// unexpectedError is an answer that is neither EcliPanel's about a person nor a refusal of it, such as that of a
+// firewall or a limit. It may be about the credential.
+type unexpectedError struct{ error }
+
 // client makes requests to EcliPanel.
 type client struct {
 	base *url.URL
@@ -40,7 +44,7 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 
 // get returns the JSON at a path. The request has the credential, which may be the zero
 // one, and nothing else from the caller's request. It returns errRefused if EcliPanel answers 401
-// or 403. Any other answer is another error, such as a 403 of a firewall before EcliPanel. No
+// or 403. Any other answer is an unexpectedError, such as a 403 of a firewall before EcliPanel. No
 // error contains the credential or the answer.
 func (c *client) get(ctx context.Context, credential auth.Credential, path ...string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path...).String(), nil)
@@ -59,21 +63,21 @@ func (c *client) get(ctx context.Context, credential auth.Credential, path ...st
 	defer func() { _ = response.Body.Close() }()
 	refused := response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden
 	if response.StatusCode != http.StatusOK && !refused {
-		return nil, fmt.Errorf("ask EcliPanel: the status of the answer is %d", response.StatusCode)
+		return nil, unexpectedError{fmt.Errorf("ask EcliPanel: the status of the answer is %d", response.StatusCode)}
 	}
 	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not JSON by its Content-Type", response.StatusCode)
+		return nil, unexpectedError{fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not JSON by its Content-Type", response.StatusCode)}
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read EcliPanel's answer: %w", err)
 	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("EcliPanel's answer has more than %d bytes", maxAnswer)
+		return nil, unexpectedError{fmt.Errorf("EcliPanel's answer has more than %d bytes", maxAnswer)}
 	case refused && isRefusal(body):
 		return nil, errRefused
 	case refused:
-		return nil, fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not one of EcliPanel", response.StatusCode)
+		return nil, unexpectedError{fmt.Errorf("ask EcliPanel: the answer, with the status %d, is not one of EcliPanel", response.StatusCode)}
 	}
 	return body, nil
 }

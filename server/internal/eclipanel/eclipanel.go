@@ -47,8 +47,9 @@ const (
 	maxWait   = 2 * time.Second
 	// unreachableTime is how long a failure to ask EcliPanel about a credential is cached.
 	unreachableTime = time.Second
-	// failures is the maximum number of credentials of a source that EcliPanel refuses within
-	// failureWindow. Those that it has accepted within knownTime are asked about even so.
+	// failures is the maximum number of credentials of a source that EcliPanel refuses, or answers in an unexpected way,
+	// within failureWindow. Those that it has accepted within knownTime are asked about even so, and count only once it
+	// refuses them.
 	failures      = 300
 	failureWindow = time.Minute
 	knownTime     = time.Hour
@@ -70,7 +71,7 @@ type Options struct {
 	URL *url.URL
 	// Cookie is the name of EcliPanel's cookie; empty is "token".
 	Cookie string
-	// AdminRoles are the roles at EcliPanel that are admins here; nil is DefaultAdminRoles.
+	// AdminRoles are the roles at EcliPanel that are admins here; nil is DefaultAdminRoles, and empty is none.
 	AdminRoles []string
 	// CacheTime is how long an answer is cached; 0 is 10 seconds.
 	CacheTime time.Duration
@@ -197,7 +198,7 @@ func (p *Provider) cached(k key) (verdict, bool) {
 var errUnauthorized = problem.Unauthorized("EcliPanel does not accept this session or key.")
 
 func errUnreachable(cause error) *problem.Error {
-	return problem.Unavailable("EcliPanel cannot be reached to check who you are. Try again shortly.", cause)
+	return problem.Unavailable("EcliPanel cannot be reached to check who you are.", cause)
 }
 
 // fetched is an answer of EcliPanel, with the account if it was not in the cache.
@@ -211,7 +212,7 @@ func (p *Provider) ask(ctx context.Context, k key, credential auth.Credential) (
 	limits := p.failureLimits(ctx)
 	if _, known := p.known.get(k, p.options.Now()); !known {
 		if wait := p.limits.Over(limits...); wait > 0 {
-			err := problem.Unavailable("Too many sessions and keys were not valid; try again later.", nil)
+			err := problem.Unavailable("Too many sessions and keys were not valid.", nil)
 			err.RetryAfter = wait
 			return auth.Holder{}, err
 		}
@@ -266,7 +267,13 @@ func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential,
 	who, err := p.person(ctx, credential)
 	var user db.User
 	if err == nil {
-		user, err = p.options.Store.SyncIdentity(ctx, who.identity(p.options.AdminRoles))
+		user, err = p.synchronise(ctx, who)
+	}
+	if _, known := p.known.get(k, asked); !known && errors.As(err, new(unexpectedError)) {
+		// Else one source's invented credentials could have a limit of EcliPanel's refuse everybody's.
+		if _, err := p.limits.Take(ctx, limits...); err != nil {
+			return fetched{}, err
+		}
 	}
 	var refusal *problem.Error
 	switch {
@@ -294,6 +301,15 @@ func (p *Provider) fetch(ctx context.Context, k key, credential auth.Credential,
 	return fetched{verdict: v}, nil
 }
 
+// synchronise returns the account of a person, as EcliPanel says.
+func (p *Provider) synchronise(ctx context.Context, who person) (db.User, error) {
+	identity, err := who.identity(p.options.AdminRoles)
+	if err != nil {
+		return db.User{}, errUnreachable(unexpectedError{err})
+	}
+	return p.options.Store.SyncIdentity(ctx, identity)
+}
+
 // person asks EcliPanel whose a credential is. The error is errRefused or a problem.Error.
 func (p *Provider) person(ctx context.Context, credential auth.Credential) (person, error) {
 	turn := time.NewTimer(maxWait)
@@ -316,7 +332,7 @@ func (p *Provider) person(ctx context.Context, credential auth.Credential) (pers
 	who, err := parseSession(body)
 	switch {
 	case err != nil:
-		return person{}, errUnreachable(err)
+		return person{}, errUnreachable(unexpectedError{err})
 	case who.KYCRequired && !who.KYCVerified:
 		return person{}, problem.KYCRequired()
 	}

@@ -29,6 +29,7 @@ type service struct {
 	now      atomic.Pointer[time.Time]
 	asked    atomic.Int32
 	ended    atomic.Bool
+	status   atomic.Int32 // Of a page that answers everybody; 0 is none does.
 }
 
 func newService(t *testing.T) *service {
@@ -36,6 +37,11 @@ func newService(t *testing.T) *service {
 	s.advance(0)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
+		if status := int(s.status.Load()); status != 0 {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(status)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		credential := r.Header.Get("Authorization") + r.Header.Get("X-Api-Key") + r.Header.Get("Cookie")
 		if !strings.HasSuffix(credential, "valid") && (s.ended.Load() || !strings.HasSuffix(credential, "other")) {
@@ -150,6 +156,38 @@ func TestProvider_AFloodOfBadCredentialsEnds(t *testing.T) {
 	s.advance(time.Minute)
 	if status := s.ask(t, "valid"); status != http.StatusOK {
 		t.Errorf("after a minute: %d", status)
+	}
+}
+
+// TestProvider_AFloodOfUnexpectedAnswersEnds has one source send more than EcliPanel, or what stands before it, takes
+// from the panel.
+func TestProvider_AFloodOfUnexpectedAnswersEnds(t *testing.T) {
+	s := newService(t)
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusForbidden, http.StatusOK} {
+		s.status.Store(0)
+		if got := s.ask(t, "valid"); got != http.StatusOK {
+			t.Fatal(got)
+		}
+		s.advance(time.Minute)
+		s.status.Store(int32(status))
+		before := s.asked.Load()
+		for n := range 400 {
+			if got := s.ask(t, fmt.Sprint(status, " ", n)); got != http.StatusServiceUnavailable {
+				t.Fatalf("%d for the status %d: %d", n, status, got)
+			}
+		}
+		if asked := s.asked.Load() - before; asked != 301 {
+			t.Errorf("asked %d times with the status %d", asked, status)
+		}
+		before = s.asked.Load()
+		for range 3 { // Who is known is asked about, and does not count.
+			s.ask(t, "valid")
+			s.advance(time.Second)
+		}
+		if asked := s.asked.Load() - before; asked != 3 {
+			t.Errorf("asked %d times about who is known, with the status %d", asked, status)
+		}
+		s.advance(time.Minute)
 	}
 }
 
