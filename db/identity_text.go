@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -19,9 +20,10 @@ const (
 )
 
 // Clean returns the identity with texts that the database can store and pages can show: what a provider says is
-// not trusted. An email that an account cannot have counts as none, and so does one below .invalid. Names of organisations lose control
-// characters and what is beyond 100 characters; one without a name is called by its ID. Subjects and IDs are never
-// changed, which could make two of them one. The error says which of them is missing, too long or not printable
+// not trusted. An email that an account cannot have counts as none, and so does one below .invalid. Names of
+// organisations lose control characters, those that change the direction of text, invisible ones but for joiners, which
+// some scripts need, and what is beyond 100 characters; one without a name is called by its ID. Subjects and IDs are
+// never changed, which could make two of them one. The error says which of them is missing, too long or not printable
 // text, and quotes nothing of it.
 func (i Identity) Clean() (Identity, error) {
 	if err := checkIdentityID(i.Subject); err != nil {
@@ -63,7 +65,8 @@ func cleanIdentityEmail(email string) string {
 	email = strings.TrimSpace(email)
 	address, err := mail.ParseAddress(email)
 	if err != nil || address.Address != email || utf8.RuneCountInString(email) > maxIdentityEmail ||
-		!utf8.ValidString(email) || strings.ContainsFunc(email, unicode.IsControl) || IsPlaceholder(email) {
+		!utf8.ValidString(email) || IsPlaceholder(email) ||
+		strings.ContainsFunc(email, func(r rune) bool { return unicode.In(r, unicode.C, unicode.Z) }) {
 		return ""
 	}
 	return email
@@ -85,13 +88,11 @@ func checkOwnEmail(email string) error {
 	return nil
 }
 
+// misleading matches the characters that names cannot have in the contract.
+var misleading = regexp.MustCompile(`[\x00-\x1f\x7f-\x{9f}\x{61c}\x{200b}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}\x{feff}\x{fff9}-\x{fffb}]`)
+
 func cleanIdentityName(name string) string {
-	name = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(name, "")))
+	name = strings.TrimSpace(misleading.ReplaceAllString(strings.ToValidUTF8(name, ""), ""))
 	if runes := []rune(name); len(runes) > maxIdentityName {
 		name = strings.TrimSpace(string(runes[:maxIdentityName]))
 	}

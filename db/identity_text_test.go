@@ -37,6 +37,7 @@ func TestIdentity_CleanTakesEmailsThatThePanelCanHave(t *testing.T) {
 		"ada@example.com": "ada@example.com", " ada@example.com\n": "ada@example.com", long: long,
 		"": "", "ada": "", "Ada <ada@example.com>": "", "ada@example.com, eve@example.com": "",
 		"a\x00da@example.com": "", "ada@exa\nmple.com": "", "\xff@example.com": "", "ä" + long: "",
+		"a\u200bda@example.com": "", "\u202eada@example.com": "", "ada@exa\u200dmple.com": "", "ada\u2028@example.com": "", "ada@example.com\ufeff": "",
 	} {
 		got, err := db.Identity{Provider: "company", Subject: "1", Email: email, LinkEmail: true}.Clean()
 		if err != nil || got.Email != want || got.LinkEmail != (want != "") {
@@ -49,6 +50,8 @@ func TestIdentity_CleanMakesNamesOfOrganisationsPrintable(t *testing.T) {
 	for name, want := range map[string]string{
 		"guild": "guild", " gu\x00il\nd ": "guild", strings.Repeat("ä", 101): strings.Repeat("ä", 100),
 		"": "Organisation 7", "\x00 ": "Organisation 7", "\xff": "Organisation 7",
+		"\u202egu\u200bil\u2066d\ufeff": "guild", "guild\u2028": "guild", "\u200b\u2060": "Organisation 7",
+		"\u0645\u06cc\u200c\u062e": "\u0645\u06cc\u200c\u062e", "\U0001f468\u200d\U0001f467": "\U0001f468\u200d\U0001f467", // Joiners.
 	} {
 		given := []db.IdentityOrganisation{{ID: "7", Name: name, Role: "owner"}}
 		before := slices.Clone(given)
