@@ -52,10 +52,11 @@ const identityLock = 0x65636c69
 //
 // An identity that is seen for the first time gets a new account without a password, or the one that has its email
 // if both are known to be the same person's: the identity's by LinkEmail, and the account's because an admin has
-// set it or a provider has verified it. Such an account keeps its password and its sessions. Without either proof
-// the result is [ErrEmailTaken] if the email has an account that was made here or by another provider. If another
-// person of the same provider has the email, which may have been passed on there, the new account has one below
-// .invalid, until the email is free. The same goes for an account without an email.
+// set it or a provider has verified it. Such an account keeps its password and its sessions. With the first proof
+// alone, an account that a provider has made, and that has no password, passes the email on: it gets one below
+// .invalid. Otherwise the result is [ErrEmailTaken] if the email has an account that was made here or by another
+// provider. If another person of the same provider has the email, which may have been passed on there, the new account
+// has one below .invalid, until the email is free. The same goes for an account without an email.
 //
 // An account with identities at several providers is an admin's if any of them says so. Its email is that of its
 // oldest identity that has one. It keeps its email while the new one has another account.
@@ -257,10 +258,15 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 		ID     int64
 		Proven bool `db:"email_proven"`
 		Same   bool // An account of the same provider.
+		// Oldest identity of an account that nobody uses by a password; otherwise empty.
+		Provider, Subject string
 	}
 	err := tx.GetContext(ctx, &holder,
-		`SELECT u.id, u.email_proven, EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id AND i.provider = $2) AS same
-		FROM users u WHERE lower(u.email) = lower($1) FOR NO KEY UPDATE OF u`, i.Email, i.Provider)
+		`SELECT u.id, u.email_proven, EXISTS (SELECT 1 FROM identities i WHERE i.user_id = u.id AND i.provider = $2) AS same,
+			coalesce(o.provider, '') AS provider, coalesce(o.subject, '') AS subject
+		FROM users u LEFT JOIN LATERAL (SELECT i.provider, i.subject FROM identities i
+			WHERE i.user_id = u.id AND u.password_hash = '' ORDER BY i.created_at, i.provider, i.subject LIMIT 1) o ON true
+		WHERE lower(u.email) = lower($1) FOR NO KEY UPDATE OF u`, i.Email, i.Provider)
 	email := i.Email
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -270,6 +276,11 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 		email = ""
 	case i.LinkEmail && holder.Proven:
 		return i.link(ctx, tx, holder.ID)
+	case i.LinkEmail && holder.Provider != "":
+		// Otherwise anybody at a provider that verifies no emails could keep the owner of one out.
+		if err := (Identity{Provider: holder.Provider, Subject: holder.Subject}).loseEmail(ctx, tx, holder.ID); err != nil {
+			return err
+		}
 	default:
 		return ErrEmailTaken
 	}
@@ -288,6 +299,15 @@ func (i Identity) create(ctx context.Context, tx *sqlx.Tx) error {
 		return err
 	}
 	return i.link(ctx, tx, id)
+}
+
+// loseEmail gives the account of the identity the email of one that has none.
+func (i Identity) loseEmail(ctx context.Context, tx *sqlx.Tx, userID int64) error {
+	_, err := tx.ExecContext(ctx, `UPDATE users SET email = $2 WHERE id = $1`, userID, i.placeholder())
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `DELETE FROM password_links WHERE user_id = $1`, userID)
+	}
+	return err
 }
 
 func (i Identity) link(ctx context.Context, tx *sqlx.Tx, userID int64) error {

@@ -38,6 +38,7 @@ func TestSyncIdentity_LinksToAProvenEmailOnly(t *testing.T) {
 		_, err := d.UpdateUser(t.Context(), user.ID, db.UserPatch{Email: ptr(email)})
 		check(t, err)
 	}
+	passedOn := errors.New("the email has a new account")
 	d := dbtest.New(t)
 	for name, test := range map[string]struct {
 		take func(t *testing.T, d *db.DB)
@@ -54,16 +55,16 @@ func TestSyncIdentity_LinksToAProvenEmailOnly(t *testing.T) {
 		}, db.ErrEmailTaken},
 		"at a provider that verifies none": {func(t *testing.T, d *db.DB) {
 			synchronise(t, d, other(email))
-		}, db.ErrEmailTaken},
+		}, passedOn},
 		"by a change at such a provider": {func(t *testing.T, d *db.DB) {
 			synchronise(t, d, other("eve@example.com"))
 			synchronise(t, d, other(email))
-		}, db.ErrEmailTaken},
+		}, passedOn},
 		"by a change at a provider that verified it before": {func(t *testing.T, d *db.DB) {
 			synchronise(t, d, verified())
 			synchronise(t, d, other("eve@example.com"))
 			synchronise(t, d, other(email))
-		}, db.ErrEmailTaken},
+		}, passedOn},
 		"by an admin who made the account": {func(t *testing.T, d *db.DB) {
 			newUser(t, d, email, "user")
 		}, nil},
@@ -99,6 +100,20 @@ func TestSyncIdentity_LinksToAProvenEmailOnly(t *testing.T) {
 			boss, err := d.SyncIdentity(t.Context(), db.Identity{
 				Provider: "company", Subject: "1", Email: email, LinkEmail: true, Admin: ptr(true),
 			})
+			if errors.Is(test.want, passedOn) {
+				check(t, err)
+				if boss.ID == holder.ID || boss.Email != email {
+					t.Errorf("made %+v", boss)
+				}
+				for range 2 { // Before and after the provider says it again.
+					after, err := d.UserByID(t.Context(), holder.ID)
+					if check(t, err); after.Email != "66@eclipanel.invalid" || after.Role != holder.Role {
+						t.Errorf("the account is %+v, was %+v", after, holder)
+					}
+					synchronise(t, d, other(email))
+				}
+				return
+			}
 			wantErr(t, err, test.want)
 			if err == nil && boss.ID != holder.ID {
 				t.Errorf("linked to %+v, want %+v", boss, holder)
@@ -185,6 +200,64 @@ func TestSyncIdentity_ARoleThatAnAdminSetsLasts(t *testing.T) {
 	}
 	if again := synchronise(t, d, former); again.Role != "admin" {
 		t.Errorf("the provider that says so makes %+v", again)
+	}
+}
+
+// TestForgetRolesExcept_KeepsThoseThatSomebodyElseGave has a provider stop to decide that has made admins.
+func TestForgetRolesExcept_KeepsThoseThatSomebodyElseGave(t *testing.T) {
+	const email = "ada@example.com"
+	d := dbtest.New(t)
+	said := func(provider string, admin *bool) {
+		t.Helper()
+		synchronise(t, d, db.Identity{Provider: provider, Subject: "1", Email: email, LinkEmail: true, Admin: admin})
+	}
+	for name, test := range map[string]struct {
+		local, hand bool  // Has a password; an admin has set the role.
+		current     *bool // What the provider says that decides still.
+		role        string
+	}{
+		"nobody else":                  {false, false, nil, "user"},
+		"another says no":              {false, false, ptr(false), "user"},
+		"another says no, of a local":  {true, false, ptr(false), "user"},
+		"another says so":              {false, false, ptr(true), "admin"},
+		"maybe an admin":               {true, false, nil, "admin"},
+		"an admin":                     {false, true, nil, "admin"},
+		"an admin, and another before": {false, true, ptr(false), "admin"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			deletePeople(t, d)
+			newUser(t, d, "root@example.com", "admin")
+			if test.local {
+				newUser(t, d, email, "admin")
+			}
+			said("former", ptr(true))
+			said("current", test.current)
+			user, err := d.UserByEmail(t.Context(), email)
+			check(t, err)
+			if test.hand {
+				_, err := d.UpdateUser(t.Context(), user.ID, db.UserPatch{Role: ptr("admin")})
+				check(t, err)
+			}
+			check(t, d.ForgetRolesExcept(t.Context(), []string{"current"}))
+			if user, err = d.UserByEmail(t.Context(), email); err != nil || user.Role != test.role {
+				t.Errorf("%+v, %v", user, err)
+			}
+			before := versions(t, dbtest.SQL(t, d))
+			check(t, d.ForgetRolesExcept(t.Context(), []string{"current"}))
+			if !test.hand && test.current != nil {
+				said("current", test.current)
+			}
+			if after := versions(t, dbtest.SQL(t, d)); after != before {
+				t.Errorf("written again: %s, before %s", after, before)
+			}
+		})
+	}
+	deletePeople(t, d)
+	said("former", ptr(true))
+	before := versions(t, dbtest.SQL(t, d))
+	wantErr(t, d.ForgetRolesExcept(t.Context(), nil), db.ErrLastAdmin)
+	if after := versions(t, dbtest.SQL(t, d)); after != before {
+		t.Error("the last admin's role was forgotten")
 	}
 }
 

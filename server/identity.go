@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
 )
 
@@ -28,7 +29,7 @@ type EcliPanel struct {
 	// Options.AllowedOrigins may. Empty is that of URL, unless it is http and the panel is
 	// reached over https.
 	Origins []string
-	// AdminRoles are its roles that are admins here; nil is "*", "admin" and "rootAdmin".
+	// AdminRoles are its roles that are admins here; nil is "*", "admin" and "rootAdmin", and empty is none.
 	AdminRoles []string
 	// CacheTime is how long its answers are cached, at most 5 minutes; 0 is 10 seconds.
 	CacheTime time.Duration
@@ -88,7 +89,10 @@ func (s *Server) warnNoAdmin(ctx context.Context) {
 	if !s.opts.NoLocalAccounts || s.opts.EcliPanel.makesAdmins() {
 		return
 	}
-	names := []string{eclipanel.Name}
+	var names []string
+	if s.opts.EcliPanel.URL != nil {
+		names = append(names, eclipanel.Name)
+	}
 	for _, provider := range s.opts.IdentityProviders {
 		if len(provider.Admins) > 0 {
 			return
@@ -102,6 +106,26 @@ func (s *Server) warnNoAdmin(ctx context.Context) {
 	case !exists:
 		s.logger.WarnContext(ctx, "local accounts are switched off and no identity provider makes admins, so nobody can log in as an admin; "+
 			"set admins for a provider in the file of --identity-providers, or --eclipanel-admin-roles")
+	}
+}
+
+// forgetRoles forgets the roles of identity providers that are not in use any more, or do not decide about them.
+func (s *Server) forgetRoles(ctx context.Context) {
+	var deciding []string
+	if s.opts.EcliPanel.URL != nil {
+		deciding = append(deciding, eclipanel.Name)
+	}
+	for _, provider := range s.opts.IdentityProviders {
+		if len(provider.Admins) > 0 {
+			deciding = append(deciding, provider.ID)
+		}
+	}
+	switch err := s.db.ForgetRolesExcept(ctx, deciding); {
+	case errors.Is(err, db.ErrLastAdmin):
+		s.logger.WarnContext(ctx, "roles of identity providers stay that do not decide about them any more, because no other admin is left; "+
+			"make one, and restart the panel")
+	case err != nil:
+		s.logger.WarnContext(ctx, "roles of former identity providers not looked for", slog.Any("error", err))
 	}
 }
 

@@ -144,6 +144,7 @@ func (s *Server) start(ctx, life context.Context) error {
 			return err
 		}
 	}
+	s.forgetRoles(ctx)
 	routes, err := s.build(ctx)
 	if err != nil {
 		return err
