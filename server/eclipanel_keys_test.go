@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,29 +36,37 @@ func TestEcliPanel_KeysAreNoSessions(t *testing.T) {
 	if _, err := database.UpdateSettings(t.Context(), db.SettingsPatch{OwnersApprove: &yes}); err != nil {
 		t.Fatal(err)
 	}
-	for name, headers := range map[string][]string{
-		"key":              {"X-Api-Key", "key-of-boss"},
-		"key by scheme":    {"Authorization", "ApiKey key-of-boss"},
-		"key as bearer":    {"Authorization", "Bearer key-of-boss"},
-		"no scheme":        {"Authorization", "key-of-boss"},
-		"app's token":      {"Authorization", "Bearer key-of-boss-for-an-app"},
-		"key as cookie":    {"Cookie", "token=key-of-boss"},
-		"session as a key": {"X-Api-Key", "session"},
-		"bare session":     {"Authorization", "session"},
+	var created struct{ Device types.Device }
+	status, text := visit(t, p, p.URL).send("POST", "/api/tunnel/devices", `{"name":"home"}`, "Authorization", "Bearer session")
+	if err := json.Unmarshal([]byte(text), &created); err != nil || status != http.StatusCreated {
+		t.Fatalf("a session creates a device: %d %s", status, text)
+	}
+	device := created.Device.ID.String()
+	const read, write = http.StatusForbidden, http.StatusCreated // What creating an allocation gets.
+	for name, test := range map[string]struct {
+		header, value string
+		creates       int
+	}{
+		"key":              {"X-Api-Key", "key-of-boss", write},
+		"key by scheme":    {"Authorization", "ApiKey key-of-boss", write},
+		"key as bearer":    {"Authorization", "Bearer key-of-boss", read},
+		"no scheme":        {"Authorization", "key-of-boss", read},
+		"app's token":      {"Authorization", "Bearer key-of-boss-for-an-app", read},
+		"key as cookie":    {"Cookie", "token=key-of-boss", read},
+		"session as a key": {"X-Api-Key", "session", write},
+		"bare session":     {"Authorization", "session", write},
 	} {
 		v := visit(t, p, p.URL)
-		status, text := v.send("POST", "/api/tunnel/devices", `{"name":"home"}`, headers...)
-		var created struct{ Device types.Device }
-		if err := json.Unmarshal([]byte(text), &created); err != nil || status != http.StatusCreated {
-			t.Fatalf("%s creates a device: %d %s", name, status, text)
-		}
-		for _, test := range []struct {
+		for _, request := range []struct {
 			method, path, body string
 			status             int
 		}{
 			{"GET", "/api/tunnel/devices", "", http.StatusOK},
-			{"POST", "/api/tunnel/allocations", fmt.Sprintf(`{"deviceId":%q,"protocol":"tcp","localPort":25565}`, created.Device.ID), http.StatusCreated},
+			{"POST", "/api/tunnel/allocations", fmt.Sprintf(`{"deviceId":%q,"protocol":"tcp","localPort":25565}`, device), test.creates},
 			{"GET", "/api/tunnel/allocations", "", http.StatusOK},
+			{"POST", "/api/tunnel/devices", `{"name":"home"}`, http.StatusForbidden},
+			{"POST", "/api/tunnel/devices/" + device + "/regenerate-token", "", http.StatusForbidden},
+			{"POST", "/api/tunnel/device/start", `{"name":"home"}`, http.StatusForbidden},
 			{"POST", "/api/tunnel/devices", `{"name":"edge","kind":"server","server":{"publicHost":"edge.example.com"}}`, http.StatusForbidden},
 			{"POST", "/api/keys", `{"name":"stays","scopes":["read"]}`, http.StatusForbidden},
 			{"POST", "/api/keys", `{"name":"stays","scopes":["admin"]}`, http.StatusForbidden},
@@ -73,22 +80,21 @@ func TestEcliPanel_KeysAreNoSessions(t *testing.T) {
 			{"GET", "/api/admin/settings", "", http.StatusForbidden},
 			{"PATCH", "/api/admin/settings", `{"features":{"tunnels":false}}`, http.StatusForbidden},
 		} {
-			if status, text := v.send(test.method, test.path, test.body, headers...); status != test.status {
-				t.Errorf("%s: %s %s: %d, want %d: %s", name, test.method, test.path, status, test.status, text)
+			if status, text := v.send(request.method, request.path, request.body, test.header, test.value); status != request.status {
+				t.Errorf("%s: %s %s: %d, want %d: %s", name, request.method, request.path, status, request.status, text)
 			}
 		}
 	}
-	entries, err := database.Audit(t.Context(), db.AuditFilter{Action: "device.create"}, db.Page[db.AuditPosition]{})
+	entries, err := database.Audit(t.Context(), db.AuditFilter{Action: "allocation.create"}, db.Page[db.AuditPosition]{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries = slices.DeleteFunc(entries, func(entry db.AuditEntry) bool { return entry.ActorKind == db.ActorPanel }) // The embedded tunnel server.
-	if len(entries) != 8 {
-		t.Errorf("%d devices were created", len(entries))
+	if len(entries) != 4 {
+		t.Errorf("%d allocations were created", len(entries))
 	}
 	for _, entry := range entries {
 		if entry.ActorKind != db.ActorKey || entry.ActorID != "" || entry.ActorName != "EcliPanel key of user17@example.com" {
-			t.Errorf("a device was created by %s %q %q", entry.ActorKind, entry.ActorID, entry.ActorName)
+			t.Errorf("an allocation was created by %s %q %q", entry.ActorKind, entry.ActorID, entry.ActorName)
 		}
 	}
 	if text := log.String(); !strings.Contains(text, `key="EcliPanel key of user17@example.com"`) || strings.Contains(text, "keyId=") ||

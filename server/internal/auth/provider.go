@@ -41,15 +41,24 @@ type Credential struct {
 	Value  string // For Cookie, one cookie: name=value.
 }
 
-// isKey reports whether the header takes keys and no sessions.
-func (c Credential) isKey() bool {
+// takesNoSession reports whether a session that is sent in this way counts as a key.
+func (c Credential) takesNoSession() bool {
 	scheme, _, _ := strings.Cut(c.Value, " ")
 	return c.Header == "X-Api-Key" || c.Header == "Authorization" && !strings.EqualFold(scheme, "Bearer")
 }
 
-// providerScopes are the scopes of every key of a provider, whose own restrictions are not known
-// here. The scope admin is none of them.
-const providerScopes = ScopeRead | ScopeDevices | ScopeAllocations | ScopeEnrollment
+// isAPIKey reports whether it is sent as the provider takes API keys, and no token of another program.
+func (c Credential) isAPIKey() bool {
+	return c.Header == "X-Api-Key" || c.Header == "Authorization" && strings.HasPrefix(c.Value, "ApiKey ")
+}
+
+// The restrictions of a provider's keys and tokens are not known here. providerScopes are the scopes of every key:
+// none of them yields the identity of a device, or is an admin's. A token that a person gave to another program, which
+// may have asked for nothing but a name there, reads only.
+const (
+	providerScopes      = ScopeRead | ScopeDevices | ScopeAllocations
+	providerTokenScopes = ScopeRead
+)
 
 // maxProviderCookies is the maximum number of cookies about which a provider is asked.
 const maxProviderCookies = 4
@@ -63,11 +72,15 @@ func (a *Auth) byProvider(ctx context.Context, credential Credential) (Principal
 		return Principal{}, err
 	case user.Suspended:
 		return Principal{}, problem.Forbidden("This account is suspended.")
-	case !holder.Session || credential.isKey():
+	case !holder.Session || credential.takesNoSession():
+		scopes := providerScopes
+		if !holder.Session && !credential.isAPIKey() {
+			scopes = providerTokenScopes
+		}
 		return Principal{User: &user, Key: &db.APIKey{
 			APIKeyOwner: db.APIKeyOwner{UserID: &user.ID},
 			Name:        a.provider.DisplayName() + " key of " + user.Email,
-			Scopes:      providerScopes.Names(),
+			Scopes:      scopes.Names(),
 		}}, nil
 	}
 	return Principal{User: &user, Session: &db.Session{UserID: user.ID, ExpiresAt: holder.Until}}, nil
