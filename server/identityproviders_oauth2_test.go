@@ -149,7 +149,8 @@ func TestIdentityProviders_OAuth2MapsRoleAndOrganisationsOfEcliPanel(t *testing.
 		{person("staff", "member"), types.RoleUser, http.StatusOK},
 		{person("rootAdmin", "member"), types.RoleAdmin, http.StatusOK},
 		{person("*", "member"), types.RoleAdmin, http.StatusOK},
-		{person("admin ", "sovereign"), types.RoleUser, http.StatusOK},
+		{person("admin ", ""), types.RoleUser, http.StatusOK},
+		{person("admin ", "sovereign"), types.RoleUser, http.StatusNotFound},               // It may be less than a member.
 		{map[string]any{"sub": "42", "role": "user"}, types.RoleUser, http.StatusNotFound}, // In no organisation.
 	} {
 		e.set(func() { e.person = test.person })

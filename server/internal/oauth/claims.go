@@ -117,7 +117,8 @@ func texts(value any) []string {
 // isTrue reports whether a claim is true. Some providers write it as a string.
 func isTrue(value any) bool { return value == true || value == "true" }
 
-// organisations returns those of a claim: names, or objects. It is never nil.
+// organisations returns those of a claim: names, or objects. It leaves out those with a role of EcliPanel's that the
+// panel does not know. It is never nil.
 func organisations(value any) []db.IdentityOrganisation {
 	all := []db.IdentityOrganisation{}
 	list, ok := value.([]any)
@@ -127,12 +128,20 @@ func organisations(value any) []db.IdentityOrganisation {
 	for _, item := range list {
 		organisation := db.IdentityOrganisation{ID: text(item), Name: text(item), Role: "member"}
 		if object, ok := item.(map[string]any); ok {
+			if unknownRole(text(object["orgRole"])) {
+				continue
+			}
 			organisation.ID, organisation.Name = text(object["id"]), text(object["name"])
 			organisation.Role = organisationRole(object)
 		}
 		all = append(all, organisation)
 	}
 	return all
+}
+
+// unknownRole reports whether an orgRole gives nothing here: it may be less than that of a member.
+func unknownRole(role string) bool {
+	return role != "" && role != "owner" && role != "admin" && role != "member"
 }
 
 // organisationRole returns the person's role, which is member unless it is one that the

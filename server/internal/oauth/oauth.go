@@ -65,6 +65,7 @@ type Providers struct {
 	limits *auth.Limits
 	client *http.Client
 	now    func() time.Time
+	logger *slog.Logger
 }
 
 type provider struct {
@@ -91,7 +92,8 @@ func New(ctx context.Context, options Options) (*Providers, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Providers{limits: auth.NewLimits(options.Store, options.Now), client: newClient(options.Timeout), now: options.Now}
+	p := &Providers{limits: auth.NewLimits(options.Store, options.Now), client: newClient(options.Timeout)}
+	p.now, p.logger = options.Now, options.Logger
 	if p.jar, err = newJar(secret, options.PublicURL.Scheme == "https", options.Now); err != nil {
 		return nil, err
 	}
@@ -186,7 +188,10 @@ func (p *Providers) Finish(
 		err = logIn(ctx, identity)
 	}
 	if err == nil {
-		err = p.limits.Refund(ctx, failures...)
+		// Whoever is logged in is not told of a failure. One attempt more counts, and no more than that.
+		if err := p.limits.Refund(ctx, failures...); err != nil {
+			p.logger.WarnContext(ctx, "a login counts as a failed one", slog.String("provider", id), slog.Any("error", err))
+		}
 	}
 	return login.ReturnTo, []*http.Cookie{clear}, err
 }
