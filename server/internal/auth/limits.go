@@ -134,6 +134,7 @@ func (l *Limits) Refund(ctx context.Context, limits ...Limit) error {
 		if err := l.counts.Refund(ctx, limit.Key); err != nil {
 			return err
 		}
+		l.forget(limit.Key)
 	}
 	return nil
 }
@@ -144,11 +145,16 @@ func (l *Limits) Reset(ctx context.Context, limits ...Limit) error {
 		if err := l.counts.Reset(ctx, limit.Key); err != nil {
 			return err
 		}
-		l.mu.Lock()
-		delete(l.over, limit.Key)
-		l.mu.Unlock()
+		l.forget(limit.Key)
 	}
 	return nil
+}
+
+// forget has the database asked about a key again.
+func (l *Limits) forget(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.over, key)
 }
 
 // Remembered returns the number of keys that are remembered as over their limit.

@@ -96,6 +96,15 @@ func TestLimits_ReplicasShareExactCounts(t *testing.T) {
 	if allowed != limit.Max {
 		t.Errorf("%d attempts, want %d", allowed, limit.Max)
 	}
+	// A replica that remembers that the key is over its limit lets in what was uncounted.
+	for range 2 { // The one over the limit is counted too.
+		if err := replicas[0].Refund(t.Context(), limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if wait, err := replicas[0].Take(t.Context(), limit); err != nil || wait > 0 {
+		t.Errorf("after a refund: wait %v, %v", wait, err)
+	}
 }
 
 func TestLimits_NetworksAroundASourceHaveLimitsOfTheirOwn(t *testing.T) {
