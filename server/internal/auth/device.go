@@ -40,7 +40,7 @@ func checkTokens(wait time.Duration) error {
 	if wait == 0 {
 		return nil
 	}
-	err := problem.Unavailable("Too many tokens were not valid; try again later.", nil)
+	err := problem.Unavailable("Too many tokens were not valid.", nil)
 	err.RetryAfter = wait
 	return tooManyTokens{err}
 }

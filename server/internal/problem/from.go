@@ -70,9 +70,9 @@ func From(err error) *Error {
 	case errors.Is(err, db.ErrConflict):
 		return Conflict("The request conflicts with the current state.")
 	case errors.Is(err, db.ErrBusy):
-		return Unavailable("The panel has many requests to serve; try again shortly.", nil)
+		return Unavailable("The panel has many requests to serve.", nil)
 	case db.Unavailable(err):
-		return Unavailable("The database is unavailable; try again shortly.", err)
+		return Unavailable("The database is unavailable.", err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Unavailable("The request did not complete in time.", err)
 	default:

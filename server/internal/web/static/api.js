@@ -33,12 +33,13 @@ export async function call(method, path, body, messages = {}) {
  */
 function explain(response, answer, own) {
   const seconds = Number(response.headers.get('Retry-After'));
+  const again = `Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
   if (own[answer?.error]) return own[answer.error];
   switch (answer?.error) {
     case 'rate_limited':
-      return `Too many attempts. Try again in ${seconds > 0 ? `${seconds} seconds` : 'a while'}.`;
+      return `Too many attempts. ${again}`;
     case 'unavailable':
-      return `${answer.message} Try again in a few seconds.`;
+      return `${answer.message} ${again}`;
     case 'invalid_request': {
       const details = (answer.details ?? []).map((d) => `${d.field}: ${d.message}`).join('; ');
       return details ? `${answer.message} ${details}.` : answer.message;
