@@ -692,7 +692,7 @@ type ClientInterface interface {
 	// UpdateOrganisationQuotaWithBody Update an organisation's quota
 	//
 	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-	// default counts again. Requires an admin of the panel.
+	// default counts again. Requires an admin.
 	//
 	// A limit below what is used removes nothing: it refuses what is new until less is used.
 	//
@@ -704,7 +704,7 @@ type ClientInterface interface {
 	// UpdateOrganisationQuota Update an organisation's quota
 	//
 	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-	// default counts again. Requires an admin of the panel.
+	// default counts again. Requires an admin.
 	//
 	// A limit below what is used removes nothing: it refuses what is new until less is used.
 	//
@@ -2579,7 +2579,7 @@ func (c *Client) GetOrganisationQuota(ctx context.Context, id OrganisationID, re
 // UpdateOrganisationQuotaWithBody Update an organisation's quota
 //
 // Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-// default counts again. Requires an admin of the panel.
+// default counts again. Requires an admin.
 //
 // A limit below what is used removes nothing: it refuses what is new until less is used.
 //
@@ -2601,7 +2601,7 @@ func (c *Client) UpdateOrganisationQuotaWithBody(ctx context.Context, id Organis
 // UpdateOrganisationQuota Update an organisation's quota
 //
 // Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-// default counts again. Requires an admin of the panel.
+// default counts again. Requires an admin.
 //
 // A limit below what is used removes nothing: it refuses what is new until less is used.
 //
@@ -7492,7 +7492,7 @@ type ClientWithResponsesInterface interface {
 	// UpdateOrganisationQuotaWithBodyWithResponse Update an organisation's quota
 	//
 	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-	// default counts again. Requires an admin of the panel.
+	// default counts again. Requires an admin.
 	//
 	// A limit below what is used removes nothing: it refuses what is new until less is used.
 	//
@@ -7504,7 +7504,7 @@ type ClientWithResponsesInterface interface {
 	// UpdateOrganisationQuotaWithResponse Update an organisation's quota
 	//
 	// Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-	// default counts again. Requires an admin of the panel.
+	// default counts again. Requires an admin.
 	//
 	// A limit below what is used removes nothing: it refuses what is new until less is used.
 	//
@@ -15773,7 +15773,7 @@ func (c *ClientWithResponses) GetOrganisationQuotaWithResponse(ctx context.Conte
 // UpdateOrganisationQuotaWithBodyWithResponse Update an organisation's quota
 //
 // Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-// default counts again. Requires an admin of the panel.
+// default counts again. Requires an admin.
 //
 // A limit below what is used removes nothing: it refuses what is new until less is used.
 //
@@ -15791,7 +15791,7 @@ func (c *ClientWithResponses) UpdateOrganisationQuotaWithBodyWithResponse(ctx co
 // UpdateOrganisationQuotaWithResponse Update an organisation's quota
 //
 // Changes the limits that are present and leaves the others as they are. Where one is null, the panel's
-// default counts again. Requires an admin of the panel.
+// default counts again. Requires an admin.
 //
 // A limit below what is used removes nothing: it refuses what is new until less is used.
 //
