@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -155,14 +156,18 @@ func TestSettings_PatchChangesOnlyGivenFields(t *testing.T) {
 	d := dbtest.New(t)
 	settings, err := d.Settings(t.Context())
 	check(t, err)
-	if settings != (db.Settings{TunnelsEnabled: true, AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins}) {
+	want := db.Settings{
+		TunnelsEnabled: true, AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins, Quota: db.Quota{PortsOutsideRange: ptr(0)},
+	}
+	if !reflect.DeepEqual(settings, want) {
 		t.Errorf("at first %+v", settings)
 	}
 	updated, err := d.UpdateSettings(t.Context(), db.SettingsPatch{TunnelsEnabled: ptr(false)})
 	check(t, err)
 	settings, err = d.Settings(t.Context())
 	check(t, err)
-	if settings != (db.Settings{AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins}) || updated != settings {
+	want.TunnelsEnabled = false
+	if !reflect.DeepEqual(settings, want) || !reflect.DeepEqual(updated, want) {
 		t.Errorf("got %+v, answered %+v", settings, updated)
 	}
 }
