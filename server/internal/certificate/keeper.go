@@ -27,7 +27,7 @@ const (
 	attemptTimeout = 4 * time.Minute
 	leaseTime      = 5 * time.Minute
 	// reportTimeout bounds what is left to do after an attempt, which a shutdown may have
-	// ended: its report, and requests that tidy up.
+	// ended: its report, and requests that clean up.
 	reportTimeout = 3 * time.Second
 )
 
@@ -149,7 +149,7 @@ func (k *Keeper) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.take(ctx, rows)
+	k.apply(ctx, rows)
 	for _, row := range rows {
 		if !row.Due {
 			continue
@@ -169,8 +169,8 @@ func (k *Keeper) round(ctx context.Context) error {
 	return nil
 }
 
-// take serves the certificates of rows.
-func (k *Keeper) take(ctx context.Context, rows []db.Certificate) {
+// apply serves the certificates of rows.
+func (k *Keeper) apply(ctx context.Context, rows []db.Certificate) {
 	now := maps.Clone(*k.served.Load())
 	before := k.Status()
 	state := make([]Status, len(rows))
@@ -223,7 +223,7 @@ func (k *Keeper) attempt(ctx context.Context, domain string) {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	certificate, renewIn, counted, err := k.obtain(attempt, before)
 	cancel()
-	err = k.answered(err)
+	err = k.withoutPage(err)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("the panel was stopped during the attempt: %w", err)
 	}
@@ -277,7 +277,7 @@ func (k *Keeper) save(ctx context.Context, a db.CertificateAttempt, certificate 
 func (k *Keeper) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if slices.Equal(hello.SupportedProtos, []string{acme.ALPNProto}) {
-		return k.challengeCertificate(asked(hello.Context(), hello.Conn.RemoteAddr().String()), name)
+		return k.challengeCertificate(withCaller(hello.Context(), hello.Conn.RemoteAddr().String()), name)
 	}
 	served := *k.served.Load()
 	if s := served[name]; s != nil {

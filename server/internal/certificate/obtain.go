@@ -141,7 +141,7 @@ func (k *Keeper) client(ctx context.Context) (*acme.Client, error) {
 	}, nil
 }
 
-// discover reads the authority's directory. Its errors are for who has given a wrong one.
+// discover reads the authority's directory. Its errors are for the operator who gave a wrong one.
 func (k *Keeper) discover(ctx context.Context, client *acme.Client) error {
 	directory, err := client.Discover(ctx)
 	var problem *acme.Error
@@ -191,7 +191,7 @@ func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string,
 	case authorization.Status == acme.StatusValid:
 		return "", false, nil
 	}
-	tidy := func(f func(ctx context.Context)) {
+	cleanUp := func(f func(ctx context.Context)) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 		defer cancel()
 		f(ctx)
@@ -200,7 +200,7 @@ func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string,
 		var refused *acme.AuthorizationError
 		if err != nil && !errors.As(err, &refused) {
 			// The authority bounds how many may be pending. Its error says nothing new.
-			tidy(func(ctx context.Context) { _ = client.RevokeAuthorization(ctx, url) })
+			cleanUp(func(ctx context.Context) { _ = client.RevokeAuthorization(ctx, url) })
 		}
 	}()
 	challenge, err := k.choose(authorization.Challenges, before)
@@ -215,7 +215,7 @@ func (k *Keeper) authorize(ctx context.Context, client *acme.Client, url string,
 		return "", false, err
 	}
 	// What stays behind expires.
-	defer tidy(func(ctx context.Context) { _ = k.opts.Store.DeleteChallenge(ctx, answer.Kind, answer.Name) })
+	defer cleanUp(func(ctx context.Context) { _ = k.opts.Store.DeleteChallenge(ctx, answer.Kind, answer.Name) })
 	if _, err := client.Accept(ctx, challenge); err != nil {
 		return "", true, fmt.Errorf("%s: %w", challenge.Type, err)
 	}
@@ -292,7 +292,7 @@ func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	answer, err := k.opts.Store.ChallengeAnswer(asked(r.Context(), r.RemoteAddr), http01, token)
+	answer, err := k.opts.Store.ChallengeAnswer(withCaller(r.Context(), r.RemoteAddr), http01, token)
 	switch {
 	case errors.Is(err, db.ErrNotFound):
 		http.NotFound(w, r)
@@ -305,8 +305,8 @@ func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// asked returns a context whose calls of the database take turns with those of other callers.
-func asked(ctx context.Context, remote string) context.Context {
+// withCaller returns a context whose calls of the database take turns with those of other callers.
+func withCaller(ctx context.Context, remote string) context.Context {
 	caller, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return ctx // Not an IP network.
@@ -317,9 +317,9 @@ func asked(ctx context.Context, remote string) context.Context {
 // IsChallenge reports whether a request is an authority's, for ServeHTTP.
 func IsChallenge(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, challengePath) }
 
-// answered replaces the error of an answer that no authority gives, such as a proxy's, which can be a whole
+// withoutPage replaces the error of an answer that no authority gives, such as a proxy's, which can be a whole
 // page.
-func (k *Keeper) answered(err error) error {
+func (k *Keeper) withoutPage(err error) error {
 	var problem *acme.Error
 	if errors.As(err, &problem) && problem.ProblemType == "" {
 		return fmt.Errorf("authority of %s: the server answers %d %s", k.opts.Directory, problem.StatusCode, http.StatusText(problem.StatusCode))
