@@ -276,7 +276,7 @@ func (d *DB) ApproveDevice(ctx context.Context, id uuid.UUID, approval Approval)
 	return device, wrap(err, "approve device %s", id)
 }
 
-// holdQuota locks the quota of whoever will own an approved device.
+// holdQuota locks the quota of the owner that the device has once it is approved.
 func (a Approval) holdQuota(ctx context.Context, tx *sqlx.Tx, id uuid.UUID, may Usage) (quotaHold, error) {
 	if o := ownerOf(a.OwnerID, a.OrganisationID); o != (owner{}) {
 		return holdQuota(ctx, tx, may, ofOwner, o.UserID, o.OrganisationID)

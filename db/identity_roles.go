@@ -9,8 +9,8 @@ import (
 
 // ForgetRolesExcept forgets what identity providers other than these have said of who is an admin: those that are not
 // in use any more, or do not decide about roles. Whom one of them has made an admin stays one if another provider says
-// so. If none says anything, an account with a password stays an admin's too, because it may have got the role here. A
-// role that an admin has set stays. If no admin would be left, it forgets nothing and returns [ErrLastAdmin]. Most
+// so. If none says anything, an account with a password stays an admin as well, because it may have got the role here.
+// A role that an admin has set stays. If no admin would be left, it forgets nothing and returns [ErrLastAdmin]. Most
 // calls are one query.
 func (d *DB) ForgetRolesExcept(ctx context.Context, providers []string) error {
 	others := pq.Array(append([]string{}, providers...)) // A nil list would be NULL.

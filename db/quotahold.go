@@ -12,7 +12,7 @@ import (
 
 // Quotas are exact, whatever is added at the same time on whichever replica. A transaction that adds to what an
 // owner has
-//   - shares the advisory lock quotaLock, which whoever changes a limit has alone,
+//   - shares the advisory lock quotaLock, which a transaction that changes a limit takes alone,
 //   - locks the owner's row, if there is a limit that may be reached,
 //   - adds, and counts what the owner has then, also what transactions added that had the row before.
 //

@@ -79,7 +79,7 @@ func wide(t *testing.T, d *db.DB) db.Device {
 }
 
 // TestQuotas_WaitForNobodyWithoutALimit: transactions of an owner without a limit do not wait for each other, and
-// whoever sets one waits for them.
+// a transaction that sets one waits for them.
 func TestQuotas_WaitForNobodyWithoutALimit(t *testing.T) {
 	d := patient(t)
 	o := tenants(t, d)["user"]
@@ -167,7 +167,7 @@ func TestQuotas_LimitsOfTheSiteAndOfTheOwner(t *testing.T) {
 			t.Errorf("the quota of the %s is %+v", name, quota)
 		}
 	}
-	// Whoever has no owner has no quota, and pending enrollments are none.
+	// A device without an owner has no quota, and pending enrollments do not count.
 	(tenant{}).device(t, d)
 	startEnrollment(t, d, db.KindClient)
 	user := owners["user"].user

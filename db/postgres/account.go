@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// lastResort is an account that programs of others may have too.
-const lastResort = "nobody"
+// fallbackAccount is an account that programs of others may have too.
+const fallbackAccount = "nobody"
 
 // account is the user as which Postgres runs.
 type account struct {
@@ -58,7 +58,7 @@ func chooseAccount(root, cluster string) (account, error) {
 		owner.drop = true
 		return owner, nil
 	}
-	for _, name := range []string{"eclitunneld", "postgres", lastResort} {
+	for _, name := range []string{"eclitunneld", "postgres", fallbackAccount} {
 		found, err := user.Lookup(name)
 		if err != nil {
 			continue

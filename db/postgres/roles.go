@@ -21,8 +21,9 @@ const (
 
 // makePanelRole makes the panel's role, and gives it what other roles have in the database: earlier
 // versions made everything as the superuser, and a restore keeps the owners of the server that the
-// backup is of. Whom Postgres itself gives a schema is its database's owner already. Objects from 16384 on are not Postgres' own; the owner of a table
-// has its indexes and the sequences of its columns, and what belongs to an extension stays.
+// backup is of. Objects of pg_database_owner, such as the schema public, are the database owner's already.
+// Objects with OIDs from 16384 on are not Postgres' own. A table's owner owns its indexes and the sequences of its
+// columns too, and what belongs to an extension stays.
 const makePanelRole = `
 DO $$
 DECLARE

@@ -99,7 +99,7 @@ func start(ctx context.Context, options Options, dir *dataDir) (*Server, error) 
 	if major == 0 {
 		options.Logger.InfoContext(ctx, "creating database",
 			slog.String("dir", dir.root), slog.String("version", bin.version), slog.String("systemUser", dir.account.name))
-		if dir.account.name == lastResort {
+		if dir.account.name == fallbackAccount {
 			options.Logger.WarnContext(ctx, "the database runs as a user that other programs may have: create the user eclitunneld or postgres before the first start",
 				slog.String("systemUser", dir.account.name))
 		}

@@ -237,7 +237,7 @@ func TestProvider_AFloodConcernsNobodyWhoIsKnown(t *testing.T) {
 		t.Errorf("whose session ended before: %d", status)
 	}
 
-	// Whoever has not come for an hour is not known any more.
+	// A credential that was not used for an hour is not known any more.
 	s.advance(45 * time.Minute)
 	flood()
 	everybody("within the hour")

@@ -70,7 +70,7 @@ func TestQuotas_AreSetByAdminsAndSeenByOwners(t *testing.T) {
 	wantQuotas(t, admin.send(t, "PATCH", ofUser, `{"devices":null,"allocations":2}`),
 		`{"allocations":{"limit":2,"own":2,"used":0},"devices":{"limit":1,"own":null,"used":2},"portsOutsideRange":{"limit":0,"own":null,"used":0}}`)
 
-	// A run is allocated as a whole or not at all, by whomever.
+	// A run is allocated as a whole or not at all, for admins too.
 	wantExcess(t, agent.send(t, "POST", allocations, newAllocation(device, "count", 3)), types.QuotaAllocations, 2, 0)
 	wantExcess(t, admin.send(t, "POST", allocations, newAllocation(device, "count", 3)), types.QuotaAllocations, 2, 0)
 	decode[types.AllocationCreated](t, agent.send(t, "POST", allocations, newAllocation(device, "count", 2)), 201)

@@ -188,7 +188,7 @@ func (p *Providers) Finish(
 		err = logIn(ctx, identity)
 	}
 	if err == nil {
-		// Whoever is logged in is not told of a failure. One attempt more counts, and no more than that.
+		// The login has succeeded; all that is lost is one of the attempts that the limit permits.
 		if err := p.limits.Refund(ctx, failures...); err != nil {
 			p.logger.WarnContext(ctx, "a login counts as a failed one", slog.String("provider", id), slog.Any("error", err))
 		}

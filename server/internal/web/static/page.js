@@ -3,7 +3,7 @@ import { call, Problem } from './api.js';
 export const byId = (id) => document.getElementById(id);
 
 const noEcliPanelSession =
-  'Your browser sends no valid session of EcliPanel to this page. If you are logged in there, this page is at another address than EcliPanel: ask whoever runs this panel how to log in.';
+  'Your browser sends no valid session of EcliPanel to this page. If you are logged in there, this page is at another address than EcliPanel: ask the operator of this panel how to log in.';
 
 /** Shows a failure, or none. */
 export function showProblem(problem) {
@@ -44,7 +44,7 @@ export class Page {
     focus?.focus();
   }
 
-  /** Goes on with whoever is logged in, or with the ways to log in. */
+  /** Goes on with the user who is logged in, or shows the ways to log in. */
   async start() {
     try {
       const { user } = await call('GET', '/api/auth/session');
