@@ -84,7 +84,7 @@ func (a *Agent) Run(ctx context.Context, args ...string) (string, error) {
 	cmd := a.Command(ctx, args...)
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
-	Kept().given(cmd.Env)
+	Kept().noteSettings(cmd.Env)
 	out, err := cmd.Output()
 	if kept := Kept().Add(a.Name, out, []byte(complaint.String())); kept != nil {
 		return string(out), kept

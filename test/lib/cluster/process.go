@@ -36,7 +36,7 @@ func StartProcess(name string, cmd *exec.Cmd, copyTo io.Writer) (*Process, error
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	separateGroup(cmd)
 	if logs := Kept(); logs != nil {
-		logs.given(cmd.Env)
+		logs.noteSettings(cmd.Env)
 		var err error
 		if p.log.whole, err = logs.create(name); err != nil {
 			return nil, fmt.Errorf("keep the log of %s: %w", name, err)

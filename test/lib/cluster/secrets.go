@@ -72,8 +72,8 @@ func (l *Logs) Received(text []byte) {
 	}
 }
 
-// given notes the secrets in a program's settings. A file that is missing is for the program to complain about.
-func (l *Logs) given(env []string) {
+// noteSettings notes the secrets in a program's settings. A file that is missing is for the program to complain about.
+func (l *Logs) noteSettings(env []string) {
 	if l == nil {
 		return
 	}
