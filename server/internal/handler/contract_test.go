@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
@@ -173,5 +174,37 @@ func TestContract_ExamplesOfSecretsAreAsThePanelMakesThem(t *testing.T) {
 		if secret := match[1] + match[2]; !token.MatchString(secret) {
 			t.Errorf("the contract shows the secret %s, and the panel makes those like %s", secret, made)
 		}
+	}
+}
+
+// TestContract_NamesFromProvidersAreNames: what is left of an organisation's name at an identity provider is one that
+// the contract permits, whatever character is in it.
+func TestContract_NamesFromProvidersAreNames(t *testing.T) {
+	doc, err := validate.Load(eclitunnel.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forbidden := regexp.MustCompile(doc.Components.Schemas["OrganisationName"].Value.Not.Value.Pattern)
+	found := 0
+	for r := range rune(0x20000) {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		name := "gu" + string(r) + "ild"
+		if forbidden.MatchString(name) {
+			found++
+		}
+		identity, err := db.Identity{
+			Provider: "company", Subject: "1", Organisations: []db.IdentityOrganisation{{ID: "1", Name: name, Role: db.RoleMember}},
+		}.Clean()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if clean := identity.Organisations[0].Name; forbidden.MatchString(clean) || clean != name && !forbidden.MatchString(name) {
+			t.Errorf("the name with %U became %q", r, clean)
+		}
+	}
+	if found < 60 {
+		t.Errorf("%d characters are forbidden, want at least 60", found)
 	}
 }
