@@ -4,7 +4,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -142,70 +141,42 @@ func TestContract_ExamplesMatchTheirSchemas(t *testing.T) {
 			t.Errorf("the example of %s: %v", pointer, err)
 		}
 	}
-	var walk func(pointer string, node any)
-	walk = func(pointer string, node any) {
-		switch node := node.(type) {
-		case []any:
-			for i, child := range node {
-				walk(pointer+"/"+strconv.Itoa(i), child)
-			}
-		case map[string]any:
-			target := pointer // A schema has its own example.
-			if _, ok := node["schema"]; ok {
-				target += "/schema"
-			}
-			if example, ok := node["example"]; ok {
-				check(target, example)
-			}
-			named, _ := node["examples"].(map[string]any)
-			for _, example := range named {
-				if reference, ok := example.(map[string]any)["$ref"].(string); ok {
-					example, _ = s.at(strings.TrimPrefix(reference, "#"))
-				}
-				check(target, example.(map[string]any)["value"])
-			}
-			for key, child := range node {
-				if key != "example" && key != "examples" {
-					walk(pointer+"/"+escape(key), child)
-				}
-			}
+	s.objects(func(pointer string, node map[string]any) {
+		target := pointer // A schema has its own example.
+		if _, ok := node["schema"]; ok {
+			target += "/schema"
 		}
-	}
-	walk("", s.document)
+		if example, ok := node["example"]; ok {
+			check(target, example)
+		}
+		named, _ := node["examples"].(map[string]any)
+		for _, example := range named {
+			if reference, ok := example.(map[string]any)["$ref"].(string); ok {
+				example, _ = s.at(strings.TrimPrefix(reference, "#"))
+			}
+			check(target, example.(map[string]any)["value"])
+		}
+	})
 	if found < 100 {
 		t.Errorf("found %d examples, want at least 100", found)
 	}
 }
 
-// TestContract_PatternsAreInWords: a regular expression tells whom it refuses nothing.
+// TestContract_PatternsAreInWords: a caller whose value does not match is told more than a regular expression.
 func TestContract_PatternsAreInWords(t *testing.T) {
 	s, err := newStrict(eclitunnel.OpenAPI)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := 0
-	var walk func(pointer string, node any)
-	walk = func(pointer string, node any) {
-		switch node := node.(type) {
-		case []any:
-			for i, child := range node {
-				walk(pointer+"/"+strconv.Itoa(i), child)
-			}
-		case map[string]any:
-			if _, ok := node["pattern"].(string); ok {
-				found++
-				if words, _ := node["x-pattern-message"].(string); words == "" {
-					t.Errorf("%s has a pattern and no x-pattern-message", pointer)
-				}
-			}
-			for key, child := range node {
-				if key != "example" && key != "examples" {
-					walk(pointer+"/"+escape(key), child)
-				}
+	s.objects(func(pointer string, node map[string]any) {
+		if _, ok := node["pattern"].(string); ok {
+			found++
+			if words, _ := node["x-pattern-message"].(string); words == "" {
+				t.Errorf("%s has a pattern and no x-pattern-message", pointer)
 			}
 		}
-	}
-	walk("", s.document)
+	})
 	if found < 10 {
 		t.Errorf("found %d patterns, want at least 10", found)
 	}

@@ -37,6 +37,28 @@ func (s *strict) schemas(visit func(pointer string, schema map[string]any)) {
 	}
 }
 
+// objects calls visit with every object of the contract but those in examples, and with its
+// JSON pointer.
+func (s *strict) objects(visit func(pointer string, node map[string]any)) {
+	var walk func(pointer string, node any)
+	walk = func(pointer string, node any) {
+		switch node := node.(type) {
+		case []any:
+			for i, child := range node {
+				walk(pointer+"/"+strconv.Itoa(i), child)
+			}
+		case map[string]any:
+			visit(pointer, node)
+			for key, child := range node {
+				if key != "example" && key != "examples" {
+					walk(pointer+"/"+escape(key), child)
+				}
+			}
+		}
+	}
+	walk("", s.document)
+}
+
 // TestContract_NullableAcceptsNull holds every schema of the contract: where
 // `nullable` stands, a strict validator accepts null.
 func TestContract_NullableAcceptsNull(t *testing.T) {
