@@ -34,16 +34,15 @@ func operations(t *testing.T, visit func(op *openapi3.Operation, parameters open
 
 // examples returns the examples of a body in JSON.
 func examples(content openapi3.Content) []any {
-	media := content.Get("application/json")
-	if media == nil {
-		return nil
-	}
 	var values []any
-	if media.Example != nil {
-		values = append(values, media.Example)
-	}
-	for _, name := range slices.Sorted(maps.Keys(media.Examples)) {
-		values = append(values, media.Examples[name].Value.Value)
+	for _, mediaType := range slices.Sorted(maps.Keys(content)) {
+		media := content[mediaType]
+		if media.Example != nil {
+			values = append(values, media.Example)
+		}
+		for _, name := range slices.Sorted(maps.Keys(media.Examples)) {
+			values = append(values, media.Examples[name].Value.Value)
+		}
 	}
 	return values
 }

@@ -193,6 +193,7 @@ var policy = map[string]row{
 	"lookUpInvitation":                  {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"acceptInvitation":                  {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
 	"getOpenAPI":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
+	"getOpenAPIYAML":                    {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"getJWKS":                           {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"getHealth":                         {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"getReadiness":                      {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},

@@ -145,7 +145,8 @@ func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
 	if err != nil {
 		return err
 	}
-	mux.HandleFunc("GET /openapi.json", serveContract(contract))
+	mux.HandleFunc("GET /openapi.json", serveContract("application/json", contract))
+	mux.HandleFunc("GET /openapi.yaml", serveContract("application/yaml", eclitunnel.OpenAPI))
 	mux.HandleFunc("GET /api/tunnel/ws", controlChannel.ServeHTTP)
 	mux.HandleFunc("GET /api/auth/providers/{id}/login", a.beginProviderLogin)
 	mux.HandleFunc("GET /api/auth/providers/{id}/callback", a.finishProviderLogin)

@@ -165,6 +165,7 @@ var policyRequests = map[string]policyRequest{
 	"listAudit":                         answered("GET", "/api/audit", ""),
 	"listAudit, organisation":           answered("GET", "/api/audit?organisationId={organisation}", ""),
 	"getOpenAPI":                        answered("GET", "/openapi.json", ""),
+	"getOpenAPIYAML":                    answered("GET", "/openapi.yaml", ""),
 	"getJWKS":                           answered("GET", "/.well-known/jwks.json", ""),
 	"getHealth":                         answered("GET", "/healthz", ""),
 	"getReadiness":                      answered("GET", "/readyz", ""),

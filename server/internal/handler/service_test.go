@@ -1,10 +1,15 @@
 package handler_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
 
+	"gopkg.in/yaml.v3"
+
+	"github.com/eclitunnel/eclitunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
@@ -28,6 +33,40 @@ func TestService_NeedsNoCredential(t *testing.T) {
 		contract := decode[map[string]any](t, who.send(t, "GET", "/openapi.json", nil), 200)
 		if contract["openapi"] != "3.0.3" {
 			t.Errorf("contract is OpenAPI %v", contract["openapi"])
+		}
+	}
+}
+
+func TestContract_IsServedAsYAMLToo(t *testing.T) {
+	p := newPanel(t)
+	a := p.anonymous().send(t, "GET", "/openapi.yaml", nil)
+	if a.status != 200 || a.header.Get("Content-Type") != "application/yaml" || !bytes.Equal(a.body, eclitunnel.OpenAPI) {
+		t.Errorf("answered %d in %q, %d bytes", a.status, a.header.Get("Content-Type"), len(a.body))
+	}
+	var fromYAML, fromJSON struct{ Paths map[string]any }
+	if err := yaml.Unmarshal(a.body, &fromYAML); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(p.anonymous().send(t, "GET", "/openapi.json", nil).body, &fromJSON); err != nil {
+		t.Fatal(err)
+	}
+	if len(fromYAML.Paths) == 0 || len(fromYAML.Paths) != len(fromJSON.Paths) {
+		t.Errorf("as YAML it has %d paths, as JSON %d", len(fromYAML.Paths), len(fromJSON.Paths))
+	}
+}
+
+func TestContract_IsSentOnlyIfItChanged(t *testing.T) {
+	p := newPanel(t)
+	for _, path := range []string{"/openapi.json", "/openapi.yaml"} {
+		tag := p.anonymous().send(t, "GET", path, nil).header.Get("ETag")
+		for held, want := range map[string]int{
+			tag: 304, "W/" + tag: 304, `"older", ` + tag: 304, "*": 304,
+			`"older"`: 200, strings.Trim(tag, `"`): 200,
+		} {
+			a := p.anonymous().send(t, "GET", path, nil, "If-None-Match", held)
+			if a.status != want || a.header.Get("ETag") != tag || a.header.Get("Cache-Control") != "no-cache" {
+				t.Errorf("%s with If-None-Match %s: %d, %v", path, held, a.status, a.header)
+			}
 		}
 	}
 }
@@ -64,7 +103,7 @@ func TestAPI_RespondsToEveryKindOfInvalidRequest(t *testing.T) {
 	wantField(t, admin.send(t, "POST", start, `{"name":"x","organisationId":1.0}`), "organisationId")
 	wantField(t, admin.send(t, "POST", start, `{"name":"x","organisationId":9223372036854775808}`), "organisationId")
 	wantField(t, admin.send(t, "GET", "/api/tunnel/devices?colour=red", nil), "colour")
-	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/.well-known/jwks.json", "/api/version", "/api/auth/session", "/api/admin/settings"} {
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/.well-known/jwks.json", "/api/version", "/api/auth/session", "/api/admin/settings"} {
 		wantField(t, admin.send(t, "GET", path+"?colour=red", nil), "colour")
 	}
 	wantField(t, admin.send(t, "GET", "/api/tunnel/devices/abc-uuid", nil), "id")

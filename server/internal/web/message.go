@@ -36,7 +36,7 @@ func WantsPage(r *http.Request) bool {
 // isAPI reports whether a path belongs to the API.
 func isAPI(path string) bool {
 	switch path {
-	case "/openapi.json", "/healthz", "/readyz", "/api":
+	case "/openapi.json", "/openapi.yaml", "/healthz", "/readyz", "/api":
 		return true
 	default:
 		return strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/.well-known/")
