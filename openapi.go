@@ -1,7 +1,7 @@
 // Package eclitunnel holds the contract that everything else follows from.
 package eclitunnel
 
-import _ "embed"
+import "embed"
 
 // OpenAPI is the text of openapi.yaml, an OpenAPI 3.0.3 document: the panel
 // validates requests with it and serves it at /openapi.yaml and, as
@@ -9,3 +9,9 @@ import _ "embed"
 //
 //go:embed openapi.yaml
 var OpenAPI []byte
+
+// Docs are the documents that the panel's API explorer shows as guides, by their path in
+// the repository.
+//
+//go:embed docs/guides docs/e*.md
+var Docs embed.FS

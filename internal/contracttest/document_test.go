@@ -32,7 +32,7 @@ func operations(t *testing.T, visit func(op *openapi3.Operation, parameters open
 	}
 }
 
-// examples returns the examples of a body in JSON.
+// examples returns the examples of a body, in all its media types.
 func examples(content openapi3.Content) []any {
 	var values []any
 	for _, mediaType := range slices.Sorted(maps.Keys(content)) {

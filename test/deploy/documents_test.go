@@ -16,7 +16,7 @@ import (
 )
 
 // usual are the commands that need no mention: those of POSIX and of the shell.
-var usual = strings.Fields("[ cat cd chmod echo env export install mkdir printf set sh sleep test")
+var usual = strings.Fields("[ cat cd chmod echo env export install mkdir printf set sh sleep test umask")
 
 // forDevelopers are the pages that may rely on what CONTRIBUTING.md says is needed.
 var forDevelopers = []string{"CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md", "test/README.md"}

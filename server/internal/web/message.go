@@ -63,7 +63,7 @@ func writeMessage(w http.ResponseWriter, r *http.Request, status int, title, tex
 		http.Error(w, text, status) // The template is a constant: a test renders it.
 		return
 	}
-	setSecurityHeaders(w.Header())
+	setSecurityHeaders(w.Header(), policy)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)

@@ -1,8 +1,8 @@
 // Package web serves the panel's web pages, which are embedded in the binary: the page
 // on which a person approves or refuses a device (RFC 8628 section 3.3), those on which a
 // user sets a password and accepts an invitation, the one that explains why a login at an
-// identity provider failed, and the index. The pages load only files of their own origin and
-// use only the public API.
+// identity provider failed, the API explorer, and the index. The pages load only files of
+// their own origin and use only the public API.
 package web
 
 import (
@@ -51,9 +51,12 @@ func Handler(next http.Handler) (http.Handler, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read page %s: %w", file, err)
 		}
-		handlers[path] = serve(file, content)
+		handlers[path] = serve(file, content, policy)
 	}
 	handlers[loginFailedPath] = http.HandlerFunc(loginFailed)
+	if err := addExplorer(handlers, static); err != nil {
+		return nil, err
+	}
 	// Not a ServeMux, which would redirect unclean API paths.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if page, ok := handlers[r.URL.Path]; ok {
@@ -77,7 +80,7 @@ func Handler(next http.Handler) (http.Handler, error) {
 }
 
 // setSecurityHeaders sets the headers that every page has.
-func setSecurityHeaders(header http.Header) {
+func setSecurityHeaders(header http.Header, policy string) {
 	header.Set("Content-Security-Policy", policy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY") // For browsers without frame-ancestors.
@@ -86,12 +89,13 @@ func setSecurityHeaders(header http.Header) {
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-func serve(file string, content []byte) http.Handler {
+// serve serves content under the media type of the file's name.
+func serve(file string, content []byte, policy string) http.Handler {
 	sum := sha256.Sum256(content)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		setSecurityHeaders(header)
+		setSecurityHeaders(header, policy)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			methodNotAllowed(w)
 			return

@@ -1,0 +1,29 @@
+package web
+
+import (
+	"io/fs"
+	"net/http"
+)
+
+// Static are the embedded files.
+var Static = static
+
+// ExplorerBundle is the file of Static that a build without Node.js lacks.
+const ExplorerBundle = explorerBundle
+
+// Explorer returns the handlers of the API explorer's paths, with files in place of the
+// embedded ones.
+func Explorer(files fs.FS) (map[string]http.Handler, error) {
+	handlers := map[string]http.Handler{}
+	return handlers, addExplorer(handlers, files)
+}
+
+// Guides returns the title and the text of each guide.
+func Guides(docs fs.FS) (map[string]string, error) {
+	pages, err := readGuides(docs)
+	texts := map[string]string{}
+	for _, page := range pages {
+		texts[page.Title] = page.Text
+	}
+	return texts, err
+}
