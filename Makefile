@@ -63,8 +63,8 @@ demo: ## Run everything on this machine and play a game through it, until Ctrl-C
 
 .PHONY: test
 test: ## Install missing programs and run every test
-	@scripts/setup demo test
-	@$(MAKE) --no-print-directory test-unit test-e2e
+	@scripts/setup demo test sdk
+	@$(MAKE) --no-print-directory test-unit test-sdk test-e2e
 
 # Packages that measure need the machine to themselves: test-e2e runs them one at a time.
 MEASURING := ./test/e2e ./test/load ./test/attack ./test/run/bench ./test/run/soak
@@ -80,6 +80,11 @@ test-unit: ## Run the unit and integration tests with the race detector
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and a short soak
 	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $(MEASURING)
+
+.PHONY: test-sdk
+test-sdk: build ## Build the TypeScript SDK, and test it in Node.js and Chromium against the built panel
+	@scripts/setup demo sdk
+	cd clients/ts && npm ci --silent && ECLITUNNEL_BIN=$(CURDIR)/bin npm test
 
 .PHONY: bench
 bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, such as BENCH=--short
@@ -116,13 +121,15 @@ lint: ## Run the linter
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: ## Write gen/, the tables of openapi.yaml and docs/settings.md, and the import rules of linter and docs
+generate: ## Write gen/, the types of the TypeScript SDK, the tables of openapi.yaml and docs/settings.md, and the import rules of linter and docs
 	@set -e; for p in $(GENERATED); do \
 		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
 	done
 	@go test -count=1 -run '^TestPolicy_IsTheTable' ./server/internal/handler -update
 	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
 	@go test -count=1 ./test/walls -update
+	@scripts/setup verify
+	@scripts/sdk-types clients/ts/src/generated/contract.ts
 
 .PHONY: verify
 verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the contract has breaking changes or lint errors
@@ -131,5 +138,5 @@ verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the cont
 
 .PHONY: clean
 clean: ## Remove build output
-	rm -rf bin dist node_modules tools/explorer/node_modules
+	rm -rf bin dist node_modules tools/explorer/node_modules clients/ts/dist clients/ts/node_modules
 	rm -f server/internal/web/static/explorer/scalar.js.gz

@@ -1,0 +1,105 @@
+/**
+ * The operations of the contract, by resource. An entry is the method and path of the
+ * contract, then `query` if the operation has query parameters, or `body` if it has a
+ * body. `EACH` is a `GET` of which every page is read. The types of arguments and results
+ * follow from the entries, see types.ts; a test holds them against the contract.
+ */
+export const resources = {
+  allocations: {
+    list: 'GET /api/tunnel/allocations query',
+    all: 'EACH /api/tunnel/allocations query',
+    create: 'POST /api/tunnel/allocations body',
+    get: 'GET /api/tunnel/allocations/{id}',
+    update: 'PATCH /api/tunnel/allocations/{id} body',
+    delete: 'DELETE /api/tunnel/allocations/{id}',
+  },
+  devices: {
+    list: 'GET /api/tunnel/devices query',
+    all: 'EACH /api/tunnel/devices query',
+    create: 'POST /api/tunnel/devices body',
+    get: 'GET /api/tunnel/devices/{id}',
+    update: 'PATCH /api/tunnel/devices/{id} body',
+    delete: 'DELETE /api/tunnel/devices/{id}/delete',
+    drain: 'POST /api/tunnel/devices/{id}/drain body',
+    regenerateToken: 'POST /api/tunnel/devices/{id}/regenerate-token',
+  },
+  enrollment: {
+    start: 'POST /api/tunnel/device/start body',
+    poll: 'GET /api/tunnel/device/poll query',
+    pending: 'GET /api/tunnel/device/pending query',
+    approve: 'POST /api/tunnel/device/approve body',
+    deny: 'POST /api/tunnel/device/deny body',
+  },
+  auth: {
+    login: 'POST /api/auth/login body',
+    logout: 'POST /api/auth/logout',
+    session: 'GET /api/auth/session',
+    setPassword: 'POST /api/auth/set-password body',
+    providers: 'GET /api/auth/providers',
+  },
+  account: {
+    get: 'GET /api/account',
+    update: 'PATCH /api/account body',
+    changePassword: 'POST /api/account/password body',
+    sessions: 'GET /api/account/sessions query',
+    allSessions: 'EACH /api/account/sessions query',
+    endSession: 'DELETE /api/account/sessions/{id}',
+    endOtherSessions: 'DELETE /api/account/sessions',
+    quota: 'GET /api/account/quota',
+  },
+  users: {
+    list: 'GET /api/users query',
+    all: 'EACH /api/users query',
+    create: 'POST /api/users body',
+    get: 'GET /api/users/{id}',
+    update: 'PATCH /api/users/{id} body',
+    delete: 'DELETE /api/users/{id} query',
+    createPasswordLink: 'POST /api/users/{id}/password-link',
+    quota: 'GET /api/users/{id}/quota',
+    updateQuota: 'PATCH /api/users/{id}/quota body',
+  },
+  keys: {
+    list: 'GET /api/keys query',
+    create: 'POST /api/keys body',
+    update: 'PATCH /api/keys/{id} body',
+    delete: 'DELETE /api/keys/{id}',
+  },
+  organisations: {
+    list: 'GET /api/organisations query',
+    all: 'EACH /api/organisations query',
+    create: 'POST /api/organisations body',
+    get: 'GET /api/organisations/{id}',
+    update: 'PATCH /api/organisations/{id} body',
+    delete: 'DELETE /api/organisations/{id}',
+    members: 'GET /api/organisations/{id}/members query',
+    allMembers: 'EACH /api/organisations/{id}/members query',
+    updateMember: 'PATCH /api/organisations/{id}/members/{userId} body',
+    removeMember: 'DELETE /api/organisations/{id}/members/{userId}',
+    invitations: 'GET /api/organisations/{id}/invitations',
+    invite: 'POST /api/organisations/{id}/invitations body',
+    revokeInvitation: 'DELETE /api/organisations/{id}/invitations/{invitationId}',
+    rules: 'GET /api/organisations/{id}/rules',
+    updateRules: 'PATCH /api/organisations/{id}/rules body',
+    quota: 'GET /api/organisations/{id}/quota',
+    updateQuota: 'PATCH /api/organisations/{id}/quota body',
+  },
+  invitations: {
+    lookUp: 'POST /api/invitations/look-up body',
+    accept: 'POST /api/invitations/accept body',
+  },
+  settings: {
+    get: 'GET /api/admin/settings',
+    update: 'PATCH /api/admin/settings body',
+  },
+  audit: {
+    list: 'GET /api/audit query',
+    all: 'EACH /api/audit query',
+  },
+  service: {
+    openapi: 'GET /openapi.json',
+    jwks: 'GET /.well-known/jwks.json',
+    health: 'GET /healthz',
+    readiness: 'GET /readyz',
+    version: 'GET /api/version',
+  },
+} as const;
