@@ -5,7 +5,7 @@ import type { TunnelEvent, TunnelEventTopic } from './event-types.js';
 
 /** Whether events arrive now. */
 export interface LiveStatus {
-  /** Whether the stream is connected. */
+  /** Whether the stream is connected and has begun. */
   live: boolean;
   /** Since when it has been so, in milliseconds since 1970. */
   since: number;
@@ -15,8 +15,11 @@ export interface LiveStatus {
   error: unknown;
 }
 
-/** An event, and the position in the stream after it. */
-export type Positioned<E> = E & { readonly position: string };
+/**
+ * An event, and its position in the stream: a later stream can continue after it. An event
+ * without one is never sent again.
+ */
+export type Positioned<E> = E & { readonly position: string | undefined };
 
 export interface SubscribeOptions {
   /** The topics of which events are wanted; all by default. */
@@ -25,7 +28,7 @@ export interface SubscribeOptions {
   signal?: AbortSignal | undefined;
   /** The `position` of the last event that was seen earlier: the stream continues after it. */
   lastEventId?: string | undefined;
-  /** Called when the stream is connected or lost, and whenever the panel is heard of. */
+  /** Called when the stream begins or is lost, and whenever the panel is heard of. */
   onStatus?: ((status: LiveStatus) => void) | undefined;
   /** After how many milliseconds of silence the connection counts as dead; the default is 40000. */
   silenceMs?: number | undefined;
@@ -75,12 +78,13 @@ export async function* subscribe(
       reader = response.body?.getReader();
       parser = new Parser(parser.lastId, parser.retryMs);
       const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-      tell(true);
-      for (let piece; reader && (piece = await readWithin(reader, silenceMs, signal)); ) {
-        tell(true);
-        for (const frame of parser.push(decoder.decode(piece, { stream: true }))) {
+      for (let piece, last = parser.lastId; reader && (piece = await readWithin(reader, silenceMs, signal)); ) {
+        if (status.live) tell(true);
+        for (const { data, id } of parser.push(decoder.decode(piece, { stream: true }))) {
           attempt = 0;
-          yield Object.assign(JSON.parse(frame.data) as TunnelEvent, { position: frame.id });
+          if (!status.live) tell(true);
+          yield Object.assign(JSON.parse(data) as TunnelEvent, { position: id === last ? undefined : id });
+          last = id;
         }
       }
     } catch (caught) {

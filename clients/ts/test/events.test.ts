@@ -18,7 +18,7 @@ const deleted = (id: number): TunnelEvent => ({ type: 'allocation.deleted', allo
 test('events arrive typed, with a bearer token and the topics asked for', async () => {
   const { url, received } = await serve((_, response) => start(response, frame('1', { type: 'ready' }) + frame('2', deleted(42))));
   const client = createClient({ baseUrl: url, credentials: 'a-token' });
-  const seen: string[] = [];
+  const seen: (string | undefined)[] = [];
   for await (const event of client.events.subscribe({ types: ['allocation', 'usage'] })) {
     seen.push(event.position);
     if (event.type === 'allocation.deleted') {
@@ -30,6 +30,16 @@ test('events arrive typed, with a bearer token and the topics asked for', async 
   expect(seen).toEqual(['1', '2']);
   expect(received[0]?.url).toBe('/api/events?types=allocation,usage');
   expect(received[0]?.headers).toMatchObject({ authorization: 'Bearer a-token', accept: 'text/event-stream' });
+});
+
+test('an event without an ID of its own has no position', async () => {
+  const { url } = await serve((_, response) => start(response, frame('1', { type: 'ready' }) + 'data: {"type":"usage"}\n\n' + frame('2', deleted(42))));
+  const seen: unknown[] = [];
+  for await (const { type, position } of createClient({ baseUrl: url }).events.subscribe()) {
+    seen.push([type, position]);
+    if (position === '2') break;
+  }
+  expect(seen).toEqual([['ready', '1'], ['usage', undefined], ['allocation.deleted', '2']]);
 });
 
 test('leaving the loop closes the connection', async () => {
@@ -55,7 +65,7 @@ test('a lost connection is made again after the last event, and what is missing 
     if (status.live !== last?.live) states.push(status.live);
     last = status;
   };
-  const seen: string[] = [];
+  const seen: (string | undefined)[] = [];
   for await (const event of createClient({ baseUrl: url }).events.subscribe({ onStatus })) {
     seen.push(`${event.position} ${event.type}`);
     if (event.position === '10') break;
@@ -80,7 +90,7 @@ test('silence ends a connection, and comments are no silence', async () => {
     }, 30);
     response.on('close', () => clearInterval(timer));
   });
-  const seen: string[] = [];
+  const seen: (string | undefined)[] = [];
   const errors: unknown[] = [];
   const onStatus = ({ error }: LiveStatus): void => void (error && errors.push(error));
   for await (const event of createClient({ baseUrl: url }).events.subscribe({ silenceMs: 150, onStatus })) {
@@ -94,7 +104,7 @@ test('silence ends a connection, and comments are no silence', async () => {
 
 test('a caller who is slow loses nothing, and is not taken for silence', async () => {
   const { url, received } = await serve((_, response) => start(response, frame('1', deleted(1)) + frame('2', deleted(2))));
-  const seen: string[] = [];
+  const seen: (string | undefined)[] = [];
   for await (const event of createClient({ baseUrl: url }).events.subscribe({ silenceMs: 50 })) {
     await new Promise((resolve) => setTimeout(resolve, 120));
     seen.push(event.position);
@@ -129,7 +139,7 @@ test.each(['while connecting', 'while waiting for events', 'while waiting to con
   const controller = new AbortController();
   const arrived = signal();
   const { url, received } = await serve((_, response) => {
-    if (when === 'while waiting for events') start(response);
+    if (when === 'while waiting for events') start(response, frame('1', { type: 'ready' }));
     if (when === 'while waiting to connect again') problem(response, 503, 'unavailable', {}, { 'Retry-After': '600' });
     arrived.resolve();
   });

@@ -1,0 +1,116 @@
+import { useMutation, useQuery, useQueryClient, type QueryKey } from '@tanstack/react-query';
+import type { RequestOptions, Schemas, TunnelClient } from '../index.js';
+import { useIsLive, useTunnel } from './provider.js';
+import { tunnelKeys } from './queries.js';
+
+/** How often what is shown is read again while no events arrive, in milliseconds. */
+const pollMs = 15_000;
+
+/** Events keep results fresh; without them they are read again from time to time. */
+function useFreshness(): { staleTime: number; refetchInterval: number | false } {
+  return useIsLive() ? { staleTime: Infinity, refetchInterval: false } : { staleTime: 0, refetchInterval: pollMs };
+}
+
+/** All allocations that the caller may see, every page of them. */
+export function useAllocations(query?: Parameters<TunnelClient['allocations']['all']>[0]) {
+  return useQuery({ ...useTunnel().queries.allocations(query), ...useFreshness() });
+}
+
+/** An allocation, with its rules in effect. */
+export function useAllocation(id: number) {
+  return useQuery({ ...useTunnel().queries.allocation(id), ...useFreshness() });
+}
+
+/** All devices that the caller may see, every page of them. */
+export function useDevices(query?: Parameters<TunnelClient['devices']['all']>[0]) {
+  return useQuery({ ...useTunnel().queries.devices(query), ...useFreshness() });
+}
+
+/** A device. */
+export function useDevice(id: string) {
+  return useQuery({ ...useTunnel().queries.device(id), ...useFreshness() });
+}
+
+/** What waits for approval under a user code; nothing is asked while the code is empty. */
+export function usePendingDevice(userCode: string) {
+  return useQuery({ ...useTunnel().queries.pendingDevice(userCode), enabled: userCode !== '', retry: false });
+}
+
+/** Who is logged in. */
+export function useSession() {
+  return useQuery(useTunnel().queries.session());
+}
+
+/** How much of their quota the caller uses. */
+export function useQuota() {
+  return useQuery({ ...useTunnel().queries.quota(), ...useFreshness() });
+}
+
+type Keys = ReturnType<typeof tunnelKeys>;
+
+/** A mutation after which what it has changed is read again, also where no event tells of it. */
+function useChange<V, T>(change: (client: TunnelClient, variables: V) => Promise<T>, changed: (keys: Keys) => readonly QueryKey[]) {
+  const { client } = useTunnel();
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: (variables: V) => change(client, variables),
+    onSettled: () => Promise.all(changed(tunnelKeys(client)).map((queryKey) => queries.invalidateQueries({ queryKey }))),
+  });
+}
+
+/** What an update may name besides its fields. */
+type Update<T> = { body: T } & Pick<RequestOptions, 'ifMatch'>;
+
+const allocations = (keys: Keys): readonly QueryKey[] => [keys.allocations, keys.quota];
+const devices = (keys: Keys): readonly QueryKey[] => [keys.devices, keys.allocations, keys.pendingDevices, keys.quota];
+
+/** Allocates a port; a request that gets no answer is repeated without allocating two. */
+export function useCreateAllocation() {
+  return useChange(
+    (client, body: Schemas['AllocationCreate']) => client.allocations.create(body, { idempotencyKey: true }),
+    allocations,
+  );
+}
+
+export function useUpdateAllocation() {
+  return useChange(
+    (client, { id, body, ifMatch }: { id: number } & Update<Schemas['AllocationPatch']>) =>
+      client.allocations.update(id, body, { ifMatch }),
+    allocations,
+  );
+}
+
+export function useDeleteAllocation() {
+  return useChange((client, id: number) => client.allocations.delete(id), allocations);
+}
+
+export function useCreateDevice() {
+  return useChange((client, body: Schemas['DeviceCreate']) => client.devices.create(body, { idempotencyKey: true }), devices);
+}
+
+export function useUpdateDevice() {
+  return useChange(
+    (client, { id, body, ifMatch }: { id: string } & Update<Schemas['DevicePatch']>) => client.devices.update(id, body, { ifMatch }),
+    devices,
+  );
+}
+
+export function useDeleteDevice() {
+  return useChange((client, id: string) => client.devices.delete(id), devices);
+}
+
+export function useRegenerateDeviceToken() {
+  return useChange((client, id: string) => client.devices.regenerateToken(id), devices);
+}
+
+export function useDrainDevice() {
+  return useChange((client, { id, body }: { id: string; body: Schemas['DeviceDrain'] }) => client.devices.drain(id, body), devices);
+}
+
+export function useApproveDevice() {
+  return useChange((client, body: Schemas['DeviceApproval']) => client.enrollment.approve(body), devices);
+}
+
+export function useDenyDevice() {
+  return useChange((client, body: Schemas['DeviceDenial']) => client.enrollment.deny(body), devices);
+}

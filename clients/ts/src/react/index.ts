@@ -1,0 +1,26 @@
+/**
+ * Hooks for React that read a panel by TanStack Query and are kept fresh by its events.
+ *
+ * @packageDocumentation
+ */
+export {
+  useAllocation,
+  useAllocations,
+  useApproveDevice,
+  useCreateAllocation,
+  useCreateDevice,
+  useDeleteAllocation,
+  useDeleteDevice,
+  useDenyDevice,
+  useDevice,
+  useDevices,
+  useDrainDevice,
+  usePendingDevice,
+  useQuota,
+  useRegenerateDeviceToken,
+  useSession,
+  useUpdateAllocation,
+  useUpdateDevice,
+} from './hooks.js';
+export { TunnelProvider, useLiveStatus, useTunnelClient, useTunnelEvents, type TunnelProviderProps } from './provider.js';
+export { tunnelKeys, tunnelQueries } from './queries.js';

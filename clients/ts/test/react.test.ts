@@ -1,0 +1,102 @@
+import { QueryClient, QueryObserver } from '@tanstack/react-query';
+import { expect, onTestFinished, test } from 'vitest';
+import { createClient, type Allocation, type Device, type TunnelEvent } from '../src/index.js';
+import { keeper } from '../src/react/apply.js';
+import { tunnelKeys, tunnelQueries } from '../src/react/queries.js';
+import { json, serve, signal } from './server.js';
+
+const at = '2026-11-30T12:00:00Z';
+const allocation = (id: number, name = ''): Allocation => ({ id, name, deviceId: 'd' }) as Allocation;
+const updated = (a: Allocation, type: 'created' | 'updated' = 'updated'): TunnelEvent => ({
+  type: `allocation.${type}`,
+  at,
+  allocationId: a.id,
+  deviceId: a.deviceId,
+  allocation: a,
+});
+const deleted = (id: number): TunnelEvent => ({ type: 'allocation.deleted', at, allocationId: id, deviceId: 'd' });
+
+function setUp(baseUrl = 'http://panel') {
+  const client = createClient({ baseUrl });
+  const queryClient = new QueryClient({ defaultOptions: { queries: { retry: false } } });
+  onTestFinished(() => queryClient.clear());
+  const { apply, refresh } = keeper(client, queryClient);
+  return { client, queryClient, apply, refresh, keys: tunnelKeys(client), queries: tunnelQueries(client) };
+}
+
+test('events change what lists have', () => {
+  const { queryClient, apply, queries } = setUp();
+  const { queryKey } = queries.allocations();
+  const names = (): unknown => queryClient.getQueryData(queryKey)?.map(({ id, name }) => `${id}${name}`);
+
+  apply(updated(allocation(9), 'created'));
+  expect(names()).toBeUndefined();
+
+  queryClient.setQueryData(queryKey, [allocation(2), allocation(1)]);
+  apply(updated(allocation(3), 'created'));
+  apply(updated(allocation(1, 'x')));
+  expect(names()).toEqual(['3', '2', '1x']);
+  // The same again changes nothing.
+  apply(updated(allocation(3), 'created'));
+  apply(deleted(2));
+  apply(deleted(2));
+  expect(names()).toEqual(['3', '1x']);
+  expect(queryClient.getQueryState(queryKey)?.isInvalidated).toBe(false);
+});
+
+test('a list that selects is read again, and shows no item that it may not select', () => {
+  const { queryClient, apply, queries } = setUp();
+  const { queryKey } = queries.allocations({ after: 5 });
+  queryClient.setQueryData(queryKey, [allocation(1)]);
+  apply(updated(allocation(9), 'created'));
+  expect(queryClient.getQueryData(queryKey)).toEqual([allocation(1)]);
+  expect(queryClient.getQueryState(queryKey)?.isInvalidated).toBe(true);
+});
+
+test('events change what is known of one, and what an event does not have is kept and read again', () => {
+  const { queryClient, apply, keys } = setUp();
+  queryClient.setQueryData(keys.allocation(1), { ...allocation(1), rules: { maxPlayers: 4 } });
+  queryClient.setQueryData(keys.device('d'), { id: 'd', online: false } as Device);
+  apply(updated(allocation(1, 'x')));
+  apply({ type: 'device.updated', at, deviceId: 'd', device: { id: 'd', online: true } as Device });
+  expect(queryClient.getQueryData(keys.allocation(1))).toMatchObject({ name: 'x', rules: { maxPlayers: 4 } });
+  expect(queryClient.getQueryState(keys.allocation(1))?.isInvalidated).toBe(true);
+  expect(queryClient.getQueryData(keys.device('d'))).toMatchObject({ online: true });
+});
+
+test.each(['resync', 'a new beginning'])('after %s everything of this panel is read again, and nothing else', (what) => {
+  const { queryClient, apply, refresh, keys } = setUp();
+  queryClient.setQueryData(keys.allocation(1), allocation(1));
+  queryClient.setQueryData(['other'], 1);
+  if (what === 'resync') apply({ type: 'resync', at });
+  else refresh();
+  expect(queryClient.getQueryState(keys.allocation(1))?.isInvalidated).toBe(true);
+  expect(queryClient.getQueryState(['other'])?.isInvalidated).toBe(false);
+});
+
+test('events of a newer panel change nothing', () => {
+  const { apply } = setUp();
+  apply({ type: 'of.a.newer.panel', at } as unknown as TunnelEvent);
+});
+
+test('a list that is being read while an event arrives is read once more, and the first read goes on', async () => {
+  const first = signal();
+  const arrived = signal();
+  const { url, received } = await serve((_, response) => {
+    const old = received.length === 1;
+    if (old) arrived.resolve();
+    void (old ? first.promise : Promise.resolve()).then(() => json(response, 200, [allocation(1, old ? 'old' : 'new')]));
+  });
+  const { queryClient, apply, queries } = setUp(url);
+  const shown = signal();
+  const stop = new QueryObserver(queryClient, queries.allocations()).subscribe(({ data }) => {
+    if (data?.[0]?.name === 'new') shown.resolve();
+  });
+  onTestFinished(stop);
+  await arrived.promise;
+  apply(updated(allocation(1, 'new')));
+  apply(updated(allocation(1, 'new')));
+  first.resolve();
+  await shown.promise;
+  expect(received).toHaveLength(2);
+});
