@@ -117,3 +117,8 @@ const (
 
 // AuditQuery is the query of [DB.Audit], for its plan.
 var AuditQuery = auditQuery
+
+// AppendEvents appends events in a transaction.
+func (d *DB) AppendEvents(ctx context.Context, events ...NewEvent) error {
+	return d.devices.tx(ctx, func(tx *sqlx.Tx) error { return appendEvents(ctx, tx, events...) })
+}

@@ -49,13 +49,27 @@ type Event struct {
 //
 // Listen waits for its first connection, and returns ctx's error if ctx ends first.
 func (d *DB) Listen(ctx context.Context) (<-chan Event, error) {
+	listener, err := d.newListener(ctx, notifyChannel)
+	if err != nil {
+		return nil, err
+	}
+	events := make(chan Event)
+	go func() {
+		defer close(events)
+		d.keepListener(ctx, listener, func() { forwardEvents(ctx, listener.Notify, events) })
+	}()
+	return events, nil
+}
+
+// newListener returns a listener that is connected and listens on a channel.
+func (d *DB) newListener(ctx context.Context, channel string) (*pq.Listener, error) {
 	listener := pq.NewDialListener(dialForListener(ctx, d.listen.silence), d.url,
 		d.listen.reconnectMin, d.listen.reconnectMax, d.logListener(ctx))
 	ready := make(chan struct{})
 	var refused error
 	go func() {
 		defer close(ready)
-		refused = listener.Listen(notifyChannel)
+		refused = listener.Listen(channel)
 	}()
 	select {
 	case <-ready:
@@ -68,20 +82,19 @@ func (d *DB) Listen(ctx context.Context) (<-chan Event, error) {
 		<-ready
 		return nil, fmt.Errorf("listen: %w", ctx.Err())
 	}
+	return listener, nil
+}
 
-	events := make(chan Event)
+// keepListener keeps a listener alive while forward runs, until ctx ends, and then closes it.
+func (d *DB) keepListener(ctx context.Context, listener *pq.Listener, forward func()) {
+	pinging := make(chan struct{})
 	go func() {
-		defer close(events)
-		pinging := make(chan struct{})
-		go func() {
-			defer close(pinging)
-			d.pingListener(ctx, listener)
-		}()
-		forwardEvents(ctx, listener.Notify, events)
-		closeListener(listener)
-		<-pinging
+		defer close(pinging)
+		d.pingListener(ctx, listener)
 	}()
-	return events, nil
+	forward()
+	closeListener(listener)
+	<-pinging
 }
 
 // forwardEvents forwards notifications to events until ctx ends. It always receives the next

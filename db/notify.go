@@ -16,7 +16,14 @@ const (
 	payloadKeys    = "keys"
 	payloadServers = "servers"
 	payloadDevice  = "device:"
+
+	// liveChannel is for what people follow. On a channel of its own, because replicas of the previous version take
+	// notifications that they do not know for a change of everything. Its payloads are topics: see [DB.ListenLive].
+	liveChannel = "eclitunnel_live"
 )
+
+// TopicEvents is the topic of the log of events: it has new ones. Triggers notify of it.
+const TopicEvents = "events"
 
 // notify notifies every replica, once tx commits, that the desired state of the devices has changed.
 // ids may contain duplicates.
