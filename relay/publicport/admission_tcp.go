@@ -17,6 +17,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 )
 
@@ -39,6 +40,7 @@ type tcpPlayer struct {
 	conn   *net.TCPConn
 	source netip.Addr
 	giveUp context.CancelFunc // Ends the wait for a data connection.
+	meter  *meter.Meter       // nil before the player has entered.
 	// holds means that a part of what allocations share is the player's to give back. A
 	// newcomer takes over the part of the player who was evicted for them.
 	holds bool

@@ -27,6 +27,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/internal/backoff"
 	"github.com/eclitunnel/eclitunnel/internal/lograte"
 	"github.com/eclitunnel/eclitunnel/internal/openfiles"
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 )
@@ -100,7 +101,8 @@ type Ports struct {
 	mu     sync.Mutex
 	closed bool
 	slots  map[int64]*slot
-	chosen time.Time // When the busiest ports were.
+	gone   []goneUsage // Of slots that were removed.
+	chosen time.Time   // When the busiest ports were.
 }
 
 // New makes Ports without any port. Its owner calls Tick every second, and Close
@@ -132,6 +134,7 @@ type slot struct {
 	empty      bool // It drains, and had no player left when last looked at.
 	refusals   portRefusals
 	seen       seen
+	usage      *meter.Allocation
 }
 
 func (s *slot) drained() bool {
@@ -158,11 +161,12 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 			p.log.Info("public port closed", slog.Int64("allocationId", id), slog.Int("port", s.allocation.Port))
 		}
 		delete(p.slots, id)
+		p.gone = append(p.gone, goneUsage{id: id, usage: s.usage})
 	}
 	for id, a := range wanted {
 		s, ok := p.slots[id]
 		if !ok {
-			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}, refusals: p.newRefusals()}
+			s = &slot{backoff: backoff.Exponential{Min: time.Second, Max: 10 * time.Second}, refusals: p.newRefusals(), usage: new(meter.Allocation)}
 			p.slots[id] = s
 		}
 		closed := !ok || draining(s.allocation) || s.rules == nil
@@ -211,7 +215,7 @@ func (p *Ports) try(s *slot, now time.Time) {
 	case port != nil:
 		err = port.resume()
 	default:
-		port, err = p.openPort(a, s.rules, s.refusals)
+		port, err = p.openPort(s)
 	}
 	if err != nil {
 		reason := bindReason(a, err)
@@ -264,10 +268,11 @@ func (p *Ports) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	for _, s := range p.slots {
+	for id, s := range p.slots {
 		if s.port != nil {
 			s.port.close()
 		}
+		p.gone = append(p.gone, goneUsage{id: id, usage: s.usage})
 	}
 	clear(p.slots)
 }
@@ -276,11 +281,11 @@ func (p *Ports) Close() {
 func (p *Ports) Wait() { p.work.Wait() }
 
 // openPort opens an allocation's public port.
-func (p *Ports) openPort(a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
-	if a.Protocol == types.ProtocolUDP {
-		return openUDP(p, a, r, refused)
+func (p *Ports) openPort(s *slot) (port, error) {
+	if s.allocation.Protocol == types.ProtocolUDP {
+		return openUDP(p, s.allocation, s)
 	}
-	return openTCP(p, a, r, refused)
+	return openTCP(p, s.allocation, s)
 }
 
 // bindAddress is where a port is bound. Without a host the net package takes

@@ -14,6 +14,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/tcpstream"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -29,6 +30,7 @@ type tcpPort struct {
 	turns      chan struct{} // Holds one for each player at a tunnel client who may join: see Limits.Unanswered.
 	refusals   portRefusals
 	bandwidth  bandwidth
+	usage      *meter.Allocation
 	answeredAt atomic.Int64 // When a player at a tunnel client was last answered, in nanoseconds of Unix time.
 	extra      atomic.Int64 // Answered players: each has added a turn, until there were answeringFactor times as many.
 
@@ -40,10 +42,10 @@ type tcpPort struct {
 	changed   chan struct{}           // Closed, and replaced, when the rules are.
 }
 
-func openTCP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
+func openTCP(p *Ports, a types.ServerAllocation, s *slot) (port, error) {
 	t := &tcpPort{
-		ports: p, allocation: a, refusals: refused, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
-		admission: newTCPAdmission(p, a, r), bandwidth: newBandwidth(r),
+		ports: p, allocation: a, refusals: s.refusals, turns: make(chan struct{}, answeringFactor*p.o.Limits.Unanswered),
+		admission: newTCPAdmission(p, a, s.rules), bandwidth: newBandwidth(s.rules), usage: s.usage,
 		players: map[*tcpPlayer]struct{}{}, changed: make(chan struct{}),
 	}
 	for range p.o.Limits.Unanswered {
@@ -169,6 +171,7 @@ func (p *tcpPort) enter(player *tcpPlayer) (waits context.Context, entered bool)
 	}
 	waits, player.giveUp = context.WithCancel(p.closing)
 	p.players[player] = struct{}{}
+	player.meter = p.usage.New()
 	p.ports.connected.add(player.source)
 	p.ports.counters.players.Add(1)
 	return waits, true
@@ -206,6 +209,7 @@ func (p *tcpPort) leave(player *tcpPlayer) {
 	defer p.mu.Unlock()
 	player.giveUp()
 	delete(p.players, player)
+	player.meter.Leave()
 	p.ports.connected.remove(player.source)
 	p.admission.left(player)
 	p.ports.counters.players.Add(-1)
@@ -214,17 +218,17 @@ func (p *tcpPort) leave(player *tcpPlayer) {
 // serve carries a player. Its stack is that of the player for as long as they stay: it
 // must fit into 4 kB with all that it calls.
 func (p *tcpPort) serve(waits context.Context, player *tcpPlayer) {
-	if refusal := p.carry(waits, p.streamOf(player.conn)); refusal != NotRefused {
+	if refusal := p.carry(waits, p.streamOf(player)); refusal != NotRefused {
 		p.refuse(player, refusal)
 	}
 }
 
-func (p *tcpPort) streamOf(conn *net.TCPConn) *tcpstream.Player {
-	return &tcpstream.Player{Conn: conn, Open: wire.Control{
+func (p *tcpPort) streamOf(player *tcpPlayer) *tcpstream.Player {
+	return &tcpstream.Player{Conn: player.conn, Meter: player.meter, Open: wire.Control{
 		Type:        wire.ControlOpen,
 		Allocation:  p.allocation.ID,
-		Source:      netaddr.OfTCP(conn.RemoteAddr()),
-		Destination: netaddr.OfTCP(conn.LocalAddr()),
+		Source:      netaddr.OfTCP(player.conn.RemoteAddr()),
+		Destination: netaddr.OfTCP(player.conn.LocalAddr()),
 	}}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/netaddr"
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/udptunnel"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
@@ -27,6 +28,7 @@ type udpPort struct {
 
 	refusals  portRefusals
 	bandwidth bandwidth
+	usage     *meter.Allocation
 
 	mu         sync.Mutex
 	closed     bool
@@ -47,7 +49,7 @@ type flowKey struct {
 
 func keyOf(f *udptunnel.ServerFlow) flowKey { return flowKey{source: f.Source, local: f.Local} }
 
-func openUDP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals) (port, error) {
+func openUDP(p *Ports, a types.ServerAllocation, s *slot) (port, error) {
 	conn, err := udpsock.Listen(context.Background(), "udp", p.bindAddress(a.Port), udpsock.Options{
 		Destinations: true,
 		ReadBuffer:   udpsock.SocketBuffer,
@@ -56,8 +58,8 @@ func openUDP(p *Ports, a types.ServerAllocation, r *rules, refused portRefusals)
 		return nil, err
 	}
 	u := &udpPort{
-		ports: p, conn: conn, done: make(chan struct{}), refusals: refused, bandwidth: newBandwidth(r),
-		allocation: a, admission: newFlowAdmission(p.o.Limits, a, &p.flows, r),
+		ports: p, conn: conn, done: make(chan struct{}), refusals: s.refusals, bandwidth: newBandwidth(s.rules), usage: s.usage,
+		allocation: a, admission: newFlowAdmission(p.o.Limits, a, &p.flows, s.rules),
 		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),
 	}
@@ -202,6 +204,7 @@ func (p *udpPort) prove(f *udptunnel.ServerFlow, in *incoming) bool {
 		p.refusals.datagrams(drop, 1)
 		return false
 	}
+	f.Meter.Join()
 	p.evict(evicted, in)
 	return true
 }
@@ -254,9 +257,11 @@ func (p *udpPort) open(key flowKey, to udpsock.Endpoint, payload []byte, now tim
 		Idle:     time.Duration(idle) * time.Second,
 		Upload:   datagrams{p.bandwidth.upload.Join(), p.refusals},
 		Download: datagrams{p.bandwidth.download.Join(), p.refusals},
+		Meter:    p.usage.New(),
 	}
 	f.Touch(udptunnel.Ticks(now))
 	if !f.Upload.Admit(len(payload)) || !in.datagrams.Open(session, f, p.allocation.ID, p.reached(key), payload) {
+		f.Meter.Leave()
 		return true
 	}
 	p.evict(evicted, in)
@@ -311,6 +316,7 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 	delete(p.flows, keyOf(f))
 	delete(p.atClients.unanswered, f)
 	p.admission.left(f)
+	f.Meter.Leave()
 }
 
 // MayAnswer implements [udptunnel.PublicPort].

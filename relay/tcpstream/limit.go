@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -34,6 +35,9 @@ type Player struct {
 	// bound. What waits is not read, so that its sender slows down. Carry closes them
 	// when the player's connection breaks.
 	Upload, Download Limit
+	// Meter counts the bytes of each direction as they pass, and the player once the stream
+	// is open; nil: nothing does.
+	Meter *meter.Meter
 }
 
 // errLimitClosed means that bytes were not passed since their limit is closed.
@@ -112,6 +116,7 @@ func (s *stream) writeLocal(data []byte) error {
 		if _, err := s.local.Write(data[:n]); err != nil {
 			return err
 		}
+		s.meter.Download(n)
 		data = data[n:]
 	}
 	return nil

@@ -20,6 +20,7 @@ func (c *Conn) Carry(p *Player) error {
 	if err := c.writeControl(&p.Open); err != nil {
 		c.Close() // Serve notes the end.
 	} else {
+		p.Meter.Join()
 		s.pump()
 	}
 	close(s.pumped)
@@ -47,6 +48,7 @@ func (c *Conn) Carry(p *Player) error {
 func (c *Conn) begin(p *Player, left func()) (*stream, error) {
 	s := &stream{
 		conn: c, local: p.Conn, left: left, answered: p.Answered, upload: p.Upload, download: p.Download,
+		meter:  p.Meter,
 		pumped: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.watch = s.watchReset
@@ -130,6 +132,7 @@ func (s *stream) pump() {
 				s.conn.Close() // Serve notes the end.
 				return
 			case n > 0:
+				s.meter.Upload(n)
 				continue
 			case !errors.Is(err, errNotSpliced):
 				s.pumpFailed()
@@ -162,6 +165,7 @@ func (s *stream) pump() {
 			return
 		}
 		s.conn.counters.Sent.Add(uint64(n))
+		s.meter.Upload(n)
 	}
 }
 

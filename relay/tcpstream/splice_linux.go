@@ -232,5 +232,9 @@ func (s *stream) spliceOut() (int, error) {
 		s.out.release()
 		return n, err
 	}
-	return n, s.out.give(nil)
+	if err := s.out.give(nil); err != nil {
+		return n, err
+	}
+	s.meter.Download(n)
+	return n, nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
 
@@ -72,6 +73,7 @@ type stream struct {
 	left   func() // Called once local is closed; nil: not called.
 
 	upload, download Limit         // At a tunnel server; nil: none.
+	meter            *meter.Meter  // At a tunnel server; nil: none.
 	watch            func() func() // watchReset.
 
 	answered func() // Called with the first bytes of the peer; nil after it. Guarded by conn.mu.

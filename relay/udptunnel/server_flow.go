@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/relay/meter"
 	"github.com/eclitunnel/eclitunnel/relay/udpsock"
 	"github.com/eclitunnel/eclitunnel/relay/wire"
 )
@@ -44,6 +45,8 @@ type ServerFlow struct {
 	// Upload and Download bound the datagrams from the player after the first, and to
 	// the player; nil: no bound.
 	Upload, Download Limit
+	// Meter counts the datagrams that the limits admit, the first too; nil: nothing does.
+	Meter *meter.Meter
 
 	session  *ServerSession
 	number   uint64
@@ -96,6 +99,7 @@ func (d *PlayerDatagrams) Open(s *ServerSession, f *ServerFlow, allocation int64
 	if !s.openFlow(f, payload) {
 		return false
 	}
+	f.Meter.UploadDatagram(len(payload))
 	d.queued = s
 	return true
 }
@@ -106,6 +110,7 @@ func (d *PlayerDatagrams) Add(f *ServerFlow, payload []byte) {
 	if f.Upload != nil && !f.Upload.Admit(len(payload)) {
 		return
 	}
+	f.Meter.UploadDatagram(len(payload))
 	datagram := wire.Record{Kind: wire.RecordDatagram, Flow: f.number, Payload: payload}
 	if !f.known.Load() { // The announcement may have been lost.
 		f.session.selector.Queue(f.open, datagram)
@@ -166,6 +171,7 @@ func (d *deliveries) gather(first int, records []wire.Record, now int64) PublicP
 		}
 		f.Touch(now)
 		if f.Download == nil || f.Download.Admit(len(records[i].Payload)) {
+			f.Meter.DownloadDatagram(len(records[i].Payload))
 			d.datagrams = append(d.datagrams, udpsock.Datagram{To: &f.To, Data: records[i].Payload})
 		}
 	}
