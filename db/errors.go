@@ -55,6 +55,14 @@ var (
 	ErrUnserved    = fmt.Errorf("tunnel server may not serve the new owner: %w", ErrConflict)
 	// ErrTooManyKeys means that the owner of an API key has as many as may be. It is an ErrConflict.
 	ErrTooManyKeys = fmt.Errorf("too many API keys: %w", ErrConflict)
+	// ErrTooManyWebhooks means that the owner of a webhook has as many as may be. It is an ErrConflict.
+	ErrTooManyWebhooks = fmt.Errorf("too many webhooks: %w", ErrConflict)
+	// ErrNoDelivery means that the webhook has no such delivery. It is an ErrNotFound. ErrWebhookDisabled means that
+	// nothing is sent to the webhook, and is an ErrConflict.
+	ErrNoDelivery      = fmt.Errorf("no such delivery: %w", ErrNotFound)
+	ErrWebhookDisabled = fmt.Errorf("webhook is disabled: %w", ErrConflict)
+	// ErrTooManyTests means that the webhook was tested several times in the last minute.
+	ErrTooManyTests = errors.New("too many tests")
 	// ErrPasswordChanged means that the user's password is another one by now. It is an ErrConflict.
 	ErrPasswordChanged = fmt.Errorf("password changed: %w", ErrConflict)
 	// ErrEmailTaken means that a person from an identity provider has the email of an account that is not known to

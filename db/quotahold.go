@@ -144,7 +144,9 @@ func (h quotaHold) check(ctx context.Context, tx *sqlx.Tx, added Usage) error {
 		{"portsOutsideRange", limits.PortsOutsideRange, now.PortsOutsideRange, added.PortsOutsideRange},
 	} {
 		if r.limit != nil && r.now > *r.limit {
-			return &QuotaError{Resource: r.resource, Limit: *r.limit, Used: max(0, r.now-r.added)}
+			return &QuotaError{
+				Resource: r.resource, Limit: *r.limit, Used: max(0, r.now-r.added), UserID: h.UserID, OrganisationID: h.OrganisationID,
+			}
 		}
 	}
 	return nil

@@ -49,6 +49,8 @@ type QuotaError struct {
 	Resource string // The name of the field of Quota in JSON.
 	Limit    int
 	Used     int // Without what was to be added.
+	// UserID or OrganisationID is the owner; the other one is 0.
+	UserID, OrganisationID int64
 }
 
 // Error returns the resource and the numbers.
