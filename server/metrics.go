@@ -60,6 +60,12 @@ var (
 		"Number of waits for a connection to the database, by lane.", "lane")
 	laneRefusedDesc = describe("database_lane_refused_total",
 		"Statements that got no connection to the database because too many others waited, by lane.", "lane")
+	webhookAttemptsDesc = describe("webhook_attempts_total",
+		"Attempts of this replica to send messages of webhooks, by result.", "result")
+	webhookEndedDesc = describe("webhook_messages_failed_total",
+		"Messages of webhooks whose last attempt, by this replica, failed.")
+	webhookPendingDesc = describe("webhook_messages_pending",
+		"Messages of webhooks that wait to be sent; every replica shows the same.")
 	certificateDesc = describe("certificate_expiry_timestamp_seconds",
 		"Unix time at which the certificate served with HTTPS expires.")
 )
@@ -75,6 +81,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 		connectionsDesc, maxConnectionsDesc, waitsDesc, waitedDesc, certificateDesc,
 		httpConnectionsDesc, httpClosedDesc, unaskedDesc, slowedDesc,
 		laneConnectionsDesc, laneMaxDesc, laneWaitingDesc, laneWaitsDesc, laneRefusedDesc,
+		webhookAttemptsDesc, webhookEndedDesc, webhookPendingDesc,
 	} {
 		ch <- desc
 	}
@@ -114,7 +121,25 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	if expiry, ok := m.panel.certificateExpiry(); ok {
 		gauge(ch, certificateDesc, float64(expiry.Unix()))
 	}
+	m.collectWebhooks(ch)
 	m.collectCensus(ch)
+}
+
+// collectWebhooks collects the metrics of webhooks. If the database does not respond, the number of waiting messages is
+// missing.
+func (m metrics) collectWebhooks(ch chan<- prometheus.Metric) {
+	sent := m.panel.webhooks.Stats()
+	counter(ch, webhookAttemptsDesc, float64(sent.Delivered), "delivered")
+	counter(ch, webhookAttemptsDesc, float64(sent.Failed), "failed")
+	counter(ch, webhookEndedDesc, float64(sent.Ended))
+	ctx, cancel := context.WithTimeout(context.Background(), censusTimeout)
+	defer cancel()
+	pending, err := m.panel.db.PendingDeliveries(ctx)
+	if err != nil {
+		m.panel.logger.DebugContext(ctx, "messages of webhooks not counted", slog.Any("error", err))
+		return
+	}
+	gauge(ch, webhookPendingDesc, float64(pending))
 }
 
 // collectCensus collects the metrics of the database's content. If the database does

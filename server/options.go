@@ -90,8 +90,13 @@ type Options struct {
 	// IdentityProviders are those at which people log in, from ReadIdentityProviders.
 	IdentityProviders []IdentityProvider
 
-	// Lookup returns the addresses of a public host that is a name. nil is the system's
-	// resolver.
+	// WebhookPrivateTargets permits webhooks to lead to private addresses, to those of the
+	// loopback and of this machine, and to use http. Whoever may create webhooks can then
+	// reach what this machine reaches.
+	WebhookPrivateTargets bool
+
+	// Lookup returns the addresses of a public host, or of the host of a webhook, that is
+	// a name. nil is the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// Mail configures how the panel sends mail. The zero value sends none.

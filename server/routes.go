@@ -14,6 +14,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
@@ -75,6 +76,13 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.webhooks, err = webhooks.New(webhooks.Options{
+		Store: s.db, PublicURL: s.url, Device: handler.Device, Allocation: handler.Allocation, Version: s.opts.Version,
+		PrivateTargets: s.opts.WebhookPrivateTargets, Lookup: s.opts.Lookup, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
 	api, err := handler.New(handler.Options{
 		DB:              s.db,
 		Auth:            s.auth,
@@ -88,6 +96,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Warnings:        s.warnings,
 		ControlChannel:  s.hub,
 		Mailer:          mailer,
+		Webhooks:        s.webhooks,
 		Logger:          s.logger,
 	})
 	if err != nil {

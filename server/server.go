@@ -21,6 +21,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/certificate"
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
 	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
@@ -48,6 +49,7 @@ type Server struct {
 	hub      *control.Hub
 	hosts    *publichost.Keeper
 	mail     *mail.Sender // nil sends none.
+	webhooks *webhooks.Service
 
 	certificateFiles  *certificate.Files           // With Options.TLSCertFile only.
 	certificateSource atomic.Pointer[certificates] // See certificates.
@@ -167,6 +169,10 @@ func (s *Server) start(ctx, life context.Context) error {
 	s.background(life, "uses of sessions and API keys", s.auth.RecordUses)
 	s.background(life, "mail check", s.checkMail)
 	s.background(life, "public hosts", s.hosts.Run)
+	if err := s.encryptWebhooks(ctx); err != nil {
+		return err
+	}
+	s.background(life, "webhooks", s.webhooks.Run)
 	if s.opts.EcliPanel.Features && s.provider != nil {
 		s.background(life, "EcliPanel's features", s.provider.FollowFeatures)
 	}

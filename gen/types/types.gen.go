@@ -571,6 +571,81 @@ func (e TunnelServerState) Valid() bool {
 	}
 }
 
+// Defines values for WebhookDeliveryState.
+const (
+	DeliveryDelivered WebhookDeliveryState = "delivered"
+	DeliveryDropped   WebhookDeliveryState = "dropped"
+	DeliveryFailed    WebhookDeliveryState = "failed"
+	DeliveryPending   WebhookDeliveryState = "pending"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
+func (e WebhookDeliveryState) Valid() bool {
+	switch e {
+	case DeliveryDelivered:
+		return true
+	case DeliveryDropped:
+		return true
+	case DeliveryFailed:
+		return true
+	case DeliveryPending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookEventType.
+const (
+	WebhookAllocationFailed    WebhookEventType = "allocation.failed"
+	WebhookAllocationRecovered WebhookEventType = "allocation.recovered"
+	WebhookDeviceOffline       WebhookEventType = "device.offline"
+	WebhookDeviceOnline        WebhookEventType = "device.online"
+	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
+	WebhookReachedQuota        WebhookEventType = "quota.reached"
+)
+
+// Valid indicates whether the value is a known member of the WebhookEventType enum.
+func (e WebhookEventType) Valid() bool {
+	switch e {
+	case WebhookAllocationFailed:
+		return true
+	case WebhookAllocationRecovered:
+		return true
+	case WebhookDeviceOffline:
+		return true
+	case WebhookDeviceOnline:
+		return true
+	case WebhookEnrollmentWaiting:
+		return true
+	case WebhookReachedQuota:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookFormat.
+const (
+	WebhookDiscord  WebhookFormat = "discord"
+	WebhookNtfy     WebhookFormat = "ntfy"
+	WebhookStandard WebhookFormat = "standard"
+)
+
+// Valid indicates whether the value is a known member of the WebhookFormat enum.
+func (e WebhookFormat) Valid() bool {
+	switch e {
+	case WebhookDiscord:
+		return true
+	case WebhookNtfy:
+		return true
+	case WebhookStandard:
+		return true
+	default:
+		return false
+	}
+}
+
 // APIKey An API key, without the key itself.
 type APIKey struct {
 	// CreatedAt When the key was created.
@@ -2834,11 +2909,336 @@ type Version struct {
 	Version string `json:"version"`
 }
 
+// Webhook A URL that the panel tells of events, without its secret.
+type Webhook struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookCreate A new webhook.
+type WebhookCreate struct {
+	// Enabled Whether messages are sent. By default, they are.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events WebhookEvents `json:"events"`
+
+	// Format How messages are written. By default, `standard`.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name WebhookName `json:"name"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// Site With `true`, events are about all devices of the panel. For admins.
+	Site *bool `json:"site,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL WebhookURL `json:"url"`
+}
+
+// WebhookCreated A new webhook, with its secret.
+type WebhookCreated struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookData What an event is about, as it was then. Other fields may be added.
+type WebhookData struct {
+	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
+	Allocation *Allocation `json:"allocation,omitempty"`
+
+	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
+	ApprovalURL *string `json:"approvalUrl,omitempty"`
+
+	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
+	Device *Device `json:"device,omitempty"`
+
+	// Quota The quota of `quota.reached`.
+	Quota *WebhookQuota `json:"quota,omitempty"`
+
+	// WebhookID With `webhook.test`, the webhook.
+	WebhookID *int64 `json:"webhookId,omitempty"`
+}
+
+// WebhookDelivery A message of a webhook, and what came of it.
+type WebhookDelivery struct {
+	// Attempts How often it was sent.
+	Attempts int `json:"attempts"`
+
+	// CreatedAt When the message was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DurationMs How many milliseconds the last attempt took. Null if there was none.
+	DurationMs nullable.Nullable[int] `json:"durationMs"`
+
+	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// ID Delivery ID.
+	ID int64 `json:"id"`
+
+	// LastAttemptAt When the last attempt ended. Null if there was none.
+	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
+
+	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+	//
+	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
+	MessageID string `json:"messageId"`
+
+	// NextAttemptAt When it is sent next. Null if it is not.
+	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
+
+	// Payload The body of a message in the format `standard`. The other formats say the same in words.
+	Payload WebhookPayload `json:"payload"`
+
+	// State - `pending`: it is sent at `nextAttemptAt`.
+	// - `delivered`: the receiver answered with a status from 200 to 299.
+	// - `failed`: all attempts failed.
+	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+	State WebhookDeliveryState `json:"state"`
+
+	// Status The status of the last response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
+// - `delivered`: the receiver answered with a status from 200 to 299.
+// - `failed`: all attempts failed.
+// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+type WebhookDeliveryState string
+
+// WebhookEventType A type of events.
+//
+//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
+//   - `device.online`: such a device is online again.
+//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+//   - `allocation.recovered`: players can join such an allocation again.
+//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+//     only admins can approve.
+//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+//     resource.
+type WebhookEventType string
+
+// WebhookEvents The types of events that are sent.
+type WebhookEvents = []WebhookEventType
+
+// WebhookFormat How messages are written.
+//
+// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+// - `discord`: text for people, to a webhook of a Discord channel.
+// - `ntfy`: a notification, to a topic of ntfy.
+type WebhookFormat string
+
+// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
+type WebhookKey = string
+
+// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
+// the direction of text. White space around it is removed.
+//
+// Example: alerts
+type WebhookName = string
+
+// WebhookPatch Changes of a webhook. What is absent stays.
+type WebhookPatch struct {
+	// Enabled Whether messages are sent.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events *WebhookEvents `json:"events,omitempty"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name *WebhookName `json:"name,omitempty"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL *WebhookURL `json:"url,omitempty"`
+}
+
+// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
+type WebhookPayload struct {
+	// Data What an event is about, as it was then. Other fields may be added.
+	Data WebhookData `json:"data"`
+
+	// Timestamp When the panel noticed the event.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookQuota A quota that was reached.
+type WebhookQuota struct {
+	// Limit How many there may be.
+	Limit int `json:"limit"`
+
+	// OrganisationID The organisation whose quota it is. Null if it is a user's.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Resource What a quota limits, the name of a field of `QuotaLimits`.
+	Resource QuotaResource `json:"resource"`
+
+	// Used How many there were, without what was refused.
+	Used int `json:"used"`
+
+	// UserID The user whose quota it is. Null if it is an organisation's.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookResult What came of the last attempt to send a message. Null if there was none.
+type WebhookResult struct {
+	// At When the attempt ended.
+	At time.Time `json:"at"`
+
+	// Error Why it failed, in a few words. Null if it succeeded.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// Status The status of the response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+}
+
+// WebhookSecret A new secret of a webhook.
+type WebhookSecret struct {
+	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
+	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+}
+
+// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+//
+// Example: https://example.com/hooks/tunnel
+type WebhookURL = string
+
 // APIKeyID defines model for APIKeyId.
 type APIKeyID = int64
 
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
+
+// DeliveryID defines model for DeliveryId.
+type DeliveryID = int64
 
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
@@ -2864,6 +3264,9 @@ type SessionID = openapi_types.UUID
 // UserID defines model for UserId.
 type UserID = int64
 
+// WebhookID defines model for WebhookId.
+type WebhookID = int64
+
 // AccountConflict The body of every error response.
 type AccountConflict = Problem
 
@@ -2884,6 +3287,9 @@ type ApprovalNotFound = Problem
 
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
+
+// DeliveryNotFound The body of every error response.
+type DeliveryNotFound = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3014,6 +3420,9 @@ type SessionUnavailable = Problem
 // SettingsConflict The body of every error response.
 type SettingsConflict = Problem
 
+// SiteForbidden The body of every error response.
+type SiteForbidden = Problem
+
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
@@ -3028,6 +3437,9 @@ type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
+
+// TooManyWebhooks The body of every error response.
+type TooManyWebhooks = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3052,6 +3464,12 @@ type UserNotFound = Problem
 
 // UserSuspended The body of every error response.
 type UserSuspended = Problem
+
+// WebhookDisabled The body of every error response.
+type WebhookDisabled = Problem
+
+// WebhookNotFound The body of every error response.
+type WebhookNotFound = Problem
 
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
@@ -3125,6 +3543,14 @@ const (
 	MaxStatusReportAllocations                        = 1000
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
+	DefaultWebhookCreateEnabled                       = true
+	MaxWebhookCreateEvents                            = 6
+	MaxWebhookCreateOfflineDelaySeconds               = 86400
+	DefaultWebhookCreateOfflineDelaySeconds           = 60
+	MaxWebhookName                                    = 100
+	MaxWebhookPatchEvents                             = 6
+	MaxWebhookPatchOfflineDelaySeconds                = 86400
+	MaxWebhookURL                                     = 2000
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3278,6 +3704,27 @@ type DeleteUserParams struct {
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
 }
 
+// ListWebhooksParams defines parameters for ListWebhooks.
+type ListWebhooksParams struct {
+	// UserID List the webhooks of this user.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// OrganisationID List the webhooks of this organisation. It cannot be combined with `userId`.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// Site With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
+	Site *bool `form:"site,omitempty" json:"site,omitempty"`
+}
+
+// ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
+type ListWebhookDeliveriesParams struct {
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+}
+
 // UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
 type UpdateAccountJSONRequestBody = AccountPatch
 
@@ -3355,6 +3802,12 @@ type UpdateUserJSONRequestBody = UserPatch
 
 // UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
 type UpdateUserQuotaJSONRequestBody = QuotaLimits
+
+// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
+type CreateWebhookJSONRequestBody = WebhookCreate
+
+// UpdateWebhookJSONRequestBody defines body for UpdateWebhook for application/json ContentType.
+type UpdateWebhookJSONRequestBody = WebhookPatch
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {

@@ -60,12 +60,13 @@ const (
 	AnotherUser      = "another user"
 	AccountEmail     = "email of an account"
 	AdminKey         = "scope admin"
+	WholeSite        = "whole site"
 )
 
 // Cases are all of them.
 var Cases = []string{
 	PortBelow1024, PortOutsideRange, CordonedServer, ServerSettings, TunnelServer, Organisation, ByAdmins, AnotherOwner, Oneself,
-	AdminsApprove, Unowned, AnotherUser, AccountEmail, AdminKey,
+	AdminsApprove, Unowned, AnotherUser, AccountEmail, AdminKey, WholeSite,
 }
 
 // row is a row of the table: an answer for each column, and the scopes of which an API key
@@ -164,6 +165,18 @@ var policy = map[string]row{
 	"createAPIKey, scope admin":         {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
 	"updateAPIKey":                      {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
 	"deleteAPIKey":                      {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"listWebhooks":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"listWebhooks, whole site":          {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"createWebhook":                     {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"createWebhook, organisation":       {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, people},
+	"createWebhook, whole site":         {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, people},
+	"getWebhook":                        {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"updateWebhook":                     {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"deleteWebhook":                     {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"testWebhook":                       {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"rotateWebhookSecret":               {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"listWebhookDeliveries":             {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
+	"redeliverWebhook":                  {401, 401, 404, 404, yes, yes, yes, 403, 403, 403, people},
 	"getSettings":                       {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"updateSettings":                    {401, 401, 403, 403, 403, 403, yes, 403, 403, 403, admin},
 	"getOrganisationRules":              {401, 401, 404, yes, yes, yes, yes, 403, 403, 403, read | allocations},

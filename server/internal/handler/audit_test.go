@@ -50,6 +50,12 @@ var auditActions = map[string][]string{
 	"createAPIKey":            {"key.create"},
 	"updateAPIKey":            {"key.update"},
 	"deleteAPIKey":            {"key.delete"},
+	"createWebhook":           {"webhook.create"},
+	"updateWebhook":           {"webhook.update"},
+	"deleteWebhook":           {"webhook.delete"},
+	"testWebhook":             {}, // It changes nothing but the list of deliveries, as does the next one but one.
+	"rotateWebhookSecret":     {"webhook.update"},
+	"redeliverWebhook":        {},
 	"createOrganisation":      {"organisation.create", "member.create"},
 	"updateOrganisation":      {"organisation.update"},
 	"deleteOrganisation":      {"organisation.delete", "member.delete", "member.delete", "member.delete"},
@@ -185,6 +191,7 @@ func (w *world) checkSecrets(t *testing.T, secrets []string) {
 			UNION SELECT encode(hash, 'hex') FROM api_keys UNION SELECT encode(token_hash, 'hex') FROM invitations
 			UNION SELECT encode(code_hash, 'hex') FROM devices UNION SELECT user_code FROM devices
 			UNION SELECT encode(seed, 'hex') FROM signing_keys UNION SELECT encode(login_secret, 'hex') FROM settings
+			UNION SELECT convert_from(secret, 'UTF8') FROM webhooks UNION SELECT convert_from(url, 'UTF8') FROM webhooks
 			UNION SELECT id::text FROM sessions) AS s WHERE secret <> ''`))...)
 	for _, secret := range secrets {
 		if strings.Contains(trail, secret) {

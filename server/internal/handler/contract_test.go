@@ -87,6 +87,11 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 		VALUES (5, 7, 'member', '', now(), now() + interval '1 day'), (6, 7, 'member', $1, now(), now() + interval '1 day')`, invitation[:])
 	update(`INSERT INTO api_keys (id, user_id, name, prefix, hash, scopes, created_at) OVERRIDING SYSTEM VALUE
 		VALUES (5, 1, 'nightly backup', 'etk_4Kf9ZqLx', 'hash', '{read}', now())`)
+	update(`INSERT INTO webhooks (id, user_id, name, url, target, secret, format, events, offline_delay, created_at, watched_from)
+		VALUES (3, 1, 'alerts', 'https://example.com/', 'https://example.com', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=', 'standard', '{device.offline}', 60, now(), now())`)
+	update(`SELECT setval(pg_get_serial_sequence('webhooks', 'id'), 100)`)
+	update(`INSERT INTO webhook_deliveries (id, webhook_id, message_id, type, payload, created_at, state) OVERRIDING SYSTEM VALUE
+		VALUES (118, 3, 'msg_1', 'webhook.test', '{"type":"webhook.test","timestamp":"2026-01-02T03:00:00Z","data":{}}', now(), 'failed')`)
 	if _, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: exampleClient, ServerID: &exampleServer, Protocols: []string{"tcp"},
 		LocalHost: "127.0.0.1", LocalPort: 25565, ProxyProtocol: "none", UDPIdleSeconds: 60,

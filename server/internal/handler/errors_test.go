@@ -122,6 +122,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 
 	organisationAnswers(t, p, answers, admin, ada, client)
 	keyAnswers(t, ada, answers)
+	webhookAnswers(t, ada, answers)
 
 	server := p.server(t, 20000) // It has one port.
 	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)

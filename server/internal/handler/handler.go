@@ -55,6 +55,8 @@ type Options struct {
 	ControlChannel http.Handler
 	// Mailer sends what people would otherwise be handed by an admin; nil sends nothing.
 	Mailer Mailer
+	// Webhooks sends messages to people's URLs.
+	Webhooks Webhooks
 	// Logger logs the causes of failed requests; nil is slog.Default.
 	Logger *slog.Logger
 	// Now is the clock of the cached feature flag; nil is time.Now.
@@ -75,6 +77,7 @@ type api struct {
 	warnings  func(ctx context.Context) ([]types.SettingsWarning, error)
 	gate      *gate
 	mailer    Mailer // nil sends nothing.
+	webhooks  Webhooks
 	logger    *slog.Logger
 }
 
@@ -99,6 +102,7 @@ func New(options Options) (http.Handler, error) {
 		warnings:  options.Warnings,
 		gate:      &gate{settings: options.DB, now: options.Now},
 		mailer:    options.Mailer,
+		webhooks:  options.Webhooks,
 		logger:    options.Logger,
 	}
 	mux, err := validate.New(validate.Options{
@@ -117,8 +121,8 @@ func New(options Options) (http.Handler, error) {
 }
 
 func (o *Options) check() error {
-	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil {
-		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready and ControlChannel are required")
+	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil || o.Webhooks == nil {
+		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready, ControlChannel and Webhooks are required")
 	}
 	if o.Warnings == nil {
 		o.Warnings = func(context.Context) ([]types.SettingsWarning, error) { return []types.SettingsWarning{}, nil }
@@ -134,8 +138,11 @@ func (o *Options) check() error {
 
 func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
 	strict := server.NewStrictHandlerWithOptions(a, nil, server.StrictHTTPServerOptions{
-		RequestErrorHandlerFunc:  undecodable,
-		ResponseErrorHandlerFunc: problem.Write,
+		RequestErrorHandlerFunc: undecodable,
+		ResponseErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
+			a.noteQuota(r.Context(), err)
+			problem.Write(w, r, err)
+		},
 	})
 	server.HandlerWithOptions(strict, server.StdHTTPServerOptions{
 		BaseRouter:       mux,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -26,6 +27,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 )
 
@@ -91,6 +93,16 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 		t.Fatal(err)
 	}
 	t.Cleanup(providers.Close)
+	hooks, err := webhooks.New(webhooks.Options{
+		Store: d, PublicURL: publicURL, Device: handler.Device, Allocation: handler.Allocation, Version: "0.1.0", Now: p.Now,
+		// No name exists: a test sends nothing to where the contract's examples lead.
+		Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	options := handler.Options{
 		DB:             d,
 		Auth:           p.auth,
@@ -100,6 +112,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 		Version:        types.Version{Version: "0.1.0", Commit: "abc", Go: "go1.26"},
 		Ready:          p.ready,
 		ControlChannel: http.HandlerFunc(connected),
+		Webhooks:       hooks,
 		Logger:         slog.New(slog.DiscardHandler),
 		Now:            p.Now,
 	}

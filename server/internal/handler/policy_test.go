@@ -81,6 +81,7 @@ type target struct {
 	owner, organisation *int64
 	devices             map[string]db.Device
 	allocation          string // The id of the allocation; "" if there is none yet.
+	webhook             *db.Webhook
 	// server means that a request about a device is about the tunnel server.
 	server bool
 }
@@ -162,6 +163,10 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		w.exec(t, `DELETE FROM api_keys WHERE name = 'target'`) // An owner has few.
 		_, key := w.newKey(t, db.APIKey{Name: "target", APIKeyOwner: db.APIKeyOwner{UserID: to.owner, OrganisationID: to.organisation}}, auth.ScopeRead)
 		return strconv.FormatInt(key.ID, 10)
+	case "{webhook}":
+		return strconv.FormatInt(to.newWebhook(t, w).ID, 10)
+	case "{delivery}":
+		return strconv.FormatInt(to.newDelivery(t, w), 10)
 	case "{organisation}":
 		return strconv.FormatInt(w.organisation, 10)
 	case "{disposable}":

@@ -78,7 +78,7 @@ type tenantRequest struct {
 var (
 	pathKinds = map[string]string{
 		"devices": "device", "allocations": "allocation", "organisations": "organisation",
-		"users": "user", "members": "user", "invitations": "invitation", "keys": "key", "sessions": "session", "providers": "provider",
+		"users": "user", "members": "user", "invitations": "invitation", "keys": "key", "webhooks": "webhook", "deliveries": "delivery", "sessions": "session", "providers": "provider",
 	}
 	fieldKinds = map[string]string{
 		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",

@@ -122,6 +122,9 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 		map[string]string{"role": "admin", "email": mark + "-3@example.com"}), 201)
 	key := decode[types.APIKeyCreated](t, owner.send(t, "POST", "/api/keys",
 		map[string]any{"name": mark, "scopes": []string{"read"}, "organisationId": organisation.ID}), 201)
+	webhook := decode[types.WebhookCreated](t, owner.send(t, "POST", "/api/webhooks",
+		map[string]any{"name": mark, "url": "https://" + mark + ".example.com/secret", "events": []string{"device.offline"}, "organisationId": organisation.ID}), 201)
+	delivery := decode[types.WebhookDelivery](t, owner.send(t, "POST", webhookPath(webhook.ID)+"/test", nil), 200)
 	sessions, err := p.db.Sessions(t.Context(), owner.user.ID, p.Now(), db.Page[db.SessionPosition]{Limit: 1})
 	if err != nil || len(sessions) != 1 {
 		t.Fatalf("sessions %v, %v", sessions, err)
@@ -130,7 +133,8 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 		"provider":     {"company"}, // It is nobody's.
 		"session":      {sessions[0].ID.String()},
 		"organisation": {strconv.FormatInt(organisation.ID, 10)}, "invitation": {strconv.FormatInt(invitation.ID, 10)},
-		"key":    {strconv.FormatInt(key.ID, 10)},
+		"key":     {strconv.FormatInt(key.ID, 10)},
+		"webhook": {strconv.FormatInt(webhook.ID, 10)}, "delivery": {strconv.FormatInt(delivery.ID, 10)},
 		"device": {private.ID.String()}, "server": {private.ID.String()},
 	}
 	for _, user := range w.b {
@@ -167,6 +171,8 @@ func (w *tenants) rowsOfB(t *testing.T) string {
 		`organisation_members r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
 		`invitations r WHERE r.organisation_id = ` + organisation,
 		`api_keys r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
+		`webhooks r WHERE r.user_id IN (` + users + `) OR r.organisation_id = ` + organisation,
+		`webhook_deliveries r WHERE r.webhook_id IN (` + strings.Join(w.ofB["webhook"], ",") + `)`,
 		`devices r WHERE r.id IN ` + devices,
 		`allocations r WHERE r.device_id IN ` + devices + ` OR r.server_id IN ` + devices,
 	} {
@@ -183,7 +189,7 @@ func (w *tenants) seenByB(t *testing.T) string {
 	for _, user := range w.b {
 		for _, path := range []string{"/api/auth/session", "/api/tunnel/devices", allocations, "/api/organisations",
 			organisation, organisation + "/members", organisation + "/invitations", organisation + "/rules", organisation + "/quota", "/api/account/quota",
-			"/api/keys?organisationId=" + w.ofB["organisation"][0]} {
+			"/api/keys?organisationId=" + w.ofB["organisation"][0], "/api/webhooks?organisationId=" + w.ofB["organisation"][0]} {
 			a := user.send(t, "GET", path, nil)
 			fmt.Fprintf(&seen, "%s %d %s", path, a.status, a.body)
 		}
@@ -245,6 +251,14 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 	own["key"] = []string{"1000000"}
 	for _, row := range keys {
 		own["key"] = append(own["key"], strconv.FormatInt(row.ID, 10))
+	}
+	own["webhook"], own["delivery"] = []string{"1000000"}, []string{"1000000"}
+	hooks, err := w.db.Webhooks(t.Context(), scope, db.APIKeyOwner{UserID: &w.a.user.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range hooks {
+		own["webhook"] = append(own["webhook"], strconv.FormatInt(row.ID, 10))
 	}
 	own["invitation"] = []string{"1000000"}
 	for _, row := range invitations {

@@ -63,6 +63,8 @@ func From(err error) *Error {
 		return Conflict("Allocations are on a tunnel server that serves one organisation alone; move or delete them first.")
 	case errors.Is(err, db.ErrTooManyKeys):
 		return Conflict("There are 50 API keys, as many as may be; revoke one that is not needed any more.")
+	case errors.Is(err, db.ErrTooManyWebhooks):
+		return Conflict("There are 20 webhooks, as many as may be; delete one that is not needed any more.")
 	case errors.Is(err, db.ErrPlaceholder):
 		return Invalid(Field("email", "must not end in .invalid, where nobody has an email"))
 	case errors.Is(err, db.ErrEmailTaken):
