@@ -40,6 +40,8 @@ type NewAllocation struct {
 	UDPIdleSeconds int
 	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
 	PlayerAddresses bool
+	// Paused allocations get a port and take nobody until they are enabled.
+	Paused bool
 	// Rules are its own rules. Nulls are dropped.
 	Rules RulesPatch
 }
@@ -323,12 +325,12 @@ func insertAllocations(ctx context.Context, tx *sqlx.Tx, request NewAllocation, 
 	var ids []int64
 	err := tx.SelectContext(ctx, &ids,
 		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol,
-			udp_idle_seconds, run_id, player_addresses, rules)
-		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12, jsonb_strip_nulls($13::jsonb)
+			udp_idle_seconds, run_id, player_addresses, rules, enabled)
+		SELECT $1, $2, p.protocol, $4 + o.n, $5, $6 + o.n, $7, $8, $9, $11, $12, jsonb_strip_nulls($13::jsonb), NOT $14
 		FROM generate_series(0, $10 - 1) AS o (n), unnest($3::text[]) WITH ORDINALITY AS p (protocol, position)
 		ORDER BY o.n, p.position
 		RETURNING id`,
 		request.DeviceID, at.server, pq.Array(request.Protocols), at.port, request.LocalHost, request.LocalPort,
-		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses, request.Rules)
+		request.Name, request.ProxyProtocol, request.UDPIdleSeconds, request.Count, run, request.PlayerAddresses, request.Rules, request.Paused)
 	return ids, err
 }

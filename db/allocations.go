@@ -24,16 +24,18 @@ const (
 
 // Allocation is one public port on one tunnel server, given to one tunnel client.
 type Allocation struct {
-	ID             int64     `db:"id"`
-	DeviceID       uuid.UUID `db:"device_id"` // the tunnel client
-	ServerID       uuid.UUID `db:"server_id"`
-	Protocol       string    `db:"protocol"` // "tcp" or "udp"
-	Port           int       `db:"port"`
-	LocalHost      string    `db:"local_host"`
-	LocalPort      int       `db:"local_port"`
-	Name           string    `db:"name"`
-	ProxyProtocol  string    `db:"proxy_protocol"` // "none", "v1" or "v2"
-	UDPIdleSeconds int       `db:"udp_idle_seconds"`
+	ID        int64     `db:"id"`
+	DeviceID  uuid.UUID `db:"device_id"` // the tunnel client
+	ServerID  uuid.UUID `db:"server_id"`
+	Protocol  string    `db:"protocol"` // "tcp" or "udp"
+	Port      int       `db:"port"`
+	LocalHost string    `db:"local_host"`
+	LocalPort int       `db:"local_port"`
+	Name      string    `db:"name"`
+	// Enabled is false while it is paused: it keeps its port and takes nobody.
+	Enabled        bool   `db:"enabled"`
+	ProxyProtocol  string `db:"proxy_protocol"` // "none", "v1" or "v2"
+	UDPIdleSeconds int    `db:"udp_idle_seconds"`
 	// PlayerAddresses gives each player an address of 127.0.0.0/8 at a game there.
 	PlayerAddresses bool `db:"player_addresses"`
 	// Rules are those of the allocation itself.
@@ -72,7 +74,7 @@ type Allocation struct {
 
 // allocationColumns are the columns of an Allocation, from allocationTables.
 const allocationColumns = `a.id, a.device_id, a.server_id, a.protocol, a.port, a.local_host, a.local_port,
-	a.name, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, d.organisation_id, a.created_at, a.server_state, a.server_reason,
+	a.name, a.enabled, a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, d.organisation_id, a.created_at, a.server_state, a.server_reason,
 	a.client_state, a.client_reason, a.target, a.target_reason, a.draining, a.drained, a.drain_until, a.retires, a.run_id, s.public_host,
 	CASE WHEN s.resolved_host = s.public_host THEN s.public_addresses ELSE '' END AS public_addresses,
 	coalesce(dr.lease_expires_at > now(), false) AS device_online,
@@ -123,7 +125,9 @@ type AllocationPatch struct {
 	Name, LocalHost, ProxyProtocol  *string
 	LocalPort, Port, UDPIdleSeconds *int
 	PlayerAddresses                 *bool
-	Rules                           RulesPatch
+	// Enabled pauses it with false, which disconnects its players, and resumes it with true.
+	Enabled *bool
+	Rules   RulesPatch
 	// AnyPort allows a new Port outside the tunnel server's range beyond the quota of the device's owner.
 	AnyPort bool
 	// Move moves it to another tunnel server, and there to Port if that is not nil.
@@ -157,6 +161,12 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 		if err := patch.write(ctx, tx, scope, id, port); err != nil {
 			return err
 		}
+		var notified []uuid.UUID
+		if patch.Enabled != nil {
+			if notified, err = setEnabled(ctx, tx, *patch.Enabled, id); err != nil {
+				return err
+			}
+		}
 		if err := tx.GetContext(ctx, &allocation, allocationQuery+` WHERE a.id = $1`, id); err != nil {
 			return err
 		}
@@ -174,7 +184,7 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 				return err
 			}
 		}
-		notified := []uuid.UUID{allocation.DeviceID, allocation.ServerID}
+		notified = append(notified, allocation.DeviceID, allocation.ServerID)
 		if patch.Rules != "" {
 			retired, err := updateRetiredRules(ctx, tx, id)
 			if err != nil {

@@ -64,6 +64,7 @@ type AllocationCount struct {
 	ServerState  string `db:"server_state"`
 	ClientState  string `db:"client_state"`
 	Draining     bool   `db:"draining"`
+	Enabled      bool   `db:"enabled"`
 	Count        int    `db:"count"`
 }
 
@@ -80,9 +81,9 @@ func (d *DB) Census(ctx context.Context) (Census, error) {
 			return err
 		}
 		return tx.SelectContext(ctx, &c.Allocations,
-			`SELECT device_online, server_online, server_state, client_state, draining, count(*) AS count
+			`SELECT device_online, server_online, server_state, client_state, draining, enabled, count(*) AS count
 			FROM (`+allocationQuery+` WHERE a.retires IS NULL) AS allocations
-			GROUP BY device_online, server_online, server_state, client_state, draining`)
+			GROUP BY device_online, server_online, server_state, client_state, draining, enabled`)
 	})
 	return c, wrap(err, "count devices and allocations")
 }

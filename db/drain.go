@@ -141,7 +141,7 @@ func (d *DB) AdvanceDrains(ctx context.Context) (more bool, err error) {
 	var due bool
 	// Most of the time nothing drains, and this is the only query.
 	err = d.devices.GetContext(ctx, &due,
-		`SELECT EXISTS (SELECT 1 FROM allocations WHERE drain_until IS NOT NULL)
+		`SELECT EXISTS (SELECT 1 FROM allocations WHERE drain_until IS NOT NULL AND NOT drained)
 			OR EXISTS (SELECT 1 FROM devices WHERE drain_until IS NOT NULL)`)
 	if err != nil || !due {
 		return false, wrap(err, "look for drains")

@@ -157,7 +157,7 @@ func (g group) lock(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 // retire keeps the old ports of a group that has moved to port for the players who are on them. Ports
-// without players are freed at once.
+// without players, and those of paused allocations, are freed at once.
 func (g group) retire(ctx context.Context, tx *sqlx.Tx, port int, linger time.Duration) error {
 	if g.Drained {
 		return nil
@@ -168,7 +168,7 @@ func (g group) retire(ctx context.Context, tx *sqlx.Tx, port int, linger time.Du
 		SELECT a.device_id, $2, a.protocol, a.port - $3, a.local_host, a.local_port, a.name,
 			a.proxy_protocol, a.udp_idle_seconds, a.player_addresses, a.rules, a.id,
 			least(now() + $4 * interval '1 second', (SELECT d.drain_until FROM devices d WHERE d.id = $2)), $5
-		FROM allocations a WHERE a.id = ANY ($1) ORDER BY a.id`,
+		FROM allocations a WHERE a.id = ANY ($1) AND a.enabled ORDER BY a.id`,
 		g.IDs, g.ServerID, port-g.Port, linger.Seconds(), g.Draining)
 	return err
 }

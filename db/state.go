@@ -16,7 +16,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// ClientState is the desired state of a tunnel client.
+// ClientState is the desired state of a tunnel client, without paused allocations.
 type ClientState struct {
 	Allocations []Allocation // by id
 	// Servers are the tunnel servers on which it has allocations or old ports, by id.
@@ -54,7 +54,7 @@ func (d *DB) clientStates(ctx context.Context, ids []uuid.UUID) ([]ClientState, 
 	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT `+allocationColumns+`, s.relay_port, s.fingerprint,
 			greatest(s.last_seen_at, sr.renewed_at) AS server_seen_at`+
-			allocationTables+` WHERE a.device_id = ANY ($1::uuid[]) ORDER BY a.id`, uuidArray(ids))
+			allocationTables+` WHERE a.device_id = ANY ($1::uuid[]) AND a.enabled ORDER BY a.id`, uuidArray(ids))
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (s *ClientState) addServer(server ClientServer) {
 // ServerState is the desired state of a tunnel server.
 type ServerState struct {
 	// Allocations are the open ports, including old ports of moved allocations, by id. Drained
-	// allocations are not included, because their ports are closed.
+	// and paused allocations are not included, because their ports are closed.
 	Allocations []Allocation
 	// Clients are the owners of the Allocations and of drained ones.
 	Clients []ServerClient

@@ -161,12 +161,12 @@ func (m metrics) collectCensus(ch chan<- prometheus.Metric) {
 	}
 	allocations := map[types.AllocationStatus]int{
 		types.AllocationPending: 0, types.AllocationListening: 0, types.AllocationDraining: 0,
-		types.AllocationFailed: 0, types.AllocationOffline: 0,
+		types.AllocationFailed: 0, types.AllocationOffline: 0, types.AllocationPaused: 0,
 	}
 	for _, a := range census.Allocations {
 		status, _ := handler.AllocationStatus(db.Allocation{
 			DeviceOnline: a.DeviceOnline, ServerOnline: a.ServerOnline,
-			ServerState: a.ServerState, ClientState: a.ClientState, Draining: a.Draining,
+			ServerState: a.ServerState, ClientState: a.ClientState, Draining: a.Draining, Enabled: a.Enabled,
 		})
 		allocations[status] += a.Count
 	}

@@ -36,6 +36,8 @@ type commands struct {
 	Open    openCmd    `cmd:"" help:"Open a public port and forward it to a local port."`
 	List    listCmd    `cmd:"" help:"List this machine's public ports."`
 	Close   closeCmd   `cmd:"" help:"Close a public port."`
+	Pause   pauseCmd   `cmd:"" help:"Close a public port for a while and keep it."`
+	Resume  resumeCmd  `cmd:"" help:"Open a paused public port again."`
 	Status  statusCmd  `cmd:"" help:"Show this machine's state on the panel."`
 	Version versionCmd `cmd:"" help:"Print the agent's version."`
 }

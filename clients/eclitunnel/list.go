@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/eclitunnel/eclitunnel/clients/tunnel"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -121,9 +122,12 @@ func rows(allocations []types.Allocation) [][]types.Allocation {
 	return rows
 }
 
-type closeCmd struct {
+// named is the argument of commands about allocations that exist.
+type named struct {
 	Target string `arg:"" name:"id-port-or-name" help:"Id, public port or name of an allocation, as list shows them; write id:N, port:N or name:NAME if several match."`
 }
+
+type closeCmd struct{ named }
 
 func (*closeCmd) Help() string {
 	return `Disconnects the players on the port at once. Given a port number or a name, it closes TCP and UDP on that port. Neighbouring ports that were opened together are closed together, by any of them or as list shows them: close 24510-24512.`
@@ -136,15 +140,10 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 		return err
 	}
 	defer client.Close()
-	allocations, err := client.Allocations(ctx)
+	chosen, err := cmd.find(ctx, client)
 	if err != nil {
 		return err
 	}
-	chosen, err := cmd.choose(allocations)
-	if err != nil {
-		return err
-	}
-	chosen = withRuns(chosen, allocations)
 	for _, o := range chosen {
 		if err := client.DeleteAllocation(ctx, o.ID); err != nil {
 			return fmt.Errorf("close %s %s: %w", o.Protocol, o.PublicAddress, err)
@@ -159,9 +158,22 @@ func (cmd *closeCmd) Run(ctx context.Context, a *app, s *settings) error {
 	return nil
 }
 
+// find returns the allocations that Target names, with the rest of their runs.
+func (cmd *named) find(ctx context.Context, client *tunnel.Client) ([]types.Allocation, error) {
+	allocations, err := client.Allocations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := cmd.choose(allocations)
+	if err != nil {
+		return nil, err
+	}
+	return withRuns(chosen, allocations), nil
+}
+
 // choose returns the allocations that Target names, which are on one public port or in
 // one run.
-func (cmd *closeCmd) choose(allocations []types.Allocation) ([]types.Allocation, error) {
+func (cmd *named) choose(allocations []types.Allocation) ([]types.Allocation, error) {
 	run, err := chooseRun(cmd.Target, allocations)
 	if len(run) > 0 || err != nil {
 		return run, err

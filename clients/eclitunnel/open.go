@@ -232,6 +232,7 @@ func (cmd *openCmd) judge(opened []types.Allocation, verdict error) error {
 	}{
 		{types.AllocationFailed, ""},
 		{types.AllocationDraining, ""},
+		{types.AllocationPaused, "; open it again with: eclitunnel resume"},
 		{types.AllocationOffline, "; if the agent does not run, start it with: eclitunnel run"},
 		{types.AllocationPending, "; check it with: eclitunnel list"},
 	} {

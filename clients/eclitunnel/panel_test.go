@@ -96,6 +96,7 @@ func newPanel(t *testing.T) *panel {
 	mux.HandleFunc("GET /api/tunnel/allocations", p.asDevice(p.listAllocations))
 	mux.HandleFunc("POST /api/tunnel/allocations", p.asDevice(p.open))
 	mux.HandleFunc("DELETE /api/tunnel/allocations/{id}", p.asDevice(p.deleteAllocation))
+	mux.HandleFunc("PATCH /api/tunnel/allocations/{id}", p.asDevice(p.updateAllocation))
 	mux.HandleFunc("GET /api/tunnel/ws", p.control)
 	mux.HandleFunc("POST /api/auth/login", p.login)
 	mux.HandleFunc("POST /api/auth/logout", p.logout)

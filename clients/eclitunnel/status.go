@@ -72,8 +72,11 @@ func (*statusCmd) Run(ctx context.Context, a *app, s *settings) error {
 }
 
 func portsLine(allocations []types.Allocation) string {
-	listening, without := 0, 0
+	listening, paused, without := 0, 0, 0
 	for _, o := range allocations {
+		if o.Status == types.AllocationPaused {
+			paused++
+		}
 		if o.Status == types.AllocationListening {
 			listening++
 		}
@@ -81,9 +84,12 @@ func portsLine(allocations []types.Allocation) string {
 			without++
 		}
 	}
-	line := fmt.Sprintf("%d open, %d listening", len(allocations), listening)
+	line := fmt.Sprintf("%d open, %d listening", len(allocations)-paused, listening)
 	if without > 0 {
 		line += fmt.Sprintf(", %d of them without a game", without)
+	}
+	if paused > 0 {
+		line += fmt.Sprintf(", %d paused", paused)
 	}
 	return line
 }

@@ -24,7 +24,7 @@ func TestOutput_IsEscaped(t *testing.T) {
 		Status: types.AllocationFailed, StatusReason: nullable.NewNullableWithValue(hostile),
 	}}
 	for name, args := range map[string][]string{
-		"list": {"list"}, "list, JSON": {"list", "--json"}, "status": {"status"}, "close": {"close", "7"},
+		"list": {"list"}, "list, JSON": {"list", "--json"}, "status": {"status"}, "pause": {"pause", "7"}, "resume": {"resume", "7"}, "close": {"close", "7"},
 	} {
 		p.mu.Lock()
 		listed := append([]types.Allocation(nil), p.allocations...)

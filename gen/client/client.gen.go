@@ -869,6 +869,11 @@ type ClientInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -912,6 +917,11 @@ type ClientInterface interface {
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
+	//
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -2999,6 +3009,11 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -3052,6 +3067,11 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
+//
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -8488,6 +8508,11 @@ type ClientWithResponsesInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 	// keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -8531,6 +8556,11 @@ type ClientWithResponsesInterface interface {
 	// **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
+	//
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -17894,6 +17924,11 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+//
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
 // keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -17943,6 +17978,11 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // **Another port.** A new `port` disconnects the players on the old one. It follows the rules of a new
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
+//
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation

@@ -85,6 +85,7 @@ const (
 	AllocationFailed    AllocationStatus = "failed"
 	AllocationListening AllocationStatus = "listening"
 	AllocationOffline   AllocationStatus = "offline"
+	AllocationPaused    AllocationStatus = "paused"
 	AllocationPending   AllocationStatus = "pending"
 )
 
@@ -98,6 +99,8 @@ func (e AllocationStatus) Valid() bool {
 	case AllocationListening:
 		return true
 	case AllocationOffline:
+		return true
+	case AllocationPaused:
 		return true
 	case AllocationPending:
 		return true
@@ -845,6 +848,9 @@ type Allocation struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
+
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -901,6 +907,7 @@ type Allocation struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -930,6 +937,9 @@ type AllocationCreate struct {
 
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
+
+	// Enabled With false, the allocation is paused from the start.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -980,6 +990,9 @@ type AllocationCreated struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
+
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -1036,6 +1049,7 @@ type AllocationCreated struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1070,6 +1084,9 @@ type AllocationDetail struct {
 
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
@@ -1134,6 +1151,7 @@ type AllocationDetail struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1216,6 +1234,9 @@ type AllocationPatch struct {
 	// DrainSeconds How long players can stay on the old tunnel server, in seconds. The default is 3600. Cannot be
 	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
+
+	// Enabled False pauses the allocation, and true ends the pause.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1369,6 +1390,7 @@ type AllocationRules struct {
 // - `draining`: the tunnel server is draining. Players stay, and no one can join.
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
+// - `paused`: `enabled` is false.
 type AllocationStatus string
 
 // AuditActor Who did something, as of that time.
@@ -3482,6 +3504,7 @@ const (
 	MaxAddressPrefix                                  = 49
 	MaxAllocationCreateCount                          = 16
 	DefaultAllocationCreateCount                      = 1
+	DefaultAllocationCreateEnabled                    = true
 	MaxAllocationOptionsAllow                         = 1000
 	MaxAllocationOptionsConnectionsPerSecond          = 100000
 	MaxAllocationOptionsConnectionsPerSecondPerSource = 100000

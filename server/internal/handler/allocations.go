@@ -65,6 +65,7 @@ func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocat
 		Port:            valueOr(create.Port, 0),
 		AnyPort:         auth.FromContext(ctx).May("createAllocation", auth.PortOutsideRange),
 		Name:            valueOr(create.Name, ""),
+		Paused:          !valueOr(create.Enabled, true),
 		ProxyProtocol:   string(types.ProxyProtocolNone),
 		UDPIdleSeconds:  types.DefaultAllocationOptionsUDPIdleSeconds,
 		PlayerAddresses: types.DefaultAllocationOptionsPlayerAddresses,
@@ -147,6 +148,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 		LocalHost: request.Body.LocalHost,
 		LocalPort: request.Body.LocalPort,
 		Port:      request.Body.Port,
+		Enabled:   request.Body.Enabled,
 		AnyPort:   auth.FromContext(ctx).May("updateAllocation", auth.PortOutsideRange),
 	}
 	if patch.Move, err = move(ctx, *request.Body); err != nil {

@@ -41,6 +41,7 @@ func toAllocation(row db.Allocation) types.Allocation {
 		LocalHost:       row.LocalHost,
 		LocalPort:       row.LocalPort,
 		Name:            row.Name,
+		Enabled:         row.Enabled,
 		Options:         toOptions(row),
 		CreatedAt:       row.CreatedAt,
 		Status:          status,
@@ -92,6 +93,7 @@ func toDetail(row db.RuledAllocation, refusals db.Refusals) (types.AllocationDet
 		LocalPort:       a.LocalPort,
 		RunID:           a.RunID,
 		Name:            a.Name,
+		Enabled:         a.Enabled,
 		Options:         a.Options,
 		CreatedAt:       a.CreatedAt,
 		Status:          a.Status,
@@ -121,6 +123,7 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 		LocalPort:       first.LocalPort,
 		RunID:           first.RunID,
 		Name:            first.Name,
+		Enabled:         first.Enabled,
 		Options:         first.Options,
 		CreatedAt:       first.CreatedAt,
 		Status:          first.Status,
@@ -132,9 +135,11 @@ func toCreated(rows []db.Allocation) types.AllocationCreated {
 }
 
 // AllocationStatus returns the status of an allocation, and the reason if players
-// cannot join. The report of a device counts only while the device is connected.
+// cannot join, unless it is paused. The report of a device counts only while the device is connected.
 func AllocationStatus(row db.Allocation) (status types.AllocationStatus, reason string) {
 	switch {
+	case !row.Enabled:
+		return types.AllocationPaused, ""
 	case row.ServerOnline && row.DeviceOnline && row.Draining:
 		return types.AllocationDraining, "the tunnel server is being drained"
 	case row.ServerOnline && row.ServerState == db.StateFailed:
