@@ -23,6 +23,7 @@ var unaudited = map[string]string{
 	"event_counter":     "",
 	"events":            "what people are told of what is in the trail, and of presence and reports, for minutes",
 	"goose_db_version":   "migrations",
+	"idempotency_keys":  "written with the change that they are about",
 	"login_places":       "written with session.login",
 	"rate_limits":        "counters",
 	"refusals":           "counters",

@@ -94,8 +94,8 @@ func (l *lane) ExecContext(ctx context.Context, query string, args ...any) (resu
 	return result, err
 }
 
-// tx runs fn in a transaction, which commits if fn returns nil, with the actor of ctx. A statement by itself
-// has no actor: what is in the audit trail changes in a transaction. fn runs again if the transaction is
+// tx runs fn in a transaction, which commits if fn returns nil, with the actor and the claim of ctx. A statement
+// by itself has neither: what is in the audit trail, or done once under an idempotency key, changes in a transaction. fn runs again if the transaction is
 // aborted by a deadlock, so it must have no effects other than through tx.
 func (l *lane) tx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	ctx, cancel := l.bounded(ctx) // All attempts together.
@@ -122,7 +122,11 @@ func (l *lane) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *s
 		}
 		// No effect after a commit; after an error or a panic it releases the connection.
 		defer func() { _ = tx.Rollback() }()
+		committed := func() {}
 		if options == nil || !options.ReadOnly {
+			if committed, err = makeClaim(ctx, tx); err != nil {
+				return err
+			}
 			if err := setActor(ctx, tx, ActorOf(ctx)); err != nil {
 				return err
 			}
@@ -136,6 +140,7 @@ func (l *lane) txOnce(ctx context.Context, options *sql.TxOptions, fn func(tx *s
 		if err := tx.Commit(); err != nil {
 			return fmt.Errorf("commit: %w", err)
 		}
+		committed()
 		return nil
 	})
 }

@@ -19,7 +19,7 @@ const (
 	expiredRetention = time.Hour
 )
 
-// sweep deletes expired rows and old entries of the audit trail, rotates signing keys and reads from where people log in, at once and then every
+// sweep deletes expired rows and old entries of the audit trail and of idempotency keys, rotates signing keys and reads from where people log in, at once and then every
 // sweepInterval until ctx ends. Every replica does so, and the database lets one at a
 // time run.
 func (s *Server) sweep(ctx context.Context) error {
@@ -65,7 +65,7 @@ func (s *Server) maintain(ctx context.Context) error {
 	for _, key := range done.Keys.Deleted {
 		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
 	}
-	return errors.Join(s.pruneAudit(ctx, now), s.auth.LoadPlaces(ctx))
+	return errors.Join(s.pruneAudit(ctx, now), s.pruneIdempotencyKeys(ctx), s.auth.LoadPlaces(ctx))
 }
 
 // pruneRounds bounds how many entries of the audit trail a sweep deletes, to one batch for
@@ -79,6 +79,17 @@ func (s *Server) pruneAudit(ctx context.Context, now time.Time) error {
 	}
 	for range pruneRounds {
 		deleted, err := s.db.PruneAudit(ctx, now.Add(-s.opts.AuditRetention))
+		if err != nil || deleted == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneIdempotencyKeys deletes the keys of requests that are not remembered any more.
+func (s *Server) pruneIdempotencyKeys(ctx context.Context) error {
+	for range pruneRounds {
+		deleted, err := s.db.PruneIdempotencyKeys(ctx)
 		if err != nil || deleted == 0 {
 			return err
 		}

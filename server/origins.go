@@ -32,8 +32,8 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 		AllowedMethods: []string{
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 		},
-		AllowedHeaders:   []string{"Accept", "Authorization", "Content-Type", "X-API-Key", problem.RequestIDHeader},
-		ExposedHeaders:   []string{"Allow", "Link", "Location", "Retry-After", problem.RequestIDHeader},
+		AllowedHeaders:   []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", problem.RequestIDHeader},
+		ExposedHeaders:   []string{"Allow", "Idempotency-Replayed", "Link", "Location", "Retry-After", problem.RequestIDHeader},
 		AllowCredentials: true,
 		MaxAge:           preflightMaxAge,
 	}).Handler(next)

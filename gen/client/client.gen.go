@@ -758,7 +758,8 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -801,7 +802,8 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -2858,7 +2860,8 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 // `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -2911,7 +2914,8 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 // `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -8393,7 +8397,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -8436,7 +8441,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 	// `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -10963,6 +10969,11 @@ type AcceptInvitationResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// AcceptInvitationResponse409Headers the declared response headers of an HTTP 409 response for AcceptInvitation
+type AcceptInvitationResponse409Headers struct {
+	RetryAfter *int
+}
+
 // AcceptInvitationResponse429Headers the declared response headers of an HTTP 429 response for AcceptInvitation
 type AcceptInvitationResponse429Headers struct {
 	RetryAfter int
@@ -10986,6 +10997,8 @@ type AcceptInvitationResponse struct {
 	JSON403 *OtherEmail
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *InvitationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *Repeated
 	// JSON429 the response for an HTTP 429 `application/json` response
 	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -10994,6 +11007,8 @@ type AcceptInvitationResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *AcceptInvitationResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *AcceptInvitationResponse409Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *AcceptInvitationResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -11023,6 +11038,11 @@ func (r AcceptInvitationResponse) GetJSON403() *OtherEmail {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r AcceptInvitationResponse) GetJSON404() *InvitationNotFound {
 	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r AcceptInvitationResponse) GetJSON409() *Repeated {
+	return r.JSON409
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
@@ -11261,6 +11281,11 @@ type CreateAPIKeyResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateAPIKeyResponse409Headers the declared response headers of an HTTP 409 response for CreateAPIKey
+type CreateAPIKeyResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateAPIKeyResponse503Headers the declared response headers of an HTTP 503 response for CreateAPIKey
 type CreateAPIKeyResponse503Headers struct {
 	RetryAfter *int
@@ -11287,6 +11312,8 @@ type CreateAPIKeyResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateAPIKeyResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateAPIKeyResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateAPIKeyResponse503Headers
 }
@@ -11656,6 +11683,11 @@ type CreateOrganisationResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateOrganisationResponse409Headers the declared response headers of an HTTP 409 response for CreateOrganisation
+type CreateOrganisationResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateOrganisationResponse503Headers the declared response headers of an HTTP 503 response for CreateOrganisation
 type CreateOrganisationResponse503Headers struct {
 	RetryAfter *int
@@ -11680,6 +11712,8 @@ type CreateOrganisationResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateOrganisationResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateOrganisationResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateOrganisationResponse503Headers
 }
@@ -12148,6 +12182,11 @@ type CreateInvitationResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateInvitationResponse409Headers the declared response headers of an HTTP 409 response for CreateInvitation
+type CreateInvitationResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateInvitationResponse503Headers the declared response headers of an HTTP 503 response for CreateInvitation
 type CreateInvitationResponse503Headers struct {
 	RetryAfter *int
@@ -12174,6 +12213,8 @@ type CreateInvitationResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateInvitationResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateInvitationResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateInvitationResponse503Headers
 }
@@ -13146,6 +13187,11 @@ type CreateAllocationResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateAllocationResponse409Headers the declared response headers of an HTTP 409 response for CreateAllocation
+type CreateAllocationResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateAllocationResponse503Headers the declared response headers of an HTTP 503 response for CreateAllocation
 type CreateAllocationResponse503Headers struct {
 	RetryAfter *int
@@ -13165,13 +13211,15 @@ type CreateAllocationResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *PlacementNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *PortConflict
+	JSON409 *NewPortConflict
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *PlacementUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateAllocationResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateAllocationResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateAllocationResponse503Headers
 }
@@ -13202,7 +13250,7 @@ func (r CreateAllocationResponse) GetJSON404() *PlacementNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r CreateAllocationResponse) GetJSON409() *PortConflict {
+func (r CreateAllocationResponse) GetJSON409() *NewPortConflict {
 	return r.JSON409
 }
 
@@ -13548,6 +13596,11 @@ type ApproveDeviceResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// ApproveDeviceResponse409Headers the declared response headers of an HTTP 409 response for ApproveDevice
+type ApproveDeviceResponse409Headers struct {
+	RetryAfter *int
+}
+
 // ApproveDeviceResponse429Headers the declared response headers of an HTTP 429 response for ApproveDevice
 type ApproveDeviceResponse429Headers struct {
 	RetryAfter int
@@ -13583,6 +13636,8 @@ type ApproveDeviceResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *ApproveDeviceResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *ApproveDeviceResponse409Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ApproveDeviceResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -13673,6 +13728,11 @@ type DenyDeviceResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// DenyDeviceResponse409Headers the declared response headers of an HTTP 409 response for DenyDevice
+type DenyDeviceResponse409Headers struct {
+	RetryAfter *int
+}
+
 // DenyDeviceResponse429Headers the declared response headers of an HTTP 429 response for DenyDevice
 type DenyDeviceResponse429Headers struct {
 	RetryAfter int
@@ -13697,7 +13757,7 @@ type DenyDeviceResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *UserCodeNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *AlreadyApproved
+	JSON409 *DenialConflict
 	// JSON410 the response for an HTTP 410 `application/json` response
 	JSON410 *EnrollmentExpired
 	// JSON429 the response for an HTTP 429 `application/json` response
@@ -13708,6 +13768,8 @@ type DenyDeviceResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *DenyDeviceResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *DenyDeviceResponse409Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *DenyDeviceResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -13740,7 +13802,7 @@ func (r DenyDeviceResponse) GetJSON404() *UserCodeNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r DenyDeviceResponse) GetJSON409() *AlreadyApproved {
+func (r DenyDeviceResponse) GetJSON409() *DenialConflict {
 	return r.JSON409
 }
 
@@ -14027,6 +14089,11 @@ type StartEnrollmentResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// StartEnrollmentResponse409Headers the declared response headers of an HTTP 409 response for StartEnrollment
+type StartEnrollmentResponse409Headers struct {
+	RetryAfter *int
+}
+
 // StartEnrollmentResponse429Headers the declared response headers of an HTTP 429 response for StartEnrollment
 type StartEnrollmentResponse429Headers struct {
 	RetryAfter int
@@ -14050,6 +14117,8 @@ type StartEnrollmentResponse struct {
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *Repeated
 	// JSON429 the response for an HTTP 429 `application/json` response
 	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -14058,6 +14127,8 @@ type StartEnrollmentResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *StartEnrollmentResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *StartEnrollmentResponse409Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *StartEnrollmentResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -14087,6 +14158,11 @@ func (r StartEnrollmentResponse) GetJSON403() *Forbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r StartEnrollmentResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r StartEnrollmentResponse) GetJSON409() *Repeated {
+	return r.JSON409
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
@@ -14235,6 +14311,11 @@ type CreateDeviceResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateDeviceResponse409Headers the declared response headers of an HTTP 409 response for CreateDevice
+type CreateDeviceResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateDeviceResponse503Headers the declared response headers of an HTTP 503 response for CreateDevice
 type CreateDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -14261,6 +14342,8 @@ type CreateDeviceResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateDeviceResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateDeviceResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateDeviceResponse503Headers
 }
@@ -14637,6 +14720,11 @@ type DrainDeviceResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// DrainDeviceResponse409Headers the declared response headers of an HTTP 409 response for DrainDevice
+type DrainDeviceResponse409Headers struct {
+	RetryAfter *int
+}
+
 // DrainDeviceResponse503Headers the declared response headers of an HTTP 503 response for DrainDevice
 type DrainDeviceResponse503Headers struct {
 	RetryAfter *int
@@ -14663,6 +14751,8 @@ type DrainDeviceResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *DrainDeviceResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *DrainDeviceResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DrainDeviceResponse503Headers
 }
@@ -14741,6 +14831,11 @@ type RegenerateDeviceTokenResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// RegenerateDeviceTokenResponse409Headers the declared response headers of an HTTP 409 response for RegenerateDeviceToken
+type RegenerateDeviceTokenResponse409Headers struct {
+	RetryAfter *int
+}
+
 // RegenerateDeviceTokenResponse503Headers the declared response headers of an HTTP 503 response for RegenerateDeviceToken
 type RegenerateDeviceTokenResponse503Headers struct {
 	RetryAfter *int
@@ -14767,6 +14862,8 @@ type RegenerateDeviceTokenResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *RegenerateDeviceTokenResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *RegenerateDeviceTokenResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *RegenerateDeviceTokenResponse503Headers
 }
@@ -14942,6 +15039,11 @@ type CreateUserResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateUserResponse409Headers the declared response headers of an HTTP 409 response for CreateUser
+type CreateUserResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateUserResponse503Headers the declared response headers of an HTTP 503 response for CreateUser
 type CreateUserResponse503Headers struct {
 	RetryAfter *int
@@ -14966,6 +15068,8 @@ type CreateUserResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateUserResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateUserResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateUserResponse503Headers
 }
@@ -15344,6 +15448,11 @@ type CreatePasswordLinkResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreatePasswordLinkResponse409Headers the declared response headers of an HTTP 409 response for CreatePasswordLink
+type CreatePasswordLinkResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreatePasswordLinkResponse503Headers the declared response headers of an HTTP 503 response for CreatePasswordLink
 type CreatePasswordLinkResponse503Headers struct {
 	RetryAfter *int
@@ -15370,6 +15479,8 @@ type CreatePasswordLinkResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreatePasswordLinkResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreatePasswordLinkResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreatePasswordLinkResponse503Headers
 }
@@ -17785,7 +17896,8 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 // `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -17834,7 +17946,8 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
 // `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -20632,6 +20745,13 @@ func ParseAcceptInvitationResponse(rsp *http.Response) (*AcceptInvitationRespons
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Repeated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -20666,6 +20786,16 @@ func ParseAcceptInvitationResponse(rsp *http.Response) (*AcceptInvitationRespons
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers AcceptInvitationResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 429:
 		var headers AcceptInvitationResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -20949,6 +21079,16 @@ func ParseCreateAPIKeyResponse(rsp *http.Response) (*CreateAPIKeyResponse, error
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateAPIKeyResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateAPIKeyResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -21316,6 +21456,16 @@ func ParseCreateOrganisationResponse(rsp *http.Response) (*CreateOrganisationRes
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateOrganisationResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateOrganisationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -21785,6 +21935,16 @@ func ParseCreateInvitationResponse(rsp *http.Response) (*CreateInvitationRespons
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateInvitationResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateInvitationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -22696,7 +22856,7 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest PortConflict
+		var dest NewPortConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -22729,6 +22889,16 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateAllocationResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateAllocationResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -23121,6 +23291,16 @@ func ParseApproveDeviceResponse(rsp *http.Response) (*ApproveDeviceResponse, err
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers ApproveDeviceResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 429:
 		var headers ApproveDeviceResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -23196,7 +23376,7 @@ func ParseDenyDeviceResponse(rsp *http.Response) (*DenyDeviceResponse, error) {
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest AlreadyApproved
+		var dest DenialConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -23243,6 +23423,16 @@ func ParseDenyDeviceResponse(rsp *http.Response) (*DenyDeviceResponse, error) {
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers DenyDeviceResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 429:
 		var headers DenyDeviceResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -23537,6 +23727,13 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Repeated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -23571,6 +23768,16 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers StartEnrollmentResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 429:
 		var headers StartEnrollmentResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -23773,6 +23980,16 @@ func ParseCreateDeviceResponse(rsp *http.Response) (*CreateDeviceResponse, error
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateDeviceResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -24151,6 +24368,16 @@ func ParseDrainDeviceResponse(rsp *http.Response) (*DrainDeviceResponse, error) 
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers DrainDeviceResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers DrainDeviceResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -24249,6 +24476,16 @@ func ParseRegenerateDeviceTokenResponse(rsp *http.Response) (*RegenerateDeviceTo
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers RegenerateDeviceTokenResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers RegenerateDeviceTokenResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -24434,6 +24671,16 @@ func ParseCreateUserResponse(rsp *http.Response) (*CreateUserResponse, error) {
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateUserResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateUserResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -24819,6 +25066,16 @@ func ParseCreatePasswordLinkResponse(rsp *http.Response) (*CreatePasswordLinkRes
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreatePasswordLinkResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreatePasswordLinkResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {

@@ -2399,35 +2399,60 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 		ErrorHandlerFunc:   options.ErrorHandlerFunc,
 	}
 
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account", wrapper.GetAccount)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/account", wrapper.UpdateAccount)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/account/password", wrapper.ChangePassword)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/quota", wrapper.GetAccountQuota)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions", wrapper.EndOtherSessions)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/sessions", wrapper.ListAccountSessions)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions/{id}", wrapper.EndAccountSession)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/admin/settings", wrapper.GetSettings)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/admin/settings", wrapper.UpdateSettings)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/audit", wrapper.ListAudit)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/login", wrapper.Login)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/logout", wrapper.Logout)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/providers", wrapper.ListLoginProviders)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/session", wrapper.GetSession)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/set-password", wrapper.SetPassword)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/look-up", wrapper.LookUpInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/keys", wrapper.ListAPIKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/keys", wrapper.CreateAPIKey)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/keys/{id}", wrapper.DeleteAPIKey)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/keys/{id}", wrapper.UpdateAPIKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations", wrapper.ListOrganisations)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations", wrapper.CreateOrganisation)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}", wrapper.DeleteOrganisation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}", wrapper.GetOrganisation)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}", wrapper.UpdateOrganisation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.ListInvitations)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.CreateInvitation)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/invitations/{invitationId}", wrapper.RevokeInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/members", wrapper.ListMembers)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.RemoveMember)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.UpdateMember)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.GetOrganisationQuota)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.UpdateOrganisationQuota)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations", wrapper.ListAllocations)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/allocations", wrapper.CreateAllocation)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.DeleteAllocation)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.GetAllocation)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.UpdateAllocation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/approve", wrapper.ApproveDevice)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/deny", wrapper.DenyDevice)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/pending", wrapper.GetPendingDevice)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/poll", wrapper.PollEnrollment)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/start", wrapper.StartEnrollment)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices", wrapper.ListDevices)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices", wrapper.CreateDevice)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.GetDevice)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.UpdateDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/drain", wrapper.DrainDevice)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/devices/{id}/delete", wrapper.DeleteDevice)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/drain", wrapper.DrainDevice)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/regenerate-token", wrapper.RegenerateDeviceToken)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/start", wrapper.StartEnrollment)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/poll", wrapper.PollEnrollment)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/pending", wrapper.GetPendingDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/approve", wrapper.ApproveDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/deny", wrapper.DenyDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/login", wrapper.Login)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/logout", wrapper.Logout)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/session", wrapper.GetSession)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/set-password", wrapper.SetPassword)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account", wrapper.GetAccount)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/account", wrapper.UpdateAccount)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/account/password", wrapper.ChangePassword)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions", wrapper.EndOtherSessions)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/sessions", wrapper.ListAccountSessions)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions/{id}", wrapper.EndAccountSession)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/quota", wrapper.GetAccountQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/providers", wrapper.ListLoginProviders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users", wrapper.ListUsers)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users", wrapper.CreateUser)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/users/{id}", wrapper.DeleteUser)
@@ -2436,43 +2461,18 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users/{id}/password-link", wrapper.CreatePasswordLink)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.GetUserQuota)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.UpdateUserQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/keys", wrapper.ListAPIKeys)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/keys", wrapper.CreateAPIKey)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/keys/{id}", wrapper.DeleteAPIKey)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/keys/{id}", wrapper.UpdateAPIKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/version", wrapper.GetVersion)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks", wrapper.ListWebhooks)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks", wrapper.CreateWebhook)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.DeleteWebhook)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.GetWebhook)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.UpdateWebhook)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/test", wrapper.TestWebhook)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/rotate-secret", wrapper.RotateWebhookSecret)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks/{id}/deliveries", wrapper.ListWebhookDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/deliveries/{deliveryId}/redeliver", wrapper.RedeliverWebhook)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/admin/settings", wrapper.GetSettings)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/admin/settings", wrapper.UpdateSettings)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations", wrapper.ListOrganisations)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations", wrapper.CreateOrganisation)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}", wrapper.DeleteOrganisation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}", wrapper.GetOrganisation)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}", wrapper.UpdateOrganisation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/members", wrapper.ListMembers)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.RemoveMember)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.UpdateMember)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.ListInvitations)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.CreateInvitation)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/invitations/{invitationId}", wrapper.RevokeInvitation)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/look-up", wrapper.LookUpInvitation)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.GetOrganisationQuota)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.UpdateOrganisationQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/audit", wrapper.ListAudit)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/rotate-secret", wrapper.RotateWebhookSecret)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/test", wrapper.TestWebhook)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/healthz", wrapper.GetHealth)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/readyz", wrapper.GetReadiness)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/version", wrapper.GetVersion)
 
 	return m
 }
@@ -2485,13 +2485,29 @@ type AllocationNotFoundJSONResponse Problem
 
 type AlreadyApprovedJSONResponse Problem
 
-type ApprovalConflictJSONResponse Problem
+type ApprovalConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type ApprovalConflictJSONResponse struct {
+	Body Problem
+
+	Headers ApprovalConflictResponseHeaders
+}
 
 type ApprovalNotFoundJSONResponse Problem
 
 type CurrentPasswordRefusedJSONResponse Problem
 
 type DeliveryNotFoundJSONResponse Problem
+
+type DenialConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type DenialConflictJSONResponse struct {
+	Body Problem
+
+	Headers DenialConflictResponseHeaders
+}
 
 type DeviceCodeNotFoundJSONResponse Problem
 
@@ -2501,9 +2517,23 @@ type DeviceNotAcceptedJSONResponse Problem
 
 type DeviceNotFoundJSONResponse Problem
 
-type DrainConflictJSONResponse Problem
+type DrainConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type DrainConflictJSONResponse struct {
+	Body Problem
 
-type EmailConflictJSONResponse Problem
+	Headers DrainConflictResponseHeaders
+}
+
+type EmailConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type EmailConflictJSONResponse struct {
+	Body Problem
+
+	Headers EmailConflictResponseHeaders
+}
 
 type EnrollmentDeniedJSONResponse Problem
 
@@ -2539,6 +2569,15 @@ type LocalAccountsDisabledJSONResponse Problem
 type MemberNotFoundJSONResponse Problem
 
 type MoveNotFoundJSONResponse Problem
+
+type NewPortConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type NewPortConflictJSONResponse struct {
+	Body Problem
+
+	Headers NewPortConflictResponseHeaders
+}
 
 type NoPasswordJSONResponse Problem
 
@@ -2580,7 +2619,14 @@ type PortUnavailableJSONResponse struct {
 	Headers PortUnavailableResponseHeaders
 }
 
-type QuotaExceededJSONResponse Problem
+type QuotaExceededResponseHeaders struct {
+	RetryAfter *int
+}
+type QuotaExceededJSONResponse struct {
+	Body Problem
+
+	Headers QuotaExceededResponseHeaders
+}
 
 type RateLimitedResponseHeaders struct {
 	RetryAfter int
@@ -2589,6 +2635,15 @@ type RateLimitedJSONResponse struct {
 	Body Problem
 
 	Headers RateLimitedResponseHeaders
+}
+
+type RepeatedResponseHeaders struct {
+	RetryAfter *int
+}
+type RepeatedJSONResponse struct {
+	Body Problem
+
+	Headers RepeatedResponseHeaders
 }
 
 type RoleForbiddenJSONResponse Problem
@@ -2621,13 +2676,41 @@ type SlowDownJSONResponse struct {
 	Headers SlowDownResponseHeaders
 }
 
-type TokenConflictJSONResponse Problem
+type TokenConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type TokenConflictJSONResponse struct {
+	Body Problem
 
-type TooManyInvitationsJSONResponse Problem
+	Headers TokenConflictResponseHeaders
+}
 
-type TooManyKeysJSONResponse Problem
+type TooManyInvitationsResponseHeaders struct {
+	RetryAfter *int
+}
+type TooManyInvitationsJSONResponse struct {
+	Body Problem
 
-type TooManyOrganisationsJSONResponse Problem
+	Headers TooManyInvitationsResponseHeaders
+}
+
+type TooManyKeysResponseHeaders struct {
+	RetryAfter *int
+}
+type TooManyKeysJSONResponse struct {
+	Body Problem
+
+	Headers TooManyKeysResponseHeaders
+}
+
+type TooManyOrganisationsResponseHeaders struct {
+	RetryAfter *int
+}
+type TooManyOrganisationsJSONResponse struct {
+	Body Problem
+
+	Headers TooManyOrganisationsResponseHeaders
+}
 
 type TooManyWebhooksJSONResponse Problem
 
@@ -2666,7 +2749,14 @@ type UserDeleteConflictJSONResponse Problem
 
 type UserNotFoundJSONResponse Problem
 
-type UserSuspendedJSONResponse Problem
+type UserSuspendedResponseHeaders struct {
+	RetryAfter *int
+}
+type UserSuspendedJSONResponse struct {
+	Body Problem
+
+	Headers UserSuspendedResponseHeaders
+}
 
 type WebhookDisabledJSONResponse Problem
 
@@ -4435,6 +4525,23 @@ func (response AcceptInvitation404JSONResponse) VisitAcceptInvitationResponse(w 
 	return err
 }
 
+type AcceptInvitation409JSONResponse struct{ RepeatedJSONResponse }
+
+func (response AcceptInvitation409JSONResponse) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type AcceptInvitation429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response AcceptInvitation429JSONResponse) VisitAcceptInvitationResponse(w http.ResponseWriter) error {
@@ -4784,10 +4891,13 @@ type CreateAPIKey409JSONResponse struct{ TooManyKeysJSONResponse }
 func (response CreateAPIKey409JSONResponse) VisitCreateAPIKeyResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -5235,10 +5345,13 @@ type CreateOrganisation409JSONResponse struct {
 func (response CreateOrganisation409JSONResponse) VisitCreateOrganisationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -5842,10 +5955,13 @@ type CreateInvitation409JSONResponse struct{ TooManyInvitationsJSONResponse }
 func (response CreateInvitation409JSONResponse) VisitCreateInvitationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -7032,15 +7148,18 @@ func (response CreateAllocation404JSONResponse) VisitCreateAllocationResponse(w 
 	return err
 }
 
-type CreateAllocation409JSONResponse struct{ PortConflictJSONResponse }
+type CreateAllocation409JSONResponse struct{ NewPortConflictJSONResponse }
 
 func (response CreateAllocation409JSONResponse) VisitCreateAllocationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -7520,10 +7639,13 @@ type ApproveDevice409JSONResponse struct{ ApprovalConflictJSONResponse }
 func (response ApproveDevice409JSONResponse) VisitApproveDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -7671,15 +7793,18 @@ func (response DenyDevice404JSONResponse) VisitDenyDeviceResponse(w http.Respons
 	return err
 }
 
-type DenyDevice409JSONResponse struct{ AlreadyApprovedJSONResponse }
+type DenyDevice409JSONResponse struct{ DenialConflictJSONResponse }
 
 func (response DenyDevice409JSONResponse) VisitDenyDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -8114,6 +8239,23 @@ func (response StartEnrollment404JSONResponse) VisitStartEnrollmentResponse(w ht
 	return err
 }
 
+type StartEnrollment409JSONResponse struct{ RepeatedJSONResponse }
+
+func (response StartEnrollment409JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type StartEnrollment429JSONResponse struct{ RateLimitedJSONResponse }
 
 func (response StartEnrollment429JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
@@ -8358,10 +8500,13 @@ type CreateDevice409JSONResponse struct{ QuotaExceededJSONResponse }
 func (response CreateDevice409JSONResponse) VisitCreateDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -8840,10 +8985,13 @@ type DrainDevice409JSONResponse struct{ DrainConflictJSONResponse }
 func (response DrainDevice409JSONResponse) VisitDrainDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -8967,10 +9115,13 @@ type RegenerateDeviceToken409JSONResponse struct{ TokenConflictJSONResponse }
 func (response RegenerateDeviceToken409JSONResponse) VisitRegenerateDeviceTokenResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -9189,10 +9340,13 @@ type CreateUser409JSONResponse struct{ EmailConflictJSONResponse }
 func (response CreateUser409JSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err
@@ -9687,10 +9841,13 @@ type CreatePasswordLink409JSONResponse struct{ UserSuspendedJSONResponse }
 func (response CreatePasswordLink409JSONResponse) VisitCreatePasswordLinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
 	w.WriteHeader(409)
 	_, err := buf.WriteTo(w)
 	return err

@@ -185,6 +185,9 @@ const (
 	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
 	CodeFeatureDisabled       ErrorCode = "feature_disabled"
 	CodeForbidden             ErrorCode = "forbidden"
+	CodeIdempotencyAnswerLost ErrorCode = "idempotency_answer_lost"
+	CodeIdempotencyInProgress ErrorCode = "idempotency_in_progress"
+	CodeIdempotencyKeyReused  ErrorCode = "idempotency_key_reused"
 	CodeInternalError         ErrorCode = "internal_error"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
@@ -224,6 +227,12 @@ func (e ErrorCode) Valid() bool {
 	case CodeFeatureDisabled:
 		return true
 	case CodeForbidden:
+		return true
+	case CodeIdempotencyAnswerLost:
+		return true
+	case CodeIdempotencyInProgress:
+		return true
+	case CodeIdempotencyKeyReused:
 		return true
 	case CodeInternalError:
 		return true
@@ -1853,6 +1862,9 @@ type EnrollmentStatus struct {
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2311,6 +2323,9 @@ type Problem struct {
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -3265,6 +3280,9 @@ type DeliveryID = int64
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
 
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
+
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
 
@@ -3312,6 +3330,9 @@ type CurrentPasswordRefused = Problem
 
 // DeliveryNotFound The body of every error response.
 type DeliveryNotFound = Problem
+
+// DenialConflict The body of every error response.
+type DenialConflict = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3379,6 +3400,9 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
+// NewPortConflict The body of every error response.
+type NewPortConflict = Problem
+
 // NoPassword The body of every error response.
 type NoPassword = Problem
 
@@ -3423,6 +3447,9 @@ type QuotaExceeded = Problem
 
 // RateLimited The body of every error response.
 type RateLimited = Problem
+
+// Repeated The body of every error response.
+type Repeated = Problem
 
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
@@ -3574,6 +3601,7 @@ const (
 	MaxWebhookPatchEvents                             = 6
 	MaxWebhookPatchOfflineDelaySeconds                = 86400
 	MaxWebhookURL                                     = 2000
+	MaxIdempotencyKey                                 = 255
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )

@@ -127,9 +127,10 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 					continue // It excludes one that has an example.
 				}
 				value := fmt.Sprint(ref.Value.Example)
-				if ref.Value.In == openapi3.ParameterInPath {
+				switch ref.Value.In {
+				case openapi3.ParameterInPath:
 					target = strings.ReplaceAll(target, "{"+ref.Value.Name+"}", value)
-				} else {
+				case openapi3.ParameterInQuery:
 					query.Set(ref.Value.Name, value)
 				}
 			}

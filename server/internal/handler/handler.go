@@ -19,6 +19,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+	"github.com/eclitunnel/eclitunnel/server/internal/idempotency"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/validate"
@@ -78,6 +79,7 @@ type api struct {
 	gate      *gate
 	mailer    Mailer // nil sends nothing.
 	webhooks  Webhooks
+	repeats   *idempotency.Keys
 	logger    *slog.Logger
 }
 
@@ -103,6 +105,7 @@ func New(options Options) (http.Handler, error) {
 		gate:      &gate{settings: options.DB, now: options.Now},
 		mailer:    options.Mailer,
 		webhooks:  options.Webhooks,
+		repeats:   idempotency.New(options.DB, options.Logger),
 		logger:    options.Logger,
 	}
 	mux, err := validate.New(validate.Options{
@@ -110,6 +113,7 @@ func New(options Options) (http.Handler, error) {
 		Authenticator: options.Auth,
 		Admit:         a.gate.admit,
 		Refused:       a.refused,
+		Around:        a.around,
 	})
 	if err != nil {
 		return nil, err

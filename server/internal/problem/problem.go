@@ -199,6 +199,35 @@ func EnrollmentExpired() *Error {
 	return &Error{Status: http.StatusGone, Code: types.CodeEnrollmentExpired, Message: "The code has expired. Start again."}
 }
 
+// IdempotencyKeyReused is a request with the Idempotency-Key of another one.
+func IdempotencyKeyReused() *Error {
+	return &Error{
+		Status:  http.StatusConflict,
+		Code:    types.CodeIdempotencyKeyReused,
+		Message: "This Idempotency-Key was used for another request. Send each new request with a new key.",
+	}
+}
+
+// IdempotencyInProgress is a request with an Idempotency-Key whose first request is not answered yet.
+func IdempotencyInProgress(wait time.Duration) *Error {
+	return &Error{
+		Status:     http.StatusConflict,
+		Code:       types.CodeIdempotencyInProgress,
+		Message:    "A request with this Idempotency-Key is being served; ask again for its answer.",
+		RetryAfter: wait,
+	}
+}
+
+// IdempotencyAnswerLost is a request with an Idempotency-Key whose first request was carried out, and whose answer was
+// lost with the panel's process.
+func IdempotencyAnswerLost() *Error {
+	return &Error{
+		Status:  http.StatusConflict,
+		Code:    types.CodeIdempotencyAnswerLost,
+		Message: "The request with this Idempotency-Key was carried out, and its answer was lost. It is not carried out again: look at what there is.",
+	}
+}
+
 // TooLarge is a request whose body exceeds the limit.
 func TooLarge() *Error {
 	return &Error{Status: http.StatusRequestEntityTooLarge, Code: types.CodePayloadTooLarge, Message: "The body is larger than 64 KiB."}

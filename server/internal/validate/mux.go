@@ -52,6 +52,9 @@ type Options struct {
 	// that carries the caller. An error is the answer in place of the refusal. nil does
 	// nothing.
 	Refused func(ctx context.Context, operation string) error
+	// Around returns the handler that serves the checked requests of an operation by next.
+	// nil returns next.
+	Around func(operation *openapi3.Operation, next http.HandlerFunc) http.HandlerFunc
 }
 
 // Mux serves the operations of the contract. Handlers are added with HandleFunc, which
@@ -76,6 +79,9 @@ func New(options Options) (*Mux, error) {
 	if options.Refused == nil {
 		options.Refused = func(context.Context, string) error { return nil }
 	}
+	if options.Around == nil {
+		options.Around = func(_ *openapi3.Operation, next http.HandlerFunc) http.HandlerFunc { return next }
+	}
 	m := &Mux{options: options, doc: doc, routes: http.NewServeMux(), served: map[*openapi3.Operation]bool{}}
 	m.routes.HandleFunc("/", notFound)
 	for path, item := range doc.Paths.Map() {
@@ -94,6 +100,7 @@ func (m *Mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 	}
 	op := newOperation(m, path, item, item.GetOperation(method))
 	m.served[op.spec] = true
+	handler = m.options.Around(op.spec, handler)
 	m.routes.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		op.record(r.Context())
 		r, err := op.check(w, r)

@@ -1,0 +1,27 @@
+package handler
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/eclitunnel/eclitunnel/server/internal/idempotency"
+)
+
+// around returns the handler of an operation with what its parameters in headers ask for. They are alike in all
+// operations that have them, and so no handler knows them (gen/headers.yaml).
+func (a *api) around(operation *openapi3.Operation, next http.HandlerFunc) http.HandlerFunc {
+	if takes(operation, idempotency.Header) {
+		inner := next
+		next = func(w http.ResponseWriter, r *http.Request) { a.repeats.Serve(w, r, inner) }
+	}
+	return next
+}
+
+// takes reports whether an operation has a parameter in a header.
+func takes(operation *openapi3.Operation, header string) bool {
+	return slices.ContainsFunc(operation.Parameters, func(p *openapi3.ParameterRef) bool {
+		return p.Value.In == openapi3.ParameterInHeader && p.Value.Name == header
+	})
+}
