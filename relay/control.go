@@ -43,6 +43,7 @@ func newControl(s *Server) (*control, error) {
 		Reports:      func() []types.AllocationReport { return s.ports.Reports() },
 		Players:      func() int { return int(s.ports.Players() + s.clients.Flows()) },
 		Refusals:     func() iter.Seq[types.AllocationRefusals] { return s.ports.Refusals() },
+		Usage:        s.usage,
 		OnChannel:    c.onChannel,
 		Standby:      c.standby(s.opts.Standby),
 		Logger:       s.log,

@@ -12,6 +12,7 @@
 //	relay.go    options, the order of start and stop
 //	control.go  the control channel: desired state in, status out
 //	players.go  passes players from public ports to tunnel clients
+//	usage.go    what allocations have carried, on its way to the panel
 //	stats.go    counts; metrics.go shows them to Prometheus
 package relay
 
@@ -71,6 +72,15 @@ type Options struct {
 	// Last is what Keep was last called with by a process before this one. It is
 	// served until the panel sends its state; nil: nothing.
 	Last *types.ServerSnapshot
+	// KeepUsage is called when Run ends, with what allocations have carried and no panel has
+	// stored, or with nil if all is stored; nil: that is lost.
+	KeepUsage func(*KeptUsage)
+	// LastUsage is what KeepUsage was last called with by a process before this one; nil:
+	// nothing.
+	LastUsage *KeptUsage
+	// UsageInterval is the time between two reports of what allocations have carried; 0:
+	// 10 s.
+	UsageInterval time.Duration
 	// PlainStreams lets tunnel clients that are configured alike leave players' TCP
 	// bytes unencrypted. Links and datagrams stay encrypted.
 	PlainStreams bool
@@ -126,6 +136,7 @@ type Server struct {
 	clients *session.Clients
 	ports   *publicport.Ports
 	control *control
+	usage   *usage
 }
 
 // New makes a tunnel server.
@@ -141,6 +152,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Keep == nil {
 		o.Keep = func(*types.ServerSnapshot) {}
+	}
+	if o.KeepUsage == nil {
+		o.KeepUsage = func(*KeptUsage) {}
 	}
 	if o.OnChannel == nil {
 		o.OnChannel = func(error, time.Duration) {}
@@ -176,16 +190,17 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.control, err = newControl(s); err != nil {
-		return nil, err
-	}
 	s.ports = publicport.New(publicport.Options{
 		BindHost: o.BindHost,
 		Clients:  players{s.clients},
 		Limits:   o.Limits.PortLimits,
-		Changed:  s.control.Report,
+		Changed:  func() { s.control.Report() },
 		Logger:   s.log,
 	})
+	s.usage = newUsage(s.ports, o.UsageInterval, o.LastUsage, time.Now())
+	if s.control, err = newControl(s); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -235,18 +250,27 @@ func (s *Server) Run(ctx context.Context) error {
 	}()
 	var ticking sync.WaitGroup
 	ticking.Go(func() { s.tick(ctx) })
+	// The control channel ends after the ports: their last counts are sent on it.
+	channelCtx, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	ticking.Go(func() {
+		<-ctx.Done()
+		// Ports before links: a player accepted now would be carried over a link that is
+		// closing.
+		s.ports.Close()
+		s.reportLast()
+		leave()
+	})
 
-	err := s.control.run(ctx)
+	err := s.control.run(channelCtx)
 
 	cancel(nil)
 	ticking.Wait()
-	// Ports before links: a player accepted now would be carried over a link that is
-	// closing.
-	s.ports.Close()
 	s.clients.Close()
 	<-served
 	s.clients.Wait()
 	s.ports.Wait()
+	s.opts.KeepUsage(s.usage.keep(time.Now()))
 	if err == nil {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
 			err = cause
@@ -267,6 +291,8 @@ func (s *Server) tick(ctx context.Context) {
 			s.ports.Tick(now)
 			s.control.ReportPlayers(now)
 			s.control.ReportRefusals(now)
+			s.usage.tick(now)
+			s.control.ReportUsage(now)
 			s.clients.Tick(now)
 		}
 	}

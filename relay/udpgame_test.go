@@ -48,9 +48,21 @@ func startUDPGame(t *testing.T, limits relay.PortLimits, answers func(datagram s
 // have open, if not 0: the test fails if they are more.
 func startUDPGameWith(t *testing.T, limits relay.PortLimits, answers func(datagram string) []string, flows int) *udpGame {
 	t.Helper()
+	return startUDPGameChanged(t, limits, answers, flows, nil)
+}
+
+// startUDPGameChanged is startUDPGameWith whose tunnel server has changed options; nil:
+// none are.
+func startUDPGameChanged(t *testing.T, limits relay.PortLimits, answers func(datagram string) []string, flows int, change func(*relay.Options)) *udpGame {
+	t.Helper()
 	g := &udpGame{t: t, port: relaytest.FreePort(t), answers: answers}
 	limits.Unanswered = 20_000 // All addresses of the loopback count as the tunnel client's.
-	g.panel, g.server, g.client, g.tcpPort = start(t, func(o *relay.Options) { o.Limits.PortLimits = limits })
+	g.panel, g.server, g.client, g.tcpPort = start(t, func(o *relay.Options) {
+		o.Limits.PortLimits = limits
+		if change != nil {
+			change(o)
+		}
+	})
 	g.setRules(nil)
 	path := wire.PathLink
 	if flows > 0 {

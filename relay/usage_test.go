@@ -1,40 +1,117 @@
 package relay_test
 
 import (
-	"slices"
 	"testing"
+	"time"
 
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
-	"github.com/eclitunnel/eclitunnel/relay/meter"
+	"github.com/eclitunnel/eclitunnel/relay/relaytest"
 )
 
-func TestServer_CountsDatagramsAndThePlayersWhoAreProven(t *testing.T) {
-	g := startUDPGame(t, relay.PortLimits{}, echo)
+// often makes a tunnel server report usage without delay.
+func often(o *relay.Options) { o.UsageInterval = time.Millisecond }
+
+// bytesEachWay is met once so many bytes were reported each way, for a game that echoes.
+func bytesEachWay(n int64) func(types.AllocationUsage) bool {
+	return func(u types.AllocationUsage) bool { return u.DownloadBytes == n && u.UploadBytes == n }
+}
+
+func TestServer_ReportsDatagramsAndThePlayersWhoAreProven(t *testing.T) {
+	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, often)
 	player := g.join("127.0.2.1") // "join" and "play".
 	g.ask(g.player("127.0.2.2"), "query")
-	got := g.server.TakeUsage()[2]
-	if want := (meter.Usage{
-		Traffic: meter.Traffic{DownloadBytes: 13, UploadBytes: 13, DownloadDatagrams: 3, UploadDatagrams: 3},
-		Joins:   1, PeakPlayers: 1, Players: 1,
-	}); got != want {
+	g.panel.AwaitUsage(2, bytesEachWay(13))
+	want := types.AllocationUsage{
+		ID: 2, Players: 1, PeakPlayers: 1, Joins: 1,
+		DownloadBytes: 13, UploadBytes: 13, DownloadDatagrams: 3, UploadDatagrams: 3,
+	}
+	if got := g.panel.Usage()[2]; got != want {
 		t.Errorf("used %+v, want %+v", got, want)
 	}
-	// Those of an allocation that is removed are counted too.
+	// What was carried by an allocation that is removed is reported too, and that its
+	// players have left.
 	g.ask(player, "more")
 	g.panel.Remove(2)
-	g.server.AwaitStats(t, "the end of the flows", func(s relay.Stats) bool { return s.Flows == 0 })
-	if got = g.server.TakeUsage()[2]; got.UploadBytes != 4 || got.DownloadBytes != 4 || got.Players != 0 || got.PeakPlayers != 1 {
-		t.Errorf("used %+v at the end", got)
-	}
-	g.server.TakeUsage()
-	if usage := g.server.TakeUsage(); !slices.Equal(keys(usage), []int64{1}) {
-		t.Errorf("the usage of %v is counted", keys(usage))
+	g.panel.AwaitUsage(2, func(u types.AllocationUsage) bool { return u.UploadBytes == 17 && u.DownloadBytes == 17 && u.Players == 0 })
+}
+
+func TestServer_ReportsUsageOnceWhateverBecomesOfItsChannel(t *testing.T) {
+	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, often)
+	player := g.player("127.0.2.1")
+	g.ask(player, "1")
+	g.panel.AwaitUsage(2, bytesEachWay(1))
+	g.panel.HoldUsage(true)
+	g.ask(player, "22")
+	g.panel.AwaitUsage(2, bytesEachWay(3)) // Stored, but not acknowledged.
+	g.panel.Disconnect(channel.CloseRestarting, errTest)
+	g.panel.AwaitDisconnected()
+	g.ask(player, "333")
+	g.panel.HoldUsage(false)
+	g.panel.Reconnect()
+	g.panel.AwaitUsage(2, bytesEachWay(6))
+	g.ask(player, "4444")
+	g.panel.AwaitUsage(2, bytesEachWay(10))
+	if u := g.panel.Usage()[2]; u.Joins != 1 || u.UploadDatagrams != 4 || u.DownloadDatagrams != 4 {
+		t.Errorf("used %+v", u)
 	}
 }
 
-func keys[V any](m map[int64]V) (ids []int64) {
-	for id := range m {
-		ids = append(ids, id)
+func TestServer_LeavesUsageThatIsNotStoredToItsNextProcess(t *testing.T) {
+	var kept *relay.KeptUsage
+	keep := func(o *relay.Options) {
+		often(o)
+		o.KeepUsage = func(k *relay.KeptUsage) { kept = k }
 	}
-	return ids
+	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, keep)
+	player := g.player("127.0.2.1")
+	g.panel.HoldUsage(true)
+	g.ask(player, "1")
+	g.panel.AwaitUsage(2, bytesEachWay(1))
+	g.panel.Disconnect(channel.CloseRestarting, errTest)
+	g.panel.AwaitDisconnected()
+	g.ask(player, "22")
+	if err := g.server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if kept == nil {
+		t.Fatal("nothing is kept")
+	}
+	g.panel.HoldUsage(false)
+	g.panel.Reconnect()
+	next := relaytest.Start(t, g.panel, func(o *relay.Options) {
+		keep(o)
+		o.LastUsage = kept
+	})
+	g.panel.AwaitUsage(2, bytesEachWay(3))
+	// A process that ends in order has reported everything.
+	if err := next.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if kept != nil {
+		t.Errorf("%d reports are kept at the end", len(kept.Reports))
+	}
+}
+
+func TestServer_ReportsTheLastUsageBeforeItEnds(t *testing.T) {
+	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, nil) // It would report every 10 s.
+	g.ask(g.player("127.0.2.1"), "hello")
+	if err := g.server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	g.panel.AwaitUsage(2, bytesEachWay(5))
+}
+
+func TestServer_ReportsNoUsageToAPanelThatTakesNone(t *testing.T) {
+	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, func(o *relay.Options) {
+		often(o)
+	})
+	g.panel.RefuseUsage()
+	g.panel.Disconnect(channel.CloseRestarting, errTest)
+	g.panel.AwaitDisconnected()
+	g.panel.Reconnect()
+	g.panel.AwaitReport(2, types.ReportReady)
+	g.ask(g.player("127.0.2.1"), "hello")
+	g.panel.AwaitPlayers(1) // The panel fails the test if it is sent usage.
 }

@@ -36,6 +36,7 @@ type tunnelServer struct {
 	listener net.Listener
 	warned   atomic.Pointer[string] // Why it last did not reach the panel; empty where it did.
 	dialled  chan error             // How the first try to reach the panel went.
+	usage    *relay.KeptUsage       // That the last run could not report; nil: all was.
 }
 
 // startTunnelServer starts the embedded tunnel server, unless it is disabled, and waits
@@ -171,6 +172,8 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 			},
 			StandbyTimes: t.panel.opts.TunnelServer.Standby,
 		},
+		KeepUsage:    func(u *relay.KeptUsage) { t.usage = u },
+		LastUsage:    t.usage,
 		PlainStreams: t.panel.opts.TunnelServer.PlainStreams,
 		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
 		Logger:       t.log,

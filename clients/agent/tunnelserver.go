@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,6 +78,7 @@ type TunnelServer struct {
 	panel    panelDialer
 	relay    *relay.Server
 	state    *store.State[types.ServerSnapshot]
+	usage    *store.State[relay.KeptUsage]
 	events   emitter
 	files    certificatePEM // The content of the operator's files that is served.
 	every    time.Duration  // Between two reads of them.
@@ -98,6 +101,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		opts:   o,
 		log:    o.Logger,
 		state:  store.NewState[types.ServerSnapshot](o.StateFile, o.Logger),
+		usage:  store.NewState[relay.KeptUsage](usageFile(o.StateFile), o.Logger),
 		panel:  panelDialer{client: o.Client},
 		events: emitter{on: o.OnEvent},
 		every:  certificateInterval,
@@ -124,6 +128,8 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		PlainStreams:   o.PlainStreams,
 		Keep:           s.state.Save,
 		Last:           s.state.Load(),
+		KeepUsage:      s.usage.Save,
+		LastUsage:      s.usage.Load(),
 		OnChannel:      s.channelChanged,
 		OnHost:         func(h types.ServerHost) { s.events.emit(Event{Type: EventPublicHost, Host: &h}) },
 		Standby: controlclient.Standby{
@@ -144,6 +150,14 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// usageFile is where usage that no panel has stored is kept; "": nowhere.
+func usageFile(stateFile string) string {
+	if stateFile == "" {
+		return ""
+	}
+	return strings.TrimSuffix(stateFile, filepath.Ext(stateFile)) + ".usage.json"
 }
 
 func (s *TunnelServer) certificate() (tls.Certificate, error) {
@@ -174,6 +188,8 @@ func (s *TunnelServer) Close() error { return s.listener.Close() }
 func (s *TunnelServer) Run(ctx context.Context) error {
 	stop := s.state.Start()
 	defer stop()
+	stopUsage := s.usage.Start()
+	defer stopUsage()
 	watching, end := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()

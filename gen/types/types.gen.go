@@ -85,7 +85,6 @@ const (
 	AllocationFailed    AllocationStatus = "failed"
 	AllocationListening AllocationStatus = "listening"
 	AllocationOffline   AllocationStatus = "offline"
-	AllocationPaused    AllocationStatus = "paused"
 	AllocationPending   AllocationStatus = "pending"
 )
 
@@ -99,8 +98,6 @@ func (e AllocationStatus) Valid() bool {
 	case AllocationListening:
 		return true
 	case AllocationOffline:
-		return true
-	case AllocationPaused:
 		return true
 	case AllocationPending:
 		return true
@@ -185,9 +182,6 @@ const (
 	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
 	CodeFeatureDisabled       ErrorCode = "feature_disabled"
 	CodeForbidden             ErrorCode = "forbidden"
-	CodeIdempotencyAnswerLost ErrorCode = "idempotency_answer_lost"
-	CodeIdempotencyInProgress ErrorCode = "idempotency_in_progress"
-	CodeIdempotencyKeyReused  ErrorCode = "idempotency_key_reused"
 	CodeInternalError         ErrorCode = "internal_error"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
@@ -227,12 +221,6 @@ func (e ErrorCode) Valid() bool {
 	case CodeFeatureDisabled:
 		return true
 	case CodeForbidden:
-		return true
-	case CodeIdempotencyAnswerLost:
-		return true
-	case CodeIdempotencyInProgress:
-		return true
-	case CodeIdempotencyKeyReused:
 		return true
 	case CodeInternalError:
 		return true
@@ -583,75 +571,30 @@ func (e TunnelServerState) Valid() bool {
 	}
 }
 
-// Defines values for WebhookDeliveryState.
+// Defines values for UsageAckType.
 const (
-	DeliveryDelivered WebhookDeliveryState = "delivered"
-	DeliveryDropped   WebhookDeliveryState = "dropped"
-	DeliveryFailed    WebhookDeliveryState = "failed"
-	DeliveryPending   WebhookDeliveryState = "pending"
+	TypeUsageAck UsageAckType = "usage.ack"
 )
 
-// Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
-func (e WebhookDeliveryState) Valid() bool {
+// Valid indicates whether the value is a known member of the UsageAckType enum.
+func (e UsageAckType) Valid() bool {
 	switch e {
-	case DeliveryDelivered:
-		return true
-	case DeliveryDropped:
-		return true
-	case DeliveryFailed:
-		return true
-	case DeliveryPending:
+	case TypeUsageAck:
 		return true
 	default:
 		return false
 	}
 }
 
-// Defines values for WebhookEventType.
+// Defines values for UsageReportType.
 const (
-	WebhookAllocationFailed    WebhookEventType = "allocation.failed"
-	WebhookAllocationRecovered WebhookEventType = "allocation.recovered"
-	WebhookDeviceOffline       WebhookEventType = "device.offline"
-	WebhookDeviceOnline        WebhookEventType = "device.online"
-	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
-	WebhookReachedQuota        WebhookEventType = "quota.reached"
+	TypeUsage UsageReportType = "usage"
 )
 
-// Valid indicates whether the value is a known member of the WebhookEventType enum.
-func (e WebhookEventType) Valid() bool {
+// Valid indicates whether the value is a known member of the UsageReportType enum.
+func (e UsageReportType) Valid() bool {
 	switch e {
-	case WebhookAllocationFailed:
-		return true
-	case WebhookAllocationRecovered:
-		return true
-	case WebhookDeviceOffline:
-		return true
-	case WebhookDeviceOnline:
-		return true
-	case WebhookEnrollmentWaiting:
-		return true
-	case WebhookReachedQuota:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for WebhookFormat.
-const (
-	WebhookDiscord  WebhookFormat = "discord"
-	WebhookNtfy     WebhookFormat = "ntfy"
-	WebhookStandard WebhookFormat = "standard"
-)
-
-// Valid indicates whether the value is a known member of the WebhookFormat enum.
-func (e WebhookFormat) Valid() bool {
-	switch e {
-	case WebhookDiscord:
-		return true
-	case WebhookNtfy:
-		return true
-	case WebhookStandard:
+	case TypeUsage:
 		return true
 	default:
 		return false
@@ -857,9 +800,6 @@ type Allocation struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
-
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -916,7 +856,6 @@ type Allocation struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -946,9 +885,6 @@ type AllocationCreate struct {
 
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
-
-	// Enabled With false, the allocation is paused from the start.
-	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -999,9 +935,6 @@ type AllocationCreated struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
-
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -1058,7 +991,6 @@ type AllocationCreated struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1093,9 +1025,6 @@ type AllocationDetail struct {
 
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
@@ -1160,7 +1089,6 @@ type AllocationDetail struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1243,9 +1171,6 @@ type AllocationPatch struct {
 	// DrainSeconds How long players can stay on the old tunnel server, in seconds. The default is 3600. Cannot be
 	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
-
-	// Enabled False pauses the allocation, and true ends the pause.
-	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1399,8 +1324,36 @@ type AllocationRules struct {
 // - `draining`: the tunnel server is draining. Players stay, and no one can join.
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
-// - `paused`: `enabled` is false.
 type AllocationStatus string
+
+// AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
+// Bytes are those of payloads, without any header.
+type AllocationUsage struct {
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// Joins The players who have joined.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of the time.
+	PeakPlayers int `json:"peakPlayers"`
+
+	// Players The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
+	// whose player has sent something after an answer of the game.
+	Players int `json:"players"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
 
 // AuditActor Who did something, as of that time.
 type AuditActor struct {
@@ -1862,9 +1815,6 @@ type EnrollmentStatus struct {
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
-// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2323,9 +2273,6 @@ type Problem struct {
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
-	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2647,6 +2594,9 @@ type ServerSnapshot struct {
 
 	// Type Always `server.snapshot`.
 	Type ServerSnapshotType `json:"type"`
+
+	// Usage Whether the panel takes `usage` reports. Absent means that it does not.
+	Usage *bool `json:"usage,omitempty"`
 }
 
 // ServerSnapshotType Always `server.snapshot`.
@@ -2879,6 +2829,56 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
+// UsageAck Panel to tunnel server. The report, and those before it, are stored.
+//
+// Example: {"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","sequence":12,"type":"usage.ack"}
+type UsageAck struct {
+	// Epoch That of the report.
+	Epoch openapi_types.UUID `json:"epoch"`
+
+	// Sequence That of the report.
+	Sequence int64 `json:"sequence"`
+
+	// Type Always `usage.ack`.
+	Type UsageAckType `json:"type"`
+}
+
+// UsageAckType Always `usage.ack`.
+type UsageAckType string
+
+// UsageReport Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
+// have players. Only sent to a panel whose snapshot has `usage: true`.
+//
+// The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
+// and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
+// each report once. A tunnel server sends its reports in the order of their sequence, each after the last
+// one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
+// by minute for some hours, and longer for more than that.
+//
+// Example: {"ageSeconds":0,"allocations":[{"downloadBytes":5242880,"downloadDatagrams":0,"id":42,"joins":1,"peakPlayers":4,"players":3,"uploadBytes":131072,"uploadDatagrams":0}],"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","seconds":10,"sequence":12,"type":"usage"}
+type UsageReport struct {
+	// AgeSeconds How long ago the time ended of which the counts are.
+	AgeSeconds int64 `json:"ageSeconds"`
+
+	// Allocations The counts by allocation.
+	Allocations []AllocationUsage `json:"allocations"`
+
+	// Epoch The process of the tunnel server that has counted.
+	Epoch openapi_types.UUID `json:"epoch"`
+
+	// Seconds The length of that time.
+	Seconds int64 `json:"seconds"`
+
+	// Sequence The number of the report within its epoch. It increases.
+	Sequence int64 `json:"sequence"`
+
+	// Type Always `usage`.
+	Type UsageReportType `json:"type"`
+}
+
+// UsageReportType Always `usage`.
+type UsageReportType string
+
 // User A user account of the panel.
 type User struct {
 	// CreatedAt When the account was created.
@@ -2946,342 +2946,14 @@ type Version struct {
 	Version string `json:"version"`
 }
 
-// Webhook A URL that the panel tells of events, without its secret.
-type Webhook struct {
-	// CreatedAt When the webhook was created.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
-	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
-
-	// Enabled Whether messages are sent.
-	Enabled bool `json:"enabled"`
-
-	// Events The types of events that are sent.
-	Events []WebhookEventType `json:"events"`
-
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
-	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format WebhookFormat `json:"format"`
-
-	// ID Webhook ID.
-	ID int64 `json:"id"`
-
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
-	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
-
-	// Name What the webhook is for, as its maker has named it.
-	//
-	// Example: alerts
-	Name string `json:"name"`
-
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
-	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
-
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// URL Where messages are sent. Its path may be a password.
-	URL string `json:"url"`
-
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookCreate A new webhook.
-type WebhookCreate struct {
-	// Enabled Whether messages are sent. By default, they are.
-	Enabled *bool `json:"enabled,omitempty"`
-
-	// Events The types of events that are sent.
-	Events WebhookEvents `json:"events"`
-
-	// Format How messages are written. By default, `standard`.
-	Format *WebhookFormat `json:"format,omitempty"`
-
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
-	//
-	//
-	// Example: alerts
-	Name WebhookName `json:"name"`
-
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
-	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
-
-	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
-	OrganisationID *int64 `json:"organisationId,omitempty"`
-
-	// Site With `true`, events are about all devices of the panel. For admins.
-	Site *bool `json:"site,omitempty"`
-
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-	//
-	// Example: https://example.com/hooks/tunnel
-	URL WebhookURL `json:"url"`
-}
-
-// WebhookCreated A new webhook, with its secret.
-type WebhookCreated struct {
-	// CreatedAt When the webhook was created.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
-	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
-
-	// Enabled Whether messages are sent.
-	Enabled bool `json:"enabled"`
-
-	// Events The types of events that are sent.
-	Events []WebhookEventType `json:"events"`
-
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
-	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format WebhookFormat `json:"format"`
-
-	// ID Webhook ID.
-	ID int64 `json:"id"`
-
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
-	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
-
-	// Name What the webhook is for, as its maker has named it.
-	//
-	// Example: alerts
-	Name string `json:"name"`
-
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
-	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
-
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
-	Secret WebhookKey `json:"secret"`
-
-	// URL Where messages are sent. Its path may be a password.
-	URL string `json:"url"`
-
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookData What an event is about, as it was then. Other fields may be added.
-type WebhookData struct {
-	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
-	Allocation *Allocation `json:"allocation,omitempty"`
-
-	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
-	ApprovalURL *string `json:"approvalUrl,omitempty"`
-
-	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
-	Device *Device `json:"device,omitempty"`
-
-	// Quota The quota of `quota.reached`.
-	Quota *WebhookQuota `json:"quota,omitempty"`
-
-	// WebhookID With `webhook.test`, the webhook.
-	WebhookID *int64 `json:"webhookId,omitempty"`
-}
-
-// WebhookDelivery A message of a webhook, and what came of it.
-type WebhookDelivery struct {
-	// Attempts How often it was sent.
-	Attempts int `json:"attempts"`
-
-	// CreatedAt When the message was made.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DurationMs How many milliseconds the last attempt took. Null if there was none.
-	DurationMs nullable.Nullable[int] `json:"durationMs"`
-
-	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
-	Error nullable.Nullable[string] `json:"error"`
-
-	// ID Delivery ID.
-	ID int64 `json:"id"`
-
-	// LastAttemptAt When the last attempt ended. Null if there was none.
-	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
-
-	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
-	//
-	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
-	MessageID string `json:"messageId"`
-
-	// NextAttemptAt When it is sent next. Null if it is not.
-	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
-
-	// Payload The body of a message in the format `standard`. The other formats say the same in words.
-	Payload WebhookPayload `json:"payload"`
-
-	// State - `pending`: it is sent at `nextAttemptAt`.
-	// - `delivered`: the receiver answered with a status from 200 to 299.
-	// - `failed`: all attempts failed.
-	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
-	State WebhookDeliveryState `json:"state"`
-
-	// Status The status of the last response. Null if there was none.
-	Status nullable.Nullable[int] `json:"status"`
-
-	// Type The type of the event, or `webhook.test`.
-	//
-	// Example: device.offline
-	Type string `json:"type"`
-}
-
-// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
-// - `delivered`: the receiver answered with a status from 200 to 299.
-// - `failed`: all attempts failed.
-// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
-type WebhookDeliveryState string
-
-// WebhookEventType A type of events.
-//
-//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
-//   - `device.online`: such a device is online again.
-//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
-//   - `allocation.recovered`: players can join such an allocation again.
-//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
-//     only admins can approve.
-//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
-//     resource.
-type WebhookEventType string
-
-// WebhookEvents The types of events that are sent.
-type WebhookEvents = []WebhookEventType
-
-// WebhookFormat How messages are written.
-//
-// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-// - `discord`: text for people, to a webhook of a Discord channel.
-// - `ntfy`: a notification, to a topic of ntfy.
-type WebhookFormat string
-
-// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
-type WebhookKey = string
-
-// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
-// the direction of text. White space around it is removed.
-//
-// Example: alerts
-type WebhookName = string
-
-// WebhookPatch Changes of a webhook. What is absent stays.
-type WebhookPatch struct {
-	// Enabled Whether messages are sent.
-	Enabled *bool `json:"enabled,omitempty"`
-
-	// Events The types of events that are sent.
-	Events *WebhookEvents `json:"events,omitempty"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format *WebhookFormat `json:"format,omitempty"`
-
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
-	//
-	//
-	// Example: alerts
-	Name *WebhookName `json:"name,omitempty"`
-
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
-	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
-
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-	//
-	// Example: https://example.com/hooks/tunnel
-	URL *WebhookURL `json:"url,omitempty"`
-}
-
-// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
-type WebhookPayload struct {
-	// Data What an event is about, as it was then. Other fields may be added.
-	Data WebhookData `json:"data"`
-
-	// Timestamp When the panel noticed the event.
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type The type of the event, or `webhook.test`.
-	//
-	// Example: device.offline
-	Type string `json:"type"`
-}
-
-// WebhookQuota A quota that was reached.
-type WebhookQuota struct {
-	// Limit How many there may be.
-	Limit int `json:"limit"`
-
-	// OrganisationID The organisation whose quota it is. Null if it is a user's.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// Resource What a quota limits, the name of a field of `QuotaLimits`.
-	Resource QuotaResource `json:"resource"`
-
-	// Used How many there were, without what was refused.
-	Used int `json:"used"`
-
-	// UserID The user whose quota it is. Null if it is an organisation's.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookResult What came of the last attempt to send a message. Null if there was none.
-type WebhookResult struct {
-	// At When the attempt ended.
-	At time.Time `json:"at"`
-
-	// Error Why it failed, in a few words. Null if it succeeded.
-	Error nullable.Nullable[string] `json:"error"`
-
-	// Status The status of the response. Null if there was none.
-	Status nullable.Nullable[int] `json:"status"`
-}
-
-// WebhookSecret A new secret of a webhook.
-type WebhookSecret struct {
-	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
-	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
-
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
-	Secret WebhookKey `json:"secret"`
-}
-
-// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-//
-// Example: https://example.com/hooks/tunnel
-type WebhookURL = string
-
 // APIKeyID defines model for APIKeyId.
 type APIKeyID = int64
 
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
-// DeliveryID defines model for DeliveryId.
-type DeliveryID = int64
-
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
-
-// IdempotencyKey defines model for IdempotencyKey.
-type IdempotencyKey = string
 
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
@@ -3304,9 +2976,6 @@ type SessionID = openapi_types.UUID
 // UserID defines model for UserId.
 type UserID = int64
 
-// WebhookID defines model for WebhookId.
-type WebhookID = int64
-
 // AccountConflict The body of every error response.
 type AccountConflict = Problem
 
@@ -3327,12 +2996,6 @@ type ApprovalNotFound = Problem
 
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
-
-// DeliveryNotFound The body of every error response.
-type DeliveryNotFound = Problem
-
-// DenialConflict The body of every error response.
-type DenialConflict = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3400,9 +3063,6 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
-// NewPortConflict The body of every error response.
-type NewPortConflict = Problem
-
 // NoPassword The body of every error response.
 type NoPassword = Problem
 
@@ -3448,9 +3108,6 @@ type QuotaExceeded = Problem
 // RateLimited The body of every error response.
 type RateLimited = Problem
 
-// Repeated The body of every error response.
-type Repeated = Problem
-
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
 
@@ -3469,9 +3126,6 @@ type SessionUnavailable = Problem
 // SettingsConflict The body of every error response.
 type SettingsConflict = Problem
 
-// SiteForbidden The body of every error response.
-type SiteForbidden = Problem
-
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
@@ -3486,9 +3140,6 @@ type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
-
-// TooManyWebhooks The body of every error response.
-type TooManyWebhooks = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3514,12 +3165,6 @@ type UserNotFound = Problem
 // UserSuspended The body of every error response.
 type UserSuspended = Problem
 
-// WebhookDisabled The body of every error response.
-type WebhookDisabled = Problem
-
-// WebhookNotFound The body of every error response.
-type WebhookNotFound = Problem
-
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
 
@@ -3531,7 +3176,6 @@ const (
 	MaxAddressPrefix                                  = 49
 	MaxAllocationCreateCount                          = 16
 	DefaultAllocationCreateCount                      = 1
-	DefaultAllocationCreateEnabled                    = true
 	MaxAllocationOptionsAllow                         = 1000
 	MaxAllocationOptionsConnectionsPerSecond          = 100000
 	MaxAllocationOptionsConnectionsPerSecondPerSource = 100000
@@ -3593,15 +3237,7 @@ const (
 	MaxStatusReportAllocations                        = 1000
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
-	DefaultWebhookCreateEnabled                       = true
-	MaxWebhookCreateEvents                            = 6
-	MaxWebhookCreateOfflineDelaySeconds               = 86400
-	DefaultWebhookCreateOfflineDelaySeconds           = 60
-	MaxWebhookName                                    = 100
-	MaxWebhookPatchEvents                             = 6
-	MaxWebhookPatchOfflineDelaySeconds                = 86400
-	MaxWebhookURL                                     = 2000
-	MaxIdempotencyKey                                 = 255
+	MaxUsageReportAllocations                         = 1000
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3755,27 +3391,6 @@ type DeleteUserParams struct {
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
 }
 
-// ListWebhooksParams defines parameters for ListWebhooks.
-type ListWebhooksParams struct {
-	// UserID List the webhooks of this user.
-	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
-
-	// OrganisationID List the webhooks of this organisation. It cannot be combined with `userId`.
-	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
-
-	// Site With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
-	Site *bool `form:"site,omitempty" json:"site,omitempty"`
-}
-
-// ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
-type ListWebhookDeliveriesParams struct {
-	// Limit The maximum number of items to return.
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// After Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-}
-
 // UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
 type UpdateAccountJSONRequestBody = AccountPatch
 
@@ -3853,12 +3468,6 @@ type UpdateUserJSONRequestBody = UserPatch
 
 // UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
 type UpdateUserQuotaJSONRequestBody = QuotaLimits
-
-// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
-type CreateWebhookJSONRequestBody = WebhookCreate
-
-// UpdateWebhookJSONRequestBody defines body for UpdateWebhook for application/json ContentType.
-type UpdateWebhookJSONRequestBody = WebhookPatch
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {
@@ -4098,6 +3707,74 @@ func (t *ControlMessage) MergeServerChange(v ServerChange) error {
 	return err
 }
 
+// AsUsageReport returns the union data inside the ControlMessage as a UsageReport
+func (t ControlMessage) AsUsageReport() (UsageReport, error) {
+	var body UsageReport
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageReport overwrites any union data inside the ControlMessage as the provided UsageReport
+func (t *ControlMessage) FromUsageReport(v UsageReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
+	t.union = b
+	return err
+}
+
+// MergeUsageReport performs a merge with any union data inside the ControlMessage, using the provided UsageReport
+func (t *ControlMessage) MergeUsageReport(v UsageReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsUsageAck returns the union data inside the ControlMessage as a UsageAck
+func (t ControlMessage) AsUsageAck() (UsageAck, error) {
+	var body UsageAck
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageAck overwrites any union data inside the ControlMessage as the provided UsageAck
+func (t *ControlMessage) FromUsageAck(v UsageAck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
+	t.union = b
+	return err
+}
+
+// MergeUsageAck performs a merge with any union data inside the ControlMessage, using the provided UsageAck
+func (t *ControlMessage) MergeUsageAck(v UsageAck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t ControlMessage) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
@@ -4126,6 +3803,10 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsServerSnapshot()
 	case "status":
 		return t.AsStatusReport()
+	case "usage":
+		return t.AsUsageReport()
+	case "usage.ack":
+		return t.AsUsageAck()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}

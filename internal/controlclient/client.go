@@ -64,6 +64,9 @@ type Options[State any, S Snapshot, C Change] struct {
 	// Refusals yields what public ports have refused since it last yielded it; what a loop
 	// leaves out is yielded again. nil reports none. The rules of Reports hold.
 	Refusals func() iter.Seq[types.AllocationRefusals]
+	// Usage is what the device reports of its traffic, to a panel that takes it; nil: it
+	// reports none. The rules of Reports hold.
+	Usage Usage
 	// OnChannel is called with nil when the first snapshot of a channel arrives,
 	// before Apply, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It is not called for the end of Run. It must
@@ -211,6 +214,8 @@ func (c *Client[State, S, C]) serve(_ context.Context, conn *channel.Conn, ready
 			err = c.snapshot(&s, m)
 		case C:
 			err = c.change(&s, m)
+		case types.UsageAck:
+			c.usageStored(m)
 		default:
 			c.opts.Logger.Warn("the panel sent a message that is not for this kind of device", slog.String("type", kind))
 		}
@@ -265,6 +270,9 @@ func (c *Client[State, S, C]) apply(s *session[State], state State, u update) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sent.begin(u)
+	if u.snapshot {
+		c.sent.takesUsage = u.usage
+	}
 	c.report()
 	c.reportPlayers(time.Now())
 }

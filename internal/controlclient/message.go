@@ -24,6 +24,7 @@ type update struct {
 	revision    types.Revision
 	snapshot    bool
 	allocations []int64 // Those that a change names.
+	usage       bool    // The panel that has sent a snapshot takes usage.
 }
 
 func describe(message any) update {
@@ -31,7 +32,7 @@ func describe(message any) update {
 	case types.ClientSnapshot:
 		return update{kind: string(types.TypeClientSnapshot), revision: m.Revision, snapshot: true}
 	case types.ServerSnapshot:
-		return update{kind: string(types.TypeServerSnapshot), revision: m.Revision, snapshot: true}
+		return update{kind: string(types.TypeServerSnapshot), revision: m.Revision, snapshot: true, usage: value(m.Usage)}
 	case types.ClientChange:
 		u := update{kind: string(types.TypeClientChange), revision: m.Revision}
 		for _, a := range m.Allocations {
@@ -49,7 +50,7 @@ func describe(message any) update {
 	}
 }
 
-// decode returns the S or C that data holds. For a message of any other type, such
+// decode returns the S, C or types.UsageAck that data holds. For a message of any other type, such
 // as one that a later panel may send, the message is nil and kind is its type.
 func decode[S Snapshot, C Change](data []byte) (message any, kind string, err error) {
 	var union types.ControlMessage
@@ -62,7 +63,7 @@ func decode[S Snapshot, C Change](data []byte) (message any, kind string, err er
 	}
 	var snapshot S
 	var change C
-	if kind != describe(snapshot).kind && kind != describe(change).kind {
+	if kind != describe(snapshot).kind && kind != describe(change).kind && kind != string(types.TypeUsageAck) {
 		return nil, kind, nil
 	}
 	message, err = union.ValueByDiscriminator()

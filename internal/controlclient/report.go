@@ -25,6 +25,9 @@ type sent struct {
 	playersAt time.Time
 
 	refusalsAt time.Time
+
+	takesUsage   bool // The panel does.
+	awaitsStored bool // A usage report was sent and is not acknowledged.
 }
 
 // report is an AllocationReport in a form that can be compared.

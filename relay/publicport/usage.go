@@ -12,14 +12,16 @@ type goneUsage struct {
 
 // TakeUsage calls take with what each allocation has carried since the last call, by id,
 // in no order. For one that has been removed it may be called beside another one of the
-// same id. A lock is held meanwhile: take must not call Ports.
-func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) {
+// same id. A lock is held meanwhile: take must not call Ports. It reports whether players of
+// ports that were removed are still leaving.
+func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) (leaving bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.gone[:0]
 	for _, g := range p.gone {
 		usage, open := g.usage.Take()
 		take(g.id, usage)
+		leaving = leaving || open
 		// A datagram may be counted right after the end of its flow: it is looked at once
 		// more.
 		if open || !g.ended {
@@ -33,4 +35,5 @@ func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) {
 		usage, _ := s.usage.Take()
 		take(id, usage)
 	}
+	return leaving
 }

@@ -47,6 +47,7 @@ type Panel struct {
 	resyncs     int
 	players     *int
 	refused     map[int64]map[string]int64 // Players and datagrams, by allocation and reason.
+	usage       usage
 	changed     chan struct{}              // Closed and replaced when any of these changes.
 }
 
@@ -65,6 +66,7 @@ func NewPanel(t testing.TB) *Panel {
 		clients:     map[uuid.UUID]int64{},
 		reports:     map[int64]types.AllocationReport{},
 		refused:     map[int64]map[string]int64{},
+		usage:       newUsage(),
 		changed:     make(chan struct{}),
 	}
 	var channels sync.WaitGroup
@@ -154,6 +156,8 @@ func (p *Panel) take(c *channel.Conn, message any) {
 		if m.Refusals != nil {
 			p.addRefusals(*m.Refusals)
 		}
+	case types.UsageReport:
+		p.takeUsage(m)
 	default:
 		p.t.Errorf("unexpected control message %T", m)
 	}
@@ -177,7 +181,7 @@ func (p *Panel) addRefusals(refusals []types.AllocationRefusals) {
 
 func (p *Panel) snapshot() {
 	p.revision++
-	m := types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: p.revision, Keys: p.jwks()}
+	m := types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: p.revision, Keys: p.jwks(), Usage: p.usage.wanted()}
 	for _, a := range p.allocations {
 		m.Allocations = append(m.Allocations, a)
 	}
