@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -66,6 +67,14 @@ var (
 		"Messages of webhooks whose last attempt, by this replica, failed.")
 	webhookPendingDesc = describe("webhook_messages_pending",
 		"Messages of webhooks that wait to be sent; every replica shows the same.")
+	streamsDesc = describe("event_streams",
+		"Event streams on this replica.")
+	streamsOpenedDesc = describe("event_streams_opened_total",
+		"Event streams opened.")
+	eventsDesc = describe("events_sent_total",
+		"Events for streams: each event counts once for each stream.")
+	resyncsDesc = describe("event_resyncs_total",
+		"Streams told to read everything again, because events were missing or their callers see other things now.")
 	certificateDesc = describe("certificate_expiry_timestamp_seconds",
 		"Unix time at which the certificate served with HTTPS expires.")
 )
@@ -82,6 +91,7 @@ func (m metrics) Describe(ch chan<- *prometheus.Desc) {
 		httpConnectionsDesc, httpClosedDesc, unaskedDesc, slowedDesc,
 		laneConnectionsDesc, laneMaxDesc, laneWaitingDesc, laneWaitsDesc, laneRefusedDesc,
 		webhookAttemptsDesc, webhookEndedDesc, webhookPendingDesc,
+		streamsDesc, streamsOpenedDesc, eventsDesc, resyncsDesc,
 	} {
 		ch <- desc
 	}
@@ -118,6 +128,11 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(ch, laneWaitsDesc, float64(lane.Waits), string(name))
 		counter(ch, laneRefusedDesc, float64(lane.Refused), string(name))
 	}
+	streams := m.panel.events.Stats()
+	gauge(ch, streamsDesc, float64(streams.Streams))
+	counter(ch, streamsOpenedDesc, float64(streams.Opened))
+	counter(ch, eventsDesc, float64(streams.Events))
+	counter(ch, resyncsDesc, float64(streams.Resyncs))
 	if expiry, ok := m.panel.certificateExpiry(); ok {
 		gauge(ch, certificateDesc, float64(expiry.Unix()))
 	}
@@ -195,9 +210,9 @@ func newLatency() latency {
 	}, []string{"operation", "status"})}
 }
 
-// observe records a request. It ignores upgrades, which last as long as their channel.
+// observe records a request. It ignores upgrades and event streams, which last as long as their callers like.
 func (l latency) observe(operation string, status int, took time.Duration) {
-	if status < 200 {
+	if status < 200 || operation == "streamEvents" && status == http.StatusOK {
 		return
 	}
 	if operation == "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
 	"github.com/eclitunnel/eclitunnel/server/internal/handler"
 	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/events"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
@@ -83,6 +84,12 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.events, err = events.New(events.Options{
+		Store: s.db, Authenticate: s.auth.Authenticate, Device: handler.Device, Allocation: handler.Allocation, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
 	api, err := handler.New(handler.Options{
 		DB:              s.db,
 		Auth:            s.auth,
@@ -95,6 +102,7 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		Ready:           s.check,
 		Warnings:        s.warnings,
 		ControlChannel:  s.hub,
+		Events:          s.events,
 		Mailer:          mailer,
 		Webhooks:        s.webhooks,
 		Logger:          s.logger,

@@ -22,6 +22,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/server/internal/control"
 	"github.com/eclitunnel/eclitunnel/server/internal/eclipanel"
 	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/events"
 	"github.com/eclitunnel/eclitunnel/server/internal/mail"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 	"github.com/eclitunnel/eclitunnel/server/internal/publichost"
@@ -47,6 +48,7 @@ type Server struct {
 	auth     *auth.Auth
 	provider *eclipanel.Provider // nil without EcliPanel.
 	hub      *control.Hub
+	events   *events.Hub
 	hosts    *publichost.Keeper
 	mail     *mail.Sender // nil sends none.
 	webhooks *webhooks.Service
@@ -164,7 +166,10 @@ func (s *Server) start(ctx, life context.Context) error {
 	}
 	s.addPart("control channels", s.hub.Shutdown)
 	s.serve(routes)
+	// It stops before the HTTP server, which would wait for streams.
+	s.background(life, "event streams", s.events.Run)
 	s.background(life, "janitor", s.sweep)
+	s.background(life, "log of events", s.keepEvents)
 	s.background(life, "clock", s.watchClock)
 	s.background(life, "uses of sessions and API keys", s.auth.RecordUses)
 	s.background(life, "mail check", s.checkMail)

@@ -386,6 +386,47 @@ type ClientInterface interface {
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPassword(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// StreamEvents Follow what changes
+	//
+	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
+	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
+	// replica of the panel made it. An admin gets those of every device. `event` is the type,
+	// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	//
+	//     retry: 1000
+	//
+	//     id: 5e0c27a1-1f4
+	//     event: ready
+	//     data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+	//
+	//     id: 5e0c27a1-1f5
+	//     event: allocation.deleted
+	//     data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+	//
+	//     : heartbeat
+	//
+	// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
+	// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
+	// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
+	// and a `created` one that of a device which the caller may see from now on.
+	//
+	// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
+	// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
+	// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
+	// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
+	// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
+	// as usual.
+	//
+	// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
+	// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
+	// beyond that the response is `429 rate_limited`.
+	//
+	// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
+	// goes on. New types of events may be added: ignore those that you do not know.
+	//
+	// Corresponds with GET /api/events (the `StreamEvents` operationId).
+	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AcceptInvitationWithBody Accept an invitation
 	//
 	// Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
@@ -2158,6 +2199,57 @@ func (c *Client) SetPasswordWithBody(ctx context.Context, contentType string, bo
 // Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 func (c *Client) SetPassword(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetPasswordRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamEvents Follow what changes
+//
+// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
+// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
+// replica of the panel made it. An admin gets those of every device. `event` is the type,
+// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+//
+//	retry: 1000
+//
+//	id: 5e0c27a1-1f4
+//	event: ready
+//	data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+//
+//	id: 5e0c27a1-1f5
+//	event: allocation.deleted
+//	data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+//
+//	: heartbeat
+//
+// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
+// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
+// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
+// and a `created` one that of a device which the caller may see from now on.
+//
+// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
+// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
+// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
+// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
+// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
+// as usual.
+//
+// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
+// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
+// beyond that the response is `429 rate_limited`.
+//
+// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
+// goes on. New types of events may be added: ignore those that you do not know.
+//
+// Corresponds with GET /api/events (the `StreamEvents` operationId).
+func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamEventsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5054,6 +5146,87 @@ func NewSetPasswordRequestWithBody(server string, contentType string, body io.Re
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewStreamEventsRequest constructs an http.Request for the StreamEvents method
+func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/events")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Types != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "types", *params.Types, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.QueryLastEventID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "lastEventId", *params.QueryLastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -8000,6 +8173,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPasswordWithResponse(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*SetPasswordResponse, error)
+
+	// StreamEventsWithResponse Follow what changes
+	//
+	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
+	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
+	// replica of the panel made it. An admin gets those of every device. `event` is the type,
+	// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	//
+	//     retry: 1000
+	//
+	//     id: 5e0c27a1-1f4
+	//     event: ready
+	//     data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+	//
+	//     id: 5e0c27a1-1f5
+	//     event: allocation.deleted
+	//     data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+	//
+	//     : heartbeat
+	//
+	// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
+	// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
+	// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
+	// and a `created` one that of a device which the caller may see from now on.
+	//
+	// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
+	// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
+	// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
+	// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
+	// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
+	// as usual.
+	//
+	// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
+	// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
+	// beyond that the response is `429 rate_limited`.
+	//
+	// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
+	// goes on. New types of events may be added: ignore those that you do not know.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/events (the `StreamEvents` operationId).
+	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
 
 	// AcceptInvitationWithBodyWithResponse Accept an invitation
 	//
@@ -10958,6 +11174,111 @@ func (r SetPasswordResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetPasswordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StreamEventsResponse200Headers the declared response headers of an HTTP 200 response for StreamEvents
+type StreamEventsResponse200Headers struct {
+	CacheControl    string
+	XAccelBuffering string
+}
+
+// StreamEventsResponse401Headers the declared response headers of an HTTP 401 response for StreamEvents
+type StreamEventsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// StreamEventsResponse429Headers the declared response headers of an HTTP 429 response for StreamEvents
+type StreamEventsResponse429Headers struct {
+	RetryAfter int
+}
+
+// StreamEventsResponse503Headers the declared response headers of an HTTP 503 response for StreamEvents
+type StreamEventsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type StreamEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *RoleForbidden
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *TooManyStreams
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *SessionUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *StreamEventsResponse200Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *StreamEventsResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StreamEventsResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *StreamEventsResponse503Headers
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r StreamEventsResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r StreamEventsResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r StreamEventsResponse) GetJSON403() *RoleForbidden {
+	return r.JSON403
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r StreamEventsResponse) GetJSON429() *TooManyStreams {
+	return r.JSON429
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r StreamEventsResponse) GetJSON503() *SessionUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r StreamEventsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17308,6 +17629,55 @@ func (c *ClientWithResponses) SetPasswordWithResponse(ctx context.Context, body 
 	return ParseSetPasswordResponse(rsp)
 }
 
+// StreamEventsWithResponse Follow what changes
+//
+// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
+// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
+// replica of the panel made it. An admin gets those of every device. `event` is the type,
+// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+//
+//	retry: 1000
+//
+//	id: 5e0c27a1-1f4
+//	event: ready
+//	data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+//
+//	id: 5e0c27a1-1f5
+//	event: allocation.deleted
+//	data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+//
+//	: heartbeat
+//
+// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
+// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
+// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
+// and a `created` one that of a device which the caller may see from now on.
+//
+// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
+// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
+// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
+// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
+// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
+// as usual.
+//
+// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
+// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
+// beyond that the response is `429 rate_limited`.
+//
+// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
+// goes on. New types of events may be added: ignore those that you do not know.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/events (the `StreamEvents` operationId).
+func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error) {
+	rsp, err := c.StreamEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamEventsResponse(rsp)
+}
+
 // AcceptInvitationWithBodyWithResponse Accept an invitation
 //
 // Makes the caller a member of an organisation by the link of an invitation, which works once. `token` is
@@ -20683,6 +21053,117 @@ func ParseSetPasswordResponse(rsp *http.Response) (*SetPasswordResponse, error) 
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers SetPasswordResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
+func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest RoleForbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooManyStreams
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SessionUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers StreamEventsResponse200Headers
+		if values := rsp.Header.Values("Cache-Control"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Cache-Control", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.CacheControl = value
+		}
+		if values := rsp.Header.Values("X-Accel-Buffering"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Accel-Buffering", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XAccelBuffering = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 401:
+		var headers StreamEventsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers StreamEventsResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers StreamEventsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -61,6 +61,39 @@ func (e AllocationCreateProtocol) Valid() bool {
 	}
 }
 
+// Defines values for AllocationDeletedEventType.
+const (
+	EventAllocationDeleted AllocationDeletedEventType = "allocation.deleted"
+)
+
+// Valid indicates whether the value is a known member of the AllocationDeletedEventType enum.
+func (e AllocationDeletedEventType) Valid() bool {
+	switch e {
+	case EventAllocationDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AllocationEventType.
+const (
+	EventAllocationCreated AllocationEventType = "allocation.created"
+	EventAllocationUpdated AllocationEventType = "allocation.updated"
+)
+
+// Valid indicates whether the value is a known member of the AllocationEventType enum.
+func (e AllocationEventType) Valid() bool {
+	switch e {
+	case EventAllocationCreated:
+		return true
+	case EventAllocationUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AllocationReportState.
 const (
 	ReportFailed AllocationReportState = "failed"
@@ -130,6 +163,39 @@ const (
 func (e ClientSnapshotType) Valid() bool {
 	switch e {
 	case TypeClientSnapshot:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceDeletedEventType.
+const (
+	EventDeviceDeleted DeviceDeletedEventType = "device.deleted"
+)
+
+// Valid indicates whether the value is a known member of the DeviceDeletedEventType enum.
+func (e DeviceDeletedEventType) Valid() bool {
+	switch e {
+	case EventDeviceDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceEventType.
+const (
+	EventDeviceCreated DeviceEventType = "device.created"
+	EventDeviceUpdated DeviceEventType = "device.updated"
+)
+
+// Valid indicates whether the value is a known member of the DeviceEventType enum.
+func (e DeviceEventType) Valid() bool {
+	switch e {
+	case EventDeviceCreated:
+		return true
+	case EventDeviceUpdated:
 		return true
 	default:
 		return false
@@ -265,6 +331,24 @@ func (e ErrorCode) Valid() bool {
 	}
 }
 
+// Defines values for EventKind.
+const (
+	KindOfAllocation EventKind = "allocation"
+	KindOfDevice     EventKind = "device"
+)
+
+// Valid indicates whether the value is a known member of the EventKind enum.
+func (e EventKind) Valid() bool {
+	switch e {
+	case KindOfAllocation:
+		return true
+	case KindOfDevice:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HelloType.
 const (
 	TypeHello HelloType = "hello"
@@ -373,6 +457,36 @@ func (e QuotaResource) Valid() bool {
 	case QuotaDevices:
 		return true
 	case QuotaPortsOutsideRange:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadyEventType.
+const (
+	EventReady ReadyEventType = "ready"
+)
+
+// Valid indicates whether the value is a known member of the ReadyEventType enum.
+func (e ReadyEventType) Valid() bool {
+	switch e {
+	case EventReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ResyncEventType.
+const (
+	EventResync ResyncEventType = "resync"
+)
+
+// Valid indicates whether the value is a known member of the ResyncEventType enum.
+func (e ResyncEventType) Valid() bool {
+	switch e {
+	case EventResync:
 		return true
 	default:
 		return false
@@ -1012,6 +1126,28 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
+// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
+//
+// Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
+type AllocationDeletedEvent struct {
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `allocation.deleted`.
+	Type AllocationDeletedEventType `json:"type"`
+}
+
+// AllocationDeletedEventType Always `allocation.deleted`.
+type AllocationDeletedEventType string
+
 // AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
 // The counts go on while the tunnel server restarts or is offline. They start again at zero when the
 // allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
@@ -1109,6 +1245,31 @@ type AllocationDetail struct {
 	// Example: connection refused at 127.0.0.1:25565
 	TargetReason *string `json:"targetReason,omitempty"`
 }
+
+// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+//
+// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
+type AllocationEvent struct {
+	// Allocation A public port on a tunnel server, assigned to a tunnel client.
+	Allocation Allocation `json:"allocation"`
+
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type AllocationEventType `json:"type"`
+}
+
+// AllocationEventType What happened.
+type AllocationEventType string
 
 // AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
 // `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
@@ -1658,6 +1819,25 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
+// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
+type DeviceDeletedEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `device.deleted`.
+	Type DeviceDeletedEventType `json:"type"`
+}
+
+// DeviceDeletedEventType Always `device.deleted`.
+type DeviceDeletedEventType string
+
 // DeviceDenial The denial of a pending device.
 type DeviceDenial struct {
 	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
@@ -1674,6 +1854,28 @@ type DeviceDrain struct {
 	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
+
+// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
+type DeviceEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Device An enrolled machine.
+	Device Device `json:"device"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type DeviceEventType `json:"type"`
+}
+
+// DeviceEventType What happened.
+type DeviceEventType string
 
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
@@ -1838,6 +2040,21 @@ type ErrorDetail struct {
 	// Message What is wrong with the field.
 	Message string `json:"message"`
 }
+
+// Event An event of `GET /api/events`. `type` tells which one.
+type Event struct {
+	union json.RawMessage
+}
+
+// EventKind The beginning of the type of events, before the dot.
+//
+// Example: device
+type EventKind string
+
+// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+//
+// Example: 2026-01-02T08:00:00.25Z
+type EventTime = time.Time
 
 // Features Features that can be disabled.
 type Features struct {
@@ -2360,6 +2577,22 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
+// ReadyEvent The first event of a stream. What changes from here on comes as an event.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
+type ReadyEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `ready`.
+	Type ReadyEventType `json:"type"`
+}
+
+// ReadyEventType Always `ready`.
+type ReadyEventType string
+
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
 //
@@ -2404,6 +2637,22 @@ type RelayEndpoint struct {
 	// Example: 25565
 	Port Port `json:"port"`
 }
+
+// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
+type ResyncEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `resync`.
+	Type ResyncEventType `json:"type"`
+}
+
+// ResyncEventType Always `resync`.
+type ResyncEventType string
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 //
@@ -3141,6 +3390,9 @@ type TooManyKeys = Problem
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
 
+// TooManyStreams The body of every error response.
+type TooManyStreams = Problem
+
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
 
@@ -3304,6 +3556,18 @@ type BeginProviderLoginParams struct {
 	// ReturnTo Where the browser is sent after the login: the path of a page of the panel, with its query. It
 	// does not begin with `//` or `/api/`. Without it, it is `/`.
 	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
+}
+
+// StreamEventsParams defines parameters for StreamEvents.
+type StreamEventsParams struct {
+	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
+
+	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
+
+	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // ListAPIKeysParams defines parameters for ListAPIKeys.
@@ -3818,6 +4082,207 @@ func (t ControlMessage) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ControlMessage) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsReadyEvent returns the union data inside the Event as a ReadyEvent
+func (t Event) AsReadyEvent() (ReadyEvent, error) {
+	var body ReadyEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
+func (t *Event) FromReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
+func (t *Event) MergeReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsResyncEvent returns the union data inside the Event as a ResyncEvent
+func (t Event) AsResyncEvent() (ResyncEvent, error) {
+	var body ResyncEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
+func (t *Event) FromResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
+func (t *Event) MergeResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
+func (t Event) AsDeviceEvent() (DeviceEvent, error) {
+	var body DeviceEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
+func (t *Event) FromDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
+func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
+func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
+	var body DeviceDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
+func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
+func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
+func (t Event) AsAllocationEvent() (AllocationEvent, error) {
+	var body AllocationEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
+func (t *Event) FromAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
+func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
+func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
+	var body AllocationDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
+func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
+func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Event) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"type"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t Event) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "allocation.created":
+		return t.AsAllocationEvent()
+	case "allocation.deleted":
+		return t.AsAllocationDeletedEvent()
+	case "allocation.updated":
+		return t.AsAllocationEvent()
+	case "device.created":
+		return t.AsDeviceEvent()
+	case "device.deleted":
+		return t.AsDeviceDeletedEvent()
+	case "device.updated":
+		return t.AsDeviceEvent()
+	case "ready":
+		return t.AsReadyEvent()
+	case "resync":
+		return t.AsResyncEvent()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t Event) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Event) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"regexp"
 	"slices"
@@ -26,7 +27,7 @@ import (
 // Transport returns a RoundTripper that sends requests through base (nil means
 // http.DefaultTransport) and reports to t every answer that the contract does not
 // describe: another status, a missing header, a body that does not fit its
-// schema. Answers to paths outside the contract and outside /api/ pass. The answer
+// schema; of a stream of events, every event as it is read. Answers to paths outside the contract and outside /api/ pass. The answer
 // is handed on unchanged either way.
 func Transport(t testing.TB, base http.RoundTripper) http.RoundTripper {
 	t.Helper()
@@ -51,6 +52,13 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.base.RoundTrip(request)
 	if err != nil || response.StatusCode == http.StatusSwitchingProtocols {
 		return response, err
+	}
+	if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); mediaType == eventStream {
+		if err := t.contract.check(request, response, nil); err != nil {
+			t.t.Errorf("%s %s answered a stream against the contract: %v", request.Method, request.URL.Path, err)
+		}
+		response.Body = &stream{transport: t, body: response.Body}
+		return response, nil
 	}
 	body, err := io.ReadAll(response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil {
@@ -96,6 +104,7 @@ var load = sync.OnceValues(func() (*contract, error) {
 	return c, nil
 })
 
+// check checks a response. Without a body it leaves that out.
 func (c *contract) check(request *http.Request, response *http.Response, body []byte) error {
 	_, path := c.routes.Handler(request)
 	if path == "" {
@@ -128,10 +137,11 @@ func (c *contract) check(request *http.Request, response *http.Response, body []
 		Options: &openapi3filter.Options{
 			IncludeResponseStatus:   true,
 			MultiError:              true,
+			ExcludeResponseBody:     body == nil,
 			SchemaValidationOptions: []openapi3.SchemaValidationOption{formats},
 		},
 	})
-	if err != nil || !hasBody(request.Method, response.StatusCode) {
+	if err != nil || body == nil || !hasBody(request.Method, response.StatusCode) {
 		return err
 	}
 	if err := checkCode(operation, response.StatusCode, body); err != nil {

@@ -205,6 +205,7 @@ var policy = map[string]row{
 	"revokeInvitation, another owner":   {401, 401, 404, 403, 403, yes, yes, 403, 403, 403, people},
 	"lookUpInvitation":                  {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"acceptInvitation":                  {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, people},
+	"streamEvents":                      {401, 401, yes, yes, yes, yes, yes, 403, 403, 403, read | devices | allocations},
 	"getOpenAPI":                        {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"getOpenAPIYAML":                    {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},
 	"getJWKS":                           {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, anyone},

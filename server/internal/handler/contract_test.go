@@ -123,10 +123,13 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 			target, query := path, url.Values{}
 			for _, ref := range slices.Concat(item.Parameters, operation.Parameters) {
-				if ref.Value.Example == nil {
-					continue // It excludes one that has an example.
+				if ref.Value.Example == nil || ref.Value.In == openapi3.ParameterInHeader {
+					continue // It excludes one that has an example, or says the same.
 				}
 				value := fmt.Sprint(ref.Value.Example)
+				if _, list := ref.Value.Example.([]any); list { // In the style form, not exploded.
+					value = strings.Trim(strings.ReplaceAll(value, " ", ","), "[]")
+				}
 				switch ref.Value.In {
 				case openapi3.ParameterInPath:
 					target = strings.ReplaceAll(target, "{"+ref.Value.Name+"}", value)

@@ -54,6 +54,8 @@ type Options struct {
 	// ControlChannel serves GET /api/tunnel/ws. The request's context contains the
 	// device (auth.FromContext), and the response writer is an http.Hijacker.
 	ControlChannel http.Handler
+	// Events serves GET /api/events. The request's context contains the caller.
+	Events http.Handler
 	// Mailer sends what people would otherwise be handed by an admin; nil sends nothing.
 	Mailer Mailer
 	// Webhooks sends messages to people's URLs.
@@ -118,15 +120,16 @@ func New(options Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.mount(mux, options.ControlChannel); err != nil {
+	if err := a.mount(mux, options.ControlChannel, options.Events); err != nil {
 		return nil, err
 	}
 	return problem.Middleware(options.Logger)(private(options.Auth.WithAddress(mux))), nil
 }
 
 func (o *Options) check() error {
-	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil || o.Webhooks == nil {
-		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready, ControlChannel and Webhooks are required")
+	if o.DB == nil || o.Auth == nil || o.Enroll == nil || o.Providers == nil || o.PublicURL == nil || o.Ready == nil || o.ControlChannel == nil ||
+		o.Webhooks == nil || o.Events == nil {
+		return errors.New("handler: DB, Auth, Enroll, Providers, PublicURL, Ready, ControlChannel, Webhooks and Events are required")
 	}
 	if o.Warnings == nil {
 		o.Warnings = func(context.Context) ([]types.SettingsWarning, error) { return []types.SettingsWarning{}, nil }
@@ -140,7 +143,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
+func (a *api) mount(mux *validate.Mux, controlChannel, events http.Handler) error {
 	strict := server.NewStrictHandlerWithOptions(a, nil, server.StrictHTTPServerOptions{
 		RequestErrorHandlerFunc: undecodable,
 		ResponseErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -159,6 +162,7 @@ func (a *api) mount(mux *validate.Mux, controlChannel http.Handler) error {
 	mux.HandleFunc("GET /openapi.json", serveContract("application/json", contract))
 	mux.HandleFunc("GET /openapi.yaml", serveContract("application/yaml", eclitunnel.OpenAPI))
 	mux.HandleFunc("GET /api/tunnel/ws", controlChannel.ServeHTTP)
+	mux.HandleFunc("GET /api/events", events.ServeHTTP)
 	mux.HandleFunc("GET /api/auth/providers/{id}/login", a.beginProviderLogin)
 	mux.HandleFunc("GET /api/auth/providers/{id}/callback", a.finishProviderLogin)
 	if missing := mux.Unserved(); len(missing) > 0 {

@@ -69,6 +69,13 @@ func connected(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusSwitchingProtocols)
 }
 
+// streamed replaces the event stream: it is over after its first event.
+func streamed(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
+	_, _ = io.WriteString(w, "id: 1\nevent: ready\ndata: {\"type\":\"ready\",\"at\":\"2026-01-02T08:00:00Z\"}\n\n")
+}
+
 func newPanel(t *testing.T, change ...func(o *handler.Options)) *panel {
 	t.Helper()
 	return newReplica(t, dbtest.New(t), time.Now().UTC().Truncate(time.Second), change...)
@@ -113,6 +120,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 		Ready:          p.ready,
 		ControlChannel: http.HandlerFunc(connected),
 		Webhooks:       hooks,
+		Events:         http.HandlerFunc(streamed),
 		Logger:         slog.New(slog.DiscardHandler),
 		Now:            p.Now,
 	}

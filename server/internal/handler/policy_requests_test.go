@@ -176,6 +176,7 @@ var policyRequests = map[string]policyRequest{
 	"acceptInvitation":                  answered("POST", "/api/invitations/accept", `{"token":"{invitationToken}"}`),
 	"listAudit":                         answered("GET", "/api/audit", ""),
 	"listAudit, organisation":           answered("GET", "/api/audit?organisationId={organisation}", ""),
+	"streamEvents":                      answered("GET", "/api/events", ""),
 	"getOpenAPI":                        answered("GET", "/openapi.json", ""),
 	"getOpenAPIYAML":                    answered("GET", "/openapi.yaml", ""),
 	"getJWKS":                           answered("GET", "/.well-known/jwks.json", ""),
