@@ -193,10 +193,10 @@ func (s *Service) busyTargets() []string {
 // sent once more.
 func (s *Service) sendOne(ctx context.Context, due db.DueDelivery) {
 	// A receiver that has begun to answer when the panel stops gets some time, because the message is sent again if not.
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })
-	defer stopping()
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	release := context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, end) })
+	defer release()
 	o := s.sender.send(life, due.Webhook, due.Delivery)
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()

@@ -1,0 +1,243 @@
+package webhooks_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
+)
+
+// reach tells a fleet's webhooks that a user's quota was reached, as often as it is called.
+func (s *service) reach(user int64) {
+	s.f.Helper()
+	s.f.exec(`DELETE FROM webhook_quotas`)
+	s.f.check(s.QuotaReached(s.f.Context(), db.QuotaError{Resource: "devices", Limit: 1, Used: 1, UserID: user}))
+}
+
+const quotaReached = "quota.reached"
+
+func TestService_SendsAgainUntilTheReceiverAccepts(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	s := f.start()
+	r.answer(500)
+	s.reach(ada)
+	first := await.Receive(t, r.got, "message")
+	pauses := []time.Duration{
+		5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
+	}
+	for i, pause := range pauses {
+		waits := f.settled(hook, db.DeliveryPending, i+1)
+		if got := waits.NextAt.Sub(f.Now()); got.Round(time.Second) != pause || *waits.Status != 500 || waits.Error != "the receiver answered 500" {
+			t.Fatalf("attempt %d left %+v, next in %v", i+1, waits, got)
+		}
+		f.advance(pause + time.Second)
+		if i == len(pauses)-1 {
+			r.answer(200)
+		}
+		s.tick(pollEvery)
+		again := await.Receive(t, r.got, "message again")
+		if again.header.Get("webhook-id") != first.header.Get("webhook-id") || string(again.body) != string(first.body) {
+			t.Errorf("sent %s as %s", again.body, again.header.Get("webhook-id"))
+		}
+		again.verify(t, hook.Secret)
+	}
+	last := f.settled(hook, db.DeliveryDelivered, 10)
+	if now := f.read(hook); now.FailingSince != nil || now.Failures != 0 || !now.Enabled || last.NextAt != nil || strings.Contains(last.Error, "nobody") {
+		t.Errorf("in the end %+v, %+v", now, last)
+	}
+	if stats := s.Stats(); stats.Delivered != 1 || stats.Failed != 9 || stats.Ended != 0 {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+func TestService_DisablesAWebhookThatFailsForDays(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	s := f.start()
+	r.answer(302, "Location", "/elsewhere")
+	s.reach(ada)
+	await.Receive(t, r.got, "message")
+	if left := f.settled(hook, db.DeliveryPending, 1); left.Error != "the receiver answered 302; redirects are not followed" {
+		t.Errorf("left %+v", left)
+	}
+	f.advance(5*24*time.Hour - time.Minute)
+	s.tick(pollEvery)
+	await.Receive(t, r.got, "message after five days but a minute")
+	f.settled(hook, db.DeliveryPending, 2)
+	if !f.read(hook).Enabled {
+		t.Fatal("disabled too soon")
+	}
+	f.advance(10 * time.Minute)
+	s.tick(pollEvery)
+	await.Receive(t, r.got, "message after five days")
+	f.settled(hook, db.DeliveryFailed, 3)
+	if now := f.read(hook); now.Enabled || !strings.Contains(now.DisabledReason, "five days") {
+		t.Errorf("after five days of failures: %+v", now)
+	}
+	enabled := true
+	now, err := f.db.UpdateWebhook(t.Context(), db.Scope{All: true}, hook.ID, db.WebhookPatch{Enabled: &enabled}, f.Now())
+	if f.check(err); now.DisabledReason != "" || now.FailingSince != nil {
+		t.Errorf("enabled as %+v", now)
+	}
+	r.answer(410)
+	s.reach(ada)
+	await.Receive(t, r.got, "message")
+	f.settled(hook, db.DeliveryFailed, 1)
+	if now := f.read(hook); now.Enabled || !strings.Contains(now.DisabledReason, "410") {
+		t.Errorf("after 410: %+v", now)
+	}
+	if _, err := f.db.Redeliver(t.Context(), db.Scope{All: true}, hook.ID, f.deliveries(hook)[0].ID, f.Now()); !errors.Is(err, db.ErrWebhookDisabled) {
+		t.Errorf("redelivered: %v", err)
+	}
+}
+
+// dying is the store of a replica that is killed when it has sent a message.
+type dying struct {
+	*db.DB
+	died chan struct{}
+}
+
+func (d dying) FinishDelivery(context.Context, db.DueDelivery, db.FinishedDelivery) error {
+	close(d.died)
+	return errors.New("killed")
+}
+
+func TestService_AnotherReplicaSendsWhatOneDidNotFinish(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	killed := dying{f.db, make(chan struct{})}
+	first := f.start(func(o *webhooks.Options) { o.Store = killed })
+	first.reach(ada)
+	before := await.Receive(t, r.got, "message")
+	await.Receive(t, killed.died, "end of the replica")
+	first.stop()
+	second := f.start()
+	second.tick(pollEvery)
+	f.advance(59 * time.Second)
+	second.tick(pollEvery)
+	if sent := f.deliveries(hook); sent[0].Attempts != 0 || len(r.got) != 0 {
+		t.Fatalf("two replicas send one message: %+v", sent)
+	}
+	f.advance(2 * time.Second)
+	second.tick(pollEvery)
+	after := await.Receive(t, r.got, "message from the other replica")
+	if before.header.Get("webhook-id") != after.header.Get("webhook-id") {
+		t.Error("the message has another id")
+	}
+	f.settled(hook, db.DeliveryDelivered, 1)
+}
+
+func TestService_ASlowReceiverHoldsNoOther(t *testing.T) {
+	f, slow, fast := newFleet(t), newReceiver(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	release := slow.hold()
+	defer release()
+	var held []db.Webhook
+	for range 6 { // More than are sent to one target at a time.
+		held = append(held, f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, slow.url, quotaReached))
+	}
+	other := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, fast.url, quotaReached)
+	s := f.start()
+	s.reach(ada)
+	s.reach(ada)
+	for range 4 {
+		await.Receive(t, slow.got, "message to the slow receiver")
+	}
+	for range 2 {
+		await.Receive(t, fast.got, "message to the fast receiver")
+	}
+	f.settled(other, db.DeliveryDelivered, 1)
+	s.tick(pollEvery)
+	if len(slow.got) != 0 {
+		t.Error("the slow receiver gets more than four messages at a time")
+	}
+	release()
+	for range 8 {
+		await.Receive(t, slow.got, "message to the slow receiver")
+	}
+	for _, hook := range held {
+		f.settled(hook, db.DeliveryDelivered, 1)
+	}
+}
+
+func TestService_SignsWithBothSecretsForADay(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	s := f.start()
+	fresh := webhooks.NewSecret()
+	_, err := f.db.RotateWebhookSecret(t.Context(), db.Scope{All: true}, hook.ID, fresh, f.Now())
+	f.check(err)
+	for _, want := range []int{2, 1} {
+		s.reach(ada)
+		got := await.Receive(t, r.got, "message")
+		got.verify(t, fresh)
+		signatures := strings.Fields(got.header.Get("webhook-signature"))
+		if len(signatures) != want || strings.Contains(got.header.Get("webhook-signature"), "whsec") {
+			t.Fatalf("signatures %q", signatures)
+		}
+		if want == 2 {
+			got.verify(t, hook.Secret)
+		}
+		f.settled(hook, db.DeliveryDelivered, 1)
+		f.advance(24 * time.Hour)
+	}
+}
+
+func TestService_RedeliversWithTheSameID(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	s := f.start()
+	s.reach(ada)
+	first := await.Receive(t, r.got, "message")
+	sent := f.settled(hook, db.DeliveryDelivered, 1)
+	again, err := f.db.Redeliver(t.Context(), db.Scope{UserID: ada}, hook.ID, sent.ID, f.Now())
+	f.check(err)
+	s.Wake()
+	second := await.Receive(t, r.got, "message again")
+	if again.ID == sent.ID || second.header.Get("webhook-id") != first.header.Get("webhook-id") {
+		t.Errorf("redelivered as %+v with the id %s", again, second.header.Get("webhook-id"))
+	}
+	f.settled(hook, db.DeliveryDelivered, 1)
+	eve := f.user("eve@example.com")
+	if _, err := f.db.Redeliver(t.Context(), db.Scope{UserID: eve}, hook.ID, sent.ID, f.Now()); !errors.Is(err, db.ErrNotFound) {
+		t.Errorf("a stranger redelivers: %v", err)
+	}
+}
+
+func TestService_DropsTheOldestOfTooMany(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	f.exec(`INSERT INTO webhook_deliveries (webhook_id, message_id, type, payload, created_at, state, next_at)
+		SELECT $1, 'msg_' || n, 'webhook.test', '{"type":"webhook.test","timestamp":"2026-01-02T03:00:00Z","data":{}}', $2, 'pending', $3 FROM generate_series(1, 1000) n`,
+		hook.ID, f.Now(), f.Now().Add(time.Hour))
+	s := f.start()
+	s.reach(ada)
+	await.Receive(t, r.got, "the newest message")
+	all := f.deliveries(hook)
+	oldest := all[len(all)-1]
+	if oldest.State != db.DeliveryDropped || oldest.Error != "too many messages waited" || all[len(all)-2].State != db.DeliveryPending {
+		t.Errorf("the oldest is %+v", oldest)
+	}
+	f.settled(hook, db.DeliveryDelivered, 1)
+	f.exec(`UPDATE webhook_deliveries SET state = 'failed', next_at = NULL`)
+	s.tick(pruneEvery)
+	if kept := f.deliveries(hook); len(kept) != 1000 || kept[0].ID != all[0].ID {
+		t.Errorf("%d deliveries are kept", len(kept))
+	}
+	f.advance(31 * 24 * time.Hour)
+	s.tick(pruneEvery)
+	f.nothing(hook, "all deliveries are older than 30 days")
+}
