@@ -34,7 +34,9 @@ func TestServer_ReportsDatagramsAndThePlayersWhoAreProven(t *testing.T) {
 	// players have left.
 	g.ask(player, "more")
 	g.panel.Remove(2)
-	g.panel.AwaitUsage(2, func(u types.AllocationUsage) bool { return u.UploadBytes == 17 && u.DownloadBytes == 17 && u.Players == 0 })
+	g.panel.AwaitUsage(2, func(u types.AllocationUsage) bool {
+		return u.UploadBytes == 17 && u.DownloadBytes == 17 && u.Players == 0
+	})
 }
 
 func TestServer_ReportsUsageOnceWhateverBecomesOfItsChannel(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	. "github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/oapi-codegen/runtime"
 )
@@ -442,7 +444,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AcceptInvitationWithBody(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AcceptInvitation Accept an invitation
 	//
@@ -459,7 +461,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AcceptInvitation(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LookUpInvitationWithBody Look up an invitation
 	//
@@ -514,7 +516,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAPIKeyWithBody(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateAPIKey Create an API key
 	//
@@ -531,7 +533,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAPIKey(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteAPIKey Revoke an API key
 	//
@@ -581,7 +583,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganisationWithBody(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateOrganisation Create an organisation
 	//
@@ -595,7 +597,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganisation(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteOrganisation Delete an organisation
 	//
@@ -653,7 +655,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateInvitationWithBody(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateInvitation Invite somebody
 	//
@@ -667,7 +669,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateInvitation(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RevokeInvitation Revoke an invitation
 	//
@@ -837,7 +839,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAllocationWithBody(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateAllocation Allocate a public port
 	//
@@ -881,7 +883,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAllocation(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteAllocation Delete an allocation
 	//
@@ -1025,7 +1027,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApproveDeviceWithBody(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ApproveDevice Approve a device
 	//
@@ -1053,7 +1055,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDevice(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApproveDevice(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DenyDeviceWithBody Deny a device
 	//
@@ -1073,7 +1075,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DenyDeviceWithBody(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DenyDevice Deny a device
 	//
@@ -1093,7 +1095,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DenyDevice(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPendingDevice Show what waits for approval
 	//
@@ -1151,7 +1153,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	StartEnrollmentWithBody(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StartEnrollment Start device enrollment
 	//
@@ -1173,7 +1175,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollment(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	StartEnrollment(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDevices List tunnel devices
 	//
@@ -1207,7 +1209,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateDeviceWithBody(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateDevice Create an approved device
 	//
@@ -1232,7 +1234,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateDevice(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Get a device
 	//
@@ -1342,7 +1344,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DrainDeviceWithBody(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DrainDevice Drain a tunnel server
 	//
@@ -1366,7 +1368,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DrainDevice(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RegenerateDeviceToken Regenerate a device's token
 	//
@@ -1378,7 +1380,7 @@ type ClientInterface interface {
 	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-	RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RegenerateDeviceToken(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsers List users
 	//
@@ -1398,7 +1400,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateUserWithBody(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateUser Create a user
 	//
@@ -1410,7 +1412,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateUser(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteUser Delete a user
 	//
@@ -1485,7 +1487,7 @@ type ClientInterface interface {
 	// The request fails with `409 conflict` if the user is suspended.
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-	CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreatePasswordLink(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUserQuota Get a user's quota
 	//
@@ -1674,6 +1676,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOpenAPIYAML Get the OpenAPI document as YAML
+	//
+	// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+	//
+	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
+	GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetReadiness Check readiness
 	//
@@ -2275,8 +2284,8 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *Client) AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptInvitationRequestWithBody(c.Server, contentType, body)
+func (c *Client) AcceptInvitationWithBody(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2302,8 +2311,8 @@ func (c *Client) AcceptInvitationWithBody(ctx context.Context, contentType strin
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *Client) AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptInvitationRequest(c.Server, body)
+func (c *Client) AcceptInvitation(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2397,8 +2406,8 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAPIKeyRequestWithBody(c.Server, contentType, body)
+func (c *Client) CreateAPIKeyWithBody(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2424,8 +2433,8 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, b
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *Client) CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAPIKeyRequest(c.Server, body)
+func (c *Client) CreateAPIKey(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2524,8 +2533,8 @@ func (c *Client) ListOrganisations(ctx context.Context, params *ListOrganisation
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *Client) CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganisationRequestWithBody(c.Server, contentType, body)
+func (c *Client) CreateOrganisationWithBody(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2548,8 +2557,8 @@ func (c *Client) CreateOrganisationWithBody(ctx context.Context, contentType str
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *Client) CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganisationRequest(c.Server, body)
+func (c *Client) CreateOrganisation(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2666,8 +2675,8 @@ func (c *Client) ListInvitations(ctx context.Context, id OrganisationID, reqEdit
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateInvitationRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2690,8 +2699,8 @@ func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *Client) CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateInvitationRequest(c.Server, id, body)
+func (c *Client) CreateInvitation(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2990,8 +2999,8 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAllocationRequestWithBody(c.Server, contentType, body)
+func (c *Client) CreateAllocationWithBody(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAllocationRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3044,8 +3053,8 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAllocationRequest(c.Server, body)
+func (c *Client) CreateAllocation(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAllocationRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3238,8 +3247,8 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveDeviceRequestWithBody(c.Server, contentType, body)
+func (c *Client) ApproveDeviceWithBody(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3276,8 +3285,8 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, 
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveDeviceRequest(c.Server, body)
+func (c *Client) ApproveDevice(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3306,8 +3315,8 @@ func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONReques
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *Client) DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDenyDeviceRequestWithBody(c.Server, contentType, body)
+func (c *Client) DenyDeviceWithBody(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3336,8 +3345,8 @@ func (c *Client) DenyDeviceWithBody(ctx context.Context, contentType string, bod
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *Client) DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDenyDeviceRequest(c.Server, body)
+func (c *Client) DenyDevice(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3424,8 +3433,8 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStartEnrollmentRequestWithBody(c.Server, contentType, body)
+func (c *Client) StartEnrollmentWithBody(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartEnrollmentRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3456,8 +3465,8 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStartEnrollmentRequest(c.Server, body)
+func (c *Client) StartEnrollment(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartEnrollmentRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3510,8 +3519,8 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateDeviceRequestWithBody(c.Server, contentType, body)
+func (c *Client) CreateDeviceWithBody(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3545,8 +3554,8 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, b
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *Client) CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateDeviceRequest(c.Server, body)
+func (c *Client) CreateDevice(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3705,8 +3714,8 @@ func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...Re
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDrainDeviceRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3739,8 +3748,8 @@ func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentTy
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDrainDeviceRequest(c.Server, id, body)
+func (c *Client) DrainDevice(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3761,8 +3770,8 @@ func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJ
 // The request fails with `409 conflict` if the device has not been approved yet.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRegenerateDeviceTokenRequest(c.Server, id)
+func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegenerateDeviceTokenRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3801,8 +3810,8 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateUserRequestWithBody(c.Server, contentType, body)
+func (c *Client) CreateUserWithBody(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3823,8 +3832,8 @@ func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, bod
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateUserRequest(c.Server, body)
+func (c *Client) CreateUser(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3948,8 +3957,8 @@ func (c *Client) UpdateUser(ctx context.Context, id UserID, body UpdateUserJSONR
 // The request fails with `409 conflict` if the user is suspended.
 //
 // Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-func (c *Client) CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreatePasswordLinkRequest(c.Server, id)
+func (c *Client) CreatePasswordLink(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePasswordLinkRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4298,6 +4307,23 @@ func (c *Client) TestWebhook(ctx context.Context, id WebhookID, reqEditors ...Re
 // Corresponds with GET /healthz (the `GetHealth` operationId).
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHealthRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOpenAPIYAML Get the OpenAPI document as YAML
+//
+// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+//
+// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
+func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOpenAPIYAMLRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -5232,18 +5258,18 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 }
 
 // NewAcceptInvitationRequest calls the generic AcceptInvitation builder with application/json body
-func NewAcceptInvitationRequest(server string, body AcceptInvitationJSONRequestBody) (*http.Request, error) {
+func NewAcceptInvitationRequest(server string, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewAcceptInvitationRequestWithBody(server, "application/json", bodyReader)
+	return NewAcceptInvitationRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewAcceptInvitationRequestWithBody constructs an http.Request for the AcceptInvitation method, with any body, and a specified content type
-func NewAcceptInvitationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewAcceptInvitationRequestWithBody(server string, params *AcceptInvitationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5267,6 +5293,21 @@ func NewAcceptInvitationRequestWithBody(server string, contentType string, body 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -5378,18 +5419,18 @@ func NewListAPIKeysRequest(server string, params *ListAPIKeysParams) (*http.Requ
 }
 
 // NewCreateAPIKeyRequest calls the generic CreateAPIKey builder with application/json body
-func NewCreateAPIKeyRequest(server string, body CreateAPIKeyJSONRequestBody) (*http.Request, error) {
+func NewCreateAPIKeyRequest(server string, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateAPIKeyRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateAPIKeyRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateAPIKeyRequestWithBody constructs an http.Request for the CreateAPIKey method, with any body, and a specified content type
-func NewCreateAPIKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateAPIKeyRequestWithBody(server string, params *CreateAPIKeyParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5413,6 +5454,21 @@ func NewCreateAPIKeyRequestWithBody(server string, contentType string, body io.R
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -5577,18 +5633,18 @@ func NewListOrganisationsRequest(server string, params *ListOrganisationsParams)
 }
 
 // NewCreateOrganisationRequest calls the generic CreateOrganisation builder with application/json body
-func NewCreateOrganisationRequest(server string, body CreateOrganisationJSONRequestBody) (*http.Request, error) {
+func NewCreateOrganisationRequest(server string, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateOrganisationRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateOrganisationRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateOrganisationRequestWithBody constructs an http.Request for the CreateOrganisation method, with any body, and a specified content type
-func NewCreateOrganisationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateOrganisationRequestWithBody(server string, params *CreateOrganisationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5612,6 +5668,21 @@ func NewCreateOrganisationRequestWithBody(server string, contentType string, bod
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -5766,18 +5837,18 @@ func NewListInvitationsRequest(server string, id OrganisationID) (*http.Request,
 }
 
 // NewCreateInvitationRequest calls the generic CreateInvitation builder with application/json body
-func NewCreateInvitationRequest(server string, id OrganisationID, body CreateInvitationJSONRequestBody) (*http.Request, error) {
+func NewCreateInvitationRequest(server string, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateInvitationRequestWithBody(server, id, "application/json", bodyReader)
+	return NewCreateInvitationRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewCreateInvitationRequestWithBody constructs an http.Request for the CreateInvitation method, with any body, and a specified content type
-func NewCreateInvitationRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateInvitationRequestWithBody(server string, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5808,6 +5879,21 @@ func NewCreateInvitationRequestWithBody(server string, id OrganisationID, conten
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6250,18 +6336,18 @@ func NewListAllocationsRequest(server string, params *ListAllocationsParams) (*h
 }
 
 // NewCreateAllocationRequest calls the generic CreateAllocation builder with application/json body
-func NewCreateAllocationRequest(server string, body CreateAllocationJSONRequestBody) (*http.Request, error) {
+func NewCreateAllocationRequest(server string, params *CreateAllocationParams, body CreateAllocationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateAllocationRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateAllocationRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateAllocationRequestWithBody constructs an http.Request for the CreateAllocation method, with any body, and a specified content type
-func NewCreateAllocationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateAllocationRequestWithBody(server string, params *CreateAllocationParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6285,6 +6371,21 @@ func NewCreateAllocationRequestWithBody(server string, contentType string, body 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6405,18 +6506,18 @@ func NewUpdateAllocationRequestWithBody(server string, id AllocationID, contentT
 }
 
 // NewApproveDeviceRequest calls the generic ApproveDevice builder with application/json body
-func NewApproveDeviceRequest(server string, body ApproveDeviceJSONRequestBody) (*http.Request, error) {
+func NewApproveDeviceRequest(server string, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewApproveDeviceRequestWithBody(server, "application/json", bodyReader)
+	return NewApproveDeviceRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewApproveDeviceRequestWithBody constructs an http.Request for the ApproveDevice method, with any body, and a specified content type
-func NewApproveDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewApproveDeviceRequestWithBody(server string, params *ApproveDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6441,22 +6542,37 @@ func NewApproveDeviceRequestWithBody(server string, contentType string, body io.
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewDenyDeviceRequest calls the generic DenyDevice builder with application/json body
-func NewDenyDeviceRequest(server string, body DenyDeviceJSONRequestBody) (*http.Request, error) {
+func NewDenyDeviceRequest(server string, params *DenyDeviceParams, body DenyDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewDenyDeviceRequestWithBody(server, "application/json", bodyReader)
+	return NewDenyDeviceRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewDenyDeviceRequestWithBody constructs an http.Request for the DenyDevice method, with any body, and a specified content type
-func NewDenyDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewDenyDeviceRequestWithBody(server string, params *DenyDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6480,6 +6596,21 @@ func NewDenyDeviceRequestWithBody(server string, contentType string, body io.Rea
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6585,18 +6716,18 @@ func NewPollEnrollmentRequest(server string, params *PollEnrollmentParams) (*htt
 }
 
 // NewStartEnrollmentRequest calls the generic StartEnrollment builder with application/json body
-func NewStartEnrollmentRequest(server string, body StartEnrollmentJSONRequestBody) (*http.Request, error) {
+func NewStartEnrollmentRequest(server string, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewStartEnrollmentRequestWithBody(server, "application/json", bodyReader)
+	return NewStartEnrollmentRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewStartEnrollmentRequestWithBody constructs an http.Request for the StartEnrollment method, with any body, and a specified content type
-func NewStartEnrollmentRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewStartEnrollmentRequestWithBody(server string, params *StartEnrollmentParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6620,6 +6751,21 @@ func NewStartEnrollmentRequestWithBody(server string, contentType string, body i
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6691,18 +6837,18 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 }
 
 // NewCreateDeviceRequest calls the generic CreateDevice builder with application/json body
-func NewCreateDeviceRequest(server string, body CreateDeviceJSONRequestBody) (*http.Request, error) {
+func NewCreateDeviceRequest(server string, params *CreateDeviceParams, body CreateDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateDeviceRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateDeviceRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateDeviceRequestWithBody constructs an http.Request for the CreateDevice method, with any body, and a specified content type
-func NewCreateDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateDeviceRequestWithBody(server string, params *CreateDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6726,6 +6872,21 @@ func NewCreateDeviceRequestWithBody(server string, contentType string, body io.R
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6846,18 +7007,18 @@ func NewDeleteDeviceRequest(server string, id DeviceID) (*http.Request, error) {
 }
 
 // NewDrainDeviceRequest calls the generic DrainDevice builder with application/json body
-func NewDrainDeviceRequest(server string, id DeviceID, body DrainDeviceJSONRequestBody) (*http.Request, error) {
+func NewDrainDeviceRequest(server string, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewDrainDeviceRequestWithBody(server, id, "application/json", bodyReader)
+	return NewDrainDeviceRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewDrainDeviceRequestWithBody constructs an http.Request for the DrainDevice method, with any body, and a specified content type
-func NewDrainDeviceRequestWithBody(server string, id DeviceID, contentType string, body io.Reader) (*http.Request, error) {
+func NewDrainDeviceRequestWithBody(server string, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6889,11 +7050,26 @@ func NewDrainDeviceRequestWithBody(server string, id DeviceID, contentType strin
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewRegenerateDeviceTokenRequest constructs an http.Request for the RegenerateDeviceToken method
-func NewRegenerateDeviceTokenRequest(server string, id DeviceID) (*http.Request, error) {
+func NewRegenerateDeviceTokenRequest(server string, id DeviceID, params *RegenerateDeviceTokenParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6921,6 +7097,21 @@ func NewRegenerateDeviceTokenRequest(server string, id DeviceID) (*http.Request,
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -7005,18 +7196,18 @@ func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request,
 }
 
 // NewCreateUserRequest calls the generic CreateUser builder with application/json body
-func NewCreateUserRequest(server string, body CreateUserJSONRequestBody) (*http.Request, error) {
+func NewCreateUserRequest(server string, params *CreateUserParams, body CreateUserJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateUserRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateUserRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateUserRequestWithBody constructs an http.Request for the CreateUser method, with any body, and a specified content type
-func NewCreateUserRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateUserRequestWithBody(server string, params *CreateUserParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -7040,6 +7231,21 @@ func NewCreateUserRequestWithBody(server string, contentType string, body io.Rea
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -7199,7 +7405,7 @@ func NewUpdateUserRequestWithBody(server string, id UserID, contentType string, 
 }
 
 // NewCreatePasswordLinkRequest constructs an http.Request for the CreatePasswordLink method
-func NewCreatePasswordLinkRequest(server string, id UserID) (*http.Request, error) {
+func NewCreatePasswordLinkRequest(server string, id UserID, params *CreatePasswordLinkParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -7227,6 +7433,21 @@ func NewCreatePasswordLinkRequest(server string, id UserID) (*http.Request, erro
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -7782,6 +8003,33 @@ func NewGetHealthRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetOpenAPIYAMLRequest constructs an http.Request for the GetOpenAPIYAML method
+func NewGetOpenAPIYAMLRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openapi.yaml")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetReadinessRequest constructs an http.Request for the GetReadiness method
 func NewGetReadinessRequest(server string) (*http.Request, error) {
 	var err error
@@ -8232,7 +8480,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+	AcceptInvitationWithBodyWithResponse(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
 
 	// AcceptInvitationWithResponse Accept an invitation
 	//
@@ -8249,7 +8497,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+	AcceptInvitationWithResponse(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
 
 	// LookUpInvitationWithBodyWithResponse Look up an invitation
 	//
@@ -8306,7 +8554,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+	CreateAPIKeyWithBodyWithResponse(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
 
 	// CreateAPIKeyWithResponse Create an API key
 	//
@@ -8323,7 +8571,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+	CreateAPIKeyWithResponse(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
 
 	// DeleteAPIKeyWithResponse Revoke an API key
 	//
@@ -8377,7 +8625,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+	CreateOrganisationWithBodyWithResponse(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
 
 	// CreateOrganisationWithResponse Create an organisation
 	//
@@ -8391,7 +8639,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+	CreateOrganisationWithResponse(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
 
 	// DeleteOrganisationWithResponse Delete an organisation
 	//
@@ -8455,7 +8703,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+	CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
 
 	// CreateInvitationWithResponse Invite somebody
 	//
@@ -8469,7 +8717,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+	CreateInvitationWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
 
 	// RevokeInvitationWithResponse Revoke an invitation
 	//
@@ -8651,7 +8899,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
+	CreateAllocationWithBodyWithResponse(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
 
 	// CreateAllocationWithResponse Allocate a public port
 	//
@@ -8695,7 +8943,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithResponse(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
+	CreateAllocationWithResponse(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
 
 	// DeleteAllocationWithResponse Delete an allocation
 	//
@@ -8843,7 +9091,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
+	ApproveDeviceWithBodyWithResponse(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
 
 	// ApproveDeviceWithResponse Approve a device
 	//
@@ -8871,7 +9119,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithResponse(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
+	ApproveDeviceWithResponse(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
 
 	// DenyDeviceWithBodyWithResponse Deny a device
 	//
@@ -8891,7 +9139,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+	DenyDeviceWithBodyWithResponse(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
 
 	// DenyDeviceWithResponse Deny a device
 	//
@@ -8911,7 +9159,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+	DenyDeviceWithResponse(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
 
 	// GetPendingDeviceWithResponse Show what waits for approval
 	//
@@ -8973,7 +9221,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
+	StartEnrollmentWithBodyWithResponse(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
 
 	// StartEnrollmentWithResponse Start device enrollment
 	//
@@ -8995,7 +9243,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithResponse(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
+	StartEnrollmentWithResponse(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
 
 	// ListDevicesWithResponse List tunnel devices
 	//
@@ -9031,7 +9279,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
+	CreateDeviceWithBodyWithResponse(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
 
 	// CreateDeviceWithResponse Create an approved device
 	//
@@ -9056,7 +9304,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
+	CreateDeviceWithResponse(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
 
 	// GetDeviceWithResponse Get a device
 	//
@@ -9170,7 +9418,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
+	DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
 
 	// DrainDeviceWithResponse Drain a tunnel server
 	//
@@ -9194,7 +9442,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
+	DrainDeviceWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
 
 	// RegenerateDeviceTokenWithResponse Regenerate a device's token
 	//
@@ -9208,7 +9456,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
+	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
 
 	// ListUsersWithResponse List users
 	//
@@ -9230,7 +9478,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
+	CreateUserWithBodyWithResponse(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
 
 	// CreateUserWithResponse Create a user
 	//
@@ -9242,7 +9490,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
+	CreateUserWithResponse(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
 
 	// DeleteUserWithResponse Delete a user
 	//
@@ -9323,7 +9571,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-	CreatePasswordLinkWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error)
+	CreatePasswordLinkWithResponse(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error)
 
 	// GetUserQuotaWithResponse Get a user's quota
 	//
@@ -9532,6 +9780,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error)
+
+	// GetOpenAPIYAMLWithResponse Get the OpenAPI document as YAML
+	//
+	// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
+	GetOpenAPIYAMLWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIYAMLResponse, error)
 
 	// GetReadinessWithResponse Check readiness
 	//
@@ -17101,6 +17358,89 @@ func (r GetHealthResponse) ContentType() string {
 	return ""
 }
 
+// GetOpenAPIYAMLResponse200Headers the declared response headers of an HTTP 200 response for GetOpenAPIYAML
+type GetOpenAPIYAMLResponse200Headers struct {
+	ETag string
+}
+
+// GetOpenAPIYAMLResponse304Headers the declared response headers of an HTTP 304 response for GetOpenAPIYAML
+type GetOpenAPIYAMLResponse304Headers struct {
+	ETag string
+}
+
+// GetOpenAPIYAMLResponse503Headers the declared response headers of an HTTP 503 response for GetOpenAPIYAML
+type GetOpenAPIYAMLResponse503Headers struct {
+	RetryAfter *int
+}
+
+type GetOpenAPIYAMLResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// YAML200 the response for an HTTP 200 `application/yaml` response
+	YAML200 *map[string]interface{}
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidRequest
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *Unavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetOpenAPIYAMLResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetOpenAPIYAMLResponse304Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *GetOpenAPIYAMLResponse503Headers
+}
+
+// GetYAML200 returns the response for an HTTP 200 `application/yaml` response
+func (r GetOpenAPIYAMLResponse) GetYAML200() *map[string]interface{} {
+	return r.YAML200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r GetOpenAPIYAMLResponse) GetJSON400() *InvalidRequest {
+	return r.JSON400
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r GetOpenAPIYAMLResponse) GetJSON503() *Unavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOpenAPIYAMLResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOpenAPIYAMLResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOpenAPIYAMLResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOpenAPIYAMLResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOpenAPIYAMLResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetReadinessResponse503Headers the declared response headers of an HTTP 503 response for GetReadiness
 type GetReadinessResponse503Headers struct {
 	RetryAfter *int
@@ -17693,8 +18033,8 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
-	rsp, err := c.AcceptInvitationWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitationWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17716,8 +18056,8 @@ func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *ClientWithResponses) AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
-	rsp, err := c.AcceptInvitation(ctx, body, reqEditors...)
+func (c *ClientWithResponses) AcceptInvitationWithResponse(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitation(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17797,8 +18137,8 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
-	rsp, err := c.CreateAPIKeyWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKeyWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17820,8 +18160,8 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
-	rsp, err := c.CreateAPIKey(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKey(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17904,8 +18244,8 @@ func (c *ClientWithResponses) ListOrganisationsWithResponse(ctx context.Context,
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
-	rsp, err := c.CreateOrganisationWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisationWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17924,8 +18264,8 @@ func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
-	rsp, err := c.CreateOrganisation(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisation(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18024,8 +18364,8 @@ func (c *ClientWithResponses) ListInvitationsWithResponse(ctx context.Context, i
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
-	rsp, err := c.CreateInvitationWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitationWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18044,8 +18384,8 @@ func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
-	rsp, err := c.CreateInvitation(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitation(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18304,8 +18644,8 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
-	rsp, err := c.CreateAllocationWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
+	rsp, err := c.CreateAllocationWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18354,8 +18694,8 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
-	rsp, err := c.CreateAllocation(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
+	rsp, err := c.CreateAllocation(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18532,8 +18872,8 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
-	rsp, err := c.ApproveDeviceWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
+	rsp, err := c.ApproveDeviceWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18566,8 +18906,8 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
-	rsp, err := c.ApproveDevice(ctx, body, reqEditors...)
+func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
+	rsp, err := c.ApproveDevice(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18592,8 +18932,8 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, bod
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
-	rsp, err := c.DenyDeviceWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDeviceWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18618,8 +18958,8 @@ func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
-	rsp, err := c.DenyDevice(ctx, body, reqEditors...)
+func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDevice(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18698,8 +19038,8 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
-	rsp, err := c.StartEnrollmentWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
+	rsp, err := c.StartEnrollmentWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18726,8 +19066,8 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
-	rsp, err := c.StartEnrollment(ctx, body, reqEditors...)
+func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
+	rsp, err := c.StartEnrollment(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18774,8 +19114,8 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
-	rsp, err := c.CreateDeviceWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDeviceWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18805,8 +19145,8 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *ClientWithResponses) CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
-	rsp, err := c.CreateDevice(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CreateDeviceWithResponse(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDevice(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18949,8 +19289,8 @@ func (c *ClientWithResponses) DeleteDeviceWithResponse(ctx context.Context, id D
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
-	rsp, err := c.DrainDeviceWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDeviceWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18979,8 +19319,8 @@ func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
-	rsp, err := c.DrainDevice(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDevice(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18999,8 +19339,8 @@ func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id De
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error) {
-	rsp, err := c.RegenerateDeviceToken(ctx, id, reqEditors...)
+func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error) {
+	rsp, err := c.RegenerateDeviceToken(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19033,8 +19373,8 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
-	rsp, err := c.CreateUserWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUserWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19051,8 +19391,8 @@ func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
-	rsp, err := c.CreateUser(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUser(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19162,8 +19502,8 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, id Use
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-func (c *ClientWithResponses) CreatePasswordLinkWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error) {
-	rsp, err := c.CreatePasswordLink(ctx, id, reqEditors...)
+func (c *ClientWithResponses) CreatePasswordLinkWithResponse(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error) {
+	rsp, err := c.CreatePasswordLink(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19472,6 +19812,21 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetHealthResponse(rsp)
+}
+
+// GetOpenAPIYAMLWithResponse Get the OpenAPI document as YAML
+//
+// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
+func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIYAMLResponse, error) {
+	rsp, err := c.GetOpenAPIYAML(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOpenAPIYAMLResponse(rsp)
 }
 
 // GetReadinessWithResponse Check readiness
@@ -26709,6 +27064,89 @@ func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseGetOpenAPIYAMLResponse parses an HTTP response from a GetOpenAPIYAMLWithResponse call
+func ParseGetOpenAPIYAMLResponse(rsp *http.Response) (*GetOpenAPIYAMLResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOpenAPIYAMLResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "yaml") && rsp.StatusCode == 200:
+		var dest map[string]interface{}
+		if err := yaml.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.YAML200 = &dest
+
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetOpenAPIYAMLResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetOpenAPIYAMLResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
+	case rsp.StatusCode == 503:
+		var headers GetOpenAPIYAMLResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

@@ -114,25 +114,28 @@ func (e AllocationReportState) Valid() bool {
 
 // Defines values for AllocationStatus.
 const (
-	AllocationDraining  AllocationStatus = "draining"
-	AllocationFailed    AllocationStatus = "failed"
-	AllocationListening AllocationStatus = "listening"
-	AllocationOffline   AllocationStatus = "offline"
-	AllocationPending   AllocationStatus = "pending"
+	AllocationStatusAllocationDraining  AllocationStatus = "draining"
+	AllocationStatusAllocationFailed    AllocationStatus = "failed"
+	AllocationStatusAllocationListening AllocationStatus = "listening"
+	AllocationStatusAllocationOffline   AllocationStatus = "offline"
+	AllocationStatusAllocationPending   AllocationStatus = "pending"
+	AllocationStatusPaused              AllocationStatus = "paused"
 )
 
 // Valid indicates whether the value is a known member of the AllocationStatus enum.
 func (e AllocationStatus) Valid() bool {
 	switch e {
-	case AllocationDraining:
+	case AllocationStatusAllocationDraining:
 		return true
-	case AllocationFailed:
+	case AllocationStatusAllocationFailed:
 		return true
-	case AllocationListening:
+	case AllocationStatusAllocationListening:
 		return true
-	case AllocationOffline:
+	case AllocationStatusAllocationOffline:
 		return true
-	case AllocationPending:
+	case AllocationStatusAllocationPending:
+		return true
+	case AllocationStatusPaused:
 		return true
 	default:
 		return false
@@ -244,29 +247,32 @@ const (
 	CodeConflict              ErrorCode = "conflict"
 	CodeDeviceDeleted         ErrorCode = "device_deleted"
 	CodeEmailTaken            ErrorCode = "email_taken"
-	CodeEnrollmentDenied      ErrorCode = "enrollment_denied"
-	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
-	CodeFeatureDisabled       ErrorCode = "feature_disabled"
+	CodeEnrollmentDenied      ErrorCode = "idempotency_key_reused"
+	CodeEnrollmentExpired     ErrorCode = "idempotency_in_progress"
+	CodeFeatureDisabled       ErrorCode = "rate_limited"
 	CodeForbidden             ErrorCode = "forbidden"
-	CodeInternalError         ErrorCode = "internal_error"
+	CodeInternalError         ErrorCode = "unsupported_media_type"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
 	CodeLocalAccountsDisabled ErrorCode = "local_accounts_disabled"
 	CodeMethodNotAllowed      ErrorCode = "method_not_allowed"
-	CodeNoPortsAvailable      ErrorCode = "no_ports_available"
-	CodeNoTunnelServer        ErrorCode = "no_tunnel_server"
+	CodeNoPortsAvailable      ErrorCode = "unavailable"
+	CodeNoTunnelServer        ErrorCode = "feature_disabled"
 	CodeNotFound              ErrorCode = "not_found"
-	CodePayloadTooLarge       ErrorCode = "payload_too_large"
+	CodePayloadTooLarge       ErrorCode = "idempotency_answer_lost"
 	CodePortTaken             ErrorCode = "port_taken"
 	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
-	CodeRateLimited           ErrorCode = "rate_limited"
-	CodeSlowDown              ErrorCode = "slow_down"
+	CodeRateLimited           ErrorCode = "payload_too_large"
+	CodeSlowDown              ErrorCode = "enrollment_expired"
 	CodeTokenRevoked          ErrorCode = "token_revoked"
 	CodeUnauthorized          ErrorCode = "unauthorized"
-	CodeUnavailable           ErrorCode = "unavailable"
-	CodeUnknownDevice         ErrorCode = "unknown_device"
-	CodeUnsupportedMediaType  ErrorCode = "unsupported_media_type"
+	CodeUnavailable           ErrorCode = "slow_down"
+	CodeUnknownDevice         ErrorCode = "internal_error"
+	CodeUnsupportedMediaType  ErrorCode = "enrollment_denied"
 	CodeWrongPassword         ErrorCode = "wrong_password"
+	NoPortsAvailable          ErrorCode = "no_ports_available"
+	NoTunnelServer            ErrorCode = "no_tunnel_server"
+	UnknownDevice             ErrorCode = "unknown_device"
 )
 
 // Valid indicates whether the value is a known member of the ErrorCode enum.
@@ -325,6 +331,12 @@ func (e ErrorCode) Valid() bool {
 	case CodeUnsupportedMediaType:
 		return true
 	case CodeWrongPassword:
+		return true
+	case NoPortsAvailable:
+		return true
+	case NoTunnelServer:
+		return true
+	case UnknownDevice:
 		return true
 	default:
 		return false
@@ -687,13 +699,13 @@ func (e TunnelServerState) Valid() bool {
 
 // Defines values for UsageAckType.
 const (
-	TypeUsageAck UsageAckType = "usage.ack"
+	UsageAckTypeUsageAck UsageAckType = "usage.ack"
 )
 
 // Valid indicates whether the value is a known member of the UsageAckType enum.
 func (e UsageAckType) Valid() bool {
 	switch e {
-	case TypeUsageAck:
+	case UsageAckTypeUsageAck:
 		return true
 	default:
 		return false
@@ -702,13 +714,88 @@ func (e UsageAckType) Valid() bool {
 
 // Defines values for UsageReportType.
 const (
-	TypeUsage UsageReportType = "usage"
+	Usage UsageReportType = "usage"
 )
 
 // Valid indicates whether the value is a known member of the UsageReportType enum.
 func (e UsageReportType) Valid() bool {
 	switch e {
-	case TypeUsage:
+	case Usage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookDeliveryState.
+const (
+	Delivered WebhookDeliveryState = "delivered"
+	Dropped   WebhookDeliveryState = "dropped"
+	Failed    WebhookDeliveryState = "failed"
+	Pending   WebhookDeliveryState = "pending"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
+func (e WebhookDeliveryState) Valid() bool {
+	switch e {
+	case Delivered:
+		return true
+	case Dropped:
+		return true
+	case Failed:
+		return true
+	case Pending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookEventType.
+const (
+	WebhookEventTypeAllocationFailed    WebhookEventType = "allocation.failed"
+	WebhookEventTypeAllocationRecovered WebhookEventType = "allocation.recovered"
+	WebhookEventTypeDeviceOffline       WebhookEventType = "device.offline"
+	WebhookEventTypeDeviceOnline        WebhookEventType = "device.online"
+	WebhookEventTypeEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
+	WebhookEventTypeQuotaReached        WebhookEventType = "quota.reached"
+)
+
+// Valid indicates whether the value is a known member of the WebhookEventType enum.
+func (e WebhookEventType) Valid() bool {
+	switch e {
+	case WebhookEventTypeAllocationFailed:
+		return true
+	case WebhookEventTypeAllocationRecovered:
+		return true
+	case WebhookEventTypeDeviceOffline:
+		return true
+	case WebhookEventTypeDeviceOnline:
+		return true
+	case WebhookEventTypeEnrollmentWaiting:
+		return true
+	case WebhookEventTypeQuotaReached:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookFormat.
+const (
+	Discord  WebhookFormat = "discord"
+	Ntfy     WebhookFormat = "ntfy"
+	Standard WebhookFormat = "standard"
+)
+
+// Valid indicates whether the value is a known member of the WebhookFormat enum.
+func (e WebhookFormat) Valid() bool {
+	switch e {
+	case Discord:
+		return true
+	case Ntfy:
+		return true
+	case Standard:
 		return true
 	default:
 		return false
@@ -914,6 +1001,9 @@ type Allocation struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
+
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -970,6 +1060,7 @@ type Allocation struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -999,6 +1090,9 @@ type AllocationCreate struct {
 
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
+
+	// Enabled With false, the allocation is paused from the start.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1049,6 +1143,9 @@ type AllocationCreated struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
+
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -1105,6 +1202,7 @@ type AllocationCreated struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1161,6 +1259,9 @@ type AllocationDetail struct {
 
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
@@ -1225,6 +1326,7 @@ type AllocationDetail struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
+	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1248,7 +1350,7 @@ type AllocationDetail struct {
 
 // AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
 //
-// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
+// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
 type AllocationEvent struct {
 	// Allocation A public port on a tunnel server, assigned to a tunnel client.
 	Allocation Allocation `json:"allocation"`
@@ -1332,6 +1434,9 @@ type AllocationPatch struct {
 	// DrainSeconds How long players can stay on the old tunnel server, in seconds. The default is 3600. Cannot be
 	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
+
+	// Enabled False pauses the allocation, and true ends the pause.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1485,6 +1590,7 @@ type AllocationRules struct {
 // - `draining`: the tunnel server is draining. Players stay, and no one can join.
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
+// - `paused`: `enabled` is false.
 type AllocationStatus string
 
 // AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
@@ -2017,6 +2123,9 @@ type EnrollmentStatus struct {
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -2490,6 +2599,9 @@ type Problem struct {
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
@@ -3195,14 +3307,342 @@ type Version struct {
 	Version string `json:"version"`
 }
 
+// Webhook A URL that the panel tells of events, without its secret.
+type Webhook struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookCreate A new webhook.
+type WebhookCreate struct {
+	// Enabled Whether messages are sent. By default, they are.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events WebhookEvents `json:"events"`
+
+	// Format How messages are written. By default, `standard`.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name WebhookName `json:"name"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// Site With `true`, events are about all devices of the panel. For admins.
+	Site *bool `json:"site,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL WebhookURL `json:"url"`
+}
+
+// WebhookCreated A new webhook, with its secret.
+type WebhookCreated struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookData What an event is about, as it was then. Other fields may be added.
+type WebhookData struct {
+	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
+	Allocation *Allocation `json:"allocation,omitempty"`
+
+	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
+	ApprovalURL *string `json:"approvalUrl,omitempty"`
+
+	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
+	Device *Device `json:"device,omitempty"`
+
+	// Quota The quota of `quota.reached`.
+	Quota *WebhookQuota `json:"quota,omitempty"`
+
+	// WebhookID With `webhook.test`, the webhook.
+	WebhookID *int64 `json:"webhookId,omitempty"`
+}
+
+// WebhookDelivery A message of a webhook, and what came of it.
+type WebhookDelivery struct {
+	// Attempts How often it was sent.
+	Attempts int `json:"attempts"`
+
+	// CreatedAt When the message was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DurationMs How many milliseconds the last attempt took. Null if there was none.
+	DurationMs nullable.Nullable[int] `json:"durationMs"`
+
+	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// ID Delivery ID.
+	ID int64 `json:"id"`
+
+	// LastAttemptAt When the last attempt ended. Null if there was none.
+	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
+
+	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+	//
+	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
+	MessageID string `json:"messageId"`
+
+	// NextAttemptAt When it is sent next. Null if it is not.
+	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
+
+	// Payload The body of a message in the format `standard`. The other formats say the same in words.
+	Payload WebhookPayload `json:"payload"`
+
+	// State - `pending`: it is sent at `nextAttemptAt`.
+	// - `delivered`: the receiver answered with a status from 200 to 299.
+	// - `failed`: all attempts failed.
+	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+	State WebhookDeliveryState `json:"state"`
+
+	// Status The status of the last response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
+// - `delivered`: the receiver answered with a status from 200 to 299.
+// - `failed`: all attempts failed.
+// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+type WebhookDeliveryState string
+
+// WebhookEventType A type of events.
+//
+//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
+//   - `device.online`: such a device is online again.
+//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+//   - `allocation.recovered`: players can join such an allocation again.
+//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+//     only admins can approve.
+//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+//     resource.
+type WebhookEventType string
+
+// WebhookEvents The types of events that are sent.
+type WebhookEvents = []WebhookEventType
+
+// WebhookFormat How messages are written.
+//
+// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+// - `discord`: text for people, to a webhook of a Discord channel.
+// - `ntfy`: a notification, to a topic of ntfy.
+type WebhookFormat string
+
+// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
+type WebhookKey = string
+
+// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
+// the direction of text. White space around it is removed.
+//
+// Example: alerts
+type WebhookName = string
+
+// WebhookPatch Changes of a webhook. What is absent stays.
+type WebhookPatch struct {
+	// Enabled Whether messages are sent.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events *WebhookEvents `json:"events,omitempty"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name *WebhookName `json:"name,omitempty"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL *WebhookURL `json:"url,omitempty"`
+}
+
+// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
+type WebhookPayload struct {
+	// Data What an event is about, as it was then. Other fields may be added.
+	Data WebhookData `json:"data"`
+
+	// Timestamp When the panel noticed the event.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookQuota A quota that was reached.
+type WebhookQuota struct {
+	// Limit How many there may be.
+	Limit int `json:"limit"`
+
+	// OrganisationID The organisation whose quota it is. Null if it is a user's.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Resource What a quota limits, the name of a field of `QuotaLimits`.
+	Resource QuotaResource `json:"resource"`
+
+	// Used How many there were, without what was refused.
+	Used int `json:"used"`
+
+	// UserID The user whose quota it is. Null if it is an organisation's.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookResult What came of the last attempt to send a message. Null if there was none.
+type WebhookResult struct {
+	// At When the attempt ended.
+	At time.Time `json:"at"`
+
+	// Error Why it failed, in a few words. Null if it succeeded.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// Status The status of the response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+}
+
+// WebhookSecret A new secret of a webhook.
+type WebhookSecret struct {
+	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
+	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+}
+
+// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+//
+// Example: https://example.com/hooks/tunnel
+type WebhookURL = string
+
 // APIKeyID defines model for APIKeyId.
 type APIKeyID = int64
 
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
+// DeliveryID defines model for DeliveryId.
+type DeliveryID = int64
+
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
+
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
 
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
@@ -3225,6 +3665,9 @@ type SessionID = openapi_types.UUID
 // UserID defines model for UserId.
 type UserID = int64
 
+// WebhookID defines model for WebhookId.
+type WebhookID = int64
+
 // AccountConflict The body of every error response.
 type AccountConflict = Problem
 
@@ -3245,6 +3688,12 @@ type ApprovalNotFound = Problem
 
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
+
+// DeliveryNotFound The body of every error response.
+type DeliveryNotFound = Problem
+
+// DenialConflict The body of every error response.
+type DenialConflict = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3312,6 +3761,9 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
+// NewPortConflict The body of every error response.
+type NewPortConflict = Problem
+
 // NoPassword The body of every error response.
 type NoPassword = Problem
 
@@ -3357,6 +3809,9 @@ type QuotaExceeded = Problem
 // RateLimited The body of every error response.
 type RateLimited = Problem
 
+// Repeated The body of every error response.
+type Repeated = Problem
+
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
 
@@ -3375,6 +3830,9 @@ type SessionUnavailable = Problem
 // SettingsConflict The body of every error response.
 type SettingsConflict = Problem
 
+// SiteForbidden The body of every error response.
+type SiteForbidden = Problem
+
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
@@ -3392,6 +3850,9 @@ type TooManyOrganisations = Problem
 
 // TooManyStreams The body of every error response.
 type TooManyStreams = Problem
+
+// TooManyWebhooks The body of every error response.
+type TooManyWebhooks = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3417,6 +3878,12 @@ type UserNotFound = Problem
 // UserSuspended The body of every error response.
 type UserSuspended = Problem
 
+// WebhookDisabled The body of every error response.
+type WebhookDisabled = Problem
+
+// WebhookNotFound The body of every error response.
+type WebhookNotFound = Problem
+
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
 
@@ -3428,6 +3895,7 @@ const (
 	MaxAddressPrefix                                  = 49
 	MaxAllocationCreateCount                          = 16
 	DefaultAllocationCreateCount                      = 1
+	DefaultAllocationCreateEnabled                    = true
 	MaxAllocationOptionsAllow                         = 1000
 	MaxAllocationOptionsConnectionsPerSecond          = 100000
 	MaxAllocationOptionsConnectionsPerSecondPerSource = 100000
@@ -3490,6 +3958,15 @@ const (
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
 	MaxUsageReportAllocations                         = 1000
+	DefaultWebhookCreateEnabled                       = true
+	MaxWebhookCreateEvents                            = 6
+	MaxWebhookCreateOfflineDelaySeconds               = 86400
+	DefaultWebhookCreateOfflineDelaySeconds           = 60
+	MaxWebhookName                                    = 100
+	MaxWebhookPatchEvents                             = 6
+	MaxWebhookPatchOfflineDelaySeconds                = 86400
+	MaxWebhookURL                                     = 2000
+	MaxIdempotencyKey                                 = 255
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3570,6 +4047,13 @@ type StreamEventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// AcceptInvitationParams defines parameters for AcceptInvitation.
+type AcceptInvitationParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
 	// UserID List the keys of this user.
@@ -3577,6 +4061,13 @@ type ListAPIKeysParams struct {
 
 	// OrganisationID List the keys of this organisation. It cannot be combined with `userId`.
 	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+}
+
+// CreateAPIKeyParams defines parameters for CreateAPIKey.
+type CreateAPIKeyParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListOrganisationsParams defines parameters for ListOrganisations.
@@ -3590,6 +4081,20 @@ type ListOrganisationsParams struct {
 	// After Return only the organisations that follow this position in the list: the value of `after` in the
 	// `Link` header of the previous page. It stays valid when organisations are renamed or deleted.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// CreateOrganisationParams defines parameters for CreateOrganisation.
+type CreateOrganisationParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CreateInvitationParams defines parameters for CreateInvitation.
+type CreateInvitationParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListMembersParams defines parameters for ListMembers.
@@ -3610,6 +4115,27 @@ type ListAllocationsParams struct {
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// CreateAllocationParams defines parameters for CreateAllocation.
+type CreateAllocationParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ApproveDeviceParams defines parameters for ApproveDevice.
+type ApproveDeviceParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DenyDeviceParams defines parameters for DenyDevice.
+type DenyDeviceParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetPendingDeviceParams defines parameters for GetPendingDevice.
 type GetPendingDeviceParams struct {
 	// UserCode The user code that the device shows. Case, spaces and dashes are ignored.
@@ -3622,6 +4148,13 @@ type PollEnrollmentParams struct {
 	DeviceCode string `form:"deviceCode" json:"deviceCode"`
 }
 
+// StartEnrollmentParams defines parameters for StartEnrollment.
+type StartEnrollmentParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListDevicesParams defines parameters for ListDevices.
 type ListDevicesParams struct {
 	// Limit The maximum number of items to return.
@@ -3631,6 +4164,27 @@ type ListDevicesParams struct {
 	// `Link` header of the previous page. It stays valid when devices are deleted. The UUID of a
 	// device that still exists stands for the position of that device.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// CreateDeviceParams defines parameters for CreateDevice.
+type CreateDeviceParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DrainDeviceParams defines parameters for DrainDevice.
+type DrainDeviceParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RegenerateDeviceTokenParams defines parameters for RegenerateDeviceToken.
+type RegenerateDeviceTokenParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
@@ -3646,6 +4200,13 @@ type ListUsersParams struct {
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// CreateUserParams defines parameters for CreateUser.
+type CreateUserParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // DeleteUserParams defines parameters for DeleteUser.
 type DeleteUserParams struct {
 	// Devices What becomes of the user's devices. By default the request fails if there are any.
@@ -3653,6 +4214,34 @@ type DeleteUserParams struct {
 
 	// NewOwnerID The ID of the user who gets the devices.
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
+}
+
+// CreatePasswordLinkParams defines parameters for CreatePasswordLink.
+type CreatePasswordLinkParams struct {
+	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+	// request safely*.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListWebhooksParams defines parameters for ListWebhooks.
+type ListWebhooksParams struct {
+	// UserID List the webhooks of this user.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// OrganisationID List the webhooks of this organisation. It cannot be combined with `userId`.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// Site With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
+	Site *bool `form:"site,omitempty" json:"site,omitempty"`
+}
+
+// ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
+type ListWebhookDeliveriesParams struct {
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
 // UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
@@ -3732,6 +4321,12 @@ type UpdateUserJSONRequestBody = UserPatch
 
 // UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
 type UpdateUserQuotaJSONRequestBody = QuotaLimits
+
+// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
+type CreateWebhookJSONRequestBody = WebhookCreate
+
+// UpdateWebhookJSONRequestBody defines body for UpdateWebhook for application/json ContentType.
+type UpdateWebhookJSONRequestBody = WebhookPatch
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {

@@ -48,7 +48,7 @@ type Panel struct {
 	players     *int
 	refused     map[int64]map[string]int64 // Players and datagrams, by allocation and reason.
 	usage       usage
-	changed     chan struct{}              // Closed and replaced when any of these changes.
+	changed     chan struct{} // Closed and replaced when any of these changes.
 }
 
 // NewPanel starts a panel that wants nothing served. It ends with the test.

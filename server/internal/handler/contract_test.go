@@ -137,7 +137,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 					query.Set(ref.Value.Name, value)
 				}
 			}
-			if operation.OperationID == "listAPIKeys" {
+			if operation.OperationID == "listAPIKeys" || operation.OperationID == "listWebhooks" {
 				query.Del("userId") // Only one of the owners.
 			}
 			r := exampleRequest{operation: operation.OperationID, method: method, path: target + "?" + query.Encode()}
@@ -155,7 +155,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "changePassword", "logout"}
+	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteWebhook", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "changePassword", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

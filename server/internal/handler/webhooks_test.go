@@ -36,13 +36,13 @@ func (to *target) newWebhook(t *testing.T, w *world) db.Webhook {
 func (to *target) newDelivery(t *testing.T, w *world) int64 {
 	t.Helper()
 	webhook := to.newWebhook(t, w)
-	_, delivery, err := w.db.BeginWebhookTest(t.Context(), db.Scope{All: true}, db.WebhookMessage{
-		WebhookID: webhook.ID, ID: "msg_1", Type: "webhook.test", PayloadJSON: `{"type":"webhook.test","timestamp":"2026-01-02T03:00:00Z","data":{}}`,
-	}, w.Now())
+	w.exec(t, `INSERT INTO webhook_deliveries (webhook_id, message_id, type, payload, created_at, state)
+		VALUES ($1, 'msg_1', 'webhook.test', '{"type":"webhook.test","timestamp":"2026-01-02T03:00:00Z","data":{}}', now(), 'failed')`, webhook.ID)
+	deliveries, err := w.db.WebhookDeliveries(t.Context(), db.Scope{All: true}, webhook.ID, db.Page[int64]{Limit: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return delivery.ID
+	return deliveries[0].ID
 }
 
 const newWebhook = `{"name":"alerts","url":"https://example.com/a-secret-path","events":["device.offline"]`
