@@ -101,6 +101,9 @@ type Proof struct {
 // ErrPasswordChanged and ErrNotFound as its callers do.
 func (d *DB) changeAccount(ctx context.Context, proof Proof, set string, value any, then func(tx *sqlx.Tx) error) (user User, err error) {
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := checkCondition[User](ctx, tx, lockedUser, proof.UserID); err != nil {
+			return err
+		}
 		var changed []User
 		// It waits for logins in progress, and later ones wait for it.
 		err := tx.SelectContext(ctx, &changed,

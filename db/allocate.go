@@ -151,6 +151,8 @@ type placementRequest struct {
 	port          int   // The first port; 0 means any free one.
 	preferredPort int   // The first port to use if port is 0 and it is free; 0 means none.
 	rules         Rules // The names of the allocations' own rules are what counts.
+	// check is called when the allocations are locked that are to move. Its error ends the move; nil checks nothing.
+	check func() error
 }
 
 // placement is the first port of a run, or the only one, on a tunnel server. Choosing it reserves

@@ -145,14 +145,19 @@ func (d *DB) UpdateAllocation(ctx context.Context, scope Scope, id int64, patch 
 		if err != nil {
 			return err
 		}
-		port, changed := patch.Port, []int64{id}
+		port, changed, moves := patch.Port, []int64{id}, false
 		if patch.Move != nil {
 			moved, err := moveInScope(ctx, tx, scope, id, *patch.Move, port)
 			if err != nil {
 				return err
 			}
-			if len(moved) > 0 {
+			if moves = len(moved) > 0; moves {
 				port, changed = nil, moved
+			}
+		}
+		if !moves { // A move has checked it before it changed anything.
+			if err := checkAllocation(ctx, tx, scope, id); err != nil {
+				return err
 			}
 		}
 		if err := hold.skipOwnPort(ctx, tx, id, port); err != nil {
@@ -265,6 +270,9 @@ func (d *DB) DeleteAllocation(ctx context.Context, scope Scope, id int64) error 
 			`SELECT a.device_id FROM allocations a JOIN devices d ON d.id = a.device_id
 			WHERE a.id = $4 AND a.retires IS NULL AND `+manageable+` FOR UPDATE OF a`, scope.args(id)...)
 		if err := scope.refused(ctx, tx, err, allocationRow, id); err != nil {
+			return err
+		}
+		if err := checkAllocation(ctx, tx, scope, id); err != nil {
 			return err
 		}
 		var servers []uuid.UUID

@@ -223,6 +223,9 @@ func (d *DB) UpdateDevice(ctx context.Context, scope Scope, id uuid.UUID, patch 
 		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
 		}
+		if err := checkCondition[Device](ctx, tx, deviceByID, id); err != nil {
+			return err
+		}
 		if patch.Owner != nil {
 			if err := patch.Owner.take(ctx, tx, hold, id); err != nil {
 				return err
@@ -266,10 +269,15 @@ func (d *DB) DeleteDevice(ctx context.Context, scope Scope, id uuid.UUID) error 
 		if err := scope.refused(ctx, tx, err, deviceRow, id); err != nil {
 			return err
 		}
+		if err := checkCondition[Device](ctx, tx, deviceByID, id); err != nil {
+			return err
+		}
 		return deleteDevices(ctx, tx, id)
 	})
 	return wrap(err, "delete device %s", id)
 }
+
+const deviceByID = `SELECT ` + deviceColumns + ` FROM devices d WHERE d.id = $1`
 
 // deleteDevices deletes devices that tx has locked, as [DB.DeleteDevice].
 func deleteDevices(ctx context.Context, tx *sqlx.Tx, ids ...uuid.UUID) error {

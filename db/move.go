@@ -57,6 +57,7 @@ func moveInScope(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64, move M
 	} else if group.Port >= move.KeepPortFrom {
 		request.preferredPort = group.Port
 	}
+	request.check = func() error { return checkAllocation(ctx, tx, scope, id) }
 	return group.IDs, group.move(ctx, tx, request, move.Linger)
 }
 
@@ -105,6 +106,11 @@ func (g group) move(ctx context.Context, tx *sqlx.Tx, request placementRequest, 
 	}
 	if err := g.lock(ctx, tx); err != nil {
 		return err
+	}
+	if request.check != nil {
+		if err := request.check(); err != nil {
+			return err
+		}
 	}
 	// If the group moves back to a tunnel server on which its old port is still open, it gets that
 	// port again and its players stay.

@@ -123,7 +123,12 @@ func (d *DB) Organisation(ctx context.Context, scope Scope, id int64) (Organisat
 func (d *DB) RenameOrganisation(ctx context.Context, scope Scope, id int64, name string) (Organisation, error) {
 	var organisation Organisation
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &organisation,
+		err := checkCondition[Organisation](ctx, tx, `SELECT `+organisationColumns+` FROM organisations o
+			WHERE o.id = $4 AND `+manageableOrganisation+` FOR NO KEY UPDATE OF o`, scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &organisation,
 			`UPDATE organisations AS o SET name = $5 WHERE o.id = $4 AND `+manageableOrganisation+`
 			RETURNING `+organisationColumns, scope.args(id, name)...)
 		return scope.refused(ctx, tx, err, organisationRow, id)
@@ -143,6 +148,11 @@ func (d *DB) DeleteOrganisation(ctx context.Context, scope Scope, id int64) erro
 			return err
 		case role != RoleOwner:
 			return ErrForbidden
+		}
+		err = checkCondition[Organisation](ctx, tx, `SELECT `+organisationColumns+` FROM organisations o
+			WHERE o.id = $4 AND `+visibleOrganisation, scope.args(id)...)
+		if err != nil {
+			return err
 		}
 		var pending []uuid.UUID
 		err = tx.SelectContext(ctx, &pending,

@@ -61,6 +61,9 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 				return err
 			}
 		}
+		if err := checkCondition[User](ctx, tx, lockedUser, id); err != nil {
+			return err
+		}
 		err := tx.GetContext(ctx, &user,
 			`UPDATE users AS u SET email = coalesce($2, u.email), email_proven = u.email_proven OR $2 IS NOT NULL,
 				role = coalesce($3, u.role), suspended = coalesce($4, u.suspended) WHERE u.id = $1 RETURNING `+userColumns,
@@ -99,6 +102,8 @@ func (d *DB) UpdateUser(ctx context.Context, id int64, patch UserPatch) (User, e
 	})
 	return user, wrap(err, "update user %d", id)
 }
+
+const lockedUser = `SELECT ` + userColumns + ` FROM users u WHERE u.id = $1 FOR NO KEY UPDATE`
 
 // lockAdmins keeps other transactions from changing who is an admin until tx ends.
 func lockAdmins(ctx context.Context, tx *sqlx.Tx) error {
@@ -155,6 +160,9 @@ func (d *DB) DeleteUser(ctx context.Context, id int64, devices DevicesOf) error 
 		// The lock excludes new devices, which lock this row too.
 		var locked int64
 		if err := tx.GetContext(ctx, &locked, `SELECT id FROM users WHERE id = $1 FOR UPDATE`, id); err != nil {
+			return err
+		}
+		if err := checkCondition[User](ctx, tx, lockedUser, id); err != nil {
 			return err
 		}
 		hold, err := devices.holdQuota(ctx, tx)

@@ -123,6 +123,10 @@ func (d *DB) updateQuota(ctx context.Context, update string, id int64, patch Quo
 		if err := lockQuotas(ctx, tx); err != nil {
 			return err
 		}
+		// The quotas are locked.
+		if err := checkCondition[OwnerQuota](ctx, tx, query, args...); err != nil {
+			return err
+		}
 		if err := tx.GetContext(ctx, &id, update, id, patch); err != nil {
 			return err
 		}

@@ -87,7 +87,12 @@ func (d *DB) OrganisationRules(ctx context.Context, scope Scope, id int64) (Rule
 func (d *DB) UpdateOrganisationRules(ctx context.Context, scope Scope, id int64, patch RulesPatch) (Rules, error) {
 	var rules Rules
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
-		err := tx.GetContext(ctx, &rules,
+		err := checkCondition[Rules](ctx, tx, `SELECT o.rules FROM organisations o
+			WHERE o.id = $4 AND `+manageableOrganisation+` FOR NO KEY UPDATE OF o`, scope.args(id)...)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &rules,
 			`UPDATE organisations AS o SET rules = `+patched("o.rules", "$5")+`
 			WHERE o.id = $4 AND `+manageableOrganisation+` RETURNING o.rules`, scope.args(id, patch)...)
 		if err := scope.refused(ctx, tx, err, organisationRow, id); err != nil {

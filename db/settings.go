@@ -65,7 +65,11 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 				return err
 			}
 		}
-		err := tx.GetContext(ctx, &settings,
+		err := checkCondition[Settings](ctx, tx, `SELECT `+settingsColumns+` FROM settings FOR NO KEY UPDATE`)
+		if err != nil {
+			return err
+		}
+		err = tx.GetContext(ctx, &settings,
 			`UPDATE settings SET
 				tunnels_enabled = coalesce($1, tunnels_enabled),
 				anonymous_enrollment = coalesce($2, anonymous_enrollment),

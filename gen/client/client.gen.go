@@ -9993,6 +9993,8 @@ type UpdateAccountResponse struct {
 	JSON403 *CurrentPasswordRefused
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *AccountConflict
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON429 the response for an HTTP 429 `application/json` response
 	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -10032,6 +10034,11 @@ func (r UpdateAccountResponse) GetJSON403() *CurrentPasswordRefused {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r UpdateAccountResponse) GetJSON409() *AccountConflict {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateAccountResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON429 returns the response for an HTTP 429 `application/json` response
@@ -10674,6 +10681,8 @@ type UpdateSettingsResponse struct {
 	JSON401 *Unauthenticated
 	// JSON403 the response for an HTTP 403 `application/json` response
 	JSON403 *Forbidden
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -10702,6 +10711,11 @@ func (r UpdateSettingsResponse) GetJSON401() *Unauthenticated {
 // GetJSON403 returns the response for an HTTP 403 `application/json` response
 func (r UpdateSettingsResponse) GetJSON403() *Forbidden {
 	return r.JSON403
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateSettingsResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -12385,6 +12399,8 @@ type DeleteOrganisationResponse struct {
 	JSON404 *OrganisationNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *OrganisationOwnsDevices
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -12423,6 +12439,11 @@ func (r DeleteOrganisationResponse) GetJSON404() *OrganisationNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r DeleteOrganisationResponse) GetJSON409() *OrganisationOwnsDevices {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteOrganisationResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -12584,6 +12605,8 @@ type UpdateOrganisationResponse struct {
 	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -12617,6 +12640,11 @@ func (r UpdateOrganisationResponse) GetJSON403() *RoleForbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateOrganisationResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateOrganisationResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -13395,6 +13423,8 @@ type UpdateOrganisationQuotaResponse struct {
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -13428,6 +13458,11 @@ func (r UpdateOrganisationQuotaResponse) GetJSON403() *Forbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateOrganisationQuotaResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateOrganisationQuotaResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -13589,6 +13624,8 @@ type UpdateOrganisationRulesResponse struct {
 	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -13622,6 +13659,11 @@ func (r UpdateOrganisationRulesResponse) GetJSON403() *RoleForbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateOrganisationRulesResponse) GetJSON404() *OrganisationNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateOrganisationRulesResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -13894,6 +13936,8 @@ type DeleteAllocationResponse struct {
 	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *AllocationNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -13927,6 +13971,11 @@ func (r DeleteAllocationResponse) GetJSON403() *RoleForbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r DeleteAllocationResponse) GetJSON404() *AllocationNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteAllocationResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -14090,6 +14139,8 @@ type UpdateAllocationResponse struct {
 	JSON404 *MoveNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *PortConflict
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *PortUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -14128,6 +14179,11 @@ func (r UpdateAllocationResponse) GetJSON404() *MoveNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r UpdateAllocationResponse) GetJSON409() *PortConflict {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateAllocationResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -15117,6 +15173,8 @@ type UpdateDeviceResponse struct {
 	JSON404 *OwnerNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *SettingsConflict
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -15155,6 +15213,11 @@ func (r UpdateDeviceResponse) GetJSON404() *OwnerNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r UpdateDeviceResponse) GetJSON409() *SettingsConflict {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateDeviceResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -15219,6 +15282,8 @@ type DeleteDeviceResponse struct {
 	JSON403 *RoleForbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *DeviceNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *TunnelsUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -15252,6 +15317,11 @@ func (r DeleteDeviceResponse) GetJSON403() *RoleForbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r DeleteDeviceResponse) GetJSON404() *DeviceNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteDeviceResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -15741,6 +15811,8 @@ type DeleteUserResponse struct {
 	JSON404 *UserNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *UserDeleteConflict
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -15779,6 +15851,11 @@ func (r DeleteUserResponse) GetJSON404() *UserNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r DeleteUserResponse) GetJSON409() *UserDeleteConflict {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteUserResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -15942,6 +16019,8 @@ type UpdateUserResponse struct {
 	JSON404 *UserNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *UserConflict
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -15980,6 +16059,11 @@ func (r UpdateUserResponse) GetJSON404() *UserNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r UpdateUserResponse) GetJSON409() *UserConflict {
 	return r.JSON409
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateUserResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -16252,6 +16336,8 @@ type UpdateUserQuotaResponse struct {
 	JSON403 *Forbidden
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *UserNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -16285,6 +16371,11 @@ func (r UpdateUserQuotaResponse) GetJSON403() *Forbidden {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateUserQuotaResponse) GetJSON404() *UserNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateUserQuotaResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -20038,6 +20129,13 @@ func ParseUpdateAccountResponse(rsp *http.Response) (*UpdateAccountResponse, err
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -20699,6 +20797,13 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 			return nil, err
 		}
 		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -22373,6 +22478,13 @@ func ParseDeleteOrganisationResponse(rsp *http.Response) (*DeleteOrganisationRes
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -22554,6 +22666,13 @@ func ParseUpdateOrganisationResponse(rsp *http.Response) (*UpdateOrganisationRes
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -23324,6 +23443,13 @@ func ParseUpdateOrganisationQuotaResponse(rsp *http.Response) (*UpdateOrganisati
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -23505,6 +23631,13 @@ func ParseUpdateOrganisationRulesResponse(rsp *http.Response) (*UpdateOrganisati
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -23799,6 +23932,13 @@ func ParseDeleteAllocationResponse(rsp *http.Response) (*DeleteAllocationRespons
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -23987,6 +24127,13 @@ func ParseUpdateAllocationResponse(rsp *http.Response) (*UpdateAllocationRespons
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest PortUnavailable
@@ -24988,6 +25135,13 @@ func ParseUpdateDeviceResponse(rsp *http.Response) (*UpdateDeviceResponse, error
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest TunnelsUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -25078,6 +25232,13 @@ func ParseDeleteDeviceResponse(rsp *http.Response) (*DeleteDeviceResponse, error
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest TunnelsUnavailable
@@ -25588,6 +25749,13 @@ func ParseDeleteUserResponse(rsp *http.Response) (*DeleteUserResponse, error) {
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -25776,6 +25944,13 @@ func ParseUpdateUserResponse(rsp *http.Response) (*UpdateUserResponse, error) {
 			return nil, err
 		}
 		response.JSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -26066,6 +26241,13 @@ func ParseUpdateUserQuotaResponse(rsp *http.Response) (*UpdateUserQuotaResponse,
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable

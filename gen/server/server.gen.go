@@ -2984,6 +2984,8 @@ type PortUnavailableJSONResponse struct {
 	Headers PortUnavailableResponseHeaders
 }
 
+type PreconditionFailedJSONResponse Problem
+
 type QuotaExceededResponseHeaders struct {
 	RetryAfter *int
 }
@@ -3388,6 +3390,20 @@ func (response UpdateAccount409JSONResponse) VisitUpdateAccountResponse(w http.R
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateAccount412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateAccount412JSONResponse) VisitUpdateAccountResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -4148,6 +4164,20 @@ func (response UpdateSettings403JSONResponse) VisitUpdateSettingsResponse(w http
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateSettings412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateSettings412JSONResponse) VisitUpdateSettingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -5856,6 +5886,20 @@ func (response DeleteOrganisation409JSONResponse) VisitDeleteOrganisationRespons
 	return err
 }
 
+type DeleteOrganisation412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response DeleteOrganisation412JSONResponse) VisitDeleteOrganisationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteOrganisation503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response DeleteOrganisation503JSONResponse) VisitDeleteOrganisationResponse(w http.ResponseWriter) error {
@@ -6083,6 +6127,20 @@ func (response UpdateOrganisation404JSONResponse) VisitUpdateOrganisationRespons
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisation412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateOrganisation412JSONResponse) VisitUpdateOrganisationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -7064,6 +7122,20 @@ func (response UpdateOrganisationQuota404JSONResponse) VisitUpdateOrganisationQu
 	return err
 }
 
+type UpdateOrganisationQuota412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateOrganisationQuota412JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UpdateOrganisationQuota503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response UpdateOrganisationQuota503JSONResponse) VisitUpdateOrganisationQuotaResponse(w http.ResponseWriter) error {
@@ -7291,6 +7363,20 @@ func (response UpdateOrganisationRules404JSONResponse) VisitUpdateOrganisationRu
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateOrganisationRules412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateOrganisationRules412JSONResponse) VisitUpdateOrganisationRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -7650,6 +7736,20 @@ func (response DeleteAllocation404JSONResponse) VisitDeleteAllocationResponse(w 
 	return err
 }
 
+type DeleteAllocation412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response DeleteAllocation412JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteAllocation503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response DeleteAllocation503JSONResponse) VisitDeleteAllocationResponse(w http.ResponseWriter) error {
@@ -7887,6 +7987,20 @@ func (response UpdateAllocation409JSONResponse) VisitUpdateAllocationResponse(w 
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateAllocation412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateAllocation412JSONResponse) VisitUpdateAllocationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -9127,6 +9241,20 @@ func (response UpdateDevice409JSONResponse) VisitUpdateDeviceResponse(w http.Res
 	return err
 }
 
+type UpdateDevice412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateDevice412JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UpdateDevice503JSONResponse struct{ TunnelsUnavailableJSONResponse }
 
 func (response UpdateDevice503JSONResponse) VisitUpdateDeviceResponse(w http.ResponseWriter) error {
@@ -9236,6 +9364,20 @@ func (response DeleteDevice404JSONResponse) VisitDeleteDeviceResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteDevice412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response DeleteDevice412JSONResponse) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -9857,6 +9999,20 @@ func (response DeleteUser409JSONResponse) VisitDeleteUserResponse(w http.Respons
 	return err
 }
 
+type DeleteUser412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response DeleteUser412JSONResponse) VisitDeleteUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DeleteUser503JSONResponse struct{ SessionUnavailableJSONResponse }
 
 func (response DeleteUser503JSONResponse) VisitDeleteUserResponse(w http.ResponseWriter) error {
@@ -10094,6 +10250,20 @@ func (response UpdateUser409JSONResponse) VisitUpdateUserResponse(w http.Respons
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUser412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateUser412JSONResponse) VisitUpdateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -10454,6 +10624,20 @@ func (response UpdateUserQuota404JSONResponse) VisitUpdateUserQuotaResponse(w ht
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserQuota412JSONResponse struct{ PreconditionFailedJSONResponse }
+
+func (response UpdateUserQuota412JSONResponse) VisitUpdateUserQuotaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }

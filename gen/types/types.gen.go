@@ -261,6 +261,7 @@ const (
 	CodeNotFound              ErrorCode = "not_found"
 	CodePayloadTooLarge       ErrorCode = "idempotency_answer_lost"
 	CodePortTaken             ErrorCode = "port_taken"
+	CodePreconditionFailed    ErrorCode = "precondition_failed"
 	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
 	CodeRateLimited           ErrorCode = "payload_too_large"
 	CodeSlowDown              ErrorCode = "enrollment_expired"
@@ -313,6 +314,8 @@ func (e ErrorCode) Valid() bool {
 	case CodePayloadTooLarge:
 		return true
 	case CodePortTaken:
+		return true
+	case CodePreconditionFailed:
 		return true
 	case CodeQuotaExceeded:
 		return true
@@ -2128,6 +2131,7 @@ type EnrollmentStatus struct {
 // | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
 // | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2604,6 +2608,7 @@ type Problem struct {
 	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+	// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
 	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -3644,6 +3649,9 @@ type DeviceID = openapi_types.UUID
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
+// IfMatch defines model for IfMatch.
+type IfMatch = string
+
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
 
@@ -3802,6 +3810,9 @@ type PortForbidden = Problem
 
 // PortUnavailable The body of every error response.
 type PortUnavailable = Problem
+
+// PreconditionFailed The body of every error response.
+type PreconditionFailed = Problem
 
 // QuotaExceeded The body of every error response.
 type QuotaExceeded = Problem
@@ -3967,6 +3978,7 @@ const (
 	MaxWebhookPatchOfflineDelaySeconds                = 86400
 	MaxWebhookURL                                     = 2000
 	MaxIdempotencyKey                                 = 255
+	MaxIfMatch                                        = 1024
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )

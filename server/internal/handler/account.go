@@ -11,15 +11,18 @@ import (
 
 // GetAccount returns the caller's account.
 func (a *api) GetAccount(ctx context.Context, _ server.GetAccountRequestObject) (server.GetAccountResponseObject, error) {
-	return server.GetAccount200JSONResponse(toAccount(*auth.FromContext(ctx).User)), nil
+	user := *auth.FromContext(ctx).User
+	setTag(ctx, accountTag(user))
+	return server.GetAccount200JSONResponse(toAccount(user)), nil
 }
 
 // UpdateAccount changes the caller's email.
 func (a *api) UpdateAccount(ctx context.Context, request server.UpdateAccountRequestObject) (server.UpdateAccountResponseObject, error) {
-	user, cookies, err := a.auth.ChangeEmail(ctx, request.Body.CurrentPassword, string(request.Body.Email))
+	user, cookies, err := a.auth.ChangeEmail(ifMatch(ctx, accountTag), request.Body.CurrentPassword, string(request.Body.Email))
 	if err != nil {
 		return nil, err
 	}
+	setTag(ctx, accountTag(user))
 	return bodyWithCookies{toAccount(user), cookies}, nil
 }
 

@@ -14,6 +14,7 @@ func (a *api) GetSettings(ctx context.Context, _ server.GetSettingsRequestObject
 	if err != nil {
 		return nil, err
 	}
+	setTag(ctx, settingsTag(settings))
 	answer, err := a.toSettings(ctx, settings)
 	return server.GetSettings200JSONResponse(answer), err
 }
@@ -46,11 +47,12 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 			return nil, err
 		}
 	}
-	settings, err := a.db.UpdateSettings(ctx, patch)
+	settings, err := a.db.UpdateSettings(ifMatch(ctx, settingsTag), patch)
 	if err != nil {
 		return nil, err
 	}
 	a.gate.set(settings.TunnelsEnabled, a.gate.now())
+	setTag(ctx, settingsTag(settings))
 	answer, err := a.toSettings(ctx, settings)
 	return server.UpdateSettings200JSONResponse(answer), err
 }

@@ -132,6 +132,7 @@ func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationReq
 	if err != nil {
 		return nil, err
 	}
+	setTag(ctx, allocationTag(row.Allocation))
 	detail, err := toDetail(row, refusals)
 	return server.GetAllocation200JSONResponse(detail), err
 }
@@ -179,7 +180,7 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 			return nil, err
 		}
 	}
-	updated, err := a.db.UpdateAllocation(ctx, scope, request.ID, patch)
+	updated, err := a.db.UpdateAllocation(ifMatch(ctx, allocationTag), scope, request.ID, patch)
 	switch {
 	case row.RunID != nil && errors.Is(err, db.ErrNoPorts):
 		noPorts := problem.NoPorts(1)
@@ -190,12 +191,13 @@ func (a *api) UpdateAllocation(ctx context.Context, request server.UpdateAllocat
 	case err != nil:
 		return nil, ifNotFound(err, errNoAllocation)
 	}
+	setTag(ctx, allocationTag(updated))
 	return server.UpdateAllocation200JSONResponse(toAllocation(updated)), nil
 }
 
 // DeleteAllocation frees a public port.
 func (a *api) DeleteAllocation(ctx context.Context, request server.DeleteAllocationRequestObject) (server.DeleteAllocationResponseObject, error) {
-	if err := a.db.DeleteAllocation(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
+	if err := a.db.DeleteAllocation(ifMatch(ctx, allocationTag), auth.FromContext(ctx).Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoAllocation)
 	}
 	return server.DeleteAllocation200JSONResponse(types.Success{Success: true}), nil

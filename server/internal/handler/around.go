@@ -16,7 +16,17 @@ func (a *api) around(operation *openapi3.Operation, next http.HandlerFunc) http.
 		inner := next
 		next = func(w http.ResponseWriter, r *http.Request) { a.repeats.Serve(w, r, inner) }
 	}
+	if takes(operation, ifMatchHeader) || answersTag(operation) {
+		inner := next
+		next = func(w http.ResponseWriter, r *http.Request) { inner(w, withConditional(w, r)) }
+	}
 	return next
+}
+
+// answersTag reports whether the answer to an operation has an entity tag.
+func answersTag(operation *openapi3.Operation) bool {
+	answer := operation.Responses.Status(http.StatusOK)
+	return answer != nil && answer.Value.Headers["ETag"] != nil
 }
 
 // takes reports whether an operation has a parameter in a header.

@@ -72,6 +72,7 @@ func (a *api) GetDevice(ctx context.Context, request server.GetDeviceRequestObje
 	if err != nil {
 		return nil, ifNotFound(err, errNoDevice)
 	}
+	setTag(ctx, deviceTag(device))
 	return server.GetDevice200JSONResponse(toDevice(device)), nil
 }
 
@@ -101,7 +102,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 		}
 		patch.Owner = &db.NewOwner{UserID: request.Body.OwnerID, OrganisationID: request.Body.OrganisationID}
 	}
-	device, err := a.db.UpdateDevice(ctx, caller.Scope(), request.ID, patch)
+	device, err := a.db.UpdateDevice(ifMatch(ctx, deviceTag), caller.Scope(), request.ID, patch)
 	switch {
 	case errors.Is(err, db.ErrNoOwner) && request.Body.OrganisationID != nil:
 		return nil, errNoOrganisation
@@ -110,6 +111,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 	case err != nil:
 		return nil, ifNotFound(err, errNoDevice)
 	}
+	setTag(ctx, deviceTag(device))
 	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
 }
 
@@ -193,7 +195,7 @@ func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequest
 
 // DeleteDevice removes a device with its allocations.
 func (a *api) DeleteDevice(ctx context.Context, request server.DeleteDeviceRequestObject) (server.DeleteDeviceResponseObject, error) {
-	if err := a.db.DeleteDevice(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
+	if err := a.db.DeleteDevice(ifMatch(ctx, deviceTag), auth.FromContext(ctx).Scope(), request.ID); err != nil {
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	return server.DeleteDevice200JSONResponse(types.Success{Success: true}), nil

@@ -110,6 +110,7 @@ func (a *api) GetOrganisation(ctx context.Context, request server.GetOrganisatio
 	if err != nil {
 		return nil, ifNotFound(err, errNoOrganisation)
 	}
+	setTag(ctx, organisationTag(row))
 	return server.GetOrganisation200JSONResponse(toOrganisation(row)), nil
 }
 
@@ -119,16 +120,17 @@ func (a *api) UpdateOrganisation(ctx context.Context, request server.UpdateOrgan
 	if err != nil {
 		return nil, err
 	}
-	row, err := a.db.RenameOrganisation(ctx, auth.FromContext(ctx).Scope(), request.ID, name)
+	row, err := a.db.RenameOrganisation(ifMatch(ctx, organisationTag), auth.FromContext(ctx).Scope(), request.ID, name)
 	if err != nil {
 		return nil, ifNotFound(err, errNoOrganisation)
 	}
+	setTag(ctx, organisationTag(row))
 	return server.UpdateOrganisation200JSONResponse(toOrganisation(row)), nil
 }
 
 // DeleteOrganisation deletes an organisation that has no devices.
 func (a *api) DeleteOrganisation(ctx context.Context, request server.DeleteOrganisationRequestObject) (server.DeleteOrganisationResponseObject, error) {
-	err := a.db.DeleteOrganisation(ctx, auth.FromContext(ctx).Scope(), request.ID)
+	err := a.db.DeleteOrganisation(ifMatch(ctx, organisationTag), auth.FromContext(ctx).Scope(), request.ID)
 	switch {
 	case errors.Is(err, db.ErrOwnsDevices):
 		return nil, problem.Conflict("The organisation has devices; delete them or give them to another owner first.")

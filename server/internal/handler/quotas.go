@@ -19,7 +19,11 @@ func (a *api) GetAccountQuota(ctx context.Context, _ server.GetAccountQuotaReque
 // GetUserQuota returns a user's quota.
 func (a *api) GetUserQuota(ctx context.Context, request server.GetUserQuotaRequestObject) (server.GetUserQuotaResponseObject, error) {
 	quota, err := a.db.UserQuota(ctx, request.ID)
-	return server.GetUserQuota200JSONResponse(toQuota(quota)), ifNotFound(err, errNoUser)
+	if err != nil {
+		return nil, ifNotFound(err, errNoUser)
+	}
+	setTag(ctx, quotaTag(quota))
+	return server.GetUserQuota200JSONResponse(toQuota(quota)), nil
 }
 
 // UpdateUserQuota changes the limits that the request contains.
@@ -28,14 +32,22 @@ func (a *api) UpdateUserQuota(ctx context.Context, request server.UpdateUserQuot
 	if err != nil {
 		return nil, err
 	}
-	quota, err := a.db.UpdateUserQuota(ctx, request.ID, patch)
-	return server.UpdateUserQuota200JSONResponse(toQuota(quota)), ifNotFound(err, errNoUser)
+	quota, err := a.db.UpdateUserQuota(ifMatch(ctx, quotaTag), request.ID, patch)
+	if err != nil {
+		return nil, ifNotFound(err, errNoUser)
+	}
+	setTag(ctx, quotaTag(quota))
+	return server.UpdateUserQuota200JSONResponse(toQuota(quota)), nil
 }
 
 // GetOrganisationQuota returns the quota of an organisation that the caller sees.
 func (a *api) GetOrganisationQuota(ctx context.Context, request server.GetOrganisationQuotaRequestObject) (server.GetOrganisationQuotaResponseObject, error) {
 	quota, err := a.db.OrganisationQuota(ctx, auth.FromContext(ctx).Scope(), request.ID)
-	return server.GetOrganisationQuota200JSONResponse(toQuota(quota)), ifNotFound(err, errNoOrganisation)
+	if err != nil {
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	setTag(ctx, quotaTag(quota))
+	return server.GetOrganisationQuota200JSONResponse(toQuota(quota)), nil
 }
 
 // UpdateOrganisationQuota changes the limits that the request contains.
@@ -44,8 +56,12 @@ func (a *api) UpdateOrganisationQuota(ctx context.Context, request server.Update
 	if err != nil {
 		return nil, err
 	}
-	quota, err := a.db.UpdateOrganisationQuota(ctx, request.ID, patch)
-	return server.UpdateOrganisationQuota200JSONResponse(toQuota(quota)), ifNotFound(err, errNoOrganisation)
+	quota, err := a.db.UpdateOrganisationQuota(ifMatch(ctx, quotaTag), request.ID, patch)
+	if err != nil {
+		return nil, ifNotFound(err, errNoOrganisation)
+	}
+	setTag(ctx, quotaTag(quota))
+	return server.UpdateOrganisationQuota200JSONResponse(toQuota(quota)), nil
 }
 
 // quotaPatch returns what a request changes of a quota.

@@ -18,6 +18,7 @@ func (a *api) GetOrganisationRules(ctx context.Context, request server.GetOrgani
 	if err != nil {
 		return nil, ifNotFound(err, errNoOrganisation)
 	}
+	setTag(ctx, rulesTag(rules))
 	limits, err := toLimits(rules)
 	return server.GetOrganisationRules200JSONResponse(limits), err
 }
@@ -28,10 +29,11 @@ func (a *api) UpdateOrganisationRules(ctx context.Context, request server.Update
 	if err != nil {
 		return nil, err
 	}
-	rules, err := a.db.UpdateOrganisationRules(ctx, auth.FromContext(ctx).Scope(), request.ID, patch)
+	rules, err := a.db.UpdateOrganisationRules(ifMatch(ctx, rulesTag), auth.FromContext(ctx).Scope(), request.ID, patch)
 	if err != nil {
 		return nil, ifNotFound(err, errNoOrganisation)
 	}
+	setTag(ctx, rulesTag(rules))
 	limits, err := toLimits(rules)
 	return server.UpdateOrganisationRules200JSONResponse(limits), err
 }

@@ -56,6 +56,7 @@ func (a *api) GetUser(ctx context.Context, request server.GetUserRequestObject) 
 	if err != nil {
 		return nil, ifNotFound(err, errNoUser)
 	}
+	setTag(ctx, userTag(user))
 	return server.GetUser200JSONResponse(toUser(user)), nil
 }
 
@@ -73,7 +74,7 @@ func (a *api) UpdateUser(ctx context.Context, request server.UpdateUserRequestOb
 		text := string(*role)
 		patch.Role = &text
 	}
-	user, err := a.db.UpdateUser(ctx, request.ID, patch)
+	user, err := a.db.UpdateUser(ifMatch(ctx, userTag), request.ID, patch)
 	switch {
 	case errors.Is(err, db.ErrLastAdmin), errors.Is(err, db.ErrLastOwner):
 		return nil, err
@@ -82,6 +83,7 @@ func (a *api) UpdateUser(ctx context.Context, request server.UpdateUserRequestOb
 	case err != nil:
 		return nil, ifNotFound(err, errNoUser)
 	}
+	setTag(ctx, userTag(user))
 	return server.UpdateUser200JSONResponse(toUser(user)), nil
 }
 
@@ -97,7 +99,7 @@ func (a *api) DeleteUser(ctx context.Context, request server.DeleteUserRequestOb
 		return nil, problem.Invalid(problem.Field("newOwnerId", "requires devices=move"))
 	}
 	devices.Delete, devices.MoveTo = what != nil && !moves, owner
-	err := a.db.DeleteUser(ctx, request.ID, devices)
+	err := a.db.DeleteUser(ifMatch(ctx, userTag), request.ID, devices)
 	switch {
 	case errors.Is(err, db.ErrNoOwner):
 		return nil, problem.Invalid(problem.Field("newOwnerId", "is not another user of this panel"))

@@ -33,7 +33,7 @@ const (
 	pending = 90 * time.Second
 	// retryPending is the Retry-After until then.
 	retryPending = time.Second
-	// maxAnswer bounds a stored answer, in bytes. The largest one, of a hundred allocations, has a third of it.
+	// maxAnswer bounds a stored answer, in bytes. That to a run of 16 ports in both protocols has about 20,000.
 	maxAnswer = 256 << 10
 	// storeTimeout bounds storing an answer, for a caller who has disconnected too.
 	storeTimeout = 5 * time.Second

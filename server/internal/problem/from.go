@@ -69,6 +69,8 @@ func From(err error) *Error {
 		return Invalid(Field("email", "must not end in .invalid, where nobody has an email"))
 	case errors.Is(err, db.ErrEmailTaken):
 		return EmailTaken()
+	case errors.Is(err, db.ErrPrecondition):
+		return PreconditionFailed()
 	case errors.Is(err, db.ErrRepeated):
 		return IdempotencyInProgress(retryUnavailable)
 	case errors.Is(err, db.ErrConflict):

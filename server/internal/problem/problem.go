@@ -228,6 +228,15 @@ func IdempotencyAnswerLost() *Error {
 	}
 }
 
+// PreconditionFailed is a change with If-Match of what has changed since.
+func PreconditionFailed() *Error {
+	return &Error{
+		Status:  http.StatusPreconditionFailed,
+		Code:    types.CodePreconditionFailed,
+		Message: "It was changed since you read it. Nothing was done; read it again, and change that.",
+	}
+}
+
 // TooLarge is a request whose body exceeds the limit.
 func TooLarge() *Error {
 	return &Error{Status: http.StatusRequestEntityTooLarge, Code: types.CodePayloadTooLarge, Message: "The body is larger than 64 KiB."}
