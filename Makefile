@@ -121,12 +121,13 @@ lint: ## Run the linter
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: ## Write gen/, the types of the TypeScript SDK, the tables of openapi.yaml and docs/settings.md, and the import rules of linter and docs
+generate: ## Write gen/, the types of the TypeScript SDK, the tables of openapi.yaml docs/settings.md and the pages of errors, and the import rules of linter and docs
 	@set -e; for p in $(GENERATED); do \
 		$(OAPI_CODEGEN) -config gen/$$p/oapi-codegen.yaml openapi.yaml; \
 	done
 	@go test -count=1 -run '^TestPolicy_IsTheTable' ./server/internal/handler -update
 	@go test -count=1 -run '^TestSettingsPage_' ./test/deploy -update
+	@go test -count=1 -run '^TestErrorPages_' ./server/internal/web -update
 	@go test -count=1 ./test/walls -update
 	@scripts/setup verify
 	@scripts/sdk-types clients/ts/src/generated/contract.ts

@@ -1,8 +1,8 @@
 // Package web serves the panel's web pages, which are embedded in the binary: the page
 // on which a person approves or refuses a device (RFC 8628 section 3.3), those on which a
 // user sets a password and accepts an invitation, the one that explains why a login at an
-// identity provider failed, the API explorer, and the index. The pages load only files of
-// their own origin and use only the public API.
+// identity provider failed, the one that explains the API's error codes, the API explorer,
+// and the index. The pages load only files of their own origin and use only the public API.
 package web
 
 import (
@@ -25,6 +25,7 @@ var static embed.FS
 var pages = map[string]string{
 	"/":                     "static/index.html",
 	"/device":               "static/device.html",
+	"/errors":               "static/errors.html",
 	"/password":             "static/password.html",
 	"/invitation":           "static/invitation.html",
 	"/assets/api.js":        "static/api.js",

@@ -31,9 +31,9 @@ func get(t *testing.T, method, target string, header http.Header) *httptest.Resp
 }
 
 func TestPages_LoadOnlyEmbeddedFiles(t *testing.T) {
-	reference := regexp.MustCompile(`(?:href|src)="([^"]+)"`)
+	reference := regexp.MustCompile(`(?:href|src)="([^"#]+)"`)
 	api := map[string]bool{"/openapi.json": true, "/openapi.yaml": true, "/readyz": true, "/healthz": true, "/api/version": true}
-	for _, page := range []string{"/", "/device?code=CDFG-2345", "/password", "/invitation"} {
+	for _, page := range []string{"/", "/device?code=CDFG-2345", "/password", "/invitation", "/errors"} {
 		resp := get(t, http.MethodGet, page, nil)
 		text := resp.Body.String()
 		if resp.Code != http.StatusOK || !strings.HasPrefix(resp.Header().Get("Content-Type"), "text/html") {
