@@ -13,8 +13,6 @@ import (
 	"net/url"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	. "github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/oapi-codegen/runtime"
 )
@@ -444,7 +442,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithBody(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AcceptInvitation Accept an invitation
 	//
@@ -461,7 +459,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitation(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LookUpInvitationWithBody Look up an invitation
 	//
@@ -516,7 +514,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithBody(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateAPIKey Create an API key
 	//
@@ -533,7 +531,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKey(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteAPIKey Revoke an API key
 	//
@@ -583,7 +581,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithBody(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateOrganisation Create an organisation
 	//
@@ -597,7 +595,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisation(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteOrganisation Delete an organisation
 	//
@@ -655,7 +653,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithBody(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateInvitation Invite somebody
 	//
@@ -669,7 +667,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitation(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RevokeInvitation Revoke an invitation
 	//
@@ -839,7 +837,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithBody(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAllocationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateAllocation Allocate a public port
 	//
@@ -883,7 +881,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocation(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteAllocation Delete an allocation
 	//
@@ -1027,7 +1025,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithBody(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApproveDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ApproveDevice Approve a device
 	//
@@ -1055,7 +1053,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDevice(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ApproveDevice(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DenyDeviceWithBody Deny a device
 	//
@@ -1075,7 +1073,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithBody(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DenyDevice Deny a device
 	//
@@ -1095,7 +1093,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDevice(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetPendingDevice Show what waits for approval
 	//
@@ -1153,7 +1151,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithBody(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	StartEnrollmentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StartEnrollment Start device enrollment
 	//
@@ -1175,7 +1173,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollment(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	StartEnrollment(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDevices List tunnel devices
 	//
@@ -1209,7 +1207,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithBody(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateDevice Create an approved device
 	//
@@ -1234,7 +1232,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDevice(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Get a device
 	//
@@ -1344,7 +1342,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithBody(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DrainDevice Drain a tunnel server
 	//
@@ -1368,7 +1366,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDevice(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RegenerateDeviceToken Regenerate a device's token
 	//
@@ -1380,7 +1378,7 @@ type ClientInterface interface {
 	// The request fails with `409 conflict` if the device has not been approved yet.
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-	RegenerateDeviceToken(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsers List users
 	//
@@ -1400,7 +1398,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithBody(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateUser Create a user
 	//
@@ -1412,7 +1410,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUser(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteUser Delete a user
 	//
@@ -1487,7 +1485,7 @@ type ClientInterface interface {
 	// The request fails with `409 conflict` if the user is suspended.
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-	CreatePasswordLink(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUserQuota Get a user's quota
 	//
@@ -1676,13 +1674,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetOpenAPIYAML Get the OpenAPI document as YAML
-	//
-	// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
-	//
-	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
-	GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetReadiness Check readiness
 	//
@@ -2284,8 +2275,8 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *Client) AcceptInvitationWithBody(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptInvitationRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) AcceptInvitationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2311,8 +2302,8 @@ func (c *Client) AcceptInvitationWithBody(ctx context.Context, params *AcceptInv
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *Client) AcceptInvitation(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptInvitationRequest(c.Server, params, body)
+func (c *Client) AcceptInvitation(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptInvitationRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2406,8 +2397,8 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *Client) CreateAPIKeyWithBody(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAPIKeyRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2433,8 +2424,8 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, params *CreateAPIKeyP
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *Client) CreateAPIKey(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAPIKeyRequest(c.Server, params, body)
+func (c *Client) CreateAPIKey(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAPIKeyRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2533,8 +2524,8 @@ func (c *Client) ListOrganisations(ctx context.Context, params *ListOrganisation
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *Client) CreateOrganisationWithBody(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganisationRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) CreateOrganisationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2557,8 +2548,8 @@ func (c *Client) CreateOrganisationWithBody(ctx context.Context, params *CreateO
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *Client) CreateOrganisation(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateOrganisationRequest(c.Server, params, body)
+func (c *Client) CreateOrganisation(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOrganisationRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2675,8 +2666,8 @@ func (c *Client) ListInvitations(ctx context.Context, id OrganisationID, reqEdit
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateInvitationRequestWithBody(c.Server, id, params, contentType, body)
+func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequestWithBody(c.Server, id, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2699,8 +2690,8 @@ func (c *Client) CreateInvitationWithBody(ctx context.Context, id OrganisationID
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *Client) CreateInvitation(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateInvitationRequest(c.Server, id, params, body)
+func (c *Client) CreateInvitation(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInvitationRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2999,8 +2990,8 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *Client) CreateAllocationWithBody(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAllocationRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAllocationRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3053,8 +3044,8 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, params *CreateAll
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *Client) CreateAllocation(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateAllocationRequest(c.Server, params, body)
+func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAllocationRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3247,8 +3238,8 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *Client) ApproveDeviceWithBody(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveDeviceRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) ApproveDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3285,8 +3276,8 @@ func (c *Client) ApproveDeviceWithBody(ctx context.Context, params *ApproveDevic
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *Client) ApproveDevice(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApproveDeviceRequest(c.Server, params, body)
+func (c *Client) ApproveDevice(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveDeviceRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3315,8 +3306,8 @@ func (c *Client) ApproveDevice(ctx context.Context, params *ApproveDeviceParams,
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *Client) DenyDeviceWithBody(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDenyDeviceRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) DenyDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3345,8 +3336,8 @@ func (c *Client) DenyDeviceWithBody(ctx context.Context, params *DenyDeviceParam
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *Client) DenyDevice(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDenyDeviceRequest(c.Server, params, body)
+func (c *Client) DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDenyDeviceRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3433,8 +3424,8 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *Client) StartEnrollmentWithBody(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStartEnrollmentRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartEnrollmentRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3465,8 +3456,8 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, params *StartEnrol
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *Client) StartEnrollment(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewStartEnrollmentRequest(c.Server, params, body)
+func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartEnrollmentRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3519,8 +3510,8 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *Client) CreateDeviceWithBody(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateDeviceRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) CreateDeviceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3554,8 +3545,8 @@ func (c *Client) CreateDeviceWithBody(ctx context.Context, params *CreateDeviceP
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *Client) CreateDevice(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateDeviceRequest(c.Server, params, body)
+func (c *Client) CreateDevice(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDeviceRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3714,8 +3705,8 @@ func (c *Client) DeleteDevice(ctx context.Context, id DeviceID, reqEditors ...Re
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDrainDeviceRequestWithBody(c.Server, id, params, contentType, body)
+func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequestWithBody(c.Server, id, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3748,8 +3739,8 @@ func (c *Client) DrainDeviceWithBody(ctx context.Context, id DeviceID, params *D
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *Client) DrainDevice(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDrainDeviceRequest(c.Server, id, params, body)
+func (c *Client) DrainDevice(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainDeviceRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3770,8 +3761,8 @@ func (c *Client) DrainDevice(ctx context.Context, id DeviceID, params *DrainDevi
 // The request fails with `409 conflict` if the device has not been approved yet.
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRegenerateDeviceTokenRequest(c.Server, id, params)
+func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegenerateDeviceTokenRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3810,8 +3801,8 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *Client) CreateUserWithBody(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateUserRequestWithBody(c.Server, params, contentType, body)
+func (c *Client) CreateUserWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequestWithBody(c.Server, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3832,8 +3823,8 @@ func (c *Client) CreateUserWithBody(ctx context.Context, params *CreateUserParam
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *Client) CreateUser(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateUserRequest(c.Server, params, body)
+func (c *Client) CreateUser(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateUserRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3957,8 +3948,8 @@ func (c *Client) UpdateUser(ctx context.Context, id UserID, body UpdateUserJSONR
 // The request fails with `409 conflict` if the user is suspended.
 //
 // Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-func (c *Client) CreatePasswordLink(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreatePasswordLinkRequest(c.Server, id, params)
+func (c *Client) CreatePasswordLink(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePasswordLinkRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4307,23 +4298,6 @@ func (c *Client) TestWebhook(ctx context.Context, id WebhookID, reqEditors ...Re
 // Corresponds with GET /healthz (the `GetHealth` operationId).
 func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHealthRequest(c.Server)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetOpenAPIYAML Get the OpenAPI document as YAML
-//
-// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
-//
-// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
-func (c *Client) GetOpenAPIYAML(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetOpenAPIYAMLRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -5258,18 +5232,18 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 }
 
 // NewAcceptInvitationRequest calls the generic AcceptInvitation builder with application/json body
-func NewAcceptInvitationRequest(server string, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody) (*http.Request, error) {
+func NewAcceptInvitationRequest(server string, body AcceptInvitationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewAcceptInvitationRequestWithBody(server, params, "application/json", bodyReader)
+	return NewAcceptInvitationRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewAcceptInvitationRequestWithBody constructs an http.Request for the AcceptInvitation method, with any body, and a specified content type
-func NewAcceptInvitationRequestWithBody(server string, params *AcceptInvitationParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewAcceptInvitationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5293,21 +5267,6 @@ func NewAcceptInvitationRequestWithBody(server string, params *AcceptInvitationP
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -5419,18 +5378,18 @@ func NewListAPIKeysRequest(server string, params *ListAPIKeysParams) (*http.Requ
 }
 
 // NewCreateAPIKeyRequest calls the generic CreateAPIKey builder with application/json body
-func NewCreateAPIKeyRequest(server string, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody) (*http.Request, error) {
+func NewCreateAPIKeyRequest(server string, body CreateAPIKeyJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateAPIKeyRequestWithBody(server, params, "application/json", bodyReader)
+	return NewCreateAPIKeyRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewCreateAPIKeyRequestWithBody constructs an http.Request for the CreateAPIKey method, with any body, and a specified content type
-func NewCreateAPIKeyRequestWithBody(server string, params *CreateAPIKeyParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateAPIKeyRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5454,21 +5413,6 @@ func NewCreateAPIKeyRequestWithBody(server string, params *CreateAPIKeyParams, c
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -5633,18 +5577,18 @@ func NewListOrganisationsRequest(server string, params *ListOrganisationsParams)
 }
 
 // NewCreateOrganisationRequest calls the generic CreateOrganisation builder with application/json body
-func NewCreateOrganisationRequest(server string, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody) (*http.Request, error) {
+func NewCreateOrganisationRequest(server string, body CreateOrganisationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateOrganisationRequestWithBody(server, params, "application/json", bodyReader)
+	return NewCreateOrganisationRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewCreateOrganisationRequestWithBody constructs an http.Request for the CreateOrganisation method, with any body, and a specified content type
-func NewCreateOrganisationRequestWithBody(server string, params *CreateOrganisationParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateOrganisationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5668,21 +5612,6 @@ func NewCreateOrganisationRequestWithBody(server string, params *CreateOrganisat
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -5837,18 +5766,18 @@ func NewListInvitationsRequest(server string, id OrganisationID) (*http.Request,
 }
 
 // NewCreateInvitationRequest calls the generic CreateInvitation builder with application/json body
-func NewCreateInvitationRequest(server string, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody) (*http.Request, error) {
+func NewCreateInvitationRequest(server string, id OrganisationID, body CreateInvitationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateInvitationRequestWithBody(server, id, params, "application/json", bodyReader)
+	return NewCreateInvitationRequestWithBody(server, id, "application/json", bodyReader)
 }
 
 // NewCreateInvitationRequestWithBody constructs an http.Request for the CreateInvitation method, with any body, and a specified content type
-func NewCreateInvitationRequestWithBody(server string, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateInvitationRequestWithBody(server string, id OrganisationID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5879,21 +5808,6 @@ func NewCreateInvitationRequestWithBody(server string, id OrganisationID, params
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -6336,18 +6250,18 @@ func NewListAllocationsRequest(server string, params *ListAllocationsParams) (*h
 }
 
 // NewCreateAllocationRequest calls the generic CreateAllocation builder with application/json body
-func NewCreateAllocationRequest(server string, params *CreateAllocationParams, body CreateAllocationJSONRequestBody) (*http.Request, error) {
+func NewCreateAllocationRequest(server string, body CreateAllocationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateAllocationRequestWithBody(server, params, "application/json", bodyReader)
+	return NewCreateAllocationRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewCreateAllocationRequestWithBody constructs an http.Request for the CreateAllocation method, with any body, and a specified content type
-func NewCreateAllocationRequestWithBody(server string, params *CreateAllocationParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateAllocationRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6371,21 +6285,6 @@ func NewCreateAllocationRequestWithBody(server string, params *CreateAllocationP
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -6506,18 +6405,18 @@ func NewUpdateAllocationRequestWithBody(server string, id AllocationID, contentT
 }
 
 // NewApproveDeviceRequest calls the generic ApproveDevice builder with application/json body
-func NewApproveDeviceRequest(server string, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody) (*http.Request, error) {
+func NewApproveDeviceRequest(server string, body ApproveDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewApproveDeviceRequestWithBody(server, params, "application/json", bodyReader)
+	return NewApproveDeviceRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewApproveDeviceRequestWithBody constructs an http.Request for the ApproveDevice method, with any body, and a specified content type
-func NewApproveDeviceRequestWithBody(server string, params *ApproveDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewApproveDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6542,37 +6441,22 @@ func NewApproveDeviceRequestWithBody(server string, params *ApproveDeviceParams,
 
 	req.Header.Add("Content-Type", contentType)
 
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewDenyDeviceRequest calls the generic DenyDevice builder with application/json body
-func NewDenyDeviceRequest(server string, params *DenyDeviceParams, body DenyDeviceJSONRequestBody) (*http.Request, error) {
+func NewDenyDeviceRequest(server string, body DenyDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewDenyDeviceRequestWithBody(server, params, "application/json", bodyReader)
+	return NewDenyDeviceRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewDenyDeviceRequestWithBody constructs an http.Request for the DenyDevice method, with any body, and a specified content type
-func NewDenyDeviceRequestWithBody(server string, params *DenyDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewDenyDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6596,21 +6480,6 @@ func NewDenyDeviceRequestWithBody(server string, params *DenyDeviceParams, conte
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -6716,18 +6585,18 @@ func NewPollEnrollmentRequest(server string, params *PollEnrollmentParams) (*htt
 }
 
 // NewStartEnrollmentRequest calls the generic StartEnrollment builder with application/json body
-func NewStartEnrollmentRequest(server string, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody) (*http.Request, error) {
+func NewStartEnrollmentRequest(server string, body StartEnrollmentJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewStartEnrollmentRequestWithBody(server, params, "application/json", bodyReader)
+	return NewStartEnrollmentRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewStartEnrollmentRequestWithBody constructs an http.Request for the StartEnrollment method, with any body, and a specified content type
-func NewStartEnrollmentRequestWithBody(server string, params *StartEnrollmentParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewStartEnrollmentRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6751,21 +6620,6 @@ func NewStartEnrollmentRequestWithBody(server string, params *StartEnrollmentPar
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -6837,18 +6691,18 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 }
 
 // NewCreateDeviceRequest calls the generic CreateDevice builder with application/json body
-func NewCreateDeviceRequest(server string, params *CreateDeviceParams, body CreateDeviceJSONRequestBody) (*http.Request, error) {
+func NewCreateDeviceRequest(server string, body CreateDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateDeviceRequestWithBody(server, params, "application/json", bodyReader)
+	return NewCreateDeviceRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewCreateDeviceRequestWithBody constructs an http.Request for the CreateDevice method, with any body, and a specified content type
-func NewCreateDeviceRequestWithBody(server string, params *CreateDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateDeviceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -6872,21 +6726,6 @@ func NewCreateDeviceRequestWithBody(server string, params *CreateDeviceParams, c
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -7007,18 +6846,18 @@ func NewDeleteDeviceRequest(server string, id DeviceID) (*http.Request, error) {
 }
 
 // NewDrainDeviceRequest calls the generic DrainDevice builder with application/json body
-func NewDrainDeviceRequest(server string, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody) (*http.Request, error) {
+func NewDrainDeviceRequest(server string, id DeviceID, body DrainDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewDrainDeviceRequestWithBody(server, id, params, "application/json", bodyReader)
+	return NewDrainDeviceRequestWithBody(server, id, "application/json", bodyReader)
 }
 
 // NewDrainDeviceRequestWithBody constructs an http.Request for the DrainDevice method, with any body, and a specified content type
-func NewDrainDeviceRequestWithBody(server string, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewDrainDeviceRequestWithBody(server string, id DeviceID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -7050,26 +6889,11 @@ func NewDrainDeviceRequestWithBody(server string, id DeviceID, params *DrainDevi
 
 	req.Header.Add("Content-Type", contentType)
 
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
-
 	return req, nil
 }
 
 // NewRegenerateDeviceTokenRequest constructs an http.Request for the RegenerateDeviceToken method
-func NewRegenerateDeviceTokenRequest(server string, id DeviceID, params *RegenerateDeviceTokenParams) (*http.Request, error) {
+func NewRegenerateDeviceTokenRequest(server string, id DeviceID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -7097,21 +6921,6 @@ func NewRegenerateDeviceTokenRequest(server string, id DeviceID, params *Regener
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
-	}
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
 	}
 
 	return req, nil
@@ -7196,18 +7005,18 @@ func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request,
 }
 
 // NewCreateUserRequest calls the generic CreateUser builder with application/json body
-func NewCreateUserRequest(server string, params *CreateUserParams, body CreateUserJSONRequestBody) (*http.Request, error) {
+func NewCreateUserRequest(server string, body CreateUserJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateUserRequestWithBody(server, params, "application/json", bodyReader)
+	return NewCreateUserRequestWithBody(server, "application/json", bodyReader)
 }
 
 // NewCreateUserRequestWithBody constructs an http.Request for the CreateUser method, with any body, and a specified content type
-func NewCreateUserRequestWithBody(server string, params *CreateUserParams, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateUserRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -7231,21 +7040,6 @@ func NewCreateUserRequestWithBody(server string, params *CreateUserParams, conte
 	}
 
 	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
-	}
 
 	return req, nil
 }
@@ -7405,7 +7199,7 @@ func NewUpdateUserRequestWithBody(server string, id UserID, contentType string, 
 }
 
 // NewCreatePasswordLinkRequest constructs an http.Request for the CreatePasswordLink method
-func NewCreatePasswordLinkRequest(server string, id UserID, params *CreatePasswordLinkParams) (*http.Request, error) {
+func NewCreatePasswordLinkRequest(server string, id UserID) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -7433,21 +7227,6 @@ func NewCreatePasswordLinkRequest(server string, id UserID, params *CreatePasswo
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
-	}
-
-	if params != nil {
-
-		if params.IdempotencyKey != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam0)
-		}
-
 	}
 
 	return req, nil
@@ -8003,33 +7782,6 @@ func NewGetHealthRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
-// NewGetOpenAPIYAMLRequest constructs an http.Request for the GetOpenAPIYAML method
-func NewGetOpenAPIYAMLRequest(server string) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/openapi.yaml")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewGetReadinessRequest constructs an http.Request for the GetReadiness method
 func NewGetReadinessRequest(server string) (*http.Request, error) {
 	var err error
@@ -8480,7 +8232,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithBodyWithResponse(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+	AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
 
 	// AcceptInvitationWithResponse Accept an invitation
 	//
@@ -8497,7 +8249,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-	AcceptInvitationWithResponse(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
+	AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error)
 
 	// LookUpInvitationWithBodyWithResponse Look up an invitation
 	//
@@ -8554,7 +8306,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithBodyWithResponse(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+	CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
 
 	// CreateAPIKeyWithResponse Create an API key
 	//
@@ -8571,7 +8323,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-	CreateAPIKeyWithResponse(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
+	CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
 
 	// DeleteAPIKeyWithResponse Revoke an API key
 	//
@@ -8625,7 +8377,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithBodyWithResponse(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+	CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
 
 	// CreateOrganisationWithResponse Create an organisation
 	//
@@ -8639,7 +8391,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-	CreateOrganisationWithResponse(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
+	CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error)
 
 	// DeleteOrganisationWithResponse Delete an organisation
 	//
@@ -8703,7 +8455,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+	CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
 
 	// CreateInvitationWithResponse Invite somebody
 	//
@@ -8717,7 +8469,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-	CreateInvitationWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
+	CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error)
 
 	// RevokeInvitationWithResponse Revoke an invitation
 	//
@@ -8899,7 +8651,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithBodyWithResponse(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
+	CreateAllocationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
 
 	// CreateAllocationWithResponse Allocate a public port
 	//
@@ -8943,7 +8695,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-	CreateAllocationWithResponse(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
+	CreateAllocationWithResponse(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
 
 	// DeleteAllocationWithResponse Delete an allocation
 	//
@@ -9091,7 +8843,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithBodyWithResponse(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
+	ApproveDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
 
 	// ApproveDeviceWithResponse Approve a device
 	//
@@ -9119,7 +8871,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-	ApproveDeviceWithResponse(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
+	ApproveDeviceWithResponse(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error)
 
 	// DenyDeviceWithBodyWithResponse Deny a device
 	//
@@ -9139,7 +8891,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithBodyWithResponse(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+	DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
 
 	// DenyDeviceWithResponse Deny a device
 	//
@@ -9159,7 +8911,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-	DenyDeviceWithResponse(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
+	DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error)
 
 	// GetPendingDeviceWithResponse Show what waits for approval
 	//
@@ -9221,7 +8973,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithBodyWithResponse(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
+	StartEnrollmentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
 
 	// StartEnrollmentWithResponse Start device enrollment
 	//
@@ -9243,7 +8995,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-	StartEnrollmentWithResponse(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
+	StartEnrollmentWithResponse(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error)
 
 	// ListDevicesWithResponse List tunnel devices
 	//
@@ -9279,7 +9031,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithBodyWithResponse(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
+	CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
 
 	// CreateDeviceWithResponse Create an approved device
 	//
@@ -9304,7 +9056,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-	CreateDeviceWithResponse(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
+	CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error)
 
 	// GetDeviceWithResponse Get a device
 	//
@@ -9418,7 +9170,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
+	DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
 
 	// DrainDeviceWithResponse Drain a tunnel server
 	//
@@ -9442,7 +9194,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-	DrainDeviceWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
+	DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error)
 
 	// RegenerateDeviceTokenWithResponse Regenerate a device's token
 	//
@@ -9456,7 +9208,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
+	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
 
 	// ListUsersWithResponse List users
 	//
@@ -9478,7 +9230,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithBodyWithResponse(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
+	CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
 
 	// CreateUserWithResponse Create a user
 	//
@@ -9490,7 +9242,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users (the `CreateUser` operationId).
-	CreateUserWithResponse(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
+	CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error)
 
 	// DeleteUserWithResponse Delete a user
 	//
@@ -9571,7 +9323,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-	CreatePasswordLinkWithResponse(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error)
+	CreatePasswordLinkWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error)
 
 	// GetUserQuotaWithResponse Get a user's quota
 	//
@@ -9780,15 +9532,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /healthz (the `GetHealth` operationId).
 	GetHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetHealthResponse, error)
-
-	// GetOpenAPIYAMLWithResponse Get the OpenAPI document as YAML
-	//
-	// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
-	GetOpenAPIYAMLWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIYAMLResponse, error)
 
 	// GetReadinessWithResponse Check readiness
 	//
@@ -17449,89 +17192,6 @@ func (r GetHealthResponse) ContentType() string {
 	return ""
 }
 
-// GetOpenAPIYAMLResponse200Headers the declared response headers of an HTTP 200 response for GetOpenAPIYAML
-type GetOpenAPIYAMLResponse200Headers struct {
-	ETag string
-}
-
-// GetOpenAPIYAMLResponse304Headers the declared response headers of an HTTP 304 response for GetOpenAPIYAML
-type GetOpenAPIYAMLResponse304Headers struct {
-	ETag string
-}
-
-// GetOpenAPIYAMLResponse503Headers the declared response headers of an HTTP 503 response for GetOpenAPIYAML
-type GetOpenAPIYAMLResponse503Headers struct {
-	RetryAfter *int
-}
-
-type GetOpenAPIYAMLResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// YAML200 the response for an HTTP 200 `application/yaml` response
-	YAML200 *map[string]interface{}
-	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *InvalidRequest
-	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Unavailable
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Failure
-	// Headers200 the parsed response headers for an HTTP 200 response
-	Headers200 *GetOpenAPIYAMLResponse200Headers
-	// Headers304 the parsed response headers for an HTTP 304 response
-	Headers304 *GetOpenAPIYAMLResponse304Headers
-	// Headers503 the parsed response headers for an HTTP 503 response
-	Headers503 *GetOpenAPIYAMLResponse503Headers
-}
-
-// GetYAML200 returns the response for an HTTP 200 `application/yaml` response
-func (r GetOpenAPIYAMLResponse) GetYAML200() *map[string]interface{} {
-	return r.YAML200
-}
-
-// GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r GetOpenAPIYAMLResponse) GetJSON400() *InvalidRequest {
-	return r.JSON400
-}
-
-// GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r GetOpenAPIYAMLResponse) GetJSON503() *Unavailable {
-	return r.JSON503
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetOpenAPIYAMLResponse) GetJSONDefault() *Failure {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetOpenAPIYAMLResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetOpenAPIYAMLResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetOpenAPIYAMLResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetOpenAPIYAMLResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 // GetReadinessResponse503Headers the declared response headers of an HTTP 503 response for GetReadiness
 type GetReadinessResponse503Headers struct {
 	RetryAfter *int
@@ -18124,8 +17784,8 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.Context, params *AcceptInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
-	rsp, err := c.AcceptInvitationWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitationWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18147,8 +17807,8 @@ func (c *ClientWithResponses) AcceptInvitationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/invitations/accept (the `AcceptInvitation` operationId).
-func (c *ClientWithResponses) AcceptInvitationWithResponse(ctx context.Context, params *AcceptInvitationParams, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
-	rsp, err := c.AcceptInvitation(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) AcceptInvitationWithResponse(ctx context.Context, body AcceptInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptInvitationResponse, error) {
+	rsp, err := c.AcceptInvitation(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18228,8 +17888,8 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Context, params *CreateAPIKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
-	rsp, err := c.CreateAPIKeyWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKeyWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18251,8 +17911,8 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/keys (the `CreateAPIKey` operationId).
-func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, params *CreateAPIKeyParams, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
-	rsp, err := c.CreateAPIKey(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateAPIKeyWithResponse(ctx context.Context, body CreateAPIKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error) {
+	rsp, err := c.CreateAPIKey(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18335,8 +17995,8 @@ func (c *ClientWithResponses) ListOrganisationsWithResponse(ctx context.Context,
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context.Context, params *CreateOrganisationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
-	rsp, err := c.CreateOrganisationWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisationWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18355,8 +18015,8 @@ func (c *ClientWithResponses) CreateOrganisationWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations (the `CreateOrganisation` operationId).
-func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context, params *CreateOrganisationParams, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
-	rsp, err := c.CreateOrganisation(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateOrganisationWithResponse(ctx context.Context, body CreateOrganisationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrganisationResponse, error) {
+	rsp, err := c.CreateOrganisation(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18455,8 +18115,8 @@ func (c *ClientWithResponses) ListInvitationsWithResponse(ctx context.Context, i
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
-	rsp, err := c.CreateInvitationWithBody(ctx, id, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.Context, id OrganisationID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitationWithBody(ctx, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18475,8 +18135,8 @@ func (c *ClientWithResponses) CreateInvitationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/organisations/{id}/invitations (the `CreateInvitation` operationId).
-func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, id OrganisationID, params *CreateInvitationParams, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
-	rsp, err := c.CreateInvitation(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, id OrganisationID, body CreateInvitationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInvitationResponse, error) {
+	rsp, err := c.CreateInvitation(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18735,8 +18395,8 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.Context, params *CreateAllocationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
-	rsp, err := c.CreateAllocationWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
+	rsp, err := c.CreateAllocationWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18785,8 +18445,8 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
-func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, params *CreateAllocationParams, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
-	rsp, err := c.CreateAllocation(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error) {
+	rsp, err := c.CreateAllocation(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18963,8 +18623,8 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Context, params *ApproveDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
-	rsp, err := c.ApproveDeviceWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
+	rsp, err := c.ApproveDeviceWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18997,8 +18657,8 @@ func (c *ClientWithResponses) ApproveDeviceWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/approve (the `ApproveDevice` operationId).
-func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, params *ApproveDeviceParams, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
-	rsp, err := c.ApproveDevice(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, body ApproveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveDeviceResponse, error) {
+	rsp, err := c.ApproveDevice(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19023,8 +18683,8 @@ func (c *ClientWithResponses) ApproveDeviceWithResponse(ctx context.Context, par
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context, params *DenyDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
-	rsp, err := c.DenyDeviceWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDeviceWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19049,8 +18709,8 @@ func (c *ClientWithResponses) DenyDeviceWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/deny (the `DenyDevice` operationId).
-func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, params *DenyDeviceParams, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
-	rsp, err := c.DenyDevice(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, body DenyDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DenyDeviceResponse, error) {
+	rsp, err := c.DenyDevice(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19129,8 +18789,8 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Context, params *StartEnrollmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
-	rsp, err := c.StartEnrollmentWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
+	rsp, err := c.StartEnrollmentWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19157,8 +18817,8 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/device/start (the `StartEnrollment` operationId).
-func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, params *StartEnrollmentParams, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
-	rsp, err := c.StartEnrollment(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, body StartEnrollmentJSONRequestBody, reqEditors ...RequestEditorFn) (*StartEnrollmentResponse, error) {
+	rsp, err := c.StartEnrollment(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19205,8 +18865,8 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Context, params *CreateDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
-	rsp, err := c.CreateDeviceWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDeviceWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19236,8 +18896,8 @@ func (c *ClientWithResponses) CreateDeviceWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices (the `CreateDevice` operationId).
-func (c *ClientWithResponses) CreateDeviceWithResponse(ctx context.Context, params *CreateDeviceParams, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
-	rsp, err := c.CreateDevice(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateDeviceWithResponse(ctx context.Context, body CreateDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDeviceResponse, error) {
+	rsp, err := c.CreateDevice(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19380,8 +19040,8 @@ func (c *ClientWithResponses) DeleteDeviceWithResponse(ctx context.Context, id D
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
-	rsp, err := c.DrainDeviceWithBody(ctx, id, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Context, id DeviceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDeviceWithBody(ctx, id, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19410,8 +19070,8 @@ func (c *ClientWithResponses) DrainDeviceWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/drain (the `DrainDevice` operationId).
-func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id DeviceID, params *DrainDeviceParams, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
-	rsp, err := c.DrainDevice(ctx, id, params, body, reqEditors...)
+func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id DeviceID, body DrainDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainDeviceResponse, error) {
+	rsp, err := c.DrainDevice(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19430,8 +19090,8 @@ func (c *ClientWithResponses) DrainDeviceWithResponse(ctx context.Context, id De
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
-func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, params *RegenerateDeviceTokenParams, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error) {
-	rsp, err := c.RegenerateDeviceToken(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error) {
+	rsp, err := c.RegenerateDeviceToken(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19464,8 +19124,8 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context, params *CreateUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
-	rsp, err := c.CreateUserWithBody(ctx, params, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUserWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19482,8 +19142,8 @@ func (c *ClientWithResponses) CreateUserWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users (the `CreateUser` operationId).
-func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, params *CreateUserParams, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
-	rsp, err := c.CreateUser(ctx, params, body, reqEditors...)
+func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, body CreateUserJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateUserResponse, error) {
+	rsp, err := c.CreateUser(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19593,8 +19253,8 @@ func (c *ClientWithResponses) UpdateUserWithResponse(ctx context.Context, id Use
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/users/{id}/password-link (the `CreatePasswordLink` operationId).
-func (c *ClientWithResponses) CreatePasswordLinkWithResponse(ctx context.Context, id UserID, params *CreatePasswordLinkParams, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error) {
-	rsp, err := c.CreatePasswordLink(ctx, id, params, reqEditors...)
+func (c *ClientWithResponses) CreatePasswordLinkWithResponse(ctx context.Context, id UserID, reqEditors ...RequestEditorFn) (*CreatePasswordLinkResponse, error) {
+	rsp, err := c.CreatePasswordLink(ctx, id, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -19903,21 +19563,6 @@ func (c *ClientWithResponses) GetHealthWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetHealthResponse(rsp)
-}
-
-// GetOpenAPIYAMLWithResponse Get the OpenAPI document as YAML
-//
-// Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /openapi.yaml (the `GetOpenAPIYAML` operationId).
-func (c *ClientWithResponses) GetOpenAPIYAMLWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIYAMLResponse, error) {
-	rsp, err := c.GetOpenAPIYAML(ctx, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetOpenAPIYAMLResponse(rsp)
 }
 
 // GetReadinessWithResponse Check readiness
@@ -27246,89 +26891,6 @@ func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 		}
 		response.JSONDefault = &dest
 
-	}
-
-	return response, nil
-}
-
-// ParseGetOpenAPIYAMLResponse parses an HTTP response from a GetOpenAPIYAMLWithResponse call
-func ParseGetOpenAPIYAMLResponse(rsp *http.Response) (*GetOpenAPIYAMLResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetOpenAPIYAMLResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "yaml") && rsp.StatusCode == 200:
-		var dest map[string]interface{}
-		if err := yaml.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.YAML200 = &dest
-
-	case rsp.StatusCode == 304:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest InvalidRequest
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON400 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Unavailable
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON503 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Failure
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	switch {
-	case rsp.StatusCode == 200:
-		var headers GetOpenAPIYAMLResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = value
-		}
-		response.Headers200 = &headers
-	case rsp.StatusCode == 304:
-		var headers GetOpenAPIYAMLResponse304Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = value
-		}
-		response.Headers304 = &headers
-	case rsp.StatusCode == 503:
-		var headers GetOpenAPIYAMLResponse503Headers
-		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
-			var value int
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RetryAfter = &value
-		}
-		response.Headers503 = &headers
 	}
 
 	return response, nil

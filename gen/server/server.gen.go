@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	. "github.com/eclitunnel/eclitunnel/gen/types"
@@ -70,7 +69,7 @@ type ServerInterface interface {
 	SetPassword(w http.ResponseWriter, r *http.Request)
 	// AcceptInvitation Accept an invitation
 	// (POST /api/invitations/accept)
-	AcceptInvitation(w http.ResponseWriter, r *http.Request, params AcceptInvitationParams)
+	AcceptInvitation(w http.ResponseWriter, r *http.Request)
 	// LookUpInvitation Look up an invitation
 	// (POST /api/invitations/look-up)
 	LookUpInvitation(w http.ResponseWriter, r *http.Request)
@@ -79,7 +78,7 @@ type ServerInterface interface {
 	ListAPIKeys(w http.ResponseWriter, r *http.Request, params ListAPIKeysParams)
 	// CreateAPIKey Create an API key
 	// (POST /api/keys)
-	CreateAPIKey(w http.ResponseWriter, r *http.Request, params CreateAPIKeyParams)
+	CreateAPIKey(w http.ResponseWriter, r *http.Request)
 	// DeleteAPIKey Revoke an API key
 	// (DELETE /api/keys/{id})
 	DeleteAPIKey(w http.ResponseWriter, r *http.Request, id APIKeyID)
@@ -91,7 +90,7 @@ type ServerInterface interface {
 	ListOrganisations(w http.ResponseWriter, r *http.Request, params ListOrganisationsParams)
 	// CreateOrganisation Create an organisation
 	// (POST /api/organisations)
-	CreateOrganisation(w http.ResponseWriter, r *http.Request, params CreateOrganisationParams)
+	CreateOrganisation(w http.ResponseWriter, r *http.Request)
 	// DeleteOrganisation Delete an organisation
 	// (DELETE /api/organisations/{id})
 	DeleteOrganisation(w http.ResponseWriter, r *http.Request, id OrganisationID)
@@ -106,7 +105,7 @@ type ServerInterface interface {
 	ListInvitations(w http.ResponseWriter, r *http.Request, id OrganisationID)
 	// CreateInvitation Invite somebody
 	// (POST /api/organisations/{id}/invitations)
-	CreateInvitation(w http.ResponseWriter, r *http.Request, id OrganisationID, params CreateInvitationParams)
+	CreateInvitation(w http.ResponseWriter, r *http.Request, id OrganisationID)
 	// RevokeInvitation Revoke an invitation
 	// (DELETE /api/organisations/{id}/invitations/{invitationId})
 	RevokeInvitation(w http.ResponseWriter, r *http.Request, id OrganisationID, invitationID InvitationID)
@@ -136,7 +135,7 @@ type ServerInterface interface {
 	ListAllocations(w http.ResponseWriter, r *http.Request, params ListAllocationsParams)
 	// CreateAllocation Allocate a public port
 	// (POST /api/tunnel/allocations)
-	CreateAllocation(w http.ResponseWriter, r *http.Request, params CreateAllocationParams)
+	CreateAllocation(w http.ResponseWriter, r *http.Request)
 	// DeleteAllocation Delete an allocation
 	// (DELETE /api/tunnel/allocations/{id})
 	DeleteAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
@@ -148,10 +147,10 @@ type ServerInterface interface {
 	UpdateAllocation(w http.ResponseWriter, r *http.Request, id AllocationID)
 	// ApproveDevice Approve a device
 	// (POST /api/tunnel/device/approve)
-	ApproveDevice(w http.ResponseWriter, r *http.Request, params ApproveDeviceParams)
+	ApproveDevice(w http.ResponseWriter, r *http.Request)
 	// DenyDevice Deny a device
 	// (POST /api/tunnel/device/deny)
-	DenyDevice(w http.ResponseWriter, r *http.Request, params DenyDeviceParams)
+	DenyDevice(w http.ResponseWriter, r *http.Request)
 	// GetPendingDevice Show what waits for approval
 	// (GET /api/tunnel/device/pending)
 	GetPendingDevice(w http.ResponseWriter, r *http.Request, params GetPendingDeviceParams)
@@ -160,13 +159,13 @@ type ServerInterface interface {
 	PollEnrollment(w http.ResponseWriter, r *http.Request, params PollEnrollmentParams)
 	// StartEnrollment Start device enrollment
 	// (POST /api/tunnel/device/start)
-	StartEnrollment(w http.ResponseWriter, r *http.Request, params StartEnrollmentParams)
+	StartEnrollment(w http.ResponseWriter, r *http.Request)
 	// ListDevices List tunnel devices
 	// (GET /api/tunnel/devices)
 	ListDevices(w http.ResponseWriter, r *http.Request, params ListDevicesParams)
 	// CreateDevice Create an approved device
 	// (POST /api/tunnel/devices)
-	CreateDevice(w http.ResponseWriter, r *http.Request, params CreateDeviceParams)
+	CreateDevice(w http.ResponseWriter, r *http.Request)
 	// GetDevice Get a device
 	// (GET /api/tunnel/devices/{id})
 	GetDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
@@ -178,16 +177,16 @@ type ServerInterface interface {
 	DeleteDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// DrainDevice Drain a tunnel server
 	// (POST /api/tunnel/devices/{id}/drain)
-	DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID, params DrainDeviceParams)
+	DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
-	RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID, params RegenerateDeviceTokenParams)
+	RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID)
 	// ListUsers List users
 	// (GET /api/users)
 	ListUsers(w http.ResponseWriter, r *http.Request, params ListUsersParams)
 	// CreateUser Create a user
 	// (POST /api/users)
-	CreateUser(w http.ResponseWriter, r *http.Request, params CreateUserParams)
+	CreateUser(w http.ResponseWriter, r *http.Request)
 	// DeleteUser Delete a user
 	// (DELETE /api/users/{id})
 	DeleteUser(w http.ResponseWriter, r *http.Request, id UserID, params DeleteUserParams)
@@ -199,7 +198,7 @@ type ServerInterface interface {
 	UpdateUser(w http.ResponseWriter, r *http.Request, id UserID)
 	// CreatePasswordLink Make a link to set a password
 	// (POST /api/users/{id}/password-link)
-	CreatePasswordLink(w http.ResponseWriter, r *http.Request, id UserID, params CreatePasswordLinkParams)
+	CreatePasswordLink(w http.ResponseWriter, r *http.Request, id UserID)
 	// GetUserQuota Get a user's quota
 	// (GET /api/users/{id}/quota)
 	GetUserQuota(w http.ResponseWriter, r *http.Request, id UserID)
@@ -239,9 +238,6 @@ type ServerInterface interface {
 	// GetHealth Check liveness
 	// (GET /healthz)
 	GetHealth(w http.ResponseWriter, r *http.Request)
-	// GetOpenAPIYAML Get the OpenAPI document as YAML
-	// (GET /openapi.yaml)
-	GetOpenAPIYAML(w http.ResponseWriter, r *http.Request)
 	// GetReadiness Check readiness
 	// (GET /readyz)
 	GetReadiness(w http.ResponseWriter, r *http.Request)
@@ -650,35 +646,8 @@ func (siw *ServerInterfaceWrapper) SetPassword(w http.ResponseWriter, r *http.Re
 // AcceptInvitation operation middleware
 func (siw *ServerInterfaceWrapper) AcceptInvitation(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params AcceptInvitationParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.AcceptInvitation(w, r, params)
+		siw.Handler.AcceptInvitation(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -751,35 +720,8 @@ func (siw *ServerInterfaceWrapper) ListAPIKeys(w http.ResponseWriter, r *http.Re
 // CreateAPIKey operation middleware
 func (siw *ServerInterfaceWrapper) CreateAPIKey(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateAPIKeyParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateAPIKey(w, r, params)
+		siw.Handler.CreateAPIKey(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -903,35 +845,8 @@ func (siw *ServerInterfaceWrapper) ListOrganisations(w http.ResponseWriter, r *h
 // CreateOrganisation operation middleware
 func (siw *ServerInterfaceWrapper) CreateOrganisation(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateOrganisationParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateOrganisation(w, r, params)
+		siw.Handler.CreateOrganisation(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1060,32 +975,8 @@ func (siw *ServerInterfaceWrapper) CreateInvitation(w http.ResponseWriter, r *ht
 		return
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateInvitationParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateInvitation(w, r, id, params)
+		siw.Handler.CreateInvitation(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1408,35 +1299,8 @@ func (siw *ServerInterfaceWrapper) ListAllocations(w http.ResponseWriter, r *htt
 // CreateAllocation operation middleware
 func (siw *ServerInterfaceWrapper) CreateAllocation(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateAllocationParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateAllocation(w, r, params)
+		siw.Handler.CreateAllocation(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1527,35 +1391,8 @@ func (siw *ServerInterfaceWrapper) UpdateAllocation(w http.ResponseWriter, r *ht
 // ApproveDevice operation middleware
 func (siw *ServerInterfaceWrapper) ApproveDevice(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params ApproveDeviceParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.ApproveDevice(w, r, params)
+		siw.Handler.ApproveDevice(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1568,35 +1405,8 @@ func (siw *ServerInterfaceWrapper) ApproveDevice(w http.ResponseWriter, r *http.
 // DenyDevice operation middleware
 func (siw *ServerInterfaceWrapper) DenyDevice(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DenyDeviceParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.DenyDevice(w, r, params)
+		siw.Handler.DenyDevice(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1675,35 +1485,8 @@ func (siw *ServerInterfaceWrapper) PollEnrollment(w http.ResponseWriter, r *http
 // StartEnrollment operation middleware
 func (siw *ServerInterfaceWrapper) StartEnrollment(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params StartEnrollmentParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.StartEnrollment(w, r, params)
+		siw.Handler.StartEnrollment(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1762,35 +1545,8 @@ func (siw *ServerInterfaceWrapper) ListDevices(w http.ResponseWriter, r *http.Re
 // CreateDevice operation middleware
 func (siw *ServerInterfaceWrapper) CreateDevice(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateDeviceParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateDevice(w, r, params)
+		siw.Handler.CreateDevice(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1893,32 +1649,8 @@ func (siw *ServerInterfaceWrapper) DrainDevice(w http.ResponseWriter, r *http.Re
 		return
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params DrainDeviceParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.DrainDevice(w, r, id, params)
+		siw.Handler.DrainDevice(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1943,32 +1675,8 @@ func (siw *ServerInterfaceWrapper) RegenerateDeviceToken(w http.ResponseWriter, 
 		return
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params RegenerateDeviceTokenParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.RegenerateDeviceToken(w, r, id, params)
+		siw.Handler.RegenerateDeviceToken(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2040,35 +1748,8 @@ func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Requ
 // CreateUser operation middleware
 func (siw *ServerInterfaceWrapper) CreateUser(w http.ResponseWriter, r *http.Request) {
 
-	var err error
-	_ = err
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreateUserParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreateUser(w, r, params)
+		siw.Handler.CreateUser(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2200,32 +1881,8 @@ func (siw *ServerInterfaceWrapper) CreatePasswordLink(w http.ResponseWriter, r *
 		return
 	}
 
-	// Parameter object where we will unmarshal all parameters from the context
-	var params CreatePasswordLinkParams
-
-	headers := r.Header
-
-	// ------------- Optional header parameter "Idempotency-Key" -------------
-	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
-		var IdempotencyKey IdempotencyKey
-		n := len(valueList)
-		if n != 1 {
-			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
-			return
-		}
-
-		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
-		if err != nil {
-			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
-			return
-		}
-
-		params.IdempotencyKey = &IdempotencyKey
-
-	}
-
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CreatePasswordLink(w, r, id, params)
+		siw.Handler.CreatePasswordLink(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2608,20 +2265,6 @@ func (siw *ServerInterfaceWrapper) GetHealth(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
-// GetOpenAPIYAML operation middleware
-func (siw *ServerInterfaceWrapper) GetOpenAPIYAML(w http.ResponseWriter, r *http.Request) {
-
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.GetOpenAPIYAML(w, r)
-	}))
-
-	for _, middleware := range siw.HandlerMiddlewares {
-		handler = middleware(handler)
-	}
-
-	handler.ServeHTTP(w, r)
-}
-
 // GetReadiness operation middleware
 func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.Request) {
 
@@ -2756,35 +2399,60 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 		ErrorHandlerFunc:   options.ErrorHandlerFunc,
 	}
 
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account", wrapper.GetAccount)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/account", wrapper.UpdateAccount)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/account/password", wrapper.ChangePassword)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/quota", wrapper.GetAccountQuota)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions", wrapper.EndOtherSessions)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/sessions", wrapper.ListAccountSessions)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions/{id}", wrapper.EndAccountSession)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/admin/settings", wrapper.GetSettings)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/admin/settings", wrapper.UpdateSettings)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/audit", wrapper.ListAudit)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/login", wrapper.Login)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/logout", wrapper.Logout)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/providers", wrapper.ListLoginProviders)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/session", wrapper.GetSession)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/set-password", wrapper.SetPassword)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/look-up", wrapper.LookUpInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/keys", wrapper.ListAPIKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/keys", wrapper.CreateAPIKey)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/keys/{id}", wrapper.DeleteAPIKey)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/keys/{id}", wrapper.UpdateAPIKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations", wrapper.ListOrganisations)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations", wrapper.CreateOrganisation)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}", wrapper.DeleteOrganisation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}", wrapper.GetOrganisation)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}", wrapper.UpdateOrganisation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.ListInvitations)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.CreateInvitation)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/invitations/{invitationId}", wrapper.RevokeInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/members", wrapper.ListMembers)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.RemoveMember)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.UpdateMember)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.GetOrganisationQuota)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.UpdateOrganisationQuota)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations", wrapper.ListAllocations)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/allocations", wrapper.CreateAllocation)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.DeleteAllocation)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.GetAllocation)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/allocations/{id}", wrapper.UpdateAllocation)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/approve", wrapper.ApproveDevice)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/deny", wrapper.DenyDevice)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/pending", wrapper.GetPendingDevice)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/poll", wrapper.PollEnrollment)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/start", wrapper.StartEnrollment)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices", wrapper.ListDevices)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices", wrapper.CreateDevice)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.GetDevice)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/tunnel/devices/{id}", wrapper.UpdateDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/drain", wrapper.DrainDevice)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/tunnel/devices/{id}/delete", wrapper.DeleteDevice)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/drain", wrapper.DrainDevice)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/devices/{id}/regenerate-token", wrapper.RegenerateDeviceToken)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/start", wrapper.StartEnrollment)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/poll", wrapper.PollEnrollment)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/tunnel/device/pending", wrapper.GetPendingDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/approve", wrapper.ApproveDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/tunnel/device/deny", wrapper.DenyDevice)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/login", wrapper.Login)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/logout", wrapper.Logout)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/session", wrapper.GetSession)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/auth/set-password", wrapper.SetPassword)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account", wrapper.GetAccount)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/account", wrapper.UpdateAccount)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/account/password", wrapper.ChangePassword)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions", wrapper.EndOtherSessions)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/sessions", wrapper.ListAccountSessions)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/account/sessions/{id}", wrapper.EndAccountSession)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/account/quota", wrapper.GetAccountQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/auth/providers", wrapper.ListLoginProviders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users", wrapper.ListUsers)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users", wrapper.CreateUser)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/users/{id}", wrapper.DeleteUser)
@@ -2793,44 +2461,18 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/users/{id}/password-link", wrapper.CreatePasswordLink)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.GetUserQuota)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/users/{id}/quota", wrapper.UpdateUserQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/keys", wrapper.ListAPIKeys)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/keys", wrapper.CreateAPIKey)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/keys/{id}", wrapper.DeleteAPIKey)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/keys/{id}", wrapper.UpdateAPIKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/version", wrapper.GetVersion)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks", wrapper.ListWebhooks)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks", wrapper.CreateWebhook)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.DeleteWebhook)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.GetWebhook)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/webhooks/{id}", wrapper.UpdateWebhook)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/test", wrapper.TestWebhook)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/rotate-secret", wrapper.RotateWebhookSecret)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/webhooks/{id}/deliveries", wrapper.ListWebhookDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/deliveries/{deliveryId}/redeliver", wrapper.RedeliverWebhook)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/admin/settings", wrapper.GetSettings)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/admin/settings", wrapper.UpdateSettings)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations", wrapper.ListOrganisations)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations", wrapper.CreateOrganisation)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}", wrapper.DeleteOrganisation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}", wrapper.GetOrganisation)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}", wrapper.UpdateOrganisation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/members", wrapper.ListMembers)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.RemoveMember)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/members/{userId}", wrapper.UpdateMember)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.ListInvitations)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/organisations/{id}/invitations", wrapper.CreateInvitation)
-	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/organisations/{id}/invitations/{invitationId}", wrapper.RevokeInvitation)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/look-up", wrapper.LookUpInvitation)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/invitations/accept", wrapper.AcceptInvitation)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.GetOrganisationRules)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/rules", wrapper.UpdateOrganisationRules)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.GetOrganisationQuota)
-	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/organisations/{id}/quota", wrapper.UpdateOrganisationQuota)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/audit", wrapper.ListAudit)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/openapi.yaml", wrapper.GetOpenAPIYAML)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/.well-known/jwks.json", wrapper.GetJWKS)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/rotate-secret", wrapper.RotateWebhookSecret)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/webhooks/{id}/test", wrapper.TestWebhook)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/healthz", wrapper.GetHealth)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/readyz", wrapper.GetReadiness)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/version", wrapper.GetVersion)
 
 	return m
 }
@@ -2853,13 +2495,6 @@ type ApprovalConflictJSONResponse struct {
 }
 
 type ApprovalNotFoundJSONResponse Problem
-
-type ContractUnchangedResponseHeaders struct {
-	ETag string
-}
-type ContractUnchangedResponse struct {
-	Headers ContractUnchangedResponseHeaders
-}
 
 type CurrentPasswordRefusedJSONResponse Problem
 
@@ -4842,8 +4477,7 @@ func (response SetPassworddefaultJSONResponse) VisitSetPasswordResponse(w http.R
 }
 
 type AcceptInvitationRequestObject struct {
-	Params AcceptInvitationParams
-	Body   *AcceptInvitationJSONRequestBody
+	Body *AcceptInvitationJSONRequestBody
 }
 
 type AcceptInvitationResponseObject interface {
@@ -5200,8 +4834,7 @@ func (response ListAPIKeysdefaultJSONResponse) VisitListAPIKeysResponse(w http.R
 }
 
 type CreateAPIKeyRequestObject struct {
-	Params CreateAPIKeyParams
-	Body   *CreateAPIKeyJSONRequestBody
+	Body *CreateAPIKeyJSONRequestBody
 }
 
 type CreateAPIKeyResponseObject interface {
@@ -5671,8 +5304,7 @@ func (response ListOrganisationsdefaultJSONResponse) VisitListOrganisationsRespo
 }
 
 type CreateOrganisationRequestObject struct {
-	Params CreateOrganisationParams
-	Body   *CreateOrganisationJSONRequestBody
+	Body *CreateOrganisationJSONRequestBody
 }
 
 type CreateOrganisationResponseObject interface {
@@ -6295,9 +5927,8 @@ func (response ListInvitationsdefaultJSONResponse) VisitListInvitationsResponse(
 }
 
 type CreateInvitationRequestObject struct {
-	ID     OrganisationID `json:"id"`
-	Params CreateInvitationParams
-	Body   *CreateInvitationJSONRequestBody
+	ID   OrganisationID `json:"id"`
+	Body *CreateInvitationJSONRequestBody
 }
 
 type CreateInvitationResponseObject interface {
@@ -7525,8 +7156,7 @@ func (response ListAllocationsdefaultJSONResponse) VisitListAllocationsResponse(
 }
 
 type CreateAllocationRequestObject struct {
-	Params CreateAllocationParams
-	Body   *CreateAllocationJSONRequestBody
+	Body *CreateAllocationJSONRequestBody
 }
 
 type CreateAllocationResponseObject interface {
@@ -8040,8 +7670,7 @@ func (response UpdateAllocationdefaultJSONResponse) VisitUpdateAllocationRespons
 }
 
 type ApproveDeviceRequestObject struct {
-	Params ApproveDeviceParams
-	Body   *ApproveDeviceJSONRequestBody
+	Body *ApproveDeviceJSONRequestBody
 }
 
 type ApproveDeviceResponseObject interface {
@@ -8200,8 +7829,7 @@ func (response ApproveDevicedefaultJSONResponse) VisitApproveDeviceResponse(w ht
 }
 
 type DenyDeviceRequestObject struct {
-	Params DenyDeviceParams
-	Body   *DenyDeviceJSONRequestBody
+	Body *DenyDeviceJSONRequestBody
 }
 
 type DenyDeviceResponseObject interface {
@@ -8645,8 +8273,7 @@ func (response PollEnrollmentdefaultJSONResponse) VisitPollEnrollmentResponse(w 
 }
 
 type StartEnrollmentRequestObject struct {
-	Params StartEnrollmentParams
-	Body   *StartEnrollmentJSONRequestBody
+	Body *StartEnrollmentJSONRequestBody
 }
 
 type StartEnrollmentResponseObject interface {
@@ -8902,8 +8529,7 @@ func (response ListDevicesdefaultJSONResponse) VisitListDevicesResponse(w http.R
 }
 
 type CreateDeviceRequestObject struct {
-	Params CreateDeviceParams
-	Body   *CreateDeviceJSONRequestBody
+	Body *CreateDeviceJSONRequestBody
 }
 
 type CreateDeviceResponseObject interface {
@@ -9417,9 +9043,8 @@ func (response DeleteDevicedefaultJSONResponse) VisitDeleteDeviceResponse(w http
 }
 
 type DrainDeviceRequestObject struct {
-	ID     DeviceID `json:"id"`
-	Params DrainDeviceParams
-	Body   *DrainDeviceJSONRequestBody
+	ID   DeviceID `json:"id"`
+	Body *DrainDeviceJSONRequestBody
 }
 
 type DrainDeviceResponseObject interface {
@@ -9549,8 +9174,7 @@ func (response DrainDevicedefaultJSONResponse) VisitDrainDeviceResponse(w http.R
 }
 
 type RegenerateDeviceTokenRequestObject struct {
-	ID     DeviceID `json:"id"`
-	Params RegenerateDeviceTokenParams
+	ID DeviceID `json:"id"`
 }
 
 type RegenerateDeviceTokenResponseObject interface {
@@ -9789,8 +9413,7 @@ func (response ListUsersdefaultJSONResponse) VisitListUsersResponse(w http.Respo
 }
 
 type CreateUserRequestObject struct {
-	Params CreateUserParams
-	Body   *CreateUserJSONRequestBody
+	Body *CreateUserJSONRequestBody
 }
 
 type CreateUserResponseObject interface {
@@ -10303,8 +9926,7 @@ func (response UpdateUserdefaultJSONResponse) VisitUpdateUserResponse(w http.Res
 }
 
 type CreatePasswordLinkRequestObject struct {
-	ID     UserID `json:"id"`
-	Params CreatePasswordLinkParams
+	ID UserID `json:"id"`
 }
 
 type CreatePasswordLinkResponseObject interface {
@@ -11872,95 +11494,6 @@ func (response GetHealthdefaultJSONResponse) VisitGetHealthResponse(w http.Respo
 	return err
 }
 
-type GetOpenAPIYAMLRequestObject struct {
-}
-
-type GetOpenAPIYAMLResponseObject interface {
-	VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error
-}
-
-type GetOpenAPIYAML200ResponseHeaders struct {
-	ETag string
-}
-
-type GetOpenAPIYAML200ApplicationYamlResponse struct {
-	Body          io.Reader
-	Headers       GetOpenAPIYAML200ResponseHeaders
-	ContentLength int64
-}
-
-func (response GetOpenAPIYAML200ApplicationYamlResponse) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-
-	w.Header().Set("Content-Type", "application/yaml")
-	if response.ContentLength != 0 {
-		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
-	}
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(200)
-
-	if closer, ok := response.Body.(io.ReadCloser); ok {
-		defer closer.Close()
-	}
-	_, err := io.Copy(w, response.Body)
-	return err
-}
-
-type GetOpenAPIYAML304Response = ContractUnchangedResponse
-
-func (response GetOpenAPIYAML304Response) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
-	w.WriteHeader(304)
-	return nil
-}
-
-type GetOpenAPIYAML400JSONResponse struct{ InvalidRequestJSONResponse }
-
-func (response GetOpenAPIYAML400JSONResponse) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(400)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetOpenAPIYAML503JSONResponse struct{ UnavailableJSONResponse }
-
-func (response GetOpenAPIYAML503JSONResponse) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if response.Headers.RetryAfter != nil {
-		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
-	}
-	w.WriteHeader(503)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetOpenAPIYAMLdefaultJSONResponse struct {
-	Body       Problem
-	StatusCode int
-}
-
-func (response GetOpenAPIYAMLdefaultJSONResponse) VisitGetOpenAPIYAMLResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type GetReadinessRequestObject struct {
 }
 
@@ -12251,9 +11784,6 @@ type StrictServerInterface interface {
 	// GetHealth Check liveness
 	// (GET /healthz)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
-	// GetOpenAPIYAML Get the OpenAPI document as YAML
-	// (GET /openapi.yaml)
-	GetOpenAPIYAML(ctx context.Context, request GetOpenAPIYAMLRequestObject) (GetOpenAPIYAMLResponseObject, error)
 	// GetReadiness Check readiness
 	// (GET /readyz)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
@@ -12724,10 +12254,8 @@ func (sh *strictHandler) SetPassword(w http.ResponseWriter, r *http.Request) {
 }
 
 // AcceptInvitation operation middleware
-func (sh *strictHandler) AcceptInvitation(w http.ResponseWriter, r *http.Request, params AcceptInvitationParams) {
+func (sh *strictHandler) AcceptInvitation(w http.ResponseWriter, r *http.Request) {
 	var request AcceptInvitationRequestObject
-
-	request.Params = params
 
 	var body AcceptInvitationJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -12814,10 +12342,8 @@ func (sh *strictHandler) ListAPIKeys(w http.ResponseWriter, r *http.Request, par
 }
 
 // CreateAPIKey operation middleware
-func (sh *strictHandler) CreateAPIKey(w http.ResponseWriter, r *http.Request, params CreateAPIKeyParams) {
+func (sh *strictHandler) CreateAPIKey(w http.ResponseWriter, r *http.Request) {
 	var request CreateAPIKeyRequestObject
-
-	request.Params = params
 
 	var body CreateAPIKeyJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -12932,10 +12458,8 @@ func (sh *strictHandler) ListOrganisations(w http.ResponseWriter, r *http.Reques
 }
 
 // CreateOrganisation operation middleware
-func (sh *strictHandler) CreateOrganisation(w http.ResponseWriter, r *http.Request, params CreateOrganisationParams) {
+func (sh *strictHandler) CreateOrganisation(w http.ResponseWriter, r *http.Request) {
 	var request CreateOrganisationRequestObject
-
-	request.Params = params
 
 	var body CreateOrganisationJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13076,11 +12600,10 @@ func (sh *strictHandler) ListInvitations(w http.ResponseWriter, r *http.Request,
 }
 
 // CreateInvitation operation middleware
-func (sh *strictHandler) CreateInvitation(w http.ResponseWriter, r *http.Request, id OrganisationID, params CreateInvitationParams) {
+func (sh *strictHandler) CreateInvitation(w http.ResponseWriter, r *http.Request, id OrganisationID) {
 	var request CreateInvitationRequestObject
 
 	request.ID = id
-	request.Params = params
 
 	var body CreateInvitationJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13369,10 +12892,8 @@ func (sh *strictHandler) ListAllocations(w http.ResponseWriter, r *http.Request,
 }
 
 // CreateAllocation operation middleware
-func (sh *strictHandler) CreateAllocation(w http.ResponseWriter, r *http.Request, params CreateAllocationParams) {
+func (sh *strictHandler) CreateAllocation(w http.ResponseWriter, r *http.Request) {
 	var request CreateAllocationRequestObject
-
-	request.Params = params
 
 	var body CreateAllocationJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13487,10 +13008,8 @@ func (sh *strictHandler) UpdateAllocation(w http.ResponseWriter, r *http.Request
 }
 
 // ApproveDevice operation middleware
-func (sh *strictHandler) ApproveDevice(w http.ResponseWriter, r *http.Request, params ApproveDeviceParams) {
+func (sh *strictHandler) ApproveDevice(w http.ResponseWriter, r *http.Request) {
 	var request ApproveDeviceRequestObject
-
-	request.Params = params
 
 	var body ApproveDeviceJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13520,10 +13039,8 @@ func (sh *strictHandler) ApproveDevice(w http.ResponseWriter, r *http.Request, p
 }
 
 // DenyDevice operation middleware
-func (sh *strictHandler) DenyDevice(w http.ResponseWriter, r *http.Request, params DenyDeviceParams) {
+func (sh *strictHandler) DenyDevice(w http.ResponseWriter, r *http.Request) {
 	var request DenyDeviceRequestObject
-
-	request.Params = params
 
 	var body DenyDeviceJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13605,10 +13122,8 @@ func (sh *strictHandler) PollEnrollment(w http.ResponseWriter, r *http.Request, 
 }
 
 // StartEnrollment operation middleware
-func (sh *strictHandler) StartEnrollment(w http.ResponseWriter, r *http.Request, params StartEnrollmentParams) {
+func (sh *strictHandler) StartEnrollment(w http.ResponseWriter, r *http.Request) {
 	var request StartEnrollmentRequestObject
-
-	request.Params = params
 
 	var body StartEnrollmentJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13664,10 +13179,8 @@ func (sh *strictHandler) ListDevices(w http.ResponseWriter, r *http.Request, par
 }
 
 // CreateDevice operation middleware
-func (sh *strictHandler) CreateDevice(w http.ResponseWriter, r *http.Request, params CreateDeviceParams) {
+func (sh *strictHandler) CreateDevice(w http.ResponseWriter, r *http.Request) {
 	var request CreateDeviceRequestObject
-
-	request.Params = params
 
 	var body CreateDeviceJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13782,11 +13295,10 @@ func (sh *strictHandler) DeleteDevice(w http.ResponseWriter, r *http.Request, id
 }
 
 // DrainDevice operation middleware
-func (sh *strictHandler) DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID, params DrainDeviceParams) {
+func (sh *strictHandler) DrainDevice(w http.ResponseWriter, r *http.Request, id DeviceID) {
 	var request DrainDeviceRequestObject
 
 	request.ID = id
-	request.Params = params
 
 	var body DrainDeviceJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13816,11 +13328,10 @@ func (sh *strictHandler) DrainDevice(w http.ResponseWriter, r *http.Request, id 
 }
 
 // RegenerateDeviceToken operation middleware
-func (sh *strictHandler) RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID, params RegenerateDeviceTokenParams) {
+func (sh *strictHandler) RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID) {
 	var request RegenerateDeviceTokenRequestObject
 
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.RegenerateDeviceToken(ctx, request.(RegenerateDeviceTokenRequestObject))
@@ -13869,10 +13380,8 @@ func (sh *strictHandler) ListUsers(w http.ResponseWriter, r *http.Request, param
 }
 
 // CreateUser operation middleware
-func (sh *strictHandler) CreateUser(w http.ResponseWriter, r *http.Request, params CreateUserParams) {
+func (sh *strictHandler) CreateUser(w http.ResponseWriter, r *http.Request) {
 	var request CreateUserRequestObject
-
-	request.Params = params
 
 	var body CreateUserJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -13988,11 +13497,10 @@ func (sh *strictHandler) UpdateUser(w http.ResponseWriter, r *http.Request, id U
 }
 
 // CreatePasswordLink operation middleware
-func (sh *strictHandler) CreatePasswordLink(w http.ResponseWriter, r *http.Request, id UserID, params CreatePasswordLinkParams) {
+func (sh *strictHandler) CreatePasswordLink(w http.ResponseWriter, r *http.Request, id UserID) {
 	var request CreatePasswordLinkRequestObject
 
 	request.ID = id
-	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.CreatePasswordLink(ctx, request.(CreatePasswordLinkRequestObject))
@@ -14362,30 +13870,6 @@ func (sh *strictHandler) GetHealth(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetHealthResponseObject); ok {
 		if err := validResponse.VisitGetHealthResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// GetOpenAPIYAML operation middleware
-func (sh *strictHandler) GetOpenAPIYAML(w http.ResponseWriter, r *http.Request) {
-	var request GetOpenAPIYAMLRequestObject
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.GetOpenAPIYAML(ctx, request.(GetOpenAPIYAMLRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "GetOpenAPIYAML")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(GetOpenAPIYAMLResponseObject); ok {
-		if err := validResponse.VisitGetOpenAPIYAMLResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -114,28 +114,28 @@ func (e AllocationReportState) Valid() bool {
 
 // Defines values for AllocationStatus.
 const (
-	AllocationStatusAllocationDraining  AllocationStatus = "draining"
-	AllocationStatusAllocationFailed    AllocationStatus = "failed"
-	AllocationStatusAllocationListening AllocationStatus = "listening"
-	AllocationStatusAllocationOffline   AllocationStatus = "offline"
-	AllocationStatusAllocationPending   AllocationStatus = "pending"
-	AllocationStatusPaused              AllocationStatus = "paused"
+	AllocationDraining  AllocationStatus = "draining"
+	AllocationFailed    AllocationStatus = "failed"
+	AllocationListening AllocationStatus = "listening"
+	AllocationOffline   AllocationStatus = "offline"
+	AllocationPaused    AllocationStatus = "paused"
+	AllocationPending   AllocationStatus = "pending"
 )
 
 // Valid indicates whether the value is a known member of the AllocationStatus enum.
 func (e AllocationStatus) Valid() bool {
 	switch e {
-	case AllocationStatusAllocationDraining:
+	case AllocationDraining:
 		return true
-	case AllocationStatusAllocationFailed:
+	case AllocationFailed:
 		return true
-	case AllocationStatusAllocationListening:
+	case AllocationListening:
 		return true
-	case AllocationStatusAllocationOffline:
+	case AllocationOffline:
 		return true
-	case AllocationStatusAllocationPending:
+	case AllocationPaused:
 		return true
-	case AllocationStatusPaused:
+	case AllocationPending:
 		return true
 	default:
 		return false
@@ -247,33 +247,33 @@ const (
 	CodeConflict              ErrorCode = "conflict"
 	CodeDeviceDeleted         ErrorCode = "device_deleted"
 	CodeEmailTaken            ErrorCode = "email_taken"
-	CodeEnrollmentDenied      ErrorCode = "idempotency_key_reused"
-	CodeEnrollmentExpired     ErrorCode = "idempotency_in_progress"
-	CodeFeatureDisabled       ErrorCode = "rate_limited"
+	CodeEnrollmentDenied      ErrorCode = "enrollment_denied"
+	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
+	CodeFeatureDisabled       ErrorCode = "feature_disabled"
 	CodeForbidden             ErrorCode = "forbidden"
-	CodeInternalError         ErrorCode = "unsupported_media_type"
+	CodeIdempotencyAnswerLost ErrorCode = "idempotency_answer_lost"
+	CodeIdempotencyInProgress ErrorCode = "idempotency_in_progress"
+	CodeIdempotencyKeyReused  ErrorCode = "idempotency_key_reused"
+	CodeInternalError         ErrorCode = "internal_error"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
 	CodeLocalAccountsDisabled ErrorCode = "local_accounts_disabled"
 	CodeMethodNotAllowed      ErrorCode = "method_not_allowed"
-	CodeNoPortsAvailable      ErrorCode = "unavailable"
-	CodeNoTunnelServer        ErrorCode = "feature_disabled"
+	CodeNoPortsAvailable      ErrorCode = "no_ports_available"
+	CodeNoTunnelServer        ErrorCode = "no_tunnel_server"
 	CodeNotFound              ErrorCode = "not_found"
-	CodePayloadTooLarge       ErrorCode = "idempotency_answer_lost"
+	CodePayloadTooLarge       ErrorCode = "payload_too_large"
 	CodePortTaken             ErrorCode = "port_taken"
 	CodePreconditionFailed    ErrorCode = "precondition_failed"
 	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
-	CodeRateLimited           ErrorCode = "payload_too_large"
-	CodeSlowDown              ErrorCode = "enrollment_expired"
+	CodeRateLimited           ErrorCode = "rate_limited"
+	CodeSlowDown              ErrorCode = "slow_down"
 	CodeTokenRevoked          ErrorCode = "token_revoked"
 	CodeUnauthorized          ErrorCode = "unauthorized"
-	CodeUnavailable           ErrorCode = "slow_down"
-	CodeUnknownDevice         ErrorCode = "internal_error"
-	CodeUnsupportedMediaType  ErrorCode = "enrollment_denied"
+	CodeUnavailable           ErrorCode = "unavailable"
+	CodeUnknownDevice         ErrorCode = "unknown_device"
+	CodeUnsupportedMediaType  ErrorCode = "unsupported_media_type"
 	CodeWrongPassword         ErrorCode = "wrong_password"
-	NoPortsAvailable          ErrorCode = "no_ports_available"
-	NoTunnelServer            ErrorCode = "no_tunnel_server"
-	UnknownDevice             ErrorCode = "unknown_device"
 )
 
 // Valid indicates whether the value is a known member of the ErrorCode enum.
@@ -294,6 +294,12 @@ func (e ErrorCode) Valid() bool {
 	case CodeFeatureDisabled:
 		return true
 	case CodeForbidden:
+		return true
+	case CodeIdempotencyAnswerLost:
+		return true
+	case CodeIdempotencyInProgress:
+		return true
+	case CodeIdempotencyKeyReused:
 		return true
 	case CodeInternalError:
 		return true
@@ -334,12 +340,6 @@ func (e ErrorCode) Valid() bool {
 	case CodeUnsupportedMediaType:
 		return true
 	case CodeWrongPassword:
-		return true
-	case NoPortsAvailable:
-		return true
-	case NoTunnelServer:
-		return true
-	case UnknownDevice:
 		return true
 	default:
 		return false
@@ -702,13 +702,13 @@ func (e TunnelServerState) Valid() bool {
 
 // Defines values for UsageAckType.
 const (
-	UsageAckTypeUsageAck UsageAckType = "usage.ack"
+	TypeUsageAck UsageAckType = "usage.ack"
 )
 
 // Valid indicates whether the value is a known member of the UsageAckType enum.
 func (e UsageAckType) Valid() bool {
 	switch e {
-	case UsageAckTypeUsageAck:
+	case TypeUsageAck:
 		return true
 	default:
 		return false
@@ -717,13 +717,13 @@ func (e UsageAckType) Valid() bool {
 
 // Defines values for UsageReportType.
 const (
-	Usage UsageReportType = "usage"
+	TypeUsage UsageReportType = "usage"
 )
 
 // Valid indicates whether the value is a known member of the UsageReportType enum.
 func (e UsageReportType) Valid() bool {
 	switch e {
-	case Usage:
+	case TypeUsage:
 		return true
 	default:
 		return false
@@ -732,22 +732,22 @@ func (e UsageReportType) Valid() bool {
 
 // Defines values for WebhookDeliveryState.
 const (
-	Delivered WebhookDeliveryState = "delivered"
-	Dropped   WebhookDeliveryState = "dropped"
-	Failed    WebhookDeliveryState = "failed"
-	Pending   WebhookDeliveryState = "pending"
+	DeliveryDelivered WebhookDeliveryState = "delivered"
+	DeliveryDropped   WebhookDeliveryState = "dropped"
+	DeliveryFailed    WebhookDeliveryState = "failed"
+	DeliveryPending   WebhookDeliveryState = "pending"
 )
 
 // Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
 func (e WebhookDeliveryState) Valid() bool {
 	switch e {
-	case Delivered:
+	case DeliveryDelivered:
 		return true
-	case Dropped:
+	case DeliveryDropped:
 		return true
-	case Failed:
+	case DeliveryFailed:
 		return true
-	case Pending:
+	case DeliveryPending:
 		return true
 	default:
 		return false
@@ -756,28 +756,28 @@ func (e WebhookDeliveryState) Valid() bool {
 
 // Defines values for WebhookEventType.
 const (
-	WebhookEventTypeAllocationFailed    WebhookEventType = "allocation.failed"
-	WebhookEventTypeAllocationRecovered WebhookEventType = "allocation.recovered"
-	WebhookEventTypeDeviceOffline       WebhookEventType = "device.offline"
-	WebhookEventTypeDeviceOnline        WebhookEventType = "device.online"
-	WebhookEventTypeEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
-	WebhookEventTypeQuotaReached        WebhookEventType = "quota.reached"
+	WebhookAllocationFailed    WebhookEventType = "allocation.failed"
+	WebhookAllocationRecovered WebhookEventType = "allocation.recovered"
+	WebhookDeviceOffline       WebhookEventType = "device.offline"
+	WebhookDeviceOnline        WebhookEventType = "device.online"
+	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
+	WebhookReachedQuota        WebhookEventType = "quota.reached"
 )
 
 // Valid indicates whether the value is a known member of the WebhookEventType enum.
 func (e WebhookEventType) Valid() bool {
 	switch e {
-	case WebhookEventTypeAllocationFailed:
+	case WebhookAllocationFailed:
 		return true
-	case WebhookEventTypeAllocationRecovered:
+	case WebhookAllocationRecovered:
 		return true
-	case WebhookEventTypeDeviceOffline:
+	case WebhookDeviceOffline:
 		return true
-	case WebhookEventTypeDeviceOnline:
+	case WebhookDeviceOnline:
 		return true
-	case WebhookEventTypeEnrollmentWaiting:
+	case WebhookEnrollmentWaiting:
 		return true
-	case WebhookEventTypeQuotaReached:
+	case WebhookReachedQuota:
 		return true
 	default:
 		return false
@@ -786,19 +786,19 @@ func (e WebhookEventType) Valid() bool {
 
 // Defines values for WebhookFormat.
 const (
-	Discord  WebhookFormat = "discord"
-	Ntfy     WebhookFormat = "ntfy"
-	Standard WebhookFormat = "standard"
+	WebhookDiscord  WebhookFormat = "discord"
+	WebhookNtfy     WebhookFormat = "ntfy"
+	WebhookStandard WebhookFormat = "standard"
 )
 
 // Valid indicates whether the value is a known member of the WebhookFormat enum.
 func (e WebhookFormat) Valid() bool {
 	switch e {
-	case Discord:
+	case WebhookDiscord:
 		return true
-	case Ntfy:
+	case WebhookNtfy:
 		return true
-	case Standard:
+	case WebhookStandard:
 		return true
 	default:
 		return false
@@ -4059,13 +4059,6 @@ type StreamEventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
-// AcceptInvitationParams defines parameters for AcceptInvitation.
-type AcceptInvitationParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
 	// UserID List the keys of this user.
@@ -4073,13 +4066,6 @@ type ListAPIKeysParams struct {
 
 	// OrganisationID List the keys of this organisation. It cannot be combined with `userId`.
 	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
-}
-
-// CreateAPIKeyParams defines parameters for CreateAPIKey.
-type CreateAPIKeyParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListOrganisationsParams defines parameters for ListOrganisations.
@@ -4093,20 +4079,6 @@ type ListOrganisationsParams struct {
 	// After Return only the organisations that follow this position in the list: the value of `after` in the
 	// `Link` header of the previous page. It stays valid when organisations are renamed or deleted.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
-}
-
-// CreateOrganisationParams defines parameters for CreateOrganisation.
-type CreateOrganisationParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// CreateInvitationParams defines parameters for CreateInvitation.
-type CreateInvitationParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListMembersParams defines parameters for ListMembers.
@@ -4127,27 +4099,6 @@ type ListAllocationsParams struct {
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
-// CreateAllocationParams defines parameters for CreateAllocation.
-type CreateAllocationParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// ApproveDeviceParams defines parameters for ApproveDevice.
-type ApproveDeviceParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// DenyDeviceParams defines parameters for DenyDevice.
-type DenyDeviceParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
 // GetPendingDeviceParams defines parameters for GetPendingDevice.
 type GetPendingDeviceParams struct {
 	// UserCode The user code that the device shows. Case, spaces and dashes are ignored.
@@ -4160,13 +4111,6 @@ type PollEnrollmentParams struct {
 	DeviceCode string `form:"deviceCode" json:"deviceCode"`
 }
 
-// StartEnrollmentParams defines parameters for StartEnrollment.
-type StartEnrollmentParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
 // ListDevicesParams defines parameters for ListDevices.
 type ListDevicesParams struct {
 	// Limit The maximum number of items to return.
@@ -4176,27 +4120,6 @@ type ListDevicesParams struct {
 	// `Link` header of the previous page. It stays valid when devices are deleted. The UUID of a
 	// device that still exists stands for the position of that device.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
-}
-
-// CreateDeviceParams defines parameters for CreateDevice.
-type CreateDeviceParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// DrainDeviceParams defines parameters for DrainDevice.
-type DrainDeviceParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// RegenerateDeviceTokenParams defines parameters for RegenerateDeviceToken.
-type RegenerateDeviceTokenParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
@@ -4212,13 +4135,6 @@ type ListUsersParams struct {
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
-// CreateUserParams defines parameters for CreateUser.
-type CreateUserParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
 // DeleteUserParams defines parameters for DeleteUser.
 type DeleteUserParams struct {
 	// Devices What becomes of the user's devices. By default the request fails if there are any.
@@ -4226,13 +4142,6 @@ type DeleteUserParams struct {
 
 	// NewOwnerID The ID of the user who gets the devices.
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
-}
-
-// CreatePasswordLinkParams defines parameters for CreatePasswordLink.
-type CreatePasswordLinkParams struct {
-	// IdempotencyKey A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-	// request safely*.
-	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListWebhooksParams defines parameters for ListWebhooks.
