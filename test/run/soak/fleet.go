@@ -32,6 +32,8 @@ const (
 	gamePort    = 25565
 	firstPublic = 20000
 	lastPublic  = 21999
+	// guestPublic is outside the range: nothing else gets the port once the guest is gone.
+	guestPublic = 19999
 
 	setupPatience = 2 * time.Minute
 )
@@ -287,12 +289,17 @@ func (fl *fleet) enroll(ctx context.Context, d *device, kind types.DeviceKind) e
 	return nil
 }
 
-// allocate opens a public port.
+// allocate opens a public port of the range.
 func (fl *fleet) allocate(ctx context.Context, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
+	return fl.allocateAt(ctx, nil, agent, server, protocol, name)
+}
+
+// allocateAt opens a certain public port; nil: any of the range.
+func (fl *fleet) allocateAt(ctx context.Context, number *int, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
 	device, at, host := agent.id(), server.id(), agent.place.inside()
 	idle := 10
 	answer, err := fl.api.CreateAllocationWithResponse(ctx, types.AllocationCreate{
-		DeviceID: &device, ServerID: &at, Protocol: protocol, LocalPort: gamePort, LocalHost: &host, Name: &name,
+		DeviceID: &device, ServerID: &at, Protocol: protocol, Port: number, LocalPort: gamePort, LocalHost: &host, Name: &name,
 		Options: &types.AllocationOptions{UDPIdleSeconds: &idle},
 	})
 	if err != nil {

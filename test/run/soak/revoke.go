@@ -47,7 +47,7 @@ func (fl *fleet) startGuest(ctx context.Context) (*visit, error) {
 	v := &visit{stop: stop}
 	for i, protocol := range []types.AllocationCreateProtocol{types.CreateTCP, types.CreateUDP} {
 		for _, server := range fl.servers[i:] {
-			p, err := fl.allocate(ctx, fl.guest, server, protocol, "guest")
+			p, err := fl.allocateAt(ctx, new(guestPublic), fl.guest, server, protocol, "guest")
 			if err != nil {
 				v.end()
 				return nil, err
