@@ -32,8 +32,11 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 		AllowedMethods: []string{
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 		},
-		AllowedHeaders:   []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-API-Key", problem.RequestIDHeader},
-		ExposedHeaders:   []string{"Allow", "ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", problem.RequestIDHeader},
+		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-API-Key", problem.RequestIDHeader},
+		ExposedHeaders: []string{
+			"Allow", "Deprecation", "ETag", "Idempotency-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "Sunset",
+			problem.RequestIDHeader,
+		},
 		AllowCredentials: true,
 		MaxAge:           preflightMaxAge,
 	}).Handler(next)

@@ -10,7 +10,7 @@ import (
 )
 
 // around returns the handler of an operation with what its parameters in headers ask for. They are alike in all
-// operations that have them, and so no handler knows them (gen/headers.yaml).
+// operations that have them, and so no handler knows them (gen/server/overlay.yaml).
 func (a *api) around(operation *openapi3.Operation, next http.HandlerFunc) http.HandlerFunc {
 	if takes(operation, idempotency.Header) {
 		inner := next

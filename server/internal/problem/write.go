@@ -89,8 +89,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	body.Quota = e.Quota
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	// RFC 8288, to the page of package web. A list's next page has no place in an error.
-	header.Set("Link", "</errors#"+string(e.Code)+`>; rel="help"`)
+	// RFC 8288, to the page of package web.
+	header.Add("Link", "</errors#"+string(e.Code)+`>; rel="help"`)
 	if e.Status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", "Bearer")
 	}

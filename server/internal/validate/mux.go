@@ -91,7 +91,8 @@ func New(options Options) (*Mux, error) {
 }
 
 // HandleFunc registers the handler of an operation, named by a pattern such as
-// "GET /api/version". It panics if the contract has no such operation.
+// "GET /api/version". It panics if the contract has no such operation, or deprecates it
+// without dates.
 func (m *Mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
 	method, path, _ := strings.Cut(pattern, " ")
 	item := m.doc.Paths.Value(path)
@@ -103,6 +104,7 @@ func (m *Mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 	handler = m.options.Around(op.spec, handler)
 	m.routes.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		op.record(r.Context())
+		w = op.tellDeprecation(w, r)
 		r, err := op.check(w, r)
 		if err != nil {
 			problem.Write(w, r, err)

@@ -22,6 +22,9 @@ type operation struct {
 	rule       auth.Rule        // Who may use it.
 	scopes     auth.Scopes      // An API key needs one of them.
 	open       bool             // Unknown query parameters are ignored.
+
+	deprecated           deprecation
+	deprecatedParameters map[*openapi3.Parameter]deprecation
 }
 
 // openExtension is the extension of the contract by which an operation ignores unknown
@@ -63,6 +66,9 @@ func newOperation(m *Mux, path string, item *openapi3.PathItem, spec *openapi3.O
 		body := spec.RequestBody.Value
 		op.body = body.Content.Get("application/json").Schema.Value
 		op.required = body.Required
+	}
+	if err := op.readDeprecations(); err != nil {
+		panic("validate: " + err.Error())
 	}
 	return op
 }
