@@ -29,8 +29,9 @@ import (
 const (
 	// heartbeat is the pause after which a comment is sent.
 	heartbeat = 15 * time.Second
-	// writeTimeout bounds a write to a subscriber that does not read.
+	// writeTimeout bounds a write of about writeSize bytes to a subscriber that does not read.
 	writeTimeout = 10 * time.Second
+	writeSize    = 32 << 10
 	// checkPause is the pause between two checks of who may go on. The contract promises that a stream
 	// ends within a second of its session.
 	checkPause = 400 * time.Millisecond

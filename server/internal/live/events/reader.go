@@ -147,8 +147,11 @@ func (h *Hub) deliver(ctx context.Context, entries []*entry) {
 		h.log.at.id = e.id
 		h.log.entries = append(h.log.entries, e)
 		for s := range h.subscribers {
-			if s.admitted {
-				h.offer(ctx, s, e)
+			if !s.admitted {
+				continue
+			}
+			if frame := h.frameFor(ctx, s, e); frame != nil && !s.push(frame) {
+				h.resync(s, e.id)
 			}
 		}
 	}
@@ -157,24 +160,22 @@ func (h *Hub) deliver(ctx context.Context, entries []*entry) {
 	}
 }
 
-// offer puts an entry into the queue of a subscriber, if it may see it and wants it. h.mu is held.
-func (h *Hub) offer(ctx context.Context, s *subscriber, e *entry) {
+// frameFor returns what a subscriber gets of an entry, or nil if it may not see it or does not want it. h.mu is held.
+func (h *Hub) frameFor(ctx context.Context, s *subscriber, e *entry) []byte {
 	if !s.kinds[kindOf(e.kind)] {
-		return
+		return nil
 	}
 	what := e.changeFor(s.view)
 	if what == nothing {
-		return
+		return nil
 	}
 	frame, err := e.frame(h.log.at.epoch, what)
 	if err != nil {
 		h.opts.Logger.ErrorContext(ctx, "event was not sent", slog.Any("error", err))
-		return
+		return nil
 	}
 	h.stats.Events++
-	if !s.push(frame) {
-		h.resync(s, e.id)
-	}
+	return frame
 }
 
 // resync gives up what is in the queue of a subscriber, and has it read everything again. Its events go on after
@@ -209,16 +210,17 @@ func (h *Hub) admitOne(ctx context.Context, s *subscriber) error {
 	s.admitted = true
 	if !known {
 		// Without a position: who loses the connection right here has still lost events.
-		s.greet(h.event("", string(types.EventReady)))
-		h.resync(s, h.log.at.id)
+		s.start(h.event("", string(types.EventReady)), [][]byte{h.event(h.log.at.String(), string(types.EventResync))})
+		h.stats.Resyncs++
 		return nil
 	}
-	missed := h.log.entries[from.id-h.log.begin():]
-	s.greet(h.event(from.String(), string(types.EventReady)))
-	s.expect(len(missed))
-	for _, e := range missed {
-		h.offer(ctx, s, e)
+	var missed [][]byte
+	for _, e := range h.log.entries[from.id-h.log.begin():] {
+		if frame := h.frameFor(ctx, s, e); frame != nil {
+			missed = append(missed, frame)
+		}
 	}
+	s.start(h.event(from.String(), string(types.EventReady)), missed)
 	return nil
 }
 

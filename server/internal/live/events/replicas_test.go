@@ -69,7 +69,7 @@ func own(t *testing.T, p *servertest.Panel, owner int64, name string) types.Devi
 	return *resp.JSON201
 }
 
-func rename(t *testing.T, api *client.ClientWithResponses, device types.DeviceCreated, name string) {
+func renameBy(t *testing.T, api *client.ClientWithResponses, device types.DeviceCreated, name string) {
 	t.Helper()
 	resp, err := api.UpdateDeviceWithResponse(t.Context(), device.Device.ID, types.DevicePatch{Name: &name})
 	if err != nil || resp.JSON200 == nil {
@@ -93,7 +93,7 @@ func TestEvents_EveryChangeArrivesOnceFromEveryReplica(t *testing.T) {
 	api := b.Client(session)
 	device := own(t, b, ada, "home")
 	want("device.created home")
-	rename(t, api, device, "rig")
+	renameBy(t, api, device, "rig")
 	want("device.updated rig")
 	agent := a.Connect(servertest.Device{ID: device.Device.ID, Token: device.Token})
 	snapshot := controltest.Next[types.ClientSnapshot](agent)
@@ -135,7 +135,7 @@ func TestEvents_GoOnAtAnotherReplica(t *testing.T) {
 	before := a.Follow(session, "", "")
 	last := before.Want("ready")
 	for i := range 5 {
-		rename(t, api, device, fmt.Sprint("name", i))
+		renameBy(t, api, device, fmt.Sprint("name", i))
 		last = before.Want(fmt.Sprint("device.updated name", i))
 	}
 	a.Stop()
@@ -143,13 +143,13 @@ func TestEvents_GoOnAtAnotherReplica(t *testing.T) {
 		t.Fatalf("event %+v of a panel that has stopped", event)
 	}
 	// The other replica has nobody who follows yet, and reads back.
-	rename(t, api, device, "meanwhile")
+	renameBy(t, api, device, "meanwhile")
 	after := b.Follow(session, "", last.ID)
 	if ready := after.Want("ready"); ready.ID != last.ID {
 		t.Errorf("ready is at %s, want %s", ready.ID, last.ID)
 	}
 	last = after.Want("device.updated meanwhile")
-	rename(t, api, device, "later")
+	renameBy(t, api, device, "later")
 	after.Want("device.updated later")
 	// And once more, by the other way to say it, from what it has in memory.
 	again := b.Follow(session, "lastEventId="+last.ID, "")

@@ -57,17 +57,7 @@ func (s *subscriber) stream(ctx context.Context, w http.ResponseWriter) error {
 	if err := out.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	write := func(frames ...[]byte) error {
-		if err := out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
-		}
-		for _, frame := range frames {
-			if _, err := w.Write(frame); err != nil {
-				return err
-			}
-		}
-		return out.Flush()
-	}
+	write := func(frames ...[]byte) error { return writeFrames(w, out, frames) }
 	if err := write([]byte("retry: 1000\n\n")); err != nil {
 		return err
 	}
@@ -90,6 +80,23 @@ func (s *subscriber) stream(ctx context.Context, w http.ResponseWriter) error {
 		}
 		silence.Reset(heartbeat)
 	}
+}
+
+// writeFrames writes frames and flushes them. The time limit is for a part of them at a time: there may be megabytes
+// for a caller on a slow line.
+func writeFrames(w http.ResponseWriter, out *http.ResponseController, frames [][]byte) error {
+	for len(frames) > 0 {
+		if err := out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return err
+		}
+		for size := 0; len(frames) > 0 && size < writeSize; frames = frames[1:] {
+			if _, err := w.Write(frames[0]); err != nil {
+				return err
+			}
+			size += len(frames[0])
+		}
+	}
+	return out.Flush()
 }
 
 // subscribe adds a subscriber, which waits for its place in the log.

@@ -46,19 +46,12 @@ func (s *subscriber) end() {
 	}
 }
 
-// greet sets the first event.
-func (s *subscriber) greet(frame []byte) {
+// start sets the first event, and what the subscriber has missed, which may be more than a queue otherwise holds.
+func (s *subscriber) start(greeting []byte, missed [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.greeting = frame
+	s.greeting, s.queue, s.expected = greeting, missed, len(missed)
 	s.signal()
-}
-
-// expect lets the queue have a number of frames more, until it is taken.
-func (s *subscriber) expect(frames int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expected = frames
 }
 
 // push adds a frame to the queue. It reports false if the queue is full.
