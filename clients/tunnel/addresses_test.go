@@ -205,7 +205,7 @@ func TestClient_ARequestIsSentAgainOnlyIfThereWasNoConnection(t *testing.T) {
 				o.HTTPClient = &http.Client{Transport: struct{ http.RoundTripper }{&http.Transport{DisableKeepAlives: true}}}
 			}
 			c := newClient(t, o)
-			if _, err := c.StartEnrollment(t.Context(), types.EnrollmentStart{}); err == nil || waits != test.want {
+			if _, err := c.Login(t.Context(), exampleEmail, examplePassword); err == nil || waits != test.want {
 				t.Errorf("%v after %d more attempts, want %d", err, waits, test.want)
 			}
 		})

@@ -330,3 +330,64 @@ func approveAsAdmin(panel *examplePanel, userCode string) {
 		log.Fatal(err)
 	}
 }
+
+// A sequence fetches pages as they are needed. Leaving the loop leaves the rest unread.
+func ExampleClient_EachAllocation() {
+	panel := startPanel()
+	defer panel.Close()
+	panel.allocate(3)
+	client := newAdminClient(panel)
+	defer client.Close()
+
+	limit := 100 // The size of a page.
+	for allocation, err := range client.EachAllocation(context.Background(), types.ListAllocationsParams{Limit: &limit}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if allocation.Port == 20001 {
+			fmt.Println("found", allocation.PublicAddress)
+			break
+		}
+	}
+	// Output: found play.example.com:20001
+}
+
+// A change takes place only if nobody else has changed the allocation in the meantime.
+func ExampleIfMatch() {
+	rename := func(ctx context.Context, client *tunnel.Client, id types.AllocationID, name string) error {
+		for {
+			var tag string
+			if _, err := client.Allocation(ctx, id, tunnel.ReadETag(&tag)); err != nil {
+				return err
+			}
+			_, err := client.UpdateAllocation(ctx, id, types.AllocationPatch{Name: &name}, tunnel.IfMatch(tag))
+			if !tunnel.HasCode(err, "precondition_failed") {
+				return err
+			}
+		}
+	}
+	_ = rename
+}
+
+// Events tell what changes, from now on, over connections that break.
+func ExampleClient_Events() {
+	follow := func(ctx context.Context, client *tunnel.Client) error {
+		for event, err := range client.Events(ctx, tunnel.EventOptions{Types: []string{"allocation"}}) {
+			if err != nil {
+				return err // ctx has ended, or the panel refuses the stream.
+			}
+			switch event.Type {
+			case tunnel.EventReady, tunnel.EventResync:
+				// Read everything that is shown; the events that follow are later than that.
+			case "allocation.updated":
+				var updated struct{ Allocation types.Allocation }
+				if err := event.Decode(&updated); err != nil {
+					return err
+				}
+				fmt.Println(updated.Allocation.PublicAddress, updated.Allocation.Status)
+			}
+		}
+		return nil
+	}
+	_ = follow
+}

@@ -8,6 +8,7 @@ import (
 
 	openapi_types "github.com/oapi-codegen/runtime/types"
 
+	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
 
@@ -21,8 +22,10 @@ const pageSize = 1000
 // Enrollment.Interval is in seconds. If the panel does not permit enrollment without a
 // session, the code of the error is unauthorized; for a device of kind server, the
 // session must be an admin's (forbidden).
-func (c *Client) StartEnrollment(ctx context.Context, start types.EnrollmentStart) (types.Enrollment, error) {
-	return decode[types.Enrollment](body(c.api.StartEnrollment(ctx, start)))
+func (c *Client) StartEnrollment(ctx context.Context, start types.EnrollmentStart, opts ...Option) (types.Enrollment, error) {
+	return createOnce[types.Enrollment](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.StartEnrollment(ctx, start, e...)
+	})
 }
 
 // PollEnrollment asks once whether the device has been approved (RFC 8628 section
@@ -41,8 +44,10 @@ func (c *Client) PollEnrollment(ctx context.Context, deviceCode string) (types.E
 // dash do not matter. It needs an admin's session or, where the panel's settings permit
 // it, that of who will own the device. Codes of its errors include
 // not_found, already_approved, enrollment_expired and rate_limited.
-func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval) (types.Device, error) {
-	approved, err := decode[types.DeviceApproved](body(c.api.ApproveDevice(ctx, approval)))
+func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval, opts ...Option) (types.Device, error) {
+	approved, err := createOnce[types.DeviceApproved](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.ApproveDevice(ctx, approval, e...)
+	})
 	return approved.Device, err
 }
 
@@ -63,10 +68,11 @@ func (c *Client) Deny(ctx context.Context, userCode string) error {
 
 // CreateDevice creates an approved device, and returns it with its token, which cannot be
 // retrieved later. It needs an admin's session or, for a client of the session's user or
-// of an organisation that the user manages, a panel whose settings permit it. It is not
-// retried once the request was sent.
-func (c *Client) CreateDevice(ctx context.Context, create types.DeviceCreate) (device types.Device, token string, err error) {
-	created, err := decode[types.DeviceCreated](body(c.api.CreateDevice(ctx, create)))
+// of an organisation that the user manages, a panel whose settings permit it.
+func (c *Client) CreateDevice(ctx context.Context, create types.DeviceCreate, opts ...Option) (device types.Device, token string, err error) {
+	created, err := createOnce[types.DeviceCreated](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.CreateDevice(ctx, create, e...)
+	})
 	return created.Device, created.Token, err
 }
 
@@ -106,29 +112,37 @@ func (c *Client) Devices(ctx context.Context) ([]types.Device, error) {
 
 // Device returns a device. With a device token it returns that device alone, and for
 // any other id the code of the error is not_found.
-func (c *Client) Device(ctx context.Context, id openapi_types.UUID) (types.Device, error) {
-	return decode[types.Device](body(c.api.GetDevice(ctx, id)))
+func (c *Client) Device(ctx context.Context, id openapi_types.UUID, opts ...Option) (types.Device, error) {
+	return fetch[types.Device](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetDevice(ctx, id, e...)
+	})
 }
 
 // UpdateDevice changes the fields of patch that are not nil and returns the device as it
 // is afterwards. patch.Server, the settings of a tunnel server, needs an admin's
 // session.
-func (c *Client) UpdateDevice(ctx context.Context, id openapi_types.UUID, patch types.DevicePatch) (types.Device, error) {
-	return decode[types.Device](body(c.api.UpdateDevice(ctx, id, patch)))
+func (c *Client) UpdateDevice(ctx context.Context, id openapi_types.UUID, patch types.DevicePatch, opts ...Option) (types.Device, error) {
+	return fetch[types.Device](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.UpdateDevice(ctx, id, patch, e...)
+	})
 }
 
 // DeleteDevice deletes a device and its allocations, and disconnects its players.
 //
 // The request is retried, so the code not_found can also mean that an earlier attempt
 // deleted the device and its answer was lost.
-func (c *Client) DeleteDevice(ctx context.Context, id openapi_types.UUID) error {
-	return done(body(c.api.DeleteDevice(ctx, id)))
+func (c *Client) DeleteDevice(ctx context.Context, id openapi_types.UUID, opts ...Option) error {
+	return perform(opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.DeleteDevice(ctx, id, e...)
+	})
 }
 
 // RegenerateToken returns a new token for a device. The old one is invalid at once, and
 // a device that is connected with it is disconnected.
-func (c *Client) RegenerateToken(ctx context.Context, id openapi_types.UUID) (string, error) {
-	regenerated, err := decode[types.TokenRegenerated](body(c.api.RegenerateDeviceToken(ctx, id)))
+func (c *Client) RegenerateToken(ctx context.Context, id openapi_types.UUID, opts ...Option) (string, error) {
+	regenerated, err := createOnce[types.TokenRegenerated](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.RegenerateDeviceToken(ctx, id, e...)
+	})
 	return regenerated.Token, err
 }
 
@@ -149,15 +163,19 @@ func (c *Client) Allocations(ctx context.Context) ([]types.Allocation, error) {
 
 // Allocation returns an allocation. Its Status is what is true now, not what was
 // requested.
-func (c *Client) Allocation(ctx context.Context, id int64) (types.Allocation, error) {
-	return decode[types.Allocation](body(c.api.GetAllocation(ctx, id)))
+func (c *Client) Allocation(ctx context.Context, id int64, opts ...Option) (types.Allocation, error) {
+	return fetch[types.Allocation](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetAllocation(ctx, id, e...)
+	})
 }
 
 // AllocationDetail returns an allocation as Allocation does, with the rules in effect and
 // what its public port has refused since it was opened. A panel from before these were
 // added has no rules, and its counts are nil.
-func (c *Client) AllocationDetail(ctx context.Context, id int64) (types.AllocationDetail, error) {
-	return decode[types.AllocationDetail](body(c.api.GetAllocation(ctx, id)))
+func (c *Client) AllocationDetail(ctx context.Context, id int64, opts ...Option) (types.AllocationDetail, error) {
+	return fetch[types.AllocationDetail](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetAllocation(ctx, id, e...)
+	})
 }
 
 // CreateAllocation allocates create.Count public ports (nil is one) and returns the new
@@ -168,33 +186,43 @@ func (c *Client) AllocationDetail(ctx context.Context, id int64) (types.Allocati
 //
 // Codes of its errors include port_taken, no_ports_available and no_tunnel_server. It
 // returns once the allocation is stored, usually with the status pending.
-func (c *Client) CreateAllocation(ctx context.Context, create types.AllocationCreate) ([]types.Allocation, error) {
-	created, err := decode[types.AllocationCreated](body(c.api.CreateAllocation(ctx, create)))
+func (c *Client) CreateAllocation(ctx context.Context, create types.AllocationCreate, opts ...Option) ([]types.Allocation, error) {
+	created, err := createOnce[types.AllocationCreated](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.CreateAllocation(ctx, create, e...)
+	})
 	return created.Allocations, err
 }
 
 // UpdateAllocation changes the fields of patch that are not nil and returns the
 // allocation as it is afterwards. patch.ServerID moves it to another tunnel server;
 // patch.DrainSeconds is then how long players may stay on the old one.
-func (c *Client) UpdateAllocation(ctx context.Context, id int64, patch types.AllocationPatch) (types.Allocation, error) {
-	return decode[types.Allocation](body(c.api.UpdateAllocation(ctx, id, patch)))
+func (c *Client) UpdateAllocation(ctx context.Context, id int64, patch types.AllocationPatch, opts ...Option) (types.Allocation, error) {
+	return fetch[types.Allocation](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.UpdateAllocation(ctx, id, patch, e...)
+	})
 }
 
 // DeleteAllocation frees a public port and disconnects its players. As with
 // [Client.DeleteDevice], not_found can mean that an earlier attempt deleted it.
-func (c *Client) DeleteAllocation(ctx context.Context, id int64) error {
-	return done(body(c.api.DeleteAllocation(ctx, id)))
+func (c *Client) DeleteAllocation(ctx context.Context, id int64, opts ...Option) error {
+	return perform(opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.DeleteAllocation(ctx, id, e...)
+	})
 }
 
 // Settings returns the panel's settings. It needs an admin's session.
-func (c *Client) Settings(ctx context.Context) (types.Settings, error) {
-	return decode[types.Settings](body(c.api.GetSettings(ctx)))
+func (c *Client) Settings(ctx context.Context, opts ...Option) (types.Settings, error) {
+	return fetch[types.Settings](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.GetSettings(ctx, e...)
+	})
 }
 
 // UpdateSettings changes the fields of patch that are not nil and returns the settings
 // as they are afterwards. It needs an admin's session.
-func (c *Client) UpdateSettings(ctx context.Context, patch types.SettingsPatch) (types.Settings, error) {
-	return decode[types.Settings](body(c.api.UpdateSettings(ctx, patch)))
+func (c *Client) UpdateSettings(ctx context.Context, patch types.SettingsPatch, opts ...Option) (types.Settings, error) {
+	return fetch[types.Settings](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.UpdateSettings(ctx, patch, e...)
+	})
 }
 
 // Version returns the version of the panel. It needs no token.
@@ -208,16 +236,25 @@ func (c *Client) Ready(ctx context.Context) error {
 	return done(body(c.api.GetReadiness(ctx)))
 }
 
-// nextPage returns the parameter `after` of the next page, or nil on the last one. The
-// panel names it in the Link header (RFC 8288), which has no other link.
+// nextPage returns the parameter `after` of the next page, or nil on the last one.
 func nextPage(header http.Header) *string {
-	target, parameters, _ := strings.Cut(strings.TrimPrefix(header.Get("Link"), "<"), ">")
-	next, err := url.Parse(target)
-	if err != nil || !strings.Contains(parameters, `rel="next"`) || !next.Query().Has("after") {
+	query, err := url.ParseQuery(nextQuery(header))
+	if err != nil || !query.Has("after") {
 		return nil
 	}
-	after := next.Query().Get("after")
+	after := query.Get("after")
 	return &after
+}
+
+// nextQuery returns the query of the next page of a list, or "" on the last one. The
+// panel names it in the Link header (RFC 8288), which has no other link.
+func nextQuery(header http.Header) string {
+	target, parameters, _ := strings.Cut(strings.TrimPrefix(header.Get("Link"), "<"), ">")
+	next, err := url.Parse(target)
+	if err != nil || !strings.Contains(parameters, `rel="next"`) {
+		return ""
+	}
+	return next.RawQuery
 }
 
 // pages collects the pages that next returns until no more follow.

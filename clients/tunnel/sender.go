@@ -34,7 +34,7 @@ const (
 )
 
 // sender sends the generated client's requests. It adds the token and retries
-// idempotent requests. It returns an answer only if that is a success, and then its
+// idempotent requests, among them those with an Idempotency-Key. It returns an answer only if that is a success, and then its
 // body is in memory.
 type sender struct {
 	panel     string
@@ -96,7 +96,7 @@ func (s *sender) Do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Accept", "application/json")
 	// Any other request may have taken effect although its answer was lost, unless
 	// there was no connection to send it on.
-	idempotent := req.Method == http.MethodGet || req.Method == http.MethodDelete
+	idempotent := req.Method == http.MethodGet || req.Method == http.MethodDelete || req.Header.Get(idempotencyHeader) != ""
 	for attempt := 1; ; attempt++ {
 		if token := s.token(); token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
@@ -131,6 +131,8 @@ func (s *sender) retry(err error, attempt int) (time.Duration, bool) {
 	case types.CodeRateLimited:
 		return max(delay, answer.RetryAfter), answer.RetryAfter > 0
 	case types.CodeUnavailable:
+		return max(delay, answer.RetryAfter), true
+	case codeInProgress:
 		return max(delay, answer.RetryAfter), true
 	default:
 		// This includes slow_down, after which a poller increases its interval (RFC

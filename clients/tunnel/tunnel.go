@@ -36,7 +36,8 @@
 // package clients/agent); this package only manages ports.
 //
 // [Client.Allocations] and [Client.Devices] fetch every page of a list, 1,000 items a
-// request. A list is not a snapshot: what is created or deleted between two pages may
+// request. The methods whose names begin with Each return lists as sequences, fetch a page
+// when it is needed, and take filters. A list is not a snapshot: what is created or deleted between two pages may
 // be missing from it or still be in it. No item appears twice.
 //
 // # Errors
@@ -57,13 +58,15 @@
 // An attempt may take 30 seconds, body included. With [Options].HTTPClient, the Timeout
 // of that client applies instead. ctx bounds all attempts of a call together.
 //
-// GET and DELETE requests are attempted up to four times, with exponential back-off
+// GET and DELETE requests, and those that create something, are attempted up to four times, with exponential back-off
 // and full jitter: at most 1.75 seconds of waiting in total, or as long as the panel's
 // Retry-After header says, up to 30 seconds each time. They are retried after a
 // connection failure that may be temporary, after 502, 503 or 504 from a proxy, and
-// after the codes unavailable and, with a Retry-After header, rate_limited. POST and
-// PATCH requests are sent once: their effect may have taken place even if the answer was
-// lost. They are attempted again only if no connection could be made to send them on.
+// after the codes unavailable and, with a Retry-After header, rate_limited. What creates
+// something is sent with an Idempotency-Key, the same in every attempt, so that the panel
+// carries it out once. Other POST requests, and PATCH, are sent once: their effect may have
+// taken place even if the answer was lost. They are attempted again only if no connection
+// could be made to send them on.
 // [Client.ControlChannel] tries once.
 //
 // If the panel's name has several addresses, each attempt begins with those that have

@@ -32,7 +32,7 @@ type answer struct {
 	status     int
 	body       any // A string is sent as HTML, anything else as JSON.
 	retryAfter string
-	link       string // The Link header.
+	link, tag  string // The Link and ETag headers.
 	abort      bool   // Close the connection instead.
 }
 
@@ -65,6 +65,9 @@ func serve(t *testing.T, answers ...answer) *script {
 		}
 		if a.link != "" {
 			w.Header().Set("Link", a.link)
+		}
+		if a.tag != "" {
+			w.Header().Set("ETag", a.tag)
 		}
 		if text, ok := a.body.(string); ok {
 			w.Header().Set("Content-Type", "text/html")
@@ -172,9 +175,9 @@ func TestClient_RetriesTemporaryFailuresOfIdempotentRequests(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a POST is sent once", func(t *testing.T) {
+	t.Run("a POST that has no key is sent once", func(t *testing.T) {
 		s := serve(t, unavailable)
-		_, err := s.client(t, "").StartEnrollment(t.Context(), types.EnrollmentStart{Name: "x"})
+		_, err := s.client(t, "").Login(t.Context(), exampleEmail, examplePassword)
 		if tries := len(s.requests()); tries != 1 || !tunnel.HasCode(err, types.CodeUnavailable) {
 			t.Errorf("%d tries, error %v", tries, err)
 		}
