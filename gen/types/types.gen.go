@@ -761,7 +761,7 @@ const (
 	WebhookDeviceOffline       WebhookEventType = "device.offline"
 	WebhookDeviceOnline        WebhookEventType = "device.online"
 	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
-	WebhookReachedQuota        WebhookEventType = "quota.reached"
+	WebhookQuotaReached        WebhookEventType = "quota.reached"
 )
 
 // Valid indicates whether the value is a known member of the WebhookEventType enum.
@@ -777,7 +777,7 @@ func (e WebhookEventType) Valid() bool {
 		return true
 	case WebhookEnrollmentWaiting:
 		return true
-	case WebhookReachedQuota:
+	case WebhookQuotaReached:
 		return true
 	default:
 		return false

@@ -76,7 +76,7 @@ func TestWebhooks_ShowTheirSecretOnce(t *testing.T) {
 		t.Errorf("rotated to %+v", rotated)
 	}
 	changed := ada.send(t, "PATCH", path, `{"name":" pager ","events":["quota.reached"],"offlineDelaySeconds":0}`)
-	if got := decode[types.Webhook](t, changed, 200); got.Name != "pager" || got.OfflineDelaySeconds != 0 || got.Events[0] != types.WebhookReachedQuota {
+	if got := decode[types.Webhook](t, changed, 200); got.Name != "pager" || got.OfflineDelaySeconds != 0 || got.Events[0] != types.WebhookQuotaReached {
 		t.Errorf("changed to %+v", got)
 	}
 	for _, a := range []answer{changed, ada.send(t, "GET", path, nil), ada.send(t, "GET", "/api/webhooks", nil)} {

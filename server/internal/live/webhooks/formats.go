@@ -44,7 +44,7 @@ func words(payload types.WebhookPayload) notice {
 			title: data.Device.Name + " waits for approval",
 			text:  describeDevice(*data.Device) + " asks to be approved, with the code that it shows.", link: *data.ApprovalURL, tag: "hourglass",
 		}
-	case payload.Type == string(types.WebhookReachedQuota) && data.Quota != nil:
+	case payload.Type == string(types.WebhookQuotaReached) && data.Quota != nil:
 		return notice{title: "A quota is reached", text: describeQuota(*data.Quota), tag: "no_entry"}
 	default:
 		return notice{title: "This is a test", text: "Messages of this webhook arrive here.", tag: "test_tube"}
