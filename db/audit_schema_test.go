@@ -33,6 +33,14 @@ var unaudited = map[string]string{
 	"webhook_sweep":      "",
 	"webhook_watch":      "",
 
+	"usage_subjects":     "counters, as are the next ones",
+	"usage_minutes":      "",
+	"usage_hours":        "",
+	"usage_days":         "",
+	"usage_reports":      "",
+	"usage_now":          "",
+	"usage_closed_ports": "",
+
 	"sessions.last_used_at":                "the use of a session, as are the next ones",
 	"sessions.address":                     "",
 	"sessions.user_agent":                  "",

@@ -63,6 +63,7 @@ type Store interface {
 	SaveDrained(ctx context.Context, server uuid.UUID, ports []db.DrainedPort) error
 	SavePlayers(ctx context.Context, server uuid.UUID, players int) error
 	AddRefusals(ctx context.Context, server uuid.UUID, refusals []db.PortRefusals) error
+	AddUsage(ctx context.Context, server uuid.UUID, report db.UsageReport) error
 	AdvanceDrains(ctx context.Context) (more bool, err error)
 
 	RenewLease(ctx context.Context, replica uuid.UUID, lease time.Duration) error

@@ -40,8 +40,8 @@ func policyViolation(format string, args ...any) error {
 	return &violation{websocket.ClosePolicyViolation, fmt.Sprintf(format, args...)}
 }
 
-// decode decodes a message from a device: a types.Hello, types.StatusReport or
-// types.ResyncRequest within the limits of its schema. For any other input the error is
+// decode decodes a message from a device: a types.Hello, types.StatusReport,
+// types.ResyncRequest or types.UsageReport within the limits of its schema. For any other input the error is
 // a *violation.
 func decode(data []byte) (any, error) {
 	var message types.ControlMessage
@@ -59,6 +59,8 @@ func decode(data []byte) (any, error) {
 		return v, checkReport(v)
 	case types.ResyncRequest:
 		return v, nil
+	case types.UsageReport:
+		return v, checkUsage(v)
 	default:
 		return nil, policyViolation("only the panel may send this message")
 	}

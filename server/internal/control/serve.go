@@ -61,6 +61,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		key:     device.TokenKey,
 		from:    device.CalledFrom,
 		reports: newReports(),
+		usage:   newUsageStore(),
 		syncer:  newWorker(),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
 	}
@@ -328,9 +329,11 @@ func (h *Hub) isStopping() bool {
 func (s *session) run(ctx context.Context) error {
 	defer s.reports.storer.stop()
 	defer s.syncer.stop()
+	defer s.usage.storer.stop()
 	defer s.cancel() // First: it ends what the workers do.
 	s.syncer.start(func() { s.sync(ctx) })
 	s.reports.storer.start(func() { s.reports.store(ctx, s.log, s.save) })
+	s.usage.storer.start(func() { s.storeUsage(ctx) })
 	// Check the row as well: the token may have been revoked between Connect and
 	// register, when no event could reach this channel.
 	s.request(work{row: true, state: true})

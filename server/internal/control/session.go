@@ -49,6 +49,7 @@ type session struct {
 	readErr    error            // The error that ended reading; used by the goroutine of serve only.
 
 	reports *reports
+	usage   *usageStore
 	syncer  *worker // Runs sync; woken when todo is not empty.
 
 	mu          sync.Mutex
@@ -117,6 +118,11 @@ func (s *session) receive() error {
 			s.reports.add(m)
 		case types.ResyncRequest:
 			s.request(work{snapshot: true})
+		case types.UsageReport:
+			if s.kind != types.DeviceKindServer {
+				return s.closeForViolation(policyViolation("only tunnel servers report usage"))
+			}
+			s.usage.add(m, time.Now())
 		default:
 			return s.closeForViolation(policyViolation("hello was already sent"))
 		}

@@ -223,8 +223,12 @@ func (s *serverState) snapshot(revision types.Revision, panel *uuid.UUID, _ issu
 		Clients:     s.clients,
 		Keys:        s.keys,
 		Host:        &s.host,
+		Usage:       &takesUsage,
 	}, nil
 }
+
+// takesUsage tells tunnel servers to report usage.
+var takesUsage = true
 
 func (s *serverState) change(before desired, revision types.Revision, _ issueTicket) (any, error) {
 	was := before.(*serverState)
