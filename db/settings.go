@@ -20,6 +20,7 @@ type Settings struct {
 	OwnersApprove bool `db:"owners_approve"`
 	// Quota are the limits of users and organisations without one of their own, but for admins.
 	Quota Quota `db:"quota"`
+	UsageRetention
 	SiteRules
 }
 
@@ -29,7 +30,7 @@ const (
 	CreatorsEveryone = "everyone"
 )
 
-const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, owners_approve, quota, ` + siteRuleColumns
+const settingsColumns = `tunnels_enabled, anonymous_enrollment, organisation_creators, owners_approve, quota, ` + usageRetentionColumns + `, ` + siteRuleColumns
 
 // SettingsPatch changes the settings that are not nil.
 type SettingsPatch struct {
@@ -38,6 +39,7 @@ type SettingsPatch struct {
 	OrganisationCreators *string
 	OwnersApprove        *bool
 	Quota                QuotaPatch
+	Usage                UsageRetentionPatch
 	RuleDefaults         RulesPatch
 	RuleCeiling          RulesPatch
 }
@@ -56,7 +58,7 @@ func (d *DB) settings(ctx context.Context, calls []struct{}) ([]Settings, error)
 }
 
 // UpdateSettings changes the settings and notifies every replica. Rules concern tunnel servers alone, and the
-// quota nobody, because it is read where it counts.
+// quota and how long usage is kept nobody, because they are read where they count.
 func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings, error) {
 	var settings Settings
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
@@ -77,15 +79,18 @@ func (d *DB) UpdateSettings(ctx context.Context, patch SettingsPatch) (Settings,
 				rule_ceiling = `+patched("rule_ceiling", "$4")+`,
 				organisation_creators = coalesce($5, organisation_creators),
 				owners_approve = coalesce($6, owners_approve),
-				quota = `+patched("quota", "$7")+`
+				quota = `+patched("quota", "$7")+`,
+				usage_minutes_days = coalesce($8, usage_minutes_days),
+				usage_hours_days = coalesce($9, usage_hours_days),
+				usage_days_days = coalesce($10, usage_days_days)
 			RETURNING `+settingsColumns,
 			patch.TunnelsEnabled, patch.AnonymousEnrollment, patch.RuleDefaults, patch.RuleCeiling, patch.OrganisationCreators,
-			patch.OwnersApprove, patch.Quota)
+			patch.OwnersApprove, patch.Quota, patch.Usage.Minutes, patch.Usage.Hours, patch.Usage.Days)
 		if err != nil {
 			return err
 		}
-		quota := SettingsPatch{Quota: patch.Quota}
-		rules := SettingsPatch{Quota: patch.Quota, RuleDefaults: patch.RuleDefaults, RuleCeiling: patch.RuleCeiling}
+		quota := SettingsPatch{Quota: patch.Quota, Usage: patch.Usage}
+		rules := SettingsPatch{Quota: patch.Quota, Usage: patch.Usage, RuleDefaults: patch.RuleDefaults, RuleCeiling: patch.RuleCeiling}
 		switch {
 		case patch == quota && quota != (SettingsPatch{}):
 			return nil

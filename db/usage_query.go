@@ -122,11 +122,16 @@ type UsageRetention struct {
 	Days    int `db:"usage_days_days"`
 }
 
+const usageRetentionColumns = `usage_minutes_days, usage_hours_days, usage_days_days`
+
+// UsageRetentionPatch changes what is not nil.
+type UsageRetentionPatch struct{ Minutes, Hours, Days *int }
+
 // PruneUsage deletes at most a batch of each of the counts that have been kept for long enough at a time, and what
 // only they or reports that can no longer come need. It returns the number of rows that it has deleted.
 func (d *DB) PruneUsage(ctx context.Context, now time.Time) (deleted int64, err error) {
 	var keep UsageRetention
-	if err := d.devices.GetContext(ctx, &keep, `SELECT usage_minutes_days, usage_hours_days, usage_days_days FROM settings`); err != nil {
+	if err := d.devices.GetContext(ctx, &keep, `SELECT `+usageRetentionColumns+` FROM settings`); err != nil {
 		return 0, wrap(err, "prune usage")
 	}
 	for _, expired := range []struct {

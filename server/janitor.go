@@ -65,7 +65,7 @@ func (s *Server) maintain(ctx context.Context) error {
 	for _, key := range done.Keys.Deleted {
 		s.logger.InfoContext(ctx, "signing key deleted", slog.String("keyId", key))
 	}
-	return errors.Join(s.pruneAudit(ctx, now), s.pruneIdempotencyKeys(ctx), s.auth.LoadPlaces(ctx))
+	return errors.Join(s.pruneAudit(ctx, now), s.pruneUsage(ctx, now), s.pruneIdempotencyKeys(ctx), s.auth.LoadPlaces(ctx))
 }
 
 // pruneRounds bounds how many entries of the audit trail a sweep deletes, to one batch for
@@ -90,6 +90,17 @@ func (s *Server) pruneAudit(ctx context.Context, now time.Time) error {
 func (s *Server) pruneIdempotencyKeys(ctx context.Context) error {
 	for range pruneRounds {
 		deleted, err := s.db.PruneIdempotencyKeys(ctx)
+		if err != nil || deleted == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneUsage deletes usage that has been kept for long enough.
+func (s *Server) pruneUsage(ctx context.Context, now time.Time) error {
+	for range pruneRounds {
+		deleted, err := s.db.PruneUsage(ctx, now)
 		if err != nil || deleted == 0 {
 			return err
 		}

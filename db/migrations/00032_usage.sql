@@ -106,8 +106,14 @@ ALTER TABLE settings
     ADD COLUMN usage_minutes_days integer NOT NULL DEFAULT 2 CHECK (usage_minutes_days BETWEEN 1 AND 31),
     ADD COLUMN usage_hours_days integer NOT NULL DEFAULT 90 CHECK (usage_hours_days BETWEEN 2 AND 731),
     ADD COLUMN usage_days_days integer NOT NULL DEFAULT 731 CHECK (usage_days_days BETWEEN 2 AND 3653);
+SELECT audit_table('settings', 'settings', '{"","","",""}',
+    '{tunnels_enabled=features.tunnels,anonymous_enrollment=enrollment.anonymous,owners_approve=enrollment.ownersApprove,organisation_creators=organisations.creators,quota=quota,rule_defaults=rules.defaults,rule_ceiling=rules.ceiling,usage_minutes_days=usage.minuteDays,usage_hours_days=usage.hourDays,usage_days_days=usage.dayDays}',
+    inserted => NULL, deleted => NULL);
 
 -- +goose Down
+SELECT audit_table('settings', 'settings', '{"","","",""}',
+    '{tunnels_enabled=features.tunnels,anonymous_enrollment=enrollment.anonymous,owners_approve=enrollment.ownersApprove,organisation_creators=organisations.creators,quota=quota,rule_defaults=rules.defaults,rule_ceiling=rules.ceiling}',
+    inserted => NULL, deleted => NULL);
 ALTER TABLE settings DROP COLUMN usage_minutes_days, DROP COLUMN usage_hours_days, DROP COLUMN usage_days_days;
 DROP TRIGGER devices_note_closed_ports ON devices;
 DROP TRIGGER allocations_note_closed_port ON allocations;

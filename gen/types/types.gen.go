@@ -61,39 +61,6 @@ func (e AllocationCreateProtocol) Valid() bool {
 	}
 }
 
-// Defines values for AllocationDeletedEventType.
-const (
-	EventAllocationDeleted AllocationDeletedEventType = "allocation.deleted"
-)
-
-// Valid indicates whether the value is a known member of the AllocationDeletedEventType enum.
-func (e AllocationDeletedEventType) Valid() bool {
-	switch e {
-	case EventAllocationDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for AllocationEventType.
-const (
-	EventAllocationCreated AllocationEventType = "allocation.created"
-	EventAllocationUpdated AllocationEventType = "allocation.updated"
-)
-
-// Valid indicates whether the value is a known member of the AllocationEventType enum.
-func (e AllocationEventType) Valid() bool {
-	switch e {
-	case EventAllocationCreated:
-		return true
-	case EventAllocationUpdated:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for AllocationReportState.
 const (
 	ReportFailed AllocationReportState = "failed"
@@ -118,7 +85,6 @@ const (
 	AllocationFailed    AllocationStatus = "failed"
 	AllocationListening AllocationStatus = "listening"
 	AllocationOffline   AllocationStatus = "offline"
-	AllocationPaused    AllocationStatus = "paused"
 	AllocationPending   AllocationStatus = "pending"
 )
 
@@ -132,8 +98,6 @@ func (e AllocationStatus) Valid() bool {
 	case AllocationListening:
 		return true
 	case AllocationOffline:
-		return true
-	case AllocationPaused:
 		return true
 	case AllocationPending:
 		return true
@@ -166,39 +130,6 @@ const (
 func (e ClientSnapshotType) Valid() bool {
 	switch e {
 	case TypeClientSnapshot:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for DeviceDeletedEventType.
-const (
-	EventDeviceDeleted DeviceDeletedEventType = "device.deleted"
-)
-
-// Valid indicates whether the value is a known member of the DeviceDeletedEventType enum.
-func (e DeviceDeletedEventType) Valid() bool {
-	switch e {
-	case EventDeviceDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for DeviceEventType.
-const (
-	EventDeviceCreated DeviceEventType = "device.created"
-	EventDeviceUpdated DeviceEventType = "device.updated"
-)
-
-// Valid indicates whether the value is a known member of the DeviceEventType enum.
-func (e DeviceEventType) Valid() bool {
-	switch e {
-	case EventDeviceCreated:
-		return true
-	case EventDeviceUpdated:
 		return true
 	default:
 		return false
@@ -251,9 +182,6 @@ const (
 	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
 	CodeFeatureDisabled       ErrorCode = "feature_disabled"
 	CodeForbidden             ErrorCode = "forbidden"
-	CodeIdempotencyAnswerLost ErrorCode = "idempotency_answer_lost"
-	CodeIdempotencyInProgress ErrorCode = "idempotency_in_progress"
-	CodeIdempotencyKeyReused  ErrorCode = "idempotency_key_reused"
 	CodeInternalError         ErrorCode = "internal_error"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
@@ -264,7 +192,6 @@ const (
 	CodeNotFound              ErrorCode = "not_found"
 	CodePayloadTooLarge       ErrorCode = "payload_too_large"
 	CodePortTaken             ErrorCode = "port_taken"
-	CodePreconditionFailed    ErrorCode = "precondition_failed"
 	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
 	CodeRateLimited           ErrorCode = "rate_limited"
 	CodeSlowDown              ErrorCode = "slow_down"
@@ -295,12 +222,6 @@ func (e ErrorCode) Valid() bool {
 		return true
 	case CodeForbidden:
 		return true
-	case CodeIdempotencyAnswerLost:
-		return true
-	case CodeIdempotencyInProgress:
-		return true
-	case CodeIdempotencyKeyReused:
-		return true
 	case CodeInternalError:
 		return true
 	case CodeInvalidRequest:
@@ -321,8 +242,6 @@ func (e ErrorCode) Valid() bool {
 		return true
 	case CodePortTaken:
 		return true
-	case CodePreconditionFailed:
-		return true
 	case CodeQuotaExceeded:
 		return true
 	case CodeRateLimited:
@@ -340,24 +259,6 @@ func (e ErrorCode) Valid() bool {
 	case CodeUnsupportedMediaType:
 		return true
 	case CodeWrongPassword:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for EventKind.
-const (
-	KindOfAllocation EventKind = "allocation"
-	KindOfDevice     EventKind = "device"
-)
-
-// Valid indicates whether the value is a known member of the EventKind enum.
-func (e EventKind) Valid() bool {
-	switch e {
-	case KindOfAllocation:
-		return true
-	case KindOfDevice:
 		return true
 	default:
 		return false
@@ -472,36 +373,6 @@ func (e QuotaResource) Valid() bool {
 	case QuotaDevices:
 		return true
 	case QuotaPortsOutsideRange:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ReadyEventType.
-const (
-	EventReady ReadyEventType = "ready"
-)
-
-// Valid indicates whether the value is a known member of the ReadyEventType enum.
-func (e ReadyEventType) Valid() bool {
-	switch e {
-	case EventReady:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ResyncEventType.
-const (
-	EventResync ResyncEventType = "resync"
-)
-
-// Valid indicates whether the value is a known member of the ResyncEventType enum.
-func (e ResyncEventType) Valid() bool {
-	switch e {
-	case EventResync:
 		return true
 	default:
 		return false
@@ -715,6 +586,33 @@ func (e UsageAckType) Valid() bool {
 	}
 }
 
+// Defines values for UsageGrouping.
+const (
+	UsageGroupingAllocation   UsageGrouping = "allocation"
+	UsageGroupingDevice       UsageGrouping = "device"
+	UsageGroupingNone         UsageGrouping = "none"
+	UsageGroupingOrganisation UsageGrouping = "organisation"
+	UsageGroupingOwner        UsageGrouping = "owner"
+)
+
+// Valid indicates whether the value is a known member of the UsageGrouping enum.
+func (e UsageGrouping) Valid() bool {
+	switch e {
+	case UsageGroupingAllocation:
+		return true
+	case UsageGroupingDevice:
+		return true
+	case UsageGroupingNone:
+		return true
+	case UsageGroupingOrganisation:
+		return true
+	case UsageGroupingOwner:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for UsageReportType.
 const (
 	TypeUsage UsageReportType = "usage"
@@ -730,75 +628,21 @@ func (e UsageReportType) Valid() bool {
 	}
 }
 
-// Defines values for WebhookDeliveryState.
+// Defines values for UsageResolution.
 const (
-	DeliveryDelivered WebhookDeliveryState = "delivered"
-	DeliveryDropped   WebhookDeliveryState = "dropped"
-	DeliveryFailed    WebhookDeliveryState = "failed"
-	DeliveryPending   WebhookDeliveryState = "pending"
+	Day    UsageResolution = "day"
+	Hour   UsageResolution = "hour"
+	Minute UsageResolution = "minute"
 )
 
-// Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
-func (e WebhookDeliveryState) Valid() bool {
+// Valid indicates whether the value is a known member of the UsageResolution enum.
+func (e UsageResolution) Valid() bool {
 	switch e {
-	case DeliveryDelivered:
+	case Day:
 		return true
-	case DeliveryDropped:
+	case Hour:
 		return true
-	case DeliveryFailed:
-		return true
-	case DeliveryPending:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for WebhookEventType.
-const (
-	WebhookAllocationFailed    WebhookEventType = "allocation.failed"
-	WebhookAllocationRecovered WebhookEventType = "allocation.recovered"
-	WebhookDeviceOffline       WebhookEventType = "device.offline"
-	WebhookDeviceOnline        WebhookEventType = "device.online"
-	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
-	WebhookQuotaReached        WebhookEventType = "quota.reached"
-)
-
-// Valid indicates whether the value is a known member of the WebhookEventType enum.
-func (e WebhookEventType) Valid() bool {
-	switch e {
-	case WebhookAllocationFailed:
-		return true
-	case WebhookAllocationRecovered:
-		return true
-	case WebhookDeviceOffline:
-		return true
-	case WebhookDeviceOnline:
-		return true
-	case WebhookEnrollmentWaiting:
-		return true
-	case WebhookQuotaReached:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for WebhookFormat.
-const (
-	WebhookDiscord  WebhookFormat = "discord"
-	WebhookNtfy     WebhookFormat = "ntfy"
-	WebhookStandard WebhookFormat = "standard"
-)
-
-// Valid indicates whether the value is a known member of the WebhookFormat enum.
-func (e WebhookFormat) Valid() bool {
-	switch e {
-	case WebhookDiscord:
-		return true
-	case WebhookNtfy:
-		return true
-	case WebhookStandard:
+	case Minute:
 		return true
 	default:
 		return false
@@ -1004,9 +848,6 @@ type Allocation struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
-
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -1063,7 +904,6 @@ type Allocation struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1093,9 +933,6 @@ type AllocationCreate struct {
 
 	// DeviceID The tunnel client that the port is assigned to. Required with a session. A device allocates for itself and can omit it.
 	DeviceID *openapi_types.UUID `json:"deviceId,omitempty"`
-
-	// Enabled With false, the allocation is paused from the start.
-	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1146,9 +983,6 @@ type AllocationCreated struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
-
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
@@ -1205,7 +1039,6 @@ type AllocationCreated struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1227,28 +1060,6 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
-//
-// Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
-type AllocationDeletedEvent struct {
-	// AllocationID The ID of the allocation.
-	AllocationID int64 `json:"allocationId"`
-
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of its device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type Always `allocation.deleted`.
-	Type AllocationDeletedEventType `json:"type"`
-}
-
-// AllocationDeletedEventType Always `allocation.deleted`.
-type AllocationDeletedEventType string
-
 // AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
 // The counts go on while the tunnel server restarts or is offline. They start again at zero when the
 // allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
@@ -1262,9 +1073,6 @@ type AllocationDetail struct {
 
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
-	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
@@ -1329,7 +1137,6 @@ type AllocationDetail struct {
 	// - `draining`: the tunnel server is draining. Players stay, and no one can join.
 	// - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 	// - `offline`: the tunnel client or the tunnel server is not connected.
-	// - `paused`: `enabled` is false.
 	Status AllocationStatus `json:"status"`
 
 	// StatusReason Why the status is not `listening`, or null if there is nothing to explain.
@@ -1350,31 +1157,6 @@ type AllocationDetail struct {
 	// Example: connection refused at 127.0.0.1:25565
 	TargetReason *string `json:"targetReason,omitempty"`
 }
-
-// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
-//
-// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
-type AllocationEvent struct {
-	// Allocation A public port on a tunnel server, assigned to a tunnel client.
-	Allocation Allocation `json:"allocation"`
-
-	// AllocationID The ID of the allocation.
-	AllocationID int64 `json:"allocationId"`
-
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of its device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type What happened.
-	Type AllocationEventType `json:"type"`
-}
-
-// AllocationEventType What happened.
-type AllocationEventType string
 
 // AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
 // `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
@@ -1437,9 +1219,6 @@ type AllocationPatch struct {
 	// DrainSeconds How long players can stay on the old tunnel server, in seconds. The default is 3600. Cannot be
 	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
-
-	// Enabled False pauses the allocation, and true ends the pause.
-	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 	// resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -1593,7 +1372,6 @@ type AllocationRules struct {
 // - `draining`: the tunnel server is draining. Players stay, and no one can join.
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
-// - `paused`: `enabled` is false.
 type AllocationStatus string
 
 // AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
@@ -1928,25 +1706,6 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
-// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
-//
-// Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
-type DeviceDeletedEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of the device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type Always `device.deleted`.
-	Type DeviceDeletedEventType `json:"type"`
-}
-
-// DeviceDeletedEventType Always `device.deleted`.
-type DeviceDeletedEventType string
-
 // DeviceDenial The denial of a pending device.
 type DeviceDenial struct {
 	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
@@ -1963,28 +1722,6 @@ type DeviceDrain struct {
 	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
-
-// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
-//
-// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
-type DeviceEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Device An enrolled machine.
-	Device Device `json:"device"`
-
-	// DeviceID The ID of the device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type What happened.
-	Type DeviceEventType `json:"type"`
-}
-
-// DeviceEventType What happened.
-type DeviceEventType string
 
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
@@ -2126,12 +1863,8 @@ type EnrollmentStatus struct {
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
-// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
 // | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2153,21 +1886,6 @@ type ErrorDetail struct {
 	// Message What is wrong with the field.
 	Message string `json:"message"`
 }
-
-// Event An event of `GET /api/events`. `type` tells which one.
-type Event struct {
-	union json.RawMessage
-}
-
-// EventKind The beginning of the type of events, before the dot.
-//
-// Example: device
-type EventKind string
-
-// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-//
-// Example: 2026-01-02T08:00:00.25Z
-type EventTime = time.Time
 
 // Features Features that can be disabled.
 type Features struct {
@@ -2603,12 +2321,8 @@ type Problem struct {
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
-	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-	// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
 	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2694,22 +2408,6 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
-// ReadyEvent The first event of a stream. What changes from here on comes as an event.
-//
-// Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
-type ReadyEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Type Always `ready`.
-	Type ReadyEventType `json:"type"`
-}
-
-// ReadyEventType Always `ready`.
-type ReadyEventType string
-
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
 //
@@ -2754,22 +2452,6 @@ type RelayEndpoint struct {
 	// Example: 25565
 	Port Port `json:"port"`
 }
-
-// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
-//
-// Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
-type ResyncEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Type Always `resync`.
-	Type ResyncEventType `json:"type"`
-}
-
-// ResyncEventType Always `resync`.
-type ResyncEventType string
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 //
@@ -3002,6 +2684,9 @@ type Settings struct {
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 
+	// Usage For how many days usage is kept, by the length of the times of which it is.
+	Usage UsageSettings `json:"usage"`
+
 	// Warnings What should be changed in the settings with which the panel was started. They cannot be changed here.
 	Warnings []SettingsWarning `json:"warnings"`
 }
@@ -3035,6 +2720,18 @@ type SettingsPatch struct {
 	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
 	// removed: of `defaults`, the built-in default counts again.
 	Rules *RuleSettingsPatch `json:"rules,omitempty"`
+
+	// Usage For how many days usage is kept. What is older is deleted within the hour.
+	Usage *struct {
+		// DayDays The usage of days.
+		DayDays *int `json:"dayDays,omitempty"`
+
+		// HourDays The usage of hours.
+		HourDays *int `json:"hourDays,omitempty"`
+
+		// MinuteDays The usage of minutes.
+		MinuteDays *int `json:"minuteDays,omitempty"`
+	} `json:"usage,omitempty"`
 }
 
 // SettingsWarning Something in the panel's own settings that endangers it, or keeps others from it.
@@ -3195,6 +2892,24 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
+// Usage What allocations have carried.
+type Usage struct {
+	// By What each series of usage is of.
+	By UsageGrouping `json:"by"`
+
+	// From When the first time begins.
+	From time.Time `json:"from"`
+
+	// Resolution The length of the times of which usage is. Days and hours are those of UTC.
+	Resolution UsageResolution `json:"resolution"`
+
+	// Series One series for each of what `by` says, in the order of their IDs.
+	Series []UsageSeries `json:"series"`
+
+	// To The end.
+	To time.Time `json:"to"`
+}
+
 // UsageAck Panel to tunnel server. The report, and those before it, are stored.
 //
 // Example: {"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","sequence":12,"type":"usage.ack"}
@@ -3211,6 +2926,34 @@ type UsageAck struct {
 
 // UsageAckType Always `usage.ack`.
 type UsageAckType string
+
+// UsageGrouping What each series of usage is of.
+type UsageGrouping string
+
+// UsagePoint Usage of a minute, hour or day.
+type UsagePoint struct {
+	// At When it begins.
+	At time.Time `json:"at"`
+
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
+	// peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+	PeakPlayers int64 `json:"peakPlayers"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
 
 // UsageReport Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
 // have players. Only sent to a panel whose snapshot has `usage: true`.
@@ -3244,6 +2987,66 @@ type UsageReport struct {
 
 // UsageReportType Always `usage`.
 type UsageReportType string
+
+// UsageResolution The length of the times of which usage is. Days and hours are those of UTC.
+type UsageResolution string
+
+// UsageSeries Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null.
+type UsageSeries struct {
+	// AllocationID The allocation, which may have been deleted.
+	AllocationID nullable.Nullable[int64] `json:"allocationId"`
+
+	// DeviceID The device, or that of the allocation.
+	DeviceID nullable.Nullable[openapi_types.UUID] `json:"deviceId"`
+
+	// OrganisationID The organisation; null for the usage of devices without one.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Points The usage by time, in order. Times without any are left out.
+	Points []UsagePoint `json:"points"`
+
+	// Totals Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
+	// of payloads, without any header.
+	Totals UsageSums `json:"totals"`
+
+	// UserID The user, if that is the owner.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// UsageSettings For how many days usage is kept, by the length of the times of which it is.
+type UsageSettings struct {
+	// DayDays The usage of days. It is 731 until somebody changes it.
+	DayDays int `json:"dayDays"`
+
+	// HourDays The usage of hours. It is 90 until somebody changes it.
+	HourDays int `json:"hourDays"`
+
+	// MinuteDays The usage of minutes. It is 2 until somebody changes it.
+	MinuteDays int `json:"minuteDays"`
+}
+
+// UsageSums Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
+// of payloads, without any header.
+type UsageSums struct {
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
+	// peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+	PeakPlayers int64 `json:"peakPlayers"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
 
 // User A user account of the panel.
 type User struct {
@@ -3312,345 +3115,14 @@ type Version struct {
 	Version string `json:"version"`
 }
 
-// Webhook A URL that the panel tells of events, without its secret.
-type Webhook struct {
-	// CreatedAt When the webhook was created.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
-	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
-
-	// Enabled Whether messages are sent.
-	Enabled bool `json:"enabled"`
-
-	// Events The types of events that are sent.
-	Events []WebhookEventType `json:"events"`
-
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
-	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format WebhookFormat `json:"format"`
-
-	// ID Webhook ID.
-	ID int64 `json:"id"`
-
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
-	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
-
-	// Name What the webhook is for, as its maker has named it.
-	//
-	// Example: alerts
-	Name string `json:"name"`
-
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
-	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
-
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// URL Where messages are sent. Its path may be a password.
-	URL string `json:"url"`
-
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookCreate A new webhook.
-type WebhookCreate struct {
-	// Enabled Whether messages are sent. By default, they are.
-	Enabled *bool `json:"enabled,omitempty"`
-
-	// Events The types of events that are sent.
-	Events WebhookEvents `json:"events"`
-
-	// Format How messages are written. By default, `standard`.
-	Format *WebhookFormat `json:"format,omitempty"`
-
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
-	//
-	//
-	// Example: alerts
-	Name WebhookName `json:"name"`
-
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
-	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
-
-	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
-	OrganisationID *int64 `json:"organisationId,omitempty"`
-
-	// Site With `true`, events are about all devices of the panel. For admins.
-	Site *bool `json:"site,omitempty"`
-
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-	//
-	// Example: https://example.com/hooks/tunnel
-	URL WebhookURL `json:"url"`
-}
-
-// WebhookCreated A new webhook, with its secret.
-type WebhookCreated struct {
-	// CreatedAt When the webhook was created.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
-	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
-
-	// Enabled Whether messages are sent.
-	Enabled bool `json:"enabled"`
-
-	// Events The types of events that are sent.
-	Events []WebhookEventType `json:"events"`
-
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
-	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format WebhookFormat `json:"format"`
-
-	// ID Webhook ID.
-	ID int64 `json:"id"`
-
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
-	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
-
-	// Name What the webhook is for, as its maker has named it.
-	//
-	// Example: alerts
-	Name string `json:"name"`
-
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
-	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
-
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
-	Secret WebhookKey `json:"secret"`
-
-	// URL Where messages are sent. Its path may be a password.
-	URL string `json:"url"`
-
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookData What an event is about, as it was then. Other fields may be added.
-type WebhookData struct {
-	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
-	Allocation *Allocation `json:"allocation,omitempty"`
-
-	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
-	ApprovalURL *string `json:"approvalUrl,omitempty"`
-
-	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
-	Device *Device `json:"device,omitempty"`
-
-	// Quota The quota of `quota.reached`.
-	Quota *WebhookQuota `json:"quota,omitempty"`
-
-	// WebhookID With `webhook.test`, the webhook.
-	WebhookID *int64 `json:"webhookId,omitempty"`
-}
-
-// WebhookDelivery A message of a webhook, and what came of it.
-type WebhookDelivery struct {
-	// Attempts How often it was sent.
-	Attempts int `json:"attempts"`
-
-	// CreatedAt When the message was made.
-	CreatedAt time.Time `json:"createdAt"`
-
-	// DurationMs How many milliseconds the last attempt took. Null if there was none.
-	DurationMs nullable.Nullable[int] `json:"durationMs"`
-
-	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
-	Error nullable.Nullable[string] `json:"error"`
-
-	// ID Delivery ID.
-	ID int64 `json:"id"`
-
-	// LastAttemptAt When the last attempt ended. Null if there was none.
-	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
-
-	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
-	//
-	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
-	MessageID string `json:"messageId"`
-
-	// NextAttemptAt When it is sent next. Null if it is not.
-	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
-
-	// Payload The body of a message in the format `standard`. The other formats say the same in words.
-	Payload WebhookPayload `json:"payload"`
-
-	// State - `pending`: it is sent at `nextAttemptAt`.
-	// - `delivered`: the receiver answered with a status from 200 to 299.
-	// - `failed`: all attempts failed.
-	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
-	State WebhookDeliveryState `json:"state"`
-
-	// Status The status of the last response. Null if there was none.
-	Status nullable.Nullable[int] `json:"status"`
-
-	// Type The type of the event, or `webhook.test`.
-	//
-	// Example: device.offline
-	Type string `json:"type"`
-}
-
-// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
-// - `delivered`: the receiver answered with a status from 200 to 299.
-// - `failed`: all attempts failed.
-// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
-type WebhookDeliveryState string
-
-// WebhookEventType A type of events.
-//
-//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
-//   - `device.online`: such a device is online again.
-//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
-//   - `allocation.recovered`: players can join such an allocation again.
-//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
-//     only admins can approve.
-//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
-//     resource.
-type WebhookEventType string
-
-// WebhookEvents The types of events that are sent.
-type WebhookEvents = []WebhookEventType
-
-// WebhookFormat How messages are written.
-//
-// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-// - `discord`: text for people, to a webhook of a Discord channel.
-// - `ntfy`: a notification, to a topic of ntfy.
-type WebhookFormat string
-
-// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
-type WebhookKey = string
-
-// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
-// the direction of text. White space around it is removed.
-//
-// Example: alerts
-type WebhookName = string
-
-// WebhookPatch Changes of a webhook. What is absent stays.
-type WebhookPatch struct {
-	// Enabled Whether messages are sent.
-	Enabled *bool `json:"enabled,omitempty"`
-
-	// Events The types of events that are sent.
-	Events *WebhookEvents `json:"events,omitempty"`
-
-	// Format How messages are written.
-	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
-	Format *WebhookFormat `json:"format,omitempty"`
-
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
-	//
-	//
-	// Example: alerts
-	Name *WebhookName `json:"name,omitempty"`
-
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
-	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
-
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-	//
-	// Example: https://example.com/hooks/tunnel
-	URL *WebhookURL `json:"url,omitempty"`
-}
-
-// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
-type WebhookPayload struct {
-	// Data What an event is about, as it was then. Other fields may be added.
-	Data WebhookData `json:"data"`
-
-	// Timestamp When the panel noticed the event.
-	Timestamp time.Time `json:"timestamp"`
-
-	// Type The type of the event, or `webhook.test`.
-	//
-	// Example: device.offline
-	Type string `json:"type"`
-}
-
-// WebhookQuota A quota that was reached.
-type WebhookQuota struct {
-	// Limit How many there may be.
-	Limit int `json:"limit"`
-
-	// OrganisationID The organisation whose quota it is. Null if it is a user's.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// Resource What a quota limits, the name of a field of `QuotaLimits`.
-	Resource QuotaResource `json:"resource"`
-
-	// Used How many there were, without what was refused.
-	Used int `json:"used"`
-
-	// UserID The user whose quota it is. Null if it is an organisation's.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// WebhookResult What came of the last attempt to send a message. Null if there was none.
-type WebhookResult struct {
-	// At When the attempt ended.
-	At time.Time `json:"at"`
-
-	// Error Why it failed, in a few words. Null if it succeeded.
-	Error nullable.Nullable[string] `json:"error"`
-
-	// Status The status of the response. Null if there was none.
-	Status nullable.Nullable[int] `json:"status"`
-}
-
-// WebhookSecret A new secret of a webhook.
-type WebhookSecret struct {
-	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
-	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
-
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
-	Secret WebhookKey `json:"secret"`
-}
-
-// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
-//
-// Example: https://example.com/hooks/tunnel
-type WebhookURL = string
-
 // APIKeyID defines model for APIKeyId.
 type APIKeyID = int64
 
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
-// DeliveryID defines model for DeliveryId.
-type DeliveryID = int64
-
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
-
-// IdempotencyKey defines model for IdempotencyKey.
-type IdempotencyKey = string
-
-// IfMatch defines model for IfMatch.
-type IfMatch = string
 
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
@@ -3673,9 +3145,6 @@ type SessionID = openapi_types.UUID
 // UserID defines model for UserId.
 type UserID = int64
 
-// WebhookID defines model for WebhookId.
-type WebhookID = int64
-
 // AccountConflict The body of every error response.
 type AccountConflict = Problem
 
@@ -3696,12 +3165,6 @@ type ApprovalNotFound = Problem
 
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
-
-// DeliveryNotFound The body of every error response.
-type DeliveryNotFound = Problem
-
-// DenialConflict The body of every error response.
-type DenialConflict = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3769,9 +3232,6 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
-// NewPortConflict The body of every error response.
-type NewPortConflict = Problem
-
 // NoPassword The body of every error response.
 type NoPassword = Problem
 
@@ -3811,17 +3271,11 @@ type PortForbidden = Problem
 // PortUnavailable The body of every error response.
 type PortUnavailable = Problem
 
-// PreconditionFailed The body of every error response.
-type PreconditionFailed = Problem
-
 // QuotaExceeded The body of every error response.
 type QuotaExceeded = Problem
 
 // RateLimited The body of every error response.
 type RateLimited = Problem
-
-// Repeated The body of every error response.
-type Repeated = Problem
 
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
@@ -3841,9 +3295,6 @@ type SessionUnavailable = Problem
 // SettingsConflict The body of every error response.
 type SettingsConflict = Problem
 
-// SiteForbidden The body of every error response.
-type SiteForbidden = Problem
-
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
@@ -3858,12 +3309,6 @@ type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
-
-// TooManyStreams The body of every error response.
-type TooManyStreams = Problem
-
-// TooManyWebhooks The body of every error response.
-type TooManyWebhooks = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3889,12 +3334,6 @@ type UserNotFound = Problem
 // UserSuspended The body of every error response.
 type UserSuspended = Problem
 
-// WebhookDisabled The body of every error response.
-type WebhookDisabled = Problem
-
-// WebhookNotFound The body of every error response.
-type WebhookNotFound = Problem
-
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
 
@@ -3906,7 +3345,6 @@ const (
 	MaxAddressPrefix                                  = 49
 	MaxAllocationCreateCount                          = 16
 	DefaultAllocationCreateCount                      = 1
-	DefaultAllocationCreateEnabled                    = true
 	MaxAllocationOptionsAllow                         = 1000
 	MaxAllocationOptionsConnectionsPerSecond          = 100000
 	MaxAllocationOptionsConnectionsPerSecondPerSource = 100000
@@ -3969,16 +3407,6 @@ const (
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
 	MaxUsageReportAllocations                         = 1000
-	DefaultWebhookCreateEnabled                       = true
-	MaxWebhookCreateEvents                            = 6
-	MaxWebhookCreateOfflineDelaySeconds               = 86400
-	DefaultWebhookCreateOfflineDelaySeconds           = 60
-	MaxWebhookName                                    = 100
-	MaxWebhookPatchEvents                             = 6
-	MaxWebhookPatchOfflineDelaySeconds                = 86400
-	MaxWebhookURL                                     = 2000
-	MaxIdempotencyKey                                 = 255
-	MaxIfMatch                                        = 1024
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -4047,18 +3475,6 @@ type BeginProviderLoginParams struct {
 	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
 }
 
-// StreamEventsParams defines parameters for StreamEvents.
-type StreamEventsParams struct {
-	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
-	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
-
-	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
-	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
-
-	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
-	LastEventID *string `json:"Last-Event-ID,omitempty"`
-}
-
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
 	// UserID List the keys of this user.
@@ -4122,6 +3538,34 @@ type ListDevicesParams struct {
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// By What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
+	// user or an organisation), or an organisation.
+	By *UsageGrouping `form:"by,omitempty" json:"by,omitempty"`
+
+	// AllocationID Return only the usage of this allocation.
+	AllocationID *int64 `form:"allocationId,omitempty" json:"allocationId,omitempty"`
+
+	// DeviceID Return only the usage of this device's allocations.
+	DeviceID *openapi_types.UUID `form:"deviceId,omitempty" json:"deviceId,omitempty"`
+
+	// OrganisationID Return only the usage that belongs to this organisation.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// UserID Return only the usage that belongs to this user, without that of their organisations.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// From The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To The end. Times that begin at it or later are left out. Now if it is absent.
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// Resolution The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
+	Resolution *UsageResolution `form:"resolution,omitempty" json:"resolution,omitempty"`
+}
+
 // ListUsersParams defines parameters for ListUsers.
 type ListUsersParams struct {
 	// Search Return only users whose email begins with this text. Its case is ignored.
@@ -4142,27 +3586,6 @@ type DeleteUserParams struct {
 
 	// NewOwnerID The ID of the user who gets the devices.
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
-}
-
-// ListWebhooksParams defines parameters for ListWebhooks.
-type ListWebhooksParams struct {
-	// UserID List the webhooks of this user.
-	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
-
-	// OrganisationID List the webhooks of this organisation. It cannot be combined with `userId`.
-	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
-
-	// Site With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
-	Site *bool `form:"site,omitempty" json:"site,omitempty"`
-}
-
-// ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
-type ListWebhookDeliveriesParams struct {
-	// Limit The maximum number of items to return.
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// After Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
 // UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
@@ -4242,12 +3665,6 @@ type UpdateUserJSONRequestBody = UserPatch
 
 // UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
 type UpdateUserQuotaJSONRequestBody = QuotaLimits
-
-// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
-type CreateWebhookJSONRequestBody = WebhookCreate
-
-// UpdateWebhookJSONRequestBody defines body for UpdateWebhook for application/json ContentType.
-type UpdateWebhookJSONRequestBody = WebhookPatch
 
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {
@@ -4598,207 +4015,6 @@ func (t ControlMessage) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ControlMessage) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsReadyEvent returns the union data inside the Event as a ReadyEvent
-func (t Event) AsReadyEvent() (ReadyEvent, error) {
-	var body ReadyEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
-func (t *Event) FromReadyEvent(v ReadyEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
-func (t *Event) MergeReadyEvent(v ReadyEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsResyncEvent returns the union data inside the Event as a ResyncEvent
-func (t Event) AsResyncEvent() (ResyncEvent, error) {
-	var body ResyncEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
-func (t *Event) FromResyncEvent(v ResyncEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
-func (t *Event) MergeResyncEvent(v ResyncEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
-func (t Event) AsDeviceEvent() (DeviceEvent, error) {
-	var body DeviceEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
-func (t *Event) FromDeviceEvent(v DeviceEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
-func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
-func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
-	var body DeviceDeletedEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
-func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
-func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
-func (t Event) AsAllocationEvent() (AllocationEvent, error) {
-	var body AllocationEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
-func (t *Event) FromAllocationEvent(v AllocationEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
-func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
-func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
-	var body AllocationDeletedEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
-func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
-func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t Event) Discriminator() (string, error) {
-	var discriminator struct {
-		Discriminator string `json:"type"`
-	}
-	err := json.Unmarshal(t.union, &discriminator)
-	return discriminator.Discriminator, err
-}
-
-func (t Event) ValueByDiscriminator() (interface{}, error) {
-	discriminator, err := t.Discriminator()
-	if err != nil {
-		return nil, err
-	}
-	switch discriminator {
-	case "allocation.created":
-		return t.AsAllocationEvent()
-	case "allocation.deleted":
-		return t.AsAllocationDeletedEvent()
-	case "allocation.updated":
-		return t.AsAllocationEvent()
-	case "device.created":
-		return t.AsDeviceEvent()
-	case "device.deleted":
-		return t.AsDeviceDeletedEvent()
-	case "device.updated":
-		return t.AsDeviceEvent()
-	case "ready":
-		return t.AsReadyEvent()
-	case "resync":
-		return t.AsResyncEvent()
-	default:
-		return nil, errors.New("unknown discriminator value: " + discriminator)
-	}
-}
-
-func (t Event) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *Event) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

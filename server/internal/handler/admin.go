@@ -38,6 +38,9 @@ func (a *api) UpdateSettings(ctx context.Context, request server.UpdateSettingsR
 			return nil, err
 		}
 	}
+	if usage := request.Body.Usage; usage != nil {
+		patch.Usage = db.UsageRetentionPatch{Minutes: usage.MinuteDays, Hours: usage.HourDays, Days: usage.DayDays}
+	}
 	if rules := request.Body.Rules; rules != nil {
 		var err error
 		if patch.RuleDefaults, err = rulesPatch(rules.Defaults); err != nil {
@@ -68,6 +71,7 @@ func (a *api) toSettings(ctx context.Context, settings db.Settings) (types.Setti
 		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove},
 		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
 		Quota:         toQuotaLimits(settings.Quota),
+		Usage:         types.UsageSettings{MinuteDays: settings.Minutes, HourDays: settings.Hours, DayDays: settings.Days},
 		Rules:         rules,
 		Warnings:      warnings,
 	}, err

@@ -38,6 +38,7 @@ func TestSettings_AreForAdmins(t *testing.T) {
 			Allocations:       nullable.NewNullNullable[int](),
 			PortsOutsideRange: nullable.NewNullableWithValue(0),
 		},
+		Usage: types.UsageSettings{MinuteDays: 2, HourDays: 90, DayDays: 731},
 		Rules: types.RuleSettings{BuiltIn: types.RuleLimits{
 			MaxPlayers:                    nullable.NewNullableWithValue(1000),
 			MaxPlayersPerSource:           nullable.NewNullableWithValue(100),
@@ -57,6 +58,11 @@ func TestSettings_AreForAdmins(t *testing.T) {
 	}
 	if got := decode[types.Settings](t, admin.send(t, "GET", path, nil), 200); !reflect.DeepEqual(got, both) {
 		t.Errorf("settings afterwards are %+v", got)
+	}
+	both.Usage.HourDays = 30
+	days := map[string]any{"usage": map[string]int{"hourDays": 30}}
+	if got := decode[types.Settings](t, admin.send(t, "PATCH", path, days), 200); !reflect.DeepEqual(got, both) {
+		t.Errorf("settings with another usage are %+v", got)
 	}
 	wantError(t, admin.send(t, "PATCH", path, map[string]any{}), 400, types.CodeInvalidRequest)
 	wantField(t, admin.send(t, "PATCH", path, map[string]any{"features": map[string]any{"tunnels": "yes"}}), "features.tunnels")

@@ -62,6 +62,7 @@ var checksPasswords = map[string]bool{"login": true, "setPassword": true, "updat
 // policyRequests are the requests of the rows.
 var policyRequests = map[string]policyRequest{
 	"listAllocations":                   listed("/api/tunnel/allocations", "{allocation}"),
+	"getUsage":                          answered("GET", "/api/tunnel/usage", ""),
 	"createAllocation":                  answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{server}"}`),
 	"createAllocation, port below 1024": answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{server}","port":80}`),
 	"createAllocation, outside range":   answered("POST", "/api/tunnel/allocations", `{"deviceId":"{client}","protocol":"tcp","localPort":25565,"serverId":"{server}","port":25565}`),
