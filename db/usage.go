@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -121,6 +122,13 @@ func usageSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report 
 	if err != nil {
 		return nil, err
 	}
+	if len(subjects) > 0 {
+		site := usageSubject{AllocationID: siteUsage, DeviceID: serverID}
+		if site.ID, err = siteSubject(ctx, tx, serverID); err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, site)
+	}
 	found := make(map[int64]int64, len(subjects))
 	for _, s := range subjects {
 		if s.ID == nil {
@@ -138,11 +146,42 @@ func usageSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report 
 	return found, nil
 }
 
+// siteUsage stands in place of an allocation for all on one tunnel server, which stands in place of the device: so that
+// the usage of the whole panel is the sum of few rows.
+const siteUsage = -1
+
+// siteSubject returns the id of the subject of all usage on a tunnel server; nil: it has no row yet.
+func siteSubject(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) (*int64, error) {
+	var id int64
+	err := tx.GetContext(ctx, &id, `SELECT id FROM usage_subjects WHERE allocation_id = $1 AND device_id = $2`, siteUsage, serverID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &id, err
+}
+
+// sumUsage returns the sum of the counts of the allocations that have subjects.
+func sumUsage(allocations []AllocationUsage, subjects map[int64]int64) AllocationUsage {
+	sum := AllocationUsage{AllocationID: siteUsage}
+	for _, of := range allocations {
+		if _, ok := subjects[of.AllocationID]; !ok {
+			continue
+		}
+		sum.PeakPlayers = min(sum.PeakPlayers+of.PeakPlayers, math.MaxInt32)
+		sum.DownloadBytes = SumCounts(sum.DownloadBytes, of.DownloadBytes)
+		sum.UploadBytes = SumCounts(sum.UploadBytes, of.UploadBytes)
+		sum.DownloadDatagrams = SumCounts(sum.DownloadDatagrams, of.DownloadDatagrams)
+		sum.UploadDatagrams = SumCounts(sum.UploadDatagrams, of.UploadDatagrams)
+		sum.Joins = SumCounts(sum.Joins, of.Joins)
+	}
+	return sum
+}
+
 // addUsage adds the counts of a report to the minute, the hour and the day in which its time began, and makes them the
 // newest of their allocations.
 func addUsage(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report UsageReport, subjects map[int64]int64) error {
 	var columns [9][]int64
-	for _, of := range report.Allocations {
+	for _, of := range append(slices.Clone(report.Allocations), sumUsage(report.Allocations, subjects)) {
 		subject, ok := subjects[of.AllocationID]
 		if !ok {
 			continue
@@ -177,7 +216,7 @@ const addUsageStatement = `WITH reported AS (
 	INSERT INTO usage_now AS n (server_id, allocation_id, reported_at, seconds, players, joins,
 		download_bytes, upload_bytes, download_datagrams, upload_datagrams)
 	SELECT $1, allocation_id, $2::timestamptz, $3, players, joins, download_bytes, upload_bytes, download_datagrams, upload_datagrams
-	FROM reported
+	FROM reported WHERE allocation_id > 0
 	ON CONFLICT (server_id, allocation_id) DO UPDATE SET reported_at = excluded.reported_at, seconds = excluded.seconds,
 		players = excluded.players, joins = excluded.joins,
 		download_bytes = excluded.download_bytes, upload_bytes = excluded.upload_bytes,

@@ -95,11 +95,20 @@ func (d *DB) Usage(ctx context.Context, scope Scope, q UsageQuery) ([]UsageRow, 
 	if q.DeviceID != uuid.Nil {
 		device = q.DeviceID
 	}
+	// All usage of the panel is also kept as sums, and what is of few is read for one after the other.
+	level, fence := "s.allocation_id > 0", ""
+	filtered := q.AllocationID != 0 || q.DeviceID != uuid.Nil || q.UserID != 0 || q.OrganisationID != 0
+	switch {
+	case !scope.All || filtered:
+		fence = " OFFSET 0"
+	case groups == UsageByNone.groups():
+		level = fmt.Sprintf("s.allocation_id = %d", siteUsage)
+	}
 	var rows []UsageRow
 	err := d.requests.SelectContext(ctx, &rows, fmt.Sprintf(
 		`WITH subjects AS MATERIALIZED (
 			SELECT s.id, s.allocation_id, s.device_id, s.owner_id, s.organisation_id FROM usage_subjects s
-			WHERE ($1::boolean OR s.owner_id = $2::bigint OR s.organisation_id = -$2::bigint OR s.device_id = $3::uuid
+			WHERE %[6]s AND ($1::boolean OR s.owner_id = $2::bigint OR s.organisation_id = -$2::bigint OR s.device_id = $3::uuid
 					OR s.organisation_id IN (SELECT m.organisation_id FROM organisation_members m WHERE m.user_id = $2::bigint))
 				AND ($4::bigint = 0 OR s.allocation_id = $4) AND ($5::uuid IS NULL OR s.device_id = $5)
 				AND ($6::bigint = 0 OR s.owner_id = $6) AND ($7::bigint = 0 OR s.organisation_id = $7))
@@ -107,10 +116,10 @@ func (d *DB) Usage(ctx context.Context, scope Scope, q UsageQuery) ([]UsageRow, 
 			sum(u.download_bytes)::bigint AS download_bytes, sum(u.upload_bytes)::bigint AS upload_bytes,
 			sum(u.download_datagrams)::bigint AS download_datagrams, sum(u.upload_datagrams)::bigint AS upload_datagrams,
 			sum(u.joins)::bigint AS joins, sum(u.peak_players) AS peak_players
-		FROM subjects s JOIN usage_%[5]ss u ON u.subject_id = s.id
-		WHERE u.at >= $8 AND u.at < $9
+		FROM subjects s CROSS JOIN LATERAL (
+			SELECT * FROM usage_%[5]ss u WHERE u.subject_id = s.id AND u.at >= $8 AND u.at < $9%[7]s) u
 		GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5 LIMIT $10`,
-		groups[0], groups[1], groups[2], groups[3], q.Resolution),
+		groups[0], groups[1], groups[2], groups[3], q.Resolution, level, fence),
 		scope.args(q.AllocationID, device, q.UserID, q.OrganisationID, stamp(q.From), stamp(q.To), q.Limit)...)
 	return rows, wrap(err, "usage")
 }

@@ -2945,7 +2945,8 @@ type UsagePoint struct {
 	Joins int64 `json:"joins"`
 
 	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
+	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.
@@ -3038,7 +3039,8 @@ type UsageSums struct {
 	Joins int64 `json:"joins"`
 
 	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
+	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.

@@ -97,7 +97,7 @@ func TestUsage_OfTooManyPointsSaysWhatToTake(t *testing.T) {
 	admin := p.user(t, "root@example.com", "admin")
 	sql := dbtest.SQL(t, p.db)
 	for _, statement := range []string{
-		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) SELECT n, gen_random_uuid(), 0, 0 FROM generate_series(1, 11) n`,
+		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) SELECT n, gen_random_uuid(), 0, 0 FROM generate_series(-1, 11) n WHERE n <> 0`,
 		`INSERT INTO usage_hours SELECT s.id, t, 1, 1, 1, 1, 1, 1 FROM usage_subjects s, generate_series('2026-01-01T00:00:00Z'::timestamptz, '2026-04-01T00:00:00Z', '1 hour') t`,
 	} {
 		if _, err := sql.ExecContext(t.Context(), statement); err != nil {

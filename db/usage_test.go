@@ -1,0 +1,162 @@
+package db_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
+)
+
+func countRows(t testing.TB, d *db.DB, table string) (n int) {
+	t.Helper()
+	if err := dbtest.SQL(t, d).QueryRowContext(t.Context(), `SELECT count(*) FROM `+table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestPruneUsage_KeepsEachForItsTime(t *testing.T) {
+	d := dbtest.New(t)
+	sql := dbtest.SQL(t, d)
+	now := time.Now()
+	for _, table := range []string{"usage_minutes", "usage_hours", "usage_days"} {
+		if _, err := sql.ExecContext(t.Context(), `INSERT INTO `+table+` SELECT 1, now() - n * interval '12 hours', 1, 1, 1, 1, 1, 1 FROM generate_series(1, 2000) n`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.UpdateSettings(t.Context(), db.SettingsPatch{Usage: db.UsageRetentionPatch{Hours: ptr(10)}}); err != nil {
+		t.Fatal(err)
+	}
+	for deleted := int64(1); deleted > 0; {
+		var err error
+		if deleted, err = d.PruneUsage(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for table, want := range map[string]int{"usage_minutes": 4, "usage_hours": 20, "usage_days": 1462} {
+		if n := countRows(t, d, table); n < want-1 || n > want {
+			t.Errorf("%d rows are kept of %s, want %d", n, table, want)
+		}
+	}
+}
+
+func TestAddUsage_TellsOfItsNewestCounts(t *testing.T) {
+	d := dbtest.New(t)
+	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+	created, err := d.CreateAllocations(t.Context(), db.NewAllocation{
+		DeviceID: client.ID, ServerID: &server.ID, Protocols: []string{"tcp"}, LocalHost: "127.0.0.1", LocalPort: 1, Count: 1,
+		ProxyProtocol: "none", UDPIdleSeconds: 60,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, began := created[0].ID, time.Now()
+	report := func(sequence int64, ended time.Time, players int) {
+		t.Helper()
+		err := d.AddUsage(t.Context(), server.ID, db.UsageReport{
+			Epoch: uuid.UUID{1}, Sequence: sequence, Ended: ended, Seconds: 10,
+			Allocations: []db.AllocationUsage{{AllocationID: id, Players: players, PeakPlayers: 9, UsageCounts: db.UsageCounts{UploadBytes: 7}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	report(1, began, 4)
+	report(2, began.Add(-time.Hour), 8) // Late.
+	rows, err := d.UsageNow(t.Context(), server.ID, began.Add(-time.Minute))
+	if err != nil || len(rows) != 1 || rows[0].AllocationID != id || rows[0].Players != 4 || rows[0].UploadBytes != 7 || rows[0].Seconds != 10 {
+		t.Errorf("%+v (%v)", rows, err)
+	}
+	if players, err := d.Players(t.Context(), []int64{id, id + 1}); err != nil || len(players) != 1 || players[id] != 4 {
+		t.Errorf("players %v (%v)", players, err)
+	}
+	if rows, err = d.UsageNow(t.Context(), server.ID, began.Add(time.Second)); err != nil || len(rows) != 0 {
+		t.Errorf("%+v (%v)", rows, err)
+	}
+}
+
+// fillUsage makes allocations of clients on a tunnel server, with usage of 90 days: every hour for the first ones.
+func fillUsage(b *testing.B, d *db.DB, allocations, byHour int) (server uuid.UUID) {
+	b.Helper()
+	sql := dbtest.SQL(b, d)
+	for _, statement := range []string{
+		`INSERT INTO users (email, password_hash, role) VALUES ('ada@example.com', '', 'user')`,
+		`INSERT INTO devices (name, kind, created_at, expires_at, approved_at) VALUES ('edge', 'server', now(), now(), now())`,
+		fmt.Sprintf(`INSERT INTO devices (name, kind, owner_id, created_at, expires_at, approved_at)
+			SELECT 'home', 'client', CASE WHEN n <= %d THEN (SELECT id FROM users) END, now(), now(), now() FROM generate_series(1, %d) n`, byHour, allocations),
+		`INSERT INTO allocations (device_id, server_id, protocol, port, local_host, local_port, name, proxy_protocol, udp_idle_seconds)
+			SELECT d.id, s.id, 'tcp', row_number() OVER (ORDER BY d.owner_id), 'localhost', 1, '', 'none', 60
+			FROM devices d CROSS JOIN (SELECT id FROM devices WHERE kind = 'server') s WHERE d.kind = 'client'`,
+		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id)
+			SELECT a.id, a.device_id, coalesce(d.owner_id, 0), 0 FROM allocations a JOIN devices d ON d.id = a.device_id ORDER BY a.id`,
+		`INSERT INTO usage_days SELECT s.id, t, 1e9, 1e8, 1e6, 1e6, 10, 5
+			FROM generate_series(date_trunc('day', now() - interval '90 days'), now(), '1 day') t, usage_subjects s`,
+		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) SELECT -1, gen_random_uuid(), 0, 0 FROM generate_series(1, 4)`,
+		`INSERT INTO usage_days SELECT s.id, t, 1e9, 1e8, 1e6, 1e6, 10, 5
+			FROM generate_series(date_trunc('day', now() - interval '90 days'), now(), '1 day') t, usage_subjects s WHERE s.allocation_id < 0`,
+		`INSERT INTO usage_hours SELECT s.id, t, 1e8, 1e7, 1e5, 1e5, 1, 5
+			FROM generate_series(date_trunc('hour', now() - interval '90 days'), now(), '1 hour') t, usage_subjects s WHERE s.owner_id <> 0`,
+		`ANALYZE`,
+	} {
+		if _, err := sql.ExecContext(b.Context(), statement); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := sql.QueryRowContext(b.Context(), `SELECT id FROM devices WHERE kind = 'server'`).Scan(&server); err != nil {
+		b.Fatal(err)
+	}
+	return server
+}
+
+// BenchmarkUsage reads and adds usage where 10,000 allocations have 90 days of days, and 300 of them of hours.
+func BenchmarkUsage(b *testing.B) {
+	d := dbtest.New(b)
+	server := fillUsage(b, d, 10_000, 300)
+	var first, owner int64
+	if err := dbtest.SQL(b, d).QueryRowContext(b.Context(), `SELECT (SELECT min(id) FROM allocations), (SELECT id FROM users)`).Scan(&first, &owner); err != nil {
+		b.Fatal(err)
+	}
+	to := time.Now()
+	query := db.UsageQuery{From: to.AddDate(0, 0, -90), To: to, Limit: 20_001}
+	for _, c := range []struct {
+		name       string
+		scope      db.Scope
+		resolution db.UsageResolution
+		allocation int64
+	}{
+		{"of one allocation by hour", db.Scope{UserID: owner}, db.UsageHours, first},
+		{"of a user with 300 allocations by hour", db.Scope{UserID: owner}, db.UsageHours, 0},
+		{"of a user with 300 allocations by day", db.Scope{UserID: owner}, db.UsageDays, 0},
+		{"of all 10000 allocations by day", db.Scope{All: true}, db.UsageDays, 0},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			q := query
+			q.Resolution, q.AllocationID = c.resolution, c.allocation
+			for b.Loop() {
+				if rows, err := d.Usage(b.Context(), c.scope, q); err != nil || len(rows) == 0 {
+					b.Fatalf("%d rows (%v)", len(rows), err)
+				}
+			}
+		})
+	}
+	b.Run("add 1000 allocations", func(b *testing.B) {
+		epoch, sequence := uuid.New(), int64(0)
+		for b.Loop() {
+			sequence++
+			report := db.UsageReport{Epoch: epoch, Sequence: sequence, Ended: time.Now(), Seconds: 10}
+			for i := range int64(1000) {
+				report.Allocations = append(report.Allocations, db.AllocationUsage{
+					AllocationID: first + (sequence*1000+i)%10_000, Players: 3, PeakPlayers: 4,
+					UsageCounts: db.UsageCounts{DownloadBytes: 1e6, UploadBytes: 1e5, DownloadDatagrams: 100, UploadDatagrams: 100},
+				})
+			}
+			if err := d.AddUsage(b.Context(), server, report); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
