@@ -61,6 +61,39 @@ func (e AllocationCreateProtocol) Valid() bool {
 	}
 }
 
+// Defines values for AllocationDeletedEventType.
+const (
+	EventAllocationDeleted AllocationDeletedEventType = "allocation.deleted"
+)
+
+// Valid indicates whether the value is a known member of the AllocationDeletedEventType enum.
+func (e AllocationDeletedEventType) Valid() bool {
+	switch e {
+	case EventAllocationDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AllocationEventType.
+const (
+	EventAllocationCreated AllocationEventType = "allocation.created"
+	EventAllocationUpdated AllocationEventType = "allocation.updated"
+)
+
+// Valid indicates whether the value is a known member of the AllocationEventType enum.
+func (e AllocationEventType) Valid() bool {
+	switch e {
+	case EventAllocationCreated:
+		return true
+	case EventAllocationUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AllocationReportState.
 const (
 	ReportFailed AllocationReportState = "failed"
@@ -130,6 +163,39 @@ const (
 func (e ClientSnapshotType) Valid() bool {
 	switch e {
 	case TypeClientSnapshot:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceDeletedEventType.
+const (
+	EventDeviceDeleted DeviceDeletedEventType = "device.deleted"
+)
+
+// Valid indicates whether the value is a known member of the DeviceDeletedEventType enum.
+func (e DeviceDeletedEventType) Valid() bool {
+	switch e {
+	case EventDeviceDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceEventType.
+const (
+	EventDeviceCreated DeviceEventType = "device.created"
+	EventDeviceUpdated DeviceEventType = "device.updated"
+)
+
+// Valid indicates whether the value is a known member of the DeviceEventType enum.
+func (e DeviceEventType) Valid() bool {
+	switch e {
+	case EventDeviceCreated:
+		return true
+	case EventDeviceUpdated:
 		return true
 	default:
 		return false
@@ -265,6 +331,27 @@ func (e ErrorCode) Valid() bool {
 	}
 }
 
+// Defines values for EventKind.
+const (
+	KindOfAllocation EventKind = "allocation"
+	KindOfDevice     EventKind = "device"
+	KindOfUsage      EventKind = "usage"
+)
+
+// Valid indicates whether the value is a known member of the EventKind enum.
+func (e EventKind) Valid() bool {
+	switch e {
+	case KindOfAllocation:
+		return true
+	case KindOfDevice:
+		return true
+	case KindOfUsage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HelloType.
 const (
 	TypeHello HelloType = "hello"
@@ -373,6 +460,36 @@ func (e QuotaResource) Valid() bool {
 	case QuotaDevices:
 		return true
 	case QuotaPortsOutsideRange:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadyEventType.
+const (
+	EventReady ReadyEventType = "ready"
+)
+
+// Valid indicates whether the value is a known member of the ReadyEventType enum.
+func (e ReadyEventType) Valid() bool {
+	switch e {
+	case EventReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ResyncEventType.
+const (
+	EventResync ResyncEventType = "resync"
+)
+
+// Valid indicates whether the value is a known member of the ResyncEventType enum.
+func (e ResyncEventType) Valid() bool {
+	switch e {
+	case EventResync:
 		return true
 	default:
 		return false
@@ -571,78 +688,15 @@ func (e TunnelServerState) Valid() bool {
 	}
 }
 
-// Defines values for UsageAckType.
+// Defines values for UsageEventType.
 const (
-	TypeUsageAck UsageAckType = "usage.ack"
+	EventUsage UsageEventType = "usage"
 )
 
-// Valid indicates whether the value is a known member of the UsageAckType enum.
-func (e UsageAckType) Valid() bool {
+// Valid indicates whether the value is a known member of the UsageEventType enum.
+func (e UsageEventType) Valid() bool {
 	switch e {
-	case TypeUsageAck:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for UsageGrouping.
-const (
-	UsageGroupingAllocation   UsageGrouping = "allocation"
-	UsageGroupingDevice       UsageGrouping = "device"
-	UsageGroupingNone         UsageGrouping = "none"
-	UsageGroupingOrganisation UsageGrouping = "organisation"
-	UsageGroupingOwner        UsageGrouping = "owner"
-)
-
-// Valid indicates whether the value is a known member of the UsageGrouping enum.
-func (e UsageGrouping) Valid() bool {
-	switch e {
-	case UsageGroupingAllocation:
-		return true
-	case UsageGroupingDevice:
-		return true
-	case UsageGroupingNone:
-		return true
-	case UsageGroupingOrganisation:
-		return true
-	case UsageGroupingOwner:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for UsageReportType.
-const (
-	TypeUsage UsageReportType = "usage"
-)
-
-// Valid indicates whether the value is a known member of the UsageReportType enum.
-func (e UsageReportType) Valid() bool {
-	switch e {
-	case TypeUsage:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for UsageResolution.
-const (
-	Day    UsageResolution = "day"
-	Hour   UsageResolution = "hour"
-	Minute UsageResolution = "minute"
-)
-
-// Valid indicates whether the value is a known member of the UsageResolution enum.
-func (e UsageResolution) Valid() bool {
-	switch e {
-	case Day:
-		return true
-	case Hour:
-		return true
-	case Minute:
+	case EventUsage:
 		return true
 	default:
 		return false
@@ -1060,6 +1114,28 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
+// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
+//
+// Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
+type AllocationDeletedEvent struct {
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `allocation.deleted`.
+	Type AllocationDeletedEventType `json:"type"`
+}
+
+// AllocationDeletedEventType Always `allocation.deleted`.
+type AllocationDeletedEventType string
+
 // AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
 // The counts go on while the tunnel server restarts or is offline. They start again at zero when the
 // allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
@@ -1157,6 +1233,31 @@ type AllocationDetail struct {
 	// Example: connection refused at 127.0.0.1:25565
 	TargetReason *string `json:"targetReason,omitempty"`
 }
+
+// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+//
+// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
+type AllocationEvent struct {
+	// Allocation A public port on a tunnel server, assigned to a tunnel client.
+	Allocation Allocation `json:"allocation"`
+
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type AllocationEventType `json:"type"`
+}
+
+// AllocationEventType What happened.
+type AllocationEventType string
 
 // AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
 // `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
@@ -1373,35 +1474,6 @@ type AllocationRules struct {
 // - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
 // - `offline`: the tunnel client or the tunnel server is not connected.
 type AllocationStatus string
-
-// AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
-// Bytes are those of payloads, without any header.
-type AllocationUsage struct {
-	// DownloadBytes Bytes to players.
-	DownloadBytes int64 `json:"downloadBytes"`
-
-	// DownloadDatagrams Datagrams to players, of UDP.
-	DownloadDatagrams int64 `json:"downloadDatagrams"`
-
-	// ID Allocation ID.
-	ID int64 `json:"id"`
-
-	// Joins The players who have joined.
-	Joins int64 `json:"joins"`
-
-	// PeakPlayers The most players at any moment of the time.
-	PeakPlayers int `json:"peakPlayers"`
-
-	// Players The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
-	// whose player has sent something after an answer of the game.
-	Players int `json:"players"`
-
-	// UploadBytes Bytes from players.
-	UploadBytes int64 `json:"uploadBytes"`
-
-	// UploadDatagrams Datagrams from players, of UDP.
-	UploadDatagrams int64 `json:"uploadDatagrams"`
-}
 
 // AuditActor Who did something, as of that time.
 type AuditActor struct {
@@ -1706,6 +1778,25 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
+// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
+type DeviceDeletedEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `device.deleted`.
+	Type DeviceDeletedEventType `json:"type"`
+}
+
+// DeviceDeletedEventType Always `device.deleted`.
+type DeviceDeletedEventType string
+
 // DeviceDenial The denial of a pending device.
 type DeviceDenial struct {
 	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
@@ -1722,6 +1813,28 @@ type DeviceDrain struct {
 	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
+
+// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
+type DeviceEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Device An enrolled machine.
+	Device Device `json:"device"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type DeviceEventType `json:"type"`
+}
+
+// DeviceEventType What happened.
+type DeviceEventType string
 
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
@@ -1886,6 +1999,21 @@ type ErrorDetail struct {
 	// Message What is wrong with the field.
 	Message string `json:"message"`
 }
+
+// Event An event of `GET /api/events`. `type` tells which one.
+type Event struct {
+	union json.RawMessage
+}
+
+// EventKind The beginning of the type of events, before the dot.
+//
+// Example: device
+type EventKind string
+
+// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+//
+// Example: 2026-01-02T08:00:00.25Z
+type EventTime = time.Time
 
 // Features Features that can be disabled.
 type Features struct {
@@ -2056,6 +2184,33 @@ type JWKS struct {
 //
 // Example: survival
 type Label = string
+
+// LiveUsage What an allocation has carried in the last seconds. Bytes are those of payloads, without headers.
+type LiveUsage struct {
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// DownloadBytes Bytes from the game to players in this time.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams UDP datagrams from the game to players in this time.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined in this time.
+	Joins int64 `json:"joins"`
+
+	// Players Players now.
+	Players int `json:"players"`
+
+	// Seconds The length of this time.
+	Seconds int `json:"seconds"`
+
+	// UploadBytes Bytes from players to the game in this time.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams UDP datagrams from players to the game in this time.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
 
 // LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 // resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -2408,6 +2563,22 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
+// ReadyEvent The first event of a stream. What changes from here on comes as an event.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
+type ReadyEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `ready`.
+	Type ReadyEventType `json:"type"`
+}
+
+// ReadyEventType Always `ready`.
+type ReadyEventType string
+
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
 //
@@ -2452,6 +2623,22 @@ type RelayEndpoint struct {
 	// Example: 25565
 	Port Port `json:"port"`
 }
+
+// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
+type ResyncEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `resync`.
+	Type ResyncEventType `json:"type"`
+}
+
+// ResyncEventType Always `resync`.
+type ResyncEventType string
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 //
@@ -2642,9 +2829,6 @@ type ServerSnapshot struct {
 
 	// Type Always `server.snapshot`.
 	Type ServerSnapshotType `json:"type"`
-
-	// Usage Whether the panel takes `usage` reports. Absent means that it does not.
-	Usage *bool `json:"usage,omitempty"`
 }
 
 // ServerSnapshotType Always `server.snapshot`.
@@ -2684,9 +2868,6 @@ type Settings struct {
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 
-	// Usage For how many days usage is kept, by the length of the times of which it is.
-	Usage UsageSettings `json:"usage"`
-
 	// Warnings What should be changed in the settings with which the panel was started. They cannot be changed here.
 	Warnings []SettingsWarning `json:"warnings"`
 }
@@ -2720,18 +2901,6 @@ type SettingsPatch struct {
 	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
 	// removed: of `defaults`, the built-in default counts again.
 	Rules *RuleSettingsPatch `json:"rules,omitempty"`
-
-	// Usage For how many days usage is kept. What is older is deleted within the hour.
-	Usage *struct {
-		// DayDays The usage of days.
-		DayDays *int `json:"dayDays,omitempty"`
-
-		// HourDays The usage of hours.
-		HourDays *int `json:"hourDays,omitempty"`
-
-		// MinuteDays The usage of minutes.
-		MinuteDays *int `json:"minuteDays,omitempty"`
-	} `json:"usage,omitempty"`
 }
 
 // SettingsWarning Something in the panel's own settings that endangers it, or keeps others from it.
@@ -2892,163 +3061,25 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
-// Usage What allocations have carried.
-type Usage struct {
-	// By What each series of usage is of.
-	By UsageGrouping `json:"by"`
-
-	// From When the first time begins.
-	From time.Time `json:"from"`
-
-	// Resolution The length of the times of which usage is. Days and hours are those of UTC.
-	Resolution UsageResolution `json:"resolution"`
-
-	// Series One series for each of what `by` says, in the order of their IDs.
-	Series []UsageSeries `json:"series"`
-
-	// To The end.
-	To time.Time `json:"to"`
-}
-
-// UsageAck Panel to tunnel server. The report, and those before it, are stored.
+// UsageEvent What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
+// servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
 //
-// Example: {"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","sequence":12,"type":"usage.ack"}
-type UsageAck struct {
-	// Epoch That of the report.
-	Epoch openapi_types.UUID `json:"epoch"`
-
-	// Sequence That of the report.
-	Sequence int64 `json:"sequence"`
-
-	// Type Always `usage.ack`.
-	Type UsageAckType `json:"type"`
-}
-
-// UsageAckType Always `usage.ack`.
-type UsageAckType string
-
-// UsageGrouping What each series of usage is of.
-type UsageGrouping string
-
-// UsagePoint Usage of a minute, hour or day.
-type UsagePoint struct {
-	// At When it begins.
-	At time.Time `json:"at"`
-
-	// DownloadBytes Bytes to players.
-	DownloadBytes int64 `json:"downloadBytes"`
-
-	// DownloadDatagrams Datagrams to players, of UDP.
-	DownloadDatagrams int64 `json:"downloadDatagrams"`
-
-	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
-	Joins int64 `json:"joins"`
-
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
-	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
-	PeakPlayers int64 `json:"peakPlayers"`
-
-	// UploadBytes Bytes from players.
-	UploadBytes int64 `json:"uploadBytes"`
-
-	// UploadDatagrams Datagrams from players, of UDP.
-	UploadDatagrams int64 `json:"uploadDatagrams"`
-}
-
-// UsageReport Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
-// have players. Only sent to a panel whose snapshot has `usage: true`.
-//
-// The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
-// and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
-// each report once. A tunnel server sends its reports in the order of their sequence, each after the last
-// one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
-// by minute for some hours, and longer for more than that.
-//
-// Example: {"ageSeconds":0,"allocations":[{"downloadBytes":5242880,"downloadDatagrams":0,"id":42,"joins":1,"peakPlayers":4,"players":3,"uploadBytes":131072,"uploadDatagrams":0}],"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","seconds":10,"sequence":12,"type":"usage"}
-type UsageReport struct {
-	// AgeSeconds How long ago the time ended of which the counts are.
-	AgeSeconds int64 `json:"ageSeconds"`
-
-	// Allocations The counts by allocation.
-	Allocations []AllocationUsage `json:"allocations"`
-
-	// Epoch The process of the tunnel server that has counted.
-	Epoch openapi_types.UUID `json:"epoch"`
-
-	// Seconds The length of that time.
-	Seconds int64 `json:"seconds"`
-
-	// Sequence The number of the report within its epoch. It increases.
-	Sequence int64 `json:"sequence"`
+// Example: {"at":"2026-01-02T08:00:05Z","type":"usage","usage":[{"allocationId":42,"downloadBytes":183220,"downloadDatagrams":0,"joins":1,"players":12,"seconds":5,"uploadBytes":40113,"uploadDatagrams":0}]}
+type UsageEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
 
 	// Type Always `usage`.
-	Type UsageReportType `json:"type"`
+	Type UsageEventType `json:"type"`
+
+	// Usage The counts, by allocation. Of more than 500 allocations there are several events.
+	Usage []LiveUsage `json:"usage"`
 }
 
-// UsageReportType Always `usage`.
-type UsageReportType string
-
-// UsageResolution The length of the times of which usage is. Days and hours are those of UTC.
-type UsageResolution string
-
-// UsageSeries Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null.
-type UsageSeries struct {
-	// AllocationID The allocation, which may have been deleted.
-	AllocationID nullable.Nullable[int64] `json:"allocationId"`
-
-	// DeviceID The device, or that of the allocation.
-	DeviceID nullable.Nullable[openapi_types.UUID] `json:"deviceId"`
-
-	// OrganisationID The organisation; null for the usage of devices without one.
-	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
-
-	// Points The usage by time, in order. Times without any are left out.
-	Points []UsagePoint `json:"points"`
-
-	// Totals Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
-	// of payloads, without any header.
-	Totals UsageSums `json:"totals"`
-
-	// UserID The user, if that is the owner.
-	UserID nullable.Nullable[int64] `json:"userId"`
-}
-
-// UsageSettings For how many days usage is kept, by the length of the times of which it is.
-type UsageSettings struct {
-	// DayDays The usage of days. It is 731 until somebody changes it.
-	DayDays int `json:"dayDays"`
-
-	// HourDays The usage of hours. It is 90 until somebody changes it.
-	HourDays int `json:"hourDays"`
-
-	// MinuteDays The usage of minutes. It is 2 until somebody changes it.
-	MinuteDays int `json:"minuteDays"`
-}
-
-// UsageSums Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
-// of payloads, without any header.
-type UsageSums struct {
-	// DownloadBytes Bytes to players.
-	DownloadBytes int64 `json:"downloadBytes"`
-
-	// DownloadDatagrams Datagrams to players, of UDP.
-	DownloadDatagrams int64 `json:"downloadDatagrams"`
-
-	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
-	Joins int64 `json:"joins"`
-
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
-	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
-	PeakPlayers int64 `json:"peakPlayers"`
-
-	// UploadBytes Bytes from players.
-	UploadBytes int64 `json:"uploadBytes"`
-
-	// UploadDatagrams Datagrams from players, of UDP.
-	UploadDatagrams int64 `json:"uploadDatagrams"`
-}
+// UsageEventType Always `usage`.
+type UsageEventType string
 
 // User A user account of the panel.
 type User struct {
@@ -3312,6 +3343,9 @@ type TooManyKeys = Problem
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
 
+// TooManyStreams The body of every error response.
+type TooManyStreams = Problem
+
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
 
@@ -3408,7 +3442,7 @@ const (
 	MaxStatusReportAllocations                        = 1000
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
-	MaxUsageReportAllocations                         = 1000
+	MaxUsageEventUsage                                = 500
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3477,6 +3511,18 @@ type BeginProviderLoginParams struct {
 	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
 }
 
+// StreamEventsParams defines parameters for StreamEvents.
+type StreamEventsParams struct {
+	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
+
+	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
+
+	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
 	// UserID List the keys of this user.
@@ -3538,34 +3584,6 @@ type ListDevicesParams struct {
 	// `Link` header of the previous page. It stays valid when devices are deleted. The UUID of a
 	// device that still exists stands for the position of that device.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
-}
-
-// GetUsageParams defines parameters for GetUsage.
-type GetUsageParams struct {
-	// By What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
-	// user or an organisation), or an organisation.
-	By *UsageGrouping `form:"by,omitempty" json:"by,omitempty"`
-
-	// AllocationID Return only the usage of this allocation.
-	AllocationID *int64 `form:"allocationId,omitempty" json:"allocationId,omitempty"`
-
-	// DeviceID Return only the usage of this device's allocations.
-	DeviceID *openapi_types.UUID `form:"deviceId,omitempty" json:"deviceId,omitempty"`
-
-	// OrganisationID Return only the usage that belongs to this organisation.
-	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
-
-	// UserID Return only the usage that belongs to this user, without that of their organisations.
-	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
-
-	// From The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
-	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
-
-	// To The end. Times that begin at it or later are left out. Now if it is absent.
-	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
-
-	// Resolution The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
-	Resolution *UsageResolution `form:"resolution,omitempty" json:"resolution,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
@@ -3906,74 +3924,6 @@ func (t *ControlMessage) MergeServerChange(v ServerChange) error {
 	return err
 }
 
-// AsUsageReport returns the union data inside the ControlMessage as a UsageReport
-func (t ControlMessage) AsUsageReport() (UsageReport, error) {
-	var body UsageReport
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromUsageReport overwrites any union data inside the ControlMessage as the provided UsageReport
-func (t *ControlMessage) FromUsageReport(v UsageReport) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
-	t.union = b
-	return err
-}
-
-// MergeUsageReport performs a merge with any union data inside the ControlMessage, using the provided UsageReport
-func (t *ControlMessage) MergeUsageReport(v UsageReport) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsUsageAck returns the union data inside the ControlMessage as a UsageAck
-func (t ControlMessage) AsUsageAck() (UsageAck, error) {
-	var body UsageAck
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromUsageAck overwrites any union data inside the ControlMessage as the provided UsageAck
-func (t *ControlMessage) FromUsageAck(v UsageAck) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
-	t.union = b
-	return err
-}
-
-// MergeUsageAck performs a merge with any union data inside the ControlMessage, using the provided UsageAck
-func (t *ControlMessage) MergeUsageAck(v UsageAck) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
 func (t ControlMessage) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
@@ -4002,10 +3952,6 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsServerSnapshot()
 	case "status":
 		return t.AsStatusReport()
-	case "usage":
-		return t.AsUsageReport()
-	case "usage.ack":
-		return t.AsUsageAck()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -4017,6 +3963,235 @@ func (t ControlMessage) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ControlMessage) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsReadyEvent returns the union data inside the Event as a ReadyEvent
+func (t Event) AsReadyEvent() (ReadyEvent, error) {
+	var body ReadyEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
+func (t *Event) FromReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
+func (t *Event) MergeReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsResyncEvent returns the union data inside the Event as a ResyncEvent
+func (t Event) AsResyncEvent() (ResyncEvent, error) {
+	var body ResyncEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
+func (t *Event) FromResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
+func (t *Event) MergeResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
+func (t Event) AsDeviceEvent() (DeviceEvent, error) {
+	var body DeviceEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
+func (t *Event) FromDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
+func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
+func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
+	var body DeviceDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
+func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
+func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
+func (t Event) AsAllocationEvent() (AllocationEvent, error) {
+	var body AllocationEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
+func (t *Event) FromAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
+func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
+func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
+	var body AllocationDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
+func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
+func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsUsageEvent returns the union data inside the Event as a UsageEvent
+func (t Event) AsUsageEvent() (UsageEvent, error) {
+	var body UsageEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageEvent overwrites any union data inside the Event as the provided UsageEvent
+func (t *Event) FromUsageEvent(v UsageEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeUsageEvent performs a merge with any union data inside the Event, using the provided UsageEvent
+func (t *Event) MergeUsageEvent(v UsageEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Event) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"type"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t Event) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "allocation.created":
+		return t.AsAllocationEvent()
+	case "allocation.deleted":
+		return t.AsAllocationDeletedEvent()
+	case "allocation.updated":
+		return t.AsAllocationEvent()
+	case "device.created":
+		return t.AsDeviceEvent()
+	case "device.deleted":
+		return t.AsDeviceDeletedEvent()
+	case "device.updated":
+		return t.AsDeviceEvent()
+	case "ready":
+		return t.AsReadyEvent()
+	case "resync":
+		return t.AsResyncEvent()
+	case "usage":
+		return t.AsUsageEvent()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t Event) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Event) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

@@ -72,6 +72,9 @@ type Options struct {
 	// Device and Allocation return what the API shows. Required.
 	Device     func(db.Device) types.Device
 	Allocation func(db.Allocation) types.Allocation
+	// Usage returns what tunnel servers have last reported, if that is new; nil sends no usage. It is called for
+	// the tunnel servers of notifications with the topic "usage:" and an id.
+	Usage func(ctx context.Context, servers []uuid.UUID) ([]Usage, error)
 	// PerAccount is the maximum number of streams of an account; 0 is 20. Streams is that of all; 0 is
 	// 4096.
 	PerAccount, Streams int

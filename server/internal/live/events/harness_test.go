@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -39,12 +40,16 @@ type follower struct {
 	scopes       []string // Of an API key; nil for a session.
 }
 
-func newReplica(t *testing.T, d *db.DB) *replica {
+func newReplica(t *testing.T, d *db.DB, change ...func(*events.Options)) *replica {
 	t.Helper()
-	hub, err := events.New(events.Options{
+	options := events.Options{
 		Store: d, Authenticate: func(*http.Request) (auth.Principal, error) { panic("no foreign credentials") },
 		Device: handler.Device, Allocation: handler.Allocation, PerAccount: 5000, Streams: 5000,
-	})
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	hub, err := events.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +157,7 @@ func (s *stream) next() string {
 				Type       string
 				Device     *types.Device
 				Allocation *types.Allocation
+				Usage      []types.LiveUsage
 			}
 			check(s.t, json.Unmarshal([]byte(value), &event))
 			switch {
@@ -159,6 +165,9 @@ func (s *stream) next() string {
 				return event.Type + " " + event.Device.Name
 			case event.Allocation != nil:
 				return event.Type + " " + event.Allocation.Name
+			}
+			for _, of := range event.Usage {
+				event.Type += fmt.Sprintf(" %d: %d players", of.AllocationID, of.Players)
 			}
 			return event.Type
 		}

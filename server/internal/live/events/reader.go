@@ -34,6 +34,7 @@ func (h *Hub) follow(ctx context.Context, notices <-chan db.LiveNotice) {
 			if !ok {
 				return
 			}
+			h.sendUsage(ctx, notice)
 			if !notice.Has(db.TopicEvents) {
 				continue
 			}

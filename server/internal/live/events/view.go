@@ -66,7 +66,7 @@ type kinds map[types.EventKind]bool
 func permittedKinds(p auth.Principal) kinds {
 	permitted := kinds{}
 	for kind, operation := range map[types.EventKind]string{
-		types.KindOfDevice: "listDevices", types.KindOfAllocation: "listAllocations",
+		types.KindOfDevice: "listDevices", types.KindOfAllocation: "listAllocations", types.KindOfUsage: "listAllocations",
 	} {
 		permitted[kind] = p.May(operation, "")
 	}
