@@ -37,6 +37,7 @@ type batches struct {
 	clientReports *batch.Batcher[deviceReports, struct{}]
 	serverReports *batch.Batcher[deviceReports, struct{}]
 	refusals      *batch.Batcher[serverRefusals, struct{}]
+	connections   *batch.Batcher[serverConnections, struct{}]
 
 	alone        chan struct{} // Semaphore of maxAlone.
 	aloneServers chan struct{} // Semaphore of maxAloneServers.
@@ -54,6 +55,7 @@ func newBatches(d *DB) batches {
 		clientReports: sharingReports(d, KindClient),
 		serverReports: sharingReports(d, KindServer),
 		refusals:      sharingRefusals(d),
+		connections:   sharingConnections(d),
 		alone:         make(chan struct{}, maxAlone),
 		aloneServers:  make(chan struct{}, maxAloneServers),
 	}
@@ -87,6 +89,15 @@ func sharingRefusals(d *DB) *batch.Batcher[serverRefusals, struct{}] {
 	})
 }
 
+func sharingConnections(d *DB) *batch.Batcher[serverConnections, struct{}] {
+	return batch.New(batch.Options[serverConnections, struct{}]{
+		Run:     withoutResults(d.saveConnections),
+		Max:     maxReports,
+		Weight:  func(of serverConnections) int { return max(of.rows(), maxReports/maxShared) },
+		Spreads: Unavailable,
+	})
+}
+
 func withoutResults[In any](run func(context.Context, []In) error) func(context.Context, []In) ([]struct{}, error) {
 	return func(ctx context.Context, calls []In) ([]struct{}, error) {
 		return make([]struct{}, len(calls)), run(ctx, calls)
@@ -105,4 +116,5 @@ func (b *batches) close() {
 	b.clientReports.Close()
 	b.serverReports.Close()
 	b.refusals.Close()
+	b.connections.Close()
 }

@@ -61,6 +61,9 @@ func (d *DB) Maintain(ctx context.Context, m Maintenance) (done MaintenanceResul
 		if err := deleteDeadReplicas(ctx, tx); err != nil {
 			return err
 		}
+		if err := forgetPlayers(ctx, tx); err != nil {
+			return err
+		}
 		done.Keys, err = d.rotateKeys(ctx, tx, m.Keys)
 		return err
 	})

@@ -105,6 +105,8 @@ type ServerState struct {
 	// Rules and OrganisationRules, by organisation, are what others have set for the Allocations.
 	Rules             SiteRules
 	OrganisationRules map[int64]Rules
+	// KeptOut are the sources that the Allocations keep out, by allocation.
+	KeptOut map[int64][]KeptOut
 }
 
 // ServerClient is a tunnel client as a tunnel server knows it.
@@ -134,6 +136,9 @@ func (d *DB) ServerState(ctx context.Context, deviceID uuid.UUID) (ServerState, 
 			return err
 		}
 		if state.OrganisationRules, err = organisationRules(ctx, tx, deviceID); err != nil {
+			return err
+		}
+		if state.KeptOut, err = keptOutBy(ctx, tx, deviceID); err != nil {
 			return err
 		}
 		err = tx.GetContext(ctx, &state.Host, `SELECT `+hostColumns+` FROM devices d WHERE d.id = $1`, deviceID)
