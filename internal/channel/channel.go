@@ -89,8 +89,9 @@ type Conn struct {
 	opts Options
 
 	queue   chan []byte
-	pong    chan []byte   // Holds the payload of a ping to answer.
-	pinged  atomic.Bool   // The peer has sent a ping since ours was due.
+	pong    chan []byte // Holds the payload of a ping to answer.
+	pinged  atomic.Bool // The peer has sent a ping since ours was due.
+	pings   pings
 	closing chan struct{} // Closed once an end is decided.
 	written chan struct{} // Closed when the writer has ended.
 
@@ -128,8 +129,9 @@ func New(ws *websocket.Conn, opts Options) *Conn {
 		}
 		return nil
 	})
-	ws.SetPongHandler(func(string) error {
+	ws.SetPongHandler(func(data string) error {
 		c.extend()
+		c.pings.answered(data, time.Now())
 		return nil
 	})
 	c.extend()
@@ -275,7 +277,7 @@ func (c *Conn) write() {
 			if c.pinged.Swap(false) && c.opts.Lazy {
 				continue
 			}
-			err = c.writeControl(websocket.PingMessage, nil)
+			err = c.writeControl(websocket.PingMessage, c.pings.next(time.Now()))
 		case <-c.closing:
 			c.writeClose()
 			return

@@ -244,6 +244,16 @@ func (c *Clients) Capacity(client uuid.UUID) int {
 	return l.pool.limits.DataConnections
 }
 
+// RoundTrip returns the round trip to a tunnel client, by the pings on its link; 0: it is
+// not known.
+func (c *Clients) RoundTrip(client uuid.UUID) time.Duration {
+	l := c.registry.link(client)
+	if l == nil {
+		return 0
+	}
+	return l.channel.RoundTrip()
+}
+
 // UDPSession returns the session in which a tunnel client's flows are opened, or
 // nil where the client cannot be reached.
 func (c *Clients) UDPSession(client uuid.UUID) *udptunnel.ServerSession {
