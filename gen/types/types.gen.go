@@ -61,39 +61,6 @@ func (e AllocationCreateProtocol) Valid() bool {
 	}
 }
 
-// Defines values for AllocationDeletedEventType.
-const (
-	EventAllocationDeleted AllocationDeletedEventType = "allocation.deleted"
-)
-
-// Valid indicates whether the value is a known member of the AllocationDeletedEventType enum.
-func (e AllocationDeletedEventType) Valid() bool {
-	switch e {
-	case EventAllocationDeleted:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for AllocationEventType.
-const (
-	EventAllocationCreated AllocationEventType = "allocation.created"
-	EventAllocationUpdated AllocationEventType = "allocation.updated"
-)
-
-// Valid indicates whether the value is a known member of the AllocationEventType enum.
-func (e AllocationEventType) Valid() bool {
-	switch e {
-	case EventAllocationCreated:
-		return true
-	case EventAllocationUpdated:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for AllocationReportState.
 const (
 	ReportFailed AllocationReportState = "failed"
@@ -169,33 +136,30 @@ func (e ClientSnapshotType) Valid() bool {
 	}
 }
 
-// Defines values for DeviceDeletedEventType.
+// Defines values for ConnectionsCloseType.
 const (
-	EventDeviceDeleted DeviceDeletedEventType = "device.deleted"
+	TypeConnectionsClose ConnectionsCloseType = "connections.close"
 )
 
-// Valid indicates whether the value is a known member of the DeviceDeletedEventType enum.
-func (e DeviceDeletedEventType) Valid() bool {
+// Valid indicates whether the value is a known member of the ConnectionsCloseType enum.
+func (e ConnectionsCloseType) Valid() bool {
 	switch e {
-	case EventDeviceDeleted:
+	case TypeConnectionsClose:
 		return true
 	default:
 		return false
 	}
 }
 
-// Defines values for DeviceEventType.
+// Defines values for ConnectionsReportType.
 const (
-	EventDeviceCreated DeviceEventType = "device.created"
-	EventDeviceUpdated DeviceEventType = "device.updated"
+	TypeConnections ConnectionsReportType = "connections"
 )
 
-// Valid indicates whether the value is a known member of the DeviceEventType enum.
-func (e DeviceEventType) Valid() bool {
+// Valid indicates whether the value is a known member of the ConnectionsReportType enum.
+func (e ConnectionsReportType) Valid() bool {
 	switch e {
-	case EventDeviceCreated:
-		return true
-	case EventDeviceUpdated:
+	case TypeConnections:
 		return true
 	default:
 		return false
@@ -331,27 +295,6 @@ func (e ErrorCode) Valid() bool {
 	}
 }
 
-// Defines values for EventKind.
-const (
-	KindOfAllocation EventKind = "allocation"
-	KindOfDevice     EventKind = "device"
-	KindOfUsage      EventKind = "usage"
-)
-
-// Valid indicates whether the value is a known member of the EventKind enum.
-func (e EventKind) Valid() bool {
-	switch e {
-	case KindOfAllocation:
-		return true
-	case KindOfDevice:
-		return true
-	case KindOfUsage:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for HelloType.
 const (
 	TypeHello HelloType = "hello"
@@ -460,36 +403,6 @@ func (e QuotaResource) Valid() bool {
 	case QuotaDevices:
 		return true
 	case QuotaPortsOutsideRange:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ReadyEventType.
-const (
-	EventReady ReadyEventType = "ready"
-)
-
-// Valid indicates whether the value is a known member of the ReadyEventType enum.
-func (e ReadyEventType) Valid() bool {
-	switch e {
-	case EventReady:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ResyncEventType.
-const (
-	EventResync ResyncEventType = "resync"
-)
-
-// Valid indicates whether the value is a known member of the ResyncEventType enum.
-func (e ResyncEventType) Valid() bool {
-	switch e {
-	case EventResync:
 		return true
 	default:
 		return false
@@ -682,21 +595,6 @@ func (e TunnelServerState) Valid() bool {
 	case ServerDrained:
 		return true
 	case ServerDraining:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for UsageEventType.
-const (
-	EventUsage UsageEventType = "usage"
-)
-
-// Valid indicates whether the value is a known member of the UsageEventType enum.
-func (e UsageEventType) Valid() bool {
-	switch e {
-	case EventUsage:
 		return true
 	default:
 		return false
@@ -1114,28 +1012,6 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
-//
-// Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
-type AllocationDeletedEvent struct {
-	// AllocationID The ID of the allocation.
-	AllocationID int64 `json:"allocationId"`
-
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of its device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type Always `allocation.deleted`.
-	Type AllocationDeletedEventType `json:"type"`
-}
-
-// AllocationDeletedEventType Always `allocation.deleted`.
-type AllocationDeletedEventType string
-
 // AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
 // The counts go on while the tunnel server restarts or is offline. They start again at zero when the
 // allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
@@ -1233,31 +1109,6 @@ type AllocationDetail struct {
 	// Example: connection refused at 127.0.0.1:25565
 	TargetReason *string `json:"targetReason,omitempty"`
 }
-
-// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
-//
-// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
-type AllocationEvent struct {
-	// Allocation A public port on a tunnel server, assigned to a tunnel client.
-	Allocation Allocation `json:"allocation"`
-
-	// AllocationID The ID of the allocation.
-	AllocationID int64 `json:"allocationId"`
-
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of its device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type What happened.
-	Type AllocationEventType `json:"type"`
-}
-
-// AllocationEventType What happened.
-type AllocationEventType string
 
 // AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
 // `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
@@ -1662,6 +1513,118 @@ type ClientSnapshot struct {
 // ClientSnapshotType Always `client.snapshot`.
 type ClientSnapshotType string
 
+// Connection A player who is connected to an allocation.
+type Connection struct {
+	// AllocationID Allocation ID.
+	//
+	// Example: 42
+	AllocationID int64 `json:"allocationId"`
+
+	// AsOf When the bytes and round trips were last reported. Those of a connection without traffic are not reported again.
+	AsOf time.Time `json:"asOf"`
+
+	// DeviceID UUID of the tunnel client.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// DownloadBytes Bytes from the game to the player, without headers.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID Connection ID. It names the tunnel server, and is never used again.
+	//
+	// Example: 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip between the player and the tunnel server, in milliseconds, as the tunnel server's
+	// kernel measures it. Null for UDP, and where it is not known.
+	PlayerRoundTripMs nullable.Nullable[float32] `json:"playerRoundTripMs"`
+
+	// Protocol Transport protocol: `tcp` or `udp`.
+	Protocol Protocol `json:"protocol"`
+
+	// ServerID UUID of the tunnel server that accepted the player.
+	ServerID openapi_types.UUID `json:"serverId"`
+
+	// Since When the player connected, or of UDP spoke after the first answer, by the clock of the tunnel server.
+	Since time.Time `json:"since"`
+
+	// SourceAddress The player's IP address.
+	//
+	// Example: 203.0.113.60
+	SourceAddress string `json:"sourceAddress"`
+
+	// SourcePort The player's port.
+	//
+	// Example: 51820
+	SourcePort int `json:"sourcePort"`
+
+	// TunnelRoundTripMs The round trip between the tunnel server and the agent, in milliseconds, by pings on their link. Null
+	// where it is not known.
+	TunnelRoundTripMs nullable.Nullable[float32] `json:"tunnelRoundTripMs"`
+
+	// UploadBytes Bytes from the player to the game, without headers.
+	UploadBytes int64 `json:"uploadBytes"`
+}
+
+// ConnectionCounters What a connection has carried so far, and its round trips.
+type ConnectionCounters struct {
+	// DownloadBytes Bytes from the game to the player.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
+
+	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
+
+	// UploadBytes Bytes from the player to the game.
+	UploadBytes int64 `json:"uploadBytes"`
+}
+
+// ConnectionsClose Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
+// it does not know have ended.
+//
+// Example: {"ids":["01f64c6f3c7f9f91"],"type":"connections.close"}
+type ConnectionsClose struct {
+	// Ids The IDs of the connections, as the tunnel server reported them.
+	Ids []string `json:"ids"`
+
+	// Type Always `connections.close`.
+	Type ConnectionsCloseType `json:"type"`
+}
+
+// ConnectionsCloseType Always `connections.close`.
+type ConnectionsCloseType string
+
+// ConnectionsReport Tunnel server to panel, only to one whose snapshots have `connections: true`. The players who are
+// connected: after the first snapshot of a connection the whole list, in one or more messages of which the
+// last has `complete`, and what changes from then on. A connection is in `opened` before anything else
+// names it. What opens and closes between two messages is not reported. Sent at most four times a second.
+//
+// Example: {"closed":[],"opened":[{"allocationId":42,"downloadBytes":0,"id":"01f64c6f3c7f9f91","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"uploadBytes":0}],"type":"connections","updated":[{"downloadBytes":7340032,"id":"8a3d5e0b7c1f2264","playerRoundTripMs":24.5,"tunnelRoundTripMs":11,"uploadBytes":90112}]}
+type ConnectionsReport struct {
+	// Closed Connections that have ended, with their last counts.
+	Closed []ConnectionCounters `json:"closed"`
+
+	// Complete Whether the list is complete: every connection that was not in `opened` on this control channel has
+	// ended. Absent means false.
+	Complete *bool `json:"complete,omitempty"`
+
+	// Opened Connections that the panel has not been told of on this control channel.
+	Opened []OpenedConnection `json:"opened"`
+
+	// Type Always `connections`.
+	Type ConnectionsReportType `json:"type"`
+
+	// Updated Connections whose bytes have changed. Each is listed at most every 10 seconds.
+	Updated []ConnectionCounters `json:"updated"`
+}
+
+// ConnectionsReportType Always `connections`.
+type ConnectionsReportType string
+
 // ControlMessage A message on the control channel. `type` tells which one.
 type ControlMessage struct {
 	union json.RawMessage
@@ -1778,25 +1741,6 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
-// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
-//
-// Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
-type DeviceDeletedEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// DeviceID The ID of the device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type Always `device.deleted`.
-	Type DeviceDeletedEventType `json:"type"`
-}
-
-// DeviceDeletedEventType Always `device.deleted`.
-type DeviceDeletedEventType string
-
 // DeviceDenial The denial of a pending device.
 type DeviceDenial struct {
 	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
@@ -1813,28 +1757,6 @@ type DeviceDrain struct {
 	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
-
-// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
-//
-// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
-type DeviceEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Device An enrolled machine.
-	Device Device `json:"device"`
-
-	// DeviceID The ID of the device.
-	DeviceID openapi_types.UUID `json:"deviceId"`
-
-	// Type What happened.
-	Type DeviceEventType `json:"type"`
-}
-
-// DeviceEventType What happened.
-type DeviceEventType string
 
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
@@ -2000,21 +1922,6 @@ type ErrorDetail struct {
 	Message string `json:"message"`
 }
 
-// Event An event of `GET /api/events`. `type` tells which one.
-type Event struct {
-	union json.RawMessage
-}
-
-// EventKind The beginning of the type of events, before the dot.
-//
-// Example: device
-type EventKind string
-
-// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-//
-// Example: 2026-01-02T08:00:00.25Z
-type EventTime = time.Time
-
 // Features Features that can be disabled.
 type Features struct {
 	// Tunnels Whether the tunnel endpoints, the control channels and the public ports are enabled.
@@ -2179,38 +2086,25 @@ type JWKS struct {
 	Keys []JWK `json:"keys"`
 }
 
+// KeptOut A source that may not join an allocation until a time.
+type KeptOut struct {
+	// CreatedAt When it was first kept out.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Source An address of IPv4, or a /64 of IPv6.
+	//
+	// Example: 2001:db8:0:7::/64
+	Source string `json:"source"`
+
+	// Until When it may join again.
+	Until time.Time `json:"until"`
+}
+
 // Label A display name, on one line. May be empty. It has no control characters and none that change the
 // direction of text.
 //
 // Example: survival
 type Label = string
-
-// LiveUsage What an allocation has carried in the last seconds. Bytes are those of payloads, without headers.
-type LiveUsage struct {
-	// AllocationID The ID of the allocation.
-	AllocationID int64 `json:"allocationId"`
-
-	// DownloadBytes Bytes from the game to players in this time.
-	DownloadBytes int64 `json:"downloadBytes"`
-
-	// DownloadDatagrams UDP datagrams from the game to players in this time.
-	DownloadDatagrams int64 `json:"downloadDatagrams"`
-
-	// Joins Players who have joined in this time.
-	Joins int64 `json:"joins"`
-
-	// Players Players now.
-	Players int `json:"players"`
-
-	// Seconds The length of this time.
-	Seconds int `json:"seconds"`
-
-	// UploadBytes Bytes from players to the game in this time.
-	UploadBytes int64 `json:"uploadBytes"`
-
-	// UploadDatagrams UDP datagrams from players to the game in this time.
-	UploadDatagrams int64 `json:"uploadDatagrams"`
-}
 
 // LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 // resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -2289,6 +2183,40 @@ type MemberPatch struct {
 	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
 	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
 	Role OrganisationRole `json:"role"`
+}
+
+// OpenedConnection A connection of a player, as its tunnel server reports it.
+type OpenedConnection struct {
+	// AllocationID Allocation ID.
+	AllocationID int64 `json:"allocationId"`
+
+	// DownloadBytes Bytes from the game to the player.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
+
+	// Since When the player connected.
+	Since time.Time `json:"since"`
+
+	// SourceAddress The player's IP address.
+	//
+	// Example: 203.0.113.60
+	SourceAddress string `json:"sourceAddress"`
+
+	// SourcePort The player's port.
+	//
+	// Example: 51820
+	SourcePort int `json:"sourcePort"`
+
+	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
+
+	// UploadBytes Bytes from the player to the game.
+	UploadBytes int64 `json:"uploadBytes"`
 }
 
 // Organisation Users who share devices.
@@ -2563,22 +2491,6 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
-// ReadyEvent The first event of a stream. What changes from here on comes as an event.
-//
-// Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
-type ReadyEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Type Always `ready`.
-	Type ReadyEventType `json:"type"`
-}
-
-// ReadyEventType Always `ready`.
-type ReadyEventType string
-
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
 //
@@ -2586,6 +2498,7 @@ type ReadyEventType string
 // |---|---|
 // | `denied` | The lists `allow` and `deny` do not permit the player. |
 // | `limit` | The allocation, or its agent, has as many players as it may. |
+// | `kept_out` | The player's source is kept out for a time, since somebody closed a connection of it. |
 // | `source_limit` | The player's source has as many players as it may. |
 // | `source_rate` | More players per second come from the player's source than may. |
 // | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
@@ -2623,22 +2536,6 @@ type RelayEndpoint struct {
 	// Example: 25565
 	Port Port `json:"port"`
 }
-
-// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
-//
-// Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
-type ResyncEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Type Always `resync`.
-	Type ResyncEventType `json:"type"`
-}
-
-// ResyncEventType Always `resync`.
-type ResyncEventType string
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 //
@@ -2731,6 +2628,9 @@ type ServerAllocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
+	// KeptOut Sources that may not join until a time. Absent if there are none.
+	KeptOut *[]ServerKeptOut `json:"keptOut,omitempty"`
+
 	// Options The options, without the rules.
 	Options AllocationOptions `json:"options"`
 
@@ -2803,15 +2703,29 @@ type ServerHost struct {
 	PublicHostWarning *string `json:"publicHostWarning,omitempty"`
 }
 
+// ServerKeptOut A source that may not join an allocation until a time.
+type ServerKeptOut struct {
+	// Source An IP address, or a prefix in CIDR notation, whose bits after its length are ignored.
+	//
+	// Example: 203.0.113.0/24
+	Source AddressPrefix `json:"source"`
+
+	// Until When it may join again, by the clock of the tunnel server.
+	Until time.Time `json:"until"`
+}
+
 // ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"host":{"publicHost":"fra1.example.com","publicHostGuessed":false},"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"connections":true,"host":{"publicHost":"fra1.example.com","publicHostGuessed":false},"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
 type ServerSnapshot struct {
 	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`
 
 	// Clients All tunnel clients that may link to the tunnel server.
 	Clients []ServerClient `json:"clients"`
+
+	// Connections Whether the panel takes `connections` reports. Absent means that it does not.
+	Connections *bool `json:"connections,omitempty"`
 
 	// Host The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
 	// if it has changed.
@@ -3061,26 +2975,6 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
-// UsageEvent What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
-// servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
-//
-// Example: {"at":"2026-01-02T08:00:05Z","type":"usage","usage":[{"allocationId":42,"downloadBytes":183220,"downloadDatagrams":0,"joins":1,"players":12,"seconds":5,"uploadBytes":40113,"uploadDatagrams":0}]}
-type UsageEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
-	//
-	// Example: 2026-01-02T08:00:00.25Z
-	At EventTime `json:"at"`
-
-	// Type Always `usage`.
-	Type UsageEventType `json:"type"`
-
-	// Usage The counts, by allocation. Of more than 500 allocations there are several events.
-	Usage []LiveUsage `json:"usage"`
-}
-
-// UsageEventType Always `usage`.
-type UsageEventType string
-
 // User A user account of the panel.
 type User struct {
 	// CreatedAt When the account was created.
@@ -3154,6 +3048,9 @@ type APIKeyID = int64
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
+// ConnectionID defines model for ConnectionId.
+type ConnectionID = string
+
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
 
@@ -3195,6 +3092,9 @@ type ApprovalConflict = Problem
 
 // ApprovalNotFound The body of every error response.
 type ApprovalNotFound = Problem
+
+// ConnectionNotFound The body of every error response.
+type ConnectionNotFound = Problem
 
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
@@ -3337,14 +3237,14 @@ type TokenConflict = Problem
 // TooManyInvitations The body of every error response.
 type TooManyInvitations = Problem
 
+// TooManyKeptOut The body of every error response.
+type TooManyKeptOut = Problem
+
 // TooManyKeys The body of every error response.
 type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
-
-// TooManyStreams The body of every error response.
-type TooManyStreams = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3407,6 +3307,10 @@ const (
 	MaxAllocationRulesMaxPlayers                      = 100000
 	MaxAllocationRulesMaxPlayersPerSource             = 100000
 	MaxBitsPerSecond                                  = 1e+11
+	MaxConnectionsCloseIds                            = 500
+	MaxConnectionsReportClosed                        = 500
+	MaxConnectionsReportOpened                        = 500
+	MaxConnectionsReportUpdated                       = 500
 	MaxCurrentPassword                                = 1024
 	MaxDeviceApprovalUserCode                         = 32
 	MaxDeviceDenialUserCode                           = 32
@@ -3439,10 +3343,11 @@ const (
 	MaxRuleLimitsPlayerDownloadBitsPerSecond          = 1e+11
 	MaxRuleLimitsPlayerUploadBitsPerSecond            = 1e+11
 	MaxRuleLimitsUploadBitsPerSecond                  = 1e+11
+	MaxServerAllocationKeptOut                        = 1000
 	MaxStatusReportAllocations                        = 1000
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
-	MaxUsageEventUsage                                = 500
+	MaxConnectionID                                   = 49
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3511,18 +3416,6 @@ type BeginProviderLoginParams struct {
 	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
 }
 
-// StreamEventsParams defines parameters for StreamEvents.
-type StreamEventsParams struct {
-	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
-	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
-
-	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
-	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
-
-	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
-	LastEventID *string `json:"Last-Event-ID,omitempty"`
-}
-
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
 	// UserID List the keys of this user.
@@ -3561,6 +3454,46 @@ type ListAllocationsParams struct {
 
 	// After Return only allocations that follow the one with this ID, which need not exist any more.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ReadmitSourceParams defines parameters for ReadmitSource.
+type ReadmitSourceParams struct {
+	// Source The source, as in the list. An address stands for the source that it belongs to.
+	Source AddressPrefix `form:"source" json:"source"`
+}
+
+// ListConnectionsParams defines parameters for ListConnections.
+type ListConnectionsParams struct {
+	// AllocationID Return only connections to this allocation.
+	AllocationID *int64 `form:"allocationId,omitempty" json:"allocationId,omitempty"`
+
+	// DeviceID Return only connections to allocations of this tunnel client.
+	DeviceID *openapi_types.UUID `form:"deviceId,omitempty" json:"deviceId,omitempty"`
+
+	// ServerID Return only connections on this tunnel server.
+	ServerID *openapi_types.UUID `form:"serverId,omitempty" json:"serverId,omitempty"`
+
+	// OrganisationID Return only connections to allocations of devices of this organisation.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// Protocol Return only connections of this protocol.
+	Protocol *Protocol `form:"protocol,omitempty" json:"protocol,omitempty"`
+
+	// SourceAddress Return only connections from this address, or from one of this prefix.
+	SourceAddress *AddressPrefix `form:"sourceAddress,omitempty" json:"sourceAddress,omitempty"`
+
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the connections that follow this position in the list: the value of `after` in the `Link`
+	// header of the previous page.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// CloseConnectionParams defines parameters for CloseConnection.
+type CloseConnectionParams struct {
+	// KeepOutSeconds How long the source of the connection may not join the allocation again; 0 only ends the connection.
+	KeepOutSeconds *int `form:"keepOutSeconds,omitempty" json:"keepOutSeconds,omitempty"`
 }
 
 // GetPendingDeviceParams defines parameters for GetPendingDevice.
@@ -3745,6 +3678,74 @@ func (t *ControlMessage) MergeStatusReport(v StatusReport) error {
 		return err
 	}
 	b, err = runtime.JSONMerge(b, []byte(`{"type":"status"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsConnectionsReport returns the union data inside the ControlMessage as a ConnectionsReport
+func (t ControlMessage) AsConnectionsReport() (ConnectionsReport, error) {
+	var body ConnectionsReport
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionsReport overwrites any union data inside the ControlMessage as the provided ConnectionsReport
+func (t *ControlMessage) FromConnectionsReport(v ConnectionsReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections"}`))
+	t.union = b
+	return err
+}
+
+// MergeConnectionsReport performs a merge with any union data inside the ControlMessage, using the provided ConnectionsReport
+func (t *ControlMessage) MergeConnectionsReport(v ConnectionsReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsConnectionsClose returns the union data inside the ControlMessage as a ConnectionsClose
+func (t ControlMessage) AsConnectionsClose() (ConnectionsClose, error) {
+	var body ConnectionsClose
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionsClose overwrites any union data inside the ControlMessage as the provided ConnectionsClose
+func (t *ControlMessage) FromConnectionsClose(v ConnectionsClose) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections.close"}`))
+	t.union = b
+	return err
+}
+
+// MergeConnectionsClose performs a merge with any union data inside the ControlMessage, using the provided ConnectionsClose
+func (t *ControlMessage) MergeConnectionsClose(v ConnectionsClose) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections.close"}`))
 	if err != nil {
 		return err
 	}
@@ -3942,6 +3943,10 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsClientChange()
 	case "client.snapshot":
 		return t.AsClientSnapshot()
+	case "connections":
+		return t.AsConnectionsReport()
+	case "connections.close":
+		return t.AsConnectionsClose()
 	case "hello":
 		return t.AsHello()
 	case "resync":
@@ -3963,235 +3968,6 @@ func (t ControlMessage) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ControlMessage) UnmarshalJSON(b []byte) error {
-	err := t.union.UnmarshalJSON(b)
-	return err
-}
-
-// AsReadyEvent returns the union data inside the Event as a ReadyEvent
-func (t Event) AsReadyEvent() (ReadyEvent, error) {
-	var body ReadyEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
-func (t *Event) FromReadyEvent(v ReadyEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
-func (t *Event) MergeReadyEvent(v ReadyEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsResyncEvent returns the union data inside the Event as a ResyncEvent
-func (t Event) AsResyncEvent() (ResyncEvent, error) {
-	var body ResyncEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
-func (t *Event) FromResyncEvent(v ResyncEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
-func (t *Event) MergeResyncEvent(v ResyncEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
-func (t Event) AsDeviceEvent() (DeviceEvent, error) {
-	var body DeviceEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
-func (t *Event) FromDeviceEvent(v DeviceEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
-func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
-func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
-	var body DeviceDeletedEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
-func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
-func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
-func (t Event) AsAllocationEvent() (AllocationEvent, error) {
-	var body AllocationEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
-func (t *Event) FromAllocationEvent(v AllocationEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
-func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
-func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
-	var body AllocationDeletedEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
-func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
-func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-// AsUsageEvent returns the union data inside the Event as a UsageEvent
-func (t Event) AsUsageEvent() (UsageEvent, error) {
-	var body UsageEvent
-	err := json.Unmarshal(t.union, &body)
-	return body, err
-}
-
-// FromUsageEvent overwrites any union data inside the Event as the provided UsageEvent
-func (t *Event) FromUsageEvent(v UsageEvent) error {
-	b, err := json.Marshal(v)
-	t.union = b
-	return err
-}
-
-// MergeUsageEvent performs a merge with any union data inside the Event, using the provided UsageEvent
-func (t *Event) MergeUsageEvent(v UsageEvent) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-
-	merged, err := runtime.JSONMerge(t.union, b)
-	t.union = merged
-	return err
-}
-
-func (t Event) Discriminator() (string, error) {
-	var discriminator struct {
-		Discriminator string `json:"type"`
-	}
-	err := json.Unmarshal(t.union, &discriminator)
-	return discriminator.Discriminator, err
-}
-
-func (t Event) ValueByDiscriminator() (interface{}, error) {
-	discriminator, err := t.Discriminator()
-	if err != nil {
-		return nil, err
-	}
-	switch discriminator {
-	case "allocation.created":
-		return t.AsAllocationEvent()
-	case "allocation.deleted":
-		return t.AsAllocationDeletedEvent()
-	case "allocation.updated":
-		return t.AsAllocationEvent()
-	case "device.created":
-		return t.AsDeviceEvent()
-	case "device.deleted":
-		return t.AsDeviceDeletedEvent()
-	case "device.updated":
-		return t.AsDeviceEvent()
-	case "ready":
-		return t.AsReadyEvent()
-	case "resync":
-		return t.AsResyncEvent()
-	case "usage":
-		return t.AsUsageEvent()
-	default:
-		return nil, errors.New("unknown discriminator value: " + discriminator)
-	}
-}
-
-func (t Event) MarshalJSON() ([]byte, error) {
-	b, err := t.union.MarshalJSON()
-	return b, err
-}
-
-func (t *Event) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

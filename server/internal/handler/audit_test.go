@@ -31,6 +31,8 @@ var auditActions = map[string][]string{
 	"createAllocation":        {"allocation.create"},
 	"updateAllocation":        {"allocation.update"},
 	"deleteAllocation":        {"allocation.delete"},
+	"readmitSource":           {"allocation.readmit"},
+	"closeConnection":         {"allocation.keep_out", "connection.close"},
 	"updateDevice":            {"device.update"},
 	"drainDevice":             {"device.drain"},
 	"deleteDevice":            {"device.delete"},

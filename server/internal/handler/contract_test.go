@@ -98,6 +98,8 @@ func (p *panel) exampleRows(t *testing.T, admin caller, doc *openapi3.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	update(`INSERT INTO connections (server_id, number, allocation_id, generation, source, source_port, since, download_bytes, upload_bytes)
+		SELECT id, x'01f64c6f3c7f9f91'::bigint, 42, generation, '203.0.113.60', 51820, now(), 0, 0 FROM devices WHERE id = $1`, exampleServer)
 
 	started := doc.Paths.Value("/api/tunnel/device/start").Post.Responses.Status(200).Value.Content.Get("application/json").Example
 	enrollment := started.(map[string]any)

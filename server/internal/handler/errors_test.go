@@ -127,6 +127,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	server := p.server(t, 20000) // It has one port.
 	answers["EmbeddedTunnelServer"] = admin.send(t, "PATCH", devices+server.ID.String(), `{"server":{"publicHost":"play.example.com"}}`)
 	decode[types.AllocationCreated](t, ada.send(t, "POST", allocations, newAllocation(client)), 201)
+	connectionAnswers(t, p, answers, ada, server)
 	answers["NoPortsAvailable"] = ada.send(t, "POST", allocations, newAllocation(client))
 	answers["PortTaken"] = ada.send(t, "POST", allocations, newAllocation(client, "port", 20000))
 	answers["PortOutsideRange"] = ada.send(t, "POST", allocations, newAllocation(client, "port", 25565))

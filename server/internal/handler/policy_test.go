@@ -139,6 +139,12 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		}
 		to.allocation = strconv.FormatInt(rows[0].ID, 10)
 		return to.allocation
+	case "{keptOut}":
+		w.exec(t, `INSERT INTO kept_out (allocation_id, source, until) VALUES ($1, '203.0.113.60', now() + interval '1 hour')`,
+			to.placeholder(t, w, "{allocation}"))
+		return "203.0.113.60"
+	case "{connection}":
+		return w.player(t, to.tunnelServer(t, w).ID, to.placeholder(t, w, "{allocation}"))
 	case "{email}":
 		return uuid.NewString() + "@example.com"
 	case "{user}", "{link}":

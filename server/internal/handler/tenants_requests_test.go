@@ -79,10 +79,11 @@ var (
 	pathKinds = map[string]string{
 		"devices": "device", "allocations": "allocation", "organisations": "organisation",
 		"users": "user", "members": "user", "invitations": "invitation", "keys": "key", "webhooks": "webhook", "deliveries": "delivery", "sessions": "session", "providers": "provider",
+		"connections": "connection",
 	}
 	fieldKinds = map[string]string{
 		"deviceId": "device", "serverId": "server", "organisationId": "organisation", "ownerId": "user", "userId": "user",
-		"userCode": "userCode",
+		"userCode": "userCode", "allocationId": "allocation",
 	}
 )
 
@@ -99,6 +100,8 @@ func (w *tenants) request(t *testing.T, o tenantOperation, own ids) tenantReques
 			switch kind {
 			case "device", "server", "session":
 				return of[w.random.IntN(len(of))], uuid.NewString()
+			case "connection":
+				return of[w.random.IntN(len(of))], strings.ReplaceAll(uuid.NewString(), "-", "") + "-0000000000000001"
 			case "userCode":
 				return of[w.random.IntN(len(of))], noCode
 			}

@@ -151,6 +151,16 @@ func newTenants(t *testing.T, seed uint64) *tenants {
 		w.ofB["device"] = append(w.ofB["device"], device.ID.String())
 		w.ofB["allocation"] = append(w.ofB["allocation"], strconv.FormatInt(created.ID, 10))
 	}
+	// A player of each allocation, on the public tunnel server.
+	exec := func(t *testing.T, query string, args ...any) {
+		t.Helper()
+		if _, err := sql.ExecContext(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, allocation := range w.ofB["allocation"] {
+		w.ofB["connection"] = append(w.ofB["connection"], connectPlayer(t, exec, public.ID, allocation, "203.0.113.60"))
+	}
 	pending := decode[types.Enrollment](t, owner.send(t, "POST", "/api/tunnel/device/start", `{"name":"`+mark+`"}`), 200)
 	w.ofB["userCode"] = []string{pending.UserCode}
 	decode[types.PasswordLink](t, w.admin.send(t, "POST", userPath(owner.user.ID)+"/password-link", nil), 200)
@@ -175,6 +185,8 @@ func (w *tenants) rowsOfB(t *testing.T) string {
 		`webhook_deliveries r WHERE r.webhook_id IN (` + strings.Join(w.ofB["webhook"], ",") + `)`,
 		`devices r WHERE r.id IN ` + devices,
 		`allocations r WHERE r.device_id IN ` + devices + ` OR r.server_id IN ` + devices,
+		`connections r WHERE r.allocation_id IN (SELECT id FROM allocations WHERE device_id IN ` + devices + `)`,
+		`kept_out r WHERE r.allocation_id IN (SELECT id FROM allocations WHERE device_id IN ` + devices + `)`,
 	} {
 		rows = append(rows, w.read(t, `SELECT coalesce(string_agg(to_jsonb(r)::text, E'\n' ORDER BY to_jsonb(r)::text), '') FROM `+query))
 	}
@@ -248,6 +260,7 @@ func (w *tenants) ownIDs(t *testing.T) ids {
 	}
 	own["provider"], own["userCode"] = []string{"company"}, []string{noCode}
 	own["session"] = []string{uuid.NewString()}
+	own["connection"] = []string{strings.Repeat("0", 32) + "-" + strings.Repeat("0", 16)}
 	own["key"] = []string{"1000000"}
 	for _, row := range keys {
 		own["key"] = append(own["key"], strconv.FormatInt(row.ID, 10))
