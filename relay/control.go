@@ -34,21 +34,23 @@ func newControl(s *Server) (*control, error) {
 	c := &control{server: s}
 	var err error
 	c.Client, err = controlclient.New(controlclient.Options[desiredState, types.ServerSnapshot, types.ServerChange]{
-		Dial:         s.opts.Dial,
-		Hello:        c.hello,
-		FromSnapshot: s.checked,
-		WithChange:   desiredState.with,
-		Apply:        c.apply,
-		SwitchedOff:  c.switchedOff,
-		Reports:      func() []types.AllocationReport { return s.ports.Reports() },
-		Players:      func() int { return int(s.ports.Players() + s.clients.Flows()) },
-		Refusals:     func() iter.Seq[types.AllocationRefusals] { return s.ports.Refusals() },
-		Usage:        s.usage,
-		OnChannel:    c.onChannel,
-		Standby:      c.standby(s.opts.Standby),
-		Logger:       s.log,
-		Channel:      s.opts.Channel,
-		Backoff:      s.opts.Backoff,
+		Dial:             s.opts.Dial,
+		Hello:            c.hello,
+		FromSnapshot:     s.checked,
+		WithChange:       desiredState.with,
+		Apply:            c.apply,
+		SwitchedOff:      c.switchedOff,
+		Reports:          func() []types.AllocationReport { return s.ports.Reports() },
+		Players:          func() int { return int(s.ports.Players() + s.clients.Flows()) },
+		Refusals:         func() iter.Seq[types.AllocationRefusals] { return s.ports.Refusals() },
+		Usage:            s.usage,
+		Connections:      func(anew bool) *types.ConnectionsReport { return s.ports.Connections(anew) },
+		CloseConnections: func(ids []string) { s.ports.CloseConnections(ids) },
+		OnChannel:        c.onChannel,
+		Standby:          c.standby(s.opts.Standby),
+		Logger:           s.log,
+		Channel:          s.opts.Channel,
+		Backoff:          s.opts.Backoff,
 	})
 	return c, err
 }

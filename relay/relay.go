@@ -43,6 +43,9 @@ import (
 // looked for.
 const tick = time.Second
 
+// connectionsInterval is the least time between two reports of players.
+const connectionsInterval = 250 * time.Millisecond
+
 // Options say who a tunnel server is and where it listens.
 type Options struct {
 	// ID is its device id: tickets must name it. Required.
@@ -111,7 +114,8 @@ type Options struct {
 	// Metrics has the tunnel server's metrics registered while it runs. It may hold
 	// those of one tunnel server at a time. nil: none.
 	Metrics prometheus.Registerer
-	// Now is the clock that tickets are held against; nil: time.Now.
+	// Now is the clock that tickets are held against, and the ends of what allocations keep
+	// out; nil: time.Now.
 	Now func() time.Time
 }
 
@@ -195,6 +199,7 @@ func New(o Options) (*Server, error) {
 		Clients:  players{s.clients},
 		Limits:   o.Limits.PortLimits,
 		Changed:  func() { s.control.Report() },
+		Now:      o.Now,
 		Logger:   s.log,
 	})
 	s.usage = newUsage(s.ports, o.UsageInterval, o.LastUsage, time.Now())
@@ -261,6 +266,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.reportLast()
 		leave()
 	})
+	ticking.Go(func() { s.reportConnections(ctx) })
 
 	err := s.control.run(channelCtx)
 
@@ -294,6 +300,20 @@ func (s *Server) tick(ctx context.Context) {
 			s.usage.tick(now)
 			s.control.ReportUsage(now)
 			s.clients.Tick(now)
+		}
+	}
+}
+
+// reportConnections reports players as they come and go.
+func (s *Server) reportConnections(ctx context.Context) {
+	ticker := time.NewTicker(connectionsInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.control.ReportConnections()
 		}
 	}
 }

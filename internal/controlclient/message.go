@@ -23,6 +23,7 @@ type update struct {
 	kind        string
 	revision    types.Revision
 	snapshot    bool
+	connections bool    // The panel that has sent a snapshot takes reports of players.
 	allocations []int64 // Those that a change names.
 	usage       bool    // The panel that has sent a snapshot takes usage.
 }
@@ -32,7 +33,10 @@ func describe(message any) update {
 	case types.ClientSnapshot:
 		return update{kind: string(types.TypeClientSnapshot), revision: m.Revision, snapshot: true}
 	case types.ServerSnapshot:
-		return update{kind: string(types.TypeServerSnapshot), revision: m.Revision, snapshot: true, usage: value(m.Usage)}
+		return update{
+			kind: string(types.TypeServerSnapshot), revision: m.Revision, snapshot: true,
+			usage: value(m.Usage), connections: value(m.Connections),
+		}
 	case types.ClientChange:
 		u := update{kind: string(types.TypeClientChange), revision: m.Revision}
 		for _, a := range m.Allocations {
@@ -50,8 +54,8 @@ func describe(message any) update {
 	}
 }
 
-// decode returns the S, C or types.UsageAck that data holds. For a message of any other type, such
-// as one that a later panel may send, the message is nil and kind is its type.
+// decode returns the S, C, types.UsageAck or types.ConnectionsClose that data holds. For a message of
+// any other type, such as one that a later panel may send, the message is nil and kind is its type.
 func decode[S Snapshot, C Change](data []byte) (message any, kind string, err error) {
 	var union types.ControlMessage
 	if err := json.Unmarshal(data, &union); err != nil {
@@ -63,7 +67,8 @@ func decode[S Snapshot, C Change](data []byte) (message any, kind string, err er
 	}
 	var snapshot S
 	var change C
-	if kind != describe(snapshot).kind && kind != describe(change).kind && kind != string(types.TypeUsageAck) {
+	if kind != describe(snapshot).kind && kind != describe(change).kind && kind != string(types.TypeUsageAck) &&
+		kind != string(types.TypeConnectionsClose) {
 		return nil, kind, nil
 	}
 	message, err = union.ValueByDiscriminator()

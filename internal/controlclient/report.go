@@ -28,6 +28,9 @@ type sent struct {
 
 	takesUsage   bool // The panel does.
 	awaitsStored bool // A usage report was sent and is not acknowledged.
+
+	takesConnections bool // The panel does.
+	connections      bool // The channel was sent some.
 }
 
 // report is an AllocationReport in a form that can be compared.
@@ -46,6 +49,7 @@ func (s *sent) begin(u update) {
 	s.applied, s.revision = true, u.revision
 	if u.snapshot {
 		s.reports, s.players, s.playersAt = nil, -1, time.Time{}
+		s.takesConnections = u.connections
 	}
 	for _, id := range u.allocations {
 		delete(s.reports, id)
@@ -153,6 +157,23 @@ func (c *Client[State, S, C]) sendRefusals(refusals []types.AllocationRefusals, 
 	return c.conn.Send(types.StatusReport{
 		Type: types.TypeStatus, Revision: c.sent.revision, Allocations: []types.AllocationReport{}, Refusals: &refusals,
 	}) == nil
+}
+
+// ReportConnections sends the next report of players, if the panel takes it and there is
+// something to report. To be called at most four times a second. Without a channel, and while
+// a desired state is being applied, it does nothing: the next channel is sent everything.
+func (c *Client[State, S, C]) ReportConnections() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opts.Connections == nil || c.conn == nil || !c.sent.applied || !c.sent.takesConnections {
+		return
+	}
+	report := c.opts.Connections(!c.sent.connections)
+	c.sent.connections = true
+	if report != nil {
+		// An error means that the channel has ended.
+		_ = c.conn.Send(report)
+	}
 }
 
 // cut shortens a reason to the contract's maximum, in bytes and so in characters,

@@ -101,6 +101,16 @@ func (m *Meter) Join() {
 	}
 }
 
+// Joined reports whether Join has noted a player.
+func (m *Meter) Joined() bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.joined
+}
+
 // Leave notes, once, that the connection has ended.
 func (m *Meter) Leave() {
 	if m == nil {

@@ -85,7 +85,16 @@ const answeringFactor = 8
 type admission struct {
 	limits Limits
 	rules  *rules
+	now    func() time.Time // For what is kept out until a time.
 }
 
-// permits reports whether a player of an address may be in at all.
-func (a *admission) permits(player netip.Addr) bool { return a.rules.permits(player) }
+// permits decides whether a player of an address may be in at all.
+func (a *admission) permits(player netip.Addr) Refusal {
+	switch {
+	case !a.rules.permits(player):
+		return RefusedDenied
+	case a.rules.keptOut.has(player, a.now()):
+		return RefusedKeptOut
+	}
+	return NotRefused
+}

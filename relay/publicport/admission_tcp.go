@@ -41,6 +41,7 @@ type tcpPlayer struct {
 	source netip.Addr
 	giveUp context.CancelFunc // Ends the wait for a data connection.
 	meter  *meter.Meter       // nil before the player has entered.
+	live   *connection        // The same.
 	// holds means that a part of what allocations share is the player's to give back. A
 	// newcomer takes over the part of the player who was evicted for them.
 	holds bool
@@ -75,7 +76,7 @@ type tcpAdmission struct {
 
 func newTCPAdmission(p *Ports, allocation types.ServerAllocation, r *rules) tcpAdmission {
 	a := tcpAdmission{
-		admission:  admission{limits: p.o.Limits},
+		admission:  admission{limits: p.o.Limits, now: p.o.Now},
 		tcpPlayers: tcpPlayers{perSource: sources.NewRates(0, 0)},
 		allocation: allocation.ID, client: allocation.ClientID,
 		files: p.files, carried: &p.carried, clients: p.o.Clients,
@@ -134,9 +135,10 @@ func (a *tcpAdmission) withinSource(from netip.Addr) bool {
 // connected decides about a TCP player who has just connected, as far as that takes
 // nothing from others. It counts the connection for the rate of its source.
 func (a *tcpAdmission) connected(from netip.Addr, now time.Time) Refusal {
+	if why := a.permits(from); why != NotRefused {
+		return why
+	}
 	switch {
-	case !a.permits(from):
-		return RefusedDenied
 	case !a.perSource.Allow(from, now):
 		return RefusedSourceRate
 	case !a.withinSource(from):
@@ -160,9 +162,10 @@ func (a *tcpAdmission) turn(now time.Time) time.Duration {
 // enter admits a TCP player, if need be in place of another one, who is returned.
 func (a *tcpAdmission) enter(p *tcpPlayer, now time.Time) (evicted *tcpPlayer, why Refusal) {
 	// Again: much may have changed while the player waited.
+	if why = a.permits(p.source); why != NotRefused {
+		return nil, why
+	}
 	switch {
-	case !a.permits(p.source):
-		return nil, RefusedDenied
 	case !a.withinSource(p.source):
 		return nil, RefusedSourceLimit
 	case a.in.Len() >= a.maxPlayers() || !a.carried.take(a.client, a.allocation, a.capacity()):

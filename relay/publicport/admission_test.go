@@ -23,7 +23,7 @@ func newTestAdmission(t *testing.T, limits Limits, rules types.AllocationRules) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Ports{o: Options{Limits: limits.withDefaults(), Clients: noClients{}}, files: openfiles.NewBudget(0, slog.New(slog.DiscardHandler))}
+	p := &Ports{o: Options{Limits: limits.withDefaults(), Clients: noClients{}, Now: time.Now}, files: openfiles.NewBudget(0, slog.New(slog.DiscardHandler))}
 	a := newTCPAdmission(p, types.ServerAllocation{ID: 1}, r)
 	return &a
 }

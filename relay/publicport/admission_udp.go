@@ -64,9 +64,9 @@ type flowAdmission struct {
 	refused          recentlyRefused
 }
 
-func newFlowAdmission(l Limits, allocation types.ServerAllocation, flows *carried, r *rules) flowAdmission {
+func newFlowAdmission(l Limits, allocation types.ServerAllocation, flows *carried, r *rules, now func() time.Time) flowAdmission {
 	a := flowAdmission{
-		admission:  admission{limits: l},
+		admission:  admission{limits: l, now: now},
 		allocation: allocation.ID, client: allocation.ClientID, carried: flows,
 	}
 	a.setRules(r)
@@ -131,10 +131,7 @@ func (a *flowAdmission) newcomer(player netip.Addr) Refusal {
 	if a.draining {
 		return RefusedDraining
 	}
-	if !a.permits(player) {
-		return RefusedDenied
-	}
-	return NotRefused
+	return a.permits(player)
 }
 
 // flow decides whether a flow may open. If another one has to give way to it, that is

@@ -19,7 +19,7 @@ func fullPort(b *testing.B, forged bool) *udpPort {
 	b.Helper()
 	limits := Limits{}.withDefaults()
 	p := &udpPort{
-		admission: newFlowAdmission(limits, types.ServerAllocation{}, &carried{}, &rules{}), flows: map[flowKey]*udptunnel.ServerFlow{},
+		admission: newFlowAdmission(limits, types.ServerAllocation{}, &carried{}, &rules{}, time.Now), flows: map[flowKey]*udptunnel.ServerFlow{},
 		atClients: newAtClients(limits.Unanswered),
 	}
 	for i := range limits.Flows {

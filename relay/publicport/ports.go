@@ -45,6 +45,8 @@ type Clients interface {
 	// Capacity returns how many TCP players a tunnel client can carry at the same time;
 	// 0: it is not known.
 	Capacity(client uuid.UUID) int
+	// RoundTrip returns the round trip to a tunnel client; 0: it is not known.
+	RoundTrip(client uuid.UUID) time.Duration
 	// UDPSession returns the session in which a tunnel client's flows are opened,
 	// or nil where the client cannot be reached.
 	UDPSession(client uuid.UUID) *udptunnel.ServerSession
@@ -61,6 +63,8 @@ type Options struct {
 	// Changed is called when Reports has changed by itself. It is called by the
 	// goroutine of Tick, without a lock held. nil: not called.
 	Changed func()
+	// Now is the clock for sources that are kept out until a time; nil: time.Now.
+	Now func() time.Time
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -94,6 +98,7 @@ type Ports struct {
 	loops    loops
 
 	connected connected
+	live      connections
 	work      sync.WaitGroup
 
 	refusedLines *lograte.Limiter // By allocation.
@@ -113,6 +118,9 @@ func New(o Options) *Ports {
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	o.Limits = o.Limits.withDefaults()
 	return &Ports{
@@ -170,8 +178,8 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 			p.slots[id] = s
 		}
 		closed := !ok || draining(s.allocation) || s.rules == nil
-		if !ok || !reflect.DeepEqual(s.allocation.Rules, a.Rules) {
-			s.setRules(a.Rules)
+		if !ok || !reflect.DeepEqual(s.allocation.Rules, a.Rules) || !reflect.DeepEqual(s.allocation.KeptOut, a.KeptOut) {
+			s.setRules(a)
 			closed = closed || s.rules == nil
 		}
 		s.allocation, s.empty = a, false
@@ -187,10 +195,16 @@ func (p *Ports) Apply(wanted map[int64]types.ServerAllocation) {
 	}
 }
 
-// setRules makes rules those of the slot. Where they are not understood its port is
-// closed, and try says why.
-func (s *slot) setRules(r *types.AllocationRules) {
-	compiled, err := newRules(r)
+// setRules makes the rules of an allocation, and what it keeps out, those of the slot.
+// Where they are not understood its port is closed, and try says why.
+func (s *slot) setRules(a types.ServerAllocation) {
+	compiled, err := newRules(a.Rules)
+	if err == nil {
+		compiled.keptOut, err = newKeptOut(a.KeptOut)
+	}
+	if err != nil {
+		compiled = nil
+	}
 	s.rules, s.rulesError = compiled, err
 	if err != nil && s.port != nil {
 		s.port.close()

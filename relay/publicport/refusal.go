@@ -10,6 +10,7 @@ type Refusal string
 const (
 	NotRefused              Refusal = ""
 	RefusedDenied           Refusal = "denied"             // The allocation's address lists do not permit the player.
+	RefusedKeptOut          Refusal = "kept_out"           // The player's source is kept out for a time.
 	RefusedLimit            Refusal = "limit"              // The allocation, or its tunnel client, has as many players as it may.
 	RefusedSourceLimit      Refusal = "source_limit"       // The player's source has as many as it may.
 	RefusedSourceRate       Refusal = "source_rate"        // More come from the player's source, per second, than may.
@@ -32,11 +33,11 @@ const (
 // why datagrams are dropped.
 var (
 	playerRefusals = []Refusal{
-		RefusedDenied, RefusedLimit, RefusedSourceLimit, RefusedSourceRate, RefusedGaveWay,
+		RefusedDenied, RefusedKeptOut, RefusedLimit, RefusedSourceLimit, RefusedSourceRate, RefusedGaveWay,
 		RefusedFiles, RefusedNoLink, RefusedWaiting, RefusedNoDataConnection, RefusedLoop,
 	}
 	datagramRefusals = []Refusal{
-		RefusedDenied, RefusedLimit, RefusedRate, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnproven,
+		RefusedDenied, RefusedKeptOut, RefusedLimit, RefusedRate, RefusedTooLong, RefusedNoLink, RefusedFlowLimit, RefusedUnproven,
 		RefusedBandwidth, RefusedUnsendable, RefusedDraining, RefusedLoop,
 	}
 )

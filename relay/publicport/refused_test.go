@@ -31,6 +31,7 @@ func (offline) Carry(context.Context, uuid.UUID, *tcpstream.Player) publicport.R
 	return publicport.RefusedNoLink
 }
 func (offline) Capacity(uuid.UUID) int                        { return 0 }
+func (offline) RoundTrip(uuid.UUID) time.Duration             { return 0 }
 func (offline) AtClient(netip.Addr, netip.Addr) bool          { return false }
 func (offline) UDPSession(uuid.UUID) *udptunnel.ServerSession { return nil }
 

@@ -24,6 +24,7 @@ var KnownRules = []types.RuleName{
 type rules struct {
 	types.AllocationRules
 	allowed, denied *bart.Lite // nil: empty.
+	keptOut         keptOut
 }
 
 // newRules returns rules as the panel sends them; nil: none. An error is a phrase for

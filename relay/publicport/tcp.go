@@ -71,9 +71,9 @@ func (p *tcpPort) configure(_ types.ServerAllocation, r *rules) {
 	close(p.changed)
 	p.changed = make(chan struct{})
 	for player := range p.in() {
-		if !p.admission.permits(player.source) {
+		if why := p.admission.permits(player.source); why != NotRefused {
 			p.admission.in.Remove(player)
-			p.cut(player, RefusedDenied)
+			p.cut(player, why)
 		}
 	}
 	for _, player := range p.admission.evictSurplus(p.in()) {
@@ -172,6 +172,10 @@ func (p *tcpPort) enter(player *tcpPlayer) (waits context.Context, entered bool)
 	waits, player.giveUp = context.WithCancel(p.closing)
 	p.players[player] = struct{}{}
 	player.meter = p.usage.New()
+	player.live = p.ports.live.add(&connection{
+		allocation: p.allocation.ID, client: p.allocation.ClientID, source: netaddr.OfTCP(player.conn.RemoteAddr()),
+		since: time.Now(), meter: player.meter, tcp: player.conn, cut: func() { p.cutOff(player) },
+	})
 	p.ports.connected.add(player.source)
 	p.ports.counters.players.Add(1)
 	return waits, true
@@ -204,12 +208,23 @@ func (p *tcpPort) cut(player *tcpPlayer, why Refusal) {
 	player.end()
 }
 
+// cutOff ends a player because somebody wants it.
+func (p *tcpPort) cutOff(player *tcpPlayer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.players[player]; ok {
+		p.admission.in.Remove(player)
+		player.end()
+	}
+}
+
 func (p *tcpPort) leave(player *tcpPlayer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	player.giveUp()
 	delete(p.players, player)
 	player.meter.Leave()
+	p.ports.live.remove(player.live)
 	p.ports.connected.remove(player.source)
 	p.admission.left(player)
 	p.ports.counters.players.Add(-1)

@@ -36,6 +36,7 @@ type udpPort struct {
 	admission  flowAdmission
 	flows      map[flowKey]*udptunnel.ServerFlow
 	atClients  atClients
+	live       map[*udptunnel.ServerFlow]*connection // Of those that are proven.
 
 	unproven *unprovenBytes
 }
@@ -59,8 +60,8 @@ func openUDP(p *Ports, a types.ServerAllocation, s *slot) (port, error) {
 	}
 	u := &udpPort{
 		ports: p, conn: conn, done: make(chan struct{}), refusals: s.refusals, bandwidth: newBandwidth(s.rules), usage: s.usage,
-		allocation: a, admission: newFlowAdmission(p.o.Limits, a, &p.flows, s.rules),
-		flows: map[flowKey]*udptunnel.ServerFlow{}, atClients: newAtClients(p.o.Limits.Unanswered),
+		allocation: a, admission: newFlowAdmission(p.o.Limits, a, &p.flows, s.rules, p.o.Now),
+		flows: map[flowKey]*udptunnel.ServerFlow{}, live: map[*udptunnel.ServerFlow]*connection{}, atClients: newAtClients(p.o.Limits.Unanswered),
 		unproven: newUnprovenBytes(p.o.Limits),
 	}
 	p.work.Go(u.read)
@@ -75,7 +76,7 @@ func (p *udpPort) configure(a types.ServerAllocation, r *rules) {
 	p.bandwidth.configure(r)
 	var denied []*udptunnel.ServerFlow
 	for _, f := range p.flows {
-		if changed && !p.admission.permits(f.Source.Addr()) {
+		if changed && p.admission.permits(f.Source.Addr()) != NotRefused {
 			denied = append(denied, f)
 		}
 	}
@@ -205,6 +206,10 @@ func (p *udpPort) prove(f *udptunnel.ServerFlow, in *incoming) bool {
 		return false
 	}
 	f.Meter.Join()
+	p.live[f] = p.ports.live.add(&connection{
+		allocation: p.allocation.ID, client: p.allocation.ClientID, source: f.Source,
+		since: time.Now(), meter: f.Meter, cut: func() { p.FlowEnded(f) },
+	})
 	p.evict(evicted, in)
 	return true
 }
@@ -317,6 +322,8 @@ func (p *udpPort) forget(f *udptunnel.ServerFlow) {
 	delete(p.atClients.unanswered, f)
 	p.admission.left(f)
 	f.Meter.Leave()
+	p.ports.live.remove(p.live[f])
+	delete(p.live, f)
 }
 
 // MayAnswer implements [udptunnel.PublicPort].

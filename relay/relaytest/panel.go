@@ -48,6 +48,8 @@ type Panel struct {
 	players     *int
 	refused     map[int64]map[string]int64 // Players and datagrams, by allocation and reason.
 	usage       usage
+	takes       bool // It takes reports of players.
+	connections connections
 	changed     chan struct{} // Closed and replaced when any of these changes.
 }
 
@@ -67,6 +69,8 @@ func NewPanel(t testing.TB) *Panel {
 		reports:     map[int64]types.AllocationReport{},
 		refused:     map[int64]map[string]int64{},
 		usage:       newUsage(),
+		takes:       true,
+		connections: newConnections(),
 		changed:     make(chan struct{}),
 	}
 	var channels sync.WaitGroup
@@ -142,6 +146,7 @@ func (p *Panel) take(c *channel.Conn, message any) {
 		p.hellos++
 		p.conn, p.revision = c, 0
 		clear(p.reports)
+		p.connections = newConnections()
 		p.snapshot()
 	case types.ResyncRequest:
 		p.resyncs++
@@ -158,6 +163,10 @@ func (p *Panel) take(c *channel.Conn, message any) {
 		}
 	case types.UsageReport:
 		p.takeUsage(m)
+	case types.ConnectionsReport:
+		if unknown := p.connections.take(m); !p.takes || len(unknown) > 0 {
+			p.t.Errorf("a report of players, of %q unknown", unknown)
+		}
 	default:
 		p.t.Errorf("unexpected control message %T", m)
 	}
@@ -181,7 +190,8 @@ func (p *Panel) addRefusals(refusals []types.AllocationRefusals) {
 
 func (p *Panel) snapshot() {
 	p.revision++
-	m := types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: p.revision, Keys: p.jwks(), Usage: p.usage.wanted()}
+	takes := p.takes
+	m := types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: p.revision, Keys: p.jwks(), Usage: p.usage.wanted(), Connections: &takes}
 	for _, a := range p.allocations {
 		m.Allocations = append(m.Allocations, a)
 	}

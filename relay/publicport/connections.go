@@ -1,0 +1,264 @@
+package publicport
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/relay/meter"
+)
+
+const (
+	// maxReported is how many connections the panel is told of at a time.
+	maxReported = 100_000
+	// updateInterval is the least time between two reports of what a connection has carried.
+	updateInterval = 10 * time.Second
+	// updateEvery is the least time between two reports with updates, and maxUpdates how many
+	// each of them has: with more connections than are updated in updateInterval, the
+	// interval grows.
+	updateEvery = time.Second
+	maxUpdates  = types.MaxConnectionsReportUpdated
+	// updateScan is how many connections are examined for an update at a time.
+	updateScan = 10_000
+)
+
+// connection is a player who is in, by TCP or by a flow that is proven.
+type connection struct {
+	id         uint64 // Random: it tells nobody how many there are.
+	allocation int64
+	client     uuid.UUID
+	source     netip.AddrPort
+	since      time.Time
+	meter      *meter.Meter
+	tcp        *net.TCPConn // nil for UDP.
+	cut        func()       // Ends the connection. It is called without a lock held.
+
+	// The following are guarded by connections.mu.
+	reported   bool // To the panel, on the channel there is now.
+	ended      bool
+	reportedAt time.Time
+	traffic    meter.Traffic // As reported.
+}
+
+// connections are the players who are in, and what the panel has been told of them. While
+// it is told nothing, nothing waits. The zero value is empty and ready to use.
+type connections struct {
+	mu  sync.Mutex
+	all map[uint64]*connection
+
+	reporting bool
+	complete  bool          // The panel has been told of all that there were.
+	fresh     []*connection // Not reported yet.
+	reported  []*connection // In the order in which they are examined for updates.
+	next      int           // The next of them.
+	current   int           // Of those, how many have not ended.
+	closed    []*connection // Ended, and not reported as such.
+	updatedAt time.Time
+}
+
+// add notes that a player is in.
+func (c *connections) add(n *connection) *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[uint64]*connection{}
+	}
+	for ok := true; ok; _, ok = c.all[n.id] {
+		n.id = rand.Uint64()
+	}
+	c.all[n.id] = n
+	if c.reporting {
+		c.fresh = append(c.fresh, n)
+	}
+	return n
+}
+
+// remove notes that a player has left; nil is nobody.
+func (c *connections) remove(n *connection) {
+	if n == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n.ended {
+		return
+	}
+	n.ended = true
+	delete(c.all, n.id)
+	if n.reported {
+		c.current--
+		c.closed = append(c.closed, n)
+	} else if len(c.fresh) > 2*len(c.all)+types.MaxConnectionsReportOpened {
+		c.fresh = slices.DeleteFunc(c.fresh, func(f *connection) bool { return f.ended })
+	}
+}
+
+// find returns the connection of an id as the panel has it, or nil.
+func (c *connections) find(id string) *connection {
+	number, err := strconv.ParseUint(id, 16, 64)
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all[number]
+}
+
+// begin starts over: the panel has forgotten all that it was told.
+func (c *connections) begin() {
+	c.reporting, c.complete = true, false
+	c.fresh, c.reported, c.closed, c.next, c.current = nil, nil, nil, 0, 0
+	for _, n := range c.all {
+		n.reported = false
+		c.fresh = append(c.fresh, n)
+	}
+}
+
+// report returns what the panel has not been told yet, as much as one report has, or nil.
+func (c *connections) report(anew bool, now time.Time, roundTrip func(client uuid.UUID) time.Duration) *types.ConnectionsReport {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if anew {
+		c.begin()
+	}
+	opened, closed := c.takeFresh(), c.takeClosed()
+	report := &types.ConnectionsReport{
+		Type:   types.TypeConnections,
+		Opened: make([]types.OpenedConnection, 0, len(opened)), Updated: []types.ConnectionCounters{}, Closed: make([]types.ConnectionCounters, 0, len(closed)),
+	}
+	for _, n := range opened {
+		report.Opened = append(report.Opened, n.opened(n.counters(now, roundTrip)))
+	}
+	for _, n := range closed {
+		report.Closed = append(report.Closed, n.counters(now, nil))
+	}
+	if now.Sub(c.updatedAt) >= updateEvery {
+		for _, n := range c.takeUpdates(now) {
+			report.Updated = append(report.Updated, n.counters(now, roundTrip))
+		}
+		if len(report.Updated) > 0 {
+			c.updatedAt = now
+		}
+	}
+	if !c.complete && !c.waiting() {
+		c.complete = true
+		report.Complete = &c.complete
+	} else if len(report.Opened)+len(report.Updated)+len(report.Closed) == 0 {
+		return nil
+	}
+	return report
+}
+
+// waiting reports whether there are players of whom the next report tells.
+func (c *connections) waiting() bool {
+	return c.current < maxReported && slices.ContainsFunc(c.fresh, (*connection).carried)
+}
+
+// carried reports whether the player is in and, with TCP, was passed to the tunnel client.
+func (n *connection) carried() bool { return !n.ended && n.meter.Joined() }
+
+// takeFresh returns connections that were not reported.
+func (c *connections) takeFresh() (taken []*connection) {
+	most := min(types.MaxConnectionsReportOpened, maxReported-c.current)
+	kept := c.fresh[:0]
+	for _, n := range c.fresh {
+		switch {
+		case n.ended: // It never was for the panel.
+		case len(taken) < most && n.carried():
+			n.reported = true
+			taken = append(taken, n)
+		default:
+			kept = append(kept, n)
+		}
+	}
+	clear(c.fresh[len(kept):])
+	c.fresh = kept
+	c.reported = append(c.reported, taken...)
+	c.current += len(taken)
+	return taken
+}
+
+// takeClosed returns connections that were reported and have ended.
+func (c *connections) takeClosed() []*connection {
+	n := min(len(c.closed), types.MaxConnectionsReportClosed)
+	taken := slices.Clone(c.closed[:n])
+	c.closed = slices.Delete(c.closed, 0, n)
+	return taken
+}
+
+// takeUpdates returns connections that have carried anything since they were reported, in
+// turn. Those that have ended are forgotten meanwhile.
+func (c *connections) takeUpdates(now time.Time) (taken []*connection) {
+	if len(c.reported) > 2*c.current+maxUpdates {
+		c.reported, c.next = slices.DeleteFunc(c.reported, func(n *connection) bool { return n.ended }), 0
+	}
+	for range min(len(c.reported), updateScan) {
+		if len(taken) == maxUpdates {
+			break
+		}
+		n := c.reported[c.next%len(c.reported)]
+		c.next = (c.next + 1) % len(c.reported)
+		if !n.ended && now.Sub(n.reportedAt) >= updateInterval && n.meter.Traffic() != n.traffic {
+			taken = append(taken, n)
+		}
+	}
+	return taken
+}
+
+// counters returns what the connection has carried and, with roundTrip, its round trips,
+// and notes that it is reported.
+func (n *connection) counters(now time.Time, roundTrip func(client uuid.UUID) time.Duration) types.ConnectionCounters {
+	n.traffic, n.reportedAt = n.meter.Traffic(), now
+	counters := types.ConnectionCounters{
+		ID: fmt.Sprintf("%016x", n.id), DownloadBytes: int64(n.traffic.DownloadBytes), UploadBytes: int64(n.traffic.UploadBytes),
+	}
+	if roundTrip == nil {
+		return counters
+	}
+	counters.TunnelRoundTripMs = milliseconds(roundTrip(n.client))
+	if n.tcp != nil {
+		counters.PlayerRoundTripMs = milliseconds(roundTripOf(n.tcp))
+	}
+	return counters
+}
+
+func (n *connection) opened(counters types.ConnectionCounters) types.OpenedConnection {
+	return types.OpenedConnection{
+		ID: counters.ID, DownloadBytes: counters.DownloadBytes, UploadBytes: counters.UploadBytes,
+		PlayerRoundTripMs: counters.PlayerRoundTripMs, TunnelRoundTripMs: counters.TunnelRoundTripMs,
+		AllocationID: n.allocation, SourceAddress: n.source.Addr().Unmap().WithZone("").String(), SourcePort: int(n.source.Port()), Since: n.since.UTC(),
+	}
+}
+
+// milliseconds returns a round trip as it is reported; 0 is not known.
+func milliseconds(d time.Duration) *float32 {
+	if d <= 0 {
+		return nil
+	}
+	ms := float32(d.Microseconds()) / 1000
+	return &ms
+}
+
+// Connections returns the next report of players, or nil if there is nothing to report: of
+// all of them from a call on for which anew is true. It is called at most four times a
+// second.
+func (p *Ports) Connections(anew bool) *types.ConnectionsReport {
+	return p.live.report(anew, time.Now(), p.o.Clients.RoundTrip)
+}
+
+// CloseConnections ends connections by their ids, as they were reported. Others have ended.
+func (p *Ports) CloseConnections(ids []string) {
+	for _, id := range ids {
+		if n := p.live.find(id); n != nil {
+			n.cut()
+		}
+	}
+}
