@@ -62,6 +62,8 @@ type Store interface {
 	SaveReports(ctx context.Context, device uuid.UUID, kind string, reports []db.Report) error
 	SaveDrained(ctx context.Context, server uuid.UUID, ports []db.DrainedPort) error
 	SavePlayers(ctx context.Context, server uuid.UUID, players int) error
+	SaveConnections(ctx context.Context, server uuid.UUID, changes db.ConnectionChanges) error
+	CutConnections(ctx context.Context, server uuid.UUID, keptOut bool) ([]int64, error)
 	AddRefusals(ctx context.Context, server uuid.UUID, refusals []db.PortRefusals) error
 	AddUsage(ctx context.Context, server uuid.UUID, report db.UsageReport) error
 	AdvanceDrains(ctx context.Context) (more bool, err error)

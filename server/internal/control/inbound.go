@@ -41,7 +41,7 @@ func policyViolation(format string, args ...any) error {
 }
 
 // decode decodes a message from a device: a types.Hello, types.StatusReport,
-// types.ResyncRequest or types.UsageReport within the limits of its schema. For any other input the error is
+// types.ConnectionsReport or types.ResyncRequest or types.UsageReport within the limits of its schema. For any other input the error is
 // a *violation.
 func decode(data []byte) (any, error) {
 	var message types.ControlMessage
@@ -57,6 +57,8 @@ func decode(data []byte) (any, error) {
 		return v, checkHello(v)
 	case types.StatusReport:
 		return v, checkReport(v)
+	case types.ConnectionsReport:
+		return v, checkConnections(v)
 	case types.ResyncRequest:
 		return v, nil
 	case types.UsageReport:

@@ -38,6 +38,12 @@ func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 		"too large a count":     {`{"type":"status","revision":1,"allocations":[],"refusals":[{"id":1,"players":{},"datagrams":{"denied":9223372036854775808}}]}`, websocket.CloseProtocolError},
 		"many reasons":          {`{"type":"status","revision":1,"allocations":[],"refusals":[{"id":1,"players":{` + reasons(65) + `},"datagrams":{}}]}`, websocket.ClosePolicyViolation},
 		"more than 200 ports":   {`{"type":"status","revision":1,"allocations":[],"refusals":[` + strings.Repeat(`{"id":1,"players":{},"datagrams":{}},`, 200) + `{"id":1,"players":{},"datagrams":{}}]}`, websocket.ClosePolicyViolation},
+		"connection's id":       {connection(`"id":"1","sourceAddress":"192.0.2.1","sourcePort":1`), websocket.ClosePolicyViolation},
+		"connection's address":  {connection(`"id":"0000000000000001","sourceAddress":"fe80::1%eth0","sourcePort":1`), websocket.ClosePolicyViolation},
+		"connection's port":     {connection(`"id":"0000000000000001","sourceAddress":"192.0.2.1","sourcePort":65536`), websocket.ClosePolicyViolation},
+		"connection's bytes":    {`{"type":"connections","opened":[],"updated":[{"id":"0000000000000001","downloadBytes":-1,"uploadBytes":0}],"closed":[]}`, websocket.ClosePolicyViolation},
+		"connection's trip":     {`{"type":"connections","opened":[],"updated":[],"closed":[{"id":"0000000000000001","downloadBytes":0,"uploadBytes":0,"tunnelRoundTripMs":-1}]}`, websocket.ClosePolicyViolation},
+		"501 connections":       {`{"type":"connections","opened":[],"updated":[],"closed":[` + strings.Repeat(`{"id":"0000000000000001","downloadBytes":0,"uploadBytes":0},`, 500) + `{"id":"0000000000000001","downloadBytes":0,"uploadBytes":0}]}`, websocket.ClosePolicyViolation},
 		"more than 1000 states": {`{"type":"status","revision":1,"allocations":[` + strings.Repeat(`{"id":1,"state":"ready"},`, 1000) + `{"id":1,"state":"ready"}]}`, websocket.ClosePolicyViolation},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,6 +54,11 @@ func TestDecode_RejectsWhatViolatesTheContract(t *testing.T) {
 			}
 		})
 	}
+}
+
+// connection returns a report of one connection.
+func connection(fields string) string {
+	return `{"type":"connections","opened":[{` + fields + `,"allocationId":1,"since":"2026-01-02T03:20:00Z","downloadBytes":0,"uploadBytes":0}],"updated":[],"closed":[]}`
 }
 
 // reasons returns counts of n reasons.
@@ -65,6 +76,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"status","revision":3,"allocations":[{"id":1,"state":"failed","reason":"refused"}]}`))
 	f.Add([]byte(`{"type":"status","revision":3,"allocations":[],"refusals":[{"id":1,"players":{"denied":1},"datagrams":{}}]}`))
 	f.Add([]byte(`{"type":"resync"}`))
+	f.Add([]byte(`{"type":"connections","opened":[{"id":"01f64c6f3c7f9f91","allocationId":1,"sourceAddress":"::1","sourcePort":1,"since":"2026-01-02T03:20:00Z","downloadBytes":0,"uploadBytes":0}],"updated":[],"closed":[],"complete":true}`))
+	f.Add([]byte(`{"type":"connections","opened":[],"updated":[{"id":"01f64c6f3c7f9f91","downloadBytes":1,"uploadBytes":2,"playerRoundTripMs":1.5}],"closed":[{"id":"01f64c6f3c7f9f91","downloadBytes":1,"uploadBytes":2}]}`))
 	f.Add([]byte(`{"type":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		message, err := decode(data)
@@ -84,6 +97,16 @@ func FuzzDecode(f *testing.F) {
 			for _, a := range m.Allocations {
 				if !a.State.Valid() {
 					t.Fatalf("accepted %+v", a)
+				}
+			}
+		case types.ConnectionsReport:
+			sent := func(int64) bool { return true }
+			queue := newConnections()
+			queue.add(m, sent)
+			changes, _ := queue.take(1)
+			for _, o := range changes.Opened {
+				if !o.Source.IsValid() || o.DownloadBytes < 0 || o.SourcePort < 0 {
+					t.Fatalf("accepted %+v", o)
 				}
 			}
 		case types.ResyncRequest:

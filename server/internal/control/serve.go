@@ -65,6 +65,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		syncer:  newWorker(),
 		log:     h.opts.Logger.With(slog.String("deviceId", device.ID.String()), slog.String("kind", string(device.Kind))),
 	}
+	if s.kind == types.DeviceKindServer {
+		s.connections = newConnections()
+	}
 	if !h.enter(s) {
 		s.conn.Close(channel.CloseRestarting, restarting)
 		s.conn.Wait()
@@ -328,6 +331,10 @@ func (h *Hub) isStopping() bool {
 // run serves a registered channel until it ends, and returns why.
 func (s *session) run(ctx context.Context) error {
 	defer s.reports.storer.stop()
+	if s.connections != nil {
+		defer s.connections.storer.stop()
+		s.connections.storer.start(func() { s.storeConnections(ctx) })
+	}
 	defer s.syncer.stop()
 	defer s.usage.storer.stop()
 	defer s.cancel() // First: it ends what the workers do.

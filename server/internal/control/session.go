@@ -48,9 +48,10 @@ type session struct {
 	generation int64            // Set by connect before register.
 	readErr    error            // The error that ended reading; used by the goroutine of serve only.
 
-	reports *reports
+	reports     *reports
 	usage   *usageStore
-	syncer  *worker // Runs sync; woken when todo is not empty.
+	connections *connections // nil unless the device is a tunnel server.
+	syncer      *worker      // Runs sync; woken when todo is not empty.
 
 	mu          sync.Mutex
 	todo        work
@@ -116,6 +117,8 @@ func (s *session) receive() error {
 		switch m := message.(type) {
 		case types.StatusReport:
 			s.reports.add(m)
+		case types.ConnectionsReport:
+			s.addConnections(m)
 		case types.ResyncRequest:
 			s.request(work{snapshot: true})
 		case types.UsageReport:
@@ -223,11 +226,26 @@ func (s *session) refresh(ctx context.Context, todo *work) (wait time.Duration, 
 			return wait, nil
 		}
 	}
+	first := s.sent == nil
+	if !first { // Before what takes longer.
+		if err := s.sendCuts(ctx, false); err != nil {
+			return 0, err
+		}
+	}
 	state, err := s.hub.read(ctx, s)
 	if err != nil {
 		return 0, err
 	}
 	if err := s.send(state, todo.snapshot); err != nil {
+		return 0, err
+	}
+	if first {
+		if err := s.sendCuts(ctx, false); err != nil {
+			return 0, err
+		}
+	}
+	// After what keeps them out: they would be back at once.
+	if err := s.sendCuts(ctx, true); err != nil {
 		return 0, err
 	}
 	todo.state, todo.snapshot = false, false

@@ -199,6 +199,7 @@ func newServerState(rows db.ServerState, keys types.JWKS, keeps []types.RuleName
 		} else if a.ServerState == db.StatePending {
 			s.pending[a.ID] = true
 		}
+		bound.KeptOut = keptOut(rows.KeptOut[bound.ID])
 		if a.Draining {
 			bound.DrainUntil = a.DrainUntil
 		}
@@ -215,6 +216,7 @@ func newServerState(rows db.ServerState, keys types.JWKS, keeps []types.RuleName
 }
 
 func (s *serverState) snapshot(revision types.Revision, panel *uuid.UUID, _ issueTicket) (any, error) {
+	takes := true
 	return types.ServerSnapshot{
 		Type:        types.TypeServerSnapshot,
 		Revision:    revision,
@@ -224,6 +226,7 @@ func (s *serverState) snapshot(revision types.Revision, panel *uuid.UUID, _ issu
 		Keys:        s.keys,
 		Host:        &s.host,
 		Usage:       &takesUsage,
+		Connections: &takes,
 	}, nil
 }
 
@@ -314,6 +317,18 @@ func keySet[K comparable, V any](list []V, key func(V) K) map[K]struct{} {
 func options(a db.Allocation) types.AllocationOptions {
 	proxy := types.ProxyProtocol(a.ProxyProtocol)
 	return types.AllocationOptions{ProxyProtocol: &proxy, UDPIdleSeconds: &a.UDPIdleSeconds, PlayerAddresses: &a.PlayerAddresses}
+}
+
+// keptOut returns the sources that an allocation keeps out, or nil.
+func keptOut(rows []db.KeptOut) *[]types.ServerKeptOut {
+	if len(rows) == 0 {
+		return nil
+	}
+	list := make([]types.ServerKeptOut, len(rows))
+	for i, row := range rows {
+		list[i] = types.ServerKeptOut{Source: row.Source, Until: row.Until.UTC()}
+	}
+	return &list
 }
 
 func hostPort(host string, port int) string {
