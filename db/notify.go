@@ -22,8 +22,11 @@ const (
 	liveChannel = "eclitunnel_live"
 )
 
-// TopicEvents is the topic of the log of events: it has new ones. Triggers notify of it.
-const TopicEvents = "events"
+// The topics of [LiveNotice].
+const (
+	TopicEvents = "events" // The log of events has new ones. Triggers notify of it.
+	TopicUsage  = "usage:" // And the id of a tunnel server, which has reported usage.
+)
 
 // notify notifies every replica, once tx commits, that the desired state of the devices has changed.
 // ids may contain duplicates.

@@ -46,13 +46,6 @@ type UsageReport struct {
 // liveUsageAge is the age of the counts of which subscribers are told.
 const liveUsageAge = time.Minute
 
-// liveChannel is a channel of notifications of its own: replicas of versions that do not know their payloads do
-// not listen to it.
-const (
-	liveChannel      = "eclitunnel_live"
-	livePayloadUsage = "usage:" // And the id of the tunnel server.
-)
-
 // AddUsage adds a report of a tunnel server to the usage of the owners of its allocations, unless it was added
 // before. It ignores allocations that are and were not on that tunnel server. It notifies the subscribers of live
 // usage of every replica.
@@ -80,7 +73,7 @@ func (d *DB) AddUsage(ctx context.Context, serverID uuid.UUID, report UsageRepor
 		if time.Since(report.Ended) > liveUsageAge {
 			return nil
 		}
-		_, err = tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, liveChannel, livePayloadUsage+serverID.String())
+		_, err = tx.ExecContext(ctx, `SELECT pg_notify($1, $2)`, liveChannel, TopicUsage+serverID.String())
 		return err
 	})
 	return wrap(err, "add usage of server %s", serverID)
@@ -237,19 +230,25 @@ const (
 
 // UsageNow is what a tunnel server last reported of an allocation.
 type UsageNow struct {
-	AllocationID int64     `db:"allocation_id"`
-	ReportedAt   time.Time `db:"reported_at"` // The end of the time,
-	Seconds      int       `db:"seconds"`     // and its length.
-	Players      int       `db:"players"`
+	AllocationID int64 `db:"allocation_id"`
+	// UserID or OrganisationID owns the tunnel client; both are nil if nobody does.
+	UserID         *int64 `db:"owner_id"`
+	OrganisationID *int64 `db:"organisation_id"`
+
+	ReportedAt time.Time `db:"reported_at"` // The end of the time,
+	Seconds    int       `db:"seconds"`     // and its length.
+	Players    int       `db:"players"`
 	UsageCounts
 }
 
-// UsageNow returns what a tunnel server has reported of its allocations whose time ended after a time, by id.
-func (d *DB) UsageNow(ctx context.Context, serverID uuid.UUID, after time.Time) ([]UsageNow, error) {
+// UsageNow returns what a tunnel server has reported of its allocations whose time did not end before since, by id.
+func (d *DB) UsageNow(ctx context.Context, serverID uuid.UUID, since time.Time) ([]UsageNow, error) {
 	var rows []UsageNow
 	err := d.devices.SelectContext(ctx, &rows,
-		`SELECT allocation_id, reported_at, seconds, players, joins, download_bytes, upload_bytes, download_datagrams, upload_datagrams
-		FROM usage_now WHERE server_id = $1 AND reported_at > $2 ORDER BY allocation_id`, serverID, stamp(after))
+		`SELECT n.allocation_id, d.owner_id, d.organisation_id, n.reported_at, n.seconds, n.players, n.joins,
+			n.download_bytes, n.upload_bytes, n.download_datagrams, n.upload_datagrams
+		FROM usage_now n JOIN allocations a ON a.id = n.allocation_id JOIN devices d ON d.id = a.device_id
+		WHERE n.server_id = $1 AND n.reported_at >= $2 ORDER BY n.allocation_id`, serverID, stamp(since))
 	return rows, wrap(err, "usage of server %s", serverID)
 }
 

@@ -124,37 +124,55 @@ func (c *connections) begin() {
 
 // report returns what the panel has not been told yet, as much as one report has, or nil.
 func (c *connections) report(anew bool, now time.Time, roundTrip func(client uuid.UUID) time.Duration) *types.ConnectionsReport {
+	report, opened, updated := c.take(anew, now)
+	if report == nil {
+		return nil
+	}
+	// Without the lock, which those wait for who join: the system is asked for each.
+	for i, n := range opened {
+		report.Opened[i].PlayerRoundTripMs, report.Opened[i].TunnelRoundTripMs = n.roundTrips(roundTrip)
+	}
+	for i, n := range updated {
+		report.Updated[i].PlayerRoundTripMs, report.Updated[i].TunnelRoundTripMs = n.roundTrips(roundTrip)
+	}
+	return report
+}
+
+// take returns the next report without round trips, and the connections that are opened and
+// updated in it.
+func (c *connections) take(anew bool, now time.Time) (report *types.ConnectionsReport, opened, updated []*connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if anew {
 		c.begin()
 	}
-	opened, closed := c.takeFresh(), c.takeClosed()
-	report := &types.ConnectionsReport{
-		Type:   types.TypeConnections,
-		Opened: make([]types.OpenedConnection, 0, len(opened)), Updated: []types.ConnectionCounters{}, Closed: make([]types.ConnectionCounters, 0, len(closed)),
-	}
-	for _, n := range opened {
-		report.Opened = append(report.Opened, n.opened(n.counters(now, roundTrip)))
-	}
-	for _, n := range closed {
-		report.Closed = append(report.Closed, n.counters(now, nil))
-	}
+	opened = c.takeFresh()
+	closed := c.takeClosed()
 	if now.Sub(c.updatedAt) >= updateEvery {
-		for _, n := range c.takeUpdates(now) {
-			report.Updated = append(report.Updated, n.counters(now, roundTrip))
-		}
-		if len(report.Updated) > 0 {
+		if updated = c.takeUpdates(now); len(updated) > 0 {
 			c.updatedAt = now
 		}
 	}
-	if !c.complete && !c.waiting() {
-		c.complete = true
-		report.Complete = &c.complete
-	} else if len(report.Opened)+len(report.Updated)+len(report.Closed) == 0 {
-		return nil
+	report = &types.ConnectionsReport{
+		Type: types.TypeConnections, Opened: make([]types.OpenedConnection, 0, len(opened)),
+		Updated: make([]types.ConnectionCounters, 0, len(updated)), Closed: make([]types.ConnectionCounters, 0, len(closed)),
 	}
-	return report
+	for _, n := range opened {
+		report.Opened = append(report.Opened, n.opened(n.counters(now)))
+	}
+	for _, n := range updated {
+		report.Updated = append(report.Updated, n.counters(now))
+	}
+	for _, n := range closed {
+		report.Closed = append(report.Closed, n.counters(now))
+	}
+	if !c.complete && !c.waiting() {
+		complete := true
+		c.complete, report.Complete = true, &complete
+	} else if len(opened)+len(updated)+len(closed) == 0 {
+		return nil, nil, nil
+	}
+	return report, opened, updated
 }
 
 // waiting reports whether there are players of whom the next report tells.
@@ -213,27 +231,25 @@ func (c *connections) takeUpdates(now time.Time) (taken []*connection) {
 	return taken
 }
 
-// counters returns what the connection has carried and, with roundTrip, its round trips,
-// and notes that it is reported.
-func (n *connection) counters(now time.Time, roundTrip func(client uuid.UUID) time.Duration) types.ConnectionCounters {
+// counters returns what the connection has carried, and notes that it is reported.
+func (n *connection) counters(now time.Time) types.ConnectionCounters {
 	n.traffic, n.reportedAt = n.meter.Traffic(), now
-	counters := types.ConnectionCounters{
+	return types.ConnectionCounters{
 		ID: fmt.Sprintf("%016x", n.id), DownloadBytes: int64(n.traffic.DownloadBytes), UploadBytes: int64(n.traffic.UploadBytes),
 	}
-	if roundTrip == nil {
-		return counters
-	}
-	counters.TunnelRoundTripMs = milliseconds(roundTrip(n.client))
+}
+
+// roundTrips returns the round trips to the player and to the tunnel client; nil is not known.
+func (n *connection) roundTrips(roundTrip func(client uuid.UUID) time.Duration) (player, tunnel *float32) {
 	if n.tcp != nil {
-		counters.PlayerRoundTripMs = milliseconds(roundTripOf(n.tcp))
+		player = milliseconds(roundTripOf(n.tcp))
 	}
-	return counters
+	return player, milliseconds(roundTrip(n.client))
 }
 
 func (n *connection) opened(counters types.ConnectionCounters) types.OpenedConnection {
 	return types.OpenedConnection{
 		ID: counters.ID, DownloadBytes: counters.DownloadBytes, UploadBytes: counters.UploadBytes,
-		PlayerRoundTripMs: counters.PlayerRoundTripMs, TunnelRoundTripMs: counters.TunnelRoundTripMs,
 		AllocationID: n.allocation, SourceAddress: n.source.Addr().Unmap().WithZone("").String(), SourcePort: int(n.source.Port()), Since: n.since.UTC(),
 	}
 }

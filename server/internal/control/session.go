@@ -49,7 +49,7 @@ type session struct {
 	readErr    error            // The error that ended reading; used by the goroutine of serve only.
 
 	reports     *reports
-	usage   *usageStore
+	usage       *usageStore
 	connections *connections // nil unless the device is a tunnel server.
 	syncer      *worker      // Runs sync; woken when todo is not empty.
 

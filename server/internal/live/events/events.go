@@ -60,6 +60,7 @@ type Store interface {
 	EventsAfter(ctx context.Context, after int64, limit int) (db.EventLog, error)
 	DevicesByID(ctx context.Context, ids []uuid.UUID) ([]db.Device, error)
 	AllocationsByID(ctx context.Context, ids []int64) ([]db.OwnedAllocation, error)
+	UsageNow(ctx context.Context, serverID uuid.UUID, since time.Time) ([]db.UsageNow, error)
 	FollowersNow(ctx context.Context, of db.Followers, now time.Time) (db.FollowersNow, error)
 }
 
@@ -72,9 +73,6 @@ type Options struct {
 	// Device and Allocation return what the API shows. Required.
 	Device     func(db.Device) types.Device
 	Allocation func(db.Allocation) types.Allocation
-	// Usage returns what tunnel servers have last reported, if that is new; nil sends no usage. It is called for
-	// the tunnel servers of notifications with the topic "usage:" and an id.
-	Usage func(ctx context.Context, servers []uuid.UUID) ([]Usage, error)
 	// PerAccount is the maximum number of streams of an account; 0 is 20. Streams is that of all; 0 is
 	// 4096.
 	PerAccount, Streams int
@@ -95,6 +93,7 @@ type Hub struct {
 	joining     []*subscriber // Wait for their place in the log.
 	log         logPart       // Written by the reader alone.
 	lastUse     time.Time     // When there were subscribers.
+	usage       liveUsage     // Used by the reader alone.
 	stats       Stats
 }
 
@@ -125,7 +124,7 @@ func New(opts Options) (*Hub, error) {
 	}
 	return &Hub{
 		opts: opts, wake: make(chan struct{}, 1),
-		subscribers: map[*subscriber]struct{}{}, accounts: map[string]int{},
+		subscribers: map[*subscriber]struct{}{}, accounts: map[string]int{}, usage: liveUsage{},
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -14,36 +15,54 @@ import (
 )
 
 const (
-	// usageTopic is the beginning of the topic of usage, before the id of a tunnel server.
-	usageTopic = "usage:"
 	// maxUsage is the number of allocations in one event.
 	maxUsage = 500
+	// usageAge is the age of usage that is not sent any more.
+	usageAge = time.Minute
 )
 
-// Usage is what a tunnel server has last reported of an allocation.
-type Usage struct {
-	types.LiveUsage
-	UserID, OrganisationID *int64 // Who owns the allocation.
+// liveUsage is the end of the time, by tunnel server and allocation, whose usage was sent last.
+type liveUsage map[uuid.UUID]map[int64]time.Time
+
+// added returns those of a tunnel server's rows that were not sent yet, and notes them. Parts of one report come
+// with a notice each.
+func (l liveUsage) added(server uuid.UUID, rows []db.UsageNow, now time.Time) []db.UsageNow {
+	sent := l[server]
+	if sent == nil {
+		sent = map[int64]time.Time{}
+		l[server] = sent
+	}
+	maps.DeleteFunc(sent, func(_ int64, at time.Time) bool { return now.Sub(at) > usageAge })
+	added := rows[:0]
+	for _, row := range rows {
+		if row.ReportedAt.After(sent[row.AllocationID]) {
+			sent[row.AllocationID] = row.ReportedAt
+			added = append(added, row)
+		}
+	}
+	return added
 }
 
 // sendUsage sends what the tunnel servers of a notice have reported. Usage is not in the log: who misses it gets
 // the next, after seconds.
 func (h *Hub) sendUsage(ctx context.Context, notice db.LiveNotice) {
-	var servers []uuid.UUID
+	if !h.needed() {
+		return
+	}
+	now := h.opts.Now()
+	var usage []db.UsageNow
 	for _, topic := range notice.Topics {
-		if name, ok := strings.CutPrefix(topic, usageTopic); ok {
-			if id, err := uuid.Parse(name); err == nil {
-				servers = append(servers, id)
-			}
+		name, ok := strings.CutPrefix(topic, db.TopicUsage)
+		server, err := uuid.Parse(name)
+		if !ok || err != nil {
+			continue
 		}
-	}
-	if len(servers) == 0 || h.opts.Usage == nil || !h.needed() {
-		return
-	}
-	usage, err := h.opts.Usage(ctx, servers)
-	if err != nil {
-		h.opts.Logger.DebugContext(ctx, "usage was not sent", slog.Any("error", err))
-		return
+		rows, err := h.opts.Store.UsageNow(ctx, server, now.Add(-usageAge))
+		if err != nil {
+			h.opts.Logger.DebugContext(ctx, "usage was not sent", slog.Any("error", err))
+			continue
+		}
+		usage = append(usage, h.usage.added(server, rows, now)...)
 	}
 	if len(usage) == 0 {
 		return
@@ -51,9 +70,13 @@ func (h *Hub) sendUsage(ctx context.Context, notice db.LiveNotice) {
 	byOwner := map[owner][]types.LiveUsage{}
 	all := make([]types.LiveUsage, len(usage))
 	for i, of := range usage {
-		all[i] = of.LiveUsage
+		all[i] = types.LiveUsage{
+			AllocationID: of.AllocationID, Players: of.Players, Seconds: of.Seconds, Joins: of.Joins,
+			DownloadBytes: of.DownloadBytes, UploadBytes: of.UploadBytes,
+			DownloadDatagrams: of.DownloadDatagrams, UploadDatagrams: of.UploadDatagrams,
+		}
 		whose := ownerOf(of.UserID, of.OrganisationID)
-		byOwner[whose] = append(byOwner[whose], of.LiveUsage)
+		byOwner[whose] = append(byOwner[whose], all[i])
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
