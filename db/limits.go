@@ -5,10 +5,17 @@ import (
 	"time"
 )
 
+// Attempt is an attempt that was counted.
+type Attempt struct {
+	// RetryAfter is 0 if the attempt is allowed, otherwise the time until the window ends.
+	RetryAfter time.Duration
+	Left       int           // How many more attempts the window allows.
+	Resets     time.Duration // The time until the window ends.
+}
+
 // Take counts one attempt under key. The first attempt opens a window, within which up to limit
-// attempts are allowed. Take returns 0 if the attempt is allowed, otherwise the time until the
-// window ends. The count is shared by all replicas.
-func (d *DB) Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (retryAfter time.Duration, err error) {
+// attempts are allowed. The count is shared by all replicas.
+func (d *DB) Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (Attempt, error) {
 	now = stamp(now)
 	var row struct {
 		Hits     int64     `db:"hits"`
@@ -16,7 +23,7 @@ func (d *DB) Take(ctx context.Context, key string, limit int, window time.Durati
 	}
 	// Rejected attempts leave the count at one above the limit, which distinguishes them from
 	// allowed ones and keeps the count from overflowing.
-	err = d.requests.GetContext(ctx, &row,
+	err := d.requests.GetContext(ctx, &row,
 		`INSERT INTO rate_limits AS l (key, hits, resets_at) VALUES ($1, 1, $2)
 		ON CONFLICT (key) DO UPDATE SET
 			hits = CASE WHEN l.resets_at <= $3 THEN 1 ELSE least(l.hits, $4) + 1 END,
@@ -24,12 +31,13 @@ func (d *DB) Take(ctx context.Context, key string, limit int, window time.Durati
 		RETURNING hits, resets_at`,
 		key, stamp(now.Add(window)), now, int64(limit))
 	if err != nil {
-		return 0, wrap(err, "count attempt")
+		return Attempt{}, wrap(err, "count attempt")
 	}
-	if row.Hits <= int64(limit) {
-		return 0, nil
+	attempt := Attempt{Left: max(0, limit-int(row.Hits)), Resets: row.ResetsAt.Sub(now)}
+	if row.Hits > int64(limit) {
+		attempt.RetryAfter = attempt.Resets
 	}
-	return row.ResetsAt.Sub(now), nil
+	return attempt, nil
 }
 
 // Reset deletes the attempts under key.

@@ -174,9 +174,9 @@ func TestSettings_PatchChangesOnlyGivenFields(t *testing.T) {
 
 func take(t *testing.T, d *db.DB, key string, limit int, now time.Time) time.Duration {
 	t.Helper()
-	wait, err := d.Take(t.Context(), key, limit, time.Minute, now)
+	attempt, err := d.Take(t.Context(), key, limit, time.Minute, now)
 	check(t, err)
-	return wait
+	return attempt.RetryAfter
 }
 
 func TestTake_AllowsLimitPerWindow(t *testing.T) {
@@ -205,11 +205,11 @@ func TestTake_CountsAllReplicas(t *testing.T) {
 	var allowed atomic.Int32
 	for range 20 {
 		callers.Go(func() {
-			wait, err := d.Take(t.Context(), "a", 5, time.Minute, noon)
+			attempt, err := d.Take(t.Context(), "a", 5, time.Minute, noon)
 			if err != nil {
 				t.Error(err)
 			}
-			if wait == 0 {
+			if attempt.RetryAfter == 0 {
 				allowed.Add(1)
 			}
 		})

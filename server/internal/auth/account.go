@@ -38,7 +38,7 @@ func (a *Auth) ChangeEmail(ctx context.Context, current, email string) (db.User,
 	if err != nil {
 		return db.User{}, nil, err
 	}
-	limit := Limit{"account:email:" + strconv.FormatInt(proof.UserID, 10), maxEmailChanges, emailWindow}
+	limit := Limit{Key: "account:email:" + strconv.FormatInt(proof.UserID, 10), Max: maxEmailChanges, Window: emailWindow, Told: "email-changes"}
 	if err := a.limits.Check(ctx, limit); err != nil {
 		return db.User{}, nil, err
 	}
@@ -93,7 +93,7 @@ func (a *Auth) prove(ctx context.Context, current string) (db.Proof, *browser, e
 	case p.Session.ID == uuid.Nil:
 		return db.Proof{}, nil, errNotOurs
 	}
-	limit := Limit{"password:session:" + p.Session.ID.String(), sessionFailures, loginWindow}
+	limit := Limit{Key: "password:session:" + p.Session.ID.String(), Max: sessionFailures, Window: loginWindow, Told: "current-password"}
 	if err := a.limits.Check(ctx, limit); err != nil {
 		return db.Proof{}, nil, err
 	}

@@ -14,7 +14,7 @@ import (
 type addressKey struct{}
 
 // WithAddress stores the caller's address, User-Agent, and the cookies of known browsers, in the
-// request's context, for rate limits, the list of sessions and the audit trail, and whether the request
+// request's context, for rate limits, of which the response tells, the list of sessions and the audit trail, and whether the request
 // came over TLS. Callers take turns by the address when their requests wait for the database.
 func (a *Auth) WithAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -25,6 +25,7 @@ func (a *Auth) WithAddress(next http.Handler) http.Handler {
 		ctx = context.WithValue(ctx, secureKey{}, Secure(r, a.proxies))
 		ctx = db.WithSource(ctx, sources.Of(address))
 		ctx = db.WithActor(ctx, db.Actor{Kind: db.ActorAnonymous, Address: address}) // NewContext knows better.
+		ctx = withRateLimits(ctx, w.Header())
 		next.ServeHTTP(w, r.WithContext(withBrowsers(ctx, r)))
 	})
 }

@@ -49,7 +49,7 @@ func checkTokens(wait time.Duration) error {
 func (a *Auth) device(ctx context.Context, claims claims) (Principal, error) {
 	// By device and not by source, so that others at the same address are not concerned,
 	// and by version, so that who has a revoked token does not lock out who has its successor.
-	limit := Limit{fmt.Sprintf("token:device:%s:%d", claims.subject, claims.version), tokenFailures, tokenWindow}
+	limit := Limit{Key: fmt.Sprintf("token:device:%s:%d", claims.subject, claims.version), Max: tokenFailures, Window: tokenWindow}
 	if err := checkTokens(a.limits.Over(limit)); err != nil {
 		return Principal{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/internal/sources"
 	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
@@ -20,7 +21,7 @@ const forgetScan = 16
 
 // Counts is the part of the database that Limits uses.
 type Counts interface {
-	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (time.Duration, error)
+	Take(ctx context.Context, key string, limit int, window time.Duration, now time.Time) (db.Attempt, error)
 	Refund(ctx context.Context, key string) error
 	Reset(ctx context.Context, key string) error
 }
@@ -51,6 +52,9 @@ type Limit struct {
 	Key    string
 	Max    int
 	Window time.Duration
+	// Told is the name by which the caller is told how many attempts are left; "" tells nothing. The count must be
+	// of the caller alone.
+	Told string
 }
 
 // PerSource returns a limit for the source of the caller in ctx. For IPv6 it returns
@@ -58,8 +62,9 @@ type Limit struct {
 func PerSource(ctx context.Context, what string, most int, window time.Duration) []Limit {
 	var limits []Limit
 	for i, network := range sources.Networks(Address(ctx)) {
-		limits = append(limits, Limit{what + ":" + networkKey(network), most * sources.Width[i], window})
+		limits = append(limits, Limit{Key: what + ":" + networkKey(network), Max: most * sources.Width[i], Window: window})
 	}
+	limits[0].Told = told[what] // The narrowest network.
 	return limits
 }
 
@@ -102,21 +107,32 @@ func (l *Limits) remembered(limits ...Limit) (wait time.Duration) {
 
 // Take counts an attempt under each of the limits, before it is made, so that concurrent
 // attempts all count. Over one of them it returns how long to wait.
-func (l *Limits) Take(ctx context.Context, limits ...Limit) (wait time.Duration, err error) {
-	if wait = l.Over(limits...); wait > 0 {
+func (l *Limits) Take(ctx context.Context, limits ...Limit) (time.Duration, error) {
+	if wait := l.Over(limits...); wait > 0 {
+		l.tellOver(ctx, limits...)
 		return wait, nil
 	}
 	for _, limit := range limits {
-		wait, err = l.counts.Take(ctx, limit.Key, limit.Max, limit.Window, l.now())
+		attempt, err := l.counts.Take(ctx, limit.Key, limit.Max, limit.Window, l.now())
 		if err != nil {
 			return 0, err
 		}
-		if wait > 0 {
-			l.Remember(limit.Key, wait)
-			return wait, nil
+		tell(ctx, limit, attempt.Resets, func(int) int { return attempt.Left })
+		if attempt.RetryAfter > 0 {
+			l.Remember(limit.Key, attempt.RetryAfter)
+			return attempt.RetryAfter, nil
 		}
 	}
 	return 0, nil
+}
+
+// tellOver tells the caller which of the limits are exceeded.
+func (l *Limits) tellOver(ctx context.Context, limits ...Limit) {
+	for _, limit := range limits {
+		if wait := l.remembered(limit); wait > 0 {
+			tell(ctx, limit, wait, func(int) int { return 0 })
+		}
+	}
 }
 
 // Check is Take with a rate_limited error over a limit.
@@ -135,6 +151,7 @@ func (l *Limits) Refund(ctx context.Context, limits ...Limit) error {
 			return err
 		}
 		l.forget(limit.Key)
+		tell(ctx, limit, 0, func(left int) int { return left + 1 })
 	}
 	return nil
 }
@@ -146,6 +163,7 @@ func (l *Limits) Reset(ctx context.Context, limits ...Limit) error {
 			return err
 		}
 		l.forget(limit.Key)
+		tell(ctx, limit, 0, func(int) int { return limit.Max })
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (t *attempt) all() []Limit { return append(slices.Clone(t.sources), t.place
 func (a *Auth) attempt(ctx context.Context, email string) *attempt {
 	t := &attempt{typed: email, email: strings.ToLower(email)}
 	if t.browser = a.places.browser(ctx, t.email); t.browser != nil {
-		t.place = Limit{"login:browser:" + t.browser.id() + ":" + t.email, placeFailures, loginWindow}
+		t.place = Limit{Key: "login:browser:" + t.browser.id() + ":" + t.email, Max: placeFailures, Window: loginWindow}
 		if a.limits.remembered(t.place) == 0 {
 			return t
 		}
@@ -144,11 +144,11 @@ func (a *Auth) attempt(ctx context.Context, email string) *attempt {
 func (t *attempt) atAddress(ctx context.Context) {
 	t.browser = nil
 	t.sources = PerSource(ctx, "login:address", addressFailures, loginWindow)
-	t.place = Limit{perEmail(t.email).Key + ":" + t.sources[0].Key, placeFailures, loginWindow}
+	t.place = Limit{Key: perEmail(t.email).Key + ":" + t.sources[0].Key, Max: placeFailures, Window: loginWindow}
 }
 
 func perEmail(email string) Limit {
-	return Limit{"login:email:" + email, emailFailures, loginWindow}
+	return Limit{Key: "login:email:" + email, Max: emailFailures, Window: loginWindow}
 }
 
 // checkPassword returns the user with an email and password, and that with the email if the

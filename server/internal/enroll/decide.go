@@ -91,7 +91,7 @@ func (e *Enroller) RecordRefusal(ctx context.Context) error {
 func (e *Enroller) decide(ctx context.Context, operation, userCode string, act func(db.Enrollment, time.Time) error) error {
 	caller := auth.FromContext(ctx)
 	limits := append(auth.PerSource(ctx, "approve:address", approveFailures, approveWindow),
-		auth.Limit{Key: "approve:" + caller.Account(), Max: approveFailures, Window: approveWindow})
+		auth.Limit{Key: "approve:" + caller.Account(), Max: approveFailures, Window: approveWindow, Told: "approval-account"})
 	// Counted before the code is tried, so that concurrent guesses all count.
 	if err := e.limits.Check(ctx, limits...); err != nil {
 		return err

@@ -150,8 +150,8 @@ func TestAccount_AStolenSessionGuessesSlowly(t *testing.T) {
 	// The owner's session does not suffer, and what was guessed counts for the account.
 	decode[types.Account](t, own.changeEmail(t, password, ada), 200)
 	for range 50 - tried {
-		if wait, err := p.db.Take(t.Context(), "login:email:"+ada, 50, time.Minute, p.Now()); err != nil || wait > 0 {
-			t.Fatalf("wait %v, %v", wait, err)
+		if attempt, err := p.db.Take(t.Context(), "login:email:"+ada, 50, time.Minute, p.Now()); err != nil || attempt.RetryAfter > 0 {
+			t.Fatalf("%+v, %v", attempt, err)
 		}
 	}
 	p.wantSlowed(t, "a login after guesses with a session", 1, func() { p.logIn(t, "203.0.113.2", ada, "guess", "") })

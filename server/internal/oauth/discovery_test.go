@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/server/internal/oauth"
 )
@@ -25,9 +26,9 @@ type store struct {
 
 func (store) LoginSecret(context.Context) ([]byte, error) { return make([]byte, 32), nil }
 
-func (s store) Take(_ context.Context, key string, _ int, _ time.Duration, _ time.Time) (time.Duration, error) {
+func (s store) Take(_ context.Context, key string, _ int, _ time.Duration, _ time.Time) (db.Attempt, error) {
 	s.counts[key]++
-	return 0, nil
+	return db.Attempt{}, nil
 }
 
 func (s store) Refund(_ context.Context, key string) error {
