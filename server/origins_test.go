@@ -77,7 +77,7 @@ func TestOrigins_ListedOnesUseTheAPIWithCredentials(t *testing.T) {
 		if allowed {
 			want = map[string]string{
 				"Access-Control-Allow-Origin":   origin,
-				"Access-Control-Expose-Headers": "Allow, Deprecation, ETag, Idempotency-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, Sunset, X-Request-Id",
+				"Access-Control-Expose-Headers": "Allow, Deprecation, Etag, Idempotency-Replayed, Link, Location, Ratelimit, Ratelimit-Policy, Retry-After, Sunset, X-Request-Id",
 			}
 		}
 		wantHeader(t, origin, got, http.StatusUnauthorized, want)
