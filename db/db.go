@@ -8,7 +8,7 @@
 // All times are UTC, with the microsecond precision of Postgres. All methods are safe for concurrent
 // use.
 //
-// Every method but [DB.Migrate] and [DB.Listen] returns within 3 seconds, whatever the server does,
+// Every method but [DB.Migrate], [DB.Listen] and [DB.ListenLive] returns within 3 seconds, whatever the server does,
 // if its context has no deadline. With one it returns within half a second of the context's end. A
 // call that shares a statement with others may wait for earlier ones, as long as the server answers
 // those: its 3 seconds begin with the last answer.
@@ -50,7 +50,7 @@ type Options struct {
 	// URL has no password, and PGSERVICEFILE if it names a service.
 	URL string
 	// MaxOpenConns is the maximum number of connections, at least 4; 0 means 16. Requests can use fewer
-	// than half of them, and leases and pings always have some. The listener uses one more connection.
+	// than half of them, and leases and pings always have some. The listeners of [DB.Listen] and [DB.ListenLive] use one more each.
 	MaxOpenConns int
 	// SecretKeys encrypt the seeds of signing keys, and the private keys of certificates. Nil stores them as they
 	// are, and reads no others.
