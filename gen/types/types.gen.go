@@ -1384,6 +1384,11 @@ type AllocationDetail struct {
 	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
 
+	// Players The players now, about ten seconds old, as in `Usage`: TCP connections that were passed to the
+	// agent, and UDP flows whose player has sent something after an answer of the game. 0 while the
+	// tunnel server has no connection to the panel.
+	Players int `json:"players"`
+
 	// PlayersRefused TCP connections of players that were refused, by reason.
 	PlayersRefused RefusalCounts `json:"playersRefused"`
 

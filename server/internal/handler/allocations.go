@@ -133,7 +133,12 @@ func (a *api) GetAllocation(ctx context.Context, request server.GetAllocationReq
 		return nil, err
 	}
 	setTag(ctx, allocationTag(row.Allocation))
+	players, err := a.db.Players(ctx, []int64{request.ID})
+	if err != nil {
+		return nil, err
+	}
 	detail, err := toDetail(row, refusals)
+	detail.Players = players[request.ID]
 	return server.GetAllocation200JSONResponse(detail), err
 }
 

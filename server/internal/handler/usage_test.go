@@ -49,7 +49,7 @@ func TestUsage_BelongsToTheOwnerOfItsTime(t *testing.T) {
 		sequence++
 		if err := p.db.AddUsage(t.Context(), server.ID, db.UsageReport{
 			Epoch: epoch, Sequence: sequence, Ended: p.Now(), Seconds: 10,
-			Allocations: []db.AllocationUsage{{AllocationID: id, PeakPlayers: peak, UsageCounts: db.UsageCounts{DownloadBytes: bytes, Joins: 1}}},
+			Allocations: []db.AllocationUsage{{AllocationID: id, Players: peak, PeakPlayers: peak, UsageCounts: db.UsageCounts{DownloadBytes: bytes, Joins: 1}}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +59,9 @@ func TestUsage_BelongsToTheOwnerOfItsTime(t *testing.T) {
 	if _, series := ada.usage(t, "?by=allocation&resolution=minute"); len(series) != 1 || series[0].AllocationID.MustGet() != id ||
 		series[0].Totals.Joins != 2 || series[0].Totals.PeakPlayers != 5 {
 		t.Errorf("ada's usage is %+v", series)
+	}
+	if a := decode[types.AllocationDetail](t, ada.send(t, "GET", fmt.Sprintf("/api/tunnel/allocations/%d", id), nil), 200); a.Players != 5 {
+		t.Errorf("%d players", a.Players)
 	}
 	decode[types.Device](t, admin.send(t, "PATCH", "/api/tunnel/devices/"+client.ID.String(), map[string]any{"ownerId": bob.user.ID}), 200)
 	report(3, 1)
