@@ -88,8 +88,8 @@ type usageSubject struct {
 	OrganisationID int64     `db:"organisation_id"`
 }
 
-// usageSubjects returns the ids of the subjects of the allocations of a report, by allocation.
-func usageSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report UsageReport) (map[int64]int64, error) {
+// usageSubjects returns the subjects of the allocations of a report.
+func usageSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report UsageReport) ([]usageSubject, error) {
 	ids := make([]int64, len(report.Allocations))
 	for i, of := range report.Allocations {
 		ids[i] = of.AllocationID
@@ -115,75 +115,127 @@ func usageSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report 
 	if err != nil {
 		return nil, err
 	}
-	if len(subjects) > 0 {
-		site := usageSubject{AllocationID: siteUsage, DeviceID: serverID}
-		if site.ID, err = siteSubject(ctx, tx, serverID); err != nil {
-			return nil, err
-		}
-		subjects = append(subjects, site)
-	}
-	found := make(map[int64]int64, len(subjects))
+	return withUsageSubjects(ctx, tx, subjects)
+}
+
+// withUsageSubjects returns the subjects, all with a row.
+func withUsageSubjects(ctx context.Context, tx *sqlx.Tx, subjects []usageSubject) ([]usageSubject, error) {
+	found := make([]usageSubject, 0, len(subjects))
+	var allocations, owners, organisations []int64
+	var devices []uuid.UUID
 	for _, s := range subjects {
-		if s.ID == nil {
-			s.ID = new(int64)
-			// Somebody else may have made it meanwhile.
-			if err := tx.GetContext(ctx, s.ID,
-				`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) VALUES ($1, $2, $3, $4)
-				ON CONFLICT ON CONSTRAINT usage_subjects_key DO UPDATE SET allocation_id = excluded.allocation_id
-				RETURNING id`, s.AllocationID, s.DeviceID, s.OwnerID, s.OrganisationID); err != nil {
-				return nil, err
-			}
-		}
-		found[s.AllocationID] = *s.ID
-	}
-	return found, nil
-}
-
-// siteUsage stands in place of an allocation for all on one tunnel server, which stands in place of the device: so that
-// the usage of the whole panel is the sum of few rows.
-const siteUsage = -1
-
-// siteSubject returns the id of the subject of all usage on a tunnel server; nil: it has no row yet.
-func siteSubject(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID) (*int64, error) {
-	var id int64
-	err := tx.GetContext(ctx, &id, `SELECT id FROM usage_subjects WHERE allocation_id = $1 AND device_id = $2`, siteUsage, serverID)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return &id, err
-}
-
-// sumUsage returns the sum of the counts of the allocations that have subjects.
-func sumUsage(allocations []AllocationUsage, subjects map[int64]int64) AllocationUsage {
-	sum := AllocationUsage{AllocationID: siteUsage}
-	for _, of := range allocations {
-		if _, ok := subjects[of.AllocationID]; !ok {
+		if s.ID != nil {
+			found = append(found, s)
 			continue
 		}
-		sum.PeakPlayers = min(sum.PeakPlayers+of.PeakPlayers, math.MaxInt32)
-		sum.DownloadBytes = SumCounts(sum.DownloadBytes, of.DownloadBytes)
-		sum.UploadBytes = SumCounts(sum.UploadBytes, of.UploadBytes)
-		sum.DownloadDatagrams = SumCounts(sum.DownloadDatagrams, of.DownloadDatagrams)
-		sum.UploadDatagrams = SumCounts(sum.UploadDatagrams, of.UploadDatagrams)
-		sum.Joins = SumCounts(sum.Joins, of.Joins)
+		allocations, devices = append(allocations, s.AllocationID), append(devices, s.DeviceID)
+		owners, organisations = append(owners, s.OwnerID), append(organisations, s.OrganisationID)
 	}
-	return sum
+	if len(allocations) == 0 {
+		return found, nil
+	}
+	var made []usageSubject
+	// Somebody else may have made one meanwhile.
+	err := tx.SelectContext(ctx, &made,
+		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id)
+		SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[]) AS s (allocation_id, device_id, owner_id, organisation_id)
+		ORDER BY 1, 2, 3, 4
+		ON CONFLICT ON CONSTRAINT usage_subjects_key DO UPDATE SET allocation_id = excluded.allocation_id
+		RETURNING id, allocation_id, device_id, owner_id, organisation_id`,
+		pq.Array(allocations), uuidArray(devices), pq.Array(owners), pq.Array(organisations))
+	return append(found, made...), err
+}
+
+// The sums of a report that are kept beside the counts of its allocations: those of an owner, and of all. They stand in
+// place of an allocation, and their tunnel server in place of the device, so that much usage is the sum of few rows.
+const (
+	ownerUsage = 0
+	siteUsage  = -1
+)
+
+// usageSums returns the sums of a report, by subjects that have no id yet.
+func usageSums(serverID uuid.UUID, report UsageReport, subjects map[int64]usageSubject) map[usageSubject]AllocationUsage {
+	sums := map[usageSubject]AllocationUsage{}
+	for _, of := range report.Allocations {
+		s, ok := subjects[of.AllocationID]
+		if !ok {
+			continue
+		}
+		for _, key := range []usageSubject{
+			{AllocationID: ownerUsage, DeviceID: serverID, OwnerID: s.OwnerID, OrganisationID: s.OrganisationID},
+			{AllocationID: siteUsage, DeviceID: serverID},
+		} {
+			sums[key] = sums[key].plus(of)
+		}
+	}
+	return sums
+}
+
+// plus returns the sum of two counts of the same time.
+func (a AllocationUsage) plus(b AllocationUsage) AllocationUsage {
+	return AllocationUsage{
+		PeakPlayers: min(a.PeakPlayers+b.PeakPlayers, math.MaxInt32),
+		UsageCounts: UsageCounts{
+			DownloadBytes: SumCounts(a.DownloadBytes, b.DownloadBytes), UploadBytes: SumCounts(a.UploadBytes, b.UploadBytes),
+			DownloadDatagrams: SumCounts(a.DownloadDatagrams, b.DownloadDatagrams),
+			UploadDatagrams:   SumCounts(a.UploadDatagrams, b.UploadDatagrams),
+			Joins:             SumCounts(a.Joins, b.Joins),
+		},
+	}
+}
+
+// sumSubjects returns the rows of the subjects of sums.
+func sumSubjects(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, sums map[usageSubject]AllocationUsage) ([]usageSubject, error) {
+	var known []usageSubject
+	err := tx.SelectContext(ctx, &known,
+		`SELECT id, allocation_id, device_id, owner_id, organisation_id FROM usage_subjects WHERE device_id = $1 AND allocation_id <= $2`,
+		serverID, ownerUsage)
+	if err != nil {
+		return nil, err
+	}
+	rows := make(map[usageSubject]*int64, len(known))
+	for _, s := range known {
+		id := s.ID
+		s.ID = nil
+		rows[s] = id
+	}
+	subjects := make([]usageSubject, 0, len(sums))
+	for key := range sums {
+		key.ID = rows[key]
+		subjects = append(subjects, key)
+	}
+	return withUsageSubjects(ctx, tx, subjects)
 }
 
 // addUsage adds the counts of a report to the minute, the hour and the day in which its time began, and makes them the
 // newest of their allocations.
-func addUsage(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report UsageReport, subjects map[int64]int64) error {
+func addUsage(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report UsageReport, subjects []usageSubject) error {
+	byAllocation := make(map[int64]usageSubject, len(subjects))
+	for _, s := range subjects {
+		byAllocation[s.AllocationID] = s
+	}
+	sums := usageSums(serverID, report, byAllocation)
+	of, err := sumSubjects(ctx, tx, serverID, sums)
+	if err != nil {
+		return err
+	}
 	var columns [9][]int64
-	for _, of := range append(slices.Clone(report.Allocations), sumUsage(report.Allocations, subjects)) {
-		subject, ok := subjects[of.AllocationID]
-		if !ok {
-			continue
-		}
+	add := func(s usageSubject, of AllocationUsage) {
 		for i, value := range []int64{
-			subject, of.AllocationID, of.DownloadBytes, of.UploadBytes, of.DownloadDatagrams, of.UploadDatagrams, of.Joins,
+			*s.ID, s.AllocationID, of.DownloadBytes, of.UploadBytes, of.DownloadDatagrams, of.UploadDatagrams, of.Joins,
 			int64(of.PeakPlayers), int64(of.Players),
 		} {
 			columns[i] = append(columns[i], value)
+		}
+	}
+	for _, s := range of {
+		key := s
+		key.ID = nil
+		add(s, sums[key])
+	}
+	for _, of := range report.Allocations {
+		if s, ok := byAllocation[of.AllocationID]; ok {
+			add(s, of)
 		}
 	}
 	began := report.Ended.Add(-time.Duration(report.Seconds) * time.Second).UTC()
@@ -194,7 +246,7 @@ func addUsage(ctx context.Context, tx *sqlx.Tx, serverID uuid.UUID, report Usage
 	for _, column := range columns {
 		args = append(args, pq.Array(column))
 	}
-	_, err := tx.ExecContext(ctx, addUsageStatement, args...)
+	_, err = tx.ExecContext(ctx, addUsageStatement, args...)
 	return err
 }
 

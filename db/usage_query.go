@@ -83,8 +83,28 @@ type UsageRow struct {
 
 	At time.Time `db:"at"` // When the time began.
 	UsageCounts
-	// PeakPlayers is the sum of the peaks of the group's allocations, which need not have been at the same moment.
+	// PeakPlayers is a sum of the peaks of the group's allocations, which need not have been at the same moment.
 	PeakPlayers int64 `db:"peak_players"`
+}
+
+// The conditions on subjects s that are allocations, and on those of which sums are kept.
+var (
+	usageOfAllocations = "s.allocation_id > 0"
+	usageOfOwners      = fmt.Sprintf("s.allocation_id = %d", ownerUsage)
+	usageOfSite        = fmt.Sprintf("s.allocation_id = %d", siteUsage)
+)
+
+// level returns which subjects have what is asked for in the fewest rows.
+func (q UsageQuery) level(scope Scope) string {
+	switch {
+	case q.AllocationID != 0 || q.DeviceID != uuid.Nil || scope.DeviceID != uuid.Nil,
+		q.By == UsageByAllocation, q.By == UsageByDevice:
+		return usageOfAllocations
+	case scope.All && q.UserID == 0 && q.OrganisationID == 0 && q.By.groups() == UsageByNone.groups():
+		return usageOfSite
+	default:
+		return usageOfOwners
+	}
 }
 
 // Usage returns the usage of those in scope by group and time: that of the owner at that time. Without rows there was
@@ -95,14 +115,10 @@ func (d *DB) Usage(ctx context.Context, scope Scope, q UsageQuery) ([]UsageRow, 
 	if q.DeviceID != uuid.Nil {
 		device = q.DeviceID
 	}
-	// All usage of the panel is also kept as sums, and what is of few is read for one after the other.
-	level, fence := "s.allocation_id > 0", ""
-	filtered := q.AllocationID != 0 || q.DeviceID != uuid.Nil || q.UserID != 0 || q.OrganisationID != 0
-	switch {
-	case !scope.All || filtered:
+	// What is of few is read for one after the other.
+	level, fence := q.level(scope), ""
+	if !scope.All || q.AllocationID != 0 || device != nil || q.UserID != 0 || q.OrganisationID != 0 || level == usageOfSite {
 		fence = " OFFSET 0"
-	case groups == UsageByNone.groups():
-		level = fmt.Sprintf("s.allocation_id = %d", siteUsage)
 	}
 	var rows []UsageRow
 	err := d.requests.SelectContext(ctx, &rows, fmt.Sprintf(

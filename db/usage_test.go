@@ -95,9 +95,12 @@ func fillUsage(b *testing.B, d *db.DB, allocations, byHour int) (server uuid.UUI
 			SELECT a.id, a.device_id, coalesce(d.owner_id, 0), 0 FROM allocations a JOIN devices d ON d.id = a.device_id ORDER BY a.id`,
 		`INSERT INTO usage_days SELECT s.id, t, 1e9, 1e8, 1e6, 1e6, 10, 5
 			FROM generate_series(date_trunc('day', now() - interval '90 days'), now(), '1 day') t, usage_subjects s`,
-		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) SELECT -1, gen_random_uuid(), 0, 0 FROM generate_series(1, 4)`,
+		`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id)
+			SELECT l, d.id, CASE l WHEN 0 THEN (SELECT id FROM users) ELSE 0 END, 0 FROM devices d, generate_series(-1, 0) l WHERE d.kind = 'server'`,
 		`INSERT INTO usage_days SELECT s.id, t, 1e9, 1e8, 1e6, 1e6, 10, 5
-			FROM generate_series(date_trunc('day', now() - interval '90 days'), now(), '1 day') t, usage_subjects s WHERE s.allocation_id < 0`,
+			FROM generate_series(date_trunc('day', now() - interval '90 days'), now(), '1 day') t, usage_subjects s WHERE s.allocation_id <= 0`,
+		`INSERT INTO usage_hours SELECT s.id, t, 1e9, 1e8, 1e6, 1e6, 10, 5
+			FROM generate_series(date_trunc('hour', now() - interval '90 days'), now(), '1 hour') t, usage_subjects s WHERE s.allocation_id = -1`,
 		`INSERT INTO usage_hours SELECT s.id, t, 1e8, 1e7, 1e5, 1e5, 1, 5
 			FROM generate_series(date_trunc('hour', now() - interval '90 days'), now(), '1 hour') t, usage_subjects s WHERE s.owner_id <> 0`,
 		`ANALYZE`,
@@ -131,6 +134,7 @@ func BenchmarkUsage(b *testing.B) {
 		{"of one allocation by hour", db.Scope{UserID: owner}, db.UsageHours, first},
 		{"of a user with 300 allocations by hour", db.Scope{UserID: owner}, db.UsageHours, 0},
 		{"of a user with 300 allocations by day", db.Scope{UserID: owner}, db.UsageDays, 0},
+		{"of all 10000 allocations by hour", db.Scope{All: true}, db.UsageHours, 0},
 		{"of all 10000 allocations by day", db.Scope{All: true}, db.UsageDays, 0},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -3588,9 +3588,10 @@ type UsagePoint struct {
 	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
 	Joins int64 `json:"joins"`
 
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
-	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
+	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
+	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.
@@ -3682,9 +3683,10 @@ type UsageSums struct {
 	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
 	Joins int64 `json:"joins"`
 
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-	// peaks, which need not have been at the same moment. Of all allocations of the panel it can be less, where
-	// a tunnel server has more than 1,000 with players. In `totals` it is the largest one of the points.
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
+	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
+	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.

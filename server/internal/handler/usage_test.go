@@ -34,7 +34,7 @@ func TestUsage_BelongsToTheOwnerOfItsTime(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, bob := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "bob@example.com", "user")
 	client, agent := p.device(t, ada, admin, types.DeviceKindClient)
-	server, _ := p.device(t, admin, admin, types.DeviceKindServer)
+	server, edge := p.device(t, admin, admin, types.DeviceKindServer)
 	created, err := p.db.CreateAllocations(t.Context(), db.NewAllocation{
 		DeviceID: client.ID, ServerID: &server.ID, Protocols: []string{"tcp"}, LocalHost: "127.0.0.1", LocalPort: 25565, Count: 1,
 		ProxyProtocol: "none", UDPIdleSeconds: 60,
@@ -79,6 +79,8 @@ func TestUsage_BelongsToTheOwnerOfItsTime(t *testing.T) {
 			"the device":                  {agent, "&by=device", 127, 1},
 			"an admin":                    {admin, "", 127, 1},
 			"an admin, by owner":          {admin, "&by=owner", 127, 2},
+			"an admin, by organisation":   {admin, "&by=organisation", 127, 1},
+			"the tunnel server":           {edge, "", 0, 0},
 			"an admin, of ada":            {admin, fmt.Sprintf("&userId=%d", ada.user.ID), 120, 1},
 			"ada, of bob":                 {ada, fmt.Sprintf("&userId=%d", bob.user.ID), 0, 0},
 			"bob, of the allocation":      {bob, fmt.Sprintf("&allocationId=%d", id), 7, 1},
