@@ -172,6 +172,24 @@ func (e ClientSnapshotType) Valid() bool {
 	}
 }
 
+// Defines values for ConnectionEventType.
+const (
+	EventConnectionClosed ConnectionEventType = "connection.closed"
+	EventConnectionOpened ConnectionEventType = "connection.opened"
+)
+
+// Valid indicates whether the value is a known member of the ConnectionEventType enum.
+func (e ConnectionEventType) Valid() bool {
+	switch e {
+	case EventConnectionClosed:
+		return true
+	case EventConnectionOpened:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ConnectionsCloseType.
 const (
 	TypeConnectionsClose ConnectionsCloseType = "connections.close"
@@ -379,6 +397,7 @@ func (e ErrorCode) Valid() bool {
 // Defines values for EventKind.
 const (
 	KindOfAllocation EventKind = "allocation"
+	KindOfConnection EventKind = "connection"
 	KindOfDevice     EventKind = "device"
 	KindOfUsage      EventKind = "usage"
 )
@@ -387,6 +406,8 @@ const (
 func (e EventKind) Valid() bool {
 	switch e {
 	case KindOfAllocation:
+		return true
+	case KindOfConnection:
 		return true
 	case KindOfDevice:
 		return true
@@ -1982,6 +2003,26 @@ type ConnectionCounters struct {
 	// UploadBytes Bytes from the player to the game.
 	UploadBytes int64 `json:"uploadBytes"`
 }
+
+// ConnectionEvent A player has joined or left an allocation, as its tunnel server reported within a second. When an allocation is
+// deleted, its connections end without events of their own.
+//
+// Example: {"at":"2026-01-02T08:00:05Z","connection":{"allocationId":42,"asOf":"2026-01-02T03:41:07Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","downloadBytes":7340032,"id":"9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91","playerRoundTripMs":24.5,"protocol":"tcp","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"tunnelRoundTripMs":11,"uploadBytes":90112},"type":"connection.opened"}
+type ConnectionEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Connection A player who is connected to an allocation.
+	Connection Connection `json:"connection"`
+
+	// Type What happened.
+	Type ConnectionEventType `json:"type"`
+}
+
+// ConnectionEventType What happened.
+type ConnectionEventType string
 
 // ConnectionsClose Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
 // it does not know have ended.
@@ -5391,6 +5432,32 @@ func (t *Event) MergeUsageEvent(v UsageEvent) error {
 	return err
 }
 
+// AsConnectionEvent returns the union data inside the Event as a ConnectionEvent
+func (t Event) AsConnectionEvent() (ConnectionEvent, error) {
+	var body ConnectionEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionEvent overwrites any union data inside the Event as the provided ConnectionEvent
+func (t *Event) FromConnectionEvent(v ConnectionEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeConnectionEvent performs a merge with any union data inside the Event, using the provided ConnectionEvent
+func (t *Event) MergeConnectionEvent(v ConnectionEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t Event) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
@@ -5411,6 +5478,10 @@ func (t Event) ValueByDiscriminator() (interface{}, error) {
 		return t.AsAllocationDeletedEvent()
 	case "allocation.updated":
 		return t.AsAllocationEvent()
+	case "connection.closed":
+		return t.AsConnectionEvent()
+	case "connection.opened":
+		return t.AsConnectionEvent()
 	case "device.created":
 		return t.AsDeviceEvent()
 	case "device.deleted":

@@ -67,6 +67,7 @@ func permittedKinds(p auth.Principal) kinds {
 	permitted := kinds{}
 	for kind, operation := range map[types.EventKind]string{
 		types.KindOfDevice: "listDevices", types.KindOfAllocation: "listAllocations", types.KindOfUsage: "listAllocations",
+		types.KindOfConnection: "listConnections",
 	} {
 		permitted[kind] = p.May(operation, "")
 	}
