@@ -52,12 +52,14 @@ function chapter(schemas, union, name, introduction) {
   return [{ name, description: `${description}\n\n${introduction}` }];
 }
 
-// leaveOut has a parameter that need not be given sent only if the reader switches it on.
-function leaveOut(parameter) {
+// fill has a parameter's example filled in. One that need not be given is sent only if the
+// reader switches it on. The examples of an operation have one name in common, by which
+// the explorer chooses them.
+function fill(parameter) {
   const value = parameter.example ?? parameter.schema?.example;
-  if (parameter.$ref || parameter.required || value === undefined) return;
+  if (parameter.$ref || value === undefined) return;
   delete parameter.example;
-  parameter.examples = { example: { value, 'x-disabled': true } };
+  parameter.examples = { example: parameter.required ? { value } : { value, 'x-disabled': true } };
 }
 
 function compose(contract, guides) {
@@ -70,15 +72,29 @@ function compose(contract, guides) {
     ...chapter(schemas, 'Event', 'Event messages',
       '`GET /api/events` sends these as server-sent events, each as one line of JSON.'),
   ];
-  for (const parameter of Object.values(parameters ?? {})) leaveOut(parameter);
+  for (const parameter of Object.values(parameters ?? {})) fill(parameter);
   for (const path of Object.values(contract.paths)) {
-    for (const part of [path, ...Object.values(path)]) part.parameters?.forEach(leaveOut);
+    for (const part of [path, ...Object.values(path)]) part.parameters?.forEach(fill);
   }
   return contract;
 }
 
+// load loads the explorer's bundle, which is no module.
+async function load() {
+  // Its validator would try whether it may generate code, which the page's policy forbids.
+  globalThis.__zod_globalConfig = { jitless: true };
+  const script = document.createElement('script');
+  script.src = '/assets/explorer/scalar.js';
+  const loaded = new Promise((resolve, reject) => {
+    script.addEventListener('load', resolve);
+    script.addEventListener('error', () => reject(new Error(`${script.src} cannot be loaded`)));
+  });
+  document.head.append(script);
+  await loaded;
+}
+
 try {
-  const [contract, guides] = await Promise.all([read('/openapi.json'), read('/assets/explorer/guides.json')]);
+  const [contract, guides] = await Promise.all([read('/openapi.json'), read('/assets/explorer/guides.json'), load()]);
   document.getElementById('notice').remove();
   globalThis.Scalar.createApiReference('#explorer', {
     content: compose(contract, guides),
