@@ -139,5 +139,5 @@ verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the cont
 
 .PHONY: clean
 clean: ## Remove build output
-	rm -rf bin dist node_modules tools/explorer/node_modules clients/ts/dist clients/ts/node_modules
+	rm -rf bin dist node_modules tools/explorer/node_modules tools/consumers/node_modules clients/ts/dist clients/ts/node_modules
 	rm -f server/internal/web/static/explorer/scalar.js.gz
