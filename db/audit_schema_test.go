@@ -106,6 +106,8 @@ var unaudited = map[string]string{
 	"settings.panel_id":                    "never changed",
 	"settings.login_secret":                "a secret, changed by SQL only",
 	"allocations.id":                       "the key",
+	"allocations.search":                   "made of the other columns",
+	"devices.search":                       "",
 	"allocations.created_at":               "only when it is made, as are the next ones",
 	"allocations.run_id":                   "",
 	"allocations.client_reason":            "reported, as are the next ones",

@@ -63,7 +63,8 @@ type Options struct {
 type DB struct {
 	*lanes
 	batches batches
-	url     string // The listener's URL.
+	wide    chan struct{} // Semaphore of maxWide.
+	url     string        // The listener's URL.
 	secrets *atrest.Keys
 	logger  *slog.Logger
 	listen  listenTiming
@@ -109,6 +110,7 @@ func Open(ctx context.Context, options Options) (*DB, error) {
 		secrets: options.SecretKeys,
 		logger:  options.Logger,
 		listen:  defaultListenTiming,
+		wide:    make(chan struct{}, maxWide),
 	}
 	d.batches = newBatches(d)
 	if err := d.Ping(ctx); err != nil {

@@ -790,7 +790,7 @@ type ClientInterface interface {
 	//
 	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 	// by descending ID. With a device
-	// token, returns the device's own allocations.
+	// token, returns the device's own allocations. With several filters, allocations match all of them.
 	//
 	// Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 	ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -882,6 +882,32 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
 	CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BulkAllocationsWithBody Pause, resume or delete many allocations
+	//
+	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+	// the device, or is the device. The answer has a result
+	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+	BulkAllocationsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BulkAllocations Pause, resume or delete many allocations
+	//
+	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+	// the device, or is the device. The answer has a result
+	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+	BulkAllocations(ctx context.Context, body BulkAllocationsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteAllocation Delete an allocation
 	//
@@ -1236,7 +1262,8 @@ type ClientInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
 	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
+	// all of them.
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3004,7 +3031,7 @@ func (c *Client) UpdateOrganisationRules(ctx context.Context, id OrganisationID,
 //
 // Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 // by descending ID. With a device
-// token, returns the device's own allocations.
+// token, returns the device's own allocations. With several filters, allocations match all of them.
 //
 // Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3117,6 +3144,52 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 // Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
 func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateAllocationRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BulkAllocationsWithBody Pause, resume or delete many allocations
+//
+// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+// the device, or is the device. The answer has a result
+// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+func (c *Client) BulkAllocationsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBulkAllocationsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BulkAllocations Pause, resume or delete many allocations
+//
+// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+// the device, or is the device. The answer has a result
+// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+func (c *Client) BulkAllocations(ctx context.Context, body BulkAllocationsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBulkAllocationsRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3650,7 +3723,8 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, or of which
 // the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
+// all of them.
 //
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -5740,6 +5814,30 @@ func NewListOrganisationsRequest(server string, params *ListOrganisationsParams)
 
 		}
 
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
@@ -6413,6 +6511,126 @@ func NewListAllocationsRequest(server string, params *ListAllocationsParams) (*h
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.DeviceID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "deviceId", *params.DeviceID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ServerID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "serverId", *params.ServerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OwnerID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ownerId", *params.OwnerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OrganisationID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "organisationId", *params.OrganisationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Protocol != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "protocol", *params.Protocol, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Port != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "port", *params.Port, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Target != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "target", *params.Target, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
@@ -6428,6 +6646,18 @@ func NewListAllocationsRequest(server string, params *ListAllocationsParams) (*h
 		if params.After != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -6472,6 +6702,46 @@ func NewCreateAllocationRequestWithBody(server string, contentType string, body 
 	}
 
 	operationPath := fmt.Sprintf("/api/tunnel/allocations")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewBulkAllocationsRequest calls the generic BulkAllocations builder with application/json body
+func NewBulkAllocationsRequest(server string, body BulkAllocationsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBulkAllocationsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBulkAllocationsRequestWithBody constructs an http.Request for the BulkAllocations method, with any body, and a specified content type
+func NewBulkAllocationsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/tunnel/allocations/bulk")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7178,6 +7448,90 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Online != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "online", *params.Online, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Approved != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "approved", *params.Approved, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OwnerID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ownerId", *params.OwnerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.OrganisationID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "organisationId", *params.OrganisationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
@@ -7621,6 +7975,54 @@ func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request,
 		if params.Search != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Suspended != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "suspended", *params.Suspended, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -9266,7 +9668,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 	// by descending ID. With a device
-	// token, returns the device's own allocations.
+	// token, returns the device's own allocations. With several filters, allocations match all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9360,6 +9762,32 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/tunnel/allocations (the `CreateAllocation` operationId).
 	CreateAllocationWithResponse(ctx context.Context, body CreateAllocationJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAllocationResponse, error)
+
+	// BulkAllocationsWithBodyWithResponse Pause, resume or delete many allocations
+	//
+	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+	// the device, or is the device. The answer has a result
+	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+	BulkAllocationsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkAllocationsResponse, error)
+
+	// BulkAllocationsWithResponse Pause, resume or delete many allocations
+	//
+	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+	// the device, or is the device. The answer has a result
+	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+	BulkAllocationsWithResponse(ctx context.Context, body BulkAllocationsJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkAllocationsResponse, error)
 
 	// DeleteAllocationWithResponse Delete an allocation
 	//
@@ -9732,7 +10160,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
 	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
+	// all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -14397,6 +14826,96 @@ func (r CreateAllocationResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateAllocationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// BulkAllocationsResponse401Headers the declared response headers of an HTTP 401 response for BulkAllocations
+type BulkAllocationsResponse401Headers struct {
+	WWWAuthenticate string
+}
+
+// BulkAllocationsResponse503Headers the declared response headers of an HTTP 503 response for BulkAllocations
+type BulkAllocationsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type BulkAllocationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BulkResults
+	// JSON400 the response for an HTTP 400 `application/json` response
+	JSON400 *InvalidBody
+	// JSON401 the response for an HTTP 401 `application/json` response
+	JSON401 *Unauthenticated
+	// JSON403 the response for an HTTP 403 `application/json` response
+	JSON403 *ScopeMissing
+	// JSON503 the response for an HTTP 503 `application/json` response
+	JSON503 *TunnelsUnavailable
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *BulkAllocationsResponse401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *BulkAllocationsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BulkAllocationsResponse) GetJSON200() *BulkResults {
+	return r.JSON200
+}
+
+// GetJSON400 returns the response for an HTTP 400 `application/json` response
+func (r BulkAllocationsResponse) GetJSON400() *InvalidBody {
+	return r.JSON400
+}
+
+// GetJSON401 returns the response for an HTTP 401 `application/json` response
+func (r BulkAllocationsResponse) GetJSON401() *Unauthenticated {
+	return r.JSON401
+}
+
+// GetJSON403 returns the response for an HTTP 403 `application/json` response
+func (r BulkAllocationsResponse) GetJSON403() *ScopeMissing {
+	return r.JSON403
+}
+
+// GetJSON503 returns the response for an HTTP 503 `application/json` response
+func (r BulkAllocationsResponse) GetJSON503() *TunnelsUnavailable {
+	return r.JSON503
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BulkAllocationsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BulkAllocationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BulkAllocationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BulkAllocationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BulkAllocationsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19669,7 +20188,7 @@ func (c *ClientWithResponses) UpdateOrganisationRulesWithResponse(ctx context.Co
 //
 // Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 // by descending ID. With a device
-// token, returns the device's own allocations.
+// token, returns the device's own allocations. With several filters, allocations match all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -19780,6 +20299,44 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseCreateAllocationResponse(rsp)
+}
+
+// BulkAllocationsWithBodyWithResponse Pause, resume or delete many allocations
+//
+// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+// the device, or is the device. The answer has a result
+// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+func (c *ClientWithResponses) BulkAllocationsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkAllocationsResponse, error) {
+	rsp, err := c.BulkAllocationsWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBulkAllocationsResponse(rsp)
+}
+
+// BulkAllocationsWithResponse Pause, resume or delete many allocations
+//
+// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+// the device, or is the device. The answer has a result
+// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/tunnel/allocations/bulk (the `BulkAllocations` operationId).
+func (c *ClientWithResponses) BulkAllocationsWithResponse(ctx context.Context, body BulkAllocationsJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkAllocationsResponse, error) {
+	rsp, err := c.BulkAllocations(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBulkAllocationsResponse(rsp)
 }
 
 // DeleteAllocationWithResponse Delete an allocation
@@ -20255,7 +20812,8 @@ func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, b
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, or of which
 // the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set. They stay in the list for about an hour after they have expired.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
+// all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -24963,6 +25521,90 @@ func ParseCreateAllocationResponse(rsp *http.Response) (*CreateAllocationRespons
 		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateAllocationResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseBulkAllocationsResponse parses an HTTP response from a BulkAllocationsWithResponse call
+func ParseBulkAllocationsResponse(rsp *http.Response) (*BulkAllocationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BulkAllocationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BulkResults
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest InvalidBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest ScopeMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest TunnelsUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers BulkAllocationsResponse401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers BulkAllocationsResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

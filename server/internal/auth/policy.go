@@ -107,6 +107,7 @@ var policy = map[string]row{
 	"listConnections":                   {401, 401, out, yes, yes, yes, yes, yes, out, out, read | allocations},
 	"getConnection":                     {401, 401, 404, yes, yes, yes, yes, yes, 404, 404, read | allocations},
 	"closeConnection":                   {401, 401, 404, 403, yes, yes, yes, yes, 404, 404, allocations},
+	"bulkAllocations":                   {401, 401, out, out, yes, yes, yes, yes, out, out, allocations},
 	"listDevices":                       {401, 401, out, yes, yes, yes, yes, 403, 403, 403, read | devices},
 	"getDevice":                         {401, 401, 404, yes, yes, yes, yes, yes, yes, 404, read | devices},
 	"updateDevice":                      {401, 401, 404, 403, yes, yes, yes, 403, 403, 403, devices},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,22 +29,6 @@ var (
 	errNoAllocation = problem.NotFound("There is no such allocation.")
 	errNoServer     = problem.NotFound("There is no such tunnel server for this device, or the device no longer exists.")
 )
-
-// ListAllocations lists the allocations of devices that the caller sees.
-func (a *api) ListAllocations(ctx context.Context, request server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
-	wanted, page := page(request.Params.Limit, request.Params.After)
-	rows, err := a.db.Allocations(ctx, auth.FromContext(ctx).Scope(), page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link := cut(rows, wanted, "/api/tunnel/allocations", func(row db.Allocation) string {
-		return strconv.FormatInt(row.ID, 10)
-	})
-	return server.ListAllocations200JSONResponse{
-		Body:    toAllocations(rows),
-		Headers: server.ListAllocations200ResponseHeaders{Link: link},
-	}, nil
-}
 
 // CreateAllocation opens a public port.
 func (a *api) CreateAllocation(ctx context.Context, request server.CreateAllocationRequestObject) (server.CreateAllocationResponseObject, error) {

@@ -33,6 +33,7 @@ var auditActions = map[string][]string{
 	"deleteAllocation":        {"allocation.delete"},
 	"readmitSource":           {"allocation.readmit"},
 	"closeConnection":         {"allocation.keep_out", "connection.close"},
+	"bulkAllocations":         {"allocation.delete"},
 	"updateDevice":            {"device.update"},
 	"drainDevice":             {"device.drain"},
 	"deleteDevice":            {"device.delete"},

@@ -142,6 +142,9 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			if operation.OperationID == "listAPIKeys" || operation.OperationID == "listWebhooks" {
 				query.Del("userId") // Only one of the owners.
 			}
+			if operation.OperationID == "listAllocations" {
+				query.Del("after") // The list of the example is not sorted by id.
+			}
 			r := exampleRequest{operation: operation.OperationID, method: method, path: target + "?" + query.Encode()}
 			if operation.RequestBody == nil {
 				requests = append(requests, r)
@@ -157,7 +160,7 @@ func exampleRequests(doc *openapi3.T) []exampleRequest {
 			}
 		}
 	}
-	last := []string{"acceptInvitation", "removeMember", "drainDevice", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteWebhook", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "changePassword", "logout"}
+	last := []string{"acceptInvitation", "removeMember", "drainDevice", "bulkAllocations", "deleteAllocation", "deleteDevice", "deleteAPIKey", "deleteWebhook", "deleteOrganisation", "createPasswordLink", "updateUser", "deleteUser", "updateSettings", "changePassword", "logout"}
 	slices.SortStableFunc(requests, func(a, b exampleRequest) int {
 		return cmp.Or(cmp.Compare(slices.Index(last, a.operation), slices.Index(last, b.operation)),
 			cmp.Compare(a.operation, b.operation))

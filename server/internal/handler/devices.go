@@ -22,19 +22,21 @@ var errNoDevice = problem.NotFound("There is no such device.")
 
 // ListDevices lists the devices that the caller sees.
 func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequestObject) (server.ListDevicesResponseObject, error) {
-	scope := auth.FromContext(ctx).Scope()
-	after, err := a.devicePosition(ctx, scope, request.Params.After)
+	scope, params := auth.FromContext(ctx).Scope(), request.Params
+	sort := valueOr(params.Sort, types.DevicesByCreationDescending)
+	filter, parameters := deviceFilter(params)
+	wanted := valueOr(params.Limit, types.DefaultLimit)
+	var rows []db.Device
+	var err error
+	if filter == (db.DeviceFilter{}) && sort == types.DevicesByCreationDescending {
+		rows, err = a.newestDevices(ctx, scope, params)
+	} else {
+		rows, err = a.findDevices(ctx, scope, filter, sort, params)
+	}
 	if err != nil {
 		return nil, err
 	}
-	wanted, page := page(request.Params.Limit, after)
-	rows, err := a.db.Devices(ctx, scope, page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string {
-		return cursor(db.DevicePosition{CreatedAt: d.CreatedAt, ID: d.ID})
-	})
+	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string { return deviceCursor(sort, d) }, parameters...)
 	devices := make([]types.Device, 0, len(rows))
 	for _, row := range rows {
 		devices = append(devices, toDevice(row))
@@ -43,6 +45,16 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 		Body:    devices,
 		Headers: server.ListDevices200ResponseHeaders{Link: link},
 	}, nil
+}
+
+// newestDevices lists all devices that the caller sees in the default order.
+func (a *api) newestDevices(ctx context.Context, scope db.Scope, params types.ListDevicesParams) ([]db.Device, error) {
+	after, err := a.devicePosition(ctx, scope, params.After)
+	if err != nil {
+		return nil, err
+	}
+	_, page := page(params.Limit, after)
+	return a.db.Devices(ctx, scope, page)
 }
 
 // devicePosition returns the position that the parameter `after` names, or nil without

@@ -25,24 +25,61 @@ var (
 
 // ListOrganisations lists the organisations of the caller, or all for an admin.
 func (a *api) ListOrganisations(ctx context.Context, request server.ListOrganisationsRequestObject) (server.ListOrganisationsResponseObject, error) {
-	after, err := organisationPosition(request.Params.After)
+	params := request.Params
+	wanted := valueOr(params.Limit, types.DefaultLimit)
+	rows, err := a.organisations(ctx, params)
 	if err != nil {
 		return nil, err
 	}
-	search := valueOr(request.Params.Search, "")
-	wanted, page := page(request.Params.Limit, after)
-	rows, err := a.db.Organisations(ctx, auth.FromContext(ctx).Scope(), search, page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link := cut(rows, wanted, "/api/organisations", func(row db.Organisation) string {
-		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", row.ID, row.Name))
-	}, "search", search)
+	sort := valueOr(params.Sort, types.OrganisationsByName)
+	parameters := given(nil, "search", params.Search)
+	parameters = given(parameters, "q", params.Q)
+	parameters = given(parameters, "sort", params.Sort)
+	rows, link := cut(rows, wanted, "/api/organisations", func(row db.Organisation) string { return organisationCursor(sort, row) }, parameters...)
 	organisations := make([]types.Organisation, 0, len(rows))
 	for _, row := range rows {
 		organisations = append(organisations, toOrganisation(row))
 	}
 	return server.ListOrganisations200JSONResponse{Body: organisations, Headers: server.ListOrganisations200ResponseHeaders{Link: link}}, nil
+}
+
+// organisations reads a page of organisations, with one more that tells whether there is a next one.
+func (a *api) organisations(ctx context.Context, params types.ListOrganisationsParams) ([]db.Organisation, error) {
+	scope, sort := auth.FromContext(ctx).Scope(), valueOr(params.Sort, types.OrganisationsByName)
+	listing := db.Listing{Sort: toSort(sort)}
+	if sort == types.OrganisationsByName {
+		after, err := organisationPosition(params.After)
+		if err != nil {
+			return nil, err
+		}
+		_, page := page(params.Limit, after)
+		if params.Q == nil {
+			return a.db.Organisations(ctx, scope, textOf(params.Search), page)
+		}
+		if after != nil {
+			listing.After = &db.Position{Key: after.Name, ID: strconv.FormatInt(after.ID, 10)}
+		}
+	} else {
+		var err error
+		if listing.After, err = sortPosition(sort, isNumber, params.After); err != nil {
+			return nil, err
+		}
+	}
+	_, page := page[db.Position](params.Limit, nil)
+	listing.Limit = page.Limit
+	return a.db.FindOrganisations(ctx, scope, db.OrganisationFilter{Beginning: textOf(params.Search), Search: textOf(params.Q)}, listing)
+}
+
+// organisationCursor encodes the position of an organisation in a list.
+func organisationCursor(sort types.OrganisationSort, row db.Organisation) string {
+	position := db.Position{Key: timeKey(row.CreatedAt), ID: strconv.FormatInt(row.ID, 10)}
+	switch sort {
+	case types.OrganisationsByName:
+		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", row.ID, row.Name))
+	case types.OrganisationsByNameDescending:
+		position.Key = row.Name
+	}
+	return sortCursor(sort, position)
 }
 
 // organisationPosition returns the position that the parameter `after` names, or nil without

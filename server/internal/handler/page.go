@@ -30,13 +30,18 @@ func page[K any](limit *int, after *K) (wanted int, request db.Page[K]) {
 // (RFC 8288), or nil if there is none. parameters are names and values of other query
 // parameters that the page has; an empty value is left out.
 func cut[T any](rows []T, wanted int, path string, key func(T) string, parameters ...string) ([]T, *string) {
+	return cutAs(rows, wanted, path, "after", key, parameters...)
+}
+
+// cutAs is cut with another name of the parameter for the position.
+func cutAs[T any](rows []T, wanted int, path, position string, key func(T) string, parameters ...string) ([]T, *string) {
 	if len(rows) <= wanted {
 		return rows, nil
 	}
 	rows = rows[:wanted]
 	query := url.Values{
-		"limit": {strconv.Itoa(wanted)},
-		"after": {key(rows[wanted-1])},
+		"limit":  {strconv.Itoa(wanted)},
+		position: {key(rows[wanted-1])},
 	}
 	for i := 0; i+1 < len(parameters); i += 2 {
 		if parameters[i+1] != "" {

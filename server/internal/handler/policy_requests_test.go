@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/auth"
 )
 
@@ -55,6 +56,19 @@ func listed(path, wanted string) policyRequest {
 	}
 }
 
+// inBulk deletes the allocation in bulk, and looks for its result.
+func inBulk(w *world, t *testing.T, c caller, to *target) auth.Answer {
+	t.Helper()
+	a := c.send(t, "POST", "/api/tunnel/allocations/bulk", `{"action":"delete","ids":[`+to.placeholder(t, w, "{allocation}")+`]}`)
+	if a.status != http.StatusOK {
+		return auth.Answer(a.status)
+	}
+	if decode[types.BulkResults](t, a, http.StatusOK).Results[0].Ok {
+		return auth.Allowed
+	}
+	return auth.Unlisted
+}
+
 // checksPasswords are the operations that check or hash a password, which is slow on purpose:
 // one caller of each column sends them.
 var checksPasswords = map[string]bool{"login": true, "setPassword": true, "updateAccount": true, "changePassword": true}
@@ -72,6 +86,7 @@ var policyRequests = map[string]policyRequest{
 	"updateAllocation, port below 1024": answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"port":80}`),
 	"updateAllocation, outside range":   answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"port":25565}`),
 	"updateAllocation, cordoned server": answered("PATCH", "/api/tunnel/allocations/{allocation}", `{"serverId":"{cordoned}"}`),
+	"bulkAllocations":                   inBulk,
 	"deleteAllocation":                  answered("DELETE", "/api/tunnel/allocations/{allocation}", ""),
 	"listKeptOut":                       answered("GET", "/api/tunnel/allocations/{allocation}/kept-out", ""),
 	"readmitSource":                     answered("DELETE", "/api/tunnel/allocations/{allocation}/kept-out?source={keptOut}", ""),

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"math"
+	"strconv"
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/server"
@@ -21,24 +23,68 @@ var (
 
 // ListUsers lists the panel's users.
 func (a *api) ListUsers(ctx context.Context, request server.ListUsersRequestObject) (server.ListUsersResponseObject, error) {
-	after, err := textPosition(request.Params.After)
+	params := request.Params
+	wanted := valueOr(params.Limit, types.DefaultLimit)
+	rows, err := a.users(ctx, params)
 	if err != nil {
 		return nil, err
 	}
-	search := valueOr(request.Params.Search, "")
-	wanted, page := page(request.Params.Limit, after)
-	rows, err := a.db.Users(ctx, search, page)
-	if err != nil {
-		return nil, err
-	}
-	rows, link := cut(rows, wanted, "/api/users", func(user db.User) string {
-		return base64.RawURLEncoding.EncodeToString([]byte(user.Email))
-	}, "search", search)
+	sort := valueOr(params.Sort, types.UsersByEmail)
+	parameters := given(nil, "search", params.Search)
+	parameters = given(parameters, "q", params.Q)
+	parameters = given(parameters, "role", params.Role)
+	parameters = given(parameters, "suspended", params.Suspended)
+	parameters = given(parameters, "sort", params.Sort)
+	rows, link := cut(rows, wanted, "/api/users", func(user db.User) string { return userCursor(sort, user) }, parameters...)
 	users := make([]types.User, 0, len(rows))
 	for _, row := range rows {
 		users = append(users, toUser(row))
 	}
 	return server.ListUsers200JSONResponse{Body: users, Headers: server.ListUsers200ResponseHeaders{Link: link}}, nil
+}
+
+// users reads a page of users, with one more that tells whether there is a next one.
+func (a *api) users(ctx context.Context, params types.ListUsersParams) ([]db.User, error) {
+	sort := valueOr(params.Sort, types.UsersByEmail)
+	if sort == types.UsersByEmail && params.Q == nil && params.Role == nil && params.Suspended == nil {
+		after, err := textPosition(params.After)
+		if err != nil {
+			return nil, err
+		}
+		_, page := page(params.Limit, after)
+		return a.db.Users(ctx, textOf(params.Search), page)
+	}
+	listing := db.Listing{Sort: toSort(sort)}
+	if sort == types.UsersByEmail {
+		after, err := textPosition(params.After)
+		if err != nil {
+			return nil, err
+		}
+		if after != nil { // No other user has this email.
+			listing.After = &db.Position{Key: *after, ID: strconv.FormatInt(math.MaxInt64, 10)}
+		}
+	} else {
+		var err error
+		if listing.After, err = sortPosition(sort, isNumber, params.After); err != nil {
+			return nil, err
+		}
+	}
+	_, page := page[db.Position](params.Limit, nil)
+	listing.Limit = page.Limit
+	filter := db.UserFilter{Beginning: textOf(params.Search), Search: textOf(params.Q), Role: textOf(params.Role), Suspended: params.Suspended}
+	return a.db.FindUsers(ctx, filter, listing)
+}
+
+// userCursor encodes the position of a user in a list.
+func userCursor(sort types.UserSort, user db.User) string {
+	position := db.Position{Key: timeKey(user.CreatedAt), ID: strconv.FormatInt(user.ID, 10)}
+	switch sort {
+	case types.UsersByEmail:
+		return base64.RawURLEncoding.EncodeToString([]byte(user.Email))
+	case types.UsersByEmailDescending:
+		position.Key = user.Email
+	}
+	return sortCursor(sort, position)
 }
 
 // CreateUser creates an account without a password.

@@ -85,9 +85,42 @@ func New(options Options) (*Mux, error) {
 	m := &Mux{options: options, doc: doc, routes: http.NewServeMux(), served: map[*openapi3.Operation]bool{}}
 	m.routes.HandleFunc("/", notFound)
 	for path, item := range doc.Paths.Map() {
-		m.routes.Handle(path, methodNotAllowed(item))
+		if !hasTemplate(doc, path) {
+			m.routes.Handle(path, methodNotAllowed(item))
+			continue
+		}
+		// A pattern without a method would be in conflict with the operations of the template.
+		for _, method := range methods {
+			if item.GetOperation(method) == nil {
+				m.routes.Handle(method+" "+path, methodNotAllowed(item))
+			}
+		}
 	}
 	return m, nil
+}
+
+// methods are those that an operation can have.
+var methods = []string{
+	http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect,
+}
+
+// hasTemplate reports whether a path without parameters is also one of another path of the contract, with parameters.
+func hasTemplate(doc *openapi3.T, path string) bool {
+	parts := strings.Split(path, "/")
+	for _, template := range doc.Paths.InMatchingOrder() {
+		of := strings.Split(template, "/")
+		if template == path || len(of) != len(parts) {
+			continue
+		}
+		matches := true
+		for i, part := range of {
+			matches = matches && (part == parts[i] || strings.HasPrefix(part, "{") && !strings.HasPrefix(parts[i], "{"))
+		}
+		if matches {
+			return true
+		}
+	}
+	return false
 }
 
 // HandleFunc registers the handler of an operation, named by a pattern such as

@@ -1,0 +1,128 @@
+package db
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// AllocationFilter selects allocations. Of its fields, nil and "" mean any.
+type AllocationFilter struct {
+	Owner              OwnerFilter // Of the device.
+	DeviceID, ServerID *uuid.UUID
+	Protocol           string
+	Port               *int
+	// Status is one of those in the contract, and Target is TargetUnknown, TargetUp or TargetDown, as the panel shows
+	// them: a device's report counts only while it is online.
+	Status, Target string
+	// Search is contained in the name, the public port, the local host with its port, or the device's name, in any case.
+	Search string
+}
+
+var allocationSorts = map[string]sortKey{
+	"id":        {`a.id`, `?::bigint`},
+	"name":      lowerName(`a.name`),
+	"port":      {`a.port`, `?::integer`},
+	"createdAt": {`a.created_at`, `?::timestamptz`},
+}
+
+// The conditions that tunnel server and client of an allocation are online, from allocationTables.
+const (
+	clientOnline = `coalesce(dr.lease_expires_at > now(), false)`
+	serverOnline = `coalesce(sr.lease_expires_at > now(), false)`
+	bothOnline   = `(` + serverOnline + ` AND ` + clientOnline + `)`
+)
+
+// statusConditions are the conditions of each status, which the panel's handlers show by the same rules. The first part
+// of each is about single columns, of which the planner knows how common their values are.
+var statusConditions = map[string]string{
+	"paused":    `NOT a.enabled`,
+	"draining":  `a.draining AND a.enabled AND ` + bothOnline,
+	"failed":    `(a.server_state = 'failed' OR a.client_state = 'failed') AND a.enabled AND ` + reportedFailed + ` AND NOT (a.draining AND ` + bothOnline + `)`,
+	"offline":   `a.enabled AND NOT ` + bothOnline + ` AND NOT ` + reportedFailed,
+	"pending":   `(a.server_state = 'pending' OR a.client_state = 'pending') AND a.enabled AND NOT a.draining AND ` + bothOnline + ` AND NOT ` + reportedFailed,
+	"listening": `a.server_state = 'ready' AND a.client_state = 'ready' AND a.enabled AND NOT a.draining AND ` + bothOnline,
+}
+
+const reportedFailed = `(` + serverOnline + ` AND a.server_state = 'failed' OR ` + clientOnline + ` AND a.client_state = 'failed')`
+
+// FindAllocations lists the allocations of devices in scope that match a filter, sorted by id, name, port or createdAt.
+func (d *DB) FindAllocations(ctx context.Context, scope Scope, filter AllocationFilter, l Listing) ([]Allocation, error) {
+	query, args, err := findAllocationsQuery(scope, filter, l)
+	if err != nil {
+		return nil, wrap(err, "find allocations")
+	}
+	// Those of everybody may have to be read to find nothing.
+	var allocations []Allocation
+	err = d.search(ctx, scope.All && (filter.Search != "" || filter.Status != "" || filter.Target != ""), func(ctx context.Context) error {
+		return d.requests.SelectContext(ctx, &allocations, query, args...)
+	})
+	return allocations, wrap(err, "find allocations")
+}
+
+// findAllocationsQuery finds the ids of a page before it reads its allocations. Those of a tenant are found by the index of
+// each device.
+func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (query string, args []any, err error) {
+	s := filter.whereDevice(scope)
+	s.where(`a.retires IS NULL`)
+	if filter.ServerID != nil {
+		s.where(`a.server_id = ?::uuid`, *filter.ServerID)
+	}
+	if filter.Protocol != "" {
+		s.where(`a.protocol = ?::text`, filter.Protocol)
+	}
+	if filter.Port != nil {
+		s.where(`a.port = ?::integer`, *filter.Port)
+	}
+	from := ` FROM allocations a`
+	if filter.Status != "" || filter.Target != "" {
+		from = allocationTables
+	}
+	if filter.Status != "" {
+		condition, ok := statusConditions[filter.Status]
+		if !ok {
+			return "", nil, fmt.Errorf("no status %q", filter.Status)
+		}
+		s.where(condition)
+	}
+	switch filter.Target {
+	case "":
+	case TargetUnknown:
+		s.where(`(a.target = ?::text OR NOT `+clientOnline+`)`, filter.Target)
+	default:
+		s.where(`a.target = ?::text AND `+clientOnline, filter.Target)
+	}
+	order, limit, err := s.page(l, allocationSorts, allocationSorts["id"])
+	if err != nil {
+		return "", nil, err
+	}
+	return allocationQuery + ` WHERE a.id IN (SELECT a.id` + from + ` WHERE ` + s.all() + order + limit + `)` + order, s.args, nil
+}
+
+// whereDevice returns a selection with the conditions on the device.
+func (f AllocationFilter) whereDevice(scope Scope) selection {
+	var s selection
+	of := `SELECT o.id FROM devices o WHERE `
+	if !scope.All {
+		s.args = scope.args()
+		of = `SELECT o.id FROM ` + visibleDevices + ` AS v JOIN devices o ON o.id = v.id WHERE `
+		s.where(`true`)
+	}
+	if f.DeviceID != nil {
+		s.where(`o.id = ?::uuid`, *f.DeviceID)
+	}
+	f.Owner.where(&s, `o`)
+	if len(s.conditions) > 0 {
+		s.conditions = []string{`a.device_id = ANY (ARRAY(` + of + s.all() + `))`}
+	}
+	named := contains(`lower(o.name) COLLATE "C"`)
+	switch {
+	case f.Search == "":
+	case scope.All: // To look at each device once is faster.
+		s.where(`(`+contains(`a.search`)+` OR a.device_id IN (SELECT o.id FROM devices o WHERE `+named+`))`, f.Search, f.Search)
+	default:
+		s.where(`(`+contains(`a.search`)+` OR EXISTS (SELECT 1 FROM devices o WHERE o.id = a.device_id AND `+named+`))`, f.Search, f.Search)
+	}
+	return s
+}
