@@ -1,6 +1,6 @@
 import { subscribe, type EventStream } from './events.js';
 import { resources } from './resources.js';
-import { Transport, type Answer, type Call, type ClientOptions } from './transport.js';
+import { queryOf, Transport, type Answer, type Call, type ClientOptions } from './transport.js';
 import type { FullResult, Methods, RequestOptions, Result } from './types.js';
 
 /** A client of a panel: the operations of its API by resource, and its event stream. */
@@ -47,14 +47,6 @@ function segment(value: unknown): string {
   const text = String(value ?? '');
   if (/^\.{0,2}$/.test(text)) throw new TypeError(`${JSON.stringify(text)} cannot be part of a path`);
   return encodeURIComponent(text);
-}
-
-/** Writes a query: lists with commas between the values, and nothing for what is undefined or null. */
-export function queryOf(values: object | undefined): string {
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(values ?? {})) if (value != null) query.set(name, String(value));
-  const text = query.toString();
-  return text && `?${text}`;
 }
 
 /** Turns an entry of the table into a method. */

@@ -1,6 +1,6 @@
 import { NetworkError, ResponseError, TunnelError } from './errors.js';
 import { Parser } from './sse.js';
-import { backoff, check, sleep, type Transport } from './transport.js';
+import { backoff, check, queryOf, sleep, type Transport } from './transport.js';
 import type { TunnelEvent, TunnelEventTopic } from './event-types.js';
 
 /** Whether events arrive now. */
@@ -57,7 +57,6 @@ export async function* subscribe(
   transport: Transport,
   { types, signal, lastEventId = '', onStatus, silenceMs = 40_000 }: SubscribeOptions,
 ): AsyncGenerator<Positioned<TunnelEvent>> {
-  const path = `/api/events${types?.length ? `?types=${types.join(',')}` : ''}`;
   let parser = new Parser(lastEventId);
   let status: LiveStatus = { live: false, since: Date.now(), asOf: undefined, error: undefined };
   const tell = (live: boolean, error?: unknown): void => {
@@ -69,9 +68,9 @@ export async function* subscribe(
     let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
     let error: unknown;
     try {
-      const headers: Record<string, string> = { Accept: 'text/event-stream' };
-      if (parser.lastId) headers['Last-Event-ID'] = parser.lastId;
-      const response = await transport.exchange({ method: 'GET', path, headers }, { signal }, check);
+      // The position is in the query, because proxies drop headers that they do not know.
+      const path = '/api/events' + queryOf({ types: types?.length ? types : undefined, lastEventId: parser.lastId || undefined });
+      const response = await transport.exchange({ method: 'GET', path, headers: { Accept: 'text/event-stream' } }, { signal }, check);
       if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
         throw new ResponseError(`not a stream of events: ${response.headers.get('content-type')}`, response.status, '');
       }

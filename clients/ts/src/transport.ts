@@ -30,6 +30,11 @@ export interface ClientOptions {
    * a POST with an idempotency key are.
    */
   retries?: number | undefined;
+  /**
+   * False if something on the way to the panel drops the header `Idempotency-Key`: then it is
+   * not sent, and no POST is repeated.
+   */
+  idempotencyKeys?: boolean | undefined;
 }
 
 export interface Call {
@@ -67,6 +72,14 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 /** Exponential back-off with full jitter: between 0 and 500 ms, 1 s, 2 s and so on up to 10 s. */
 export function backoff(attempt: number, baseMs = 500): number {
   return Math.random() * Math.min(10_000, baseMs * 2 ** attempt);
+}
+
+/** Writes a query: lists with commas between the values, and nothing for what is undefined or null. */
+export function queryOf(values: object | undefined): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(values ?? {})) if (value != null) query.set(name, String(value));
+  const text = query.toString();
+  return text && `?${text}`;
 }
 
 /** A key of 128 random bits. `crypto.randomUUID` is missing on pages without TLS. */
@@ -110,7 +123,10 @@ function parse(response: Response, text: string): unknown {
  * that it may: `feature_disabled`, for instance, comes without.
  */
 function isTransient(error: unknown): boolean {
-  if (error instanceof TunnelError) return error.retryAfter !== undefined && [429, 503].includes(error.status);
+  if (error instanceof TunnelError) {
+    // The first request with an idempotency key may still be under way.
+    return error.retryAfter !== undefined && ([429, 503].includes(error.status) || error.code === 'idempotency_in_progress');
+  }
   if (error instanceof ResponseError) return [429, 502, 503, 504].includes(error.status);
   return error instanceof NetworkError || error instanceof TimeoutError;
 }
@@ -128,7 +144,9 @@ export class Transport {
   async send(call: Call, options: RequestOptions): Promise<Answer> {
     const headers: Record<string, string> = { Accept: 'application/json', ...call.headers, ...options.headers };
     if (options.ifMatch !== undefined) headers['If-Match'] = options.ifMatch;
-    if (options.idempotencyKey) headers['Idempotency-Key'] = options.idempotencyKey === true ? newKey() : options.idempotencyKey;
+    if (options.idempotencyKey && this.#options.idempotencyKeys !== false) {
+      headers['Idempotency-Key'] = options.idempotencyKey === true ? newKey() : options.idempotencyKey;
+    }
     const repeatable = call.method === 'POST' ? 'Idempotency-Key' in headers : call.method !== 'PATCH';
     const retries = repeatable ? (options.retries ?? this.#options.retries ?? 2) : 0;
     for (let attempt = 0; ; attempt++) {

@@ -181,6 +181,32 @@ describe('repetition', () => {
     expect(keys).toEqual([keys[0], keys[0], keys[0]]);
   });
 
+  test('waits for the first request with the key, if that is still under way', async () => {
+    const { client, sent } = scripted(
+      'broken',
+      () => Response.json({ error: 'idempotency_in_progress', message: 'x', requestId: 'R' }, { status: 409, headers: { 'Retry-After': '1' } }),
+      ok,
+    );
+    const promise = client.allocations.create({ protocol: 'tcp', localPort: 1 }, { idempotencyKey: 'mine' });
+    await vi.runAllTimersAsync();
+    await promise;
+    expect(sent).toHaveLength(3);
+  });
+
+  test('of a POST needs a panel that gets the key', async () => {
+    let sent = 0;
+    const client = createClient({
+      idempotencyKeys: false,
+      fetch: async (_, init) => {
+        sent++;
+        expect(init?.headers).not.toHaveProperty('Idempotency-Key');
+        throw new TypeError('fetch failed');
+      },
+    });
+    await failure(client.allocations.create({ protocol: 'tcp', localPort: 1 }, { idempotencyKey: true }));
+    expect(sent).toBe(1);
+  });
+
   test('stops waiting when the signal is aborted', async () => {
     const { client, sent } = scripted(busy({ 'Retry-After': '30' }), ok);
     const controller = new AbortController();

@@ -28,7 +28,7 @@ test('events arrive typed, with a bearer token and the topics asked for', async 
     }
   }
   expect(seen).toEqual(['1', '2']);
-  expect(received[0]?.url).toBe('/api/events?types=allocation,usage');
+  expect(received[0]?.url).toBe('/api/events?types=allocation%2Cusage');
   expect(received[0]?.headers).toMatchObject({ authorization: 'Bearer a-token', accept: 'text/event-stream' });
 });
 
@@ -71,7 +71,7 @@ test('a lost connection is made again after the last event, and what is missing 
     if (event.position === '10') break;
   }
   expect(seen).toEqual(['1 ready', '2 allocation.deleted', '3 allocation.deleted', '9 resync', '10 allocation.deleted']);
-  expect(received.map(({ headers }) => headers['last-event-id'])).toEqual([undefined, '2', '2', '2', '3']);
+  expect(received.map(({ url }) => new URL(url, 'http://x').searchParams.get('lastEventId'))).toEqual([null, '2', '2', '2', '3']);
   expect(states).toEqual([true, false, true, false, true]);
   expect(last?.asOf).toBeGreaterThanOrEqual(last?.since ?? Infinity);
 });

@@ -64,13 +64,13 @@ describe('the package', () => {
     for (const name of ['react', '@tanstack/react-query', '@tanstack/query-core', '@types/react', '@types/node', 'csstype', 'undici-types']) {
       symlinkSync(join(root, 'node_modules', name), join(project, 'node_modules', name));
     }
-  }, 60_000);
+  }, 120_000);
   afterAll(() => rmSync(project, { recursive: true, force: true }));
 
   test('is one that publint and arethetypeswrong approve', async () => {
     await run(root, bin('publint'), tarball, '--strict');
     await run(root, bin('attw'), tarball, '--profile', 'esm-only');
-  }, 60_000);
+  }, 120_000);
 
   test('holds what is needed and nothing else', () => {
     const files = readdirSync(join(project, 'node_modules', '@eclitunnel', 'sdk'));
@@ -122,5 +122,5 @@ describe('the package', () => {
     );
     const skip = name.includes('DOM') ? [] : ['--skipLibCheck'];
     await run(project, bin('tsc'), '--strict', '--noEmit', '--target', 'es2022', '--types', 'node', ...skip, ...flags, file);
-  }, 60_000);
+  }, 120_000);
 });

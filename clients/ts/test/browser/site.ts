@@ -9,7 +9,7 @@ export interface Site {
   url: string;
   /** The streams of events that are open. */
   open: Set<ServerResponse>;
-  /** The Last-Event-ID of each stream since the start. */
+  /** The position after which each stream since the start has begun. */
   resumed: (string | undefined)[];
   /** Adds an event, where the panel has no stream of its own. */
   publish: (event: TunnelEvent) => void;
@@ -45,8 +45,8 @@ export async function startSite(panel: Panel): Promise<Site> {
     incoming.pipe(outgoing);
   };
   const stream = (incoming: IncomingMessage, response: ServerResponse): void => {
-    const after = incoming.headers['last-event-id'];
-    resumed.push(after?.toString());
+    const after = new URL(incoming.url ?? '', 'http://site').searchParams.get('lastEventId') ?? undefined;
+    resumed.push(after);
     open.add(response);
     response.on('close', () => open.delete(response));
     if (panel.events) return forward(incoming, response);
