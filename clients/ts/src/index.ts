@@ -18,7 +18,7 @@ export {
   type TunnelErrorOf,
 } from './errors.js';
 export type { EventStream, LiveStatus, Positioned, SubscribeOptions } from './events.js';
-export type { Connection, TunnelEvent, TunnelEventTopic, UsageDelta } from './event-types.js';
+export type { TunnelEvent, TunnelEventTopic } from './event-types.js';
 export type { ClientOptions, Credentials } from './transport.js';
 export type { FullResult, Methods, RequestOptions, Result } from './types.js';
 export type { components, operations, paths } from './generated/contract.js';
@@ -27,6 +27,7 @@ export type { components, operations, paths } from './generated/contract.js';
 export type Schemas = components['schemas'];
 export type Allocation = Schemas['Allocation'];
 export type AllocationDetail = Schemas['AllocationDetail'];
+export type Connection = Schemas['Connection'];
 export type Device = Schemas['Device'];
 export type Organisation = Schemas['Organisation'];
 export type PendingEnrollment = Schemas['PendingEnrollment'];

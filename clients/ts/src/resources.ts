@@ -12,6 +12,14 @@ export const resources = {
     get: 'GET /api/tunnel/allocations/{id}',
     update: 'PATCH /api/tunnel/allocations/{id} body',
     delete: 'DELETE /api/tunnel/allocations/{id}',
+    keptOut: 'GET /api/tunnel/allocations/{id}/kept-out',
+    readmit: 'DELETE /api/tunnel/allocations/{id}/kept-out query',
+  },
+  connections: {
+    list: 'GET /api/tunnel/connections query',
+    all: 'EACH /api/tunnel/connections query',
+    get: 'GET /api/tunnel/connections/{id}',
+    close: 'DELETE /api/tunnel/connections/{id} query',
   },
   devices: {
     list: 'GET /api/tunnel/devices query',
@@ -86,6 +94,18 @@ export const resources = {
   invitations: {
     lookUp: 'POST /api/invitations/look-up body',
     accept: 'POST /api/invitations/accept body',
+  },
+  webhooks: {
+    list: 'GET /api/webhooks query',
+    create: 'POST /api/webhooks body',
+    get: 'GET /api/webhooks/{id}',
+    update: 'PATCH /api/webhooks/{id} body',
+    delete: 'DELETE /api/webhooks/{id}',
+    test: 'POST /api/webhooks/{id}/test',
+    rotateSecret: 'POST /api/webhooks/{id}/rotate-secret',
+    deliveries: 'GET /api/webhooks/{id}/deliveries query',
+    allDeliveries: 'EACH /api/webhooks/{id}/deliveries query',
+    redeliver: 'POST /api/webhooks/{id}/deliveries/{deliveryId}/redeliver',
   },
   settings: {
     get: 'GET /api/admin/settings',

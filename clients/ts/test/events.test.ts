@@ -19,7 +19,7 @@ test('events arrive typed, with a bearer token and the topics asked for', async 
   const { url, received } = await serve((_, response) => start(response, frame('1', { type: 'ready' }) + frame('2', deleted(42))));
   const client = createClient({ baseUrl: url, credentials: 'a-token' });
   const seen: (string | undefined)[] = [];
-  for await (const event of client.events.subscribe({ types: ['allocation', 'usage'] })) {
+  for await (const event of client.events.subscribe({ types: ['allocation', 'device'] })) {
     seen.push(event.position);
     if (event.type === 'allocation.deleted') {
       expectTypeOf(event.allocationId).toEqualTypeOf<number>();
@@ -28,7 +28,7 @@ test('events arrive typed, with a bearer token and the topics asked for', async 
     }
   }
   expect(seen).toEqual(['1', '2']);
-  expect(received[0]?.url).toBe('/api/events?types=allocation%2Cusage');
+  expect(received[0]?.url).toBe('/api/events?types=allocation%2Cdevice');
   expect(received[0]?.headers).toMatchObject({ authorization: 'Bearer a-token', accept: 'text/event-stream' });
 });
 

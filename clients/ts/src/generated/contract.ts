@@ -24,7 +24,8 @@ export interface paths {
          * Allocate a public port
          * @description Opens a public port on a tunnel server and forwards it to a local port of the device.
          *
-         *     The caller manages the device, or is the device. A request that is sent twice allocates two ports.
+         *     The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+         *     allocates two ports.
          *
          *     **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
          *     `port`, the allocation gets that port, or the request fails with `409 port_taken`. A port outside the
@@ -107,6 +108,11 @@ export interface paths {
          *     allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
          *     changes this allocation alone, and not one of the other protocol on the same port.
          *
+         *     **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
+         *     a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+         *     towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
+         *     the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+         *
          *     **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
          *     protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
          *     keeps its port if that is free on the new tunnel server. Otherwise it gets a port of that
@@ -136,6 +142,108 @@ export interface paths {
          *     | `503 no_ports_available` | The tunnel server of `serverId` has no free port left. |
          */
         patch: operations["updateAllocation"];
+        trace?: never;
+    };
+    "/api/tunnel/allocations/{id}/kept-out": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Allocation ID.
+                 * @example 42
+                 */
+                id: components["parameters"]["AllocationId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the sources that an allocation keeps out
+         * @description Returns the sources that may not join the allocation until a time, because somebody closed a connection
+         *     with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+         */
+        get: operations["listKeptOut"];
+        put?: never;
+        post?: never;
+        /**
+         * Let a source in again
+         * @description Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+         *     or is the device. A source that is not kept out gives `404 not_found`.
+         */
+        delete: operations["readmitSource"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tunnel/connections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the connections of players
+         * @description Returns the players who are connected now, newest first, to allocations of devices that the caller manages
+         *     or sees as a member of their organisation. With a device token, those of the device's own allocations.
+         *     With several filters, connections match all of them.
+         *
+         *     A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
+         *     the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+         *     listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
+         *     server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
+         *     connected to the panel its connections are shown as last reported, for one minute. Then they are left
+         *     out, until it has reported them again. Tunnel servers from before connections were added report none,
+         *     and each reports at most 100,000.
+         */
+        get: operations["listConnections"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tunnel/connections/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Connection ID.
+                 * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+                 */
+                id: components["parameters"]["ConnectionId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Get a connection
+         * @description Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
+         *     organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+         */
+        get: operations["getConnection"];
+        put?: never;
+        post?: never;
+        /**
+         * Cut a player off
+         * @description Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
+         *     server is not connected at the time, the connection ends when it is. The caller manages the device, or is
+         *     the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+         *
+         *     With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
+         *     UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
+         *     A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
+         *     `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
+         *     as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
+         *     sources kept out gives `409 conflict`.
+         */
+        delete: operations["closeConnection"];
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/tunnel/devices": {
@@ -519,6 +627,8 @@ export interface paths {
          *     3. The panel sends each later change as `client.change` or `server.change`.
          *     4. The device reports its actual state with `status`. A report on an allocation that the device
          *        does not have, or that has changed since the revision of the report, has no effect.
+         *     5. A tunnel server reports its players with `connections`, if the snapshot says that the panel takes it,
+         *        and ends those of a `connections.close`.
          *
          *     Snapshots and changes have a `revision`, which starts at 1 on each connection and increases by 1.
          *     If a revision is missing, the device sends `resync` and gets a new snapshot, at most one per
@@ -1112,6 +1222,211 @@ export interface paths {
         patch: operations["updateAPIKey"];
         trace?: never;
     };
+    "/api/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List webhooks
+         * @description Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
+         *     manages: an organisation's are for its owners and admins, another user's and those of the whole site for
+         *     an admin of the panel. There are at most 20.
+         *
+         *     The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
+         *     owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
+         *     not_found` if the caller may not see the webhooks otherwise.
+         */
+        get: operations["listWebhooks"];
+        put?: never;
+        /**
+         * Create a webhook
+         * @description Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
+         *     whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
+         *     describes what is sent, and how a receiver checks the signature. The response has the secret of the
+         *     signatures, which is not shown again.
+         *
+         *     The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
+         *     panel's own: that is checked on the address which is connected to, each time. The operator can allow
+         *     these, and http, with `--webhook-private-targets`.
+         *
+         *     | error | cause |
+         *     |---|---|
+         *     | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+         *     | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+         *     | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+         *     | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
+         */
+        post: operations["createWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Get a webhook
+         * @description Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
+         *     are, or, as an admin of the panel, any.
+         */
+        get: operations["getWebhook"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a webhook
+         * @description Deletes a webhook that the caller manages, as in `getWebhook`, with its deliveries.
+         */
+        delete: operations["deleteWebhook"];
+        options?: never;
+        head?: never;
+        /**
+         * Update a webhook
+         * @description Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
+         *     Once it is enabled again, it is told of what happens from then on.
+         *
+         *     | error | cause |
+         *     |---|---|
+         *     | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+         *     | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
+         */
+        patch: operations["updateWebhook"];
+        trace?: never;
+    };
+    "/api/webhooks/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test a webhook
+         * @description Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
+         *     responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
+         *     disabled, and does not count among the failures that disable one. At most six tests of a webhook are
+         *     made in a minute; beyond that, the response is `429 rate_limited`.
+         */
+        post: operations["testWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rotate a webhook's secret
+         * @description Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
+         *     has two signatures, so that a receiver which still has the secret before accepts it.
+         */
+        post: operations["rotateWebhookSecret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List a webhook's deliveries
+         * @description Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
+         *     wait, and those that were sent, for 30 days, and at most 1,000 of these.
+         */
+        get: operations["listWebhookDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/{id}/deliveries/{deliveryId}/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+                /**
+                 * @description ID of a webhook's delivery.
+                 * @example 118
+                 */
+                deliveryId: components["parameters"]["DeliveryId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a message again
+         * @description Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
+         *     with the same `messageId`. One that waits for its next attempt is sent now instead.
+         *
+         *     | error | cause |
+         *     |---|---|
+         *     | `404 not_found` | The webhook does not exist, has no such delivery, or the caller may not manage it. |
+         *     | `409 conflict` | The webhook is disabled. |
+         */
+        post: operations["redeliverWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/settings": {
         parameters: {
             query?: never;
@@ -1494,6 +1809,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow what changes
+         * @description Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
+         *     that the caller manages or sees as a member of its organisation, and of its allocations, whichever
+         *     replica of the panel made it. An admin gets those of every device. `event` is the type,
+         *     and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+         *
+         *         retry: 1000
+         *
+         *         id: 5e0c27a1-1f4
+         *         event: ready
+         *         data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+         *
+         *         id: 5e0c27a1-1f5
+         *         event: allocation.deleted
+         *         data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+         *
+         *         : heartbeat
+         *
+         *     `ready` is the first event: what was read after it, or is read from now on, is current but for the events
+         *     that follow. A device or an allocation in an event is as it was when the event was sent, and so may
+         *     be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
+         *     and a `created` one that of a device which the caller may see from now on.
+         *
+         *     An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
+         *     send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
+         *     the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
+         *     position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
+         *     a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
+         *     as usual.
+         *
+         *     A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
+         *     of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
+         *     beyond that the response is `429 rate_limited`.
+         *
+         *     An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
+         *     goes on. New types of events may be added: ignore those that you do not know.
+         */
+        get: operations["streamEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/openapi.json": {
         parameters: {
             query?: never;
@@ -1632,8 +2001,12 @@ export interface components {
          *     | `port_taken` | 409 | Another allocation has the port. |
          *     | `already_approved` | 409 | The device has been approved before. |
          *     | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+         *     | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+         *     | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+         *     | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
          *     | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
          *     | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+         *     | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
          *     | `payload_too_large` | 413 | The body is larger than 64 KiB. |
          *     | `unsupported_media_type` | 415 | The body is not JSON. |
          *     | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -1646,7 +2019,7 @@ export interface components {
          *     | `no_tunnel_server` | 503 | No tunnel server is online that accepts the allocation. |
          * @enum {string}
          */
-        ErrorCode: "invalid_request" | "unauthorized" | "token_revoked" | "device_deleted" | "forbidden" | "wrong_password" | "kyc_required" | "email_taken" | "local_accounts_disabled" | "not_found" | "method_not_allowed" | "conflict" | "port_taken" | "already_approved" | "quota_exceeded" | "enrollment_denied" | "enrollment_expired" | "payload_too_large" | "unsupported_media_type" | "slow_down" | "rate_limited" | "internal_error" | "unavailable" | "feature_disabled" | "unknown_device" | "no_ports_available" | "no_tunnel_server";
+        ErrorCode: "invalid_request" | "unauthorized" | "token_revoked" | "device_deleted" | "forbidden" | "wrong_password" | "kyc_required" | "email_taken" | "local_accounts_disabled" | "not_found" | "method_not_allowed" | "conflict" | "port_taken" | "already_approved" | "quota_exceeded" | "idempotency_key_reused" | "idempotency_in_progress" | "idempotency_answer_lost" | "enrollment_denied" | "enrollment_expired" | "precondition_failed" | "payload_too_large" | "unsupported_media_type" | "slow_down" | "rate_limited" | "internal_error" | "unavailable" | "feature_disabled" | "unknown_device" | "no_ports_available" | "no_tunnel_server";
         /** @description The limit that a request would exceed. Present with the code `quota_exceeded`. */
         QuotaExcess: {
             resource: components["schemas"]["QuotaResource"];
@@ -1678,9 +2051,10 @@ export interface components {
          *     - `draining`: the tunnel server is draining. Players stay, and no one can join.
          *     - `failed`: the port does not work; `statusReason` tells why. It is retried automatically.
          *     - `offline`: the tunnel client or the tunnel server is not connected.
+         *     - `paused`: `enabled` is false.
          * @enum {string}
          */
-        AllocationStatus: "pending" | "listening" | "draining" | "failed" | "offline";
+        AllocationStatus: "pending" | "listening" | "draining" | "failed" | "offline" | "paused";
         /**
          * @description Whether the agent reaches the game. It does not affect the status: the port stays open.
          *
@@ -1919,6 +2293,8 @@ export interface components {
             runId: string | null;
             /** @description A display name. May be empty. */
             name: string;
+            /** @description False while the allocation is paused. It keeps its port then, and takes no players. */
+            enabled: boolean;
             options: components["schemas"]["AllocationOptions"];
             status: components["schemas"]["AllocationStatus"];
             /** @description Why the status is not `listening`, or null if there is nothing to explain. */
@@ -1947,6 +2323,89 @@ export interface components {
             /** @description Datagrams from or to players that the public port dropped, by reason. */
             datagramsDropped: components["schemas"]["RefusalCounts"];
         };
+        /** @description A player who is connected to an allocation. */
+        Connection: {
+            /**
+             * @description Connection ID. It names the tunnel server, and is never used again.
+             * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+             */
+            id: string;
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             * @example 42
+             */
+            allocationId: number;
+            /**
+             * Format: uuid
+             * @description UUID of the tunnel client.
+             */
+            deviceId: string;
+            /**
+             * Format: uuid
+             * @description UUID of the tunnel server that accepted the player.
+             */
+            serverId: string;
+            protocol: components["schemas"]["Protocol"];
+            /**
+             * @description The player's IP address.
+             * @example 203.0.113.60
+             */
+            sourceAddress: string;
+            /**
+             * @description The player's port.
+             * @example 51820
+             */
+            sourcePort: number;
+            /**
+             * Format: date-time
+             * @description When the player connected, or of UDP spoke after the first answer, by the clock of the tunnel server.
+             */
+            since: string;
+            /**
+             * Format: int64
+             * @description Bytes from the game to the player, without headers.
+             */
+            downloadBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes from the player to the game, without headers.
+             */
+            uploadBytes: number;
+            /**
+             * @description The round trip between the player and the tunnel server, in milliseconds, as the tunnel server's
+             *     kernel measures it. Null for UDP, and where it is not known.
+             */
+            playerRoundTripMs: number | null;
+            /**
+             * @description The round trip between the tunnel server and the agent, in milliseconds, by pings on their link. Null
+             *     where it is not known.
+             */
+            tunnelRoundTripMs: number | null;
+            /**
+             * Format: date-time
+             * @description When the bytes and round trips were last reported. Those of a connection without traffic are not reported again.
+             */
+            asOf: string;
+        };
+        /** @description A source that may not join an allocation until a time. */
+        KeptOut: {
+            /**
+             * @description An address of IPv4, or a /64 of IPv6.
+             * @example 2001:db8:0:7::/64
+             */
+            source: string;
+            /**
+             * Format: date-time
+             * @description When it may join again.
+             */
+            until: string;
+            /**
+             * Format: date-time
+             * @description When it was first kept out.
+             */
+            createdAt: string;
+        };
         /**
          * @description Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
          *     further reasons.
@@ -1955,6 +2414,7 @@ export interface components {
          *     |---|---|
          *     | `denied` | The lists `allow` and `deny` do not permit the player. |
          *     | `limit` | The allocation, or its agent, has as many players as it may. |
+         *     | `kept_out` | The player's source is kept out for a time, since somebody closed a connection of it. |
          *     | `source_limit` | The player's source has as many players as it may. |
          *     | `source_rate` | More players per second come from the player's source than may. |
          *     | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
@@ -2007,6 +2467,8 @@ export interface components {
              */
             serverId?: string;
             name?: components["schemas"]["Label"];
+            /** @description With false, the allocation is paused from the start. */
+            enabled?: boolean;
             options?: components["schemas"]["AllocationOptions"];
         };
         /** @description The first allocation created, and the list of all of them. */
@@ -2032,6 +2494,8 @@ export interface components {
              *     given without `serverId`.
              */
             drainSeconds?: components["schemas"]["DrainSeconds"];
+            /** @description False pauses the allocation, and true ends the pause. */
+            enabled?: boolean;
             options?: components["schemas"]["AllocationOptions"];
         };
         /** @description A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once. */
@@ -2916,6 +3380,243 @@ export interface components {
          * @example nightly backup
          */
         APIKeyName: string;
+        /** @description A URL that the panel tells of events, without its secret. */
+        Webhook: {
+            /**
+             * Format: int64
+             * @description Webhook ID.
+             */
+            id: number;
+            /**
+             * @description What the webhook is for, as its maker has named it.
+             * @example alerts
+             */
+            name: string;
+            /** @description Where messages are sent. Its path may be a password. */
+            url: string;
+            format: components["schemas"]["WebhookFormat"];
+            /** @description The types of events that are sent. */
+            events: components["schemas"]["WebhookEventType"][];
+            /** @description For how long a device is offline, or an allocation has failed, until that is sent. */
+            offlineDelaySeconds: number;
+            /**
+             * Format: int64
+             * @description The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+             */
+            userId: number | null;
+            /**
+             * Format: int64
+             * @description The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+             */
+            organisationId: number | null;
+            /** @description Whether messages are sent. */
+            enabled: boolean;
+            /** @description Why the panel disabled it: failures for five days, or the answer 410. Null if it did not. */
+            disabledReason: string | null;
+            /**
+             * Format: date-time
+             * @description When the webhook was created.
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @description Since when all attempts have failed. Null if the last one succeeded, or there was none.
+             */
+            failingSince: string | null;
+            lastDelivery: components["schemas"]["WebhookResult"];
+        };
+        /** @description What came of the last attempt to send a message. Null if there was none. */
+        WebhookResult: {
+            /**
+             * Format: date-time
+             * @description When the attempt ended.
+             */
+            at: string;
+            /** @description The status of the response. Null if there was none. */
+            status: number | null;
+            /** @description Why it failed, in a few words. Null if it succeeded. */
+            error: string | null;
+        } | null;
+        /**
+         * @description How messages are written.
+         *
+         *     - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+         *     - `discord`: text for people, to a webhook of a Discord channel.
+         *     - `ntfy`: a notification, to a topic of ntfy.
+         * @enum {string}
+         */
+        WebhookFormat: "standard" | "discord" | "ntfy";
+        /**
+         * @description A type of events.
+         *
+         *     - `device.offline`: a device was offline for `offlineDelaySeconds`.
+         *     - `device.online`: such a device is online again.
+         *     - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+         *     - `allocation.recovered`: players can join such an allocation again.
+         *     - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+         *       only admins can approve.
+         *     - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+         *       resource.
+         * @enum {string}
+         */
+        WebhookEventType: "device.offline" | "device.online" | "allocation.failed" | "allocation.recovered" | "enrollment.waiting" | "quota.reached";
+        /** @description A new webhook. */
+        WebhookCreate: {
+            name: components["schemas"]["WebhookName"];
+            url: components["schemas"]["WebhookURL"];
+            events: components["schemas"]["WebhookEvents"];
+            /** @description How messages are written. By default, `standard`. */
+            format?: components["schemas"]["WebhookFormat"];
+            /** @description For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60. */
+            offlineDelaySeconds?: number;
+            /** @description Whether messages are sent. By default, they are. */
+            enabled?: boolean;
+            /**
+             * Format: int64
+             * @description The organisation about whose devices events are sent. By default, they are about the caller's own.
+             */
+            organisationId?: number;
+            /** @description With `true`, events are about all devices of the panel. For admins. */
+            site?: boolean;
+        };
+        /** @description Changes of a webhook. What is absent stays. */
+        WebhookPatch: {
+            name?: components["schemas"]["WebhookName"];
+            url?: components["schemas"]["WebhookURL"];
+            events?: components["schemas"]["WebhookEvents"];
+            format?: components["schemas"]["WebhookFormat"];
+            /** @description For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. */
+            offlineDelaySeconds?: number;
+            /** @description Whether messages are sent. */
+            enabled?: boolean;
+        };
+        /**
+         * @description What the webhook is for, on one line. It is not blank and has no control characters and none that change
+         *     the direction of text. White space around it is removed.
+         * @example alerts
+         */
+        WebhookName: string;
+        /**
+         * @description Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+         * @example https://example.com/hooks/tunnel
+         */
+        WebhookURL: string;
+        /** @description The types of events that are sent. */
+        WebhookEvents: components["schemas"]["WebhookEventType"][];
+        /** @description A new webhook, with its secret. */
+        WebhookCreated: components["schemas"]["Webhook"] & {
+            secret: components["schemas"]["WebhookKey"];
+        };
+        /** @description The secret of signatures: `whsec_`, and 32 random bytes in base64. */
+        WebhookKey: string;
+        /** @description A new secret of a webhook. */
+        WebhookSecret: {
+            secret: components["schemas"]["WebhookKey"];
+            /**
+             * Format: date-time
+             * @description Until when messages have a signature by the secret before, too.
+             */
+            oldSecretExpiresAt: string;
+        };
+        /** @description A message of a webhook, and what came of it. */
+        WebhookDelivery: {
+            /**
+             * Format: int64
+             * @description Delivery ID.
+             */
+            id: number;
+            /**
+             * @description The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+             * @example msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
+             */
+            messageId: string;
+            /**
+             * @description The type of the event, or `webhook.test`.
+             * @example device.offline
+             */
+            type: string;
+            state: components["schemas"]["WebhookDeliveryState"];
+            /** @description How often it was sent. */
+            attempts: number;
+            /**
+             * Format: date-time
+             * @description When the message was made.
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @description When it is sent next. Null if it is not.
+             */
+            nextAttemptAt: string | null;
+            /**
+             * Format: date-time
+             * @description When the last attempt ended. Null if there was none.
+             */
+            lastAttemptAt: string | null;
+            /** @description The status of the last response. Null if there was none. */
+            status: number | null;
+            /** @description Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so. */
+            error: string | null;
+            /** @description How many milliseconds the last attempt took. Null if there was none. */
+            durationMs: number | null;
+            payload: components["schemas"]["WebhookPayload"];
+        };
+        /**
+         * @description - `pending`: it is sent at `nextAttemptAt`.
+         *     - `delivered`: the receiver answered with a status from 200 to 299.
+         *     - `failed`: all attempts failed.
+         *     - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+         * @enum {string}
+         */
+        WebhookDeliveryState: "pending" | "delivered" | "failed" | "dropped";
+        /** @description The body of a message in the format `standard`. The other formats say the same in words. */
+        WebhookPayload: {
+            /**
+             * @description The type of the event, or `webhook.test`.
+             * @example device.offline
+             */
+            type: string;
+            /**
+             * Format: date-time
+             * @description When the panel noticed the event.
+             */
+            timestamp: string;
+            data: components["schemas"]["WebhookData"];
+        };
+        /** @description What an event is about, as it was then. Other fields may be added. */
+        WebhookData: {
+            /** @description The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code. */
+            device?: components["schemas"]["Device"];
+            /** @description The allocation of `allocation.failed` and `allocation.recovered`. */
+            allocation?: components["schemas"]["Allocation"];
+            /** @description With `enrollment.waiting`, the page on which the device is approved, by the code that it shows. */
+            approvalUrl?: string;
+            /** @description The quota of `quota.reached`. */
+            quota?: components["schemas"]["WebhookQuota"];
+            /**
+             * Format: int64
+             * @description With `webhook.test`, the webhook.
+             */
+            webhookId?: number;
+        };
+        /** @description A quota that was reached. */
+        WebhookQuota: {
+            resource: components["schemas"]["QuotaResource"];
+            /** @description How many there may be. */
+            limit: number;
+            /** @description How many there were, without what was refused. */
+            used: number;
+            /**
+             * Format: int64
+             * @description The user whose quota it is. Null if it is an organisation's.
+             */
+            userId: number | null;
+            /**
+             * Format: int64
+             * @description The organisation whose quota it is. Null if it is a user's.
+             */
+            organisationId: number | null;
+        };
         /**
          * @description What a quota limits, the name of a field of `QuotaLimits`.
          * @enum {string}
@@ -3096,8 +3797,193 @@ export interface components {
              */
             go: string;
         };
+        /**
+         * @description The beginning of the type of events, before the dot.
+         * @example device
+         * @enum {string}
+         */
+        EventKind: "device" | "allocation";
+        /** @description An event of `GET /api/events`. `type` tells which one. */
+        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"];
+        /**
+         * @description The first event of a stream. What changes from here on comes as an event.
+         * @example {
+         *       "type": "ready",
+         *       "at": "2026-01-02T08:00:00Z"
+         *     }
+         */
+        ReadyEvent: {
+            /**
+             * @description Always `ready`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "ready";
+            at: components["schemas"]["EventTime"];
+        };
+        /**
+         * @description Events are missing here. Read everything again; the events after this one follow.
+         * @example {
+         *       "type": "resync",
+         *       "at": "2026-01-02T08:00:00Z"
+         *     }
+         */
+        ResyncEvent: {
+            /**
+             * @description Always `resync`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "resync";
+            at: components["schemas"]["EventTime"];
+        };
+        /**
+         * @description A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+         * @example {
+         *       "type": "device.updated",
+         *       "at": "2026-01-02T08:00:00.25Z",
+         *       "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *       "device": {
+         *         "id": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *         "name": "gaming-rig",
+         *         "kind": "client",
+         *         "approved": true,
+         *         "userCode": null,
+         *         "expiresAt": null,
+         *         "createdAt": "2026-01-02T03:04:05Z",
+         *         "ownerId": 1,
+         *         "organisationId": null,
+         *         "online": true,
+         *         "lastSeenAt": "2026-01-02T08:00:00Z",
+         *         "agentVersion": "0.1.0",
+         *         "platform": "linux/amd64",
+         *         "server": null
+         *       }
+         *     }
+         */
+        DeviceEvent: {
+            /**
+             * @description What happened. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "device.created" | "device.updated";
+            at: components["schemas"]["EventTime"];
+            /**
+             * Format: uuid
+             * @description The ID of the device.
+             */
+            deviceId: string;
+            device: components["schemas"]["Device"];
+        };
+        /**
+         * @description A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+         * @example {
+         *       "type": "device.deleted",
+         *       "at": "2026-01-02T08:00:00.25Z",
+         *       "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11"
+         *     }
+         */
+        DeviceDeletedEvent: {
+            /**
+             * @description Always `device.deleted`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "device.deleted";
+            at: components["schemas"]["EventTime"];
+            /**
+             * Format: uuid
+             * @description The ID of the device.
+             */
+            deviceId: string;
+        };
+        /**
+         * @description An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+         * @example {
+         *       "type": "allocation.updated",
+         *       "at": "2026-01-02T08:00:00.25Z",
+         *       "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *       "allocationId": 42,
+         *       "allocation": {
+         *         "id": 42,
+         *         "port": 20117,
+         *         "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *         "protocol": "tcp",
+         *         "createdAt": "2026-01-02T03:20:00Z",
+         *         "serverId": "9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0",
+         *         "publicHost": "fra1.example.com",
+         *         "publicAddress": "fra1.example.com:20117",
+         *         "publicAddresses": [
+         *           "203.0.113.7",
+         *           "2001:db8::7"
+         *         ],
+         *         "localHost": "127.0.0.1",
+         *         "localPort": 25565,
+         *         "name": "survival",
+         *         "enabled": true,
+         *         "options": {
+         *           "proxyProtocol": "none",
+         *           "udpIdleSeconds": 60,
+         *           "playerAddresses": true
+         *         },
+         *         "status": "listening",
+         *         "runId": null,
+         *         "statusReason": null,
+         *         "target": "up"
+         *       }
+         *     }
+         */
+        AllocationEvent: {
+            /**
+             * @description What happened. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "allocation.created" | "allocation.updated";
+            at: components["schemas"]["EventTime"];
+            /**
+             * Format: uuid
+             * @description The ID of its device.
+             */
+            deviceId: string;
+            /**
+             * Format: int64
+             * @description The ID of the allocation.
+             */
+            allocationId: number;
+            allocation: components["schemas"]["Allocation"];
+        };
+        /**
+         * @description An allocation was deleted, or the caller may not see it any more.
+         * @example {
+         *       "type": "allocation.deleted",
+         *       "at": "2026-01-02T08:00:07.25Z",
+         *       "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *       "allocationId": 42
+         *     }
+         */
+        AllocationDeletedEvent: {
+            /**
+             * @description Always `allocation.deleted`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "allocation.deleted";
+            at: components["schemas"]["EventTime"];
+            /**
+             * Format: uuid
+             * @description The ID of its device.
+             */
+            deviceId: string;
+            /**
+             * Format: int64
+             * @description The ID of the allocation.
+             */
+            allocationId: number;
+        };
+        /**
+         * Format: date-time
+         * @description When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+         * @example 2026-01-02T08:00:00.25Z
+         */
+        EventTime: string;
         /** @description A message on the control channel. `type` tells which one. */
-        ControlMessage: components["schemas"]["Hello"] | components["schemas"]["StatusReport"] | components["schemas"]["ResyncRequest"] | components["schemas"]["ClientSnapshot"] | components["schemas"]["ClientChange"] | components["schemas"]["ServerSnapshot"] | components["schemas"]["ServerChange"];
+        ControlMessage: components["schemas"]["Hello"] | components["schemas"]["StatusReport"] | components["schemas"]["ConnectionsReport"] | components["schemas"]["ConnectionsClose"] | components["schemas"]["ResyncRequest"] | components["schemas"]["ClientSnapshot"] | components["schemas"]["ClientChange"] | components["schemas"]["ServerSnapshot"] | components["schemas"]["ServerChange"] | components["schemas"]["UsageReport"] | components["schemas"]["UsageAck"];
         /**
          * @description Device to panel, the first message. Describes the device and, for a tunnel server, where agents reach it.
          * @example {
@@ -3225,6 +4111,241 @@ export interface components {
             players: components["schemas"]["RefusalCounts"];
             /** @description Datagrams from or to players that the public port dropped, by reason. */
             datagrams: components["schemas"]["RefusalCounts"];
+        };
+        /**
+         * @description Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
+         *     have players. Only sent to a panel whose snapshot has `usage: true`.
+         *
+         *     The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
+         *     and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
+         *     each report once. A tunnel server sends its reports in the order of their sequence, each after the last
+         *     one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
+         *     by minute for some hours, and longer for more than that.
+         * @example {
+         *       "type": "usage",
+         *       "epoch": "6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10",
+         *       "sequence": 12,
+         *       "ageSeconds": 0,
+         *       "seconds": 10,
+         *       "allocations": [
+         *         {
+         *           "id": 42,
+         *           "players": 3,
+         *           "peakPlayers": 4,
+         *           "joins": 1,
+         *           "downloadBytes": 5242880,
+         *           "uploadBytes": 131072,
+         *           "downloadDatagrams": 0,
+         *           "uploadDatagrams": 0
+         *         }
+         *       ]
+         *     }
+         */
+        UsageReport: {
+            /**
+             * @description Always `usage`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "usage";
+            /**
+             * Format: uuid
+             * @description The process of the tunnel server that has counted.
+             */
+            epoch: string;
+            /**
+             * Format: int64
+             * @description The number of the report within its epoch. It increases.
+             */
+            sequence: number;
+            /**
+             * Format: int64
+             * @description How long ago the time ended of which the counts are.
+             */
+            ageSeconds: number;
+            /**
+             * Format: int64
+             * @description The length of that time.
+             */
+            seconds: number;
+            /** @description The counts by allocation. */
+            allocations: components["schemas"]["AllocationUsage"][];
+        };
+        /**
+         * @description What one allocation has carried. Download is from the game to players, upload from players to the game.
+         *     Bytes are those of payloads, without any header.
+         */
+        AllocationUsage: {
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             */
+            id: number;
+            /**
+             * @description The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
+             *     whose player has sent something after an answer of the game.
+             */
+            players: number;
+            /** @description The most players at any moment of the time. */
+            peakPlayers: number;
+            /**
+             * Format: int64
+             * @description The players who have joined.
+             */
+            joins: number;
+            /**
+             * Format: int64
+             * @description Bytes to players.
+             */
+            downloadBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes from players.
+             */
+            uploadBytes: number;
+            /**
+             * Format: int64
+             * @description Datagrams to players, of UDP.
+             */
+            downloadDatagrams: number;
+            /**
+             * Format: int64
+             * @description Datagrams from players, of UDP.
+             */
+            uploadDatagrams: number;
+        };
+        /**
+         * @description Panel to tunnel server. The report, and those before it, are stored.
+         * @example {
+         *       "type": "usage.ack",
+         *       "epoch": "6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10",
+         *       "sequence": 12
+         *     }
+         */
+        UsageAck: {
+            /**
+             * @description Always `usage.ack`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "usage.ack";
+            /**
+             * Format: uuid
+             * @description That of the report.
+             */
+            epoch: string;
+            /**
+             * Format: int64
+             * @description That of the report.
+             */
+            sequence: number;
+        };
+        /**
+         * @description Tunnel server to panel, only to one whose snapshots have `connections: true`. The players who are
+         *     connected: after the first snapshot of a connection the whole list, in one or more messages of which the
+         *     last has `complete`, and what changes from then on. A connection is in `opened` before anything else
+         *     names it. What opens and closes between two messages is not reported. Sent at most four times a second.
+         * @example {
+         *       "type": "connections",
+         *       "opened": [
+         *         {
+         *           "id": "01f64c6f3c7f9f91",
+         *           "allocationId": 42,
+         *           "sourceAddress": "203.0.113.60",
+         *           "sourcePort": 51820,
+         *           "since": "2026-01-02T03:20:00Z",
+         *           "downloadBytes": 0,
+         *           "uploadBytes": 0
+         *         }
+         *       ],
+         *       "updated": [
+         *         {
+         *           "id": "8a3d5e0b7c1f2264",
+         *           "downloadBytes": 7340032,
+         *           "uploadBytes": 90112,
+         *           "playerRoundTripMs": 24.5,
+         *           "tunnelRoundTripMs": 11
+         *         }
+         *       ],
+         *       "closed": []
+         *     }
+         */
+        ConnectionsReport: {
+            /**
+             * @description Always `connections`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "connections";
+            /** @description Connections that the panel has not been told of on this control channel. */
+            opened: components["schemas"]["OpenedConnection"][];
+            /** @description Connections whose bytes have changed. Each is listed at most every 10 seconds. */
+            updated: components["schemas"]["ConnectionCounters"][];
+            /** @description Connections that have ended, with their last counts. */
+            closed: components["schemas"]["ConnectionCounters"][];
+            /**
+             * @description Whether the list is complete: every connection that was not in `opened` on this control channel has
+             *     ended. Absent means false.
+             */
+            complete?: boolean;
+        };
+        /** @description A connection of a player, as its tunnel server reports it. */
+        OpenedConnection: components["schemas"]["ConnectionCounters"] & {
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             */
+            allocationId: number;
+            /**
+             * @description The player's IP address.
+             * @example 203.0.113.60
+             */
+            sourceAddress: string;
+            /**
+             * @description The player's port.
+             * @example 51820
+             */
+            sourcePort: number;
+            /**
+             * Format: date-time
+             * @description When the player connected.
+             */
+            since: string;
+        };
+        /** @description What a connection has carried so far, and its round trips. */
+        ConnectionCounters: {
+            /** @description 16 hexadecimal digits that the tunnel server uses for this connection only. */
+            id: string;
+            /**
+             * Format: int64
+             * @description Bytes from the game to the player.
+             */
+            downloadBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes from the player to the game.
+             */
+            uploadBytes: number;
+            /** @description The round trip to the player, in milliseconds. Absent if it is not known. */
+            playerRoundTripMs?: number;
+            /** @description The round trip to the agent, in milliseconds. Absent if it is not known. */
+            tunnelRoundTripMs?: number;
+        };
+        /**
+         * @description Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
+         *     it does not know have ended.
+         * @example {
+         *       "type": "connections.close",
+         *       "ids": [
+         *         "01f64c6f3c7f9f91"
+         *       ]
+         *     }
+         */
+        ConnectionsClose: {
+            /**
+             * @description Always `connections.close`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "connections.close";
+            /** @description The IDs of the connections, as the tunnel server reported them. */
+            ids: string[];
         };
         /**
          * @description Device to panel. Requests a snapshot, because a revision is missing.
@@ -3436,7 +4557,8 @@ export interface components {
          *       "host": {
          *         "publicHost": "fra1.example.com",
          *         "publicHostGuessed": false
-         *       }
+         *       },
+         *       "connections": true
          *     }
          */
         ServerSnapshot: {
@@ -3453,6 +4575,10 @@ export interface components {
             clients: components["schemas"]["ServerClient"][];
             keys: components["schemas"]["JWKS"];
             host?: components["schemas"]["ServerHost"];
+            /** @description Whether the panel takes `usage` reports. Absent means that it does not. */
+            usage?: boolean;
+            /** @description Whether the panel takes `connections` reports. Absent means that it does not. */
+            connections?: boolean;
         };
         /**
          * @description Panel to tunnel server. The difference from the previous revision.
@@ -3528,6 +4654,8 @@ export interface components {
             options: components["schemas"]["AllocationOptions"];
             /** @description The rules in effect. */
             rules?: components["schemas"]["AllocationRules"];
+            /** @description Sources that may not join until a time. Absent if there are none. */
+            keptOut?: components["schemas"]["ServerKeptOut"][];
             /**
              * Format: date-time
              * @description Present if the allocation is draining. It accepts no new players, and the tunnel server
@@ -3535,6 +4663,15 @@ export interface components {
              *     time.
              */
             drainUntil?: string;
+        };
+        /** @description A source that may not join an allocation until a time. */
+        ServerKeptOut: {
+            source: components["schemas"]["AddressPrefix"];
+            /**
+             * Format: date-time
+             * @description When it may join again, by the clock of the tunnel server.
+             */
+            until: string;
         };
         /** @description A tunnel client that may link to the tunnel server. */
         ServerClient: {
@@ -3812,18 +4949,28 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The caller owns as many organisations as a user can create (`conflict`). */
+        /**
+         * @description The caller owns as many organisations as a user can create (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         TooManyOrganisations: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description As many invitations are open as an organisation can have (`conflict`). */
+        /**
+         * @description As many invitations are open as an organisation can have (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         TooManyInvitations: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -3832,6 +4979,24 @@ export interface components {
         };
         /** @description The allocation does not exist, or the caller may not see it (`not_found`). */
         AllocationNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The connection does not exist, has ended, or the caller may not see it (`not_found`). */
+        ConnectionNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The allocation keeps as many sources out as it may (`conflict`). Nothing has changed. */
+        TooManyKeptOut: {
             headers: {
                 [name: string]: unknown;
             };
@@ -3908,8 +5073,62 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The user or organisation has 50 API keys (`conflict`). */
+        /**
+         * @description The user or organisation has 50 API keys (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         TooManyKeys: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The caller is a device or an API key, where the operation needs a session, or asks for the whole site and
+         *     is not an admin, or is a member of the organisation who is neither its owner nor its admin (`forbidden`).
+         *     A caller from an identity provider may be refused, too (`forbidden`, `kyc_required`, `email_taken`).
+         */
+        SiteForbidden: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The webhook does not exist, or the caller may not manage it (`not_found`). */
+        WebhookNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The webhook or the delivery does not exist, or the caller may not manage it (`not_found`). */
+        DeliveryNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The user, the organisation or the site has 20 webhooks (`conflict`). */
+        TooManyWebhooks: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The webhook is disabled (`conflict`). */
+        WebhookDisabled: {
             headers: {
                 [name: string]: unknown;
             };
@@ -3962,9 +5181,14 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The email has an account (`conflict`). */
+        /**
+         * @description The email has an account (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         EmailConflict: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -4013,9 +5237,14 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The user is suspended (`conflict`). */
+        /**
+         * @description The user is suspended (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         UserSuspended: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -4034,18 +5263,28 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The device is not an approved tunnel server (`conflict`). */
+        /**
+         * @description The device is not an approved tunnel server (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         DrainConflict: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The device has not been approved yet (`conflict`). */
+        /**
+         * @description The device has not been approved yet (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         TokenConflict: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -4064,8 +5303,51 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The owner's quota is used up (`quota_exceeded`). */
+        /**
+         * @description The port is in use (`port_taken`), the owner's quota is used up (`quota_exceeded`), or the state of the
+         *     device or of the tunnel server does not permit this (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        NewPortConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The owner's quota is used up (`quota_exceeded`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         QuotaExceeded: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The device has been approved before (`already_approved`), or the owner's quota is used up (`quota_exceeded`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        ApprovalConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description What the change is about has none of the tags in `If-Match` any more (`precondition_failed`). Nothing was changed. */
+        PreconditionFailed: {
             headers: {
                 [name: string]: unknown;
             };
@@ -4073,9 +5355,13 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The device has been approved before (`already_approved`), or the owner's quota is used up (`quota_exceeded`). */
-        ApprovalConflict: {
+        /**
+         * @description The request has an `Idempotency-Key` that was used for another request (`idempotency_key_reused`), or whose
+         *     first request is being served (`idempotency_in_progress`) or has lost its answer (`idempotency_answer_lost`).
+         */
+        Repeated: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -4085,6 +5371,20 @@ export interface components {
         /** @description The device has been approved before (`already_approved`). */
         AlreadyApproved: {
             headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The device has been approved before (`already_approved`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        DenialConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -4121,6 +5421,16 @@ export interface components {
         };
         /** @description Too many attempts (`rate_limited`). */
         RateLimited: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfterAlways"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The account has as many streams at this replica as it may (`rate_limited`). */
+        TooManyStreams: {
             headers: {
                 "Retry-After": components["headers"]["RetryAfterAlways"];
                 [name: string]: unknown;
@@ -4243,6 +5553,18 @@ export interface components {
     };
     parameters: {
         /**
+         * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+         *     changed; see *Two editors*.
+         * @example *
+         */
+        IfMatch: string;
+        /**
+         * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+         *     request safely*.
+         * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+         */
+        IdempotencyKey: string;
+        /**
          * @description The maximum number of items to return.
          * @example 100
          */
@@ -4253,6 +5575,11 @@ export interface components {
          */
         AllocationId: number;
         /**
+         * @description Connection ID.
+         * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+         */
+        ConnectionId: string;
+        /**
          * @description Organisation ID.
          * @example 7
          */
@@ -4262,6 +5589,16 @@ export interface components {
          * @example 5
          */
         APIKeyId: number;
+        /**
+         * @description Webhook ID.
+         * @example 3
+         */
+        WebhookId: number;
+        /**
+         * @description ID of a webhook's delivery.
+         * @example 118
+         */
+        DeliveryId: number;
         /**
          * @description User ID.
          * @example 12
@@ -4295,6 +5632,12 @@ export interface components {
     };
     requestBodies: never;
     headers: {
+        /**
+         * @description The entity tag of what can be changed of this, for `If-Match` (RFC 9110 section 8.8.3). It stays the same while
+         *     only a status or a count changes.
+         * @example "mJt5w8nQfB6cZrL4eGdP"
+         */
+        ETag: string;
         /**
          * @description The URL of the next page, relative to that of the panel, as `<…>; rel="next"` (RFC 8288). Absent on the last page.
          * @example </api/tunnel/devices?after=AAZHXvZM80A_DipsbwtMDp9XDW88L5oR&limit=100>; rel="next"
@@ -4371,6 +5714,7 @@ export interface operations {
                      *         "localHost": "127.0.0.1",
                      *         "localPort": 2456,
                      *         "name": "valheim",
+                     *         "enabled": true,
                      *         "options": {
                      *           "proxyProtocol": "v2",
                      *           "udpIdleSeconds": 60,
@@ -4397,6 +5741,7 @@ export interface operations {
                      *         "localHost": "127.0.0.1",
                      *         "localPort": 25565,
                      *         "name": "survival",
+                     *         "enabled": true,
                      *         "options": {
                      *           "proxyProtocol": "none",
                      *           "udpIdleSeconds": 60,
@@ -4422,7 +5767,14 @@ export interface operations {
     createAllocation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4448,7 +5800,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PortForbidden"];
             404: components["responses"]["PlacementNotFound"];
-            409: components["responses"]["PortConflict"];
+            409: components["responses"]["NewPortConflict"];
             503: components["responses"]["PlacementUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -4471,6 +5823,7 @@ export interface operations {
             /** @description The allocation. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4491,6 +5844,7 @@ export interface operations {
                      *       "localHost": "127.0.0.1",
                      *       "localPort": 25565,
                      *       "name": "survival",
+                     *       "enabled": true,
                      *       "options": {
                      *         "proxyProtocol": "none",
                      *         "udpIdleSeconds": 60,
@@ -4536,7 +5890,14 @@ export interface operations {
     deleteAllocation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Allocation ID.
@@ -4566,6 +5927,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["AllocationNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -4573,7 +5935,14 @@ export interface operations {
     updateAllocation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Allocation ID.
@@ -4592,6 +5961,7 @@ export interface operations {
             /** @description The updated allocation. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4612,6 +5982,7 @@ export interface operations {
                      *       "localHost": "127.0.0.1",
                      *       "localPort": 25565,
                      *       "name": "survival",
+                     *       "enabled": true,
                      *       "options": {
                      *         "proxyProtocol": "none",
                      *         "udpIdleSeconds": 60,
@@ -4631,7 +6002,272 @@ export interface operations {
             403: components["responses"]["PortForbidden"];
             404: components["responses"]["MoveNotFound"];
             409: components["responses"]["PortConflict"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["PortUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    listKeptOut: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Allocation ID.
+                 * @example 42
+                 */
+                id: components["parameters"]["AllocationId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The sources, at most 1,000. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "source": "203.0.113.60",
+                     *         "until": "2026-01-02T04:20:00Z",
+                     *         "createdAt": "2026-01-02T03:20:00Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["KeptOut"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["AllocationNotFound"];
+            503: components["responses"]["TunnelsUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    readmitSource: {
+        parameters: {
+            query: {
+                /**
+                 * @description The source, as in the list. An address stands for the source that it belongs to.
+                 * @example 203.0.113.60
+                 */
+                source: components["schemas"]["AddressPrefix"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Allocation ID.
+                 * @example 42
+                 */
+                id: components["parameters"]["AllocationId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The source may join again. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Success"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["RoleForbidden"];
+            404: components["responses"]["AllocationNotFound"];
+            503: components["responses"]["TunnelsUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    listConnections: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Return only connections to this allocation.
+                 * @example 42
+                 */
+                allocationId?: number;
+                /**
+                 * @description Return only connections to allocations of this tunnel client.
+                 * @example 3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11
+                 */
+                deviceId?: string;
+                /**
+                 * @description Return only connections on this tunnel server.
+                 * @example 9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0
+                 */
+                serverId?: string;
+                /**
+                 * @description Return only connections to allocations of devices of this organisation.
+                 * @example 7
+                 */
+                organisationId?: number;
+                /**
+                 * @description Return only connections of this protocol.
+                 * @example tcp
+                 */
+                protocol?: components["schemas"]["Protocol"];
+                /**
+                 * @description Return only connections from this address, or from one of this prefix.
+                 * @example 203.0.113.0/24
+                 */
+                sourceAddress?: components["schemas"]["AddressPrefix"];
+                /**
+                 * @description The maximum number of items to return.
+                 * @example 100
+                 */
+                limit?: components["parameters"]["Limit"];
+                /**
+                 * @description Return only the connections that follow this position in the list: the value of `after` in the `Link`
+                 *     header of the previous page.
+                 * @example AAZHXvZM80CbHXxSOoRPbo0gXH4alLPwAfZMbzx_n5E
+                 */
+                after?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of connections. */
+            200: {
+                headers: {
+                    Link: components["headers"]["Link"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91",
+                     *         "allocationId": 42,
+                     *         "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+                     *         "serverId": "9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0",
+                     *         "protocol": "tcp",
+                     *         "sourceAddress": "203.0.113.60",
+                     *         "sourcePort": 51820,
+                     *         "since": "2026-01-02T03:20:00Z",
+                     *         "downloadBytes": 7340032,
+                     *         "uploadBytes": 90112,
+                     *         "playerRoundTripMs": 24.5,
+                     *         "tunnelRoundTripMs": 11,
+                     *         "asOf": "2026-01-02T03:41:07Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["Connection"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["ScopeMissing"];
+            503: components["responses"]["TunnelsUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    getConnection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Connection ID.
+                 * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+                 */
+                id: components["parameters"]["ConnectionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The connection. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91",
+                     *       "allocationId": 42,
+                     *       "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+                     *       "serverId": "9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0",
+                     *       "protocol": "tcp",
+                     *       "sourceAddress": "203.0.113.60",
+                     *       "sourcePort": 51820,
+                     *       "since": "2026-01-02T03:20:00Z",
+                     *       "downloadBytes": 7340032,
+                     *       "uploadBytes": 90112,
+                     *       "playerRoundTripMs": 24.5,
+                     *       "tunnelRoundTripMs": 11,
+                     *       "asOf": "2026-01-02T03:41:07Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Connection"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["ConnectionNotFound"];
+            503: components["responses"]["TunnelsUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    closeConnection: {
+        parameters: {
+            query?: {
+                /**
+                 * @description How long the source of the connection may not join the allocation again; 0 only ends the connection.
+                 * @example 3600
+                 */
+                keepOutSeconds?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Connection ID.
+                 * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+                 */
+                id: components["parameters"]["ConnectionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The connection ends. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Success"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["RoleForbidden"];
+            404: components["responses"]["ConnectionNotFound"];
+            409: components["responses"]["TooManyKeptOut"];
+            503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
     };
@@ -4747,7 +6383,14 @@ export interface operations {
     createDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4814,6 +6457,7 @@ export interface operations {
             /** @description The device. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4831,7 +6475,14 @@ export interface operations {
     updateDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Device UUID.
@@ -4850,6 +6501,7 @@ export interface operations {
             /** @description The updated device. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4861,6 +6513,7 @@ export interface operations {
             403: components["responses"]["DeviceForbidden"];
             404: components["responses"]["OwnerNotFound"];
             409: components["responses"]["SettingsConflict"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -4868,7 +6521,14 @@ export interface operations {
     drainDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description Device UUID.
@@ -4941,7 +6601,14 @@ export interface operations {
     deleteDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Device UUID.
@@ -4971,6 +6638,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["DeviceNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -4978,7 +6646,14 @@ export interface operations {
     regenerateDeviceToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description Device UUID.
@@ -5017,7 +6692,14 @@ export interface operations {
     startEnrollment: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5050,6 +6732,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["OrganisationNotFound"];
+            409: components["responses"]["Repeated"];
             429: components["responses"]["RateLimited"];
             503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
@@ -5143,7 +6826,14 @@ export interface operations {
     approveDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5197,7 +6887,14 @@ export interface operations {
     denyDevice: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5230,7 +6927,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["UserCodeNotFound"];
-            409: components["responses"]["AlreadyApproved"];
+            409: components["responses"]["DenialConflict"];
             410: components["responses"]["EnrollmentExpired"];
             429: components["responses"]["RateLimited"];
             503: components["responses"]["TunnelsUnavailable"];
@@ -5426,6 +7123,7 @@ export interface operations {
             /** @description The account. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5451,7 +7149,14 @@ export interface operations {
     updateAccount: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5470,6 +7175,7 @@ export interface operations {
             /** @description The account. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     "Set-Cookie": components["headers"]["KnownBrowser"];
                     [name: string]: unknown;
                 };
@@ -5490,6 +7196,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["CurrentPasswordRefused"];
             409: components["responses"]["AccountConflict"];
+            412: components["responses"]["PreconditionFailed"];
             429: components["responses"]["RateLimited"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
@@ -5889,7 +7596,14 @@ export interface operations {
     createUser: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5949,6 +7663,7 @@ export interface operations {
             /** @description The user. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5986,7 +7701,14 @@ export interface operations {
                  */
                 newOwnerId?: number;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description User ID.
@@ -6017,6 +7739,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["UserNotFound"];
             409: components["responses"]["UserDeleteConflict"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6024,7 +7747,14 @@ export interface operations {
     updateUser: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description User ID.
@@ -6043,6 +7773,7 @@ export interface operations {
             /** @description The updated user. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6063,6 +7794,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["UserNotFound"];
             409: components["responses"]["UserConflict"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6070,7 +7802,14 @@ export interface operations {
     createPasswordLink: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description User ID.
@@ -6118,6 +7857,7 @@ export interface operations {
             /** @description The quota. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6154,7 +7894,14 @@ export interface operations {
     updateUserQuota: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description User ID.
@@ -6179,6 +7926,7 @@ export interface operations {
             /** @description The updated quota. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6208,6 +7956,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["UserNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6270,7 +8019,14 @@ export interface operations {
     createAPIKey: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -6409,6 +8165,541 @@ export interface operations {
             default: components["responses"]["Failure"];
         };
     };
+    listWebhooks: {
+        parameters: {
+            query?: {
+                /**
+                 * @description List the webhooks of this user.
+                 * @example 1
+                 */
+                userId?: number;
+                /**
+                 * @description List the webhooks of this organisation. It cannot be combined with `userId`.
+                 * @example 7
+                 */
+                organisationId?: number;
+                /**
+                 * @description With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
+                 * @example false
+                 */
+                site?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhooks. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": 3,
+                     *         "name": "alerts",
+                     *         "url": "https://example.com/hooks/tunnel",
+                     *         "format": "standard",
+                     *         "events": [
+                     *           "device.offline",
+                     *           "device.online"
+                     *         ],
+                     *         "offlineDelaySeconds": 60,
+                     *         "userId": 1,
+                     *         "organisationId": null,
+                     *         "enabled": true,
+                     *         "disabledReason": null,
+                     *         "createdAt": "2026-01-02T03:00:00Z",
+                     *         "failingSince": null,
+                     *         "lastDelivery": {
+                     *           "at": "2026-01-02T03:20:00Z",
+                     *           "status": 204,
+                     *           "error": null
+                     *         }
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["Webhook"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SiteForbidden"];
+            404: components["responses"]["KeyOwnerNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    createWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookCreate"];
+            };
+        };
+        responses: {
+            /** @description The new webhook. Its secret cannot be retrieved later. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 3,
+                     *       "name": "alerts",
+                     *       "url": "https://example.com/hooks/tunnel",
+                     *       "format": "standard",
+                     *       "events": [
+                     *         "device.offline",
+                     *         "device.online"
+                     *       ],
+                     *       "offlineDelaySeconds": 60,
+                     *       "userId": 1,
+                     *       "organisationId": null,
+                     *       "enabled": true,
+                     *       "disabledReason": null,
+                     *       "createdAt": "2026-01-02T03:00:00Z",
+                     *       "failingSince": null,
+                     *       "lastDelivery": null,
+                     *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookCreated"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SiteForbidden"];
+            404: components["responses"]["OrganisationNotFound"];
+            409: components["responses"]["TooManyWebhooks"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    getWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 3,
+                     *       "name": "alerts",
+                     *       "url": "https://example.com/hooks/tunnel",
+                     *       "format": "standard",
+                     *       "events": [
+                     *         "device.offline",
+                     *         "device.online"
+                     *       ],
+                     *       "offlineDelaySeconds": 60,
+                     *       "userId": 1,
+                     *       "organisationId": null,
+                     *       "enabled": true,
+                     *       "disabledReason": null,
+                     *       "createdAt": "2026-01-02T03:00:00Z",
+                     *       "failingSince": null,
+                     *       "lastDelivery": {
+                     *         "at": "2026-01-02T03:20:00Z",
+                     *         "status": 204,
+                     *         "error": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    deleteWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook has been deleted. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Success"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    updateWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "events": [
+                 *         "device.offline",
+                 *         "device.online",
+                 *         "allocation.failed"
+                 *       ],
+                 *       "offlineDelaySeconds": 120
+                 *     }
+                 */
+                "application/json": components["schemas"]["WebhookPatch"];
+            };
+        };
+        responses: {
+            /** @description The updated webhook. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 3,
+                     *       "name": "alerts",
+                     *       "url": "https://example.com/hooks/tunnel",
+                     *       "format": "standard",
+                     *       "events": [
+                     *         "device.offline",
+                     *         "device.online",
+                     *         "allocation.failed"
+                     *       ],
+                     *       "offlineDelaySeconds": 120,
+                     *       "userId": 1,
+                     *       "organisationId": null,
+                     *       "enabled": true,
+                     *       "disabledReason": null,
+                     *       "createdAt": "2026-01-02T03:00:00Z",
+                     *       "failingSince": null,
+                     *       "lastDelivery": {
+                     *         "at": "2026-01-02T03:20:00Z",
+                     *         "status": 204,
+                     *         "error": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    testWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What came of it. `state` is `delivered` or `failed`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 119,
+                     *       "messageId": "msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d31",
+                     *       "type": "webhook.test",
+                     *       "state": "failed",
+                     *       "attempts": 1,
+                     *       "createdAt": "2026-01-02T03:30:00Z",
+                     *       "nextAttemptAt": null,
+                     *       "lastAttemptAt": "2026-01-02T03:30:00Z",
+                     *       "status": 500,
+                     *       "error": "the receiver answered 500",
+                     *       "durationMs": 31,
+                     *       "payload": {
+                     *         "type": "webhook.test",
+                     *         "timestamp": "2026-01-02T03:30:00Z",
+                     *         "data": {
+                     *           "webhookId": 3
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookDelivery"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            429: components["responses"]["RateLimited"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    rotateWebhookSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The new secret. It cannot be retrieved later. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+                     *       "oldSecretExpiresAt": "2026-01-03T03:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookSecret"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    listWebhookDeliveries: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The maximum number of items to return.
+                 * @example 100
+                 */
+                limit?: components["parameters"]["Limit"];
+                /**
+                 * @description Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
+                 * @example 1000
+                 */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of deliveries. */
+            200: {
+                headers: {
+                    Link: components["headers"]["Link"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": 118,
+                     *         "messageId": "msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30",
+                     *         "type": "device.offline",
+                     *         "state": "delivered",
+                     *         "attempts": 1,
+                     *         "createdAt": "2026-01-02T03:19:58Z",
+                     *         "nextAttemptAt": null,
+                     *         "lastAttemptAt": "2026-01-02T03:20:00Z",
+                     *         "status": 204,
+                     *         "error": null,
+                     *         "durationMs": 84,
+                     *         "payload": {
+                     *           "type": "device.offline",
+                     *           "timestamp": "2026-01-02T03:19:58Z",
+                     *           "data": {
+                     *             "device": {
+                     *               "id": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+                     *               "name": "gaming-rig",
+                     *               "kind": "client",
+                     *               "approved": true,
+                     *               "userCode": null,
+                     *               "expiresAt": null,
+                     *               "createdAt": "2026-01-02T03:04:05Z",
+                     *               "ownerId": 1,
+                     *               "organisationId": null,
+                     *               "online": false,
+                     *               "lastSeenAt": "2026-01-02T03:18:55Z",
+                     *               "agentVersion": "0.1.0",
+                     *               "platform": "linux/amd64",
+                     *               "server": null
+                     *             }
+                     *           }
+                     *         }
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["WebhookDelivery"][];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["WebhookNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    redeliverWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Webhook ID.
+                 * @example 3
+                 */
+                id: components["parameters"]["WebhookId"];
+                /**
+                 * @description ID of a webhook's delivery.
+                 * @example 118
+                 */
+                deliveryId: components["parameters"]["DeliveryId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The delivery, which is `pending`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": 120,
+                     *       "messageId": "msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30",
+                     *       "type": "device.offline",
+                     *       "state": "pending",
+                     *       "attempts": 0,
+                     *       "createdAt": "2026-01-02T03:40:00Z",
+                     *       "nextAttemptAt": "2026-01-02T03:40:00Z",
+                     *       "lastAttemptAt": null,
+                     *       "status": null,
+                     *       "error": null,
+                     *       "durationMs": null,
+                     *       "payload": {
+                     *         "type": "device.offline",
+                     *         "timestamp": "2026-01-02T03:19:58Z",
+                     *         "data": {
+                     *           "device": {
+                     *             "id": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+                     *             "name": "gaming-rig",
+                     *             "kind": "client",
+                     *             "approved": true,
+                     *             "userCode": null,
+                     *             "expiresAt": null,
+                     *             "createdAt": "2026-01-02T03:04:05Z",
+                     *             "ownerId": 1,
+                     *             "organisationId": null,
+                     *             "online": false,
+                     *             "lastSeenAt": "2026-01-02T03:18:55Z",
+                     *             "agentVersion": "0.1.0",
+                     *             "platform": "linux/amd64",
+                     *             "server": null
+                     *           }
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookDelivery"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["SessionRequired"];
+            404: components["responses"]["DeliveryNotFound"];
+            409: components["responses"]["WebhookDisabled"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
     getSettings: {
         parameters: {
             query?: never;
@@ -6421,6 +8712,7 @@ export interface operations {
             /** @description The current settings. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6478,7 +8770,14 @@ export interface operations {
     updateSettings: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -6491,6 +8790,7 @@ export interface operations {
             /** @description The updated settings. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6536,6 +8836,7 @@ export interface operations {
             400: components["responses"]["InvalidBody"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6596,7 +8897,14 @@ export interface operations {
     createOrganisation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -6654,6 +8962,7 @@ export interface operations {
             /** @description The organisation. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6679,7 +8988,14 @@ export interface operations {
     deleteOrganisation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -6710,6 +9026,7 @@ export interface operations {
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["OrganisationNotFound"];
             409: components["responses"]["OrganisationOwnsDevices"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6717,7 +9034,14 @@ export interface operations {
     updateOrganisation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -6741,6 +9065,7 @@ export interface operations {
             /** @description The renamed organisation. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6759,6 +9084,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["OrganisationNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -6960,7 +9286,14 @@ export interface operations {
     createInvitation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -7097,7 +9430,14 @@ export interface operations {
     acceptInvitation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -7133,6 +9473,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["OtherEmail"];
             404: components["responses"]["InvitationNotFound"];
+            409: components["responses"]["Repeated"];
             429: components["responses"]["RateLimited"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
@@ -7156,6 +9497,7 @@ export interface operations {
             /** @description The rules that are set. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7179,7 +9521,14 @@ export interface operations {
     updateOrganisationRules: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -7204,6 +9553,7 @@ export interface operations {
             /** @description The updated rules. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7220,6 +9570,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["OrganisationNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -7242,6 +9593,7 @@ export interface operations {
             /** @description The quota. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7278,7 +9630,14 @@ export interface operations {
     updateOrganisationQuota: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Organisation ID.
@@ -7303,6 +9662,7 @@ export interface operations {
             /** @description The updated quota. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7332,6 +9692,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["OrganisationNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -7456,6 +9817,73 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["RoleForbidden"];
             404: components["responses"]["OrganisationNotFound"];
+            503: components["responses"]["SessionUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    streamEvents: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+                 * @example [
+                 *       "device",
+                 *       "allocation"
+                 *     ]
+                 */
+                types?: components["schemas"]["EventKind"][];
+                /**
+                 * @description The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+                 * @example 5e0c27a1-1f5
+                 */
+                lastEventId?: string;
+            };
+            header?: {
+                /**
+                 * @description The `id` of the last event that the caller has received. The stream goes on after it.
+                 * @example 5e0c27a1-1f5
+                 */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The stream. It is not compressed, and must not be stored or buffered on its way. */
+            200: {
+                headers: {
+                    /**
+                     * @description Always `no-store`.
+                     * @example no-store
+                     */
+                    "Cache-Control": "no-store";
+                    /**
+                     * @description Always `no`, which has nginx pass on each event at once.
+                     * @example no
+                     */
+                    "X-Accel-Buffering": "no";
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example retry: 1000
+                     *
+                     *     id: 5e0c27a1-1f4
+                     *     event: ready
+                     *     data: {"type":"ready","at":"2026-01-02T08:00:00Z"}
+                     *
+                     *     id: 5e0c27a1-1f5
+                     *     event: allocation.deleted
+                     *     data: {"type":"allocation.deleted","at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","allocationId":42}
+                     */
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["RoleForbidden"];
+            429: components["responses"]["TooManyStreams"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };

@@ -21,6 +21,11 @@ export function useAllocation(id: number) {
   return useQuery({ ...useTunnel().queries.allocation(id), ...useFreshness() });
 }
 
+/** The players who are connected now. No event tells of them: they are read every 5 seconds. */
+export function useConnections(query?: Parameters<TunnelClient['connections']['all']>[0]) {
+  return useQuery({ ...useTunnel().queries.connections(query), refetchInterval: 5000 });
+}
+
 /** All devices that the caller may see, every page of them. */
 export function useDevices(query?: Parameters<TunnelClient['devices']['all']>[0]) {
   return useQuery({ ...useTunnel().queries.devices(query), ...useFreshness() });
@@ -82,6 +87,14 @@ export function useUpdateAllocation() {
 
 export function useDeleteAllocation() {
   return useChange((client, id: number) => client.allocations.delete(id), allocations);
+}
+
+/** Cuts a player off, and keeps the player's source out for a time if it has one. */
+export function useCloseConnection() {
+  return useChange(
+    (client, { id, ...query }: { id: string } & Parameters<TunnelClient['connections']['close']>[1]) => client.connections.close(id, query),
+    (keys) => [keys.connections],
+  );
 }
 
 export function useCreateDevice() {

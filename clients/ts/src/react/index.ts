@@ -7,6 +7,8 @@ export {
   useAllocation,
   useAllocations,
   useApproveDevice,
+  useCloseConnection,
+  useConnections,
   useCreateAllocation,
   useCreateDevice,
   useDeleteAllocation,

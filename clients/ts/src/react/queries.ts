@@ -4,6 +4,7 @@ import type { TunnelClient } from '../index.js';
 type Query<M extends (...args: never[]) => unknown> = Parameters<M>[0];
 
 type AllocationQuery = Query<TunnelClient['allocations']['all']>;
+type ConnectionQuery = Query<TunnelClient['connections']['all']>;
 type DeviceQuery = Query<TunnelClient['devices']['all']>;
 
 /** The keys under which results are kept. A shorter key stands for all that begin with it. */
@@ -15,6 +16,8 @@ export function tunnelKeys(client: Pick<TunnelClient, 'baseUrl'>) {
     allocationLists: [...root, 'allocations', 'list'] as const,
     allocationList: (query: AllocationQuery = {}) => [...root, 'allocations', 'list', query] as const,
     allocation: (id: number) => [...root, 'allocations', 'one', id] as const,
+    connections: [...root, 'connections'] as const,
+    connectionList: (query: ConnectionQuery = {}) => [...root, 'connections', query] as const,
     devices: [...root, 'devices'] as const,
     deviceLists: [...root, 'devices', 'list'] as const,
     deviceList: (query: DeviceQuery = {}) => [...root, 'devices', 'list', query] as const,
@@ -44,6 +47,11 @@ export function tunnelQueries(client: TunnelClient) {
       }),
     allocation: (id: number) =>
       queryOptions({ queryKey: keys.allocation(id), queryFn: ({ signal }) => client.allocations.get(id, { signal }) }),
+    connections: (query: ConnectionQuery = {}) =>
+      queryOptions({
+        queryKey: keys.connectionList(query),
+        queryFn: ({ signal }) => every(client.connections.all(query, { signal })),
+      }),
     devices: (query: DeviceQuery = {}) =>
       queryOptions({ queryKey: keys.deviceList(query), queryFn: ({ signal }) => every(client.devices.all(query, { signal })) }),
     device: (id: string) => queryOptions({ queryKey: keys.device(id), queryFn: ({ signal }) => client.devices.get(id, { signal }) }),
