@@ -29,5 +29,7 @@ export type Allocation = Schemas['Allocation'];
 export type AllocationDetail = Schemas['AllocationDetail'];
 export type Connection = Schemas['Connection'];
 export type Device = Schemas['Device'];
+export type LiveUsage = Schemas['LiveUsage'];
 export type Organisation = Schemas['Organisation'];
 export type PendingEnrollment = Schemas['PendingEnrollment'];
+export type Usage = Schemas['Usage'];

@@ -21,6 +21,9 @@ export const resources = {
     get: 'GET /api/tunnel/connections/{id}',
     close: 'DELETE /api/tunnel/connections/{id} query',
   },
+  usage: {
+    get: 'GET /api/tunnel/usage query',
+  },
   devices: {
     list: 'GET /api/tunnel/devices query',
     all: 'EACH /api/tunnel/devices query',

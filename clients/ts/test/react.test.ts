@@ -1,6 +1,6 @@
 import { QueryClient, QueryObserver } from '@tanstack/react-query';
 import { expect, onTestFinished, test } from 'vitest';
-import { createClient, type Allocation, type Device, type TunnelEvent } from '../src/index.js';
+import { createClient, type Allocation, type Device, type LiveUsage, type TunnelEvent } from '../src/index.js';
 import { keeper } from '../src/react/apply.js';
 import { tunnelKeys, tunnelQueries } from '../src/react/queries.js';
 import { json, serve, signal } from './server.js';
@@ -72,6 +72,17 @@ test.each(['resync', 'a new beginning'])('after %s everything of this panel is r
   else refresh();
   expect(queryClient.getQueryState(keys.allocation(1))?.isInvalidated).toBe(true);
   expect(queryClient.getQueryState(['other'])?.isInvalidated).toBe(false);
+});
+
+test('the last event of an allocation tells what it carries', () => {
+  const { queryClient, apply, keys } = setUp();
+  const usage = (allocationId: number, players: number): LiveUsage => ({
+    allocationId, players, joins: 0, downloadBytes: 10, uploadBytes: 1, downloadDatagrams: 0, uploadDatagrams: 0, seconds: 5,
+  });
+  apply({ type: 'usage', at, usage: [usage(1, 3), usage(2, 1)] });
+  apply({ type: 'usage', at: '2026-11-30T12:00:05Z', usage: [usage(1, 4)] });
+  expect(queryClient.getQueryData(keys.liveUsage(1))).toMatchObject({ players: 4, at: '2026-11-30T12:00:05Z' });
+  expect(queryClient.getQueryData(keys.liveUsage(2))).toMatchObject({ players: 1, at });
 });
 
 test('events of a newer panel change nothing', () => {

@@ -66,6 +66,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/tunnel/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get what allocations have carried
+         * @description Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
+         *     which the caller manages or sees the device. Usage belongs to the owner that the device had at the
+         *     time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+         *     With a device token, returns the usage of the device's own allocations.
+         *
+         *     Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
+         *     Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
+         *     Times without any count are left out. With several filters, the usage matches all of them.
+         */
+        get: operations["getUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/tunnel/allocations/{id}": {
         parameters: {
             query?: never;
@@ -1820,7 +1847,7 @@ export interface paths {
          * Follow what changes
          * @description Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
          *     that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-         *     replica of the panel made it. An admin gets those of every device. `event` is the type,
+         *     replica of the panel made it, and what the allocations carry. An admin gets those of every device. `event` is the type,
          *     and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
          *
          *         retry: 1000
@@ -3663,9 +3690,19 @@ export interface components {
              *     changes it. `portsOutsideRange` is 0 until then.
              */
             quota: components["schemas"]["QuotaLimits"];
+            usage: components["schemas"]["UsageSettings"];
             rules: components["schemas"]["RuleSettings"];
             /** @description What should be changed in the settings with which the panel was started. They cannot be changed here. */
             warnings: components["schemas"]["SettingsWarning"][];
+        };
+        /** @description For how many days usage is kept, by the length of the times of which it is. */
+        UsageSettings: {
+            /** @description The usage of minutes. It is 2 until somebody changes it. */
+            minuteDays: number;
+            /** @description The usage of hours. It is 90 until somebody changes it. */
+            hourDays: number;
+            /** @description The usage of days. It is 731 until somebody changes it. */
+            dayDays: number;
         };
         /** @description Something in the panel's own settings that endangers it, or keeps others from it. */
         SettingsWarning: {
@@ -3723,6 +3760,15 @@ export interface components {
             };
             /** @description The limits of users and organisations without one of their own. Null is no limit. */
             quota?: components["schemas"]["QuotaLimits"];
+            /** @description For how many days usage is kept. What is older is deleted within the hour. */
+            usage?: {
+                /** @description The usage of minutes. */
+                minuteDays?: number;
+                /** @description The usage of hours. */
+                hourDays?: number;
+                /** @description The usage of days. */
+                dayDays?: number;
+            };
             rules?: components["schemas"]["RuleSettingsPatch"];
         };
         /**
@@ -3742,6 +3788,104 @@ export interface components {
             /** @description The largest values that can be in effect. One that is set bounds every allocation, also where nothing else does. */
             ceiling: components["schemas"]["RuleLimits"];
         };
+        /**
+         * @description What each series of usage is of.
+         * @enum {string}
+         */
+        UsageGrouping: "none" | "allocation" | "device" | "owner" | "organisation";
+        /**
+         * @description The length of the times of which usage is. Days and hours are those of UTC.
+         * @enum {string}
+         */
+        UsageResolution: "minute" | "hour" | "day";
+        /** @description What allocations have carried. */
+        Usage: {
+            by: components["schemas"]["UsageGrouping"];
+            resolution: components["schemas"]["UsageResolution"];
+            /**
+             * Format: date-time
+             * @description When the first time begins.
+             */
+            from: string;
+            /**
+             * Format: date-time
+             * @description The end.
+             */
+            to: string;
+            /** @description One series for each of what `by` says, in the order of their IDs. */
+            series: components["schemas"]["UsageSeries"][];
+        };
+        /** @description Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null. */
+        UsageSeries: {
+            /**
+             * Format: int64
+             * @description The allocation, which may have been deleted.
+             */
+            allocationId: number | null;
+            /**
+             * Format: uuid
+             * @description The device, or that of the allocation.
+             */
+            deviceId: string | null;
+            /**
+             * Format: int64
+             * @description The user, if that is the owner.
+             */
+            userId: number | null;
+            /**
+             * Format: int64
+             * @description The organisation; null for the usage of devices without one.
+             */
+            organisationId: number | null;
+            totals: components["schemas"]["UsageSums"];
+            /** @description The usage by time, in order. Times without any are left out. */
+            points: components["schemas"]["UsagePoint"][];
+        };
+        /**
+         * @description Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
+         *     of payloads, without any header.
+         */
+        UsageSums: {
+            /**
+             * Format: int64
+             * @description Bytes to players.
+             */
+            downloadBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes from players.
+             */
+            uploadBytes: number;
+            /**
+             * Format: int64
+             * @description Datagrams to players, of UDP.
+             */
+            downloadDatagrams: number;
+            /**
+             * Format: int64
+             * @description Datagrams from players, of UDP.
+             */
+            uploadDatagrams: number;
+            /**
+             * Format: int64
+             * @description Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+             */
+            joins: number;
+            /**
+             * Format: int64
+             * @description The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
+             *     peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+             */
+            peakPlayers: number;
+        };
+        /** @description Usage of a minute, hour or day. */
+        UsagePoint: {
+            /**
+             * Format: date-time
+             * @description When it begins.
+             */
+            at: string;
+        } & components["schemas"]["UsageSums"];
         /** @description A JSON Web Key Set (RFC 7517). */
         JWKS: {
             /** @description The keys, in no particular order. */
@@ -3802,9 +3946,9 @@ export interface components {
          * @example device
          * @enum {string}
          */
-        EventKind: "device" | "allocation";
+        EventKind: "device" | "allocation" | "usage";
         /** @description An event of `GET /api/events`. `type` tells which one. */
-        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"];
+        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"];
         /**
          * @description The first event of a stream. What changes from here on comes as an event.
          * @example {
@@ -3975,6 +4119,73 @@ export interface components {
              * @description The ID of the allocation.
              */
             allocationId: number;
+        };
+        /**
+         * @description What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
+         *     servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
+         * @example {
+         *       "type": "usage",
+         *       "at": "2026-01-02T08:00:05Z",
+         *       "usage": [
+         *         {
+         *           "allocationId": 42,
+         *           "players": 12,
+         *           "joins": 1,
+         *           "downloadBytes": 183220,
+         *           "uploadBytes": 40113,
+         *           "downloadDatagrams": 0,
+         *           "uploadDatagrams": 0,
+         *           "seconds": 5
+         *         }
+         *       ]
+         *     }
+         */
+        UsageEvent: {
+            /**
+             * @description Always `usage`. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "usage";
+            at: components["schemas"]["EventTime"];
+            /** @description The counts, by allocation. Of more than 500 allocations there are several events. */
+            usage: components["schemas"]["LiveUsage"][];
+        };
+        /** @description What an allocation has carried in the last seconds. Bytes are those of payloads, without headers. */
+        LiveUsage: {
+            /**
+             * Format: int64
+             * @description The ID of the allocation.
+             */
+            allocationId: number;
+            /** @description Players now. */
+            players: number;
+            /**
+             * Format: int64
+             * @description Players who have joined in this time.
+             */
+            joins: number;
+            /**
+             * Format: int64
+             * @description Bytes from the game to players in this time.
+             */
+            downloadBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes from players to the game in this time.
+             */
+            uploadBytes: number;
+            /**
+             * Format: int64
+             * @description UDP datagrams from the game to players in this time.
+             */
+            downloadDatagrams: number;
+            /**
+             * Format: int64
+             * @description UDP datagrams from players to the game in this time.
+             */
+            uploadDatagrams: number;
+            /** @description The length of this time. */
+            seconds: number;
         };
         /**
          * Format: date-time
@@ -5412,6 +5623,8 @@ export interface components {
         /** @description The device polls more often than `interval` permits (`slow_down`). */
         SlowDown: {
             headers: {
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                 "Retry-After": components["headers"]["RetryAfterAlways"];
                 [name: string]: unknown;
             };
@@ -5422,6 +5635,8 @@ export interface components {
         /** @description Too many attempts (`rate_limited`). */
         RateLimited: {
             headers: {
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                 "Retry-After": components["headers"]["RetryAfterAlways"];
                 [name: string]: unknown;
             };
@@ -5649,6 +5864,17 @@ export interface components {
          */
         KnownBrowser: string;
         /**
+         * @description How many attempts `r` the caller has left under each limit that the request counted for, and after how many
+         *     seconds `t` the count begins anew (draft-ietf-httpapi-ratelimit-headers). Absent where none counted.
+         * @example "approval";r=9;t=58, "approval-account";r=9;t=58
+         */
+        RateLimit: string;
+        /**
+         * @description The limits of `RateLimit`. `q` attempts are permitted within `w` seconds.
+         * @example "approval";q=10;w=60, "approval-account";q=10;w=60
+         */
+        RateLimitPolicy: string;
+        /**
          * @description The number of seconds to wait before the next request. Absent if that is not known, as with
          *     `feature_disabled` and `no_ports_available`.
          * @example 2
@@ -5802,6 +6028,117 @@ export interface operations {
             404: components["responses"]["PlacementNotFound"];
             409: components["responses"]["NewPortConflict"];
             503: components["responses"]["PlacementUnavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    getUsage: {
+        parameters: {
+            query?: {
+                /**
+                 * @description What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
+                 *     user or an organisation), or an organisation.
+                 * @example allocation
+                 */
+                by?: components["schemas"]["UsageGrouping"];
+                /**
+                 * @description Return only the usage of this allocation.
+                 * @example 42
+                 */
+                allocationId?: number;
+                /**
+                 * @description Return only the usage of this device's allocations.
+                 * @example 3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11
+                 */
+                deviceId?: string;
+                /**
+                 * @description Return only the usage that belongs to this organisation.
+                 * @example 7
+                 */
+                organisationId?: number;
+                /**
+                 * @description Return only the usage that belongs to this user, without that of their organisations.
+                 * @example 12
+                 */
+                userId?: number;
+                /**
+                 * @description The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
+                 * @example 2026-01-01T00:00:00Z
+                 */
+                from?: string;
+                /**
+                 * @description The end. Times that begin at it or later are left out. Now if it is absent.
+                 * @example 2026-01-03T00:00:00Z
+                 */
+                to?: string;
+                /**
+                 * @description The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
+                 * @example day
+                 */
+                resolution?: components["schemas"]["UsageResolution"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The usage. An answer that would have more than 20,000 points is `400 invalid_request`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "by": "allocation",
+                     *       "resolution": "day",
+                     *       "from": "2026-01-01T00:00:00Z",
+                     *       "to": "2026-01-03T00:00:00Z",
+                     *       "series": [
+                     *         {
+                     *           "allocationId": 42,
+                     *           "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+                     *           "userId": null,
+                     *           "organisationId": null,
+                     *           "totals": {
+                     *             "downloadBytes": 734003200,
+                     *             "uploadBytes": 52428800,
+                     *             "downloadDatagrams": 0,
+                     *             "uploadDatagrams": 0,
+                     *             "joins": 9,
+                     *             "peakPlayers": 4
+                     *           },
+                     *           "points": [
+                     *             {
+                     *               "at": "2026-01-01T00:00:00Z",
+                     *               "downloadBytes": 209715200,
+                     *               "uploadBytes": 10485760,
+                     *               "downloadDatagrams": 0,
+                     *               "uploadDatagrams": 0,
+                     *               "joins": 3,
+                     *               "peakPlayers": 2
+                     *             },
+                     *             {
+                     *               "at": "2026-01-02T00:00:00Z",
+                     *               "downloadBytes": 524288000,
+                     *               "uploadBytes": 41943040,
+                     *               "downloadDatagrams": 0,
+                     *               "uploadDatagrams": 0,
+                     *               "joins": 6,
+                     *               "peakPlayers": 4
+                     *             }
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["ScopeMissing"];
+            503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
         };
     };
@@ -6712,6 +7049,8 @@ export interface operations {
             /** @description The device code and the user code (RFC 8628 section 3.2). */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6756,6 +7095,8 @@ export interface operations {
             /** @description The status of the enrollment. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6789,6 +7130,8 @@ export interface operations {
             /** @description The machine that waits for approval. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6846,6 +7189,8 @@ export interface operations {
             /** @description The approved device. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6912,6 +7257,8 @@ export interface operations {
             /** @description The enrollment has ended. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6979,6 +7326,8 @@ export interface operations {
             /** @description The new session. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     /**
                      * @description The `session` cookie, and in a header of its own `known_browser`. They are HttpOnly and
                      *     SameSite=Lax, and Secure over TLS, where both are set with the prefix `__Host-` too.
@@ -7099,6 +7448,8 @@ export interface operations {
             /** @description The password has been set. */
             204: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -7175,6 +7526,8 @@ export interface operations {
             /** @description The account. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     ETag: components["headers"]["ETag"];
                     "Set-Cookie": components["headers"]["KnownBrowser"];
                     [name: string]: unknown;
@@ -7224,6 +7577,8 @@ export interface operations {
             /** @description The password has been changed. */
             204: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     "Set-Cookie": components["headers"]["KnownBrowser"];
                     [name: string]: unknown;
                 };
@@ -8733,6 +9088,11 @@ export interface operations {
                      *         "allocations": 20,
                      *         "portsOutsideRange": 0
                      *       },
+                     *       "usage": {
+                     *         "minuteDays": 2,
+                     *         "hourDays": 90,
+                     *         "dayDays": 731
+                     *       },
                      *       "rules": {
                      *         "builtIn": {
                      *           "maxPlayers": 1000,
@@ -8810,6 +9170,11 @@ export interface operations {
                      *         "devices": null,
                      *         "allocations": 20,
                      *         "portsOutsideRange": 0
+                     *       },
+                     *       "usage": {
+                     *         "minuteDays": 2,
+                     *         "hourDays": 90,
+                     *         "dayDays": 731
                      *       },
                      *       "rules": {
                      *         "builtIn": {
@@ -9407,6 +9772,8 @@ export interface operations {
             /** @description What the invitation is for. */
             200: {
                 headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
                     [name: string]: unknown;
                 };
                 content: {

@@ -85,6 +85,9 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
           drop(keys.deviceLists, keys.device(event.deviceId), event.deviceId);
           invalidate(keys.pendingDevices);
           break;
+        case 'usage':
+          for (const usage of event.usage) queries.setQueryData(keys.liveUsage(usage.allocationId), { ...usage, at: event.at });
+          break;
         case 'resync':
           invalidate(keys.all);
           break;

@@ -21,6 +21,20 @@ export function useAllocation(id: number) {
   return useQuery({ ...useTunnel().queries.allocation(id), ...useFreshness() });
 }
 
+/** What has been carried in a time, read again each minute. */
+export function useUsage(query?: Parameters<TunnelClient['usage']['get']>[0]) {
+  return useQuery({ ...useTunnel().queries.usage(query), refetchInterval: 60_000 });
+}
+
+/**
+ * What an allocation carries now, by the last event of it: the players, and what it has
+ * carried within the `seconds` before `at`. Undefined until there is one; while an
+ * allocation carries nothing there are none, so look at `at`.
+ */
+export function useLiveUsage(allocationId: number) {
+  return useQuery(useTunnel().queries.liveUsage(allocationId)).data;
+}
+
 /** The players who are connected now. No event tells of them: they are read every 5 seconds. */
 export function useConnections(query?: Parameters<TunnelClient['connections']['all']>[0]) {
   return useQuery({ ...useTunnel().queries.connections(query), refetchInterval: 5000 });

@@ -17,12 +17,14 @@ export {
   useDevice,
   useDevices,
   useDrainDevice,
+  useLiveUsage,
   usePendingDevice,
   useQuota,
   useRegenerateDeviceToken,
   useSession,
   useUpdateAllocation,
   useUpdateDevice,
+  useUsage,
 } from './hooks.js';
 export { TunnelProvider, useLiveStatus, useTunnelClient, useTunnelEvents, type TunnelProviderProps } from './provider.js';
 export { tunnelKeys, tunnelQueries } from './queries.js';

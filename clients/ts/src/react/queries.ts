@@ -1,10 +1,11 @@
-import { queryOptions } from '@tanstack/react-query';
-import type { TunnelClient } from '../index.js';
+import { queryOptions, skipToken } from '@tanstack/react-query';
+import type { LiveUsage, TunnelClient } from '../index.js';
 
 type Query<M extends (...args: never[]) => unknown> = Parameters<M>[0];
 
 type AllocationQuery = Query<TunnelClient['allocations']['all']>;
 type ConnectionQuery = Query<TunnelClient['connections']['all']>;
+type UsageQuery = Query<TunnelClient['usage']['get']>;
 type DeviceQuery = Query<TunnelClient['devices']['all']>;
 
 /** The keys under which results are kept. A shorter key stands for all that begin with it. */
@@ -22,6 +23,8 @@ export function tunnelKeys(client: Pick<TunnelClient, 'baseUrl'>) {
     deviceLists: [...root, 'devices', 'list'] as const,
     deviceList: (query: DeviceQuery = {}) => [...root, 'devices', 'list', query] as const,
     device: (id: string) => [...root, 'devices', 'one', id] as const,
+    usage: (query: UsageQuery = {}) => [...root, 'usage', query] as const,
+    liveUsage: (allocationId: number) => [...root, 'liveUsage', allocationId] as const,
     pendingDevices: [...root, 'pending'] as const,
     pendingDevice: (userCode: string) => [...root, 'pending', userCode] as const,
     session: [...root, 'session'] as const,
@@ -55,6 +58,11 @@ export function tunnelQueries(client: TunnelClient) {
     devices: (query: DeviceQuery = {}) =>
       queryOptions({ queryKey: keys.deviceList(query), queryFn: ({ signal }) => every(client.devices.all(query, { signal })) }),
     device: (id: string) => queryOptions({ queryKey: keys.device(id), queryFn: ({ signal }) => client.devices.get(id, { signal }) }),
+    usage: (query: UsageQuery = {}) =>
+      queryOptions({ queryKey: keys.usage(query), queryFn: ({ signal }) => client.usage.get(query, { signal }) }),
+    /** What an allocation has carried by the last event of it, which alone can tell. */
+    liveUsage: (allocationId: number) =>
+      queryOptions<LiveUsage & { at: string }>({ queryKey: keys.liveUsage(allocationId), queryFn: skipToken, staleTime: Infinity }),
     pendingDevice: (userCode: string) =>
       queryOptions({
         queryKey: keys.pendingDevice(userCode),
