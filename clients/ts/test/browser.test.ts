@@ -45,7 +45,6 @@ async function openPort(name: string): Promise<Allocation> {
   const created = await client.allocations.create({ deviceId, protocol: 'tcp', localPort: 25565, name });
   const [allocation] = created.allocations;
   if (!allocation) throw new Error('no allocation');
-  site.publish({ type: 'allocation.created', at: allocation.createdAt, allocationId: allocation.id, deviceId, allocation });
   return allocation;
 }
 

@@ -79,7 +79,7 @@ test('a session ends, and a new one is asked for', async () => {
   expect(asked).toEqual([undefined, first]);
 });
 
-test.runIf(panel.events)('events tell of what happens', async () => {
+test('events tell of what happens', async () => {
   const controller = new AbortController();
   let deviceId = '';
   const seen: string[] = [];
