@@ -12,6 +12,7 @@ export const resources = {
     get: 'GET /api/tunnel/allocations/{id}',
     update: 'PATCH /api/tunnel/allocations/{id} body',
     delete: 'DELETE /api/tunnel/allocations/{id}',
+    bulk: 'POST /api/tunnel/allocations/bulk body',
     keptOut: 'GET /api/tunnel/allocations/{id}/kept-out',
     readmit: 'DELETE /api/tunnel/allocations/{id}/kept-out query',
   },

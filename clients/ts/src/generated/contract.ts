@@ -16,7 +16,7 @@ export interface paths {
          * List tunnel allocations
          * @description Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
          *     by descending ID. With a device
-         *     token, returns the device's own allocations.
+         *     token, returns the device's own allocations. With several filters, allocations match all of them.
          */
         get: operations["listAllocations"];
         put?: never;
@@ -87,6 +87,30 @@ export interface paths {
         get: operations["getUsage"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tunnel/allocations/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause, resume or delete many allocations
+         * @description Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
+         *     the device, or is the device. The answer has a result
+         *     for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
+         *     caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
+         *     error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+         */
+        post: operations["bulkAllocations"];
         delete?: never;
         options?: never;
         head?: never;
@@ -284,7 +308,8 @@ export interface paths {
          * List tunnel devices
          * @description Returns all devices owned by the caller or by organisations that the caller manages, or of which
          *     the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-         *     and `expiresAt` are set. They stay in the list for about an hour after they have expired.
+         *     and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
+         *     all of them.
          */
         get: operations["listDevices"];
         put?: never;
@@ -2083,6 +2108,26 @@ export interface components {
          */
         AllocationStatus: "pending" | "listening" | "draining" | "failed" | "offline" | "paused";
         /**
+         * @description What a list of allocations is sorted by.
+         * @enum {string}
+         */
+        AllocationSort: "id" | "-id" | "name" | "-name" | "port" | "-port" | "createdAt" | "-createdAt";
+        /**
+         * @description What a list of devices is sorted by.
+         * @enum {string}
+         */
+        DeviceSort: "createdAt" | "-createdAt" | "name" | "-name" | "lastSeenAt" | "-lastSeenAt";
+        /**
+         * @description What a list of users is sorted by.
+         * @enum {string}
+         */
+        UserSort: "email" | "-email" | "createdAt" | "-createdAt";
+        /**
+         * @description What a list of organisations is sorted by.
+         * @enum {string}
+         */
+        OrganisationSort: "name" | "-name" | "createdAt" | "-createdAt";
+        /**
          * @description Whether the agent reaches the game. It does not affect the status: the port stays open.
          *
          *     - `unknown`: nothing is known. The tunnel client is not connected, or its agent does not report it,
@@ -2341,6 +2386,12 @@ export interface components {
          */
         AllocationDetail: components["schemas"]["Allocation"] & {
             /**
+             * @description The players now, about ten seconds old, as in `Usage`: TCP connections that were passed to the
+             *     agent, and UDP flows whose player has sent something after an answer of the game. 0 while the
+             *     tunnel server has no connection to the panel.
+             */
+            players: number;
+            /**
              * @description The rules in effect. Each is the allocation's own, or else that of the organisation that owns
              *     the device, or else the panel's default, and at most the panel's ceiling.
              */
@@ -2524,6 +2575,35 @@ export interface components {
             /** @description False pauses the allocation, and true ends the pause. */
             enabled?: boolean;
             options?: components["schemas"]["AllocationOptions"];
+        };
+        /** @description What to do with many allocations. */
+        AllocationsBulk: {
+            /**
+             * @description `pause`, `resume` or `delete`.
+             * @enum {string}
+             */
+            action: "pause" | "resume" | "delete";
+            /** @description IDs of allocations, each once. */
+            ids: number[];
+        };
+        /** @description A result for each ID, in the order of the request. */
+        BulkResults: {
+            /** @description The results. */
+            results: components["schemas"]["BulkResult"][];
+        };
+        /** @description What became of one allocation. */
+        BulkResult: {
+            /**
+             * Format: int64
+             * @description Allocation ID.
+             */
+            id: number;
+            /** @description Whether it is as requested now. */
+            ok: boolean;
+            /** @description Why it is not. Absent if it is. */
+            error?: components["schemas"]["ErrorCode"];
+            /** @description The same for people. */
+            message?: string;
         };
         /** @description A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once. */
         DrainSeconds: number;
@@ -3873,8 +3953,10 @@ export interface components {
             joins: number;
             /**
              * Format: int64
-             * @description The most players at any moment of a minute, hour or day. Of several allocations it is the sum of their
-             *     peaks, which need not have been at the same moment. In `totals` it is the largest one of the points.
+             * @description The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
+             *     peaks, which need not have been at the same moment: it can be more than there ever were, and less
+             *     where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+             *     of the points.
              */
             peakPlayers: number;
         };
@@ -5899,15 +5981,73 @@ export interface operations {
         parameters: {
             query?: {
                 /**
+                 * @description Return only allocations of which the name, the public port, the local host with its port, or the name of the device
+                 *     contains this text. Its case is ignored.
+                 * @example valheim
+                 */
+                q?: string;
+                /**
+                 * @description Return only allocations of this device.
+                 * @example 3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11
+                 */
+                deviceId?: string;
+                /**
+                 * @description Return only allocations on this tunnel server.
+                 * @example 9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0
+                 */
+                serverId?: string;
+                /**
+                 * @description Return only allocations of devices that this user owns.
+                 * @example 1
+                 */
+                ownerId?: number;
+                /**
+                 * @description Return only allocations of devices that this organisation owns.
+                 * @example 7
+                 */
+                organisationId?: number;
+                /**
+                 * @description Return only allocations with this protocol.
+                 * @example udp
+                 */
+                protocol?: components["schemas"]["Protocol"];
+                /**
+                 * @description Return only allocations with this public port.
+                 * @example 20117
+                 */
+                port?: components["schemas"]["Port"];
+                /**
+                 * @description Return only allocations with this status.
+                 * @example failed
+                 */
+                status?: components["schemas"]["AllocationStatus"];
+                /**
+                 * @description Return only allocations with this target.
+                 * @example down
+                 */
+                target?: components["schemas"]["TargetState"];
+                /**
+                 * @description The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored, and
+                 *     allocations with the same value are in the order of their IDs. The default is `-id`.
+                 * @example name
+                 */
+                sort?: components["schemas"]["AllocationSort"];
+                /**
                  * @description The maximum number of items to return.
                  * @example 100
                  */
                 limit?: components["parameters"]["Limit"];
                 /**
-                 * @description Return only allocations that follow the one with this ID, which need not exist any more.
+                 * @description Return only allocations that follow the one with this ID, which need not exist any more, in a list sorted by ID.
                  * @example 42
                  */
                 after?: number;
+                /**
+                 * @description Return only the allocations that follow this position in a list that is not sorted by ID: the value of `cursor` in the
+                 *     `Link` header of the previous page. It stays valid when allocations are deleted.
+                 * @example bmFtZTo0MjpzdXJ2aXZhbA
+                 */
+                cursor?: string;
             };
             header?: never;
             path?: never;
@@ -6136,6 +6276,47 @@ export interface operations {
                 };
             };
             400: components["responses"]["InvalidRequest"];
+        };
+    };
+    bulkAllocations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AllocationsBulk"];
+            };
+        };
+        responses: {
+            /** @description What became of each. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "results": [
+                     *         {
+                     *           "id": 42,
+                     *           "ok": true
+                     *         },
+                     *         {
+                     *           "id": 43,
+                     *           "ok": false,
+                     *           "error": "not_found",
+                     *           "message": "There is no such allocation."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkResults"];
+                };
+            };
+            400: components["responses"]["InvalidBody"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["ScopeMissing"];
             503: components["responses"]["TunnelsUnavailable"];
@@ -6206,6 +6387,7 @@ export interface operations {
                      *         "connectionsPerSecondPerSource": 20,
                      *         "datagramsPerSecondPerSource": 20000
                      *       },
+                     *       "players": 7,
                      *       "playersRefused": {
                      *         "denied": 4210,
                      *         "no_link": 3
@@ -6612,6 +6794,43 @@ export interface operations {
         parameters: {
             query?: {
                 /**
+                 * @description Return only devices of which the name, the platform or the public host contains this text. Its case is ignored.
+                 * @example rig
+                 */
+                q?: string;
+                /**
+                 * @description Return only devices of this kind.
+                 * @example server
+                 */
+                kind?: components["schemas"]["DeviceKind"];
+                /**
+                 * @description Return only devices that are online, or only those that are not.
+                 * @example true
+                 */
+                online?: boolean;
+                /**
+                 * @description Return only devices that are approved, or only those that are not.
+                 * @example true
+                 */
+                approved?: boolean;
+                /**
+                 * @description Return only devices that this user owns.
+                 * @example 1
+                 */
+                ownerId?: number;
+                /**
+                 * @description Return only devices that this organisation owns.
+                 * @example 7
+                 */
+                organisationId?: number;
+                /**
+                 * @description The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored. For
+                 *     `lastSeenAt`, devices that are online are the last seen, and those that have never connected the first. The default is
+                 *     `-createdAt`.
+                 * @example -createdAt
+                 */
+                sort?: components["schemas"]["DeviceSort"];
+                /**
                  * @description The maximum number of items to return.
                  * @example 100
                  */
@@ -6619,7 +6838,7 @@ export interface operations {
                 /**
                  * @description Return only the devices that follow this position in the list: the value of `after` in the
                  *     `Link` header of the previous page. It stays valid when devices are deleted. The UUID of a
-                 *     device that still exists stands for the position of that device.
+                 *     device that still exists stands for the position of that device, in a list sorted by `createdAt`.
                  * @example AAZHXvZM80A_DipsbwtMDp9XDW88L5oR
                  */
                 after?: string;
@@ -7902,6 +8121,26 @@ export interface operations {
                  * @example ada@
                  */
                 search?: string;
+                /**
+                 * @description Return only users whose email contains this text. Its case is ignored.
+                 * @example example
+                 */
+                q?: string;
+                /**
+                 * @description Return only users with this role.
+                 * @example admin
+                 */
+                role?: components["schemas"]["Role"];
+                /**
+                 * @description Return only users who are suspended, or only those who are not.
+                 * @example true
+                 */
+                suspended?: boolean;
+                /**
+                 * @description The order of the list. A hyphen in front stands for the reverse order. The default is `email`.
+                 * @example email
+                 */
+                sort?: components["schemas"]["UserSort"];
                 /**
                  * @description The maximum number of items to return.
                  * @example 100
@@ -9214,6 +9453,16 @@ export interface operations {
                  * @example gui
                  */
                 search?: string;
+                /**
+                 * @description Return only organisations whose name contains this text. Its case is ignored.
+                 * @example uild
+                 */
+                q?: string;
+                /**
+                 * @description The order of the list. A hyphen in front stands for the reverse order. The default is `name`.
+                 * @example name
+                 */
+                sort?: components["schemas"]["OrganisationSort"];
                 /**
                  * @description The maximum number of items to return.
                  * @example 100

@@ -103,6 +103,11 @@ export function useDeleteAllocation() {
   return useChange((client, id: number) => client.allocations.delete(id), allocations);
 }
 
+/** Pauses, resumes or deletes many allocations; the result says what became of each. */
+export function useBulkAllocations() {
+  return useChange((client, body: Schemas['AllocationsBulk']) => client.allocations.bulk(body), allocations);
+}
+
 /** Cuts a player off, and keeps the player's source out for a time if it has one. */
 export function useCloseConnection() {
   return useChange(

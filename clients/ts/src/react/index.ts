@@ -7,6 +7,7 @@ export {
   useAllocation,
   useAllocations,
   useApproveDevice,
+  useBulkAllocations,
   useCloseConnection,
   useConnections,
   useCreateAllocation,
