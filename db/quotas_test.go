@@ -58,11 +58,12 @@ func tenants(t *testing.T, d *db.DB) map[string]tenant {
 	return map[string]tenant{"user": {user: &user}, "organisation": {organisation: &guild}}
 }
 
-// wantQuota checks that err is a QuotaError about a resource.
+// wantQuota checks that err is a QuotaError about a resource of one owner.
 func wantQuota(t *testing.T, err error, resource string, limit, used int) {
 	t.Helper()
 	var quota *db.QuotaError
-	if !errors.As(err, &quota) || *quota != (db.QuotaError{Resource: resource, Limit: limit, Used: used}) || !errors.Is(err, db.ErrConflict) {
+	if !errors.As(err, &quota) || quota.Resource != resource || quota.Limit != limit || quota.Used != used ||
+		(quota.UserID == 0) == (quota.OrganisationID == 0) || !errors.Is(err, db.ErrConflict) {
 		t.Errorf("got error %v, want that %d of %d %s are used", err, used, limit, resource)
 	}
 }

@@ -103,10 +103,10 @@ func (d *DB) SweepWebhooks(ctx context.Context, sweep WebhookSweep) (queued int,
 		queued = len(messages)
 		return queueMessages(ctx, tx, messages, sweep.At)
 	})
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
+	if err = wrap(err, "sweep webhooks"); errors.Is(err, ErrNotFound) {
+		return 0, nil // A device or allocation was deleted meanwhile: the next sweep does it all.
 	}
-	return queued, wrap(err, "sweep webhooks")
+	return queued, err
 }
 
 // beginSweep notes that a sweep begins, and returns since when there was no pause. It returns sql.ErrNoRows if it is
@@ -184,11 +184,12 @@ func sweepOffline(ctx context.Context, tx *sqlx.Tx, at, resumed time.Time) (map[
 func sweepOnline(ctx context.Context, tx *sqlx.Tx, _, _ time.Time) (map[string][]finding, error) {
 	var rows []finding
 	err := tx.SelectContext(ctx, &rows,
-		`WITH back AS (
+		`WITH every AS MATERIALIZED ( -- With a LIMIT in it, each row would be looked up by itself.
 			SELECT x.webhook_id, x.device_id, `+watcherOf+` AND $1 = ANY (w.events) AS wanted
 			FROM webhook_watch x JOIN webhooks w ON w.id = x.webhook_id JOIN devices d ON d.id = x.device_id
 			JOIN replicas r ON r.id = d.replica_id AND r.lease_expires_at > now()
-			WHERE x.kind = 'offline' LIMIT $2),
+			WHERE x.kind = 'offline'),
+		back AS (SELECT * FROM every LIMIT $2),
 		forgotten AS (DELETE FROM webhook_watch x USING back b
 			WHERE x.kind = 'offline' AND x.webhook_id = b.webhook_id AND x.device_id = b.device_id)
 		SELECT webhook_id, device_id FROM back WHERE wanted`, EventDeviceOnline, sweepLimit)

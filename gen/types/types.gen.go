@@ -61,6 +61,39 @@ func (e AllocationCreateProtocol) Valid() bool {
 	}
 }
 
+// Defines values for AllocationDeletedEventType.
+const (
+	EventAllocationDeleted AllocationDeletedEventType = "allocation.deleted"
+)
+
+// Valid indicates whether the value is a known member of the AllocationDeletedEventType enum.
+func (e AllocationDeletedEventType) Valid() bool {
+	switch e {
+	case EventAllocationDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AllocationEventType.
+const (
+	EventAllocationCreated AllocationEventType = "allocation.created"
+	EventAllocationUpdated AllocationEventType = "allocation.updated"
+)
+
+// Valid indicates whether the value is a known member of the AllocationEventType enum.
+func (e AllocationEventType) Valid() bool {
+	switch e {
+	case EventAllocationCreated:
+		return true
+	case EventAllocationUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AllocationReportState.
 const (
 	ReportFailed AllocationReportState = "failed"
@@ -196,6 +229,87 @@ func (e ClientSnapshotType) Valid() bool {
 	}
 }
 
+// Defines values for ConnectionEventType.
+const (
+	EventConnectionClosed ConnectionEventType = "connection.closed"
+	EventConnectionOpened ConnectionEventType = "connection.opened"
+)
+
+// Valid indicates whether the value is a known member of the ConnectionEventType enum.
+func (e ConnectionEventType) Valid() bool {
+	switch e {
+	case EventConnectionClosed:
+		return true
+	case EventConnectionOpened:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConnectionsCloseType.
+const (
+	TypeConnectionsClose ConnectionsCloseType = "connections.close"
+)
+
+// Valid indicates whether the value is a known member of the ConnectionsCloseType enum.
+func (e ConnectionsCloseType) Valid() bool {
+	switch e {
+	case TypeConnectionsClose:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConnectionsReportType.
+const (
+	TypeConnections ConnectionsReportType = "connections"
+)
+
+// Valid indicates whether the value is a known member of the ConnectionsReportType enum.
+func (e ConnectionsReportType) Valid() bool {
+	switch e {
+	case TypeConnections:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceDeletedEventType.
+const (
+	EventDeviceDeleted DeviceDeletedEventType = "device.deleted"
+)
+
+// Valid indicates whether the value is a known member of the DeviceDeletedEventType enum.
+func (e DeviceDeletedEventType) Valid() bool {
+	switch e {
+	case EventDeviceDeleted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeviceEventType.
+const (
+	EventDeviceCreated DeviceEventType = "device.created"
+	EventDeviceUpdated DeviceEventType = "device.updated"
+)
+
+// Valid indicates whether the value is a known member of the DeviceEventType enum.
+func (e DeviceEventType) Valid() bool {
+	switch e {
+	case EventDeviceCreated:
+		return true
+	case EventDeviceUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DeviceKind.
 const (
 	DeviceKindClient DeviceKind = "client"
@@ -272,6 +386,9 @@ const (
 	CodeEnrollmentExpired     ErrorCode = "enrollment_expired"
 	CodeFeatureDisabled       ErrorCode = "feature_disabled"
 	CodeForbidden             ErrorCode = "forbidden"
+	CodeIdempotencyAnswerLost ErrorCode = "idempotency_answer_lost"
+	CodeIdempotencyInProgress ErrorCode = "idempotency_in_progress"
+	CodeIdempotencyKeyReused  ErrorCode = "idempotency_key_reused"
 	CodeInternalError         ErrorCode = "internal_error"
 	CodeInvalidRequest        ErrorCode = "invalid_request"
 	CodeKYCRequired           ErrorCode = "kyc_required"
@@ -282,6 +399,7 @@ const (
 	CodeNotFound              ErrorCode = "not_found"
 	CodePayloadTooLarge       ErrorCode = "payload_too_large"
 	CodePortTaken             ErrorCode = "port_taken"
+	CodePreconditionFailed    ErrorCode = "precondition_failed"
 	CodeQuotaExceeded         ErrorCode = "quota_exceeded"
 	CodeRateLimited           ErrorCode = "rate_limited"
 	CodeSlowDown              ErrorCode = "slow_down"
@@ -312,6 +430,12 @@ func (e ErrorCode) Valid() bool {
 		return true
 	case CodeForbidden:
 		return true
+	case CodeIdempotencyAnswerLost:
+		return true
+	case CodeIdempotencyInProgress:
+		return true
+	case CodeIdempotencyKeyReused:
+		return true
 	case CodeInternalError:
 		return true
 	case CodeInvalidRequest:
@@ -332,6 +456,8 @@ func (e ErrorCode) Valid() bool {
 		return true
 	case CodePortTaken:
 		return true
+	case CodePreconditionFailed:
+		return true
 	case CodeQuotaExceeded:
 		return true
 	case CodeRateLimited:
@@ -349,6 +475,30 @@ func (e ErrorCode) Valid() bool {
 	case CodeUnsupportedMediaType:
 		return true
 	case CodeWrongPassword:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EventKind.
+const (
+	KindOfAllocation EventKind = "allocation"
+	KindOfConnection EventKind = "connection"
+	KindOfDevice     EventKind = "device"
+	KindOfUsage      EventKind = "usage"
+)
+
+// Valid indicates whether the value is a known member of the EventKind enum.
+func (e EventKind) Valid() bool {
+	switch e {
+	case KindOfAllocation:
+		return true
+	case KindOfConnection:
+		return true
+	case KindOfDevice:
+		return true
+	case KindOfUsage:
 		return true
 	default:
 		return false
@@ -487,6 +637,36 @@ func (e QuotaResource) Valid() bool {
 	case QuotaDevices:
 		return true
 	case QuotaPortsOutsideRange:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadyEventType.
+const (
+	EventReady ReadyEventType = "ready"
+)
+
+// Valid indicates whether the value is a known member of the ReadyEventType enum.
+func (e ReadyEventType) Valid() bool {
+	switch e {
+	case EventReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ResyncEventType.
+const (
+	EventResync ResyncEventType = "resync"
+)
+
+// Valid indicates whether the value is a known member of the ResyncEventType enum.
+func (e ResyncEventType) Valid() bool {
+	switch e {
+	case EventResync:
 		return true
 	default:
 		return false
@@ -685,6 +865,99 @@ func (e TunnelServerState) Valid() bool {
 	}
 }
 
+// Defines values for UsageAckType.
+const (
+	TypeUsageAck UsageAckType = "usage.ack"
+)
+
+// Valid indicates whether the value is a known member of the UsageAckType enum.
+func (e UsageAckType) Valid() bool {
+	switch e {
+	case TypeUsageAck:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageEventType.
+const (
+	EventUsage UsageEventType = "usage"
+)
+
+// Valid indicates whether the value is a known member of the UsageEventType enum.
+func (e UsageEventType) Valid() bool {
+	switch e {
+	case EventUsage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageGrouping.
+const (
+	UsageGroupingAllocation   UsageGrouping = "allocation"
+	UsageGroupingDevice       UsageGrouping = "device"
+	UsageGroupingNone         UsageGrouping = "none"
+	UsageGroupingOrganisation UsageGrouping = "organisation"
+	UsageGroupingOwner        UsageGrouping = "owner"
+)
+
+// Valid indicates whether the value is a known member of the UsageGrouping enum.
+func (e UsageGrouping) Valid() bool {
+	switch e {
+	case UsageGroupingAllocation:
+		return true
+	case UsageGroupingDevice:
+		return true
+	case UsageGroupingNone:
+		return true
+	case UsageGroupingOrganisation:
+		return true
+	case UsageGroupingOwner:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageReportType.
+const (
+	TypeUsage UsageReportType = "usage"
+)
+
+// Valid indicates whether the value is a known member of the UsageReportType enum.
+func (e UsageReportType) Valid() bool {
+	switch e {
+	case TypeUsage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageResolution.
+const (
+	Day    UsageResolution = "day"
+	Hour   UsageResolution = "hour"
+	Minute UsageResolution = "minute"
+)
+
+// Valid indicates whether the value is a known member of the UsageResolution enum.
+func (e UsageResolution) Valid() bool {
+	switch e {
+	case Day:
+		return true
+	case Hour:
+		return true
+	case Minute:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for UserSort.
 const (
 	UsersByCreation           UserSort = "createdAt"
@@ -703,6 +976,81 @@ func (e UserSort) Valid() bool {
 	case UsersByEmail:
 		return true
 	case UsersByEmailDescending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookDeliveryState.
+const (
+	DeliveryDelivered WebhookDeliveryState = "delivered"
+	DeliveryDropped   WebhookDeliveryState = "dropped"
+	DeliveryFailed    WebhookDeliveryState = "failed"
+	DeliveryPending   WebhookDeliveryState = "pending"
+)
+
+// Valid indicates whether the value is a known member of the WebhookDeliveryState enum.
+func (e WebhookDeliveryState) Valid() bool {
+	switch e {
+	case DeliveryDelivered:
+		return true
+	case DeliveryDropped:
+		return true
+	case DeliveryFailed:
+		return true
+	case DeliveryPending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookEventType.
+const (
+	WebhookAllocationFailed    WebhookEventType = "allocation.failed"
+	WebhookAllocationRecovered WebhookEventType = "allocation.recovered"
+	WebhookDeviceOffline       WebhookEventType = "device.offline"
+	WebhookDeviceOnline        WebhookEventType = "device.online"
+	WebhookEnrollmentWaiting   WebhookEventType = "enrollment.waiting"
+	WebhookQuotaReached        WebhookEventType = "quota.reached"
+)
+
+// Valid indicates whether the value is a known member of the WebhookEventType enum.
+func (e WebhookEventType) Valid() bool {
+	switch e {
+	case WebhookAllocationFailed:
+		return true
+	case WebhookAllocationRecovered:
+		return true
+	case WebhookDeviceOffline:
+		return true
+	case WebhookDeviceOnline:
+		return true
+	case WebhookEnrollmentWaiting:
+		return true
+	case WebhookQuotaReached:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookFormat.
+const (
+	WebhookDiscord  WebhookFormat = "discord"
+	WebhookNtfy     WebhookFormat = "ntfy"
+	WebhookStandard WebhookFormat = "standard"
+)
+
+// Valid indicates whether the value is a known member of the WebhookFormat enum.
+func (e WebhookFormat) Valid() bool {
+	switch e {
+	case WebhookDiscord:
+		return true
+	case WebhookNtfy:
+		return true
+	case WebhookStandard:
 		return true
 	default:
 		return false
@@ -823,7 +1171,7 @@ type APIKeyPatch struct {
 
 // APIKeyScope A scope of an API key.
 //
-//   - `read`: to read what the key's owner may read, but for API keys and the owner's account.
+//   - `read`: to read what the key's owner may read, but for API keys, webhooks and the owner's account.
 //   - `devices`: to update, drain and delete devices, and to read them.
 //   - `allocations`: to create, update and delete allocations, and to read them, and the same for rules
 //     of organisations.
@@ -1131,6 +1479,28 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
+// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
+//
+// Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
+type AllocationDeletedEvent struct {
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `allocation.deleted`.
+	Type AllocationDeletedEventType `json:"type"`
+}
+
+// AllocationDeletedEventType Always `allocation.deleted`.
+type AllocationDeletedEventType string
+
 // AllocationDetail An allocation, with the rules in effect, and what its public port has refused since it was opened.
 // The counts go on while the tunnel server restarts or is offline. They start again at zero when the
 // allocation moves to another tunnel server or gets another port. They are a few seconds old, and a
@@ -1169,6 +1539,11 @@ type AllocationDetail struct {
 	// organisation's rule or the default counts again. The largest value of a rule lifts the bound. A
 	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
+
+	// Players The players now, about ten seconds old, as in `Usage`: TCP connections that were passed to the
+	// agent, and UDP flows whose player has sent something after an answer of the game. 0 while the
+	// tunnel server has no connection to the panel.
+	Players int `json:"players"`
 
 	// PlayersRefused TCP connections of players that were refused, by reason.
 	PlayersRefused RefusalCounts `json:"playersRefused"`
@@ -1232,6 +1607,31 @@ type AllocationDetail struct {
 	// Example: connection refused at 127.0.0.1:25565
 	TargetReason *string `json:"targetReason,omitempty"`
 }
+
+// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+//
+// Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
+type AllocationEvent struct {
+	// Allocation A public port on a tunnel server, assigned to a tunnel client.
+	Allocation Allocation `json:"allocation"`
+
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of its device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type AllocationEventType `json:"type"`
+}
+
+// AllocationEventType What happened.
+type AllocationEventType string
 
 // AllocationOptions Options of how an allocation forwards traffic, and its own rules, which are the fields of
 // `AllocationRules`. A rule that is null in a request, or an empty list, is removed: then the
@@ -1456,6 +1856,35 @@ type AllocationSort string
 // - `paused`: `enabled` is false.
 type AllocationStatus string
 
+// AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
+// Bytes are those of payloads, without any header.
+type AllocationUsage struct {
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// ID Allocation ID.
+	ID int64 `json:"id"`
+
+	// Joins The players who have joined.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of the time.
+	PeakPlayers int `json:"peakPlayers"`
+
+	// Players The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
+	// whose player has sent something after an answer of the game.
+	Players int `json:"players"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
+
 // AllocationsBulk What to do with many allocations.
 type AllocationsBulk struct {
 	// Action `pause`, `resume` or `delete`.
@@ -1676,6 +2105,138 @@ type ClientSnapshot struct {
 // ClientSnapshotType Always `client.snapshot`.
 type ClientSnapshotType string
 
+// Connection A player who is connected to an allocation.
+type Connection struct {
+	// AllocationID Allocation ID.
+	//
+	// Example: 42
+	AllocationID int64 `json:"allocationId"`
+
+	// AsOf When the bytes and round trips were last reported. Those of a connection without traffic are not reported again.
+	AsOf time.Time `json:"asOf"`
+
+	// DeviceID UUID of the tunnel client.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// DownloadBytes Bytes from the game to the player, without headers.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID Connection ID. It names the tunnel server, and is never used again.
+	//
+	// Example: 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip between the player and the tunnel server, in milliseconds, as the tunnel server's
+	// kernel measures it. Null for UDP, and where it is not known.
+	PlayerRoundTripMs nullable.Nullable[float32] `json:"playerRoundTripMs"`
+
+	// Protocol Transport protocol: `tcp` or `udp`.
+	Protocol Protocol `json:"protocol"`
+
+	// ServerID UUID of the tunnel server that accepted the player.
+	ServerID openapi_types.UUID `json:"serverId"`
+
+	// Since When the player connected, or of UDP spoke after the first answer, by the clock of the tunnel server.
+	Since time.Time `json:"since"`
+
+	// SourceAddress The player's IP address.
+	//
+	// Example: 203.0.113.60
+	SourceAddress string `json:"sourceAddress"`
+
+	// SourcePort The player's port.
+	//
+	// Example: 51820
+	SourcePort int `json:"sourcePort"`
+
+	// TunnelRoundTripMs The round trip between the tunnel server and the agent, in milliseconds, by pings on their link. Null
+	// where it is not known.
+	TunnelRoundTripMs nullable.Nullable[float32] `json:"tunnelRoundTripMs"`
+
+	// UploadBytes Bytes from the player to the game, without headers.
+	UploadBytes int64 `json:"uploadBytes"`
+}
+
+// ConnectionCounters What a connection has carried so far, and its round trips.
+type ConnectionCounters struct {
+	// DownloadBytes Bytes from the game to the player.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
+
+	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
+
+	// UploadBytes Bytes from the player to the game.
+	UploadBytes int64 `json:"uploadBytes"`
+}
+
+// ConnectionEvent A player has joined or left an allocation, as its tunnel server reported within a second. When an allocation is
+// deleted, its connections end without events of their own.
+//
+// Example: {"at":"2026-01-02T08:00:05Z","connection":{"allocationId":42,"asOf":"2026-01-02T03:41:07Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","downloadBytes":7340032,"id":"9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91","playerRoundTripMs":24.5,"protocol":"tcp","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"tunnelRoundTripMs":11,"uploadBytes":90112},"type":"connection.opened"}
+type ConnectionEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Connection A player who is connected to an allocation.
+	Connection Connection `json:"connection"`
+
+	// Type What happened.
+	Type ConnectionEventType `json:"type"`
+}
+
+// ConnectionEventType What happened.
+type ConnectionEventType string
+
+// ConnectionsClose Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
+// it does not know have ended.
+//
+// Example: {"ids":["01f64c6f3c7f9f91"],"type":"connections.close"}
+type ConnectionsClose struct {
+	// Ids The IDs of the connections, as the tunnel server reported them.
+	Ids []string `json:"ids"`
+
+	// Type Always `connections.close`.
+	Type ConnectionsCloseType `json:"type"`
+}
+
+// ConnectionsCloseType Always `connections.close`.
+type ConnectionsCloseType string
+
+// ConnectionsReport Tunnel server to panel, only to one whose snapshots have `connections: true`. The players who are
+// connected: after the first snapshot of a connection the whole list, in one or more messages of which the
+// last has `complete`, and what changes from then on. A connection is in `opened` before anything else
+// names it. What opens and closes between two messages is not reported. Sent at most four times a second.
+//
+// Example: {"closed":[],"opened":[{"allocationId":42,"downloadBytes":0,"id":"01f64c6f3c7f9f91","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"uploadBytes":0}],"type":"connections","updated":[{"downloadBytes":7340032,"id":"8a3d5e0b7c1f2264","playerRoundTripMs":24.5,"tunnelRoundTripMs":11,"uploadBytes":90112}]}
+type ConnectionsReport struct {
+	// Closed Connections that have ended, with their last counts.
+	Closed []ConnectionCounters `json:"closed"`
+
+	// Complete Whether the list is complete: every connection that was not in `opened` on this control channel has
+	// ended. Absent means false.
+	Complete *bool `json:"complete,omitempty"`
+
+	// Opened Connections that the panel has not been told of on this control channel.
+	Opened []OpenedConnection `json:"opened"`
+
+	// Type Always `connections`.
+	Type ConnectionsReportType `json:"type"`
+
+	// Updated Connections whose bytes have changed. Each is listed at most every 10 seconds.
+	Updated []ConnectionCounters `json:"updated"`
+}
+
+// ConnectionsReportType Always `connections`.
+type ConnectionsReportType string
+
 // ControlMessage A message on the control channel. `type` tells which one.
 type ControlMessage struct {
 	union json.RawMessage
@@ -1792,6 +2353,25 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
+// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
+type DeviceDeletedEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type Always `device.deleted`.
+	Type DeviceDeletedEventType `json:"type"`
+}
+
+// DeviceDeletedEventType Always `device.deleted`.
+type DeviceDeletedEventType string
+
 // DeviceDenial The denial of a pending device.
 type DeviceDenial struct {
 	// UserCode The human-readable user code shown during enrollment. Case, spaces and dashes are ignored.
@@ -1808,6 +2388,28 @@ type DeviceDrain struct {
 	// TimeoutSeconds How long players can stay, in seconds. The default is 3600.
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
+
+// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+//
+// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
+type DeviceEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Device An enrolled machine.
+	Device Device `json:"device"`
+
+	// DeviceID The ID of the device.
+	DeviceID openapi_types.UUID `json:"deviceId"`
+
+	// Type What happened.
+	Type DeviceEventType `json:"type"`
+}
+
+// DeviceEventType What happened.
+type DeviceEventType string
 
 // DeviceKind Device role: `client` or `server`.
 type DeviceKind string
@@ -1952,8 +2554,12 @@ type EnrollmentStatus struct {
 // | `port_taken` | 409 | Another allocation has the port. |
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
 // | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -1975,6 +2581,21 @@ type ErrorDetail struct {
 	// Message What is wrong with the field.
 	Message string `json:"message"`
 }
+
+// Event An event of `GET /api/events`. `type` tells which one.
+type Event struct {
+	union json.RawMessage
+}
+
+// EventKind The beginning of the type of events, before the dot.
+//
+// Example: device
+type EventKind string
+
+// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+//
+// Example: 2026-01-02T08:00:00.25Z
+type EventTime = time.Time
 
 // Features Features that can be disabled.
 type Features struct {
@@ -2140,11 +2761,52 @@ type JWKS struct {
 	Keys []JWK `json:"keys"`
 }
 
+// KeptOut A source that may not join an allocation until a time.
+type KeptOut struct {
+	// CreatedAt When it was first kept out.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// Source An address of IPv4, or a /64 of IPv6.
+	//
+	// Example: 2001:db8:0:7::/64
+	Source string `json:"source"`
+
+	// Until When it may join again.
+	Until time.Time `json:"until"`
+}
+
 // Label A display name, on one line. May be empty. It has no control characters and none that change the
 // direction of text.
 //
 // Example: survival
 type Label = string
+
+// LiveUsage What an allocation has carried in the last seconds. Bytes are those of payloads, without headers.
+type LiveUsage struct {
+	// AllocationID The ID of the allocation.
+	AllocationID int64 `json:"allocationId"`
+
+	// DownloadBytes Bytes from the game to players in this time.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams UDP datagrams from the game to players in this time.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined in this time.
+	Joins int64 `json:"joins"`
+
+	// Players Players now.
+	Players int `json:"players"`
+
+	// Seconds The length of this time.
+	Seconds int `json:"seconds"`
+
+	// UploadBytes Bytes from players to the game in this time.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams UDP datagrams from players to the game in this time.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
 
 // LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
 // resolves, without a port. An IPv6 address has no brackets and may have a zone. A name has at most
@@ -2223,6 +2885,40 @@ type MemberPatch struct {
 	// Role What a member may do: a `member` sees the devices and allocations of the organisation, an `admin` manages
 	// them and its other members, and an `owner` also makes and unmakes owners and deletes it.
 	Role OrganisationRole `json:"role"`
+}
+
+// OpenedConnection A connection of a player, as its tunnel server reports it.
+type OpenedConnection struct {
+	// AllocationID Allocation ID.
+	AllocationID int64 `json:"allocationId"`
+
+	// DownloadBytes Bytes from the game to the player.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	ID string `json:"id"`
+
+	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
+
+	// Since When the player connected.
+	Since time.Time `json:"since"`
+
+	// SourceAddress The player's IP address.
+	//
+	// Example: 203.0.113.60
+	SourceAddress string `json:"sourceAddress"`
+
+	// SourcePort The player's port.
+	//
+	// Example: 51820
+	SourcePort int `json:"sourcePort"`
+
+	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
+
+	// UploadBytes Bytes from the player to the game.
+	UploadBytes int64 `json:"uploadBytes"`
 }
 
 // Organisation Users who share devices.
@@ -2413,8 +3109,12 @@ type Problem struct {
 	// | `port_taken` | 409 | Another allocation has the port. |
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
+	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
+	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
+	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
+	// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
 	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2500,6 +3200,22 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
+// ReadyEvent The first event of a stream. What changes from here on comes as an event.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
+type ReadyEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `ready`.
+	Type ReadyEventType `json:"type"`
+}
+
+// ReadyEventType Always `ready`.
+type ReadyEventType string
+
 // RefusalCounts Counts of refusals, by reason. A reason that is absent has not occurred. Later versions may have
 // further reasons.
 //
@@ -2507,6 +3223,7 @@ type QuotaUse struct {
 // |---|---|
 // | `denied` | The lists `allow` and `deny` do not permit the player. |
 // | `limit` | The allocation, or its agent, has as many players as it may. |
+// | `kept_out` | The player's source is kept out for a time, since somebody closed a connection of it. |
 // | `source_limit` | The player's source has as many players as it may. |
 // | `source_rate` | More players per second come from the player's source than may. |
 // | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
@@ -2544,6 +3261,22 @@ type RelayEndpoint struct {
 	// Example: 25565
 	Port Port `json:"port"`
 }
+
+// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
+//
+// Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
+type ResyncEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `resync`.
+	Type ResyncEventType `json:"type"`
+}
+
+// ResyncEventType Always `resync`.
+type ResyncEventType string
 
 // ResyncRequest Device to panel. Requests a snapshot, because a revision is missing.
 //
@@ -2636,6 +3369,9 @@ type ServerAllocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
+	// KeptOut Sources that may not join until a time. Absent if there are none.
+	KeptOut *[]ServerKeptOut `json:"keptOut,omitempty"`
+
 	// Options The options, without the rules.
 	Options AllocationOptions `json:"options"`
 
@@ -2708,15 +3444,29 @@ type ServerHost struct {
 	PublicHostWarning *string `json:"publicHostWarning,omitempty"`
 }
 
+// ServerKeptOut A source that may not join an allocation until a time.
+type ServerKeptOut struct {
+	// Source An IP address, or a prefix in CIDR notation, whose bits after its length are ignored.
+	//
+	// Example: 203.0.113.0/24
+	Source AddressPrefix `json:"source"`
+
+	// Until When it may join again, by the clock of the tunnel server.
+	Until time.Time `json:"until"`
+}
+
 // ServerSnapshot Panel to tunnel server. The whole desired state, which replaces the previous one.
 //
-// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"host":{"publicHost":"fra1.example.com","publicHostGuessed":false},"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
+// Example: {"allocations":[{"clientId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","id":42,"options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp"}],"clients":[{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","tokenVersion":1}],"connections":true,"host":{"publicHost":"fra1.example.com","publicHostGuessed":false},"keys":{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"Q4YHX2ZJ7MNWB3KTC6RVPDE5LA","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"panelId":"e27f4b08-1d6c-4a95-8f3e-b05d92c7a641","revision":1,"type":"server.snapshot"}
 type ServerSnapshot struct {
 	// Allocations All allocations on the tunnel server.
 	Allocations []ServerAllocation `json:"allocations"`
 
 	// Clients All tunnel clients that may link to the tunnel server.
 	Clients []ServerClient `json:"clients"`
+
+	// Connections Whether the panel takes `connections` reports. Absent means that it does not.
+	Connections *bool `json:"connections,omitempty"`
 
 	// Host The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
 	// if it has changed.
@@ -2734,6 +3484,9 @@ type ServerSnapshot struct {
 
 	// Type Always `server.snapshot`.
 	Type ServerSnapshotType `json:"type"`
+
+	// Usage Whether the panel takes `usage` reports. Absent means that it does not.
+	Usage *bool `json:"usage,omitempty"`
 }
 
 // ServerSnapshotType Always `server.snapshot`.
@@ -2773,6 +3526,9 @@ type Settings struct {
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 
+	// Usage For how many days usage is kept, by the length of the times of which it is.
+	Usage UsageSettings `json:"usage"`
+
 	// Warnings What should be changed in the settings with which the panel was started. They cannot be changed here.
 	Warnings []SettingsWarning `json:"warnings"`
 }
@@ -2806,6 +3562,18 @@ type SettingsPatch struct {
 	// Rules The rules of allocations to change. Fields that are absent stay as they are. One that is null is
 	// removed: of `defaults`, the built-in default counts again.
 	Rules *RuleSettingsPatch `json:"rules,omitempty"`
+
+	// Usage For how many days usage is kept. What is older is deleted within the hour.
+	Usage *struct {
+		// DayDays The usage of days.
+		DayDays *int `json:"dayDays,omitempty"`
+
+		// HourDays The usage of hours.
+		HourDays *int `json:"hourDays,omitempty"`
+
+		// MinuteDays The usage of minutes.
+		MinuteDays *int `json:"minuteDays,omitempty"`
+	} `json:"usage,omitempty"`
 }
 
 // SettingsWarning Something in the panel's own settings that endangers it, or keeps others from it.
@@ -2966,6 +3734,186 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
+// Usage What allocations have carried.
+type Usage struct {
+	// By What each series of usage is of.
+	By UsageGrouping `json:"by"`
+
+	// From When the first time begins.
+	From time.Time `json:"from"`
+
+	// Resolution The length of the times of which usage is. Days and hours are those of UTC.
+	Resolution UsageResolution `json:"resolution"`
+
+	// Series One series for each of what `by` says, in the order of their IDs.
+	Series []UsageSeries `json:"series"`
+
+	// To The end.
+	To time.Time `json:"to"`
+}
+
+// UsageAck Panel to tunnel server. The report, and those before it, are stored.
+//
+// Example: {"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","sequence":12,"type":"usage.ack"}
+type UsageAck struct {
+	// Epoch That of the report.
+	Epoch openapi_types.UUID `json:"epoch"`
+
+	// Sequence That of the report.
+	Sequence int64 `json:"sequence"`
+
+	// Type Always `usage.ack`.
+	Type UsageAckType `json:"type"`
+}
+
+// UsageAckType Always `usage.ack`.
+type UsageAckType string
+
+// UsageEvent What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
+// servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
+//
+// Example: {"at":"2026-01-02T08:00:05Z","type":"usage","usage":[{"allocationId":42,"downloadBytes":183220,"downloadDatagrams":0,"joins":1,"players":12,"seconds":5,"uploadBytes":40113,"uploadDatagrams":0}]}
+type UsageEvent struct {
+	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	//
+	// Example: 2026-01-02T08:00:00.25Z
+	At EventTime `json:"at"`
+
+	// Type Always `usage`.
+	Type UsageEventType `json:"type"`
+
+	// Usage The counts, by allocation. Of more than 500 allocations there are several events.
+	Usage []LiveUsage `json:"usage"`
+}
+
+// UsageEventType Always `usage`.
+type UsageEventType string
+
+// UsageGrouping What each series of usage is of.
+type UsageGrouping string
+
+// UsagePoint Usage of a minute, hour or day.
+type UsagePoint struct {
+	// At When it begins.
+	At time.Time `json:"at"`
+
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
+	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
+	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// of the points.
+	PeakPlayers int64 `json:"peakPlayers"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
+
+// UsageReport Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
+// have players. Only sent to a panel whose snapshot has `usage: true`.
+//
+// The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
+// and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
+// each report once. A tunnel server sends its reports in the order of their sequence, each after the last
+// one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
+// by minute for some hours, and longer for more than that.
+//
+// Example: {"ageSeconds":0,"allocations":[{"downloadBytes":5242880,"downloadDatagrams":0,"id":42,"joins":1,"peakPlayers":4,"players":3,"uploadBytes":131072,"uploadDatagrams":0}],"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","seconds":10,"sequence":12,"type":"usage"}
+type UsageReport struct {
+	// AgeSeconds How long ago the time ended of which the counts are.
+	AgeSeconds int64 `json:"ageSeconds"`
+
+	// Allocations The counts by allocation.
+	Allocations []AllocationUsage `json:"allocations"`
+
+	// Epoch The process of the tunnel server that has counted.
+	Epoch openapi_types.UUID `json:"epoch"`
+
+	// Seconds The length of that time.
+	Seconds int64 `json:"seconds"`
+
+	// Sequence The number of the report within its epoch. It increases.
+	Sequence int64 `json:"sequence"`
+
+	// Type Always `usage`.
+	Type UsageReportType `json:"type"`
+}
+
+// UsageReportType Always `usage`.
+type UsageReportType string
+
+// UsageResolution The length of the times of which usage is. Days and hours are those of UTC.
+type UsageResolution string
+
+// UsageSeries Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null.
+type UsageSeries struct {
+	// AllocationID The allocation, which may have been deleted.
+	AllocationID nullable.Nullable[int64] `json:"allocationId"`
+
+	// DeviceID The device, or that of the allocation.
+	DeviceID nullable.Nullable[openapi_types.UUID] `json:"deviceId"`
+
+	// OrganisationID The organisation; null for the usage of devices without one.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Points The usage by time, in order. Times without any are left out.
+	Points []UsagePoint `json:"points"`
+
+	// Totals Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
+	// of payloads, without any header.
+	Totals UsageSums `json:"totals"`
+
+	// UserID The user, if that is the owner.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// UsageSettings For how many days usage is kept, by the length of the times of which it is.
+type UsageSettings struct {
+	// DayDays The usage of days. It is 731 until somebody changes it.
+	DayDays int `json:"dayDays"`
+
+	// HourDays The usage of hours. It is 90 until somebody changes it.
+	HourDays int `json:"hourDays"`
+
+	// MinuteDays The usage of minutes. It is 2 until somebody changes it.
+	MinuteDays int `json:"minuteDays"`
+}
+
+// UsageSums Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
+// of payloads, without any header.
+type UsageSums struct {
+	// DownloadBytes Bytes to players.
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// DownloadDatagrams Datagrams to players, of UDP.
+	DownloadDatagrams int64 `json:"downloadDatagrams"`
+
+	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	Joins int64 `json:"joins"`
+
+	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
+	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
+	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// of the points.
+	PeakPlayers int64 `json:"peakPlayers"`
+
+	// UploadBytes Bytes from players.
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// UploadDatagrams Datagrams from players, of UDP.
+	UploadDatagrams int64 `json:"uploadDatagrams"`
+}
+
 // User A user account of the panel.
 type User struct {
 	// CreatedAt When the account was created.
@@ -3036,14 +3984,348 @@ type Version struct {
 	Version string `json:"version"`
 }
 
+// Webhook A URL that the panel tells of events, without its secret.
+type Webhook struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookCreate A new webhook.
+type WebhookCreate struct {
+	// Enabled Whether messages are sent. By default, they are.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events WebhookEvents `json:"events"`
+
+	// Format How messages are written. By default, `standard`.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name WebhookName `json:"name"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
+	OrganisationID *int64 `json:"organisationId,omitempty"`
+
+	// Site With `true`, events are about all devices of the panel. For admins.
+	Site *bool `json:"site,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL WebhookURL `json:"url"`
+}
+
+// WebhookCreated A new webhook, with its secret.
+type WebhookCreated struct {
+	// CreatedAt When the webhook was created.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
+
+	// Enabled Whether messages are sent.
+	Enabled bool `json:"enabled"`
+
+	// Events The types of events that are sent.
+	Events []WebhookEventType `json:"events"`
+
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format WebhookFormat `json:"format"`
+
+	// ID Webhook ID.
+	ID int64 `json:"id"`
+
+	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
+
+	// Name What the webhook is for, as its maker has named it.
+	//
+	// Example: alerts
+	Name string `json:"name"`
+
+	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
+
+	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+
+	// URL Where messages are sent. Its path may be a password.
+	URL string `json:"url"`
+
+	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookData What an event is about, as it was then. Other fields may be added.
+type WebhookData struct {
+	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
+	Allocation *Allocation `json:"allocation,omitempty"`
+
+	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
+	ApprovalURL *string `json:"approvalUrl,omitempty"`
+
+	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
+	Device *Device `json:"device,omitempty"`
+
+	// Quota The quota of `quota.reached`.
+	Quota *WebhookQuota `json:"quota,omitempty"`
+
+	// WebhookID With `webhook.test`, the webhook.
+	WebhookID *int64 `json:"webhookId,omitempty"`
+}
+
+// WebhookDelivery A message of a webhook, and what came of it.
+type WebhookDelivery struct {
+	// Attempts How often it was sent.
+	Attempts int `json:"attempts"`
+
+	// CreatedAt When the message was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DurationMs How many milliseconds the last attempt took. Null if there was none.
+	DurationMs nullable.Nullable[int] `json:"durationMs"`
+
+	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// ID Delivery ID.
+	ID int64 `json:"id"`
+
+	// LastAttemptAt When the last attempt ended. Null if there was none.
+	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
+
+	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+	//
+	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
+	MessageID string `json:"messageId"`
+
+	// NextAttemptAt When it is sent next. Null if it is not.
+	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
+
+	// Payload The body of a message in the format `standard`. The other formats say the same in words.
+	Payload WebhookPayload `json:"payload"`
+
+	// State - `pending`: it is sent at `nextAttemptAt`.
+	// - `delivered`: the receiver answered with a status from 200 to 299.
+	// - `failed`: all attempts failed.
+	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+	State WebhookDeliveryState `json:"state"`
+
+	// Status The status of the last response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
+// - `delivered`: the receiver answered with a status from 200 to 299.
+// - `failed`: all attempts failed.
+// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+type WebhookDeliveryState string
+
+// WebhookEventType A type of events.
+//
+//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
+//   - `device.online`: such a device is online again.
+//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+//   - `allocation.recovered`: players can join such an allocation again.
+//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+//     only admins can approve.
+//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+//     resource.
+type WebhookEventType string
+
+// WebhookEvents The types of events that are sent.
+type WebhookEvents = []WebhookEventType
+
+// WebhookFormat How messages are written.
+//
+// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+// - `discord`: text for people, to a webhook of a Discord channel.
+// - `ntfy`: a notification, to a topic of ntfy.
+type WebhookFormat string
+
+// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
+type WebhookKey = string
+
+// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
+// the direction of text. White space around it is removed.
+//
+// Example: alerts
+type WebhookName = string
+
+// WebhookPatch Changes of a webhook. What is absent stays.
+type WebhookPatch struct {
+	// Enabled Whether messages are sent.
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Events The types of events that are sent.
+	Events *WebhookEvents `json:"events,omitempty"`
+
+	// Format How messages are written.
+	//
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
+	// - `discord`: text for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to a topic of ntfy.
+	Format *WebhookFormat `json:"format,omitempty"`
+
+	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
+	// the direction of text. White space around it is removed.
+	//
+	//
+	// Example: alerts
+	Name *WebhookName `json:"name,omitempty"`
+
+	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
+	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
+
+	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	//
+	// Example: https://example.com/hooks/tunnel
+	URL *WebhookURL `json:"url,omitempty"`
+}
+
+// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
+type WebhookPayload struct {
+	// Data What an event is about, as it was then. Other fields may be added.
+	Data WebhookData `json:"data"`
+
+	// Timestamp When the panel noticed the event.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event, or `webhook.test`.
+	//
+	// Example: device.offline
+	Type string `json:"type"`
+}
+
+// WebhookQuota A quota that was reached.
+type WebhookQuota struct {
+	// Limit How many there may be.
+	Limit int `json:"limit"`
+
+	// OrganisationID The organisation whose quota it is. Null if it is a user's.
+	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
+
+	// Resource What a quota limits, the name of a field of `QuotaLimits`.
+	Resource QuotaResource `json:"resource"`
+
+	// Used How many there were, without what was refused.
+	Used int `json:"used"`
+
+	// UserID The user whose quota it is. Null if it is an organisation's.
+	UserID nullable.Nullable[int64] `json:"userId"`
+}
+
+// WebhookResult What came of the last attempt to send a message. Null if there was none.
+type WebhookResult struct {
+	// At When the attempt ended.
+	At time.Time `json:"at"`
+
+	// Error Why it failed, in a few words. Null if it succeeded.
+	Error nullable.Nullable[string] `json:"error"`
+
+	// Status The status of the response. Null if there was none.
+	Status nullable.Nullable[int] `json:"status"`
+}
+
+// WebhookSecret A new secret of a webhook.
+type WebhookSecret struct {
+	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
+	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
+
+	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	Secret WebhookKey `json:"secret"`
+}
+
+// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+//
+// Example: https://example.com/hooks/tunnel
+type WebhookURL = string
+
 // APIKeyID defines model for APIKeyId.
 type APIKeyID = int64
 
 // AllocationID defines model for AllocationId.
 type AllocationID = int64
 
+// ConnectionID defines model for ConnectionId.
+type ConnectionID = string
+
+// DeliveryID defines model for DeliveryId.
+type DeliveryID = int64
+
 // DeviceID defines model for DeviceId.
 type DeviceID = openapi_types.UUID
+
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
+
+// IfMatch defines model for IfMatch.
+type IfMatch = string
 
 // InvitationID defines model for InvitationId.
 type InvitationID = int64
@@ -3066,6 +4348,9 @@ type SessionID = openapi_types.UUID
 // UserID defines model for UserId.
 type UserID = int64
 
+// WebhookID defines model for WebhookId.
+type WebhookID = int64
+
 // AccountConflict The body of every error response.
 type AccountConflict = Problem
 
@@ -3084,8 +4369,17 @@ type ApprovalConflict = Problem
 // ApprovalNotFound The body of every error response.
 type ApprovalNotFound = Problem
 
+// ConnectionNotFound The body of every error response.
+type ConnectionNotFound = Problem
+
 // CurrentPasswordRefused The body of every error response.
 type CurrentPasswordRefused = Problem
+
+// DeliveryNotFound The body of every error response.
+type DeliveryNotFound = Problem
+
+// DenialConflict The body of every error response.
+type DenialConflict = Problem
 
 // DeviceCodeNotFound The body of every error response.
 type DeviceCodeNotFound = Problem
@@ -3153,6 +4447,9 @@ type MemberNotFound = Problem
 // MoveNotFound The body of every error response.
 type MoveNotFound = Problem
 
+// NewPortConflict The body of every error response.
+type NewPortConflict = Problem
+
 // NoPassword The body of every error response.
 type NoPassword = Problem
 
@@ -3192,11 +4489,17 @@ type PortForbidden = Problem
 // PortUnavailable The body of every error response.
 type PortUnavailable = Problem
 
+// PreconditionFailed The body of every error response.
+type PreconditionFailed = Problem
+
 // QuotaExceeded The body of every error response.
 type QuotaExceeded = Problem
 
 // RateLimited The body of every error response.
 type RateLimited = Problem
+
+// Repeated The body of every error response.
+type Repeated = Problem
 
 // RoleForbidden The body of every error response.
 type RoleForbidden = Problem
@@ -3216,6 +4519,9 @@ type SessionUnavailable = Problem
 // SettingsConflict The body of every error response.
 type SettingsConflict = Problem
 
+// SiteForbidden The body of every error response.
+type SiteForbidden = Problem
+
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
@@ -3225,11 +4531,20 @@ type TokenConflict = Problem
 // TooManyInvitations The body of every error response.
 type TooManyInvitations = Problem
 
+// TooManyKeptOut The body of every error response.
+type TooManyKeptOut = Problem
+
 // TooManyKeys The body of every error response.
 type TooManyKeys = Problem
 
 // TooManyOrganisations The body of every error response.
 type TooManyOrganisations = Problem
+
+// TooManyStreams The body of every error response.
+type TooManyStreams = Problem
+
+// TooManyWebhooks The body of every error response.
+type TooManyWebhooks = Problem
 
 // TunnelsUnavailable The body of every error response.
 type TunnelsUnavailable = Problem
@@ -3254,6 +4569,12 @@ type UserNotFound = Problem
 
 // UserSuspended The body of every error response.
 type UserSuspended = Problem
+
+// WebhookDisabled The body of every error response.
+type WebhookDisabled = Problem
+
+// WebhookNotFound The body of every error response.
+type WebhookNotFound = Problem
 
 // WrongPassword The body of every error response.
 type WrongPassword = Problem
@@ -3294,6 +4615,10 @@ const (
 	MaxAllocationRulesMaxPlayersPerSource             = 100000
 	MaxAllocationsBulkIds                             = 1000
 	MaxBitsPerSecond                                  = 1e+11
+	MaxConnectionsCloseIds                            = 500
+	MaxConnectionsReportClosed                        = 500
+	MaxConnectionsReportOpened                        = 500
+	MaxConnectionsReportUpdated                       = 500
 	MaxCurrentPassword                                = 1024
 	MaxDeviceApprovalUserCode                         = 32
 	MaxDeviceDenialUserCode                           = 32
@@ -3326,9 +4651,23 @@ const (
 	MaxRuleLimitsPlayerDownloadBitsPerSecond          = 1e+11
 	MaxRuleLimitsPlayerUploadBitsPerSecond            = 1e+11
 	MaxRuleLimitsUploadBitsPerSecond                  = 1e+11
+	MaxServerAllocationKeptOut                        = 1000
 	MaxStatusReportAllocations                        = 1000
 	MaxStatusReportRefusals                           = 200
 	MaxTunnelServerSettingsPublicHost                 = 254
+	MaxUsageEventUsage                                = 500
+	MaxUsageReportAllocations                         = 1000
+	DefaultWebhookCreateEnabled                       = true
+	MaxWebhookCreateEvents                            = 6
+	MaxWebhookCreateOfflineDelaySeconds               = 86400
+	DefaultWebhookCreateOfflineDelaySeconds           = 60
+	MaxWebhookName                                    = 100
+	MaxWebhookPatchEvents                             = 6
+	MaxWebhookPatchOfflineDelaySeconds                = 86400
+	MaxWebhookURL                                     = 2000
+	MaxConnectionID                                   = 49
+	MaxIdempotencyKey                                 = 255
+	MaxIfMatch                                        = 1024
 	MaxLimit                                          = 1000
 	DefaultLimit                                      = 1000
 )
@@ -3395,6 +4734,18 @@ type BeginProviderLoginParams struct {
 	// ReturnTo Where the browser is sent after the login: the path of a page of the panel, with its query. It
 	// does not begin with `//` or `/api/`. Without it, it is `/`.
 	ReturnTo *string `form:"returnTo,omitempty" json:"returnTo,omitempty"`
+}
+
+// StreamEventsParams defines parameters for StreamEvents.
+type StreamEventsParams struct {
+	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
+
+	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
+
+	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // ListAPIKeysParams defines parameters for ListAPIKeys.
@@ -3479,6 +4830,46 @@ type ListAllocationsParams struct {
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ReadmitSourceParams defines parameters for ReadmitSource.
+type ReadmitSourceParams struct {
+	// Source The source, as in the list. An address stands for the source that it belongs to.
+	Source AddressPrefix `form:"source" json:"source"`
+}
+
+// ListConnectionsParams defines parameters for ListConnections.
+type ListConnectionsParams struct {
+	// AllocationID Return only connections to this allocation.
+	AllocationID *int64 `form:"allocationId,omitempty" json:"allocationId,omitempty"`
+
+	// DeviceID Return only connections to allocations of this tunnel client.
+	DeviceID *openapi_types.UUID `form:"deviceId,omitempty" json:"deviceId,omitempty"`
+
+	// ServerID Return only connections on this tunnel server.
+	ServerID *openapi_types.UUID `form:"serverId,omitempty" json:"serverId,omitempty"`
+
+	// OrganisationID Return only connections to allocations of devices of this organisation.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// Protocol Return only connections of this protocol.
+	Protocol *Protocol `form:"protocol,omitempty" json:"protocol,omitempty"`
+
+	// SourceAddress Return only connections from this address, or from one of this prefix.
+	SourceAddress *AddressPrefix `form:"sourceAddress,omitempty" json:"sourceAddress,omitempty"`
+
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only the connections that follow this position in the list: the value of `after` in the `Link`
+	// header of the previous page.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// CloseConnectionParams defines parameters for CloseConnection.
+type CloseConnectionParams struct {
+	// KeepOutSeconds How long the source of the connection may not join the allocation again; 0 only ends the connection.
+	KeepOutSeconds *int `form:"keepOutSeconds,omitempty" json:"keepOutSeconds,omitempty"`
+}
+
 // GetPendingDeviceParams defines parameters for GetPendingDevice.
 type GetPendingDeviceParams struct {
 	// UserCode The user code that the device shows. Case, spaces and dashes are ignored.
@@ -3525,6 +4916,34 @@ type ListDevicesParams struct {
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 }
 
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// By What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
+	// user or an organisation), or an organisation.
+	By *UsageGrouping `form:"by,omitempty" json:"by,omitempty"`
+
+	// AllocationID Return only the usage of this allocation.
+	AllocationID *int64 `form:"allocationId,omitempty" json:"allocationId,omitempty"`
+
+	// DeviceID Return only the usage of this device's allocations.
+	DeviceID *openapi_types.UUID `form:"deviceId,omitempty" json:"deviceId,omitempty"`
+
+	// OrganisationID Return only the usage that belongs to this organisation.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// UserID Return only the usage that belongs to this user, without that of their organisations.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// From The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To The end. Times that begin at it or later are left out. Now if it is absent.
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// Resolution The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
+	Resolution *UsageResolution `form:"resolution,omitempty" json:"resolution,omitempty"`
+}
+
 // ListUsersParams defines parameters for ListUsers.
 type ListUsersParams struct {
 	// Search Return only users whose email begins with this text. Its case is ignored.
@@ -3557,6 +4976,27 @@ type DeleteUserParams struct {
 
 	// NewOwnerID The ID of the user who gets the devices.
 	NewOwnerID *int64 `form:"newOwnerId,omitempty" json:"newOwnerId,omitempty"`
+}
+
+// ListWebhooksParams defines parameters for ListWebhooks.
+type ListWebhooksParams struct {
+	// UserID List the webhooks of this user.
+	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+
+	// OrganisationID List the webhooks of this organisation. It cannot be combined with `userId`.
+	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
+
+	// Site With `true`, list the webhooks of the whole site. It cannot be combined with the other two.
+	Site *bool `form:"site,omitempty" json:"site,omitempty"`
+}
+
+// ListWebhookDeliveriesParams defines parameters for ListWebhookDeliveries.
+type ListWebhookDeliveriesParams struct {
+	// Limit The maximum number of items to return.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// After Return only deliveries before this ID, the value of `after` in the `Link` header of the previous page.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 }
 
 // UpdateAccountJSONRequestBody defines body for UpdateAccount for application/json ContentType.
@@ -3640,6 +5080,12 @@ type UpdateUserJSONRequestBody = UserPatch
 // UpdateUserQuotaJSONRequestBody defines body for UpdateUserQuota for application/json ContentType.
 type UpdateUserQuotaJSONRequestBody = QuotaLimits
 
+// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
+type CreateWebhookJSONRequestBody = WebhookCreate
+
+// UpdateWebhookJSONRequestBody defines body for UpdateWebhook for application/json ContentType.
+type UpdateWebhookJSONRequestBody = WebhookPatch
+
 // AsHello returns the union data inside the ControlMessage as a Hello
 func (t ControlMessage) AsHello() (Hello, error) {
 	var body Hello
@@ -3699,6 +5145,74 @@ func (t *ControlMessage) MergeStatusReport(v StatusReport) error {
 		return err
 	}
 	b, err = runtime.JSONMerge(b, []byte(`{"type":"status"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsConnectionsReport returns the union data inside the ControlMessage as a ConnectionsReport
+func (t ControlMessage) AsConnectionsReport() (ConnectionsReport, error) {
+	var body ConnectionsReport
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionsReport overwrites any union data inside the ControlMessage as the provided ConnectionsReport
+func (t *ControlMessage) FromConnectionsReport(v ConnectionsReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections"}`))
+	t.union = b
+	return err
+}
+
+// MergeConnectionsReport performs a merge with any union data inside the ControlMessage, using the provided ConnectionsReport
+func (t *ControlMessage) MergeConnectionsReport(v ConnectionsReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsConnectionsClose returns the union data inside the ControlMessage as a ConnectionsClose
+func (t ControlMessage) AsConnectionsClose() (ConnectionsClose, error) {
+	var body ConnectionsClose
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionsClose overwrites any union data inside the ControlMessage as the provided ConnectionsClose
+func (t *ControlMessage) FromConnectionsClose(v ConnectionsClose) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections.close"}`))
+	t.union = b
+	return err
+}
+
+// MergeConnectionsClose performs a merge with any union data inside the ControlMessage, using the provided ConnectionsClose
+func (t *ControlMessage) MergeConnectionsClose(v ConnectionsClose) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"connections.close"}`))
 	if err != nil {
 		return err
 	}
@@ -3878,6 +5392,74 @@ func (t *ControlMessage) MergeServerChange(v ServerChange) error {
 	return err
 }
 
+// AsUsageReport returns the union data inside the ControlMessage as a UsageReport
+func (t ControlMessage) AsUsageReport() (UsageReport, error) {
+	var body UsageReport
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageReport overwrites any union data inside the ControlMessage as the provided UsageReport
+func (t *ControlMessage) FromUsageReport(v UsageReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
+	t.union = b
+	return err
+}
+
+// MergeUsageReport performs a merge with any union data inside the ControlMessage, using the provided UsageReport
+func (t *ControlMessage) MergeUsageReport(v UsageReport) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsUsageAck returns the union data inside the ControlMessage as a UsageAck
+func (t ControlMessage) AsUsageAck() (UsageAck, error) {
+	var body UsageAck
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageAck overwrites any union data inside the ControlMessage as the provided UsageAck
+func (t *ControlMessage) FromUsageAck(v UsageAck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
+	t.union = b
+	return err
+}
+
+// MergeUsageAck performs a merge with any union data inside the ControlMessage, using the provided UsageAck
+func (t *ControlMessage) MergeUsageAck(v UsageAck) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"usage.ack"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t ControlMessage) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
@@ -3896,6 +5478,10 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsClientChange()
 	case "client.snapshot":
 		return t.AsClientSnapshot()
+	case "connections":
+		return t.AsConnectionsReport()
+	case "connections.close":
+		return t.AsConnectionsClose()
 	case "hello":
 		return t.AsHello()
 	case "resync":
@@ -3906,6 +5492,10 @@ func (t ControlMessage) ValueByDiscriminator() (interface{}, error) {
 		return t.AsServerSnapshot()
 	case "status":
 		return t.AsStatusReport()
+	case "usage":
+		return t.AsUsageReport()
+	case "usage.ack":
+		return t.AsUsageAck()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -3917,6 +5507,265 @@ func (t ControlMessage) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ControlMessage) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsReadyEvent returns the union data inside the Event as a ReadyEvent
+func (t Event) AsReadyEvent() (ReadyEvent, error) {
+	var body ReadyEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
+func (t *Event) FromReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
+func (t *Event) MergeReadyEvent(v ReadyEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsResyncEvent returns the union data inside the Event as a ResyncEvent
+func (t Event) AsResyncEvent() (ResyncEvent, error) {
+	var body ResyncEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
+func (t *Event) FromResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
+func (t *Event) MergeResyncEvent(v ResyncEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
+func (t Event) AsDeviceEvent() (DeviceEvent, error) {
+	var body DeviceEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
+func (t *Event) FromDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
+func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
+func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
+	var body DeviceDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
+func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
+func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
+func (t Event) AsAllocationEvent() (AllocationEvent, error) {
+	var body AllocationEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
+func (t *Event) FromAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
+func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
+func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
+	var body AllocationDeletedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
+func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
+func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsUsageEvent returns the union data inside the Event as a UsageEvent
+func (t Event) AsUsageEvent() (UsageEvent, error) {
+	var body UsageEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromUsageEvent overwrites any union data inside the Event as the provided UsageEvent
+func (t *Event) FromUsageEvent(v UsageEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeUsageEvent performs a merge with any union data inside the Event, using the provided UsageEvent
+func (t *Event) MergeUsageEvent(v UsageEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsConnectionEvent returns the union data inside the Event as a ConnectionEvent
+func (t Event) AsConnectionEvent() (ConnectionEvent, error) {
+	var body ConnectionEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConnectionEvent overwrites any union data inside the Event as the provided ConnectionEvent
+func (t *Event) FromConnectionEvent(v ConnectionEvent) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeConnectionEvent performs a merge with any union data inside the Event, using the provided ConnectionEvent
+func (t *Event) MergeConnectionEvent(v ConnectionEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Event) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"type"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t Event) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "allocation.created":
+		return t.AsAllocationEvent()
+	case "allocation.deleted":
+		return t.AsAllocationDeletedEvent()
+	case "allocation.updated":
+		return t.AsAllocationEvent()
+	case "connection.closed":
+		return t.AsConnectionEvent()
+	case "connection.opened":
+		return t.AsConnectionEvent()
+	case "device.created":
+		return t.AsDeviceEvent()
+	case "device.deleted":
+		return t.AsDeviceDeletedEvent()
+	case "device.updated":
+		return t.AsDeviceEvent()
+	case "ready":
+		return t.AsReadyEvent()
+	case "resync":
+		return t.AsResyncEvent()
+	case "usage":
+		return t.AsUsageEvent()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t Event) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Event) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

@@ -142,7 +142,7 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 type databaseFlags struct {
 	DatabaseURLFile string `name:"database-url-file" placeholder:"FILE" help:"Read the connection URL of Postgres from this file. Without it and $$ECLITUNNEL_DATABASE_URL the panel runs its own Postgres."`
 	DataDir         string `default:"${data_dir}" placeholder:"DIR" help:"Data directory of the panel's own Postgres (default: ${data_dir})."`
-	SecretKeyFile   string `placeholder:"FILE" help:"Encrypt the private keys in the database, of signatures and of certificates, with the first key of this file, which has one a line: 32 random bytes in base64 (default: not encrypted)."`
+	SecretKeyFile   string `placeholder:"FILE" help:"Encrypt the private keys in the database, of signatures and of certificates, and the URLs and secrets of webhooks, with the first key of this file, which has one a line: 32 random bytes in base64 (default: not encrypted)."`
 	PostgresBinDir  string `placeholder:"DIR" help:"Directory of initdb and postgres for the panel's own Postgres (default: searched in the usual places)."`
 }
 

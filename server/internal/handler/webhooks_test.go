@@ -17,7 +17,9 @@ func webhookPath(id int64) string { return fmt.Sprintf("/api/webhooks/%d", id) }
 func (to *target) newWebhook(t *testing.T, w *world) db.Webhook {
 	t.Helper()
 	if to.webhook != nil {
-		return *to.webhook
+		if _, err := w.db.Webhook(t.Context(), db.Scope{All: true}, to.webhook.ID); err == nil {
+			return *to.webhook
+		}
 	}
 	w.exec(t, `DELETE FROM webhooks`) // An owner has few.
 	webhook, err := w.db.CreateWebhook(t.Context(), db.Scope{All: true}, db.Webhook{

@@ -2,14 +2,19 @@ package webhooks_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/db"
+	"github.com/eclitunnel/eclitunnel/db/atrest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
+	"github.com/eclitunnel/eclitunnel/internal/testlog"
 	"github.com/eclitunnel/eclitunnel/server/internal/live/webhooks"
 )
 
@@ -240,4 +245,74 @@ func TestService_DropsTheOldestOfTooMany(t *testing.T) {
 	f.advance(31 * 24 * time.Hour)
 	s.tick(pruneEvery)
 	f.nothing(hook, "all deliveries are older than 30 days")
+}
+
+// away is a store whose database does not respond for a time.
+type away struct {
+	*db.DB
+	gone atomic.Bool
+}
+
+var errAway = errors.New("the database is away")
+
+func (a *away) ClaimDeliveries(ctx context.Context, limit int, busy []string, lease time.Duration, at time.Time) ([]db.DueDelivery, error) {
+	if a.gone.Load() {
+		return nil, errAway
+	}
+	return a.DB.ClaimDeliveries(ctx, limit, busy, lease, at)
+}
+
+func (a *away) SweepWebhooks(ctx context.Context, sweep db.WebhookSweep) (int, error) {
+	if a.gone.Load() {
+		return 0, errAway
+	}
+	return a.DB.SweepWebhooks(ctx, sweep)
+}
+
+// TestService_GoesOnWhenTheDatabaseIsBack logs one line for each loop meanwhile.
+func TestService_GoesOnWhenTheDatabaseIsBack(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, "device.offline")
+	device, generation := f.device(db.KindClient, db.APIKeyOwner{UserID: &ada})
+	store := &away{DB: f.db}
+	var log testlog.Buffer
+	s := f.start(func(o *webhooks.Options) { o.Store, o.Logger = store, slog.New(slog.NewTextHandler(&log, nil)) })
+	s.pass(time.Minute)
+	store.gone.Store(true)
+	f.disconnect(device, generation)
+	s.pass(2 * time.Minute)
+	if lines := log.Count("webhooks wait for the database"); lines != 2 {
+		t.Errorf("%d lines: %s", lines, log.String())
+	}
+	store.gone.Store(false)
+	s.pass(80 * time.Second)
+	if payload := await.Receive(t, r.got, "message").payload(t); payload.Data.Device.ID != device.ID {
+		t.Errorf("told of %s", payload.Data.Device.ID)
+	}
+}
+
+// TestService_LeavesToOthersWhatItCannotRead has replicas of which one has no secret key, as while that is replaced.
+func TestService_LeavesToOthersWhatItCannotRead(t *testing.T) {
+	f, r := newFleet(t), newReceiver(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, quotaReached)
+	keys, err := atrest.ParseKeys([]byte(base64.StdEncoding.EncodeToString(make([]byte, 32))))
+	f.check(err)
+	sealed, err := db.Open(t.Context(), db.Options{URL: f.url, SecretKeys: keys})
+	f.check(err)
+	t.Cleanup(func() { f.check(sealed.Close()) })
+	_, err = sealed.EncryptWebhooks(t.Context())
+	f.check(err)
+	without := f.start()
+	without.reach(ada)
+	without.tick(pollEvery)
+	without.stop()
+	if now := f.read(hook); now.Failures != 0 || !now.Enabled || len(r.got) != 0 {
+		t.Errorf("the replica without the key left %+v", now)
+	}
+	with := f.start(func(o *webhooks.Options) { o.Store = sealed })
+	f.advance(time.Minute)
+	with.tick(pollEvery)
+	await.Receive(t, r.got, "message").verify(t, hook.Secret)
 }

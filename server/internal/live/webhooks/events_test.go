@@ -159,11 +159,11 @@ func TestService_TellsOnlyWhoseDeviceItIs(t *testing.T) {
 	f, r := newFleet(t), newReceiver(t)
 	ada, eve := f.user("ada@example.com"), f.user("eve@example.com")
 	guild := dbtest.Organisation(t, f.db, "guild")
-	types2 := []string{"device.offline", "device.online"}
-	before := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, types2...)
-	after := f.webhook(db.APIKeyOwner{OrganisationID: &guild}, types.WebhookStandard, r.url, types2...)
-	site := f.webhook(db.APIKeyOwner{}, types.WebhookStandard, r.url, types2...)
-	member := f.webhook(db.APIKeyOwner{UserID: &eve}, types.WebhookStandard, r.url, types2...)
+	both := []string{"device.offline", "device.online"}
+	before := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, r.url, both...)
+	after := f.webhook(db.APIKeyOwner{OrganisationID: &guild}, types.WebhookStandard, r.url, both...)
+	site := f.webhook(db.APIKeyOwner{}, types.WebhookStandard, r.url, both...)
+	member := f.webhook(db.APIKeyOwner{UserID: &eve}, types.WebhookStandard, r.url, both...)
 	dbtest.Member(t, f.db, guild, eve, db.RoleOwner)
 	device, generation := f.device(db.KindClient, db.APIKeyOwner{UserID: &ada})
 	s := f.start()

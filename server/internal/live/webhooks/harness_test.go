@@ -113,6 +113,7 @@ func (r *receiver) hold() (release func()) {
 // fleet is a database with devices, and services of replicas with one clock.
 type fleet struct {
 	*testing.T
+	url     string // Of the database.
 	db      *db.DB
 	exec    func(query string, args ...any)
 	replica uuid.UUID
@@ -122,7 +123,8 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T) *fleet {
-	f := &fleet{T: t, db: dbtest.New(t), replica: uuid.New(), now: time.Now().UTC()}
+	address := dbtest.URL(t)
+	f := &fleet{T: t, url: address, db: dbtest.Open(t, address), replica: uuid.New(), now: time.Now().UTC()}
 	sql := dbtest.SQL(t, f.db)
 	f.exec = func(query string, args ...any) {
 		t.Helper()

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/oapi-codegen/nullable"
 
@@ -19,7 +20,7 @@ func (s *Service) message(event string, data types.WebhookData) (db.WebhookMessa
 	if err != nil {
 		return db.WebhookMessage{}, fmt.Errorf("id of a message: %w", err)
 	}
-	payload, err := json.Marshal(types.WebhookPayload{Type: event, Timestamp: s.opts.Now().UTC(), Data: data})
+	payload, err := json.Marshal(types.WebhookPayload{Type: event, Timestamp: s.opts.Now().UTC().Truncate(time.Millisecond), Data: data})
 	return db.WebhookMessage{ID: id, Type: event, PayloadJSON: string(payload)}, err
 }
 

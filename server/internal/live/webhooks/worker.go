@@ -192,6 +192,9 @@ func (s *Service) busyTargets() []string {
 // sendOne sends a message and stores what came of it. If that cannot be stored, the lease expires and the message is
 // sent once more.
 func (s *Service) sendOne(ctx context.Context, due db.DueDelivery) {
+	if due.Webhook.URL == "" || due.Webhook.Secret == "" {
+		return // Encrypted with a key that another replica has, which gets its turn when the lease expires.
+	}
 	// A receiver that has begun to answer when the panel stops gets some time, because the message is sent again if not.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
