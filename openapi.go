@@ -13,5 +13,5 @@ var OpenAPI []byte
 // Docs are the documents that the panel's API explorer shows as guides, by their path in
 // the repository.
 //
-//go:embed docs/guides docs/e*.md
+//go:embed docs/guides docs/events.md docs/webhooks.md docs/errors.md
 var Docs embed.FS

@@ -169,6 +169,9 @@ func (d *DB) UpdateWebhook(ctx context.Context, scope Scope, id int64, patch Web
 			Enabled bool           `db:"enabled"`
 			Events  pq.StringArray `db:"events"`
 		}
+		if err := d.checkWebhook(ctx, tx, scope, id); err != nil {
+			return err
+		}
 		err := tx.GetContext(ctx, &before, `SELECT w.enabled, w.events FROM webhooks w WHERE w.id = $3 AND `+webhookManaged+` FOR UPDATE`,
 			scope.All, scope.account(), id)
 		if err != nil {
@@ -207,9 +210,27 @@ func forgetWebhook(ctx context.Context, tx *sqlx.Tx, id int64, reason string) er
 	return err
 }
 
+// checkWebhook checks the condition of ctx on a webhook that the scope manages, as checkCondition does.
+func (d *DB) checkWebhook(ctx context.Context, tx *sqlx.Tx, scope Scope, id int64) error {
+	holds, ok := ctx.Value(conditionKey[Webhook]{}).(func(Webhook) bool)
+	if !ok {
+		return nil
+	}
+	var row webhookRow
+	err := tx.GetContext(ctx, &row, `SELECT `+webhookColumns+` FROM webhooks w WHERE w.id = $3 AND `+webhookManaged+` FOR UPDATE`,
+		scope.All, scope.account(), id)
+	if err == nil && !holds(d.openWebhook(row)) {
+		return ErrPrecondition
+	}
+	return err
+}
+
 // DeleteWebhook deletes a webhook of an owner whom the scope manages, with its deliveries.
 func (d *DB) DeleteWebhook(ctx context.Context, scope Scope, id int64) error {
 	err := d.requests.tx(ctx, func(tx *sqlx.Tx) error {
+		if err := d.checkWebhook(ctx, tx, scope, id); err != nil {
+			return err
+		}
 		var deleted int64
 		return tx.GetContext(ctx, &deleted, `DELETE FROM webhooks w WHERE w.id = $3 AND `+webhookManaged+` RETURNING w.id`,
 			scope.All, scope.account(), id)

@@ -1036,7 +1036,9 @@ type ClientInterface interface {
 	// ListKeptOut List the sources that an allocation keeps out
 	//
 	// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
+	// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
+	// token, the device's own.
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id}/kept-out (the `ListKeptOut` operationId).
 	ListKeptOut(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3377,7 +3379,9 @@ func (c *Client) ReadmitSource(ctx context.Context, id AllocationID, params *Rea
 // ListKeptOut List the sources that an allocation keeps out
 //
 // Returns the sources that may not join the allocation until a time, because somebody closed a connection
-// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
+// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
+// token, the device's own.
 //
 // Corresponds with GET /api/tunnel/allocations/{id}/kept-out (the `ListKeptOut` operationId).
 func (c *Client) ListKeptOut(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9922,7 +9926,9 @@ type ClientWithResponsesInterface interface {
 	// ListKeptOutWithResponse List the sources that an allocation keeps out
 	//
 	// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
+	// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
+	// token, the device's own.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -18179,6 +18185,11 @@ type CreateWebhookResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// CreateWebhookResponse409Headers the declared response headers of an HTTP 409 response for CreateWebhook
+type CreateWebhookResponse409Headers struct {
+	RetryAfter *int
+}
+
 // CreateWebhookResponse503Headers the declared response headers of an HTTP 503 response for CreateWebhook
 type CreateWebhookResponse503Headers struct {
 	RetryAfter *int
@@ -18205,6 +18216,8 @@ type CreateWebhookResponse struct {
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *CreateWebhookResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *CreateWebhookResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *CreateWebhookResponse503Headers
 }
@@ -18301,6 +18314,8 @@ type DeleteWebhookResponse struct {
 	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *WebhookNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -18334,6 +18349,11 @@ func (r DeleteWebhookResponse) GetJSON403() *SessionRequired {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r DeleteWebhookResponse) GetJSON404() *WebhookNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r DeleteWebhookResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -18495,6 +18515,8 @@ type UpdateWebhookResponse struct {
 	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *WebhookNotFound
+	// JSON412 the response for an HTTP 412 `application/json` response
+	JSON412 *PreconditionFailed
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
@@ -18528,6 +18550,11 @@ func (r UpdateWebhookResponse) GetJSON403() *SessionRequired {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r UpdateWebhookResponse) GetJSON404() *WebhookNotFound {
 	return r.JSON404
+}
+
+// GetJSON412 returns the response for an HTTP 412 `application/json` response
+func (r UpdateWebhookResponse) GetJSON412() *PreconditionFailed {
+	return r.JSON412
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -18782,6 +18809,11 @@ type RotateWebhookSecretResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// RotateWebhookSecretResponse409Headers the declared response headers of an HTTP 409 response for RotateWebhookSecret
+type RotateWebhookSecretResponse409Headers struct {
+	RetryAfter *int
+}
+
 // RotateWebhookSecretResponse503Headers the declared response headers of an HTTP 503 response for RotateWebhookSecret
 type RotateWebhookSecretResponse503Headers struct {
 	RetryAfter *int
@@ -18800,12 +18832,16 @@ type RotateWebhookSecretResponse struct {
 	JSON403 *SessionRequired
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *WebhookNotFound
+	// JSON409 the response for an HTTP 409 `application/json` response
+	JSON409 *Repeated
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *RotateWebhookSecretResponse401Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *RotateWebhookSecretResponse409Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *RotateWebhookSecretResponse503Headers
 }
@@ -18833,6 +18869,11 @@ func (r RotateWebhookSecretResponse) GetJSON403() *SessionRequired {
 // GetJSON404 returns the response for an HTTP 404 `application/json` response
 func (r RotateWebhookSecretResponse) GetJSON404() *WebhookNotFound {
 	return r.JSON404
+}
+
+// GetJSON409 returns the response for an HTTP 409 `application/json` response
+func (r RotateWebhookSecretResponse) GetJSON409() *Repeated {
+	return r.JSON409
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -20502,7 +20543,9 @@ func (c *ClientWithResponses) ReadmitSourceWithResponse(ctx context.Context, id 
 // ListKeptOutWithResponse List the sources that an allocation keeps out
 //
 // Returns the sources that may not join the allocation until a time, because somebody closed a connection
-// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
+// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
+// token, the device's own.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -28809,6 +28852,16 @@ func ParseCreateWebhookResponse(rsp *http.Response) (*CreateWebhookResponse, err
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers CreateWebhookResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers CreateWebhookResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -28872,6 +28925,13 @@ func ParseDeleteWebhookResponse(rsp *http.Response) (*DeleteWebhookResponse, err
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -29054,6 +29114,13 @@ func ParseUpdateWebhookResponse(rsp *http.Response) (*UpdateWebhookResponse, err
 			return nil, err
 		}
 		response.JSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
@@ -29345,6 +29412,13 @@ func ParseRotateWebhookSecretResponse(rsp *http.Response) (*RotateWebhookSecretR
 		}
 		response.JSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Repeated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON409 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -29372,6 +29446,16 @@ func ParseRotateWebhookSecretResponse(rsp *http.Response) (*RotateWebhookSecretR
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 409:
+		var headers RotateWebhookSecretResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 503:
 		var headers RotateWebhookSecretResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {

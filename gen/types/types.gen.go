@@ -114,34 +114,34 @@ func (e AllocationReportState) Valid() bool {
 
 // Defines values for AllocationSort.
 const (
-	AllocationsByCreation           AllocationSort = "createdAt"
-	AllocationsByCreationDescending AllocationSort = "-createdAt"
-	AllocationsByID                 AllocationSort = "id"
-	AllocationsByIDDescending       AllocationSort = "-id"
-	AllocationsByName               AllocationSort = "name"
-	AllocationsByNameDescending     AllocationSort = "-name"
-	AllocationsByPort               AllocationSort = "port"
-	AllocationsByPortDescending     AllocationSort = "-port"
+	AllocationsByCreatedAt           AllocationSort = "createdAt"
+	AllocationsByID                  AllocationSort = "id"
+	AllocationsByName                AllocationSort = "name"
+	AllocationsByPort                AllocationSort = "port"
+	AllocationsDescendingByCreatedAt AllocationSort = "-createdAt"
+	AllocationsDescendingByID        AllocationSort = "-id"
+	AllocationsDescendingByName      AllocationSort = "-name"
+	AllocationsDescendingByPort      AllocationSort = "-port"
 )
 
 // Valid indicates whether the value is a known member of the AllocationSort enum.
 func (e AllocationSort) Valid() bool {
 	switch e {
-	case AllocationsByCreation:
-		return true
-	case AllocationsByCreationDescending:
+	case AllocationsByCreatedAt:
 		return true
 	case AllocationsByID:
 		return true
-	case AllocationsByIDDescending:
-		return true
 	case AllocationsByName:
-		return true
-	case AllocationsByNameDescending:
 		return true
 	case AllocationsByPort:
 		return true
-	case AllocationsByPortDescending:
+	case AllocationsDescendingByCreatedAt:
+		return true
+	case AllocationsDescendingByID:
+		return true
+	case AllocationsDescendingByName:
+		return true
+	case AllocationsDescendingByPort:
 		return true
 	default:
 		return false
@@ -330,28 +330,28 @@ func (e DeviceKind) Valid() bool {
 
 // Defines values for DeviceSort.
 const (
-	DevicesByCreation           DeviceSort = "createdAt"
-	DevicesByCreationDescending DeviceSort = "-createdAt"
-	DevicesByLastSeen           DeviceSort = "lastSeenAt"
-	DevicesByLastSeenDescending DeviceSort = "-lastSeenAt"
-	DevicesByName               DeviceSort = "name"
-	DevicesByNameDescending     DeviceSort = "-name"
+	DevicesByCreatedAt            DeviceSort = "createdAt"
+	DevicesByLastSeenAt           DeviceSort = "lastSeenAt"
+	DevicesByName                 DeviceSort = "name"
+	DevicesDescendingByCreatedAt  DeviceSort = "-createdAt"
+	DevicesDescendingByLastSeenAt DeviceSort = "-lastSeenAt"
+	DevicesDescendingByName       DeviceSort = "-name"
 )
 
 // Valid indicates whether the value is a known member of the DeviceSort enum.
 func (e DeviceSort) Valid() bool {
 	switch e {
-	case DevicesByCreation:
+	case DevicesByCreatedAt:
 		return true
-	case DevicesByCreationDescending:
-		return true
-	case DevicesByLastSeen:
-		return true
-	case DevicesByLastSeenDescending:
+	case DevicesByLastSeenAt:
 		return true
 	case DevicesByName:
 		return true
-	case DevicesByNameDescending:
+	case DevicesDescendingByCreatedAt:
+		return true
+	case DevicesDescendingByLastSeenAt:
+		return true
+	case DevicesDescendingByName:
 		return true
 	default:
 		return false
@@ -561,22 +561,22 @@ func (e OrganisationRole) Valid() bool {
 
 // Defines values for OrganisationSort.
 const (
-	OrganisationsByCreation           OrganisationSort = "createdAt"
-	OrganisationsByCreationDescending OrganisationSort = "-createdAt"
-	OrganisationsByName               OrganisationSort = "name"
-	OrganisationsByNameDescending     OrganisationSort = "-name"
+	OrganisationsByCreatedAt           OrganisationSort = "createdAt"
+	OrganisationsByName                OrganisationSort = "name"
+	OrganisationsDescendingByCreatedAt OrganisationSort = "-createdAt"
+	OrganisationsDescendingByName      OrganisationSort = "-name"
 )
 
 // Valid indicates whether the value is a known member of the OrganisationSort enum.
 func (e OrganisationSort) Valid() bool {
 	switch e {
-	case OrganisationsByCreation:
-		return true
-	case OrganisationsByCreationDescending:
+	case OrganisationsByCreatedAt:
 		return true
 	case OrganisationsByName:
 		return true
-	case OrganisationsByNameDescending:
+	case OrganisationsDescendingByCreatedAt:
+		return true
+	case OrganisationsDescendingByName:
 		return true
 	default:
 		return false
@@ -939,19 +939,19 @@ func (e UsageReportType) Valid() bool {
 
 // Defines values for UsageResolution.
 const (
-	Day    UsageResolution = "day"
-	Hour   UsageResolution = "hour"
-	Minute UsageResolution = "minute"
+	UsageByDay    UsageResolution = "day"
+	UsageByHour   UsageResolution = "hour"
+	UsageByMinute UsageResolution = "minute"
 )
 
 // Valid indicates whether the value is a known member of the UsageResolution enum.
 func (e UsageResolution) Valid() bool {
 	switch e {
-	case Day:
+	case UsageByDay:
 		return true
-	case Hour:
+	case UsageByHour:
 		return true
-	case Minute:
+	case UsageByMinute:
 		return true
 	default:
 		return false
@@ -960,22 +960,22 @@ func (e UsageResolution) Valid() bool {
 
 // Defines values for UserSort.
 const (
-	UsersByCreation           UserSort = "createdAt"
-	UsersByCreationDescending UserSort = "-createdAt"
-	UsersByEmail              UserSort = "email"
-	UsersByEmailDescending    UserSort = "-email"
+	UsersByCreatedAt           UserSort = "createdAt"
+	UsersByEmail               UserSort = "email"
+	UsersDescendingByCreatedAt UserSort = "-createdAt"
+	UsersDescendingByEmail     UserSort = "-email"
 )
 
 // Valid indicates whether the value is a known member of the UserSort enum.
 func (e UserSort) Valid() bool {
 	switch e {
-	case UsersByCreation:
-		return true
-	case UsersByCreationDescending:
+	case UsersByCreatedAt:
 		return true
 	case UsersByEmail:
 		return true
-	case UsersByEmailDescending:
+	case UsersDescendingByCreatedAt:
+		return true
+	case UsersDescendingByEmail:
 		return true
 	default:
 		return false

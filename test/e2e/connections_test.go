@@ -139,7 +139,9 @@ func TestConnections_OfDatagramsAreShownAndCutOff(t *testing.T) {
 	id := w.allocations(t, local)[0].ID
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- traffic.StayDatagrams(ctx, public, 50*time.Millisecond, func(time.Time) {}, func(time.Time) {}) }()
+	go func() {
+		done <- traffic.StayDatagrams(ctx, public, 50*time.Millisecond, func(time.Time) {}, func(time.Time) {})
+	}()
 	c := w.connections(t, id, "the player", count(1))[0]
 	if c.Protocol != types.ProtocolUDP || !netip.MustParseAddr(c.SourceAddress).IsLoopback() || !c.PlayerRoundTripMs.IsNull() {
 		t.Errorf("it is shown as %+v", c)

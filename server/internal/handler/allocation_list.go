@@ -17,14 +17,14 @@ const allocationsPath = "/api/tunnel/allocations"
 func (a *api) ListAllocations(ctx context.Context, request server.ListAllocationsRequestObject) (server.ListAllocationsResponseObject, error) {
 	scope, params := auth.FromContext(ctx).Scope(), request.Params
 	wanted, page := page(params.Limit, params.After)
-	sort := valueOr(params.Sort, types.AllocationsByIDDescending)
+	sort := valueOr(params.Sort, types.AllocationsDescendingByID)
 	filter, parameters := allocationFilter(params)
 	after, err := allocationPosition(sort, params)
 	if err != nil {
 		return nil, err
 	}
 	var rows []db.Allocation
-	if filter == (db.AllocationFilter{}) && sort == types.AllocationsByIDDescending {
+	if filter == (db.AllocationFilter{}) && sort == types.AllocationsDescendingByID {
 		rows, err = a.db.Allocations(ctx, scope, page)
 	} else {
 		rows, err = a.db.FindAllocations(ctx, scope, filter, db.Listing{Sort: toSort(sort), After: after, Limit: page.Limit})
@@ -68,7 +68,7 @@ func allocationFilter(params types.ListAllocationsParams) (filter db.AllocationF
 }
 
 func byID(sort types.AllocationSort) bool {
-	return sort == types.AllocationsByID || sort == types.AllocationsByIDDescending
+	return sort == types.AllocationsByID || sort == types.AllocationsDescendingByID
 }
 
 // allocationPosition returns the position after which a page begins: an id in a list that is sorted by it, otherwise a

@@ -23,12 +23,12 @@ var errNoDevice = problem.NotFound("There is no such device.")
 // ListDevices lists the devices that the caller sees.
 func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequestObject) (server.ListDevicesResponseObject, error) {
 	scope, params := auth.FromContext(ctx).Scope(), request.Params
-	sort := valueOr(params.Sort, types.DevicesByCreationDescending)
+	sort := valueOr(params.Sort, types.DevicesDescendingByCreatedAt)
 	filter, parameters := deviceFilter(params)
 	wanted := valueOr(params.Limit, types.DefaultLimit)
 	var rows []db.Device
 	var err error
-	if filter == (db.DeviceFilter{}) && sort == types.DevicesByCreationDescending {
+	if filter == (db.DeviceFilter{}) && sort == types.DevicesDescendingByCreatedAt {
 		rows, err = a.newestDevices(ctx, scope, params)
 	} else {
 		rows, err = a.findDevices(ctx, scope, filter, sort, params)

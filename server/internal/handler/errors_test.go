@@ -121,6 +121,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	answers["UserSuspended"] = admin.send(t, "POST", userPath(bob.user.ID)+"/password-link", nil)
 
 	organisationAnswers(t, p, answers, admin, ada, client)
+	repetitionAnswers(t, p, ada, answers)
 	keyAnswers(t, ada, answers)
 	webhookAnswers(t, ada, answers)
 

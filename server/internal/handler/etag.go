@@ -112,4 +112,8 @@ func rulesTag(row db.Rules) string { return tag(row) }
 
 func quotaTag(row db.OwnerQuota) string { return tag(row.Own) }
 
+func webhookTag(row db.Webhook) string {
+	return tag(row.Name, row.URL, row.Format, row.Events, row.OfflineDelay, row.Enabled)
+}
+
 func settingsTag(row db.Settings) string { return tag(row) }

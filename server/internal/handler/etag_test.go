@@ -63,10 +63,14 @@ func editables(t *testing.T, p *panel) []editable {
 	user := fmt.Sprintf("/api/users/%d", ada.user.ID)
 	organisation := fmt.Sprintf("/api/organisations/%d", guild.ID)
 	port := fmt.Sprintf("/api/tunnel/allocations/%d", allocation.ID)
+	hook := decode[types.WebhookCreated](t, ada.send(t, "POST", "/api/webhooks",
+		`{"name":"chat","url":"https://hooks.example.com/1","events":["device.offline"]}`), 201)
+	webhook := fmt.Sprintf("/api/webhooks/%d", hook.ID)
 	email := `{"currentPassword":"` + password + `","email":`
 	return []editable{
 		{ada, port, `{"name":"one"}`, `{"options":{"maxPlayers":5}}`, port},
 		{ada, "/api/tunnel/devices/" + device.ID.String(), `{"name":"one"}`, `{"name":"two"}`, "/api/tunnel/devices/" + device.ID.String() + "/delete"},
+		{ada, webhook, `{"name":"one"}`, `{"name":"two"}`, webhook},
 		{ada, "/api/account", email + `"one@example.com"}`, email + `"two@example.com"}`, ""},
 		{admin, user + "/quota", `{"devices":5}`, `{"allocations":7}`, ""},
 		{admin, user, `{"email":"three@example.com"}`, `{"suspended":true}`, user},

@@ -25,6 +25,9 @@ var repeatable = map[string]string{
 	"setPassword":      "the link is used up by the first",
 	"changePassword":   "the second one has the wrong current password",
 	"lookUpInvitation": "changes nothing",
+	"bulkAllocations":  "the second one finds everything done",
+	"testWebhook":      "each sends a message",
+	"redeliverWebhook": "a message that waits already does not wait twice",
 }
 
 // keyed returns the ids of the operations that take an Idempotency-Key.
@@ -225,4 +228,28 @@ func TestIdempotency_DatabaseTellsNothing(t *testing.T) {
 			t.Errorf("the database has %q in %d bytes", secret, len(stored))
 		}
 	}
+}
+
+// repetitionAnswers adds the answers to requests that repeat others, and to a change of what has changed.
+func repetitionAnswers(t *testing.T, p *panel, ada caller, answers map[string]answer) {
+	t.Helper()
+	send := func(body string) answer {
+		return ada.send(t, "POST", "/api/keys", body, "Idempotency-Key", "repeated")
+	}
+	key := decode[types.APIKeyCreated](t, send(`{"name":"once","scopes":["read"]}`), 201)
+	answers["IdempotencyKeyReused"] = send(`{"name":"twice","scopes":["read"]}`)
+	// As a panel leaves it that crashes before it has answered.
+	forget := func(query string) {
+		t.Helper()
+		if _, err := dbtest.SQL(t, p.db).ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forget(`UPDATE idempotency_keys SET answer = NULL`)
+	answers["IdempotencyInProgress"] = send(`{"name":"once","scopes":["read"]}`)
+	forget(`UPDATE idempotency_keys SET created_at = created_at - interval '2 minutes'`)
+	answers["IdempotencyAnswerLost"] = send(`{"name":"once","scopes":["read"]}`)
+	decode[types.Success](t, ada.send(t, "DELETE", fmt.Sprintf("/api/keys/%d", key.ID), nil), 200)
+	answers["PreconditionFailed"] = ada.send(t, "PATCH", "/api/account",
+		map[string]any{"email": "ada@example.com", "currentPassword": password}, "If-Match", `"older"`)
 }

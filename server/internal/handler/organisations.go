@@ -76,7 +76,7 @@ func organisationCursor(sort types.OrganisationSort, row db.Organisation) string
 	switch sort {
 	case types.OrganisationsByName:
 		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", row.ID, row.Name))
-	case types.OrganisationsByNameDescending:
+	case types.OrganisationsDescendingByName:
 		position.Key = row.Name
 	}
 	return sortCursor(sort, position)

@@ -81,7 +81,7 @@ func userCursor(sort types.UserSort, user db.User) string {
 	switch sort {
 	case types.UsersByEmail:
 		return base64.RawURLEncoding.EncodeToString([]byte(user.Email))
-	case types.UsersByEmailDescending:
+	case types.UsersDescendingByEmail:
 		position.Key = user.Email
 	}
 	return sortCursor(sort, position)

@@ -132,6 +132,7 @@ func (a *api) GetWebhook(ctx context.Context, request server.GetWebhookRequestOb
 	if err != nil {
 		return nil, webhookError(err)
 	}
+	setTag(ctx, webhookTag(row))
 	return server.GetWebhook200JSONResponse(toWebhook(row)), nil
 }
 
@@ -166,16 +167,17 @@ func (a *api) UpdateWebhook(ctx context.Context, request server.UpdateWebhookReq
 		}
 		patch.Target = &target
 	}
-	row, err := a.db.UpdateWebhook(ctx, scope, request.ID, patch, a.gate.now())
+	row, err := a.db.UpdateWebhook(ifMatch(ctx, webhookTag), scope, request.ID, patch, a.gate.now())
 	if err != nil {
 		return nil, webhookError(err)
 	}
+	setTag(ctx, webhookTag(row))
 	return server.UpdateWebhook200JSONResponse(toWebhook(row)), nil
 }
 
 // DeleteWebhook deletes a webhook.
 func (a *api) DeleteWebhook(ctx context.Context, request server.DeleteWebhookRequestObject) (server.DeleteWebhookResponseObject, error) {
-	if err := a.db.DeleteWebhook(ctx, auth.FromContext(ctx).Scope(), request.ID); err != nil {
+	if err := a.db.DeleteWebhook(ifMatch(ctx, webhookTag), auth.FromContext(ctx).Scope(), request.ID); err != nil {
 		return nil, webhookError(err)
 	}
 	return server.DeleteWebhook200JSONResponse(types.Success{Success: true}), nil
