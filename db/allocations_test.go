@@ -30,7 +30,7 @@ func TestCreateAllocations_ReturnsTheWholeRow(t *testing.T) {
 		want := db.Allocation{
 			ID: made[i].ID, DeviceID: client.ID, ServerID: server.ID, Protocol: protocol, Port: 25565,
 			LocalHost: "192.168.1.5", LocalPort: 2456, Name: "valheim", ProxyProtocol: "v2", UDPIdleSeconds: 30,
-			PlayerAddresses: true, CreatedAt: made[i].CreatedAt, PublicHost: "play.example.com", ServerOnline: true,
+			Enabled: true, PlayerAddresses: true, CreatedAt: made[i].CreatedAt, PublicHost: "play.example.com", ServerOnline: true,
 			ServerState: db.StatePending, ClientState: db.StatePending, Target: db.TargetUnknown,
 		}
 		if made[i] != want || made[i].ID == 0 || made[i].CreatedAt.IsZero() {

@@ -25,9 +25,9 @@ func TestCensus_CountsDevicesAndAllocations(t *testing.T) {
 		t.Errorf("devices %+v, want %+v", census.Devices, want)
 	}
 	for _, want := range []db.AllocationCount{
-		{DeviceOnline: true, ServerOnline: true, ServerState: db.StateReady, ClientState: db.StatePending, Count: 1},
-		{DeviceOnline: true, ServerOnline: true, ServerState: db.StatePending, ClientState: db.StatePending, Count: 1},
-		{DeviceOnline: false, ServerOnline: true, ServerState: db.StatePending, ClientState: db.StatePending, Count: 1},
+		{DeviceOnline: true, ServerOnline: true, ServerState: db.StateReady, ClientState: db.StatePending, Enabled: true, Count: 1},
+		{DeviceOnline: true, ServerOnline: true, ServerState: db.StatePending, ClientState: db.StatePending, Enabled: true, Count: 1},
+		{DeviceOnline: false, ServerOnline: true, ServerState: db.StatePending, ClientState: db.StatePending, Enabled: true, Count: 1},
 	} {
 		if !slices.Contains(census.Allocations, want) {
 			t.Errorf("allocations %+v lack %+v", census.Allocations, want)

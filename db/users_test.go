@@ -158,6 +158,7 @@ func TestSettings_PatchChangesOnlyGivenFields(t *testing.T) {
 	check(t, err)
 	want := db.Settings{
 		TunnelsEnabled: true, AnonymousEnrollment: true, OrganisationCreators: db.CreatorsAdmins, Quota: db.Quota{PortsOutsideRange: ptr(0)},
+		UsageRetention: db.UsageRetention{Minutes: 2, Hours: 90, Days: 731},
 	}
 	if !reflect.DeepEqual(settings, want) {
 		t.Errorf("at first %+v", settings)

@@ -162,6 +162,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 		eclitunnel_relay_players_refused_total{reason="denied"} 0
 		eclitunnel_relay_players_refused_total{reason="files"} 0
 		eclitunnel_relay_players_refused_total{reason="gave_way"} 0
+		eclitunnel_relay_players_refused_total{reason="kept_out"} 0
 		eclitunnel_relay_players_refused_total{reason="limit"} 1
 		eclitunnel_relay_players_refused_total{reason="loop"} 0
 		eclitunnel_relay_players_refused_total{reason="no_data_connection"} 0
@@ -174,6 +175,7 @@ func TestMetrics_SayWhyPlayersAndDatagramsAreLost(t *testing.T) {
 		eclitunnel_relay_datagrams_dropped_total{reason="denied"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="draining"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="flow_limit"} 1
+		eclitunnel_relay_datagrams_dropped_total{reason="kept_out"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="limit"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="loop"} 0
 		eclitunnel_relay_datagrams_dropped_total{reason="no_data_connection"} 0
