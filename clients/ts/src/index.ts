@@ -33,3 +33,5 @@ export type LiveUsage = Schemas['LiveUsage'];
 export type Organisation = Schemas['Organisation'];
 export type PendingEnrollment = Schemas['PendingEnrollment'];
 export type Usage = Schemas['Usage'];
+export type Webhook = Schemas['Webhook'];
+export type WebhookDelivery = Schemas['WebhookDelivery'];

@@ -10,6 +10,8 @@ type Elsewhere =
   // Pages that a browser visits: they redirect to an identity provider and back.
   | 'GET /api/auth/providers/{id}/login query'
   | 'GET /api/auth/providers/{id}/callback query'
+  // The contract for people: `service.openapi` has it in JSON.
+  | 'GET /openapi.yaml'
   // `client.events.subscribe`.
   | 'GET /api/events query';
 

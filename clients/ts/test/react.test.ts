@@ -1,6 +1,6 @@
 import { QueryClient, QueryObserver } from '@tanstack/react-query';
 import { expect, onTestFinished, test } from 'vitest';
-import { createClient, type Allocation, type Device, type LiveUsage, type TunnelEvent } from '../src/index.js';
+import { createClient, type Allocation, type Connection, type Device, type LiveUsage, type TunnelEvent } from '../src/index.js';
 import { keeper } from '../src/react/apply.js';
 import { tunnelKeys, tunnelQueries } from '../src/react/queries.js';
 import { json, serve, signal } from './server.js';
@@ -83,6 +83,33 @@ test('the last event of an allocation tells what it carries', () => {
   apply({ type: 'usage', at: '2026-11-30T12:00:05Z', usage: [usage(1, 4)] });
   expect(queryClient.getQueryData(keys.liveUsage(1))).toMatchObject({ players: 4, at: '2026-11-30T12:00:05Z' });
   expect(queryClient.getQueryData(keys.liveUsage(2))).toMatchObject({ players: 1, at });
+});
+
+test('events tell who joins and who leaves', () => {
+  const { queryClient, apply, queries } = setUp();
+  const connection = (id: string, allocationId: number): Connection => ({ id, allocationId, protocol: 'tcp' }) as Connection;
+  const joins = (id: string, allocationId: number): void => apply({ type: 'connection.opened', at, connection: connection(id, allocationId) });
+  const all = queries.connections().queryKey;
+  const ofOne = queries.connections({ allocationId: 1, protocol: 'tcp', limit: 10 }).queryKey;
+  const ofPrefix = queries.connections({ sourceAddress: '203.0.113.0/24' }).queryKey;
+  const shown = (key: typeof all): unknown => queryClient.getQueryData(key)?.map(({ id }) => id);
+  joins('early', 1);
+  expect(shown(all)).toBeUndefined();
+
+  for (const key of [all, ofOne, ofPrefix]) queryClient.setQueryData(key, [connection('a', 1)]);
+  joins('b', 1);
+  joins('b', 1);
+  joins('c', 2);
+  expect(shown(all)).toEqual(['c', 'b', 'a']);
+  expect(shown(ofOne)).toEqual(['b', 'a']);
+  // Only the panel can tell who is of the prefix.
+  expect(shown(ofPrefix)).toEqual(['a']);
+
+  apply({ type: 'connection.closed', at, connection: connection('a', 1) });
+  expect([shown(all), shown(ofOne), shown(ofPrefix)]).toEqual([['c', 'b'], ['b'], []]);
+  // The end of an allocation is that of its connections.
+  apply(deleted(1));
+  expect([shown(all), shown(ofOne)]).toEqual([['c'], []]);
 });
 
 test('events of a newer panel change nothing', () => {

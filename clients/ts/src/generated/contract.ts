@@ -1872,7 +1872,7 @@ export interface paths {
          * Follow what changes
          * @description Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
          *     that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-         *     replica of the panel made it, and what the allocations carry. An admin gets those of every device. `event` is the type,
+         *     replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
          *     and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
          *
          *         retry: 1000
@@ -1927,6 +1927,26 @@ export interface paths {
          * @description Returns this API description as JSON, the same document that the panel validates requests with.
          */
         get: operations["getOpenAPI"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/openapi.yaml": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the OpenAPI document as YAML
+         * @description Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+         */
+        get: operations["getOpenAPIYAML"];
         put?: never;
         post?: never;
         delete?: never;
@@ -3446,7 +3466,7 @@ export interface components {
         /**
          * @description A scope of an API key.
          *
-         *     - `read`: to read what the key's owner may read, but for API keys and the owner's account.
+         *     - `read`: to read what the key's owner may read, but for API keys, webhooks and the owner's account.
          *     - `devices`: to update, drain and delete devices, and to read them.
          *     - `allocations`: to create, update and delete allocations, and to read them, and the same for rules
          *       of organisations.
@@ -4028,9 +4048,9 @@ export interface components {
          * @example device
          * @enum {string}
          */
-        EventKind: "device" | "allocation" | "usage";
+        EventKind: "device" | "allocation" | "usage" | "connection";
         /** @description An event of `GET /api/events`. `type` tells which one. */
-        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"];
+        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"] | components["schemas"]["ConnectionEvent"];
         /**
          * @description The first event of a stream. What changes from here on comes as an event.
          * @example {
@@ -4201,6 +4221,38 @@ export interface components {
              * @description The ID of the allocation.
              */
             allocationId: number;
+        };
+        /**
+         * @description A player has joined or left an allocation, as its tunnel server reported within a second. When an allocation is
+         *     deleted, its connections end without events of their own.
+         * @example {
+         *       "type": "connection.opened",
+         *       "at": "2026-01-02T08:00:05Z",
+         *       "connection": {
+         *         "id": "9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91",
+         *         "allocationId": 42,
+         *         "deviceId": "3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11",
+         *         "serverId": "9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0",
+         *         "protocol": "tcp",
+         *         "sourceAddress": "203.0.113.60",
+         *         "sourcePort": 51820,
+         *         "since": "2026-01-02T03:20:00Z",
+         *         "downloadBytes": 7340032,
+         *         "uploadBytes": 90112,
+         *         "playerRoundTripMs": 24.5,
+         *         "tunnelRoundTripMs": 11,
+         *         "asOf": "2026-01-02T03:41:07Z"
+         *       }
+         *     }
+         */
+        ConnectionEvent: {
+            /**
+             * @description What happened. (enum property replaced by openapi-typescript)
+             * @enum {string}
+             */
+            type: "connection.opened" | "connection.closed";
+            at: components["schemas"]["EventTime"];
+            connection: components["schemas"]["Connection"];
         };
         /**
          * @description What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
@@ -4981,6 +5033,14 @@ export interface components {
         };
     };
     responses: {
+        /** @description The document is still the one that the request's `If-None-Match` names. */
+        ContractUnchanged: {
+            headers: {
+                ETag: components["headers"]["ContractTag"];
+                [name: string]: unknown;
+            };
+            content?: never;
+        };
         /**
          * @description The request is malformed or violates this contract (`invalid_request`). `details` lists what is
          *     invalid.
@@ -5930,6 +5990,11 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
+         * @description Identifies this version of the document, for the header `If-None-Match` (RFC 9110 section 13.1.2).
+         * @example "3f1c9a0be7d24c58"
+         */
+        ContractTag: string;
+        /**
          * @description The entity tag of what can be changed of this, for `If-Match` (RFC 9110 section 8.8.3). It stays the same while
          *     only a status or a count changes.
          * @example "mJt5w8nQfB6cZrL4eGdP"
@@ -6276,6 +6341,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["InvalidRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["ScopeMissing"];
+            503: components["responses"]["TunnelsUnavailable"];
+            default: components["responses"]["Failure"];
         };
     };
     bulkAllocations: {
@@ -10516,6 +10585,7 @@ export interface operations {
             /** @description An OpenAPI 3.0.3 document. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ContractTag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10534,6 +10604,37 @@ export interface operations {
                     };
                 };
             };
+            304: components["responses"]["ContractUnchanged"];
+            400: components["responses"]["InvalidRequest"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failure"];
+        };
+    };
+    getOpenAPIYAML: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description An OpenAPI 3.0.3 document. */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ContractTag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example openapi: 3.0.3
+                     *     info: { title: EcliTunnel, version: 0.1.0 }
+                     *     paths: {}
+                     */
+                    "application/yaml": unknown;
+                };
+            };
+            304: components["responses"]["ContractUnchanged"];
             400: components["responses"]["InvalidRequest"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Failure"];

@@ -1,6 +1,15 @@
 import { hashKey, type QueryClient, type QueryKey } from '@tanstack/react-query';
-import type { Allocation, AllocationDetail, Device, TunnelClient, TunnelEvent } from '../index.js';
+import type { Allocation, AllocationDetail, Connection, Device, TunnelClient, TunnelEvent } from '../index.js';
 import { tunnelKeys } from './queries.js';
+
+/** How long connections are not read again for players who come and go during each reading, in milliseconds. */
+const restMs = 5000;
+
+/** Whether a connection is in the list of a query, as far as this can be told without the panel. */
+function selects(query: object, connection: Connection): boolean {
+  const own: Record<string, unknown> = { ...connection };
+  return Object.entries(query).every(([name, value]) => name === 'limit' || value === undefined || own[name] === value);
+}
 
 /** Keeps what a QueryClient has read of a panel as the events say. */
 export function keeper(client: TunnelClient, queries: QueryClient): { apply(event: TunnelEvent): void; refresh(): void } {
@@ -10,9 +19,9 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
   /**
    * Has queries that are being read read once more afterwards: their result may be older
    * than the event. The read under way goes on, so that a series of events cannot keep a
-   * query from ever having a result.
+   * query from ever having a result. `restMs` is between the two.
    */
-  function settle(queryKey: QueryKey): void {
+  function settle(queryKey: QueryKey, restMs = 0): void {
     for (const query of queries.getQueryCache().findAll({ queryKey, fetchStatus: 'fetching' })) {
       const hash = hashKey(query.queryKey);
       if (waiting.has(hash)) continue;
@@ -21,7 +30,8 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
         waiting.delete(hash);
         invalidate(query.queryKey);
       };
-      void query.promise?.then(again, again);
+      const rest = (): void => void (restMs === 0 ? again() : setTimeout(again, restMs));
+      void query.promise?.then(rest, rest);
     }
   }
 
@@ -55,6 +65,21 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
     invalidate(one);
   };
 
+  /** Shows who has joined; a list that only the panel can select from has them when it is read again. */
+  const join = (connection: Connection): void => {
+    for (const { queryKey, state } of queries.getQueryCache().findAll({ queryKey: keys.connections })) {
+      const list = state.data as Connection[] | undefined;
+      if (!selects(queryKey.at(-1) as object, connection)) continue;
+      if (list && !list.some(({ id }) => id === connection.id)) queries.setQueryData(queryKey, [connection, ...list]);
+      settle(queryKey, restMs);
+    }
+  };
+
+  const leave = (gone: (connection: Connection) => boolean): void => {
+    queries.setQueriesData<Connection[]>({ queryKey: keys.connections }, (list) => (list?.some(gone) ? list.filter((one) => !gone(one)) : list));
+    settle(keys.connections, restMs);
+  };
+
   return {
     apply(event) {
       switch (event.type) {
@@ -70,6 +95,8 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
         }
         case 'allocation.deleted':
           drop(keys.allocationLists, keys.allocation(event.allocationId), event.allocationId);
+          // Its connections end without events of their own.
+          leave(({ allocationId }) => allocationId === event.allocationId);
           invalidate(keys.quota);
           break;
         case 'device.created':
@@ -84,6 +111,12 @@ export function keeper(client: TunnelClient, queries: QueryClient): { apply(even
         case 'device.deleted':
           drop(keys.deviceLists, keys.device(event.deviceId), event.deviceId);
           invalidate(keys.pendingDevices);
+          break;
+        case 'connection.opened':
+          join(event.connection);
+          break;
+        case 'connection.closed':
+          leave(({ id }) => id === event.connection.id);
           break;
         case 'usage':
           for (const usage of event.usage) queries.setQueryData(keys.liveUsage(usage.allocationId), { ...usage, at: event.at });

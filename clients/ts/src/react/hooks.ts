@@ -35,9 +35,13 @@ export function useLiveUsage(allocationId: number) {
   return useQuery(useTunnel().queries.liveUsage(allocationId)).data;
 }
 
-/** The players who are connected now. No event tells of them: they are read every 5 seconds. */
+/**
+ * The players who are connected now. Events tell who joins and who leaves, and every 10
+ * seconds, as often as tunnel servers report bytes and round trips, the list is read again.
+ * Without events it is read every 5 seconds.
+ */
 export function useConnections(query?: Parameters<TunnelClient['connections']['all']>[0]) {
-  return useQuery({ ...useTunnel().queries.connections(query), refetchInterval: 5000 });
+  return useQuery({ ...useTunnel().queries.connections(query), refetchInterval: useIsLive() ? 10_000 : 5000 });
 }
 
 /** All devices that the caller may see, every page of them. */
@@ -53,6 +57,16 @@ export function useDevice(id: string) {
 /** What waits for approval under a user code; nothing is asked while the code is empty. */
 export function usePendingDevice(userCode: string) {
   return useQuery({ ...useTunnel().queries.pendingDevice(userCode), enabled: userCode !== '', retry: false });
+}
+
+/** The webhooks of the caller, or of whom the query names. */
+export function useWebhooks(query?: Parameters<TunnelClient['webhooks']['list']>[0]) {
+  return useQuery(useTunnel().queries.webhooks(query));
+}
+
+/** The newest messages of a webhook, one page of them, read again every 15 seconds. */
+export function useWebhookDeliveries(id: number) {
+  return useQuery({ ...useTunnel().queries.webhookDeliveries(id), refetchInterval: pollMs });
 }
 
 /** Who is logged in. */
@@ -145,4 +159,24 @@ export function useApproveDevice() {
 
 export function useDenyDevice() {
   return useChange((client, body: Schemas['DeviceDenial']) => client.enrollment.deny(body), devices);
+}
+
+const webhooks = (keys: Keys): readonly QueryKey[] => [keys.webhooks];
+
+/** Makes a webhook. The result has its secret, which cannot be read later. */
+export function useCreateWebhook() {
+  return useChange((client, body: Schemas['WebhookCreate']) => client.webhooks.create(body), webhooks);
+}
+
+export function useUpdateWebhook() {
+  return useChange((client, { id, body }: { id: number; body: Schemas['WebhookPatch'] }) => client.webhooks.update(id, body), webhooks);
+}
+
+export function useDeleteWebhook() {
+  return useChange((client, id: number) => client.webhooks.delete(id), webhooks);
+}
+
+/** Sends a message at once; the result says what came of it. */
+export function useTestWebhook() {
+  return useChange((client, id: number) => client.webhooks.test(id), webhooks);
 }

@@ -12,8 +12,10 @@ export {
   useConnections,
   useCreateAllocation,
   useCreateDevice,
+  useCreateWebhook,
   useDeleteAllocation,
   useDeleteDevice,
+  useDeleteWebhook,
   useDenyDevice,
   useDevice,
   useDevices,
@@ -23,9 +25,13 @@ export {
   useQuota,
   useRegenerateDeviceToken,
   useSession,
+  useTestWebhook,
   useUpdateAllocation,
   useUpdateDevice,
+  useUpdateWebhook,
   useUsage,
+  useWebhookDeliveries,
+  useWebhooks,
 } from './hooks.js';
 export { TunnelProvider, useLiveStatus, useTunnelClient, useTunnelEvents, type TunnelProviderProps } from './provider.js';
 export { tunnelKeys, tunnelQueries } from './queries.js';

@@ -6,6 +6,7 @@ type Query<M extends (...args: never[]) => unknown> = Parameters<M>[0];
 type AllocationQuery = Query<TunnelClient['allocations']['all']>;
 type ConnectionQuery = Query<TunnelClient['connections']['all']>;
 type UsageQuery = Query<TunnelClient['usage']['get']>;
+type WebhookQuery = Query<TunnelClient['webhooks']['list']>;
 type DeviceQuery = Query<TunnelClient['devices']['all']>;
 
 /** The keys under which results are kept. A shorter key stands for all that begin with it. */
@@ -27,6 +28,9 @@ export function tunnelKeys(client: Pick<TunnelClient, 'baseUrl'>) {
     liveUsage: (allocationId: number) => [...root, 'liveUsage', allocationId] as const,
     pendingDevices: [...root, 'pending'] as const,
     pendingDevice: (userCode: string) => [...root, 'pending', userCode] as const,
+    webhooks: [...root, 'webhooks'] as const,
+    webhookList: (query: WebhookQuery = {}) => [...root, 'webhooks', 'list', query] as const,
+    webhookDeliveries: (id: number) => [...root, 'webhooks', 'deliveries', id] as const,
     session: [...root, 'session'] as const,
     quota: [...root, 'quota'] as const,
   };
@@ -67,6 +71,13 @@ export function tunnelQueries(client: TunnelClient) {
       queryOptions({
         queryKey: keys.pendingDevice(userCode),
         queryFn: ({ signal }) => client.enrollment.pending({ userCode }, { signal }),
+      }),
+    webhooks: (query: WebhookQuery = {}) =>
+      queryOptions({ queryKey: keys.webhookList(query), queryFn: ({ signal }) => client.webhooks.list(query, { signal }) }),
+    webhookDeliveries: (id: number) =>
+      queryOptions({
+        queryKey: keys.webhookDeliveries(id),
+        queryFn: ({ signal }) => client.webhooks.deliveries(id, {}, { signal }),
       }),
     session: () => queryOptions({ queryKey: keys.session, queryFn: ({ signal }) => client.auth.session({ signal }) }),
     quota: () => queryOptions({ queryKey: keys.quota, queryFn: ({ signal }) => client.account.quota({ signal }) }),
