@@ -45,6 +45,8 @@ export default async function setUp(project: TestProject): Promise<(() => Promis
   const args = [
     'serve', '--listen', `127.0.0.1:${port}`, '--public-url', url, '--public-host', '127.0.0.1',
     '--relay-listen', `127.0.0.1:${await freePort()}`, '--port-range', '15000-15999', '--data-dir', join(directory, 'panel'),
+    // The receivers of the tests are on this machine.
+    '--webhook-private-targets',
   ];
   const env = { ...process.env, ECLITUNNEL_ADMIN_EMAIL: email, ECLITUNNEL_ADMIN_PASSWORD: password };
   const panel = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
