@@ -23,6 +23,7 @@ var methods = map[string]string{
 	"getReadiness":          "Ready",
 	"listAudit":             "EachAuditEntry",
 	"listLoginProviders":    "LoginProviders",
+	"listWebhookDeliveries": "EachWebhookDelivery",
 	"regenerateDeviceToken": "RegenerateToken",
 	"streamEvents":          "Events",
 }

@@ -50,7 +50,8 @@ type Event struct {
 	Data json.RawMessage
 }
 
-// Decode decodes the event into value, a pointer to the contract's type of such events.
+// Decode decodes the event into value, a pointer to the contract's type of such events; see
+// [Event.Value], which chooses the type.
 func (e Event) Decode(value any) error {
 	if err := json.Unmarshal(e.Data, value); err != nil {
 		return fmt.Errorf("decode event %s: %w", e.Type, err)
@@ -60,7 +61,8 @@ func (e Event) Decode(value any) error {
 
 // EventOptions say which events [Client.Events] returns. The zero value is all, from now on.
 type EventOptions struct {
-	// Types are the beginnings of types to return, such as allocation. nil is all.
+	// Types are the beginnings of types to return: device, allocation, connection and
+	// usage. nil is all.
 	// EventReady and EventResync always come.
 	Types []string
 	// After is the ID of the last event that the caller has seen. "" is none: events begin

@@ -28,6 +28,8 @@ const (
 	examplePassword = "correct horse battery staple"
 	exampleSession  = "session-token"
 	exampleCode     = "device-code"
+
+	exampleConnection = "9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91"
 )
 
 var (
@@ -238,6 +240,33 @@ func (p *examplePanel) ListAllocations(_ context.Context, r server.ListAllocatio
 	return server.ListAllocations200JSONResponse{Body: page}, nil
 }
 
+func (*examplePanel) ListConnections(context.Context, server.ListConnectionsRequestObject) (server.ListConnectionsResponseObject, error) {
+	return server.ListConnections200JSONResponse{Body: []types.Connection{{
+		ID: exampleConnection, AllocationID: 42, DeviceID: exampleDevice, ServerID: exampleServer, Protocol: types.ProtocolTCP,
+		SourceAddress: "203.0.113.60", SourcePort: 51820, Since: exampleTime, AsOf: exampleTime, DownloadBytes: 7340032, UploadBytes: 90112,
+		PlayerRoundTripMs: nullable.NewNullableWithValue[float32](24.5), TunnelRoundTripMs: nullable.NewNullNullable[float32](),
+	}}}, nil
+}
+
+func (*examplePanel) CloseConnection(_ context.Context, r server.CloseConnectionRequestObject) (server.CloseConnectionResponseObject, error) {
+	if r.ID != exampleConnection {
+		return nil, refuse(404, types.CodeNotFound, "No such connection.")
+	}
+	return server.CloseConnection200JSONResponse{Success: true}, nil
+}
+
+func (*examplePanel) GetUsage(_ context.Context, r server.GetUsageRequestObject) (server.GetUsageResponseObject, error) {
+	return server.GetUsage200JSONResponse{
+		By: *r.Params.By, Resolution: types.UsageByHour, From: exampleTime.Add(-24 * time.Hour), To: exampleTime,
+		Series: []types.UsageSeries{{
+			AllocationID: nullable.NewNullNullable[int64](), DeviceID: nullable.NewNullableWithValue(exampleDevice),
+			UserID: nullable.NewNullableWithValue(exampleUser.ID), OrganisationID: nullable.NewNullNullable[int64](),
+			Totals: types.UsageSums{DownloadBytes: 7340032, UploadBytes: 90112, Joins: 3, PeakPlayers: 2},
+			Points: []types.UsagePoint{{At: exampleTime.Truncate(time.Hour), DownloadBytes: 7340032, UploadBytes: 90112, Joins: 3, PeakPlayers: 2}},
+		}},
+	}, nil
+}
+
 func TestExamplePanel_AnswersAsTheContractSays(t *testing.T) {
 	p := startPanel()
 	t.Cleanup(p.Close)
@@ -262,6 +291,19 @@ func TestExamplePanel_AnswersAsTheContractSays(t *testing.T) {
 			if err == nil && (*detail.Rules.MaxPlayers != 1000 || detail.PlayersRefused["denied"] != 12 || detail.Status != types.AllocationListening) {
 				err = fmt.Errorf("detail %+v", detail)
 			}
+			return err
+		},
+		"connections": func() error {
+			for _, err := range c.EachConnection(ctx, types.ListConnectionsParams{}) {
+				if err != nil {
+					return err
+				}
+			}
+			return c.CloseConnection(ctx, exampleConnection, types.CloseConnectionParams{})
+		},
+		"usage": func() error {
+			by := types.UsageGroupingDevice
+			_, err := c.Usage(ctx, types.GetUsageParams{By: &by})
 			return err
 		},
 		"list": func() error { _, err := c.Allocations(ctx); return err },

@@ -210,6 +210,15 @@ func (c *Client) DeleteAllocation(ctx context.Context, id int64, opts ...Option)
 	})
 }
 
+// BulkAllocations pauses, resumes or deletes many allocations, and returns what became of
+// each in the order of bulk.Ids: one that cannot be changed leaves the others as they are.
+func (c *Client) BulkAllocations(ctx context.Context, bulk types.AllocationsBulk, opts ...Option) ([]types.BulkResult, error) {
+	done, err := fetch[types.BulkResults](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {
+		return c.api.BulkAllocations(ctx, bulk, e...)
+	})
+	return done.Results, err
+}
+
 // Settings returns the panel's settings. It needs an admin's session.
 func (c *Client) Settings(ctx context.Context, opts ...Option) (types.Settings, error) {
 	return fetch[types.Settings](opts, func(e ...client.RequestEditorFn) (*http.Response, error) {

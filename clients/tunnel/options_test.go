@@ -31,6 +31,31 @@ func TestClient_SendsACreationWithOneKeyUntilItIsAnswered(t *testing.T) {
 	}
 }
 
+// TestClient_WebhooksAreMadeOnce: what makes something is sent again with its key. A test is a
+// message each time, so it is not.
+func TestClient_WebhooksAreMadeOnce(t *testing.T) {
+	s := serve(t, answer{abort: true}, answer{status: 201, body: types.WebhookCreated{ID: 3}}, answer{abort: true},
+		answer{status: 200, body: types.WebhookSecret{Secret: "whsec_x"}}, answer{abort: true})
+	c := s.client(t, "")
+	made, err := c.CreateWebhook(t.Context(), types.WebhookCreate{Name: "alerts"})
+	if err != nil || made.ID != 3 {
+		t.Fatal(made, err)
+	}
+	if rotated, err := c.RotateWebhookSecret(t.Context(), 3); err != nil || rotated.Secret != "whsec_x" {
+		t.Fatal(rotated, err)
+	}
+	if _, err := c.TestWebhook(t.Context(), 3); err == nil {
+		t.Error("a test succeeded of which the answer was lost")
+	}
+	var keys []string
+	for _, r := range s.requests() {
+		keys = append(keys, r.Header.Get("Idempotency-Key"))
+	}
+	if len(keys) != 5 || keys[0] == "" || keys[1] != keys[0] || keys[2] == keys[0] || keys[3] != keys[2] || keys[4] != "" {
+		t.Errorf("keys are %q", keys)
+	}
+}
+
 func TestClient_ChangesOnlyWhatIsStillTheSame(t *testing.T) {
 	s := serve(t, answer{status: 200, body: types.Allocation{ID: 3}, tag: `"7"`}, problem(412, "precondition_failed"))
 	c := s.client(t, "")
