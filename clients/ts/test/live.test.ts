@@ -1,4 +1,5 @@
 // What the built panel, tunnel server and agent tell of a game that is played.
+import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -129,7 +130,10 @@ test('a webhook is made, tried, changed and deleted', async () => {
   onTestFinished(() => new Promise<void>((done) => (receiver.closeAllConnections(), receiver.close(() => done()))));
   const url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/hook`;
 
-  const { id, secret } = await client.webhooks.create({ name: 'alerts', url, events: ['device.offline'] });
+  const idempotencyKey = randomUUID();
+  const { id, secret } = await client.webhooks.create({ name: 'alerts', url, events: ['device.offline'] }, { idempotencyKey });
+  // The same request again makes no other one, and its secret is still known.
+  expect(await client.webhooks.create({ name: 'alerts', url, events: ['device.offline'] }, { idempotencyKey })).toMatchObject({ id, secret });
   expect(secret).toMatch(/^whsec_/);
   expect((await client.webhooks.list()).map((webhook) => webhook.id)).toContain(id);
   const delivery = await client.webhooks.test(id);
@@ -143,7 +147,10 @@ test('a webhook is made, tried, changed and deleted', async () => {
   for await (const { messageId } of client.webhooks.allDeliveries(id, { limit: 1 })) messages.push(messageId);
   expect(messages).toContain(delivery.messageId);
   expect((await client.webhooks.rotateSecret(id)).secret).not.toBe(secret);
-  expect(await client.webhooks.update(id, { enabled: false })).toMatchObject({ enabled: false, name: 'alerts' });
+  const { etag } = await client.webhooks.get(id).withResponse();
+  expect(await client.webhooks.update(id, { enabled: false }, { ifMatch: etag })).toMatchObject({ enabled: false, name: 'alerts' });
+  const late = client.webhooks.update(id, { enabled: true }, { ifMatch: etag });
+  expect(await late.catch((error: unknown) => isCode(error, 'precondition_failed'))).toBe(true);
   await client.webhooks.delete(id);
   expect(await client.webhooks.get(id).catch((error: unknown) => isCode(error, 'not_found'))).toBe(true);
 });

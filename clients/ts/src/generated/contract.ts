@@ -211,7 +211,9 @@ export interface paths {
         /**
          * List the sources that an allocation keeps out
          * @description Returns the sources that may not join the allocation until a time, because somebody closed a connection
-         *     with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list.
+         *     with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
+         *     allocation is of a device that the caller manages or sees as a member of its organisation; with a device
+         *     token, the device's own.
          */
         get: operations["listKeptOut"];
         put?: never;
@@ -5471,9 +5473,14 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The user, the organisation or the site has 20 webhooks (`conflict`). */
+        /**
+         * @description The user, the organisation or the site has 20 webhooks (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
         TooManyWebhooks: {
             headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
                 [name: string]: unknown;
             };
             content: {
@@ -8899,7 +8906,14 @@ export interface operations {
     createWebhook: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -8966,6 +8980,7 @@ export interface operations {
             /** @description The webhook. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9007,7 +9022,14 @@ export interface operations {
     deleteWebhook: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Webhook ID.
@@ -9037,6 +9059,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["WebhookNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -9044,7 +9067,14 @@ export interface operations {
     updateWebhook: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
+                 *     changed; see *Two editors*.
+                 * @example *
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /**
                  * @description Webhook ID.
@@ -9073,6 +9103,7 @@ export interface operations {
             /** @description The updated webhook. */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9108,6 +9139,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["WebhookNotFound"];
+            412: components["responses"]["PreconditionFailed"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
@@ -9170,7 +9202,14 @@ export interface operations {
     rotateWebhookSecret: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
+                 *     request safely*.
+                 * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description Webhook ID.
@@ -9201,6 +9240,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["WebhookNotFound"];
+            409: components["responses"]["Repeated"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };

@@ -165,11 +165,14 @@ const webhooks = (keys: Keys): readonly QueryKey[] => [keys.webhooks];
 
 /** Makes a webhook. The result has its secret, which cannot be read later. */
 export function useCreateWebhook() {
-  return useChange((client, body: Schemas['WebhookCreate']) => client.webhooks.create(body), webhooks);
+  return useChange((client, body: Schemas['WebhookCreate']) => client.webhooks.create(body, { idempotencyKey: true }), webhooks);
 }
 
 export function useUpdateWebhook() {
-  return useChange((client, { id, body }: { id: number; body: Schemas['WebhookPatch'] }) => client.webhooks.update(id, body), webhooks);
+  return useChange(
+    (client, { id, body, ifMatch }: { id: number } & Update<Schemas['WebhookPatch']>) => client.webhooks.update(id, body, { ifMatch }),
+    webhooks,
+  );
 }
 
 export function useDeleteWebhook() {
