@@ -27,15 +27,18 @@ var allocationSorts = map[string]sortKey{
 	"createdAt": {`a.created_at`, `?::timestamptz`},
 }
 
-// The conditions that tunnel server and client of an allocation are online, from allocationTables.
+// The conditions that tunnel server and client of an allocation are online. The tunnel servers are few: they are read once.
 const (
 	clientOnline = `coalesce(dr.lease_expires_at > now(), false)`
-	serverOnline = `coalesce(sr.lease_expires_at > now(), false)`
-	bothOnline   = `(` + serverOnline + ` AND ` + clientOnline + `)`
+	serverOnline = `a.server_id IN (SELECT s.id FROM devices s JOIN replicas sr ON sr.id = s.replica_id
+		WHERE s.kind = 'server' AND sr.lease_expires_at > now())`
+	bothOnline = `(` + serverOnline + ` AND ` + clientOnline + `)`
+
+	allocationClients = ` JOIN devices d ON d.id = a.device_id LEFT JOIN replicas dr ON dr.id = d.replica_id`
 )
 
 // statusConditions are the conditions of each status, which the panel's handlers show by the same rules. The first part
-// of each is about single columns, of which the planner knows how common their values are.
+// of each is about single columns, of which the planner knows how common their values are, or that an index has.
 var statusConditions = map[string]string{
 	"paused":    `NOT a.enabled`,
 	"draining":  `a.draining AND a.enabled AND ` + bothOnline,
@@ -45,7 +48,7 @@ var statusConditions = map[string]string{
 	"listening": `a.server_state = 'ready' AND a.client_state = 'ready' AND a.enabled AND NOT a.draining AND ` + bothOnline,
 }
 
-const reportedFailed = `(` + serverOnline + ` AND a.server_state = 'failed' OR ` + clientOnline + ` AND a.client_state = 'failed')`
+const reportedFailed = `(a.server_state = 'failed' AND ` + serverOnline + ` OR a.client_state = 'failed' AND ` + clientOnline + `)`
 
 // FindAllocations lists the allocations of devices in scope that match a filter, sorted by id, name, port or createdAt.
 func (d *DB) FindAllocations(ctx context.Context, scope Scope, filter AllocationFilter, l Listing) ([]Allocation, error) {
@@ -77,7 +80,7 @@ func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (quer
 	}
 	from := ` FROM allocations a`
 	if filter.Status != "" || filter.Target != "" {
-		from = allocationTables
+		from += allocationClients
 	}
 	if filter.Status != "" {
 		condition, ok := statusConditions[filter.Status]
@@ -100,29 +103,28 @@ func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (quer
 	return allocationQuery + ` WHERE a.id IN (SELECT a.id` + from + ` WHERE ` + s.all() + order + limit + `)` + order, s.args, nil
 }
 
-// whereDevice returns a selection with the conditions on the device.
+// whereDevice returns a selection with the conditions on the device. Each part reads every device once, not once for each
+// allocation.
 func (f AllocationFilter) whereDevice(scope Scope) selection {
 	var s selection
-	of := `SELECT o.id FROM devices o WHERE `
+	seen := ` FROM devices o`
 	if !scope.All {
 		s.args = scope.args()
-		of = `SELECT o.id FROM ` + visibleDevices + ` AS v JOIN devices o ON o.id = v.id WHERE `
-		s.where(`true`)
+		seen = ` FROM ` + visibleDevices + ` AS v JOIN devices o ON o.id = v.id`
 	}
 	if f.DeviceID != nil {
 		s.where(`o.id = ?::uuid`, *f.DeviceID)
 	}
 	f.Owner.where(&s, `o`)
-	if len(s.conditions) > 0 {
-		s.conditions = []string{`a.device_id = ANY (ARRAY(` + of + s.all() + `))`}
-	}
-	named := contains(`lower(o.name) COLLATE "C"`)
 	switch {
-	case f.Search == "":
-	case scope.All: // To look at each device once is faster.
-		s.where(`(`+contains(`a.search`)+` OR a.device_id IN (SELECT o.id FROM devices o WHERE `+named+`))`, f.Search, f.Search)
-	default:
-		s.where(`(`+contains(`a.search`)+` OR EXISTS (SELECT 1 FROM devices o WHERE o.id = a.device_id AND `+named+`))`, f.Search, f.Search)
+	case len(s.conditions) > 0:
+		s.conditions = []string{`a.device_id = ANY (ARRAY(SELECT o.id` + seen + ` WHERE ` + s.all() + `))`}
+	case !scope.All:
+		s.where(`a.device_id = ANY (ARRAY(SELECT v.id FROM ` + visibleDevices + ` AS v))`)
+	}
+	if f.Search != "" {
+		s.where(`(`+contains(`a.search`)+` OR a.device_id IN (SELECT o.id`+seen+` WHERE `+contains(`lower(o.name) COLLATE "C"`)+`))`,
+			f.Search, f.Search)
 	}
 	return s
 }

@@ -17,11 +17,13 @@ var deviceSorts = map[string]sortKey{
 	"createdAt": {`d.created_at`, `?::timestamptz`},
 	"name":      lowerName(`d.name`),
 	"lastSeenAt": {
-		`CASE WHEN ` + deviceOnline + ` THEN 'infinity' ELSE coalesce(greatest(d.last_seen_at,
-			(SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id)), '-infinity') END`,
+		`CASE WHEN lr.lease_expires_at > now() THEN 'infinity' ELSE coalesce(greatest(d.last_seen_at, lr.renewed_at), '-infinity') END`,
 		`?::timestamptz`,
 	},
 }
+
+// deviceTables are devices d with the replica lr that has or had their control channel, which is joined once for all.
+const deviceTables = ` FROM devices d LEFT JOIN replicas lr ON lr.id = d.replica_id`
 
 // FindDevices lists the devices in scope that match a filter, sorted by createdAt, name or lastSeenAt.
 func (d *DB) FindDevices(ctx context.Context, scope Scope, filter DeviceFilter, l Listing) ([]Device, error) {
@@ -50,7 +52,12 @@ func findDevicesQuery(scope Scope, filter DeviceFilter, l Listing) (query string
 		s.where(`d.kind = ?::text`, filter.Kind)
 	}
 	if filter.Online != nil {
-		s.where(deviceOnline+` = ?::boolean`, *filter.Online)
+		// Those that are alive are few: they are read once.
+		is := ` IS TRUE`
+		if !*filter.Online {
+			is = ` IS NOT TRUE`
+		}
+		s.where(`(d.replica_id = ANY (ARRAY(SELECT r.id FROM replicas r WHERE r.lease_expires_at > now())))` + is)
 	}
 	if filter.Approved != nil {
 		s.where(`(d.approved_at IS NOT NULL) = ?::boolean`, *filter.Approved)
@@ -62,6 +69,6 @@ func findDevicesQuery(scope Scope, filter DeviceFilter, l Listing) (query string
 	if err != nil {
 		return "", nil, err
 	}
-	return `SELECT ` + deviceColumns + ` FROM devices d WHERE d.id IN (SELECT d.id FROM devices d WHERE ` + s.all() + order + limit + `)` + order,
+	return `SELECT ` + deviceColumns + deviceTables + ` WHERE d.id IN (SELECT d.id` + deviceTables + ` WHERE ` + s.all() + order + limit + `)` + order,
 		s.args, nil
 }

@@ -37,6 +37,9 @@ CREATE TRIGGER allocations_retire_no_paused BEFORE INSERT ON allocations
 -- What drains is looked for every second.
 DROP INDEX allocations_drain_until_idx;
 CREATE INDEX allocations_drain_until_idx ON allocations (drain_until) WHERE drain_until IS NOT NULL AND NOT drained;
+-- Few are paused or drain: a list of those reads no others.
+CREATE INDEX allocations_paused_idx ON allocations (id) WHERE NOT enabled AND retires IS NULL;
+CREATE INDEX allocations_draining_idx ON allocations (id) WHERE draining AND enabled AND retires IS NULL;
 
 SELECT audit_table('allocations', 'allocation', '{id,name,"",""}',
     '{device_id=deviceId,server_id=serverId,protocol=protocol,port=port,local_host=localHost,local_port=localPort,name=name,enabled=enabled,proxy_protocol=options.proxyProtocol,udp_idle_seconds=options.udpIdleSeconds,player_addresses=options.playerAddresses,rules=rules}',
@@ -51,6 +54,8 @@ DROP FUNCTION retire_no_paused();
 -- The previous version has no pause: the ports open again.
 UPDATE allocations a SET draining = s.drain_until IS NOT NULL, drained = false, drain_until = s.drain_until
     FROM devices s WHERE s.id = a.server_id AND NOT a.enabled;
+DROP INDEX allocations_draining_idx;
+DROP INDEX allocations_paused_idx;
 DROP INDEX allocations_drain_until_idx;
 CREATE INDEX allocations_drain_until_idx ON allocations (drain_until) WHERE drain_until IS NOT NULL;
 SELECT audit_table('allocations', 'allocation', '{id,name,"",""}',
