@@ -56,12 +56,20 @@ func (d *DB) FindAllocations(ctx context.Context, scope Scope, filter Allocation
 	if err != nil {
 		return nil, wrap(err, "find allocations")
 	}
-	// Those of everybody may have to be read to find nothing.
 	var allocations []Allocation
-	err = d.search(ctx, scope.All && (filter.Search != "" || filter.Status != "" || filter.Target != ""), func(ctx context.Context) error {
+	err = d.search(ctx, scope.All && filter.isWide(), func(ctx context.Context) error {
 		return d.requests.SelectContext(ctx, &allocations, query, args...)
 	})
 	return allocations, wrap(err, "find allocations")
+}
+
+// isWide reports whether those of everybody may all have to be looked at to find nothing. Few are paused or drain, and an
+// index has them.
+func (f AllocationFilter) isWide() bool {
+	if f.DeviceID != nil || f.Owner != (OwnerFilter{}) {
+		return false
+	}
+	return f.Search != "" || f.Target != "" || f.Status != "" && f.Status != "paused" && f.Status != "draining"
 }
 
 // findAllocationsQuery finds the ids of a page before it reads its allocations. Those of a tenant are found by the index of

@@ -32,10 +32,18 @@ func (d *DB) FindDevices(ctx context.Context, scope Scope, filter DeviceFilter, 
 		return nil, wrap(err, "find devices")
 	}
 	var devices []Device
-	err = d.search(ctx, scope.All, func(ctx context.Context) error {
+	err = d.search(ctx, scope.All && filter.isWide(l.Sort), func(ctx context.Context) error {
 		return d.requests.SelectContext(ctx, &devices, query, args...)
 	})
 	return devices, wrap(err, "find devices")
+}
+
+// isWide reports whether those of everybody may all have to be looked at for a page in some order.
+func (f DeviceFilter) isWide(sort Sort) bool {
+	if f.Owner != (OwnerFilter{}) {
+		return false
+	}
+	return f.Search != "" || f.Kind != "" || f.Online != nil || f.Approved != nil || sort.By == "lastSeenAt"
 }
 
 // findDevicesQuery finds the ids of a page before it reads its devices.
