@@ -79,6 +79,39 @@ func TestAddUsage_TellsOfItsNewestCounts(t *testing.T) {
 	}
 }
 
+// TestAddUsage_CountsWhatAPortCarriedBeforeItsAllocationMoved: one that is paused, or has drained, keeps no old port
+// on the tunnel server that it leaves, whose last report may still be on its way.
+func TestAddUsage_CountsWhatAPortCarriedBeforeItsAllocationMoved(t *testing.T) {
+	d := dbtest.New(t)
+	client, servers := enroll(t, d, db.KindClient, nil), fleet(t, d, 2)
+	for name, enabled := range map[string]bool{"paused": false, "open": true} {
+		t.Run(name, func(t *testing.T) {
+			a := allocate(t, d, client.ID, servers[0].ID)
+			_, err := d.UpdateAllocation(t.Context(), db.Scope{All: true}, a.ID, db.AllocationPatch{Enabled: &enabled})
+			check(t, err)
+			_, err = d.UpdateAllocation(t.Context(), db.Scope{All: true}, a.ID, db.AllocationPatch{Move: &db.Move{ServerID: servers[1].ID}})
+			check(t, err)
+			for i, server := range servers {
+				check(t, d.AddUsage(t.Context(), server.ID, db.UsageReport{
+					Epoch: uuid.New(), Sequence: 1, Ended: time.Now(), Seconds: 10,
+					Allocations: []db.AllocationUsage{{AllocationID: a.ID, UsageCounts: db.UsageCounts{UploadBytes: int64(1 + 10*i)}}},
+				}))
+			}
+			rows, err := d.Usage(t.Context(), db.Scope{All: true}, db.UsageQuery{
+				Resolution: db.UsageDays, AllocationID: a.ID, From: time.Now().Add(-48 * time.Hour), To: time.Now(), Limit: 9,
+			})
+			check(t, err)
+			var sum int64
+			for _, row := range rows {
+				sum += row.UploadBytes
+			}
+			if sum != 12 {
+				t.Errorf("%d bytes are counted of 12", sum)
+			}
+		})
+	}
+}
+
 // fillUsage makes allocations of clients on a tunnel server, with usage of 90 days: every hour for the first ones.
 func fillUsage(b *testing.B, d *db.DB, allocations, byHour int) (server uuid.UUID) {
 	b.Helper()

@@ -62,7 +62,8 @@ CREATE TABLE usage_now (
 CREATE INDEX usage_now_allocation_id_idx ON usage_now (allocation_id);
 
 -- The public ports that were closed for good: what they had carried until then may be reported later. Triggers note
--- them, because replicas of the previous version, which count nothing, close ports too.
+-- them, because replicas of the previous version, which count nothing, close ports too. They also note those that
+-- allocations have left for another tunnel server: not each keeps its old port open (see retires).
 CREATE TABLE usage_closed_ports (
     server_id       uuid        NOT NULL,
     allocation_id   bigint      NOT NULL,
@@ -99,6 +100,8 @@ END;
 $$;
 -- +goose StatementEnd
 CREATE TRIGGER allocations_note_closed_port BEFORE DELETE ON allocations FOR EACH ROW EXECUTE FUNCTION note_closed_port();
+CREATE TRIGGER allocations_note_left_port AFTER UPDATE OF server_id ON allocations
+    FOR EACH ROW WHEN (OLD.server_id <> NEW.server_id) EXECUTE FUNCTION note_closed_port();
 CREATE TRIGGER devices_note_closed_ports BEFORE DELETE ON devices FOR EACH ROW EXECUTE FUNCTION note_closed_ports();
 
 -- How long counts are kept, in days.
@@ -116,6 +119,7 @@ SELECT audit_table('settings', 'settings', '{"","","",""}',
     inserted => NULL, deleted => NULL);
 ALTER TABLE settings DROP COLUMN usage_minutes_days, DROP COLUMN usage_hours_days, DROP COLUMN usage_days_days;
 DROP TRIGGER devices_note_closed_ports ON devices;
+DROP TRIGGER allocations_note_left_port ON allocations;
 DROP TRIGGER allocations_note_closed_port ON allocations;
 DROP FUNCTION note_closed_ports();
 DROP FUNCTION note_closed_port();
