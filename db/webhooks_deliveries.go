@@ -71,7 +71,12 @@ func queueMessages(ctx context.Context, tx *sqlx.Tx, messages []WebhookMessage, 
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx,
+	return dropSurplus(ctx, tx, webhooks...)
+}
+
+// dropSurplus drops the oldest messages of webhooks beyond maxPendingDeliveries of each.
+func dropSurplus(ctx context.Context, tx *sqlx.Tx, webhooks ...int64) error {
+	_, err := tx.ExecContext(ctx,
 		`UPDATE webhook_deliveries v SET state = 'dropped', next_at = NULL, error = 'too many messages waited'
 		FROM (SELECT DISTINCT unnest($1::bigint[]) AS id) AS w CROSS JOIN LATERAL (
 			SELECT p.id FROM webhook_deliveries p WHERE p.webhook_id = w.id AND p.next_at IS NOT NULL
@@ -126,10 +131,14 @@ func (d *DB) Redeliver(ctx context.Context, scope Scope, webhookID, id int64, at
 			return tx.GetContext(ctx, &delivery,
 				`UPDATE webhook_deliveries v SET next_at = least(v.next_at, $2) WHERE v.id = $1 RETURNING `+deliveryColumns, id, stamp(at))
 		}
-		return tx.GetContext(ctx, &delivery,
+		err = tx.GetContext(ctx, &delivery,
 			`INSERT INTO webhook_deliveries AS v (webhook_id, message_id, type, payload, created_at, state, next_at)
 			SELECT webhook_id, message_id, type, payload, $2, 'pending', $2 FROM webhook_deliveries WHERE id = $1
 			RETURNING `+deliveryColumns, id, stamp(at))
+		if err != nil {
+			return err
+		}
+		return dropSurplus(ctx, tx, webhookID)
 	})
 	return delivery, wrap(err, "redeliver %d of webhook %d", id, webhookID)
 }

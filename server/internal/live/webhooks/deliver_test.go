@@ -221,6 +221,26 @@ func TestService_RedeliversWithTheSameID(t *testing.T) {
 	}
 }
 
+// TestRedeliver_DropsTheOldestOfTooMany: a receiver that does not answer has no more messages wait, however often its
+// owner asks for one of them again.
+func TestRedeliver_DropsTheOldestOfTooMany(t *testing.T) {
+	f := newFleet(t)
+	ada := f.user("ada@example.com")
+	hook := f.webhook(db.APIKeyOwner{UserID: &ada}, types.WebhookStandard, "https://example.com/hook", quotaReached)
+	f.exec(`INSERT INTO webhook_deliveries (webhook_id, message_id, type, payload, created_at, state, next_at)
+		SELECT $1, 'msg_' || n, 'webhook.test', '{"type":"webhook.test","timestamp":"2026-01-02T03:00:00Z","data":{}}', $2,
+			CASE n WHEN 1 THEN 'delivered' ELSE 'pending' END, CASE WHEN n > 1 THEN $3::timestamptz END FROM generate_series(1, 1001) n`,
+		hook.ID, f.Now(), f.Now().Add(time.Hour))
+	deliveries := f.deliveries(hook)
+	again, err := f.db.Redeliver(t.Context(), db.Scope{UserID: ada}, hook.ID, deliveries[len(deliveries)-1].ID, f.Now())
+	f.check(err)
+	count, err := f.db.PendingDeliveries(t.Context())
+	f.check(err)
+	if count != 1000 || f.deliveries(hook)[0].ID != again.ID || again.State != db.DeliveryPending {
+		t.Errorf("%d messages wait, and %+v was asked for", count, again)
+	}
+}
+
 func TestService_DropsTheOldestOfTooMany(t *testing.T) {
 	f, r := newFleet(t), newReceiver(t)
 	ada := f.user("ada@example.com")
