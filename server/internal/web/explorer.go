@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/eclitunnel/eclitunnel"
 )
@@ -84,9 +85,14 @@ func addFile(handlers map[string]http.Handler, files fs.FS, path, file, policy s
 }
 
 // serveCompressed serves a file of which only the compressed form is kept. It is
-// decompressed for a client that does not take it, which browsers all do.
+// decompressed for a client that does not take it, which browsers all do: once for all of
+// them, who may be strangers and many.
 func serveCompressed(file string, compressed []byte) http.Handler {
 	plain := serve(file, compressed, explorerPolicy)
+	decompressed := sync.OnceValues(func() (http.Handler, error) {
+		text, err := decompress(compressed)
+		return serve(file, text, explorerPolicy), err
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept-Encoding")
 		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
@@ -96,12 +102,12 @@ func serveCompressed(file string, compressed []byte) http.Handler {
 			plain.ServeHTTP(w, r)
 			return
 		}
-		text, err := decompress(compressed)
+		page, err := decompressed()
 		if err != nil {
 			http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
 			return
 		}
-		serve(file, text, explorerPolicy).ServeHTTP(w, r)
+		page.ServeHTTP(w, r)
 	})
 }
 
