@@ -87,8 +87,12 @@ type EventLog struct {
 	Events []LoggedEvent
 }
 
-// Has reports whether the log has every event after an id.
-func (l EventLog) Has(after int64) bool { return after >= l.Before && after <= l.Newest }
+// Has reports whether the log has every event after the id that it was read for. Where two replicas delete the oldest
+// ones at once, some may lack for a moment between those that are left.
+func (l EventLog) Has(after int64) bool {
+	n := len(l.Events)
+	return after >= l.Before && after <= l.Newest && (n == 0 || l.Events[n-1].ID == after+int64(n))
+}
 
 // EventsAfter returns the events after an id, at most limit of them, of one snapshot. With a limit of 0 it returns none,
 // and tells where the log begins and ends.

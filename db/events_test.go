@@ -377,3 +377,24 @@ func TestEvents_LogIsBounded(t *testing.T) {
 		t.Errorf("another panel's log %+v, %v", log, err)
 	}
 }
+
+// TestEventLog_LacksWhatWasDeletedInItsMiddle, as by two replicas that prune at once.
+func TestEventLog_LacksWhatWasDeletedInItsMiddle(t *testing.T) {
+	d := dbtest.New(t)
+	from := follow(t, d).last
+	for range 3 {
+		startEnrollment(t, d, db.KindClient)
+	}
+	log, err := d.EventsAfter(t.Context(), from, 10)
+	check(t, err)
+	if len(log.Events) != 3 || !log.Has(from) {
+		t.Fatalf("whole: %+v", log)
+	}
+	_, err = dbtest.SQL(t, d).ExecContext(t.Context(), `DELETE FROM events WHERE id = $1`, log.Events[1].ID)
+	check(t, err)
+	log, err = d.EventsAfter(t.Context(), from, 10)
+	check(t, err)
+	if len(log.Events) != 2 || log.Has(from) {
+		t.Errorf("after a deletion: %+v", log)
+	}
+}
