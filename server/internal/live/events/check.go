@@ -25,26 +25,36 @@ const (
 // check ends the streams of those who may not go on, and has those who may see other things now read everything
 // again. While the database does not answer, nobody's credential ends either.
 func (h *Hub) check(ctx context.Context) {
-	pause := time.NewTicker(checkPause)
-	defer pause.Stop()
 	var failed bool
-	var foreign time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-pause.C:
-		}
-		own, others := h.callers()
-		if now := time.Now(); now.Sub(foreign) >= foreignPause {
-			h.checkForeign(ctx, others)
-			foreign = now
-		}
+	every(ctx, checkPause, func() {
+		own, _ := h.callers()
 		err := h.checkOwn(ctx, own)
 		if err != nil && !failed && ctx.Err() == nil { // Once for each outage.
 			h.opts.Logger.WarnContext(ctx, "callers of event streams were not checked", slog.Any("error", err))
 		}
 		failed = err != nil
+	})
+}
+
+// checkOthers is check for the credentials of another service, which may be slow to answer.
+func (h *Hub) checkOthers(ctx context.Context) {
+	every(ctx, foreignPause, func() {
+		_, foreign := h.callers()
+		h.checkForeign(ctx, foreign)
+	})
+}
+
+// every calls f with pauses until ctx ends.
+func every(ctx context.Context, pause time.Duration, f func()) {
+	ticks := time.NewTicker(pause)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+			f()
+		}
 	}
 }
 

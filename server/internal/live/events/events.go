@@ -140,7 +140,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	var checking sync.WaitGroup
 	checking.Go(func() { h.check(ctx) })
+	checking.Go(func() { h.checkOthers(ctx) })
 	h.follow(ctx, notices)
+	h.stop() // With the streams ends what is asked of another service about them.
 	checking.Wait()
 	for range notices { // Its goroutine ends with ctx.
 	}
