@@ -141,7 +141,7 @@ func TestAgents_EndureSilentConnectionsAtTheirPort(t *testing.T) {
 				t.Fatal(err)
 			}
 			await.Within(t, patience, "a join after the agent has started anew", func(ctx context.Context) (bool, error) {
-				return true, traffic.Visit(ctx, w.address(w.tcp), 1)
+				return true, new(traffic.Player).Visit(ctx, w.address(w.tcp), 1)
 			})
 		})
 	}

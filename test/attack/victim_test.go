@@ -60,7 +60,7 @@ func (w *world) play(ctx context.Context, d time.Duration) *experience {
 		defer ticker.Stop()
 		for end := time.Now().Add(d); time.Now().Before(end); <-ticker.C {
 			began := time.Now()
-			err := traffic.Visit(ctx, address, 1)
+			err := new(traffic.Player).Visit(ctx, address, 1)
 			note(what, times, []time.Duration{time.Since(began)}, err)
 		}
 	}

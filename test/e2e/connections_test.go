@@ -140,7 +140,7 @@ func TestConnections_OfDatagramsAreShownAndCutOff(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- traffic.StayDatagrams(ctx, public, 50*time.Millisecond, func(time.Time) {}, func(time.Time) {})
+		done <- new(traffic.Player).StayDatagrams(ctx, public, 50*time.Millisecond, func(time.Time) {}, func(time.Time) {})
 	}()
 	c := w.connections(t, id, "the player", count(1))[0]
 	if c.Protocol != types.ProtocolUDP || !netip.MustParseAddr(c.SourceAddress).IsLoopback() || !c.PlayerRoundTripMs.IsNull() {

@@ -76,13 +76,16 @@ func join(ctx context.Context, addr string) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
+// request is what asks the game to do something.
+func request(op byte, arg uint64) []byte { return binary.LittleEndian.AppendUint64([]byte{op}, arg) }
+
 // ask joins the game and makes a request.
 func ask(ctx context.Context, addr string, op byte, arg uint64) (*net.TCPConn, error) {
 	conn, err := join(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(binary.LittleEndian.AppendUint64([]byte{op}, arg)); err != nil {
+	if _, err := conn.Write(request(op, arg)); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("request %c: %w", op, err)
 	}

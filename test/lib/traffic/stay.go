@@ -23,8 +23,8 @@ const (
 )
 
 // Visit joins the game, has as many messages come back, and leaves.
-func Visit(ctx context.Context, addr string, messages int) error {
-	conn, err := ask(ctx, addr, opEcho, 0)
+func (p Player) Visit(ctx context.Context, addr string, messages int) error {
+	conn, err := p.ask(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func Visit(ctx context.Context, addr string, messages int) error {
 
 // VisitDatagrams opens a flow and waits until a datagram has come back; it sends
 // another each pause, as a game whose player waits would.
-func VisitDatagrams(ctx context.Context, addr string, pause time.Duration) error {
+func (p Player) VisitDatagrams(ctx context.Context, addr string, pause time.Duration) error {
 	f, err := openFlow(ctx, addr, staySize)
 	if err != nil {
 		return err
@@ -49,13 +49,13 @@ func VisitDatagrams(ctx context.Context, addr string, pause time.Duration) error
 	defer f.conn.Close()
 	defer context.AfterFunc(ctx, func() { f.conn.Close() })()
 	for {
-		if _, err := f.send(); err != nil && !refused(err) {
+		if _, err := p.send(f); err != nil && !refused(err) {
 			return fmt.Errorf("flow: %w", err)
 		}
 		if err := f.conn.SetReadDeadline(time.Now().Add(pause)); err != nil {
 			return fmt.Errorf("flow: %w", err)
 		}
-		_, err := f.receive()
+		_, err := p.receive(f)
 		var timeout net.Error
 		switch {
 		case err == nil:
@@ -81,8 +81,8 @@ func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 // Stay joins the game, sends it some bytes each pause, and verifies that every
 // byte comes back, until ctx ends: then it ends its direction and verifies that
 // nothing is missing. answered is called with when what came back was sent.
-func Stay(ctx context.Context, addr string, pause time.Duration, answered func(sent time.Time)) error {
-	conn, err := ask(ctx, addr, opEcho, 0)
+func (p Player) Stay(ctx context.Context, addr string, pause time.Duration, answered func(sent time.Time)) error {
+	conn, err := p.ask(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func Stay(ctx context.Context, addr string, pause time.Duration, answered func(s
 }
 
 type stay struct {
-	conn     *net.TCPConn
+	conn     *echoed
 	answered func(time.Time)
 
 	mu   sync.Mutex
@@ -176,7 +176,7 @@ func (s *stay) over(position uint64, err error) error {
 // StayDatagrams sends a datagram of one flow each pause and verifies what comes
 // back, until ctx ends. None may come twice. answered is called with when what
 // came back was sent, lost with when what did not was.
-func StayDatagrams(ctx context.Context, addr string, pause time.Duration, answered, lost func(sent time.Time)) error {
+func (p Player) StayDatagrams(ctx context.Context, addr string, pause time.Duration, answered, lost func(sent time.Time)) error {
 	f, err := openFlow(ctx, addr, staySize)
 	if err != nil {
 		return err
@@ -188,7 +188,7 @@ func StayDatagrams(ctx context.Context, addr string, pause time.Duration, answer
 	var receiving sync.WaitGroup
 	failed := make(chan error, 1)
 	receiving.Go(func() {
-		failed <- stayReceive(ctx, f, func(number uint64) (time.Time, bool) {
+		failed <- p.stayReceive(ctx, f, func(number uint64) (time.Time, bool) {
 			if number+stayRemembered <= next.Load() {
 				return time.Time{}, true // Too old to know.
 			}
@@ -213,7 +213,7 @@ func StayDatagrams(ctx context.Context, addr string, pause time.Duration, answer
 			lost(time.Unix(0, at))
 		}
 		next.Store(number)
-		if _, err := f.send(); err != nil && !refused(err) && ctx.Err() == nil {
+		if _, err := p.send(f); err != nil && !refused(err) && ctx.Err() == nil {
 			f.conn.Close()
 			return errors.Join(fmt.Errorf("stay, over UDP: %w", err), <-failed)
 		}
@@ -221,9 +221,9 @@ func StayDatagrams(ctx context.Context, addr string, pause time.Duration, answer
 }
 
 // stayReceive verifies what comes back until ctx ends.
-func stayReceive(ctx context.Context, f *flow, take func(number uint64) (time.Time, bool), answered func(time.Time)) error {
+func (p Player) stayReceive(ctx context.Context, f *flow, take func(number uint64) (time.Time, bool), answered func(time.Time)) error {
 	for {
-		number, err := f.receive()
+		number, err := p.receive(f)
 		switch {
 		case errors.Is(err, ErrWrong):
 			return fmt.Errorf("stay, over UDP: %w", err)

@@ -34,19 +34,33 @@ func TestStay_LeavesWithEverythingAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer game.Close()
+	var mu sync.Mutex
+	var carried Carried
+	player := Player{Carried: func(more Carried) {
+		mu.Lock()
+		defer mu.Unlock()
+		carried = carried.Add(more)
+	}}
 	ctx, answered := heard(t, 20)
-	if err := Stay(ctx, game.Addr(), time.Millisecond, answered); err != nil {
+	if err := player.Stay(ctx, game.Addr(), time.Millisecond, answered); err != nil {
 		t.Error(err)
 	}
 	ctx, answered = heard(t, 20)
-	if err := StayDatagrams(ctx, game.Addr(), time.Millisecond, answered, func(time.Time) {}); err != nil {
+	if err := player.StayDatagrams(ctx, game.Addr(), time.Millisecond, answered, func(time.Time) {}); err != nil {
 		t.Error(err)
 	}
-	if err := Visit(t.Context(), game.Addr(), 3); err != nil {
+	if err := player.Visit(t.Context(), game.Addr(), 3); err != nil {
 		t.Error(err)
 	}
-	if err := VisitDatagrams(t.Context(), game.Addr(), time.Second); err != nil {
+	if err := player.VisitDatagrams(t.Context(), game.Addr(), time.Second); err != nil {
 		t.Error(err)
+	}
+	// Of the flow that stayed, the last datagrams may have been on their way.
+	if carried.DownloadLeast < 40*staySize || carried.DownloadMost-carried.DownloadLeast > 5*staySize {
+		t.Errorf("%+v", carried)
+	}
+	if carried.UploadMost-carried.DownloadMost != 2*(requestSize-1) || carried.UploadLeast-carried.DownloadLeast != 2*(requestSize-1) {
+		t.Errorf("%+v: upload is what came back, the requests in place of the greetings", carried)
 	}
 }
 
@@ -101,7 +115,7 @@ func TestStay_FindsWhatIsWrong(t *testing.T) {
 			cancel() // The player leaves once something is wrong.
 			return spoilt(b)
 		}
-		err := Stay(ctx, spoil(t, wrong), time.Millisecond, func(time.Time) {})
+		err := new(Player).Stay(ctx, spoil(t, wrong), time.Millisecond, func(time.Time) {})
 		cancel()
 		if !errors.Is(err, ErrWrong) {
 			t.Errorf("%s: %v", name, err)

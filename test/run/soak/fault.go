@@ -13,8 +13,8 @@ import (
 // fault is something that breaks, and comes back.
 type fault struct {
 	name string
-	// cuts says that it cuts a network.
-	cuts bool
+	// cuts says that it cuts a network, and mute that reports of usage may wait meanwhile.
+	cuts, mute bool
 	// run breaks it, holds the promises to what they say meanwhile, and measures
 	// how long after the cause was gone everything is back. An error means that the soak
 	// cannot go on.
@@ -49,20 +49,20 @@ func (fl *fleet) around(r *rand.Rand, d time.Duration) time.Duration {
 // faults are all of them. Those of a kind that names a machine pick one.
 func faults() []fault {
 	all := []fault{
-		{name: "Postgres killed", run: killPostgres},
-		{name: "Postgres fails over", run: failOver},
-		{name: "panels and Postgres down", run: blackOut},
+		{name: "Postgres killed", mute: true, run: killPostgres},
+		{name: "Postgres fails over", mute: true, run: failOver},
+		{name: "panels and Postgres down", mute: true, run: blackOut},
 		{name: "agent killed", run: killAgent},
 		{name: "token regenerated", run: regenerate},
 		{name: "device deleted", run: remove},
 		{name: "agent | tunnel server, short", cuts: true, run: cutLink(shortCut)},
 		{name: "agent | tunnel server, long", cuts: true, run: cutLink(longCut)},
 		{name: "agent | panel", cuts: true, run: cutAgent},
-		{name: "tunnel server | panel", cuts: true, run: cutServer},
-		{name: "panel | Postgres", cuts: true, run: cutPostgres},
+		{name: "tunnel server | panel", cuts: true, mute: true, run: cutServer},
+		{name: "panel | Postgres", cuts: true, mute: true, run: cutPostgres},
 	}
 	for i := range replicas {
-		all = append(all, fault{name: "panel killed", run: func(ctx context.Context, fl *fleet, r *rand.Rand) error {
+		all = append(all, fault{name: "panel killed", mute: true, run: func(ctx context.Context, fl *fleet, r *rand.Rand) error {
 			return killPanel(ctx, fl, i, r)
 		}})
 	}
@@ -80,7 +80,13 @@ func (fl *fleet) inject(ctx context.Context, f fault, r *rand.Rand) error {
 	fl.fault = f.name
 	fl.mu.Unlock()
 	failed := fl.ledger.failed.Load()
+	if f.mute {
+		fl.usage.mute(time.Now())
+	}
 	err := f.run(ctx, fl, r)
+	if f.mute {
+		fl.usage.unmute(time.Now())
+	}
 	if err == nil {
 		err = fl.ledger.verify(ctx)
 	}
@@ -262,10 +268,15 @@ func blackOut(ctx context.Context, fl *fleet, r *rand.Rand) error {
 // there, and everything recovers; without one only the ports do.
 func (fl *fleet) restart(ctx context.Context, r *rand.Rand, name string, d *device, ports []*port, change *binding) error {
 	excuse(ports)
+	killed := time.Now()
 	if err := d.process.Kill(); err != nil {
 		return err
 	}
+	fl.usage.killed(d, killed)
 	pause(ctx, fl.around(r, down))
+	if d.game == nil && change != nil {
+		fl.settleDead(ctx, d)
+	}
 	at, back := time.Now(), recovery{ports: ports}
 	if err := d.start(); err != nil {
 		return err

@@ -54,6 +54,7 @@ type fleet struct {
 	agents   []*device
 	ports    []*port
 	ledger   *ledger
+	usage    usage
 	// api asks any replica, through the balancer; apis ask one each.
 	api  *client.ClientWithResponses
 	apis []*client.ClientWithResponses
@@ -308,10 +309,12 @@ func (fl *fleet) allocateAt(ctx context.Context, number *int, agent, server *dev
 	if answer.JSON201 == nil {
 		return nil, fmt.Errorf("allocate: %s: %s", answer.Status(), answer.Body)
 	}
-	return &port{
+	p := &port{
 		Allocation: answer.JSON201.Allocations[0], agent: agent, server: server,
 		counts: &fl.counts, breach: fl.breach, excused: true,
-	}, nil
+	}
+	fl.usage.open(p)
+	return p, nil
 }
 
 // devices are tunnel servers and agents.

@@ -5,7 +5,8 @@
 // their games, and players on every port. It kills each process in turn,
 // Postgres included, cuts networks, and revokes devices. Meanwhile every byte is
 // verified and every promise of docs/architecture.md held; how long what was
-// broken took to be back is measured from when its cause was gone.
+// broken took to be back is measured from when its cause was gone. At the end the
+// usage of every port must be what its players have counted: see docs/usage.md.
 //
 // As root every program has a network namespace of its own, and networks are cut
 // with nftables; otherwise all are on loopback, and no network is cut.

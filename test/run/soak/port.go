@@ -46,6 +46,7 @@ type port struct {
 	agent, server *device
 	counts        *tally
 	breach        func(format string, args ...any)
+	account       account // Of what its players have carried.
 
 	mu      sync.Mutex
 	excused bool
@@ -73,6 +74,9 @@ func (p *port) run(ctx context.Context) {
 	players.Go(func() { p.supervise(ctx) })
 	players.Wait()
 }
+
+// player is a player whose bytes are counted.
+func (p *port) player() traffic.Player { return traffic.Player{Carried: p.account.add} }
 
 // excuse lets the port be broken from now on.
 func (p *port) excuse() {
@@ -147,9 +151,9 @@ func (p *port) stayOn(ctx context.Context) {
 		began := time.Now()
 		var err error
 		if p.Protocol == types.ProtocolTCP {
-			err = traffic.Stay(ctx, p.PublicAddress, pace, p.answered)
+			err = p.player().Stay(ctx, p.PublicAddress, pace, p.answered)
 		} else {
-			err = traffic.StayDatagrams(ctx, p.PublicAddress, pace, p.answered, p.lose)
+			err = p.player().StayDatagrams(ctx, p.PublicAddress, pace, p.answered, p.lose)
 		}
 		if err == nil || ctx.Err() != nil {
 			if errors.Is(err, traffic.ErrWrong) {
@@ -220,9 +224,9 @@ func (p *port) try(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if p.Protocol == types.ProtocolTCP {
-		return traffic.Visit(ctx, p.PublicAddress, visitEchoes)
+		return p.player().Visit(ctx, p.PublicAddress, visitEchoes)
 	}
-	return traffic.VisitDatagrams(ctx, p.PublicAddress, retryPause*2)
+	return p.player().VisitDatagrams(ctx, p.PublicAddress, retryPause*2)
 }
 
 // supervise notices that the player who stays gets no answers.

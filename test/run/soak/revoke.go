@@ -14,7 +14,6 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/gen/client"
 	"github.com/eclitunnel/eclitunnel/gen/types"
-	"github.com/eclitunnel/eclitunnel/test/lib/traffic"
 )
 
 // revocation is how long what is revoked may live on, anywhere.
@@ -138,7 +137,7 @@ func remove(ctx context.Context, fl *fleet, r *rand.Rand) error {
 	fl.revoked(ctx, "device deleted", v, at, "delete")
 	for _, p := range v.ports {
 		if p.Protocol == types.ProtocolTCP {
-			if err := traffic.Visit(ctx, p.PublicAddress, 1); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := p.player().Visit(ctx, p.PublicAddress, 1); !errors.Is(err, syscall.ECONNREFUSED) {
 				fl.breach("%v is not closed: %v", p, err)
 			}
 		}

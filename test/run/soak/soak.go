@@ -39,6 +39,7 @@ func soak(ctx context.Context, o options, progress io.Writer) report {
 	r := report{Seed: o.Seed}
 	if err == nil {
 		fl.leave()
+		err = fl.compareUsage(ctx)
 	}
 	r.Summary = fl.summary()
 	if err != nil && fl.dir != "" {
@@ -117,5 +118,5 @@ func (fl *fleet) summary() string {
 	if fl.ledger == nil {
 		return text
 	}
-	return fmt.Sprintf("%s; changes: %d acknowledged, %d failed", text, fl.ledger.acknowledged.Load(), fl.ledger.failed.Load())
+	return fmt.Sprintf("%s; changes: %d acknowledged, %d failed%s", text, fl.ledger.acknowledged.Load(), fl.ledger.failed.Load(), fl.usage.found)
 }
