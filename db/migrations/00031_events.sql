@@ -82,34 +82,15 @@ CREATE FUNCTION event_append(entries jsonb) RETURNS void LANGUAGE sql AS $$
 $$;
 -- +goose StatementEnd
 
--- Columns whose changes the API does not show are named here, so that a new column is shown unless it is named too.
--- Presence is compared by replica_id when the transaction commits.
 -- +goose StatementBegin
 CREATE FUNCTION event_device_change() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    hidden CONSTANT text[] := '{code_hash,spent_code_hash,started_from,started_address,polled_at,token_version,token_key,
-        token_key_version,generation,first_connected_at,last_seen_at,replica_id,called_from,host_due,kept_rules,embedded_name,
-        drain_move}';
 BEGIN
-    CASE TG_OP
-    WHEN 'INSERT' THEN
+    IF TG_OP = 'INSERT' THEN
         PERFORM event_record(string_agg(jsonb_build_object('of', 'device', 'op', 'insert', 'id', n.id)::text, ',')) FROM new_rows n;
-    WHEN 'DELETE' THEN
+    ELSE
         PERFORM event_record(string_agg(jsonb_build_object('of', 'device', 'op', 'delete', 'id', o.id,
             'user', o.owner_id, 'organisation', o.organisation_id)::text, ',')) FROM old_rows o;
-    ELSE
-        PERFORM event_record(string_agg(c.change::text, ',')) FROM (
-            SELECT jsonb_build_object('of', 'device', 'op', 'update', 'id', n.id, 'shown', d.shown)
-                || CASE WHEN o.replica_id IS DISTINCT FROM n.replica_id
-                    THEN jsonb_build_object('presence', true, 'replica', o.replica_id) ELSE '{}' END
-                || CASE WHEN (o.owner_id, o.organisation_id) IS DISTINCT FROM (n.owner_id, n.organisation_id)
-                    THEN jsonb_build_object('transfer', true, 'user', o.owner_id, 'organisation', o.organisation_id) ELSE '{}' END
-                || CASE WHEN (o.public_host, o.resolved_host, o.public_addresses) IS DISTINCT FROM (n.public_host, n.resolved_host, n.public_addresses)
-                    THEN jsonb_build_object('host', true) ELSE '{}' END AS change
-            FROM old_rows o JOIN new_rows n ON n.id = o.id
-            CROSS JOIN LATERAL (SELECT to_jsonb(o) - hidden IS DISTINCT FROM to_jsonb(n) - hidden AS shown) d
-            WHERE d.shown OR o.replica_id IS DISTINCT FROM n.replica_id) AS c;
-    END CASE;
+    END IF;
     RETURN NULL;
 END;
 $$;
@@ -118,31 +99,74 @@ $$;
 -- Rows that retire others are not shown. But a tunnel server that drains has drained when its last port has.
 -- +goose StatementBegin
 CREATE FUNCTION event_allocation_change() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    hidden CONSTANT text[] := '{drained,drain_until,retires}';
 BEGIN
-    CASE TG_OP
-    WHEN 'INSERT' THEN
+    IF TG_OP = 'INSERT' THEN
         PERFORM event_record(string_agg(jsonb_build_object('of', 'allocation', 'op', 'insert', 'id', n.id,
             'hidden', n.retires IS NOT NULL, 'servers', jsonb_build_array(n.server_id))::text, ',')) FROM new_rows n;
-    WHEN 'DELETE' THEN
+    ELSE
         PERFORM event_record(string_agg(jsonb_build_object('of', 'allocation', 'op', 'delete', 'id', o.id,
             'hidden', o.retires IS NOT NULL, 'servers', jsonb_build_array(o.server_id),
             'device', o.device_id, 'user', d.owner_id, 'organisation', d.organisation_id)::text, ','))
         FROM old_rows o LEFT JOIN devices d ON d.id = o.device_id;
-    ELSE
-        PERFORM event_record(string_agg(c.change::text, ',')) FROM (
-            SELECT jsonb_build_object('of', 'allocation', 'op', 'update', 'id', n.id, 'shown', d.shown, 'hidden', n.retires IS NOT NULL)
-                || CASE WHEN d.port THEN jsonb_build_object('servers', jsonb_build_array(o.server_id, n.server_id)) ELSE '{}' END AS change
-            FROM old_rows o JOIN new_rows n ON n.id = o.id
-            CROSS JOIN LATERAL (SELECT n.retires IS NULL AND to_jsonb(o) - hidden IS DISTINCT FROM to_jsonb(n) - hidden AS shown,
-                (o.server_id, o.drained) IS DISTINCT FROM (n.server_id, n.drained) AS port) d
-            WHERE d.shown OR d.port) AS c;
-    END CASE;
+    END IF;
     RETURN NULL;
 END;
 $$;
 -- +goose StatementEnd
+
+-- event_shows names the columns of devices or allocations whose changes the API shows. A migration that adds a column
+-- calls it again, with the column if it is shown; its Down calls it without. The columns are compared one by one, in a
+-- function that is made of their names: to compare rows as JSON took ten times as long, which thousands of devices that
+-- connect at once have to wait for.
+--
+-- The plan of the function is kept, and may be made for a statement that changes one row. So it has no nested loop, whose
+-- time grows with the square of the rows.
+-- +goose StatementBegin
+CREATE FUNCTION event_shows(watched text, shown text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    -- Presence is compared by replica_id when the transaction commits.
+    change CONSTANT text := CASE watched
+        WHEN 'devices' THEN $change$
+            SELECT jsonb_build_object('of', 'device', 'op', 'update', 'id', c.id, 'shown', c.shown)
+                || CASE WHEN c.presence THEN jsonb_build_object('presence', true, 'replica', c.replica_id) ELSE '{}' END
+                || CASE WHEN c.transfer
+                    THEN jsonb_build_object('transfer', true, 'user', c.owner_id, 'organisation', c.organisation_id) ELSE '{}' END
+                || CASE WHEN c.host THEN jsonb_build_object('host', true) ELSE '{}' END AS change
+            FROM (SELECT o.id, o.replica_id, o.owner_id, o.organisation_id,
+                    (%s) IS DISTINCT FROM (%s) AS shown,
+                    o.replica_id IS DISTINCT FROM n.replica_id AS presence,
+                    (o.owner_id, o.organisation_id) IS DISTINCT FROM (n.owner_id, n.organisation_id) AS transfer,
+                    (o.public_host, o.resolved_host, o.public_addresses)
+                        IS DISTINCT FROM (n.public_host, n.resolved_host, n.public_addresses) AS host
+                FROM old_rows o JOIN new_rows n ON n.id = o.id) AS c
+            WHERE c.shown OR c.presence$change$
+        WHEN 'allocations' THEN $change$
+            SELECT jsonb_build_object('of', 'allocation', 'op', 'update', 'id', c.id,
+                    'shown', c.shown AND NOT c.hidden, 'hidden', c.hidden)
+                || CASE WHEN c.port THEN jsonb_build_object('servers', jsonb_build_array(c.before, c.after)) ELSE '{}' END AS change
+            FROM (SELECT n.id, o.server_id AS before, n.server_id AS after, n.retires IS NOT NULL AS hidden,
+                    (%s) IS DISTINCT FROM (%s) AS shown,
+                    (o.server_id, o.drained) IS DISTINCT FROM (n.server_id, n.drained) AS port
+                FROM old_rows o JOIN new_rows n ON n.id = o.id) AS c
+            WHERE c.port OR (c.shown AND NOT c.hidden)$change$
+    END;
+BEGIN
+    EXECUTE format($create$
+        CREATE OR REPLACE FUNCTION %I() RETURNS trigger LANGUAGE plpgsql SET enable_nestloop = off SET jit = off AS $body$
+        BEGIN
+            PERFORM event_record(string_agg(x.change::text, ',')) FROM (%s) AS x;
+            RETURN NULL;
+        END;
+        $body$
+        $create$,
+        'event_update_of_' || watched,
+        format(change, (SELECT string_agg(format('o.%I', s.name), ', ') FROM unnest(shown) AS s (name)),
+            (SELECT string_agg(format('n.%I', s.name), ', ') FROM unnest(shown) AS s (name))));
+END;
+$$;
+-- +goose StatementEnd
+SELECT event_shows('devices', '{name,kind,region,created_at,expires_at,approved_at,user_code,owner_id,organisation_id,agent_version,platform,public_host,guessed_host,resolved_host,public_addresses,unresolved_since,relay_port,fingerprint,port_first,port_last,players,cordoned,drain_until}');
+SELECT event_shows('allocations', '{device_id,server_id,protocol,port,local_host,local_port,name,created_at,run_id,proxy_protocol,udp_idle_seconds,player_addresses,rules,server_state,server_reason,client_state,client_reason,target,target_reason,draining}');
 
 -- A lease that has lapsed and is renewed has not lapsed any more.
 -- +goose StatementBegin
@@ -163,95 +187,132 @@ $$;
 -- +goose StatementEnd
 
 -- event_write writes the events of the transaction. Each row has one, whatever the number of its changes. Owners and
--- presence are read under the lock of the counter, and so are those of this place in the log.
+-- presence are read under the lock of the counter, and so are those of this place in the log. Most transactions have few
+-- kinds of changes, and other transactions wait meanwhile: what there is none of is not looked for.
 -- +goose StatementBegin
-CREATE FUNCTION event_write() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION event_write() RETURNS trigger LANGUAGE plpgsql SET jit = off AS $$
 DECLARE
-    changes jsonb := ('[' || coalesce(current_setting('eclitunnel.events', true), '') || ']')::jsonb;
-    before  bigint;
-    written bigint;
+    changes   jsonb  := ('[' || coalesce(current_setting('eclitunnel.events', true), '') || ']')::jsonb;
+    has       record;
+    before    bigint;
+    newest    bigint;
+    written   bigint;
+    moved     uuid[] := '{}'; -- Devices that have come or gone: by themselves, or with their replica.
+    drains    uuid[] := '{}'; -- Tunnel servers that drain, and may have drained by this.
+    hosts     uuid[] := '{}'; -- Tunnel servers with another host.
+    transfers jsonb  := '[]'; -- The first transfer of each device that was not made by this.
+    deletions jsonb  := '[]'; -- The deletions of devices.
 BEGIN
     PERFORM set_config('eclitunnel.events', '', true);
     DELETE FROM event_commits c WHERE c.id = NEW.id;
     SELECT c.last INTO before FROM event_counter c FOR NO KEY UPDATE;
+    newest := before;
+    SELECT coalesce(bool_or(c ->> 'of' = 'device'), false) AS devices, coalesce(bool_or(c ->> 'of' = 'allocation'), false) AS allocations,
+        coalesce(bool_or(c ->> 'of' = 'other'), false) AS others, coalesce(bool_or(c ->> 'of' = 'device' AND c ->> 'op' = 'delete'), false) AS deletions,
+        coalesce(bool_or(c ? 'presence' OR c ->> 'of' = 'replica'), false) AS presence,
+        coalesce(bool_or(c ? 'servers'), false) AS ports, coalesce(bool_or(c ? 'host'), false) AS hosts, coalesce(bool_or(c ? 'transfer'), false) AS transfers
+    INTO has FROM jsonb_array_elements(changes) AS e (c);
 
-    WITH change AS (
-        SELECT e.n, e.c, e.c ->> 'of' AS kind, e.c ->> 'op' AS op FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n)),
-    changed_device AS (
-        SELECT (c ->> 'id')::uuid AS id, bool_or(op = 'insert') AS made, bool_or(op = 'delete') AS gone,
-            coalesce(bool_or((c ->> 'shown')::boolean), false) AS shown, coalesce(bool_or((c ->> 'host')::boolean), false) AS host,
-            bool_or(c ? 'presence') AS presence, (array_agg((c ->> 'replica')::uuid ORDER BY n) FILTER (WHERE c ? 'presence'))[1] AS replica,
-            (array_agg(c ORDER BY n) FILTER (WHERE c ? 'transfer'))[1] AS transfer,
-            (array_agg(c ORDER BY n) FILTER (WHERE op = 'delete'))[1] AS deletion
-        FROM change WHERE kind = 'device' GROUP BY 1),
-    -- Those that have come or gone: by themselves, or with their replica.
-    presence AS (
-        SELECT d.id FROM changed_device x JOIN devices d ON d.id = x.id
-        WHERE x.presence AND NOT x.made
-            AND EXISTS (SELECT FROM replicas r WHERE r.id = x.replica AND NOT r.lapsed)
+    IF has.presence THEN
+        moved := ARRAY(
+            SELECT d.id FROM (
+                SELECT (c ->> 'id')::uuid AS id, (array_agg((c ->> 'replica')::uuid ORDER BY n) FILTER (WHERE c ? 'presence'))[1] AS replica
+                FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n) WHERE c ->> 'of' = 'device'
+                GROUP BY 1 HAVING bool_or(c ? 'presence') AND NOT bool_or(c ->> 'op' = 'insert')) AS x
+            JOIN devices d ON d.id = x.id
+            WHERE EXISTS (SELECT FROM replicas r WHERE r.id = x.replica AND NOT r.lapsed)
                 <> EXISTS (SELECT FROM replicas r WHERE r.id = d.replica_id AND NOT r.lapsed)
-        UNION
-        SELECT d.id FROM change x JOIN devices d ON d.replica_id = (x.c ->> 'id')::uuid WHERE x.kind = 'replica'),
-    -- Tunnel servers that drain, and may have drained by this.
-    drains AS (
-        SELECT d.id FROM (SELECT s.id::uuid AS id, bool_or(x.op = 'insert') AS made
-            FROM change x CROSS JOIN jsonb_array_elements_text(x.c -> 'servers') AS s (id) WHERE x.kind = 'allocation' GROUP BY 1) AS s
-        JOIN devices d ON d.id = s.id AND d.drain_until IS NOT NULL
-        WHERE s.made OR NOT EXISTS (SELECT FROM allocations a WHERE a.server_id = d.id AND NOT a.drained)),
-    device AS (
-        SELECT coalesce(x.id, o.id) AS id, coalesce(x.made, false) AS made, coalesce(x.gone, false) AS gone, x.transfer, x.deletion
-        FROM (SELECT * FROM changed_device WHERE made OR gone OR shown) AS x
-        FULL JOIN (SELECT id FROM presence UNION SELECT id FROM drains) AS o ON o.id = x.id
-        WHERE NOT coalesce(x.made AND x.gone, false)),
-    changed_allocation AS (
-        SELECT (c ->> 'id')::bigint AS id, bool_or(op = 'insert') AS made, bool_or(op = 'delete') AS gone,
-            (array_agg(c ORDER BY n) FILTER (WHERE op = 'delete'))[1] AS deletion
-        FROM change WHERE kind = 'allocation' AND NOT (c ->> 'hidden')::boolean AND coalesce((c ->> 'shown')::boolean, true) GROUP BY 1),
-    -- Those that show their devices' presence or host, or go with them to another owner.
-    dependent AS (
-        SELECT a.id FROM presence p JOIN allocations a ON a.device_id = p.id WHERE a.retires IS NULL
-        UNION
-        SELECT a.id FROM (SELECT id FROM presence UNION SELECT id FROM changed_device WHERE host) AS s
-        JOIN allocations a ON a.server_id = s.id WHERE a.retires IS NULL
-        UNION
-        SELECT a.id FROM device x JOIN allocations a ON a.device_id = x.id WHERE x.transfer IS NOT NULL AND a.retires IS NULL),
-    allocation AS (
-        SELECT coalesce(x.id, o.id) AS id, coalesce(x.made, false) AS made, coalesce(x.gone, false) AS gone, x.deletion
-        FROM changed_allocation x FULL JOIN dependent o ON o.id = x.id WHERE NOT coalesce(x.made AND x.gone, false)),
-    event AS (
-        SELECT CASE WHEN x.gone THEN 3 ELSE 1 END AS turn, 0 AS n,
-            CASE WHEN x.gone THEN 'device.deleted' WHEN x.made THEN 'device.created' ELSE 'device.updated' END AS type,
-            x.id AS device_id, NULL::bigint AS allocation_id,
-            CASE WHEN x.gone THEN (x.deletion ->> 'user')::bigint ELSE d.owner_id END AS user_id,
-            CASE WHEN x.gone THEN (x.deletion ->> 'organisation')::bigint ELSE d.organisation_id END AS organisation_id,
-            CASE WHEN NOT x.made AND NOT x.gone THEN x.transfer END AS transfer, NULL::jsonb AS payload
-        FROM device x LEFT JOIN devices d ON d.id = x.id
-        UNION ALL
-        SELECT 2, 0,
-            CASE WHEN x.gone THEN 'allocation.deleted' WHEN x.made THEN 'allocation.created' ELSE 'allocation.updated' END,
-            coalesce(a.device_id, (x.deletion ->> 'device')::uuid), x.id,
-            CASE WHEN x.gone THEN coalesce((x.deletion ->> 'user')::bigint, (g.deletion ->> 'user')::bigint) ELSE d.owner_id END,
-            CASE WHEN x.gone THEN coalesce((x.deletion ->> 'organisation')::bigint, (g.deletion ->> 'organisation')::bigint) ELSE d.organisation_id END,
-            CASE WHEN NOT x.made AND NOT x.gone THEN t.transfer END, NULL
-        FROM allocation x LEFT JOIN allocations a ON a.id = x.id LEFT JOIN devices d ON d.id = a.device_id
-        LEFT JOIN device t ON t.id = a.device_id AND NOT t.made
-        LEFT JOIN device g ON g.id = (x.deletion ->> 'device')::uuid AND g.gone
-        UNION ALL
-        SELECT 4, x.n, x.c ->> 'type', d.id, (x.c ->> 'allocation')::bigint,
-            CASE WHEN x.c ? 'user' OR x.c ? 'organisation' THEN (x.c ->> 'user')::bigint ELSE d.owner_id END,
-            CASE WHEN x.c ? 'user' OR x.c ? 'organisation' THEN (x.c ->> 'organisation')::bigint ELSE d.organisation_id END,
-            NULL, x.c -> 'payload'
-        FROM (SELECT change.*, coalesce((c ->> 'device')::uuid, a.device_id) AS device_id
-            FROM change LEFT JOIN allocations a ON a.id = (c ->> 'allocation')::bigint WHERE kind = 'other') AS x
-        LEFT JOIN devices d ON d.id = x.device_id)
-    INSERT INTO events (id, at, type, device_id, allocation_id, user_id, organisation_id, transferred, previous_user_id, previous_organisation_id, payload)
-    SELECT before + row_number() OVER (ORDER BY e.turn, e.n, e.device_id, e.allocation_id), clock_timestamp(), e.type, e.device_id, e.allocation_id,
-        e.user_id, e.organisation_id, e.transfer IS NOT NULL, (e.transfer ->> 'user')::bigint, (e.transfer ->> 'organisation')::bigint, e.payload
-    FROM event e;
-    GET DIAGNOSTICS written = ROW_COUNT;
+            UNION
+            SELECT d.id FROM jsonb_array_elements(changes) AS e (c) JOIN devices d ON d.replica_id = (c ->> 'id')::uuid WHERE c ->> 'of' = 'replica');
+    END IF;
+    IF has.ports THEN
+        drains := ARRAY(
+            SELECT d.id FROM (SELECT s.id::uuid AS id, bool_or(c ->> 'op' = 'insert') AS made
+                FROM jsonb_array_elements(changes) AS e (c) CROSS JOIN jsonb_array_elements_text(c -> 'servers') AS s (id) GROUP BY 1) AS s
+            JOIN devices d ON d.id = s.id AND d.drain_until IS NOT NULL
+            WHERE s.made OR NOT EXISTS (SELECT FROM allocations a WHERE a.server_id = d.id AND NOT a.drained));
+    END IF;
+    IF has.hosts THEN
+        hosts := ARRAY(SELECT DISTINCT (c ->> 'id')::uuid FROM jsonb_array_elements(changes) AS e (c) WHERE c ? 'host');
+    END IF;
+    IF has.transfers THEN
+        transfers := (SELECT coalesce(jsonb_agg(x.first), '[]') FROM (
+            SELECT (array_agg(c ORDER BY n) FILTER (WHERE c ? 'transfer'))[1] AS first
+            FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n) WHERE c ->> 'of' = 'device'
+            GROUP BY c ->> 'id' HAVING bool_or(c ? 'transfer') AND NOT bool_or(c ->> 'op' = 'insert')) AS x);
+    END IF;
+    IF has.deletions THEN
+        deletions := (SELECT jsonb_agg(c) FROM jsonb_array_elements(changes) AS e (c) WHERE c ->> 'of' = 'device' AND c ->> 'op' = 'delete');
+    END IF;
 
-    IF written > 0 THEN
-        UPDATE event_counter SET last = before + written;
+    IF has.devices OR moved <> '{}' OR drains <> '{}' THEN
+        INSERT INTO events (id, at, type, device_id, user_id, organisation_id, transferred, previous_user_id, previous_organisation_id)
+        SELECT newest + row_number() OVER (ORDER BY d.id), clock_timestamp(), CASE WHEN x.made THEN 'device.created' ELSE 'device.updated' END,
+            d.id, d.owner_id, d.organisation_id, t.c IS NOT NULL, (t.c ->> 'user')::bigint, (t.c ->> 'organisation')::bigint
+        FROM (SELECT s.id, bool_or(s.made) AS made FROM (
+                SELECT (c ->> 'id')::uuid AS id, c ->> 'op' = 'insert' AS made FROM jsonb_array_elements(changes) AS e (c)
+                WHERE c ->> 'of' = 'device' AND coalesce((c ->> 'shown')::boolean, true)
+                UNION ALL
+                SELECT m.id, false FROM unnest(moved || drains) AS m (id)) AS s GROUP BY s.id) AS x
+        JOIN devices d ON d.id = x.id LEFT JOIN jsonb_array_elements(transfers) AS t (c) ON (t.c ->> 'id')::uuid = d.id;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        newest := newest + written;
+    END IF;
+    -- Of others those that show their devices' presence or host, or go with them to another owner.
+    IF has.allocations OR moved <> '{}' OR has.hosts OR has.transfers THEN
+        INSERT INTO events (id, at, type, device_id, allocation_id, user_id, organisation_id, transferred, previous_user_id, previous_organisation_id)
+        SELECT newest + row_number() OVER (ORDER BY x.device_id, x.id), clock_timestamp(),
+            CASE WHEN x.gone THEN 'allocation.deleted' WHEN x.made THEN 'allocation.created' ELSE 'allocation.updated' END, x.device_id, x.id,
+            CASE WHEN x.gone THEN coalesce((x.deletion ->> 'user')::bigint, (g.c ->> 'user')::bigint) ELSE d.owner_id END,
+            CASE WHEN x.gone THEN coalesce((x.deletion ->> 'organisation')::bigint, (g.c ->> 'organisation')::bigint) ELSE d.organisation_id END,
+            t.c IS NOT NULL, (t.c ->> 'user')::bigint, (t.c ->> 'organisation')::bigint
+        FROM (SELECT s.*, coalesce(a.device_id, (s.deletion ->> 'device')::uuid) AS device_id
+            FROM (SELECT s.id, bool_or(s.made) AS made, bool_or(s.gone) AS gone,
+                    (array_agg(s.c ORDER BY s.n) FILTER (WHERE s.gone))[1] AS deletion FROM (
+                SELECT (c ->> 'id')::bigint AS id, c ->> 'op' = 'insert' AS made, c ->> 'op' = 'delete' AS gone, c, n
+                FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n)
+                WHERE c ->> 'of' = 'allocation' AND NOT (c ->> 'hidden')::boolean AND coalesce((c ->> 'shown')::boolean, true)
+                UNION ALL
+                SELECT a.id, false, false, NULL, NULL FROM unnest(moved) AS m (id) JOIN allocations a ON a.device_id = m.id WHERE a.retires IS NULL
+                UNION ALL
+                SELECT a.id, false, false, NULL, NULL FROM unnest(moved || hosts) AS m (id) JOIN allocations a ON a.server_id = m.id WHERE a.retires IS NULL
+                UNION ALL
+                SELECT a.id, false, false, NULL, NULL FROM jsonb_array_elements(transfers) AS m (c)
+                JOIN allocations a ON a.device_id = (m.c ->> 'id')::uuid WHERE a.retires IS NULL) AS s
+                GROUP BY s.id) AS s
+            LEFT JOIN allocations a ON a.id = s.id) AS x
+        LEFT JOIN devices d ON d.id = x.device_id
+        LEFT JOIN jsonb_array_elements(transfers) AS t (c) ON (t.c ->> 'id')::uuid = x.device_id AND NOT x.made AND NOT x.gone
+        LEFT JOIN jsonb_array_elements(deletions) AS g (c) ON (g.c ->> 'id')::uuid = x.device_id
+        WHERE NOT (x.made AND x.gone);
+        GET DIAGNOSTICS written = ROW_COUNT;
+        newest := newest + written;
+    END IF;
+    IF has.deletions THEN
+        INSERT INTO events (id, at, type, device_id, user_id, organisation_id)
+        SELECT newest + row_number() OVER (ORDER BY (c ->> 'id')::uuid), clock_timestamp(), 'device.deleted', (c ->> 'id')::uuid,
+            (c ->> 'user')::bigint, (c ->> 'organisation')::bigint
+        FROM jsonb_array_elements(deletions) AS g (c)
+        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(changes) AS e (made)
+            WHERE made ->> 'of' = 'device' AND made ->> 'op' = 'insert' AND made ->> 'id' = c ->> 'id');
+        GET DIAGNOSTICS written = ROW_COUNT;
+        newest := newest + written;
+    END IF;
+    IF has.others THEN
+        INSERT INTO events (id, at, type, device_id, allocation_id, user_id, organisation_id, payload)
+        SELECT newest + row_number() OVER (ORDER BY x.n), clock_timestamp(), x.c ->> 'type', d.id, x.allocation_id,
+            CASE WHEN x.owned THEN (x.c ->> 'user')::bigint ELSE d.owner_id END,
+            CASE WHEN x.owned THEN (x.c ->> 'organisation')::bigint ELSE d.organisation_id END, x.c -> 'payload'
+        FROM (SELECT n, c, (c ->> 'allocation')::bigint AS allocation_id, c ? 'user' OR c ? 'organisation' AS owned
+            FROM jsonb_array_elements(changes) WITH ORDINALITY AS e (c, n) WHERE c ->> 'of' = 'other') AS x
+        LEFT JOIN allocations a ON a.id = x.allocation_id
+        LEFT JOIN devices d ON d.id = coalesce((x.c ->> 'device')::uuid, a.device_id);
+        GET DIAGNOSTICS written = ROW_COUNT;
+        newest := newest + written;
+    END IF;
+
+    IF newest > before THEN
+        UPDATE event_counter SET last = newest;
         -- Not a channel of the previous version, which would take it for a change of everything.
         PERFORM pg_notify('eclitunnel_live', 'events');
     END IF;
@@ -264,10 +325,10 @@ CREATE CONSTRAINT TRIGGER event_write AFTER INSERT ON event_commits
 
 SELECT lock_together('devices, allocations, replicas IN SHARE ROW EXCLUSIVE');
 CREATE TRIGGER event_insert AFTER INSERT ON devices REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_device_change();
-CREATE TRIGGER event_update AFTER UPDATE ON devices REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_device_change();
+CREATE TRIGGER event_update AFTER UPDATE ON devices REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_update_of_devices();
 CREATE TRIGGER event_delete AFTER DELETE ON devices REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION event_device_change();
 CREATE TRIGGER event_insert AFTER INSERT ON allocations REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_allocation_change();
-CREATE TRIGGER event_update AFTER UPDATE ON allocations REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_allocation_change();
+CREATE TRIGGER event_update AFTER UPDATE ON allocations REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION event_update_of_allocations();
 CREATE TRIGGER event_delete AFTER DELETE ON allocations REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION event_allocation_change();
 CREATE TRIGGER event_renewed BEFORE UPDATE ON replicas
     FOR EACH ROW WHEN (OLD.lapsed AND NEW.lease_expires_at > now()) EXECUTE FUNCTION event_replica_renewed();
@@ -288,6 +349,9 @@ DROP TABLE event_commits;
 DROP FUNCTION event_write();
 DROP FUNCTION event_replica_change();
 DROP FUNCTION event_replica_renewed();
+DROP FUNCTION event_update_of_allocations();
+DROP FUNCTION event_update_of_devices();
+DROP FUNCTION event_shows(text, text[]);
 DROP FUNCTION event_allocation_change();
 DROP FUNCTION event_device_change();
 DROP FUNCTION event_append(jsonb);

@@ -1,6 +1,7 @@
 -- +goose Up
 SELECT lock_together('allocations IN ACCESS EXCLUSIVE');
 ALTER TABLE allocations ADD COLUMN enabled boolean NOT NULL DEFAULT true;
+SELECT event_shows('allocations', '{device_id,server_id,protocol,port,local_host,local_port,name,created_at,run_id,proxy_protocol,udp_idle_seconds,player_addresses,rules,server_state,server_reason,client_state,client_reason,target,target_reason,draining,enabled}');
 
 -- A paused allocation is one whose port has been drained, which closes it on tunnel servers of every version. Replicas
 -- of the previous version do not know that it is paused: what they write must not open it. Its old ports are gone, and
@@ -61,4 +62,5 @@ CREATE INDEX allocations_drain_until_idx ON allocations (drain_until) WHERE drai
 SELECT audit_table('allocations', 'allocation', '{id,name,"",""}',
     '{device_id=deviceId,server_id=serverId,protocol=protocol,port=port,local_host=localHost,local_port=localPort,name=name,proxy_protocol=options.proxyProtocol,udp_idle_seconds=options.udpIdleSeconds,player_addresses=options.playerAddresses,rules=rules}',
     inserted => '$.retires IS NULL', updated => '$.retires IS NULL', deleted => '$.retires IS NULL');
+SELECT event_shows('allocations', '{device_id,server_id,protocol,port,local_host,local_port,name,created_at,run_id,proxy_protocol,udp_idle_seconds,player_addresses,rules,server_state,server_reason,client_state,client_reason,target,target_reason,draining}');
 ALTER TABLE allocations DROP COLUMN enabled;
