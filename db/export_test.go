@@ -122,3 +122,13 @@ var AuditQuery = auditQuery
 func (d *DB) AppendEvents(ctx context.Context, events ...NewEvent) error {
 	return d.devices.tx(ctx, func(tx *sqlx.Tx) error { return appendEvents(ctx, tx, events...) })
 }
+
+// ExecInTransaction runs fn in a transaction, again after a deadlock as every transaction. exec runs a statement in it.
+func (d *DB) ExecInTransaction(ctx context.Context, fn func(exec func(query string, args ...any) error) error) error {
+	return d.devices.tx(ctx, func(tx *sqlx.Tx) error {
+		return fn(func(query string, args ...any) error {
+			_, err := tx.ExecContext(ctx, query, args...)
+			return err
+		})
+	})
+}
