@@ -208,6 +208,8 @@ func TestAudit_ARestoreAddsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := trail(t, d, db.AuditFilter{})
+	log, err := d.EventsAfter(t.Context(), 0, 0)
+	check(t, err)
 	run := func(stdin []byte, name string, args ...string) []byte {
 		t.Helper()
 		path, err := exec.LookPath(name)
@@ -233,6 +235,11 @@ func TestAudit_ARestoreAddsNothing(t *testing.T) {
 	run(dump, "pg_restore", "--exit-on-error", "--no-owner", "--single-transaction", "-d", url)
 	restored := dbtest.Open(t, url)
 	wantTrail(t, restored, db.AuditFilter{}, before...)
+	again, err := restored.EventsAfter(t.Context(), 0, 0)
+	check(t, err)
+	if again.Newest != log.Newest || again.Epoch == log.Epoch {
+		t.Errorf("the log of events was %+v, and is %+v: its ids are given again", log, again)
+	}
 	ctx, mine := asSomebody(t)
 	if _, err := restored.UpdateUser(ctx, ada.ID, db.UserPatch{Role: new("admin")}); err != nil {
 		t.Fatal(err)

@@ -49,7 +49,8 @@ BEGIN
         timeline := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
     EXCEPTION WHEN OTHERS THEN -- Not permitted, or not this kind of server.
     END;
-    RETURN left(md5(concat_ws('/', panel, cluster, timeline)), 8);
+    -- A dump that was restored on the same server has another table.
+    RETURN left(md5(concat_ws('/', panel, cluster, timeline, 'events'::regclass::oid)), 8);
 END;
 $$;
 -- +goose StatementEnd
