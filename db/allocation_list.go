@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -28,14 +29,21 @@ var allocationSorts = map[string]sortKey{
 }
 
 // The conditions that tunnel server and client of an allocation are online. The tunnel servers are few: they are read once.
+// IS TRUE keeps the planner from a join, of which it does not know how many rows it has.
 const (
 	clientOnline = `coalesce(dr.lease_expires_at > now(), false)`
-	serverOnline = `a.server_id IN (SELECT s.id FROM devices s JOIN replicas sr ON sr.id = s.replica_id
-		WHERE s.kind = 'server' AND sr.lease_expires_at > now())`
+	serverOnline = `(a.server_id IN (SELECT s.id FROM devices s JOIN replicas sr ON sr.id = s.replica_id
+		WHERE s.kind = 'server' AND sr.lease_expires_at > now()) IS TRUE)`
 	bothOnline = `(` + serverOnline + ` AND ` + clientOnline + `)`
 
 	allocationClients = ` JOIN devices d ON d.id = a.device_id LEFT JOIN replicas dr ON dr.id = d.replica_id`
 )
+
+// clientAmong is clientOnline for devices o from some tables, which are all read at once.
+func clientAmong(tables string) string {
+	return `(a.device_id IN (SELECT o.id` + tables + ` JOIN replicas dr ON dr.id = o.replica_id
+		WHERE dr.lease_expires_at > now()) IS TRUE)`
+}
 
 // statusConditions are the conditions of each status, which the panel's handlers show by the same rules. The first part
 // of each is about single columns, of which the planner knows how common their values are, or that an index has.
@@ -87,22 +95,27 @@ func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (quer
 		s.where(`a.port = ?::integer`, *filter.Port)
 	}
 	from := ` FROM allocations a`
-	if filter.Status != "" || filter.Target != "" {
+	online := func(condition string) string { return condition }
+	switch {
+	case filter.Status == "" && filter.Target == "":
+	case scope.All && filter.Status != "offline" && filter.Target != TargetUnknown: // Those of a page are enough.
 		from += allocationClients
+	default:
+		online = strings.NewReplacer(clientOnline, clientAmong(seenDevices(scope))).Replace
 	}
 	if filter.Status != "" {
 		condition, ok := statusConditions[filter.Status]
 		if !ok {
 			return "", nil, fmt.Errorf("no status %q", filter.Status)
 		}
-		s.where(condition)
+		s.where(online(condition))
 	}
 	switch filter.Target {
 	case "":
 	case TargetUnknown:
-		s.where(`(a.target = ?::text OR NOT `+clientOnline+`)`, filter.Target)
+		s.where(online(`(a.target = ?::text OR NOT `+clientOnline+`)`), filter.Target)
 	default:
-		s.where(`a.target = ?::text AND `+clientOnline, filter.Target)
+		s.where(online(`a.target = ?::text AND `+clientOnline), filter.Target)
 	}
 	order, limit, err := s.page(l, allocationSorts, allocationSorts["id"])
 	if err != nil {
@@ -115,10 +128,9 @@ func findAllocationsQuery(scope Scope, filter AllocationFilter, l Listing) (quer
 // allocation.
 func (f AllocationFilter) whereDevice(scope Scope) selection {
 	var s selection
-	seen := ` FROM devices o`
+	seen := seenDevices(scope)
 	if !scope.All {
 		s.args = scope.args()
-		seen = ` FROM ` + visibleDevices + ` AS v JOIN devices o ON o.id = v.id`
 	}
 	if f.DeviceID != nil {
 		s.where(`o.id = ?::uuid`, *f.DeviceID)
@@ -135,4 +147,12 @@ func (f AllocationFilter) whereDevice(scope Scope) selection {
 			f.Search, f.Search)
 	}
 	return s
+}
+
+// seenDevices are the devices o in a scope.
+func seenDevices(scope Scope) string {
+	if scope.All {
+		return ` FROM devices o`
+	}
+	return ` FROM ` + visibleDevices + ` AS v JOIN devices o ON o.id = v.id`
 }
