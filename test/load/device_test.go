@@ -37,6 +37,7 @@ type device struct {
 	id    uuid.UUID
 	token string
 	relay *types.RelayEndpoint // nil for a tunnel client.
+	live  *livePlayers         // Whom a tunnel server reports; nil: nobody.
 
 	mu        sync.Mutex
 	listening map[int64]time.Time // When it received each allocation.
@@ -171,6 +172,11 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 	if err := ws.WriteJSON(types.Hello{Type: types.TypeHello, AgentVersion: "load", Platform: f.platform, Relay: d.relay}); err != nil {
 		return false, err
 	}
+	writes := &messages{ws: ws}
+	reporting, ended := context.WithCancel(ctx)
+	var reports sync.WaitGroup
+	defer reports.Wait()
+	defer ended()
 	for {
 		_, data, err := ws.ReadMessage()
 		if err != nil {
@@ -184,22 +190,41 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 			served = true
 			f.connected.Add(1)
 			f.connects.Add(1)
+			if d.live != nil {
+				reports.Go(func() { d.live.report(reporting, writes) })
+			}
 		}
-		if err := d.report(ws, data); err != nil {
+		if err := d.report(writes, data); err != nil {
 			f.connected.Add(-1)
 			return served, err
 		}
 	}
 }
 
+// messages writes to a control channel. It is safe for concurrent use.
+type messages struct {
+	mu sync.Mutex
+	ws *websocket.Conn
+}
+
+func (m *messages) write(message any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ws.WriteJSON(message)
+}
+
 // report reports what a message asks for as done.
-func (d *device) report(ws *websocket.Conn, data []byte) error {
+func (d *device) report(writes *messages, data []byte) error {
 	var message struct {
+		Type        string
 		Revision    int64
 		Allocations []struct{ ID int64 }
 	}
 	if err := json.Unmarshal(data, &message); err != nil {
 		return err
+	}
+	if message.Type == string(types.TypeUsageAck) && d.live != nil {
+		d.live.acknowledged()
 	}
 	var reports []types.AllocationReport
 	now := time.Now()
@@ -213,7 +238,7 @@ func (d *device) report(ws *websocket.Conn, data []byte) error {
 	d.mu.Unlock()
 	for part := range slices.Chunk(reports, types.MaxStatusReportAllocations) {
 		report := types.StatusReport{Type: types.TypeStatus, Revision: message.Revision, Allocations: part}
-		if err := ws.WriteJSON(report); err != nil {
+		if err := writes.write(report); err != nil {
 			return err
 		}
 	}

@@ -76,6 +76,13 @@ func (p *postgres) transactions() float64 {
 	return p.numbers(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE 'BEGIN%'`)[0]
 }
 
+// writes is how many statements panels have sent that write rows.
+func (p *postgres) writes() float64 {
+	p.t.Helper()
+	return p.numbers(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
+		WHERE query ~* '(insert\s+into|delete\s+from|update\s+[a-z_]+\s+(as\s+)?([a-z]+\s+)?set)\s'`)[0]
+}
+
 // mostFrequent lists the statements sent most often.
 func (p *postgres) mostFrequent(n int) string {
 	out, err := p.Query(p.t.Context(), fmt.Sprintf(
