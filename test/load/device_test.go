@@ -173,10 +173,8 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 		return false, err
 	}
 	writes := &messages{ws: ws}
-	reporting, ended := context.WithCancel(ctx)
-	var reports sync.WaitGroup
-	defer reports.Wait()
-	defer ended()
+	stopReports := func() {}
+	defer func() { stopReports() }()
 	for {
 		_, data, err := ws.ReadMessage()
 		if err != nil {
@@ -190,9 +188,7 @@ func (f *fleet) serve(ctx context.Context, d *device) (served bool, err error) {
 			served = true
 			f.connected.Add(1)
 			f.connects.Add(1)
-			if d.live != nil {
-				reports.Go(func() { d.live.report(reporting, writes) })
-			}
+			stopReports = d.startReports(ctx, writes)
 		}
 		if err := d.report(writes, data); err != nil {
 			f.connected.Add(-1)
@@ -211,6 +207,21 @@ func (m *messages) write(message any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.ws.WriteJSON(message)
+}
+
+// startReports has the players of a tunnel server reported until stop is called.
+func (d *device) startReports(ctx context.Context, writes *messages) (stop func()) {
+	if d.live == nil {
+		return func() {}
+	}
+	reporting, end := context.WithCancel(ctx)
+	var reports sync.WaitGroup
+	reports.Go(func() { d.live.report(reporting, writes) })
+	return func() {
+		end()
+		_ = writes.ws.Close() // A write knows no context.
+		reports.Wait()
+	}
 }
 
 // report reports what a message asks for as done.
