@@ -289,6 +289,7 @@ func (fl *fleet) restart(ctx context.Context, r *rand.Rand, name string, d *devi
 
 // killServer kills a tunnel server. The other one notices nothing.
 func killServer(ctx context.Context, fl *fleet, server *device, r *rand.Rand) error {
+	fl.usage.caughtUp(ctx)
 	return fl.restart(ctx, r, "tunnel server killed", server, fl.portsOf(server, nil), &binding{pick(r, fl.agents), server})
 }
 

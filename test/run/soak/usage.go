@@ -140,18 +140,13 @@ func (u *usage) unmute(now time.Time) {
 	u.until = now
 }
 
-// waiting reports whether reports may wait. It is called with mu held.
-func (u *usage) waiting(now time.Time) bool {
-	return !u.muted.IsZero() && (u.until.IsZero() || now.Sub(u.until) < catchUp)
-}
-
 // killed notes the death of a device: what a tunnel server had counted in its last
 // interval, or since reports began to wait, is lost.
 func (u *usage) killed(d *device, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	since := at
-	if u.waiting(at) {
+	if !u.muted.IsZero() && (u.until.IsZero() || at.Sub(u.until) < catchUp) {
 		since = u.muted
 	}
 	for _, p := range u.ports {
@@ -159,6 +154,14 @@ func (u *usage) killed(d *device, at time.Time) {
 			p.account.lose(since.Add(-lossWindow))
 		}
 	}
+}
+
+// caughtUp waits until reports certainly do not wait for an earlier fault.
+func (u *usage) caughtUp(ctx context.Context) {
+	u.mu.Lock()
+	d := catchUp - time.Since(u.until)
+	u.mu.Unlock()
+	pause(ctx, max(0, d))
 }
 
 // settle compares the usage of the ports of a tunnel server, or of all ports with nil.
@@ -178,15 +181,9 @@ func (u *usage) settle(server *device, sums map[int64]types.UsageSums, breach fu
 	}
 }
 
-// settleDead compares the usage of a tunnel server that is dead, if the panel has certainly
-// stored all that it will: so what one death may have cost excuses nothing later.
+// settleDead compares the usage of a tunnel server that is dead, and whose reports the panel
+// has stored but for what is lost: so what one death may have cost excuses nothing later.
 func (fl *fleet) settleDead(ctx context.Context, server *device) {
-	fl.usage.mu.Lock()
-	waiting := fl.usage.waiting(time.Now())
-	fl.usage.mu.Unlock()
-	if waiting {
-		return
-	}
 	if sums, _, err := fl.askUsage(ctx); err == nil {
 		fl.usage.settle(server, sums, fl.breach)
 	}
