@@ -220,7 +220,7 @@ func (fl *fleet) compareUsage(ctx context.Context) error {
 
 // askUsage returns the usage of every allocation there ever was, and that of all.
 func (fl *fleet) askUsage(ctx context.Context) (by map[int64]types.UsageSums, total types.UsageSums, err error) {
-	grouping, resolution := types.UsageGroupingAllocation, types.Day
+	grouping, resolution := types.UsageGroupingAllocation, types.UsageByDay
 	answer, err := fl.api.GetUsageWithResponse(ctx, &types.GetUsageParams{By: &grouping, From: &fl.started, Resolution: &resolution})
 	if err != nil {
 		return nil, total, err
