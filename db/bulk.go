@@ -71,14 +71,17 @@ func manageAllocations(ctx context.Context, tx *sqlx.Tx, scope Scope, ids []int6
 		}
 	}
 	// Allocations are always locked in the order of their ids, which avoids deadlocks.
-	var locked []int64
-	err = tx.SelectContext(ctx, &locked,
+	_, err = tx.ExecContext(ctx,
 		`SELECT id FROM allocations WHERE id = ANY ($1) OR retires = ANY ($1) ORDER BY id FOR UPDATE`, pq.Array(candidates))
-	for _, id := range locked {
-		if refused[id] != nil { // Not an old port.
-			managed = append(managed, id)
-			delete(refused, id)
-		}
+	if err != nil {
+		return nil, nil, err
+	}
+	// Meanwhile a device may have got another owner.
+	err = tx.SelectContext(ctx, &managed,
+		`SELECT a.id FROM allocations a JOIN devices d ON d.id = a.device_id
+		WHERE a.id = ANY ($4) AND a.retires IS NULL AND `+manageable+` ORDER BY a.id`, scope.args(pq.Array(candidates))...)
+	for _, id := range managed {
+		delete(refused, id)
 	}
 	return managed, refused, err
 }

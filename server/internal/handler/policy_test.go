@@ -140,7 +140,8 @@ func (to *target) placeholder(t *testing.T, w *world, name string) string {
 		to.allocation = strconv.FormatInt(rows[0].ID, 10)
 		return to.allocation
 	case "{keptOut}":
-		w.exec(t, `INSERT INTO kept_out (allocation_id, source, until) VALUES ($1, '203.0.113.60', now() + interval '1 hour')`,
+		w.exec(t, `INSERT INTO kept_out (allocation_id, source, until) VALUES ($1, '203.0.113.60', now() + interval '1 hour')
+			ON CONFLICT (allocation_id, source) DO UPDATE SET until = excluded.until`,
 			to.placeholder(t, w, "{allocation}"))
 		return "203.0.113.60"
 	case "{connection}":

@@ -244,7 +244,8 @@ func (a *api) noteQuota(ctx context.Context, err error) {
 	if !errors.As(err, &reached) {
 		return
 	}
-	if err := a.webhooks.QuotaReached(ctx, *reached); err != nil {
+	// The request has done nothing: this must not make its claim on an idempotency key.
+	if err := a.webhooks.QuotaReached(db.WithClaim(ctx, nil), *reached); err != nil {
 		a.logger.WarnContext(ctx, "webhooks not told of a quota", slog.Any("error", err))
 	}
 }
