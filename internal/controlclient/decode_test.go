@@ -10,7 +10,7 @@ import (
 )
 
 // FuzzDecode checks that no message makes a device panic, and that only its own
-// two messages reach it, each as the type that it claims to be.
+// messages reach it, each as the type that it claims to be.
 func FuzzDecode(f *testing.F) {
 	for _, message := range []any{
 		types.Hello{Type: types.TypeHello},
@@ -18,6 +18,8 @@ func FuzzDecode(f *testing.F) {
 		types.ClientChange{Type: types.TypeClientChange, Revision: 2, RemovedAllocations: []int64{1}},
 		types.ServerSnapshot{Type: types.TypeServerSnapshot, Revision: 1, Allocations: []types.ServerAllocation{{ID: 1}}},
 		types.ServerChange{Type: types.TypeServerChange, Revision: 2, RemovedClients: []uuid.UUID{{}}},
+		types.UsageAck{Type: types.TypeUsageAck, Epoch: uuid.UUID{1}, Sequence: 1},
+		types.ConnectionsClose{Type: types.TypeConnectionsClose, Ids: []string{"01f64c6f3c7f9f91"}},
 	} {
 		seed, err := json.Marshal(message)
 		if err != nil {
@@ -45,6 +47,14 @@ func check[S Snapshot, C Change](t *testing.T, message any, kind string, err err
 		return
 	}
 	switch message.(type) {
+	case types.UsageAck:
+		if err != nil || kind != string(types.TypeUsageAck) {
+			t.Errorf("%q is a %T (%v)", kind, message, err)
+		}
+	case types.ConnectionsClose:
+		if err != nil || kind != string(types.TypeConnectionsClose) {
+			t.Errorf("%q is a %T (%v)", kind, message, err)
+		}
 	case S, C:
 		if u := describe(message); err != nil || u.kind != kind {
 			t.Errorf("%q is a %T (%v)", kind, message, err)
