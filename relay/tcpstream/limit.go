@@ -113,10 +113,11 @@ func (s *stream) writeLocal(data []byte) error {
 		if err := s.wait(s.download, n); err != nil {
 			return err
 		}
-		if _, err := s.local.Write(data[:n]); err != nil {
+		written, err := s.local.Write(data[:n])
+		s.meter.Download(written) // After an error too: the player has received them.
+		if err != nil {
 			return err
 		}
-		s.meter.Download(n)
 		data = data[n:]
 	}
 	return nil

@@ -1,7 +1,10 @@
 package tcpstream_test
 
 import (
+	"errors"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/relay/meter"
@@ -59,4 +62,42 @@ func TestMeter_CountsEveryByteWhileTheStreamLasts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A write to the player that breaks has passed a part of its bytes, which the player has.
+func TestMeter_CountsWhatABrokenWriteHasPassed(t *testing.T) {
+	eachWay(t, func(t *testing.T, p *pair) {
+		var allocation meter.Allocation
+		player, accepted := tcp(t)
+		dialled, game := tcp(t)
+		p.games <- dialled
+		// Both hold little, so that no chunk fits.
+		if err := errors.Join(accepted.SetWriteBuffer(1), player.SetReadBuffer(1)); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error, 1)
+		go func() {
+			over <- p.server.Carry(&tcpstream.Player{Conn: accepted, Open: openMessage, Meter: allocation.New()})
+		}()
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			_, _ = game.Write(pattern(bulk))
+		}()
+		received := make([]byte, 100_000)
+		_ = player.SetReadDeadline(time.Now().Add(await.Timeout))
+		if _, err := io.ReadFull(player, received); err != nil {
+			t.Fatal(err)
+		}
+		if err := accepted.SetWriteDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		rest, _ := io.Copy(io.Discard, player) // Until it is reset.
+		_ = await.Receive(t, over, "end of the stream")
+		_ = game.Close()
+		<-sent
+		if got := allocation.Traffic().DownloadBytes; got < uint64(len(received))+uint64(rest) {
+			t.Errorf("counted %d bytes, and the player has received %d", got, int64(len(received))+rest)
+		}
+	})
 }

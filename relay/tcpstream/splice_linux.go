@@ -120,14 +120,16 @@ func (s *splicer) tryFill(fd uintptr) bool {
 	}
 }
 
-// give writes a header and what was taken. After an error the rest is lost.
-func (s *splicer) give(header []byte) error {
+// give writes a header and what was taken. After an error the rest is lost, and lost says
+// how many bytes that is.
+func (s *splicer) give(header []byte) (lost int, err error) {
 	s.header, s.err = header, nil
 	if err := s.to.Write(s.drain); err != nil {
 		s.err = err
 	}
+	lost = s.pipe.holds
 	s.release()
-	return s.err
+	return lost, s.err
 }
 
 // tryDrain is called when the socket may accept more; false makes the runtime wait
@@ -199,7 +201,8 @@ func (s *stream) splice(most int) (int, error) {
 	}
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	return n, s.in.give(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n)))
+	_, err = s.in.give(wire.AppendFrame(f.space[:0], f.header(wire.OpBinary, n)))
+	return n, err
 }
 
 // spliceOut moves some of the pending payload to the stream's local connection and
@@ -232,9 +235,7 @@ func (s *stream) spliceOut() (int, error) {
 		s.out.release()
 		return n, err
 	}
-	if err := s.out.give(nil); err != nil {
-		return n, err
-	}
-	s.meter.Download(n)
-	return n, nil
+	lost, err := s.out.give(nil)
+	s.meter.Download(n - lost)
+	return n, err
 }
