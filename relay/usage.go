@@ -233,8 +233,8 @@ func (u *usage) keep(now time.Time) *KeptUsage {
 	return &KeptUsage{Reports: slices.Clone(u.sent)}
 }
 
-// reportLast sends what players have used until their ports were closed, if there is a
-// channel. It waits for the last players to leave and for the panel to store it, but not
+// reportLast sends which players have left and what they have used until their ports were
+// closed, if there is a channel. It waits for the last players to leave and for the panel to store it, but not
 // for long: what is left is kept for the next process.
 func (s *Server) reportLast() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastUsageWait)
@@ -245,6 +245,7 @@ func (s *Server) reportLast() {
 		s.usage.mu.Lock()
 		leaving := s.usage.take(time.Now())
 		s.usage.mu.Unlock()
+		s.control.ReportConnections()
 		if !leaving && !s.usage.unreported() {
 			return
 		}

@@ -91,7 +91,10 @@ func TestClient_ListsAreReadPageByPage(t *testing.T) {
 	if len(ids) != 3 || len(requests) != 2 || requests[0].URL.RawQuery != "limit=2" || requests[1].URL.RawQuery != "limit=2&after=x" {
 		t.Errorf("ids %v after %d requests", ids, len(requests))
 	}
-	for range users {
+	for _, err := range users {
+		if err != nil {
+			t.Error(err)
+		}
 		break // It leaves the rest unread.
 	}
 	failing := serve(t, problem(403, types.CodeForbidden)).client(t, "")

@@ -68,7 +68,7 @@ func (p *Panel) Follow(token, query, lastEventID string) *Stream {
 	if lastEventID != "" {
 		request.Header.Set("Last-Event-ID", lastEventID)
 	}
-	response, err := p.HTTP.Do(request)
+	response, err := p.HTTP.Do(request) //nolint:bodyclose // The goroutine below closes it.
 	check(p.t, "event stream", err)
 	events := make(chan StreamEvent, 10_000)
 	ended := make(chan struct{})

@@ -86,7 +86,7 @@ func TestConnections_AreShownAndCutOff(t *testing.T) {
 	c = w.connections(t, id, "the next player", count(1))[0]
 	w.restartTunnelServer(t)
 	w.connections(t, id, "nobody after the end of the tunnel server", count(0))
-	w.awaitListening(t, id, patience)
+	w.awaitListening(t, id)
 	awaitPlay(t, patience, public)
 }
 
@@ -150,7 +150,9 @@ func TestConnections_OfDatagramsAreShownAndCutOff(t *testing.T) {
 	w.cutOff(t, c, 0)
 	w.connections(t, id, "another connection", func(list []types.Connection) bool { return len(list) == 1 && list[0].ID != c.ID })
 	stop()
-	<-done
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }
 
 // restartTunnelServer kills the tunnel server and starts it again.

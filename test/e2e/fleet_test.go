@@ -74,7 +74,7 @@ func TestFleet_ServesWithPanelAndPostgresGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range w.allocations(t, game.port) {
-		w.awaitListening(t, a.ID, patience)
+		w.awaitListening(t, a.ID)
 	}
 	if _, err := exchange(player, 4, time.Second); err != nil {
 		t.Errorf("a player is lost with the panel's return: %v", err)

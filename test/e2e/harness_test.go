@@ -100,15 +100,15 @@ func (w *world) expose(t testing.TB, protocol types.AllocationCreateProtocol, lo
 	made := answer.JSON201.Allocations
 	t.Cleanup(func() { w.withdraw(t, made) })
 	for _, a := range made {
-		w.awaitListening(t, a.ID, patience)
+		w.awaitListening(t, a.ID)
 	}
 	return made[0].PublicAddress
 }
 
 // awaitListening waits until players can join an allocation.
-func (w *world) awaitListening(t testing.TB, id types.AllocationID, d time.Duration) {
+func (w *world) awaitListening(t testing.TB, id types.AllocationID) {
 	t.Helper()
-	await.Within(t, d, fmt.Sprintf("listening port of allocation %d", id), func(ctx context.Context) (bool, error) {
+	await.Within(t, patience, fmt.Sprintf("listening port of allocation %d", id), func(ctx context.Context) (bool, error) {
 		answer, err := w.panel.API.GetAllocationWithResponse(ctx, id)
 		if err != nil {
 			return false, err // the panel may be on its way back

@@ -67,7 +67,7 @@ func TestPanel_KilledAndStartedAgainKeepsEverything(t *testing.T) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	for _, a := range w.allocations(t, game.port) {
-		w.awaitListening(t, a.ID, patience)
+		w.awaitListening(t, a.ID)
 	}
 }
 
