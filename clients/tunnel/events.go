@@ -46,7 +46,7 @@ type Event struct {
 	// Type is what happened, such as allocation.updated. A panel of a later version may
 	// send types that this version does not know.
 	Type string
-	// Data is the event in JSON, as the contract's schema Event describes it.
+	// Data is the event in JSON, as the contract's schema LiveEvent describes it.
 	Data json.RawMessage
 }
 

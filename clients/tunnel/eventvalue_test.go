@@ -27,7 +27,7 @@ func TestEvent_ValueIsThatOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	schemas := contract.Components.Schemas
-	mapping := schemas["Event"].Discriminator.Mapping
+	mapping := schemas["LiveEvent"].Discriminator.Mapping
 	for _, kind := range slices.Sorted(maps.Keys(mapping)) {
 		schema := mapping[kind][len("#/components/schemas/"):]
 		example, _ := schemas[schema].Example.(map[string]any)

@@ -391,7 +391,7 @@ type ClientInterface interface {
 	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
 	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
 	// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-	// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
 	//
 	//     retry: 1000
 	//
@@ -2314,7 +2314,7 @@ func (c *Client) SetPassword(ctx context.Context, body SetPasswordJSONRequestBod
 // Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
 // that the caller manages or sees as a member of its organisation, and of its allocations, whichever
 // replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
 //
 //	retry: 1000
 //
@@ -9249,7 +9249,7 @@ type ClientWithResponsesInterface interface {
 	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
 	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
 	// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-	// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
 	//
 	//     retry: 1000
 	//
@@ -19614,7 +19614,7 @@ func (c *ClientWithResponses) SetPasswordWithResponse(ctx context.Context, body 
 // Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
 // that the caller manages or sees as a member of its organisation, and of its allocations, whichever
 // replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-// and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
 //
 //	retry: 1000
 //

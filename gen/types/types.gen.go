@@ -2582,11 +2582,6 @@ type ErrorDetail struct {
 	Message string `json:"message"`
 }
 
-// Event An event of `GET /api/events`. `type` tells which one.
-type Event struct {
-	union json.RawMessage
-}
-
 // EventKind The beginning of the type of events, before the dot.
 //
 // Example: device
@@ -2780,6 +2775,11 @@ type KeptOut struct {
 //
 // Example: survival
 type Label = string
+
+// LiveEvent An event of `GET /api/events`. `type` tells which one.
+type LiveEvent struct {
+	union json.RawMessage
+}
 
 // LiveUsage What an allocation has carried in the last seconds. Bytes are those of payloads, without headers.
 type LiveUsage struct {
@@ -5511,22 +5511,22 @@ func (t *ControlMessage) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// AsReadyEvent returns the union data inside the Event as a ReadyEvent
-func (t Event) AsReadyEvent() (ReadyEvent, error) {
+// AsReadyEvent returns the union data inside the LiveEvent as a ReadyEvent
+func (t LiveEvent) AsReadyEvent() (ReadyEvent, error) {
 	var body ReadyEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromReadyEvent overwrites any union data inside the Event as the provided ReadyEvent
-func (t *Event) FromReadyEvent(v ReadyEvent) error {
+// FromReadyEvent overwrites any union data inside the LiveEvent as the provided ReadyEvent
+func (t *LiveEvent) FromReadyEvent(v ReadyEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeReadyEvent performs a merge with any union data inside the Event, using the provided ReadyEvent
-func (t *Event) MergeReadyEvent(v ReadyEvent) error {
+// MergeReadyEvent performs a merge with any union data inside the LiveEvent, using the provided ReadyEvent
+func (t *LiveEvent) MergeReadyEvent(v ReadyEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5537,22 +5537,22 @@ func (t *Event) MergeReadyEvent(v ReadyEvent) error {
 	return err
 }
 
-// AsResyncEvent returns the union data inside the Event as a ResyncEvent
-func (t Event) AsResyncEvent() (ResyncEvent, error) {
+// AsResyncEvent returns the union data inside the LiveEvent as a ResyncEvent
+func (t LiveEvent) AsResyncEvent() (ResyncEvent, error) {
 	var body ResyncEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromResyncEvent overwrites any union data inside the Event as the provided ResyncEvent
-func (t *Event) FromResyncEvent(v ResyncEvent) error {
+// FromResyncEvent overwrites any union data inside the LiveEvent as the provided ResyncEvent
+func (t *LiveEvent) FromResyncEvent(v ResyncEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeResyncEvent performs a merge with any union data inside the Event, using the provided ResyncEvent
-func (t *Event) MergeResyncEvent(v ResyncEvent) error {
+// MergeResyncEvent performs a merge with any union data inside the LiveEvent, using the provided ResyncEvent
+func (t *LiveEvent) MergeResyncEvent(v ResyncEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5563,22 +5563,22 @@ func (t *Event) MergeResyncEvent(v ResyncEvent) error {
 	return err
 }
 
-// AsDeviceEvent returns the union data inside the Event as a DeviceEvent
-func (t Event) AsDeviceEvent() (DeviceEvent, error) {
+// AsDeviceEvent returns the union data inside the LiveEvent as a DeviceEvent
+func (t LiveEvent) AsDeviceEvent() (DeviceEvent, error) {
 	var body DeviceEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromDeviceEvent overwrites any union data inside the Event as the provided DeviceEvent
-func (t *Event) FromDeviceEvent(v DeviceEvent) error {
+// FromDeviceEvent overwrites any union data inside the LiveEvent as the provided DeviceEvent
+func (t *LiveEvent) FromDeviceEvent(v DeviceEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeDeviceEvent performs a merge with any union data inside the Event, using the provided DeviceEvent
-func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
+// MergeDeviceEvent performs a merge with any union data inside the LiveEvent, using the provided DeviceEvent
+func (t *LiveEvent) MergeDeviceEvent(v DeviceEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5589,22 +5589,22 @@ func (t *Event) MergeDeviceEvent(v DeviceEvent) error {
 	return err
 }
 
-// AsDeviceDeletedEvent returns the union data inside the Event as a DeviceDeletedEvent
-func (t Event) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
+// AsDeviceDeletedEvent returns the union data inside the LiveEvent as a DeviceDeletedEvent
+func (t LiveEvent) AsDeviceDeletedEvent() (DeviceDeletedEvent, error) {
 	var body DeviceDeletedEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromDeviceDeletedEvent overwrites any union data inside the Event as the provided DeviceDeletedEvent
-func (t *Event) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
+// FromDeviceDeletedEvent overwrites any union data inside the LiveEvent as the provided DeviceDeletedEvent
+func (t *LiveEvent) FromDeviceDeletedEvent(v DeviceDeletedEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeDeviceDeletedEvent performs a merge with any union data inside the Event, using the provided DeviceDeletedEvent
-func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
+// MergeDeviceDeletedEvent performs a merge with any union data inside the LiveEvent, using the provided DeviceDeletedEvent
+func (t *LiveEvent) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5615,22 +5615,22 @@ func (t *Event) MergeDeviceDeletedEvent(v DeviceDeletedEvent) error {
 	return err
 }
 
-// AsAllocationEvent returns the union data inside the Event as a AllocationEvent
-func (t Event) AsAllocationEvent() (AllocationEvent, error) {
+// AsAllocationEvent returns the union data inside the LiveEvent as a AllocationEvent
+func (t LiveEvent) AsAllocationEvent() (AllocationEvent, error) {
 	var body AllocationEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromAllocationEvent overwrites any union data inside the Event as the provided AllocationEvent
-func (t *Event) FromAllocationEvent(v AllocationEvent) error {
+// FromAllocationEvent overwrites any union data inside the LiveEvent as the provided AllocationEvent
+func (t *LiveEvent) FromAllocationEvent(v AllocationEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeAllocationEvent performs a merge with any union data inside the Event, using the provided AllocationEvent
-func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
+// MergeAllocationEvent performs a merge with any union data inside the LiveEvent, using the provided AllocationEvent
+func (t *LiveEvent) MergeAllocationEvent(v AllocationEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5641,22 +5641,22 @@ func (t *Event) MergeAllocationEvent(v AllocationEvent) error {
 	return err
 }
 
-// AsAllocationDeletedEvent returns the union data inside the Event as a AllocationDeletedEvent
-func (t Event) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
+// AsAllocationDeletedEvent returns the union data inside the LiveEvent as a AllocationDeletedEvent
+func (t LiveEvent) AsAllocationDeletedEvent() (AllocationDeletedEvent, error) {
 	var body AllocationDeletedEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromAllocationDeletedEvent overwrites any union data inside the Event as the provided AllocationDeletedEvent
-func (t *Event) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
+// FromAllocationDeletedEvent overwrites any union data inside the LiveEvent as the provided AllocationDeletedEvent
+func (t *LiveEvent) FromAllocationDeletedEvent(v AllocationDeletedEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeAllocationDeletedEvent performs a merge with any union data inside the Event, using the provided AllocationDeletedEvent
-func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
+// MergeAllocationDeletedEvent performs a merge with any union data inside the LiveEvent, using the provided AllocationDeletedEvent
+func (t *LiveEvent) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5667,22 +5667,22 @@ func (t *Event) MergeAllocationDeletedEvent(v AllocationDeletedEvent) error {
 	return err
 }
 
-// AsUsageEvent returns the union data inside the Event as a UsageEvent
-func (t Event) AsUsageEvent() (UsageEvent, error) {
+// AsUsageEvent returns the union data inside the LiveEvent as a UsageEvent
+func (t LiveEvent) AsUsageEvent() (UsageEvent, error) {
 	var body UsageEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromUsageEvent overwrites any union data inside the Event as the provided UsageEvent
-func (t *Event) FromUsageEvent(v UsageEvent) error {
+// FromUsageEvent overwrites any union data inside the LiveEvent as the provided UsageEvent
+func (t *LiveEvent) FromUsageEvent(v UsageEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeUsageEvent performs a merge with any union data inside the Event, using the provided UsageEvent
-func (t *Event) MergeUsageEvent(v UsageEvent) error {
+// MergeUsageEvent performs a merge with any union data inside the LiveEvent, using the provided UsageEvent
+func (t *LiveEvent) MergeUsageEvent(v UsageEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5693,22 +5693,22 @@ func (t *Event) MergeUsageEvent(v UsageEvent) error {
 	return err
 }
 
-// AsConnectionEvent returns the union data inside the Event as a ConnectionEvent
-func (t Event) AsConnectionEvent() (ConnectionEvent, error) {
+// AsConnectionEvent returns the union data inside the LiveEvent as a ConnectionEvent
+func (t LiveEvent) AsConnectionEvent() (ConnectionEvent, error) {
 	var body ConnectionEvent
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromConnectionEvent overwrites any union data inside the Event as the provided ConnectionEvent
-func (t *Event) FromConnectionEvent(v ConnectionEvent) error {
+// FromConnectionEvent overwrites any union data inside the LiveEvent as the provided ConnectionEvent
+func (t *LiveEvent) FromConnectionEvent(v ConnectionEvent) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeConnectionEvent performs a merge with any union data inside the Event, using the provided ConnectionEvent
-func (t *Event) MergeConnectionEvent(v ConnectionEvent) error {
+// MergeConnectionEvent performs a merge with any union data inside the LiveEvent, using the provided ConnectionEvent
+func (t *LiveEvent) MergeConnectionEvent(v ConnectionEvent) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5719,7 +5719,7 @@ func (t *Event) MergeConnectionEvent(v ConnectionEvent) error {
 	return err
 }
 
-func (t Event) Discriminator() (string, error) {
+func (t LiveEvent) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"type"`
 	}
@@ -5727,7 +5727,7 @@ func (t Event) Discriminator() (string, error) {
 	return discriminator.Discriminator, err
 }
 
-func (t Event) ValueByDiscriminator() (interface{}, error) {
+func (t LiveEvent) ValueByDiscriminator() (interface{}, error) {
 	discriminator, err := t.Discriminator()
 	if err != nil {
 		return nil, err
@@ -5760,12 +5760,12 @@ func (t Event) ValueByDiscriminator() (interface{}, error) {
 	}
 }
 
-func (t Event) MarshalJSON() ([]byte, error) {
+func (t LiveEvent) MarshalJSON() ([]byte, error) {
 	b, err := t.union.MarshalJSON()
 	return b, err
 }
 
-func (t *Event) UnmarshalJSON(b []byte) error {
+func (t *LiveEvent) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }

@@ -37,7 +37,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 }
 
-// checkFrame checks the fields of an event, and its data against the schema Event.
+// checkFrame checks the fields of an event, and its data against the schema LiveEvent.
 func (c *contract) checkFrame(frame string) error {
 	fields := map[string]string{}
 	for line := range strings.SplitSeq(frame, "\n") {
@@ -60,6 +60,6 @@ func (c *contract) checkFrame(frame string) error {
 	if event, _ := value.(map[string]any); event["type"] != fields["event"] {
 		return fmt.Errorf("its name is %q, and its type %v", fields["event"], event["type"])
 	}
-	schema := c.doc.Components.Schemas["Event"].Value
+	schema := c.doc.Components.Schemas["LiveEvent"].Value
 	return schema.VisitJSON(value, openapi3.VisitAsResponse(), openapi3.MultiErrors(), formats)
 }

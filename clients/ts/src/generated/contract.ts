@@ -1875,7 +1875,7 @@ export interface paths {
          * @description Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
          *     that the caller manages or sees as a member of its organisation, and of its allocations, whichever
          *     replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-         *     and `data` one `Event` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+         *     and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
          *
          *         retry: 1000
          *
@@ -4052,7 +4052,7 @@ export interface components {
          */
         EventKind: "device" | "allocation" | "usage" | "connection";
         /** @description An event of `GET /api/events`. `type` tells which one. */
-        Event: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"] | components["schemas"]["ConnectionEvent"];
+        LiveEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"] | components["schemas"]["ConnectionEvent"];
         /**
          * @description The first event of a stream. What changes from here on comes as an event.
          * @example {

@@ -69,7 +69,7 @@ function compose(contract, guides) {
     ...contract.tags,
     ...chapter(schemas, 'ControlMessage', 'Control channel messages',
       'A device and the panel send these to each other over `GET /api/tunnel/ws`, each as one text message of JSON. `docs/protocol.md` has their order, and what either end does on each.'),
-    ...chapter(schemas, 'Event', 'Event messages',
+    ...chapter(schemas, 'LiveEvent', 'Event messages',
       '`GET /api/events` sends these as server-sent events, each as one line of JSON.'),
   ];
   for (const parameter of Object.values(parameters ?? {})) fill(parameter);
