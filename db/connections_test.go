@@ -201,6 +201,26 @@ func TestKeptOut_IsBounded(t *testing.T) {
 	}
 }
 
+// TestKeptOut_IsBoundedByDevice: a tunnel server is sent what all allocations of a device keep out.
+func TestKeptOut_IsBoundedByDevice(t *testing.T) {
+	d := dbtest.New(t)
+	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+	a := allocate(t, d, client.ID, server.ID)
+	for range 5 {
+		_, err := dbtest.SQL(t, d).ExecContext(t.Context(),
+			`INSERT INTO kept_out (allocation_id, source, until) SELECT $1, ('10.0.' || n / 256 || '.' || n % 256)::cidr, now() + interval '1 hour'
+			FROM generate_series(0, 999) AS n`, allocate(t, d, client.ID, server.ID).ID)
+		check(t, err)
+	}
+	other := allocate(t, d, enroll(t, d, db.KindClient, nil).ID, server.ID)
+	generation := connect(t, d, server, startReplica(t, d))
+	save(t, d, server.ID, db.ConnectionChanges{Generation: generation, Opened: []db.OpenedConnection{opened(a, 1, "203.0.113.7"), opened(other, 2, "203.0.113.7")}})
+	if err := d.CloseConnection(t.Context(), everything, server.ID, 1, time.Minute); !errors.Is(err, db.ErrTooMany) {
+		t.Errorf("one more of the device: %v", err)
+	}
+	check(t, d.CloseConnection(t.Context(), everything, server.ID, 2, time.Minute))
+}
+
 func TestConnections_AreInTheLogOfEvents(t *testing.T) {
 	d := dbtest.New(t)
 	ada := createUser(t, d, "ada@example.com")

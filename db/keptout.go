@@ -10,8 +10,13 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// MaxKeptOut is how many sources an allocation may keep out at a time.
-const MaxKeptOut = 1000
+const (
+	// MaxKeptOut is how many sources an allocation may keep out at a time.
+	MaxKeptOut = 1000
+	// maxKeptOutByDevice is how many the allocations of a device may keep out together: tunnel servers are sent
+	// all of them.
+	maxKeptOutByDevice = 5000
+)
 
 // KeptOut is a source that may not join an allocation until a time.
 type KeptOut struct {
@@ -89,8 +94,11 @@ func keepOutOf(ctx context.Context, tx *sqlx.Tx, allocationID int64, player stri
 	result, err := tx.ExecContext(ctx, `INSERT INTO kept_out AS k (allocation_id, source, until)
 		SELECT $1, $2::cidr, now() + $3 * interval '1 second'
 		WHERE (SELECT count(*) FROM kept_out o WHERE o.allocation_id = $1 AND o.until > now() AND o.source <> $2::cidr) < $4
+			AND (SELECT count(*) FROM kept_out o JOIN allocations b ON b.id = o.allocation_id
+				WHERE b.device_id = (SELECT a.device_id FROM allocations a WHERE a.id = $1) AND o.until > now()
+					AND (o.allocation_id, o.source) <> ($1, $2::cidr)) < $5
 		ON CONFLICT (allocation_id, source) DO UPDATE SET until = greatest(k.until, excluded.until)`,
-		allocationID, source, keepOut.Seconds(), MaxKeptOut)
+		allocationID, source, keepOut.Seconds(), MaxKeptOut, maxKeptOutByDevice)
 	if err != nil {
 		return err
 	}

@@ -889,7 +889,7 @@ type ClientInterface interface {
 	// the device, or is the device. The answer has a result
 	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	// error none is. Each is in the audit trail. One that needs no change is `ok`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -902,7 +902,7 @@ type ClientInterface interface {
 	// the device, or is the device. The answer has a result
 	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	// error none is. Each is in the audit trail. One that needs no change is `ok`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1049,8 +1049,8 @@ type ClientInterface interface {
 	// or sees as a member of their organisation. With a device token, those of the device's own allocations.
 	// With several filters, connections match all of them.
 	//
-	// A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
-	// the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+	// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
+	// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
 	// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
 	// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
 	// connected to the panel its connections are shown as last reported, for one minute. Then they are left
@@ -1070,8 +1070,8 @@ type ClientInterface interface {
 	// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
 	// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
 	// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
-	// sources kept out gives `409 conflict`.
+	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
+	// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
 	//
 	// Corresponds with DELETE /api/tunnel/connections/{id} (the `CloseConnection` operationId).
 	CloseConnection(ctx context.Context, id ConnectionID, params *CloseConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1475,7 +1475,7 @@ type ClientInterface interface {
 	//
 	// Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
 	// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-	// Times without any count are left out. With several filters, the usage matches all of them.
+	// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
 	//
 	// Corresponds with GET /api/tunnel/usage (the `GetUsage` operationId).
 	GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1741,6 +1741,7 @@ type ClientInterface interface {
 	//
 	// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
 	// with the same `messageId`. One that waits for its next attempt is sent now instead.
+	// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
 	//
 	// | error | cause |
 	// |---|---|
@@ -3162,7 +3163,7 @@ func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSON
 // the device, or is the device. The answer has a result
 // for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 // caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+// error none is. Each is in the audit trail. One that needs no change is `ok`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3185,7 +3186,7 @@ func (c *Client) BulkAllocationsWithBody(ctx context.Context, contentType string
 // the device, or is the device. The answer has a result
 // for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 // caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+// error none is. Each is in the audit trail. One that needs no change is `ok`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3402,8 +3403,8 @@ func (c *Client) ListKeptOut(ctx context.Context, id AllocationID, reqEditors ..
 // or sees as a member of their organisation. With a device token, those of the device's own allocations.
 // With several filters, connections match all of them.
 //
-// A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
-// the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
+// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
 // listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
 // server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
 // connected to the panel its connections are shown as last reported, for one minute. Then they are left
@@ -3433,8 +3434,8 @@ func (c *Client) ListConnections(ctx context.Context, params *ListConnectionsPar
 // UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
 // A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
 // `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
-// sources kept out gives `409 conflict`.
+// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
+// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
 //
 // Corresponds with DELETE /api/tunnel/connections/{id} (the `CloseConnection` operationId).
 func (c *Client) CloseConnection(ctx context.Context, id ConnectionID, params *CloseConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4038,7 +4039,7 @@ func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEdit
 //
 // Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
 // Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-// Times without any count are left out. With several filters, the usage matches all of them.
+// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
 //
 // Corresponds with GET /api/tunnel/usage (the `GetUsage` operationId).
 func (c *Client) GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4514,6 +4515,7 @@ func (c *Client) ListWebhookDeliveries(ctx context.Context, id WebhookID, params
 //
 // Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
 // with the same `messageId`. One that waits for its next attempt is sent now instead.
+// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
 //
 // | error | cause |
 // |---|---|
@@ -7886,9 +7888,9 @@ func NewGetUsageRequest(server string, params *GetUsageParams) (*http.Request, e
 
 		}
 
-		if params.UserID != nil {
+		if params.OwnerID != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userId", *params.UserID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ownerId", *params.OwnerID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -9773,7 +9775,7 @@ type ClientWithResponsesInterface interface {
 	// the device, or is the device. The answer has a result
 	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	// error none is. Each is in the audit trail. One that needs no change is `ok`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9786,7 +9788,7 @@ type ClientWithResponsesInterface interface {
 	// the device, or is the device. The answer has a result
 	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+	// error none is. Each is in the audit trail. One that needs no change is `ok`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9941,8 +9943,8 @@ type ClientWithResponsesInterface interface {
 	// or sees as a member of their organisation. With a device token, those of the device's own allocations.
 	// With several filters, connections match all of them.
 	//
-	// A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
-	// the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+	// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
+	// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
 	// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
 	// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
 	// connected to the panel its connections are shown as last reported, for one minute. Then they are left
@@ -9964,8 +9966,8 @@ type ClientWithResponsesInterface interface {
 	// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
 	// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
 	// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
-	// sources kept out gives `409 conflict`.
+	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
+	// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10385,7 +10387,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
 	// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-	// Times without any count are left out. With several filters, the usage matches all of them.
+	// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10673,6 +10675,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
 	// with the same `messageId`. One that waits for its next attempt is sent now instead.
+	// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
 	//
 	// | error | cause |
 	// |---|---|
@@ -18705,6 +18708,11 @@ type RedeliverWebhookResponse401Headers struct {
 	WWWAuthenticate string
 }
 
+// RedeliverWebhookResponse429Headers the declared response headers of an HTTP 429 response for RedeliverWebhook
+type RedeliverWebhookResponse429Headers struct {
+	RetryAfter int
+}
+
 // RedeliverWebhookResponse503Headers the declared response headers of an HTTP 503 response for RedeliverWebhook
 type RedeliverWebhookResponse503Headers struct {
 	RetryAfter *int
@@ -18725,12 +18733,16 @@ type RedeliverWebhookResponse struct {
 	JSON404 *DeliveryNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
 	JSON409 *WebhookDisabled
+	// JSON429 the response for an HTTP 429 `application/json` response
+	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
 	JSON503 *SessionUnavailable
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Failure
 	// Headers401 the parsed response headers for an HTTP 401 response
 	Headers401 *RedeliverWebhookResponse401Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RedeliverWebhookResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *RedeliverWebhookResponse503Headers
 }
@@ -18763,6 +18775,11 @@ func (r RedeliverWebhookResponse) GetJSON404() *DeliveryNotFound {
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
 func (r RedeliverWebhookResponse) GetJSON409() *WebhookDisabled {
 	return r.JSON409
+}
+
+// GetJSON429 returns the response for an HTTP 429 `application/json` response
+func (r RedeliverWebhookResponse) GetJSON429() *RateLimited {
+	return r.JSON429
 }
 
 // GetJSON503 returns the response for an HTTP 503 `application/json` response
@@ -20348,7 +20365,7 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 // the device, or is the device. The answer has a result
 // for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 // caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+// error none is. Each is in the audit trail. One that needs no change is `ok`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20367,7 +20384,7 @@ func (c *ClientWithResponses) BulkAllocationsWithBodyWithResponse(ctx context.Co
 // the device, or is the device. The answer has a result
 // for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
 // caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+// error none is. Each is in the audit trail. One that needs no change is `ok`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20564,8 +20581,8 @@ func (c *ClientWithResponses) ListKeptOutWithResponse(ctx context.Context, id Al
 // or sees as a member of their organisation. With a device token, those of the device's own allocations.
 // With several filters, connections match all of them.
 //
-// A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
-// the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
+// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
 // listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
 // server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
 // connected to the panel its connections are shown as last reported, for one minute. Then they are left
@@ -20593,8 +20610,8 @@ func (c *ClientWithResponses) ListConnectionsWithResponse(ctx context.Context, p
 // UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
 // A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
 // `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
-// sources kept out gives `409 conflict`.
+// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
+// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21134,7 +21151,7 @@ func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Cont
 //
 // Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
 // Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-// Times without any count are left out. With several filters, the usage matches all of them.
+// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21548,6 +21565,7 @@ func (c *ClientWithResponses) ListWebhookDeliveriesWithResponse(ctx context.Cont
 //
 // Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
 // with the same `messageId`. One that waits for its next attempt is sent now instead.
+// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
 //
 // | error | cause |
 // |---|---|
@@ -29321,6 +29339,13 @@ func ParseRedeliverWebhookResponse(rsp *http.Response) (*RedeliverWebhookRespons
 		}
 		response.JSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest SessionUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -29348,6 +29373,16 @@ func ParseRedeliverWebhookResponse(rsp *http.Response) (*RedeliverWebhookRespons
 			headers.WWWAuthenticate = value
 		}
 		response.Headers401 = &headers
+	case rsp.StatusCode == 429:
+		var headers RedeliverWebhookResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers RedeliverWebhookResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {

@@ -4931,8 +4931,8 @@ type GetUsageParams struct {
 	// OrganisationID Return only the usage that belongs to this organisation.
 	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
 
-	// UserID Return only the usage that belongs to this user, without that of their organisations.
-	UserID *int64 `form:"userId,omitempty" json:"userId,omitempty"`
+	// OwnerID Return only the usage that belongs to this user, without that of their organisations.
+	OwnerID *int64 `form:"ownerId,omitempty" json:"ownerId,omitempty"`
 
 	// From The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxReported is how many connections the panel is told of at a time.
+	// maxReported is how many connections are reported to the panel at a time.
 	maxReported = 100_000
 	// updateInterval is the least time between two reports of what a connection has carried.
 	updateInterval = 10 * time.Second

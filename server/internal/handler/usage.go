@@ -68,7 +68,7 @@ func usageQuery(params types.GetUsageParams, now time.Time) (db.UsageQuery, erro
 		By: db.UsageGrouping(valueOr(params.By, types.UsageGroupingNone)), Resolution: resolution,
 		From: from.Truncate(resolution.Length()), To: to,
 		AllocationID: valueOr(params.AllocationID, 0), DeviceID: valueOr(params.DeviceID, uuid.Nil),
-		UserID: valueOr(params.UserID, 0), OrganisationID: valueOr(params.OrganisationID, 0),
+		UserID: valueOr(params.OwnerID, 0), OrganisationID: valueOr(params.OrganisationID, 0),
 		Limit: maxUsagePoints + 1,
 	}, nil
 }

@@ -21,8 +21,13 @@ import (
 // defaultOfflineDelay is for how many seconds something does not work until webhooks are told.
 const defaultOfflineDelay = types.DefaultWebhookCreateOfflineDelaySeconds
 
-// testRetry is the Retry-After after too many tests of a webhook.
-const testRetry = time.Minute
+const (
+	// testRetry is the Retry-After after too many tests of a webhook.
+	testRetry = time.Minute
+	// redeliveries is how many messages an account may have sent again in a redeliveryWindow.
+	redeliveries     = 30
+	redeliveryWindow = time.Minute
+)
 
 // Webhooks sends messages to people's URLs.
 type Webhooks interface {
@@ -229,7 +234,15 @@ func (a *api) ListWebhookDeliveries(ctx context.Context, request server.ListWebh
 
 // RedeliverWebhook has a message sent again.
 func (a *api) RedeliverWebhook(ctx context.Context, request server.RedeliverWebhookRequestObject) (server.RedeliverWebhookResponseObject, error) {
-	row, err := a.db.Redeliver(ctx, auth.FromContext(ctx).Scope(), request.ID, request.DeliveryID, a.gate.now())
+	caller, now := auth.FromContext(ctx), a.gate.now()
+	attempt, err := a.db.Take(ctx, "redeliver:"+caller.Account(), redeliveries, redeliveryWindow, now)
+	if err != nil {
+		return nil, err
+	}
+	if attempt.RetryAfter > 0 {
+		return nil, problem.RateLimited(attempt.RetryAfter)
+	}
+	row, err := a.db.Redeliver(ctx, caller.Scope(), request.ID, request.DeliveryID, now)
 	if err != nil {
 		return nil, webhookError(err)
 	}

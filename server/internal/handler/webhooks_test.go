@@ -146,6 +146,24 @@ func TestWebhooks_AreTestedSixTimesAMinute(t *testing.T) {
 }
 
 // TestWebhooks_TellOfAQuota queues the message of a refused request, at most once an hour.
+func TestWebhooks_SendAgainThirtyTimesAMinute(t *testing.T) {
+	p := newPanel(t)
+	ada := p.user(t, "ada@example.com", "user")
+	created := decode[types.WebhookCreated](t, ada.send(t, "POST", "/api/webhooks", newWebhook+`}`), 201)
+	again := func() answer {
+		return ada.send(t, "POST", webhookPath(created.ID)+"/deliveries/1/redeliver", nil)
+	}
+	for range 30 {
+		wantError(t, again(), 404, types.CodeNotFound)
+	}
+	if a := again(); a.header.Get("Retry-After") != "60" {
+		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+	}
+	wantError(t, again(), 429, types.CodeRateLimited)
+	p.advance(time.Minute)
+	wantError(t, again(), 404, types.CodeNotFound)
+}
+
 func TestWebhooks_TellOfAQuota(t *testing.T) {
 	p := newPanel(t)
 	admin, ada, eve := p.user(t, "root@example.com", "admin"), p.user(t, "ada@example.com", "user"), p.user(t, "eve@example.com", "user")

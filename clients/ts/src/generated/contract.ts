@@ -82,7 +82,7 @@ export interface paths {
          *
          *     Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
          *     Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-         *     Times without any count are left out. With several filters, the usage matches all of them.
+         *     A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
          */
         get: operations["getUsage"];
         put?: never;
@@ -108,7 +108,7 @@ export interface paths {
          *     the device, or is the device. The answer has a result
          *     for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
          *     caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-         *     error none is. Each is in the audit trail. What is so already stays so, and is `ok`.
+         *     error none is. Each is in the audit trail. One that needs no change is `ok`.
          */
         post: operations["bulkAllocations"];
         delete?: never;
@@ -242,8 +242,8 @@ export interface paths {
          *     or sees as a member of their organisation. With a device token, those of the device's own allocations.
          *     With several filters, connections match all of them.
          *
-         *     A connection is a TCP connection of a player, or a UDP flow of a player who has spoken after an answer of
-         *     the game. Tunnel servers report them within a second; connections that begin and end faster may never be
+         *     A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
+         *     answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
          *     listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
          *     server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
          *     connected to the panel its connections are shown as last reported, for one minute. Then they are left
@@ -1468,6 +1468,7 @@ export interface paths {
          * Send a message again
          * @description Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
          *     with the same `messageId`. One that waits for its next attempt is sent now instead.
+         *     A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
          *
          *     | error | cause |
          *     |---|---|
@@ -6271,7 +6272,7 @@ export interface operations {
                  * @description Return only the usage that belongs to this user, without that of their organisations.
                  * @example 12
                  */
-                userId?: number;
+                ownerId?: number;
                 /**
                  * @description The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
                  * @example 2026-01-01T00:00:00Z
@@ -9399,6 +9400,7 @@ export interface operations {
             403: components["responses"]["SessionRequired"];
             404: components["responses"]["DeliveryNotFound"];
             409: components["responses"]["WebhookDisabled"];
+            429: components["responses"]["RateLimited"];
             503: components["responses"]["SessionUnavailable"];
             default: components["responses"]["Failure"];
         };
