@@ -290,33 +290,6 @@ func (fl *fleet) enroll(ctx context.Context, d *device, kind types.DeviceKind) e
 	return nil
 }
 
-// allocate opens a public port of the range.
-func (fl *fleet) allocate(ctx context.Context, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
-	return fl.allocateAt(ctx, nil, agent, server, protocol, name)
-}
-
-// allocateAt opens a certain public port; nil: any of the range.
-func (fl *fleet) allocateAt(ctx context.Context, number *int, agent, server *device, protocol types.AllocationCreateProtocol, name string) (*port, error) {
-	device, at, host := agent.id(), server.id(), agent.place.inside()
-	idle := 10
-	answer, err := fl.api.CreateAllocationWithResponse(ctx, types.AllocationCreate{
-		DeviceID: &device, ServerID: &at, Protocol: protocol, Port: number, LocalPort: gamePort, LocalHost: &host, Name: &name,
-		Options: &types.AllocationOptions{UDPIdleSeconds: &idle},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("allocate: %w", err)
-	}
-	if answer.JSON201 == nil {
-		return nil, fmt.Errorf("allocate: %s: %s", answer.Status(), answer.Body)
-	}
-	p := &port{
-		Allocation: answer.JSON201.Allocations[0], agent: agent, server: server,
-		counts: &fl.counts, breach: fl.breach, excused: true,
-	}
-	fl.usage.open(p)
-	return p, nil
-}
-
 // devices are tunnel servers and agents.
 func (fl *fleet) devices() []*device { return append(append([]*device{}, fl.servers...), fl.agents...) }
 
