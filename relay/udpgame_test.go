@@ -142,10 +142,7 @@ func (f *udpGameFlow) Close() {}
 // player returns a player at an address of this machine.
 func (g *udpGame) player(address string) *net.UDPConn {
 	g.t.Helper()
-	c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(address)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: g.port})
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	c := g.dial(address)
 	_ = c.SetReadBuffer(1 << 20)
 	g.t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -177,11 +174,16 @@ func (g *udpGame) settle() {
 func (g *udpGame) flood(n int, address func(i int) string, between func()) {
 	g.t.Helper()
 	atOnce := min(256, 1+n/24) // What a socket's buffer holds.
+	used := make(map[string]bool, n)
 	for i := range n {
-		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(address(i))}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: g.port})
-		if err != nil {
-			g.t.Fatal(err)
+		c := g.dial(address(i))
+		// The system gives a port again that is free again. Its flow may have to give way
+		// while it carries a second datagram, which then counts as neither.
+		for used[c.LocalAddr().String()] {
+			_ = c.Close()
+			c = g.dial(address(i))
 		}
+		used[c.LocalAddr().String()] = true
 		g.send(c, "flood")
 		_ = c.Close()
 		if i%atOnce == atOnce-1 || i == n-1 {
@@ -189,6 +191,15 @@ func (g *udpGame) flood(n int, address func(i int) string, between func()) {
 			between()
 		}
 	}
+}
+
+func (g *udpGame) dial(address string) *net.UDPConn {
+	g.t.Helper()
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(address)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: g.port})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return c
 }
 
 // ask sends a player's datagram, which must be answered.
