@@ -46,8 +46,8 @@ func run(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-// TestContract_AGeneratorOfOthersWritesAClientThatCompiles generates a client with a
-// generator that this project does not use, from what the panel serves.
+// TestContract_AGeneratorOfOthersWritesAClientThatCompiles generates a TypeScript client
+// with a generator that this project does not use, from what the panel serves.
 func TestContract_AGeneratorOfOthersWritesAClientThatCompiles(t *testing.T) {
 	generator, compiler := consumer(t, "openapi-ts"), consumer(t, "tsc")
 	dir := clustertest.Dir(t)
@@ -58,6 +58,25 @@ func TestContract_AGeneratorOfOthersWritesAClientThatCompiles(t *testing.T) {
 		t.Fatalf("it wrote no client: %v", err)
 	}
 	run(t, dir, compiler, "--strict", "--noEmit", "--target", "es2022", "--module", "nodenext", "client/index.ts")
+}
+
+// TestContract_AGeneratorOfOthersWritesGoThatCompiles is the same with another generator for Go.
+func TestContract_AGeneratorOfOthersWritesGoThatCompiles(t *testing.T) {
+	program, dir := find(t, "go"), clustertest.Dir(t)
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(consumers, "ogen", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name), text, 0o600)
+	}
+	writeFile(t, filepath.Join(dir, "contract.json"), []byte(pageOf(t, sharedFor(t).panel.URL+"/openapi.json")), 0o600)
+	run(t, dir, program, "tool", "ogen", "--target", "api", "--package", "api", "contract.json")
+	source, err := os.ReadFile(filepath.Join(dir, "api", "oas_client_gen.go"))
+	if err != nil || !strings.Contains(string(source), "CreateAllocation(") {
+		t.Fatalf("it wrote no client: %v", err)
+	}
+	run(t, dir, program, "build", "./api")
 }
 
 // TestContract_AValidatingProxyFindsNoViolation sends requests through Prism, which holds
