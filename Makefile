@@ -79,7 +79,7 @@ test-unit: ## Run the unit and integration tests with the race detector
 
 .PHONY: test-e2e
 test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 and dig, and a short soak
-	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $(MEASURING)
+	ECLITUNNEL_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 30m $(MEASURING)
 
 .PHONY: test-sdk
 test-sdk: build ## Build the TypeScript SDK, and test it in Node.js and Chromium against the built panel
