@@ -44,8 +44,10 @@ async function open(options) {
   const page = await context.newPage();
   page.on('pageerror', (error) => report(`error of the page: ${error.message}`));
   page.on('console', (message) => {
-    // The browser logs refusals of the panel, which are looked at below.
-    if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) {
+    // The browser logs refusals of the panel, which are looked at below, and the explorer the
+    // end of a stream whose dialog is closed.
+    const expected = ['Failed to load resource', 'Error reading stream: The request has been cancelled'];
+    if (message.type() === 'error' && !expected.some((text) => message.text().startsWith(text))) {
       report(`error on the console: ${message.text()}`);
     }
   });
