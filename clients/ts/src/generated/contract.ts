@@ -290,8 +290,8 @@ export interface paths {
          *     UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
          *     A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
          *     `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-         *     as behind the NAT of a household or a mobile network, are kept out with it. An allocation that has 1,000
-         *     sources kept out gives `409 conflict`.
+         *     as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
+         *     keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
          */
         delete: operations["closeConnection"];
         options?: never;
