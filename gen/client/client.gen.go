@@ -386,12 +386,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPassword(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// StreamEvents Follow what changes
+	// StreamEvents Stream events
 	//
-	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
-	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-	// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-	// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	// Streams server-sent events (WHATWG HTML, section "Server-sent events") about devices that the caller manages or
+	// sees as a member of their organisation: changes of the devices and of their allocations, on whichever
+	// replica of the panel they are made, players who join and leave, and usage. An admin receives those of every
+	// device. `event` is the type, and `data` a `LiveEvent` as JSON. The stream does not end by itself. `docs/events.md`
+	// is the guide.
 	//
 	//     retry: 1000
 	//
@@ -405,24 +406,24 @@ type ClientInterface interface {
 	//
 	//     : heartbeat
 	//
-	// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
-	// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
-	// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
-	// and a `created` one that of a device which the caller may see from now on.
+	// `ready` is the first event: whatever the caller reads after it is current except for the events
+	// that follow. A device or an allocation in an event is in the state at the time of sending, which may
+	// be newer than the change. A `deleted` event also means that the caller may no longer see the resource,
+	// and a `created` event that the caller may see it from now on.
 	//
-	// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
-	// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
-	// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
-	// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
-	// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
-	// as usual.
+	// An `id` is an opaque position that is valid at every replica. A request with the last one as `Last-Event-ID`,
+	// which browsers send when they reconnect, receives exactly the events since then, without gaps or duplicates. If
+	// the panel no longer has them, because they are older than 15 minutes or more than 5,000, or if the
+	// position belongs to another panel, `resync` replaces them: read everything again. `resync` is also sent to
+	// a caller that reads too slowly, and when the caller's permissions have changed. Later events follow as usual.
 	//
-	// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
-	// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
-	// beyond that the response is `429 rate_limited`.
+	// After 15 seconds without an event a comment is sent, so that a dead connection is noticed. The stream ends within
+	// a second after the session or API key becomes invalid, and when the panel stops. A session of an identity
+	// provider that the panel asks, such as EcliPanel, ends it once the panel's cached answer has expired. An account
+	// may have 20 streams at a replica; beyond that the response is `429 rate_limited`.
 	//
-	// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
-	// goes on. New types of events may be added: ignore those that you do not know.
+	// An API key receives events about what its scopes permit it to read. The stream continues while the feature
+	// `tunnels` is disabled. New event types may be added: ignore unknown ones.
 	//
 	// Corresponds with GET /api/events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -790,7 +791,7 @@ type ClientInterface interface {
 	//
 	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 	// by descending ID. With a device
-	// token, returns the device's own allocations. With several filters, allocations match all of them.
+	// token, returns the device's own allocations. Filters combine: an allocation must match all of them.
 	//
 	// Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 	ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -799,7 +800,7 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -843,7 +844,7 @@ type ClientInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -885,11 +886,12 @@ type ClientInterface interface {
 
 	// BulkAllocationsWithBody Pause, resume or delete many allocations
 	//
-	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-	// the device, or is the device. The answer has a result
-	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. One that needs no change is `ok`.
+	// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+	// the device, or is the device. The response has a result
+	// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+	// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+	// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+	// is `ok`, so that the request can be repeated.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -898,11 +900,12 @@ type ClientInterface interface {
 
 	// BulkAllocations Pause, resume or delete many allocations
 	//
-	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-	// the device, or is the device. The answer has a result
-	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. One that needs no change is `ok`.
+	// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+	// the device, or is the device. The response has a result
+	// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+	// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+	// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+	// is `ok`, so that the request can be repeated.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -938,10 +941,11 @@ type ClientInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
-	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+	// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+	// affected.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -987,10 +991,11 @@ type ClientInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
-	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+	// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+	// affected.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -1027,7 +1032,7 @@ type ClientInterface interface {
 
 	// ReadmitSource Let a source in again
 	//
-	// Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+	// Lets a source join the allocation again before its entry expires. The caller manages the device,
 	// or is the device. A source that is not kept out gives `404 not_found`.
 	//
 	// Corresponds with DELETE /api/tunnel/allocations/{id}/kept-out (the `ReadmitSource` operationId).
@@ -1035,51 +1040,51 @@ type ClientInterface interface {
 
 	// ListKeptOut List the sources that an allocation keeps out
 	//
-	// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
-	// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
-	// token, the device's own.
+	// Returns the sources that are temporarily kept out of the allocation, because somebody closed a connection
+	// with `keepOutSeconds`. The list is sorted by expiry, and expired entries are left out. The
+	// allocation belongs to a device that the caller manages or sees as a member of its organisation; with a device
+	// token, to the device itself.
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id}/kept-out (the `ListKeptOut` operationId).
 	ListKeptOut(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListConnections List the connections of players
+	// ListConnections List players' connections
 	//
 	// Returns the players who are connected now, newest first, to allocations of devices that the caller manages
 	// or sees as a member of their organisation. With a device token, those of the device's own allocations.
-	// With several filters, connections match all of them.
+	// Filters combine: a connection must match all of them.
 	//
-	// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
-	// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
-	// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
-	// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
-	// connected to the panel its connections are shown as last reported, for one minute. Then they are left
-	// out, until it has reported them again. Tunnel servers from before connections were added report none,
-	// and each reports at most 100,000.
+	// A connection is a player's TCP connection, or a UDP flow whose player has sent something after a
+	// response of the game. Tunnel servers report connections within a second; shorter ones may never be
+	// listed. Byte counts and round-trip times are up to 10 seconds old while there is traffic, and older on a tunnel
+	// server with more than 5,000 connections: `asOf` is the time of the last report. While a tunnel server is
+	// disconnected from the panel, its connections are listed as last reported for one minute, and then left
+	// out until it reports them again. A tunnel server reports at most 100,000 connections. Tunnel servers of
+	// versions without this feature report none.
 	//
 	// Corresponds with GET /api/tunnel/connections (the `ListConnections` operationId).
 	ListConnections(ctx context.Context, params *ListConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CloseConnection Cut a player off
+	// CloseConnection Disconnect a player
 	//
-	// Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
-	// server is not connected at the time, the connection ends when it is. The caller manages the device, or is
-	// the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+	// Closes the connection within one second, whichever replica its tunnel server is connected to. If the tunnel
+	// server is disconnected from the panel, the connection is closed when it reconnects. The caller manages the device,
+	// or is the device. Requests succeed until the connection has ended, and then give `404 not_found`.
 	//
-	// With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
-	// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
-	// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
-	// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
-	// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
+	// With `keepOutSeconds`, the player's source cannot join the allocation for that time, over TCP or
+	// UDP and across restarts of the tunnel server, and its other connections to the allocation are closed too.
+	// A source is an IPv4 address or an IPv6 /64. If it is already kept out, the later expiry applies.
+	// `GET /api/tunnel/allocations/{id}/kept-out` lists these sources. Other players behind the same address,
+	// such as the NAT of a household or a mobile network, are kept out too. The limits are 1,000 sources for an
+	// allocation, and 5,000 for all allocations of a device; beyond them the response is `409 conflict`.
 	//
 	// Corresponds with DELETE /api/tunnel/connections/{id} (the `CloseConnection` operationId).
 	CloseConnection(ctx context.Context, id ConnectionID, params *CloseConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetConnection Get a connection
 	//
-	// Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
-	// organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+	// Returns a connection to an allocation of a device that the caller manages, or sees as a member of its
+	// organisation. A device can read those of its own allocations. A connection that has ended gives `404 not_found`.
 	//
 	// Corresponds with GET /api/tunnel/connections/{id} (the `GetConnection` operationId).
 	GetConnection(ctx context.Context, id ConnectionID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1264,8 +1269,8 @@ type ClientInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
 	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
-	// all of them.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. Filters combine: a device must
+	// match all of them.
 	//
 	// Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1466,16 +1471,16 @@ type ClientInterface interface {
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 	RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetUsage Get what allocations have carried
+	// GetUsage Get usage
 	//
-	// Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
-	// which the caller manages or sees the device. Usage belongs to the owner that the device had at the
-	// time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+	// Returns bytes, datagrams, joins and peak players per minute, hour or day, for the allocations of all devices that
+	// the caller manages or sees. Usage belongs to the owner that the device had at the time: a deleted allocation
+	// or device keeps its history, and the new owner of a device starts without any.
 	// With a device token, returns the usage of the device's own allocations.
 	//
 	// Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
-	// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-	// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
+	// By default minutes are kept for 2 days, hours for 90 days and days for 731 days.
+	// Intervals without usage are left out. Filters combine: usage must match all of them.
 	//
 	// Corresponds with GET /api/tunnel/usage (the `GetUsage` operationId).
 	GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1627,32 +1632,31 @@ type ClientInterface interface {
 
 	// ListWebhooks List webhooks
 	//
-	// Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
-	// manages: an organisation's are for its owners and admins, another user's and those of the whole site for
-	// an admin of the panel. There are at most 20.
+	// Returns the caller's webhooks, newest first, or those of an organisation that the caller manages as its owner or
+	// admin. An admin of the panel may also list those of another user or of the whole site. There are at most 20.
 	//
-	// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
-	// owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
-	// not_found` if the caller may not see the webhooks otherwise.
+	// The request fails with `403 forbidden` if the caller is a member of the organisation but neither its
+	// owner nor its admin, or asks for the webhooks of the whole site without being an admin of the panel, and with
+	// `404 not_found` in other cases in which the caller may not see the webhooks.
 	//
 	// Corresponds with GET /api/webhooks (the `ListWebhooks` operationId).
 	ListWebhooks(ctx context.Context, params *ListWebhooksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateWebhookWithBody Create a webhook
 	//
-	// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-	// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-	// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-	// signatures, which is not shown again.
+	// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+	// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+	// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+	// the signing secret, which is not shown again.
 	//
-	// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-	// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+	// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+	// panel's own: the address is checked at every connection. The operator can permit
 	// these, and http, with `--webhook-private-targets`.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-	// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+	// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 	//
@@ -1663,19 +1667,19 @@ type ClientInterface interface {
 
 	// CreateWebhook Create a webhook
 	//
-	// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-	// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-	// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-	// signatures, which is not shown again.
+	// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+	// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+	// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+	// the signing secret, which is not shown again.
 	//
-	// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-	// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+	// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+	// panel's own: the address is checked at every connection. The operator can permit
 	// these, and http, with `--webhook-private-targets`.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-	// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+	// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 	//
@@ -1693,20 +1697,20 @@ type ClientInterface interface {
 
 	// GetWebhook Get a webhook
 	//
-	// Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
-	// are, or, as an admin of the panel, any.
+	// Returns a webhook that the caller manages: their own, or one of an organisation that they are an owner or admin
+	// of. An admin of the panel manages all.
 	//
 	// Corresponds with GET /api/webhooks/{id} (the `GetWebhook` operationId).
 	GetWebhook(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UpdateWebhookWithBody Update a webhook
 	//
-	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-	// Once it is enabled again, it is told of what happens from then on.
+	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+	// Once enabled again, it receives only what happens from then on.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 	// | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 	//
 	// Takes any type of body and a specified content type.
@@ -1716,12 +1720,12 @@ type ClientInterface interface {
 
 	// UpdateWebhook Update a webhook
 	//
-	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-	// Once it is enabled again, it is told of what happens from then on.
+	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+	// Once enabled again, it receives only what happens from then on.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 	// | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 	//
 	// Takes a body of the `application/json` content type.
@@ -1731,17 +1735,17 @@ type ClientInterface interface {
 
 	// ListWebhookDeliveries List a webhook's deliveries
 	//
-	// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
-	// wait, and those that were sent, for 30 days, and at most 1,000 of these.
+	// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: all pending ones,
+	// and the last 1,000 others of the last 30 days.
 	//
 	// Corresponds with GET /api/webhooks/{id}/deliveries (the `ListWebhookDeliveries` operationId).
 	ListWebhookDeliveries(ctx context.Context, id WebhookID, params *ListWebhookDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RedeliverWebhook Send a message again
 	//
-	// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
-	// with the same `messageId`. One that waits for its next attempt is sent now instead.
-	// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
+	// Sends a message of a webhook that the caller manages, as in `getWebhook`, again, as another delivery
+	// with the same `messageId`. If the delivery is pending, its next attempt is made now instead.
+	// A caller may do this 30 times per minute; beyond that, the response is `429 rate_limited`.
 	//
 	// | error | cause |
 	// |---|---|
@@ -1753,8 +1757,8 @@ type ClientInterface interface {
 
 	// RotateWebhookSecret Rotate a webhook's secret
 	//
-	// Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
-	// has two signatures, so that a receiver which still has the secret before accepts it.
+	// Replaces the secret of a webhook that the caller manages, as in `getWebhook`. For 24 hours each message
+	// has two signatures, so that a receiver with the old secret still accepts it.
 	//
 	// Corresponds with POST /api/webhooks/{id}/rotate-secret (the `RotateWebhookSecret` operationId).
 	RotateWebhookSecret(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1762,9 +1766,9 @@ type ClientInterface interface {
 	// TestWebhook Test a webhook
 	//
 	// Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
-	// responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
-	// disabled, and does not count among the failures that disable one. At most six tests of a webhook are
-	// made in a minute; beyond that, the response is `429 rate_limited`.
+	// returns the result within ten seconds. The message is sent once, even to a disabled webhook,
+	// and does not count towards the failures that disable one. A webhook can be tested six
+	// times per minute; beyond that, the response is `429 rate_limited`.
 	//
 	// Corresponds with POST /api/webhooks/{id}/test (the `TestWebhook` operationId).
 	TestWebhook(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2310,12 +2314,13 @@ func (c *Client) SetPassword(ctx context.Context, body SetPasswordJSONRequestBod
 	return c.Client.Do(req)
 }
 
-// StreamEvents Follow what changes
+// StreamEvents Stream events
 //
-// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
-// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+// Streams server-sent events (WHATWG HTML, section "Server-sent events") about devices that the caller manages or
+// sees as a member of their organisation: changes of the devices and of their allocations, on whichever
+// replica of the panel they are made, players who join and leave, and usage. An admin receives those of every
+// device. `event` is the type, and `data` a `LiveEvent` as JSON. The stream does not end by itself. `docs/events.md`
+// is the guide.
 //
 //	retry: 1000
 //
@@ -2329,24 +2334,24 @@ func (c *Client) SetPassword(ctx context.Context, body SetPasswordJSONRequestBod
 //
 //	: heartbeat
 //
-// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
-// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
-// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
-// and a `created` one that of a device which the caller may see from now on.
+// `ready` is the first event: whatever the caller reads after it is current except for the events
+// that follow. A device or an allocation in an event is in the state at the time of sending, which may
+// be newer than the change. A `deleted` event also means that the caller may no longer see the resource,
+// and a `created` event that the caller may see it from now on.
 //
-// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
-// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
-// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
-// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
-// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
-// as usual.
+// An `id` is an opaque position that is valid at every replica. A request with the last one as `Last-Event-ID`,
+// which browsers send when they reconnect, receives exactly the events since then, without gaps or duplicates. If
+// the panel no longer has them, because they are older than 15 minutes or more than 5,000, or if the
+// position belongs to another panel, `resync` replaces them: read everything again. `resync` is also sent to
+// a caller that reads too slowly, and when the caller's permissions have changed. Later events follow as usual.
 //
-// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
-// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
-// beyond that the response is `429 rate_limited`.
+// After 15 seconds without an event a comment is sent, so that a dead connection is noticed. The stream ends within
+// a second after the session or API key becomes invalid, and when the panel stops. A session of an identity
+// provider that the panel asks, such as EcliPanel, ends it once the panel's cached answer has expired. An account
+// may have 20 streams at a replica; beyond that the response is `429 rate_limited`.
 //
-// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
-// goes on. New types of events may be added: ignore those that you do not know.
+// An API key receives events about what its scopes permit it to read. The stream continues while the feature
+// `tunnels` is disabled. New event types may be added: ignore unknown ones.
 //
 // Corresponds with GET /api/events (the `StreamEvents` operationId).
 func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3034,7 +3039,7 @@ func (c *Client) UpdateOrganisationRules(ctx context.Context, id OrganisationID,
 //
 // Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 // by descending ID. With a device
-// token, returns the device's own allocations. With several filters, allocations match all of them.
+// token, returns the device's own allocations. Filters combine: an allocation must match all of them.
 //
 // Corresponds with GET /api/tunnel/allocations (the `ListAllocations` operationId).
 func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3053,7 +3058,7 @@ func (c *Client) ListAllocations(ctx context.Context, params *ListAllocationsPar
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 // allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -3107,7 +3112,7 @@ func (c *Client) CreateAllocationWithBody(ctx context.Context, contentType strin
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 // allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -3159,11 +3164,12 @@ func (c *Client) CreateAllocation(ctx context.Context, body CreateAllocationJSON
 
 // BulkAllocationsWithBody Pause, resume or delete many allocations
 //
-// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-// the device, or is the device. The answer has a result
-// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. One that needs no change is `ok`.
+// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+// the device, or is the device. The response has a result
+// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+// is `ok`, so that the request can be repeated.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3182,11 +3188,12 @@ func (c *Client) BulkAllocationsWithBody(ctx context.Context, contentType string
 
 // BulkAllocations Pause, resume or delete many allocations
 //
-// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-// the device, or is the device. The answer has a result
-// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. One that needs no change is `ok`.
+// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+// the device, or is the device. The response has a result
+// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+// is `ok`, so that the request can be repeated.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3252,10 +3259,11 @@ func (c *Client) GetAllocation(ctx context.Context, id AllocationID, reqEditors 
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
-// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 // towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+// affected.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -3311,10 +3319,11 @@ func (c *Client) UpdateAllocationWithBody(ctx context.Context, id AllocationID, 
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
-// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 // towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+// affected.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -3361,7 +3370,7 @@ func (c *Client) UpdateAllocation(ctx context.Context, id AllocationID, body Upd
 
 // ReadmitSource Let a source in again
 //
-// Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+// Lets a source join the allocation again before its entry expires. The caller manages the device,
 // or is the device. A source that is not kept out gives `404 not_found`.
 //
 // Corresponds with DELETE /api/tunnel/allocations/{id}/kept-out (the `ReadmitSource` operationId).
@@ -3379,10 +3388,10 @@ func (c *Client) ReadmitSource(ctx context.Context, id AllocationID, params *Rea
 
 // ListKeptOut List the sources that an allocation keeps out
 //
-// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
-// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
-// token, the device's own.
+// Returns the sources that are temporarily kept out of the allocation, because somebody closed a connection
+// with `keepOutSeconds`. The list is sorted by expiry, and expired entries are left out. The
+// allocation belongs to a device that the caller manages or sees as a member of its organisation; with a device
+// token, to the device itself.
 //
 // Corresponds with GET /api/tunnel/allocations/{id}/kept-out (the `ListKeptOut` operationId).
 func (c *Client) ListKeptOut(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3397,19 +3406,19 @@ func (c *Client) ListKeptOut(ctx context.Context, id AllocationID, reqEditors ..
 	return c.Client.Do(req)
 }
 
-// ListConnections List the connections of players
+// ListConnections List players' connections
 //
 // Returns the players who are connected now, newest first, to allocations of devices that the caller manages
 // or sees as a member of their organisation. With a device token, those of the device's own allocations.
-// With several filters, connections match all of them.
+// Filters combine: a connection must match all of them.
 //
-// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
-// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
-// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
-// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
-// connected to the panel its connections are shown as last reported, for one minute. Then they are left
-// out, until it has reported them again. Tunnel servers from before connections were added report none,
-// and each reports at most 100,000.
+// A connection is a player's TCP connection, or a UDP flow whose player has sent something after a
+// response of the game. Tunnel servers report connections within a second; shorter ones may never be
+// listed. Byte counts and round-trip times are up to 10 seconds old while there is traffic, and older on a tunnel
+// server with more than 5,000 connections: `asOf` is the time of the last report. While a tunnel server is
+// disconnected from the panel, its connections are listed as last reported for one minute, and then left
+// out until it reports them again. A tunnel server reports at most 100,000 connections. Tunnel servers of
+// versions without this feature report none.
 //
 // Corresponds with GET /api/tunnel/connections (the `ListConnections` operationId).
 func (c *Client) ListConnections(ctx context.Context, params *ListConnectionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3424,18 +3433,18 @@ func (c *Client) ListConnections(ctx context.Context, params *ListConnectionsPar
 	return c.Client.Do(req)
 }
 
-// CloseConnection Cut a player off
+// CloseConnection Disconnect a player
 //
-// Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
-// server is not connected at the time, the connection ends when it is. The caller manages the device, or is
-// the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+// Closes the connection within one second, whichever replica its tunnel server is connected to. If the tunnel
+// server is disconnected from the panel, the connection is closed when it reconnects. The caller manages the device,
+// or is the device. Requests succeed until the connection has ended, and then give `404 not_found`.
 //
-// With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
-// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
-// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
-// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
-// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
+// With `keepOutSeconds`, the player's source cannot join the allocation for that time, over TCP or
+// UDP and across restarts of the tunnel server, and its other connections to the allocation are closed too.
+// A source is an IPv4 address or an IPv6 /64. If it is already kept out, the later expiry applies.
+// `GET /api/tunnel/allocations/{id}/kept-out` lists these sources. Other players behind the same address,
+// such as the NAT of a household or a mobile network, are kept out too. The limits are 1,000 sources for an
+// allocation, and 5,000 for all allocations of a device; beyond them the response is `409 conflict`.
 //
 // Corresponds with DELETE /api/tunnel/connections/{id} (the `CloseConnection` operationId).
 func (c *Client) CloseConnection(ctx context.Context, id ConnectionID, params *CloseConnectionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3452,8 +3461,8 @@ func (c *Client) CloseConnection(ctx context.Context, id ConnectionID, params *C
 
 // GetConnection Get a connection
 //
-// Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
-// organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+// Returns a connection to an allocation of a device that the caller manages, or sees as a member of its
+// organisation. A device can read those of its own allocations. A connection that has ended gives `404 not_found`.
 //
 // Corresponds with GET /api/tunnel/connections/{id} (the `GetConnection` operationId).
 func (c *Client) GetConnection(ctx context.Context, id ConnectionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3728,8 +3737,8 @@ func (c *Client) StartEnrollment(ctx context.Context, body StartEnrollmentJSONRe
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, or of which
 // the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
-// all of them.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired. Filters combine: a device must
+// match all of them.
 //
 // Corresponds with GET /api/tunnel/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4030,16 +4039,16 @@ func (c *Client) RegenerateDeviceToken(ctx context.Context, id DeviceID, reqEdit
 	return c.Client.Do(req)
 }
 
-// GetUsage Get what allocations have carried
+// GetUsage Get usage
 //
-// Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
-// which the caller manages or sees the device. Usage belongs to the owner that the device had at the
-// time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+// Returns bytes, datagrams, joins and peak players per minute, hour or day, for the allocations of all devices that
+// the caller manages or sees. Usage belongs to the owner that the device had at the time: a deleted allocation
+// or device keeps its history, and the new owner of a device starts without any.
 // With a device token, returns the usage of the device's own allocations.
 //
 // Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
-// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
+// By default minutes are kept for 2 days, hours for 90 days and days for 731 days.
+// Intervals without usage are left out. Filters combine: usage must match all of them.
 //
 // Corresponds with GET /api/tunnel/usage (the `GetUsage` operationId).
 func (c *Client) GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4321,13 +4330,12 @@ func (c *Client) GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // ListWebhooks List webhooks
 //
-// Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
-// manages: an organisation's are for its owners and admins, another user's and those of the whole site for
-// an admin of the panel. There are at most 20.
+// Returns the caller's webhooks, newest first, or those of an organisation that the caller manages as its owner or
+// admin. An admin of the panel may also list those of another user or of the whole site. There are at most 20.
 //
-// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
-// owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
-// not_found` if the caller may not see the webhooks otherwise.
+// The request fails with `403 forbidden` if the caller is a member of the organisation but neither its
+// owner nor its admin, or asks for the webhooks of the whole site without being an admin of the panel, and with
+// `404 not_found` in other cases in which the caller may not see the webhooks.
 //
 // Corresponds with GET /api/webhooks (the `ListWebhooks` operationId).
 func (c *Client) ListWebhooks(ctx context.Context, params *ListWebhooksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4344,19 +4352,19 @@ func (c *Client) ListWebhooks(ctx context.Context, params *ListWebhooksParams, r
 
 // CreateWebhookWithBody Create a webhook
 //
-// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-// signatures, which is not shown again.
+// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+// the signing secret, which is not shown again.
 //
-// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+// panel's own: the address is checked at every connection. The operator can permit
 // these, and http, with `--webhook-private-targets`.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 //
@@ -4377,19 +4385,19 @@ func (c *Client) CreateWebhookWithBody(ctx context.Context, contentType string, 
 
 // CreateWebhook Create a webhook
 //
-// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-// signatures, which is not shown again.
+// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+// the signing secret, which is not shown again.
 //
-// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+// panel's own: the address is checked at every connection. The operator can permit
 // these, and http, with `--webhook-private-targets`.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 //
@@ -4427,8 +4435,8 @@ func (c *Client) DeleteWebhook(ctx context.Context, id WebhookID, reqEditors ...
 
 // GetWebhook Get a webhook
 //
-// Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
-// are, or, as an admin of the panel, any.
+// Returns a webhook that the caller manages: their own, or one of an organisation that they are an owner or admin
+// of. An admin of the panel manages all.
 //
 // Corresponds with GET /api/webhooks/{id} (the `GetWebhook` operationId).
 func (c *Client) GetWebhook(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4445,12 +4453,12 @@ func (c *Client) GetWebhook(ctx context.Context, id WebhookID, reqEditors ...Req
 
 // UpdateWebhookWithBody Update a webhook
 //
-// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-// Once it is enabled again, it is told of what happens from then on.
+// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+// Once enabled again, it receives only what happens from then on.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 // | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 //
 // Takes any type of body and a specified content type.
@@ -4470,12 +4478,12 @@ func (c *Client) UpdateWebhookWithBody(ctx context.Context, id WebhookID, conten
 
 // UpdateWebhook Update a webhook
 //
-// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-// Once it is enabled again, it is told of what happens from then on.
+// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+// Once enabled again, it receives only what happens from then on.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 // | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 //
 // Takes a body of the `application/json` content type.
@@ -4495,8 +4503,8 @@ func (c *Client) UpdateWebhook(ctx context.Context, id WebhookID, body UpdateWeb
 
 // ListWebhookDeliveries List a webhook's deliveries
 //
-// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
-// wait, and those that were sent, for 30 days, and at most 1,000 of these.
+// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: all pending ones,
+// and the last 1,000 others of the last 30 days.
 //
 // Corresponds with GET /api/webhooks/{id}/deliveries (the `ListWebhookDeliveries` operationId).
 func (c *Client) ListWebhookDeliveries(ctx context.Context, id WebhookID, params *ListWebhookDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4513,9 +4521,9 @@ func (c *Client) ListWebhookDeliveries(ctx context.Context, id WebhookID, params
 
 // RedeliverWebhook Send a message again
 //
-// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
-// with the same `messageId`. One that waits for its next attempt is sent now instead.
-// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
+// Sends a message of a webhook that the caller manages, as in `getWebhook`, again, as another delivery
+// with the same `messageId`. If the delivery is pending, its next attempt is made now instead.
+// A caller may do this 30 times per minute; beyond that, the response is `429 rate_limited`.
 //
 // | error | cause |
 // |---|---|
@@ -4537,8 +4545,8 @@ func (c *Client) RedeliverWebhook(ctx context.Context, id WebhookID, deliveryID 
 
 // RotateWebhookSecret Rotate a webhook's secret
 //
-// Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
-// has two signatures, so that a receiver which still has the secret before accepts it.
+// Replaces the secret of a webhook that the caller manages, as in `getWebhook`. For 24 hours each message
+// has two signatures, so that a receiver with the old secret still accepts it.
 //
 // Corresponds with POST /api/webhooks/{id}/rotate-secret (the `RotateWebhookSecret` operationId).
 func (c *Client) RotateWebhookSecret(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4556,9 +4564,9 @@ func (c *Client) RotateWebhookSecret(ctx context.Context, id WebhookID, reqEdito
 // TestWebhook Test a webhook
 //
 // Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
-// responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
-// disabled, and does not count among the failures that disable one. At most six tests of a webhook are
-// made in a minute; beyond that, the response is `429 rate_limited`.
+// returns the result within ten seconds. The message is sent once, even to a disabled webhook,
+// and does not count towards the failures that disable one. A webhook can be tested six
+// times per minute; beyond that, the response is `429 rate_limited`.
 //
 // Corresponds with POST /api/webhooks/{id}/test (the `TestWebhook` operationId).
 func (c *Client) TestWebhook(ctx context.Context, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9246,12 +9254,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/auth/set-password (the `SetPassword` operationId).
 	SetPasswordWithResponse(ctx context.Context, body SetPasswordJSONRequestBody, reqEditors ...RequestEditorFn) (*SetPasswordResponse, error)
 
-	// StreamEventsWithResponse Follow what changes
+	// StreamEventsWithResponse Stream events
 	//
-	// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
-	// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-	// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-	// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+	// Streams server-sent events (WHATWG HTML, section "Server-sent events") about devices that the caller manages or
+	// sees as a member of their organisation: changes of the devices and of their allocations, on whichever
+	// replica of the panel they are made, players who join and leave, and usage. An admin receives those of every
+	// device. `event` is the type, and `data` a `LiveEvent` as JSON. The stream does not end by itself. `docs/events.md`
+	// is the guide.
 	//
 	//     retry: 1000
 	//
@@ -9265,24 +9274,24 @@ type ClientWithResponsesInterface interface {
 	//
 	//     : heartbeat
 	//
-	// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
-	// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
-	// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
-	// and a `created` one that of a device which the caller may see from now on.
+	// `ready` is the first event: whatever the caller reads after it is current except for the events
+	// that follow. A device or an allocation in an event is in the state at the time of sending, which may
+	// be newer than the change. A `deleted` event also means that the caller may no longer see the resource,
+	// and a `created` event that the caller may see it from now on.
 	//
-	// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
-	// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
-	// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
-	// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
-	// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
-	// as usual.
+	// An `id` is an opaque position that is valid at every replica. A request with the last one as `Last-Event-ID`,
+	// which browsers send when they reconnect, receives exactly the events since then, without gaps or duplicates. If
+	// the panel no longer has them, because they are older than 15 minutes or more than 5,000, or if the
+	// position belongs to another panel, `resync` replaces them: read everything again. `resync` is also sent to
+	// a caller that reads too slowly, and when the caller's permissions have changed. Later events follow as usual.
 	//
-	// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
-	// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
-	// beyond that the response is `429 rate_limited`.
+	// After 15 seconds without an event a comment is sent, so that a dead connection is noticed. The stream ends within
+	// a second after the session or API key becomes invalid, and when the panel stops. A session of an identity
+	// provider that the panel asks, such as EcliPanel, ends it once the panel's cached answer has expired. An account
+	// may have 20 streams at a replica; beyond that the response is `429 rate_limited`.
 	//
-	// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
-	// goes on. New types of events may be added: ignore those that you do not know.
+	// An API key receives events about what its scopes permit it to read. The stream continues while the feature
+	// `tunnels` is disabled. New event types may be added: ignore unknown ones.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9674,7 +9683,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 	// by descending ID. With a device
-	// token, returns the device's own allocations. With several filters, allocations match all of them.
+	// token, returns the device's own allocations. Filters combine: an allocation must match all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9685,7 +9694,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -9729,7 +9738,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// Opens a public port on a tunnel server and forwards it to a local port of the device.
 	//
-	// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+	// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 	// allocates two ports.
 	//
 	// **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -9771,11 +9780,12 @@ type ClientWithResponsesInterface interface {
 
 	// BulkAllocationsWithBodyWithResponse Pause, resume or delete many allocations
 	//
-	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-	// the device, or is the device. The answer has a result
-	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. One that needs no change is `ok`.
+	// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+	// the device, or is the device. The response has a result
+	// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+	// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+	// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+	// is `ok`, so that the request can be repeated.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9784,11 +9794,12 @@ type ClientWithResponsesInterface interface {
 
 	// BulkAllocationsWithResponse Pause, resume or delete many allocations
 	//
-	// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-	// the device, or is the device. The answer has a result
-	// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-	// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-	// error none is. Each is in the audit trail. One that needs no change is `ok`.
+	// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+	// the device, or is the device. The response has a result
+	// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+	// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+	// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+	// is `ok`, so that the request can be repeated.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9828,10 +9839,11 @@ type ClientWithResponsesInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
-	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+	// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+	// affected.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -9877,10 +9889,11 @@ type ClientWithResponsesInterface interface {
 	// allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 	// changes this allocation alone, and not one of the other protocol on the same port.
 	//
-	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-	// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+	// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+	// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 	// towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-	// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+	// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+	// affected.
 	//
 	// **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 	// protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -9917,7 +9930,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReadmitSourceWithResponse Let a source in again
 	//
-	// Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+	// Lets a source join the allocation again before its entry expires. The caller manages the device,
 	// or is the device. A source that is not kept out gives `404 not_found`.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -9927,47 +9940,47 @@ type ClientWithResponsesInterface interface {
 
 	// ListKeptOutWithResponse List the sources that an allocation keeps out
 	//
-	// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-	// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
-	// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
-	// token, the device's own.
+	// Returns the sources that are temporarily kept out of the allocation, because somebody closed a connection
+	// with `keepOutSeconds`. The list is sorted by expiry, and expired entries are left out. The
+	// allocation belongs to a device that the caller manages or sees as a member of its organisation; with a device
+	// token, to the device itself.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/tunnel/allocations/{id}/kept-out (the `ListKeptOut` operationId).
 	ListKeptOutWithResponse(ctx context.Context, id AllocationID, reqEditors ...RequestEditorFn) (*ListKeptOutResponse, error)
 
-	// ListConnectionsWithResponse List the connections of players
+	// ListConnectionsWithResponse List players' connections
 	//
 	// Returns the players who are connected now, newest first, to allocations of devices that the caller manages
 	// or sees as a member of their organisation. With a device token, those of the device's own allocations.
-	// With several filters, connections match all of them.
+	// Filters combine: a connection must match all of them.
 	//
-	// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
-	// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
-	// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
-	// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
-	// connected to the panel its connections are shown as last reported, for one minute. Then they are left
-	// out, until it has reported them again. Tunnel servers from before connections were added report none,
-	// and each reports at most 100,000.
+	// A connection is a player's TCP connection, or a UDP flow whose player has sent something after a
+	// response of the game. Tunnel servers report connections within a second; shorter ones may never be
+	// listed. Byte counts and round-trip times are up to 10 seconds old while there is traffic, and older on a tunnel
+	// server with more than 5,000 connections: `asOf` is the time of the last report. While a tunnel server is
+	// disconnected from the panel, its connections are listed as last reported for one minute, and then left
+	// out until it reports them again. A tunnel server reports at most 100,000 connections. Tunnel servers of
+	// versions without this feature report none.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/tunnel/connections (the `ListConnections` operationId).
 	ListConnectionsWithResponse(ctx context.Context, params *ListConnectionsParams, reqEditors ...RequestEditorFn) (*ListConnectionsResponse, error)
 
-	// CloseConnectionWithResponse Cut a player off
+	// CloseConnectionWithResponse Disconnect a player
 	//
-	// Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
-	// server is not connected at the time, the connection ends when it is. The caller manages the device, or is
-	// the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+	// Closes the connection within one second, whichever replica its tunnel server is connected to. If the tunnel
+	// server is disconnected from the panel, the connection is closed when it reconnects. The caller manages the device,
+	// or is the device. Requests succeed until the connection has ended, and then give `404 not_found`.
 	//
-	// With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
-	// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
-	// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
-	// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-	// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
-	// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
+	// With `keepOutSeconds`, the player's source cannot join the allocation for that time, over TCP or
+	// UDP and across restarts of the tunnel server, and its other connections to the allocation are closed too.
+	// A source is an IPv4 address or an IPv6 /64. If it is already kept out, the later expiry applies.
+	// `GET /api/tunnel/allocations/{id}/kept-out` lists these sources. Other players behind the same address,
+	// such as the NAT of a household or a mobile network, are kept out too. The limits are 1,000 sources for an
+	// allocation, and 5,000 for all allocations of a device; beyond them the response is `409 conflict`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9976,8 +9989,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetConnectionWithResponse Get a connection
 	//
-	// Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
-	// organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+	// Returns a connection to an allocation of a device that the caller manages, or sees as a member of its
+	// organisation. A device can read those of its own allocations. A connection that has ended gives `404 not_found`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10168,8 +10181,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns all devices owned by the caller or by organisations that the caller manages, or of which
 	// the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
-	// all of them.
+	// and `expiresAt` are set. They stay in the list for about an hour after they have expired. Filters combine: a device must
+	// match all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10378,16 +10391,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/tunnel/devices/{id}/regenerate-token (the `RegenerateDeviceToken` operationId).
 	RegenerateDeviceTokenWithResponse(ctx context.Context, id DeviceID, reqEditors ...RequestEditorFn) (*RegenerateDeviceTokenResponse, error)
 
-	// GetUsageWithResponse Get what allocations have carried
+	// GetUsageWithResponse Get usage
 	//
-	// Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
-	// which the caller manages or sees the device. Usage belongs to the owner that the device had at the
-	// time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+	// Returns bytes, datagrams, joins and peak players per minute, hour or day, for the allocations of all devices that
+	// the caller manages or sees. Usage belongs to the owner that the device had at the time: a deleted allocation
+	// or device keeps its history, and the new owner of a device starts without any.
 	// With a device token, returns the usage of the device's own allocations.
 	//
 	// Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
-	// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-	// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
+	// By default minutes are kept for 2 days, hours for 90 days and days for 731 days.
+	// Intervals without usage are left out. Filters combine: usage must match all of them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10553,13 +10566,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListWebhooksWithResponse List webhooks
 	//
-	// Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
-	// manages: an organisation's are for its owners and admins, another user's and those of the whole site for
-	// an admin of the panel. There are at most 20.
+	// Returns the caller's webhooks, newest first, or those of an organisation that the caller manages as its owner or
+	// admin. An admin of the panel may also list those of another user or of the whole site. There are at most 20.
 	//
-	// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
-	// owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
-	// not_found` if the caller may not see the webhooks otherwise.
+	// The request fails with `403 forbidden` if the caller is a member of the organisation but neither its
+	// owner nor its admin, or asks for the webhooks of the whole site without being an admin of the panel, and with
+	// `404 not_found` in other cases in which the caller may not see the webhooks.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10568,19 +10580,19 @@ type ClientWithResponsesInterface interface {
 
 	// CreateWebhookWithBodyWithResponse Create a webhook
 	//
-	// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-	// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-	// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-	// signatures, which is not shown again.
+	// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+	// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+	// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+	// the signing secret, which is not shown again.
 	//
-	// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-	// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+	// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+	// panel's own: the address is checked at every connection. The operator can permit
 	// these, and http, with `--webhook-private-targets`.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-	// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+	// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 	//
@@ -10591,19 +10603,19 @@ type ClientWithResponsesInterface interface {
 
 	// CreateWebhookWithResponse Create a webhook
 	//
-	// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-	// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-	// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-	// signatures, which is not shown again.
+	// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+	// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+	// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+	// the signing secret, which is not shown again.
 	//
-	// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-	// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+	// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+	// panel's own: the address is checked at every connection. The operator can permit
 	// these, and http, with `--webhook-private-targets`.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-	// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+	// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 	// | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 	//
@@ -10623,8 +10635,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetWebhookWithResponse Get a webhook
 	//
-	// Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
-	// are, or, as an admin of the panel, any.
+	// Returns a webhook that the caller manages: their own, or one of an organisation that they are an owner or admin
+	// of. An admin of the panel manages all.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10633,12 +10645,12 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateWebhookWithBodyWithResponse Update a webhook
 	//
-	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-	// Once it is enabled again, it is told of what happens from then on.
+	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+	// Once enabled again, it receives only what happens from then on.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 	// | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -10648,12 +10660,12 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateWebhookWithResponse Update a webhook
 	//
-	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-	// Once it is enabled again, it is told of what happens from then on.
+	// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+	// Once enabled again, it receives only what happens from then on.
 	//
 	// | error | cause |
 	// |---|---|
-	// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+	// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 	// | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -10663,8 +10675,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListWebhookDeliveriesWithResponse List a webhook's deliveries
 	//
-	// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
-	// wait, and those that were sent, for 30 days, and at most 1,000 of these.
+	// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: all pending ones,
+	// and the last 1,000 others of the last 30 days.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10673,9 +10685,9 @@ type ClientWithResponsesInterface interface {
 
 	// RedeliverWebhookWithResponse Send a message again
 	//
-	// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
-	// with the same `messageId`. One that waits for its next attempt is sent now instead.
-	// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
+	// Sends a message of a webhook that the caller manages, as in `getWebhook`, again, as another delivery
+	// with the same `messageId`. If the delivery is pending, its next attempt is made now instead.
+	// A caller may do this 30 times per minute; beyond that, the response is `429 rate_limited`.
 	//
 	// | error | cause |
 	// |---|---|
@@ -10689,8 +10701,8 @@ type ClientWithResponsesInterface interface {
 
 	// RotateWebhookSecretWithResponse Rotate a webhook's secret
 	//
-	// Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
-	// has two signatures, so that a receiver which still has the secret before accepts it.
+	// Replaces the secret of a webhook that the caller manages, as in `getWebhook`. For 24 hours each message
+	// has two signatures, so that a receiver with the old secret still accepts it.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10700,9 +10712,9 @@ type ClientWithResponsesInterface interface {
 	// TestWebhookWithResponse Test a webhook
 	//
 	// Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
-	// responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
-	// disabled, and does not count among the failures that disable one. At most six tests of a webhook are
-	// made in a minute; beyond that, the response is `429 rate_limited`.
+	// returns the result within ten seconds. The message is sent once, even to a disabled webhook,
+	// and does not count towards the failures that disable one. A webhook can be tested six
+	// times per minute; beyond that, the response is `429 rate_limited`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -19626,12 +19638,13 @@ func (c *ClientWithResponses) SetPasswordWithResponse(ctx context.Context, body 
 	return ParseSetPasswordResponse(rsp)
 }
 
-// StreamEventsWithResponse Follow what changes
+// StreamEventsWithResponse Stream events
 //
-// Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
-// that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-// replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-// and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+// Streams server-sent events (WHATWG HTML, section "Server-sent events") about devices that the caller manages or
+// sees as a member of their organisation: changes of the devices and of their allocations, on whichever
+// replica of the panel they are made, players who join and leave, and usage. An admin receives those of every
+// device. `event` is the type, and `data` a `LiveEvent` as JSON. The stream does not end by itself. `docs/events.md`
+// is the guide.
 //
 //	retry: 1000
 //
@@ -19645,24 +19658,24 @@ func (c *ClientWithResponses) SetPasswordWithResponse(ctx context.Context, body 
 //
 //	: heartbeat
 //
-// `ready` is the first event: what was read after it, or is read from now on, is current but for the events
-// that follow. A device or an allocation in an event is as it was when the event was sent, and so may
-// be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
-// and a `created` one that of a device which the caller may see from now on.
+// `ready` is the first event: whatever the caller reads after it is current except for the events
+// that follow. A device or an allocation in an event is in the state at the time of sending, which may
+// be newer than the change. A `deleted` event also means that the caller may no longer see the resource,
+// and a `created` event that the caller may see it from now on.
 //
-// An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
-// send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
-// the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
-// position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
-// a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
-// as usual.
+// An `id` is an opaque position that is valid at every replica. A request with the last one as `Last-Event-ID`,
+// which browsers send when they reconnect, receives exactly the events since then, without gaps or duplicates. If
+// the panel no longer has them, because they are older than 15 minutes or more than 5,000, or if the
+// position belongs to another panel, `resync` replaces them: read everything again. `resync` is also sent to
+// a caller that reads too slowly, and when the caller's permissions have changed. Later events follow as usual.
 //
-// A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
-// of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
-// beyond that the response is `429 rate_limited`.
+// After 15 seconds without an event a comment is sent, so that a dead connection is noticed. The stream ends within
+// a second after the session or API key becomes invalid, and when the panel stops. A session of an identity
+// provider that the panel asks, such as EcliPanel, ends it once the panel's cached answer has expired. An account
+// may have 20 streams at a replica; beyond that the response is `429 rate_limited`.
 //
-// An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
-// goes on. New types of events may be added: ignore those that you do not know.
+// An API key receives events about what its scopes permit it to read. The stream continues while the feature
+// `tunnels` is disabled. New event types may be added: ignore unknown ones.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20246,7 +20259,7 @@ func (c *ClientWithResponses) UpdateOrganisationRulesWithResponse(ctx context.Co
 //
 // Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
 // by descending ID. With a device
-// token, returns the device's own allocations. With several filters, allocations match all of them.
+// token, returns the device's own allocations. Filters combine: an allocation must match all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20263,7 +20276,7 @@ func (c *ClientWithResponses) ListAllocationsWithResponse(ctx context.Context, p
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 // allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -20313,7 +20326,7 @@ func (c *ClientWithResponses) CreateAllocationWithBodyWithResponse(ctx context.C
 //
 // Opens a public port on a tunnel server and forwards it to a local port of the device.
 //
-// The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+// The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
 // allocates two ports.
 //
 // **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -20361,11 +20374,12 @@ func (c *ClientWithResponses) CreateAllocationWithResponse(ctx context.Context, 
 
 // BulkAllocationsWithBodyWithResponse Pause, resume or delete many allocations
 //
-// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-// the device, or is the device. The answer has a result
-// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. One that needs no change is `ok`.
+// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+// the device, or is the device. The response has a result
+// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+// is `ok`, so that the request can be repeated.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20380,11 +20394,12 @@ func (c *ClientWithResponses) BulkAllocationsWithBodyWithResponse(ctx context.Co
 
 // BulkAllocationsWithResponse Pause, resume or delete many allocations
 //
-// Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-// the device, or is the device. The answer has a result
-// for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-// caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-// error none is. Each is in the audit trail. One that needs no change is `ok`.
+// Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+// the device, or is the device. The response has a result
+// for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+// see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+// transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+// is `ok`, so that the request can be repeated.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20442,10 +20457,11 @@ func (c *ClientWithResponses) GetAllocationWithResponse(ctx context.Context, id 
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
-// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 // towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+// affected.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -20497,10 +20513,11 @@ func (c *ClientWithResponses) UpdateAllocationWithBodyWithResponse(ctx context.C
 // allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
 // changes this allocation alone, and not one of the other protocol on the same port.
 //
-// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-// a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+// **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+// on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
 // towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-// the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+// the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+// affected.
 //
 // **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
 // protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -20543,7 +20560,7 @@ func (c *ClientWithResponses) UpdateAllocationWithResponse(ctx context.Context, 
 
 // ReadmitSourceWithResponse Let a source in again
 //
-// Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+// Lets a source join the allocation again before its entry expires. The caller manages the device,
 // or is the device. A source that is not kept out gives `404 not_found`.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20559,10 +20576,10 @@ func (c *ClientWithResponses) ReadmitSourceWithResponse(ctx context.Context, id 
 
 // ListKeptOutWithResponse List the sources that an allocation keeps out
 //
-// Returns the sources that may not join the allocation until a time, because somebody closed a connection
-// with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
-// allocation is of a device that the caller manages or sees as a member of its organisation; with a device
-// token, the device's own.
+// Returns the sources that are temporarily kept out of the allocation, because somebody closed a connection
+// with `keepOutSeconds`. The list is sorted by expiry, and expired entries are left out. The
+// allocation belongs to a device that the caller manages or sees as a member of its organisation; with a device
+// token, to the device itself.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20575,19 +20592,19 @@ func (c *ClientWithResponses) ListKeptOutWithResponse(ctx context.Context, id Al
 	return ParseListKeptOutResponse(rsp)
 }
 
-// ListConnectionsWithResponse List the connections of players
+// ListConnectionsWithResponse List players' connections
 //
 // Returns the players who are connected now, newest first, to allocations of devices that the caller manages
 // or sees as a member of their organisation. With a device token, those of the device's own allocations.
-// With several filters, connections match all of them.
+// Filters combine: a connection must match all of them.
 //
-// A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
-// answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
-// listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
-// server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
-// connected to the panel its connections are shown as last reported, for one minute. Then they are left
-// out, until it has reported them again. Tunnel servers from before connections were added report none,
-// and each reports at most 100,000.
+// A connection is a player's TCP connection, or a UDP flow whose player has sent something after a
+// response of the game. Tunnel servers report connections within a second; shorter ones may never be
+// listed. Byte counts and round-trip times are up to 10 seconds old while there is traffic, and older on a tunnel
+// server with more than 5,000 connections: `asOf` is the time of the last report. While a tunnel server is
+// disconnected from the panel, its connections are listed as last reported for one minute, and then left
+// out until it reports them again. A tunnel server reports at most 100,000 connections. Tunnel servers of
+// versions without this feature report none.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20600,18 +20617,18 @@ func (c *ClientWithResponses) ListConnectionsWithResponse(ctx context.Context, p
 	return ParseListConnectionsResponse(rsp)
 }
 
-// CloseConnectionWithResponse Cut a player off
+// CloseConnectionWithResponse Disconnect a player
 //
-// Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
-// server is not connected at the time, the connection ends when it is. The caller manages the device, or is
-// the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+// Closes the connection within one second, whichever replica its tunnel server is connected to. If the tunnel
+// server is disconnected from the panel, the connection is closed when it reconnects. The caller manages the device,
+// or is the device. Requests succeed until the connection has ended, and then give `404 not_found`.
 //
-// With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
-// UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
-// A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
-// `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-// as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
-// keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
+// With `keepOutSeconds`, the player's source cannot join the allocation for that time, over TCP or
+// UDP and across restarts of the tunnel server, and its other connections to the allocation are closed too.
+// A source is an IPv4 address or an IPv6 /64. If it is already kept out, the later expiry applies.
+// `GET /api/tunnel/allocations/{id}/kept-out` lists these sources. Other players behind the same address,
+// such as the NAT of a household or a mobile network, are kept out too. The limits are 1,000 sources for an
+// allocation, and 5,000 for all allocations of a device; beyond them the response is `409 conflict`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20626,8 +20643,8 @@ func (c *ClientWithResponses) CloseConnectionWithResponse(ctx context.Context, i
 
 // GetConnectionWithResponse Get a connection
 //
-// Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
-// organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+// Returns a connection to an allocation of a device that the caller manages, or sees as a member of its
+// organisation. A device can read those of its own allocations. A connection that has ended gives `404 not_found`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20872,8 +20889,8 @@ func (c *ClientWithResponses) StartEnrollmentWithResponse(ctx context.Context, b
 //
 // Returns all devices owned by the caller or by organisations that the caller manages, or of which
 // the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-// and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
-// all of them.
+// and `expiresAt` are set. They stay in the list for about an hour after they have expired. Filters combine: a device must
+// match all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21142,16 +21159,16 @@ func (c *ClientWithResponses) RegenerateDeviceTokenWithResponse(ctx context.Cont
 	return ParseRegenerateDeviceTokenResponse(rsp)
 }
 
-// GetUsageWithResponse Get what allocations have carried
+// GetUsageWithResponse Get usage
 //
-// Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
-// which the caller manages or sees the device. Usage belongs to the owner that the device had at the
-// time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+// Returns bytes, datagrams, joins and peak players per minute, hour or day, for the allocations of all devices that
+// the caller manages or sees. Usage belongs to the owner that the device had at the time: a deleted allocation
+// or device keeps its history, and the new owner of a device starts without any.
 // With a device token, returns the usage of the device's own allocations.
 //
 // Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
-// Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-// A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
+// By default minutes are kept for 2 days, hours for 90 days and days for 731 days.
+// Intervals without usage are left out. Filters combine: usage must match all of them.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21395,13 +21412,12 @@ func (c *ClientWithResponses) GetVersionWithResponse(ctx context.Context, reqEdi
 
 // ListWebhooksWithResponse List webhooks
 //
-// Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
-// manages: an organisation's are for its owners and admins, another user's and those of the whole site for
-// an admin of the panel. There are at most 20.
+// Returns the caller's webhooks, newest first, or those of an organisation that the caller manages as its owner or
+// admin. An admin of the panel may also list those of another user or of the whole site. There are at most 20.
 //
-// The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
-// owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
-// not_found` if the caller may not see the webhooks otherwise.
+// The request fails with `403 forbidden` if the caller is a member of the organisation but neither its
+// owner nor its admin, or asks for the webhooks of the whole site without being an admin of the panel, and with
+// `404 not_found` in other cases in which the caller may not see the webhooks.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21416,19 +21432,19 @@ func (c *ClientWithResponses) ListWebhooksWithResponse(ctx context.Context, para
 
 // CreateWebhookWithBodyWithResponse Create a webhook
 //
-// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-// signatures, which is not shown again.
+// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+// the signing secret, which is not shown again.
 //
-// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+// panel's own: the address is checked at every connection. The operator can permit
 // these, and http, with `--webhook-private-targets`.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 //
@@ -21445,19 +21461,19 @@ func (c *ClientWithResponses) CreateWebhookWithBodyWithResponse(ctx context.Cont
 
 // CreateWebhookWithResponse Create a webhook
 //
-// Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-// whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-// describes what is sent, and how a receiver checks the signature. The response has the secret of the
-// signatures, which is not shown again.
+// Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+// organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+// `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+// the signing secret, which is not shown again.
 //
-// The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-// panel's own: that is checked on the address which is connected to, each time. The operator can allow
+// The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+// panel's own: the address is checked at every connection. The operator can permit
 // these, and http, with `--webhook-private-targets`.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-// | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+// | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
 // | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
 //
@@ -21489,8 +21505,8 @@ func (c *ClientWithResponses) DeleteWebhookWithResponse(ctx context.Context, id 
 
 // GetWebhookWithResponse Get a webhook
 //
-// Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
-// are, or, as an admin of the panel, any.
+// Returns a webhook that the caller manages: their own, or one of an organisation that they are an owner or admin
+// of. An admin of the panel manages all.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21505,12 +21521,12 @@ func (c *ClientWithResponses) GetWebhookWithResponse(ctx context.Context, id Web
 
 // UpdateWebhookWithBodyWithResponse Update a webhook
 //
-// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-// Once it is enabled again, it is told of what happens from then on.
+// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+// Once enabled again, it receives only what happens from then on.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 // | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -21526,12 +21542,12 @@ func (c *ClientWithResponses) UpdateWebhookWithBodyWithResponse(ctx context.Cont
 
 // UpdateWebhookWithResponse Update a webhook
 //
-// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-// Once it is enabled again, it is told of what happens from then on.
+// Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+// Once enabled again, it receives only what happens from then on.
 //
 // | error | cause |
 // |---|---|
-// | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+// | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
 // | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -21547,8 +21563,8 @@ func (c *ClientWithResponses) UpdateWebhookWithResponse(ctx context.Context, id 
 
 // ListWebhookDeliveriesWithResponse List a webhook's deliveries
 //
-// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
-// wait, and those that were sent, for 30 days, and at most 1,000 of these.
+// Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: all pending ones,
+// and the last 1,000 others of the last 30 days.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21563,9 +21579,9 @@ func (c *ClientWithResponses) ListWebhookDeliveriesWithResponse(ctx context.Cont
 
 // RedeliverWebhookWithResponse Send a message again
 //
-// Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
-// with the same `messageId`. One that waits for its next attempt is sent now instead.
-// A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
+// Sends a message of a webhook that the caller manages, as in `getWebhook`, again, as another delivery
+// with the same `messageId`. If the delivery is pending, its next attempt is made now instead.
+// A caller may do this 30 times per minute; beyond that, the response is `429 rate_limited`.
 //
 // | error | cause |
 // |---|---|
@@ -21585,8 +21601,8 @@ func (c *ClientWithResponses) RedeliverWebhookWithResponse(ctx context.Context, 
 
 // RotateWebhookSecretWithResponse Rotate a webhook's secret
 //
-// Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
-// has two signatures, so that a receiver which still has the secret before accepts it.
+// Replaces the secret of a webhook that the caller manages, as in `getWebhook`. For 24 hours each message
+// has two signatures, so that a receiver with the old secret still accepts it.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -21602,9 +21618,9 @@ func (c *ClientWithResponses) RotateWebhookSecretWithResponse(ctx context.Contex
 // TestWebhookWithResponse Test a webhook
 //
 // Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
-// responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
-// disabled, and does not count among the failures that disable one. At most six tests of a webhook are
-// made in a minute; beyond that, the response is `429 rate_limited`.
+// returns the result within ten seconds. The message is sent once, even to a disabled webhook,
+// and does not count towards the failures that disable one. A webhook can be tested six
+// times per minute; beyond that, the response is `429 rate_limited`.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -154,10 +154,10 @@ type ServerInterface interface {
 	// ListKeptOut List the sources that an allocation keeps out
 	// (GET /api/tunnel/allocations/{id}/kept-out)
 	ListKeptOut(w http.ResponseWriter, r *http.Request, id AllocationID)
-	// ListConnections List the connections of players
+	// ListConnections List players' connections
 	// (GET /api/tunnel/connections)
 	ListConnections(w http.ResponseWriter, r *http.Request, params ListConnectionsParams)
-	// CloseConnection Cut a player off
+	// CloseConnection Disconnect a player
 	// (DELETE /api/tunnel/connections/{id})
 	CloseConnection(w http.ResponseWriter, r *http.Request, id ConnectionID, params CloseConnectionParams)
 	// GetConnection Get a connection
@@ -199,7 +199,7 @@ type ServerInterface interface {
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(w http.ResponseWriter, r *http.Request, id DeviceID)
-	// GetUsage Get what allocations have carried
+	// GetUsage Get usage
 	// (GET /api/tunnel/usage)
 	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
 	// ListUsers List users
@@ -13287,10 +13287,10 @@ type StrictServerInterface interface {
 	// ListKeptOut List the sources that an allocation keeps out
 	// (GET /api/tunnel/allocations/{id}/kept-out)
 	ListKeptOut(ctx context.Context, request ListKeptOutRequestObject) (ListKeptOutResponseObject, error)
-	// ListConnections List the connections of players
+	// ListConnections List players' connections
 	// (GET /api/tunnel/connections)
 	ListConnections(ctx context.Context, request ListConnectionsRequestObject) (ListConnectionsResponseObject, error)
-	// CloseConnection Cut a player off
+	// CloseConnection Disconnect a player
 	// (DELETE /api/tunnel/connections/{id})
 	CloseConnection(ctx context.Context, request CloseConnectionRequestObject) (CloseConnectionResponseObject, error)
 	// GetConnection Get a connection
@@ -13332,7 +13332,7 @@ type StrictServerInterface interface {
 	// RegenerateDeviceToken Regenerate a device's token
 	// (POST /api/tunnel/devices/{id}/regenerate-token)
 	RegenerateDeviceToken(ctx context.Context, request RegenerateDeviceTokenRequestObject) (RegenerateDeviceTokenResponseObject, error)
-	// GetUsage Get what allocations have carried
+	// GetUsage Get usage
 	// (GET /api/tunnel/usage)
 	GetUsage(ctx context.Context, request GetUsageRequestObject) (GetUsageResponseObject, error)
 	// ListUsers List users

@@ -1256,7 +1256,7 @@ type Allocation struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	// Enabled False while the allocation is paused. A paused allocation keeps its port and accepts no players.
 	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
@@ -1398,7 +1398,7 @@ type AllocationCreated struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	// Enabled False while the allocation is paused. A paused allocation keeps its port and accepts no players.
 	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
@@ -1479,14 +1479,16 @@ type AllocationCreated struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationDeletedEvent An allocation was deleted, or the caller may not see it any more.
+// AllocationDeletedEvent An allocation was deleted, or the caller may no longer see it.
 //
 // Example: {"allocationId":42,"at":"2026-01-02T08:00:07.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.deleted"}
 type AllocationDeletedEvent struct {
 	// AllocationID The ID of the allocation.
 	AllocationID int64 `json:"allocationId"`
 
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -1515,7 +1517,7 @@ type AllocationDetail struct {
 	// DeviceID UUID of the tunnel device this port is assigned to.
 	DeviceID openapi_types.UUID `json:"deviceId"`
 
-	// Enabled False while the allocation is paused. It keeps its port then, and takes no players.
+	// Enabled False while the allocation is paused. A paused allocation keeps its port and accepts no players.
 	Enabled bool `json:"enabled"`
 
 	// ID Allocation ID.
@@ -1540,9 +1542,9 @@ type AllocationDetail struct {
 	// response has only the rules that the allocation has of its own, and none of them is null.
 	Options AllocationOptions `json:"options"`
 
-	// Players The players now, about ten seconds old, as in `Usage`: TCP connections that were passed to the
-	// agent, and UDP flows whose player has sent something after an answer of the game. 0 while the
-	// tunnel server has no connection to the panel.
+	// Players The current number of players, as reported within about the last ten seconds: TCP connections that were
+	// passed to the agent, and UDP flows whose player has sent something after a response of the game. 0 while
+	// the tunnel server is disconnected from the panel.
 	Players int `json:"players"`
 
 	// PlayersRefused TCP connections of players that were refused, by reason.
@@ -1608,7 +1610,7 @@ type AllocationDetail struct {
 	TargetReason *string `json:"targetReason,omitempty"`
 }
 
-// AllocationEvent An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+// AllocationEvent An allocation is new to the caller, or has changed. Its status also changes with its device and its tunnel server.
 //
 // Example: {"allocation":{"createdAt":"2026-01-02T03:20:00Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","enabled":true,"id":42,"localHost":"127.0.0.1","localPort":25565,"name":"survival","options":{"playerAddresses":true,"proxyProtocol":"none","udpIdleSeconds":60},"port":20117,"protocol":"tcp","publicAddress":"fra1.example.com:20117","publicAddresses":["203.0.113.7","2001:db8::7"],"publicHost":"fra1.example.com","runId":null,"serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","status":"listening","statusReason":null,"target":"up"},"allocationId":42,"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"allocation.updated"}
 type AllocationEvent struct {
@@ -1618,7 +1620,9 @@ type AllocationEvent struct {
 	// AllocationID The ID of the allocation.
 	AllocationID int64 `json:"allocationId"`
 
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -1695,7 +1699,7 @@ type AllocationPatch struct {
 	// given without `serverId`.
 	DrainSeconds *DrainSeconds `json:"drainSeconds,omitempty"`
 
-	// Enabled False pauses the allocation, and true ends the pause.
+	// Enabled False pauses the allocation, and true resumes it.
 	Enabled *bool `json:"enabled,omitempty"`
 
 	// LocalHost The host on which the agent reaches the game, as an IP address or a name that the agent's machine
@@ -1843,7 +1847,7 @@ type AllocationRules struct {
 	UploadBitsPerSecond *BitsPerSecond `json:"uploadBitsPerSecond,omitempty"`
 }
 
-// AllocationSort What a list of allocations is sorted by.
+// AllocationSort The sort order of a list of allocations.
 type AllocationSort string
 
 // AllocationStatus The actual state of an allocation.
@@ -1857,12 +1861,12 @@ type AllocationSort string
 type AllocationStatus string
 
 // AllocationUsage What one allocation has carried. Download is from the game to players, upload from players to the game.
-// Bytes are those of payloads, without any header.
+// Bytes are payload bytes, without headers.
 type AllocationUsage struct {
 	// DownloadBytes Bytes to players.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// DownloadDatagrams Datagrams to players, of UDP.
+	// DownloadDatagrams UDP datagrams to players.
 	DownloadDatagrams int64 `json:"downloadDatagrams"`
 
 	// ID Allocation ID.
@@ -1871,26 +1875,26 @@ type AllocationUsage struct {
 	// Joins The players who have joined.
 	Joins int64 `json:"joins"`
 
-	// PeakPlayers The most players at any moment of the time.
+	// PeakPlayers The maximum number of simultaneous players in the interval.
 	PeakPlayers int `json:"peakPlayers"`
 
-	// Players The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
-	// whose player has sent something after an answer of the game.
+	// Players The players at the end of the interval: TCP connections that were passed to the agent, and UDP flows
+	// whose player has sent something after a response of the game.
 	Players int `json:"players"`
 
 	// UploadBytes Bytes from players.
 	UploadBytes int64 `json:"uploadBytes"`
 
-	// UploadDatagrams Datagrams from players, of UDP.
+	// UploadDatagrams UDP datagrams from players.
 	UploadDatagrams int64 `json:"uploadDatagrams"`
 }
 
-// AllocationsBulk What to do with many allocations.
+// AllocationsBulk A change of many allocations.
 type AllocationsBulk struct {
 	// Action `pause`, `resume` or `delete`.
 	Action AllocationsBulkAction `json:"action"`
 
-	// Ids IDs of allocations, each once.
+	// Ids Allocation IDs, without duplicates.
 	Ids []int64 `json:"ids"`
 }
 
@@ -1977,18 +1981,18 @@ type AuditTarget struct {
 // Example: 20000000
 type BitsPerSecond = int64
 
-// BulkResult What became of one allocation.
+// BulkResult The result for one allocation.
 type BulkResult struct {
-	// Error Why it is not. Absent if it is.
+	// Error Why not. Absent if `ok` is true.
 	Error *ErrorCode `json:"error,omitempty"`
 
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// Message The same for people.
+	// Message The reason as a sentence for people.
 	Message *string `json:"message,omitempty"`
 
-	// Ok Whether it is as requested now.
+	// Ok Whether the allocation is now as requested.
 	Ok bool `json:"ok"`
 }
 
@@ -2105,14 +2109,14 @@ type ClientSnapshot struct {
 // ClientSnapshotType Always `client.snapshot`.
 type ClientSnapshotType string
 
-// Connection A player who is connected to an allocation.
+// Connection A player's connection to an allocation.
 type Connection struct {
 	// AllocationID Allocation ID.
 	//
 	// Example: 42
 	AllocationID int64 `json:"allocationId"`
 
-	// AsOf When the bytes and round trips were last reported. Those of a connection without traffic are not reported again.
+	// AsOf When byte counts and round-trip times were last reported. They are not reported again while there is no traffic.
 	AsOf time.Time `json:"asOf"`
 
 	// DeviceID UUID of the tunnel client.
@@ -2121,13 +2125,13 @@ type Connection struct {
 	// DownloadBytes Bytes from the game to the player, without headers.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// ID Connection ID. It names the tunnel server, and is never used again.
+	// ID Connection ID. It contains the tunnel server's ID, and is never reused.
 	//
 	// Example: 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
 	ID string `json:"id"`
 
-	// PlayerRoundTripMs The round trip between the player and the tunnel server, in milliseconds, as the tunnel server's
-	// kernel measures it. Null for UDP, and where it is not known.
+	// PlayerRoundTripMs The round-trip time between the player and the tunnel server, in milliseconds, as measured by the tunnel
+	// server's kernel. Null for UDP, and if it is unknown.
 	PlayerRoundTripMs nullable.Nullable[float32] `json:"playerRoundTripMs"`
 
 	// Protocol Transport protocol: `tcp` or `udp`.
@@ -2136,7 +2140,7 @@ type Connection struct {
 	// ServerID UUID of the tunnel server that accepted the player.
 	ServerID openapi_types.UUID `json:"serverId"`
 
-	// Since When the player connected, or of UDP spoke after the first answer, by the clock of the tunnel server.
+	// Since When the player connected, by the tunnel server's clock; for UDP, when the player first sent something after a response of the game.
 	Since time.Time `json:"since"`
 
 	// SourceAddress The player's IP address.
@@ -2149,43 +2153,45 @@ type Connection struct {
 	// Example: 51820
 	SourcePort int `json:"sourcePort"`
 
-	// TunnelRoundTripMs The round trip between the tunnel server and the agent, in milliseconds, by pings on their link. Null
-	// where it is not known.
+	// TunnelRoundTripMs The round-trip time between the tunnel server and the agent, in milliseconds, measured by pings on their
+	// link. Null if it is unknown.
 	TunnelRoundTripMs nullable.Nullable[float32] `json:"tunnelRoundTripMs"`
 
 	// UploadBytes Bytes from the player to the game, without headers.
 	UploadBytes int64 `json:"uploadBytes"`
 }
 
-// ConnectionCounters What a connection has carried so far, and its round trips.
+// ConnectionCounters What a connection has carried so far, and its round-trip times.
 type ConnectionCounters struct {
 	// DownloadBytes Bytes from the game to the player.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	// ID 16 hexadecimal digits that are unique to the connection on its tunnel server.
 	ID string `json:"id"`
 
-	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	// PlayerRoundTripMs The round-trip time to the player, in milliseconds. Absent if unknown.
 	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
 
-	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	// TunnelRoundTripMs The round-trip time to the agent, in milliseconds. Absent if unknown.
 	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
 
 	// UploadBytes Bytes from the player to the game.
 	UploadBytes int64 `json:"uploadBytes"`
 }
 
-// ConnectionEvent A player has joined or left an allocation, as its tunnel server reported within a second. When an allocation is
-// deleted, its connections end without events of their own.
+// ConnectionEvent A player has joined or left an allocation. The tunnel server reports it within a second. When an allocation is
+// deleted, its connections are closed without events of their own.
 //
 // Example: {"at":"2026-01-02T08:00:05Z","connection":{"allocationId":42,"asOf":"2026-01-02T03:41:07Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","downloadBytes":7340032,"id":"9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91","playerRoundTripMs":24.5,"protocol":"tcp","serverId":"9b1d7c52-3a84-4f6e-8d20-5c7e1a94b3f0","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"tunnelRoundTripMs":11,"uploadBytes":90112},"type":"connection.opened"}
 type ConnectionEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
 
-	// Connection A player who is connected to an allocation.
+	// Connection A player's connection to an allocation.
 	Connection Connection `json:"connection"`
 
 	// Type What happened.
@@ -2195,8 +2201,8 @@ type ConnectionEvent struct {
 // ConnectionEventType What happened.
 type ConnectionEventType string
 
-// ConnectionsClose Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
-// it does not know have ended.
+// ConnectionsClose Panel to tunnel server: close players' connections. The tunnel server reports each of them as closed, and
+// ignores unknown IDs, whose connections have ended.
 //
 // Example: {"ids":["01f64c6f3c7f9f91"],"type":"connections.close"}
 type ConnectionsClose struct {
@@ -2210,27 +2216,27 @@ type ConnectionsClose struct {
 // ConnectionsCloseType Always `connections.close`.
 type ConnectionsCloseType string
 
-// ConnectionsReport Tunnel server to panel, only to one whose snapshots have `connections: true`. The players who are
-// connected: after the first snapshot of a connection the whole list, in one or more messages of which the
-// last has `complete`, and what changes from then on. A connection is in `opened` before anything else
-// names it. What opens and closes between two messages is not reported. Sent at most four times a second.
+// ConnectionsReport Tunnel server to panel, sent only to a panel whose snapshot has `connections: true`: the players who are
+// connected. After the first snapshot on a control channel it is the whole list, in one or more messages, the last
+// of which has `complete`, and then changes. A connection is in `opened` before any other list contains
+// it. Connections that open and close between two messages are not reported. Sent at most four times a second.
 //
 // Example: {"closed":[],"opened":[{"allocationId":42,"downloadBytes":0,"id":"01f64c6f3c7f9f91","since":"2026-01-02T03:20:00Z","sourceAddress":"203.0.113.60","sourcePort":51820,"uploadBytes":0}],"type":"connections","updated":[{"downloadBytes":7340032,"id":"8a3d5e0b7c1f2264","playerRoundTripMs":24.5,"tunnelRoundTripMs":11,"uploadBytes":90112}]}
 type ConnectionsReport struct {
-	// Closed Connections that have ended, with their last counts.
+	// Closed Connections that have ended, with their final counts.
 	Closed []ConnectionCounters `json:"closed"`
 
-	// Complete Whether the list is complete: every connection that was not in `opened` on this control channel has
+	// Complete Whether the list is complete: connections that have not been in `opened` on this control channel have
 	// ended. Absent means false.
 	Complete *bool `json:"complete,omitempty"`
 
-	// Opened Connections that the panel has not been told of on this control channel.
+	// Opened Connections not yet reported on this control channel.
 	Opened []OpenedConnection `json:"opened"`
 
 	// Type Always `connections`.
 	Type ConnectionsReportType `json:"type"`
 
-	// Updated Connections whose bytes have changed. Each is listed at most every 10 seconds.
+	// Updated Connections whose byte counts have changed. Each is listed at most every 10 seconds.
 	Updated []ConnectionCounters `json:"updated"`
 }
 
@@ -2353,11 +2359,13 @@ type DeviceCreated struct {
 	Token string `json:"token"`
 }
 
-// DeviceDeletedEvent A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+// DeviceDeletedEvent A device was deleted, or the caller may no longer see it. Each of its allocations has an event of its own.
 //
 // Example: {"at":"2026-01-02T08:00:00.25Z","deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.deleted"}
 type DeviceDeletedEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -2389,11 +2397,13 @@ type DeviceDrain struct {
 	TimeoutSeconds *DrainSeconds `json:"timeoutSeconds,omitempty"`
 }
 
-// DeviceEvent A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+// DeviceEvent A device is new to the caller, or has changed. Going online or offline and what the device reports are changes too.
 //
 // Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
 type DeviceEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -2439,7 +2449,7 @@ type DevicePatch struct {
 	Server *TunnelServerSettings `json:"server,omitempty"`
 }
 
-// DeviceSort What a list of devices is sorted by.
+// DeviceSort The sort order of a list of devices.
 type DeviceSort string
 
 // DevicesOfDeletedUser What becomes of the devices of a user who is deleted.
@@ -2555,11 +2565,11 @@ type EnrollmentStatus struct {
 // | `already_approved` | 409 | The device has been approved before. |
 // | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
 // | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
+// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is in progress. |
+// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
 // | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 // | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
+// | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
 // | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 // | `unsupported_media_type` | 415 | The body is not JSON. |
 // | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2582,12 +2592,13 @@ type ErrorDetail struct {
 	Message string `json:"message"`
 }
 
-// EventKind The beginning of the type of events, before the dot.
+// EventKind A kind of event, the part of its type before the dot.
 //
 // Example: device
 type EventKind string
 
-// EventTime When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+// EventTime When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+// panel's clock. Apart from these three types, it does not decrease from one event to the next.
 //
 // Example: 2026-01-02T08:00:00.25Z
 type EventTime = time.Time
@@ -2756,12 +2767,12 @@ type JWKS struct {
 	Keys []JWK `json:"keys"`
 }
 
-// KeptOut A source that may not join an allocation until a time.
+// KeptOut A source that is temporarily kept out of an allocation.
 type KeptOut struct {
 	// CreatedAt When it was first kept out.
 	CreatedAt time.Time `json:"createdAt"`
 
-	// Source An address of IPv4, or a /64 of IPv6.
+	// Source An IPv4 address, or an IPv6 /64.
 	//
 	// Example: 2001:db8:0:7::/64
 	Source string `json:"source"`
@@ -2776,35 +2787,35 @@ type KeptOut struct {
 // Example: survival
 type Label = string
 
-// LiveEvent An event of `GET /api/events`. `type` tells which one.
+// LiveEvent An event of `GET /api/events`, discriminated by `type`.
 type LiveEvent struct {
 	union json.RawMessage
 }
 
-// LiveUsage What an allocation has carried in the last seconds. Bytes are those of payloads, without headers.
+// LiveUsage What an allocation has carried in the last `seconds`. Bytes are payload bytes, without headers.
 type LiveUsage struct {
 	// AllocationID The ID of the allocation.
 	AllocationID int64 `json:"allocationId"`
 
-	// DownloadBytes Bytes from the game to players in this time.
+	// DownloadBytes Bytes from the game to players in this interval.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// DownloadDatagrams UDP datagrams from the game to players in this time.
+	// DownloadDatagrams UDP datagrams from the game to players in this interval.
 	DownloadDatagrams int64 `json:"downloadDatagrams"`
 
-	// Joins Players who have joined in this time.
+	// Joins Players who have joined in this interval.
 	Joins int64 `json:"joins"`
 
-	// Players Players now.
+	// Players The current number of players.
 	Players int `json:"players"`
 
-	// Seconds The length of this time.
+	// Seconds The length of the interval.
 	Seconds int `json:"seconds"`
 
-	// UploadBytes Bytes from players to the game in this time.
+	// UploadBytes Bytes from players to the game in this interval.
 	UploadBytes int64 `json:"uploadBytes"`
 
-	// UploadDatagrams UDP datagrams from players to the game in this time.
+	// UploadDatagrams UDP datagrams from players to the game in this interval.
 	UploadDatagrams int64 `json:"uploadDatagrams"`
 }
 
@@ -2887,7 +2898,7 @@ type MemberPatch struct {
 	Role OrganisationRole `json:"role"`
 }
 
-// OpenedConnection A connection of a player, as its tunnel server reports it.
+// OpenedConnection A player's connection, as its tunnel server reports it.
 type OpenedConnection struct {
 	// AllocationID Allocation ID.
 	AllocationID int64 `json:"allocationId"`
@@ -2895,10 +2906,10 @@ type OpenedConnection struct {
 	// DownloadBytes Bytes from the game to the player.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// ID 16 hexadecimal digits that the tunnel server uses for this connection only.
+	// ID 16 hexadecimal digits that are unique to the connection on its tunnel server.
 	ID string `json:"id"`
 
-	// PlayerRoundTripMs The round trip to the player, in milliseconds. Absent if it is not known.
+	// PlayerRoundTripMs The round-trip time to the player, in milliseconds. Absent if unknown.
 	PlayerRoundTripMs *float32 `json:"playerRoundTripMs,omitempty"`
 
 	// Since When the player connected.
@@ -2914,7 +2925,7 @@ type OpenedConnection struct {
 	// Example: 51820
 	SourcePort int `json:"sourcePort"`
 
-	// TunnelRoundTripMs The round trip to the agent, in milliseconds. Absent if it is not known.
+	// TunnelRoundTripMs The round-trip time to the agent, in milliseconds. Absent if unknown.
 	TunnelRoundTripMs *float32 `json:"tunnelRoundTripMs,omitempty"`
 
 	// UploadBytes Bytes from the player to the game.
@@ -2980,7 +2991,7 @@ type OrganisationSettings struct {
 	Creators OrganisationCreators `json:"creators"`
 }
 
-// OrganisationSort What a list of organisations is sorted by.
+// OrganisationSort The sort order of a list of organisations.
 type OrganisationSort string
 
 // PanelID The identity of the panel, which is that of its database: it survives a backup and its restore. It
@@ -3110,11 +3121,11 @@ type Problem struct {
 	// | `already_approved` | 409 | The device has been approved before. |
 	// | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
 	// | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
+	// | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is in progress. |
+	// | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
 	// | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
 	// | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-	// | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
+	// | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
 	// | `payload_too_large` | 413 | The body is larger than 64 KiB. |
 	// | `unsupported_media_type` | 415 | The body is not JSON. |
 	// | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -3200,11 +3211,13 @@ type QuotaUse struct {
 	Used int `json:"used"`
 }
 
-// ReadyEvent The first event of a stream. What changes from here on comes as an event.
+// ReadyEvent The first event of a stream. Every later change is sent as an event.
 //
 // Example: {"at":"2026-01-02T08:00:00Z","type":"ready"}
 type ReadyEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -3223,7 +3236,7 @@ type ReadyEventType string
 // |---|---|
 // | `denied` | The lists `allow` and `deny` do not permit the player. |
 // | `limit` | The allocation, or its agent, has as many players as it may. |
-// | `kept_out` | The player's source is kept out for a time, since somebody closed a connection of it. |
+// | `kept_out` | The player's source is temporarily kept out, because somebody closed a connection from it. |
 // | `source_limit` | The player's source has as many players as it may. |
 // | `source_rate` | More players per second come from the player's source than may. |
 // | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
@@ -3262,11 +3275,13 @@ type RelayEndpoint struct {
 	Port Port `json:"port"`
 }
 
-// ResyncEvent Events are missing here. Read everything again; the events after this one follow.
+// ResyncEvent Events are missing at this position. Read everything again; later events follow as usual.
 //
 // Example: {"at":"2026-01-02T08:00:00Z","type":"resync"}
 type ResyncEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -3369,7 +3384,7 @@ type ServerAllocation struct {
 	// ID Allocation ID.
 	ID int64 `json:"id"`
 
-	// KeptOut Sources that may not join until a time. Absent if there are none.
+	// KeptOut Sources that are temporarily kept out. Absent if there are none.
 	KeptOut *[]ServerKeptOut `json:"keptOut,omitempty"`
 
 	// Options The options, without the rules.
@@ -3444,14 +3459,14 @@ type ServerHost struct {
 	PublicHostWarning *string `json:"publicHostWarning,omitempty"`
 }
 
-// ServerKeptOut A source that may not join an allocation until a time.
+// ServerKeptOut A source that is temporarily kept out of an allocation.
 type ServerKeptOut struct {
 	// Source An IP address, or a prefix in CIDR notation, whose bits after its length are ignored.
 	//
 	// Example: 203.0.113.0/24
 	Source AddressPrefix `json:"source"`
 
-	// Until When it may join again, by the clock of the tunnel server.
+	// Until When it may join again, by the tunnel server's clock.
 	Until time.Time `json:"until"`
 }
 
@@ -3465,7 +3480,7 @@ type ServerSnapshot struct {
 	// Clients All tunnel clients that may link to the tunnel server.
 	Clients []ServerClient `json:"clients"`
 
-	// Connections Whether the panel takes `connections` reports. Absent means that it does not.
+	// Connections Whether the panel accepts `connections` reports. Absent means false.
 	Connections *bool `json:"connections,omitempty"`
 
 	// Host The public host of a tunnel server, as it gets it, to show it to people. In a change it is present
@@ -3485,7 +3500,7 @@ type ServerSnapshot struct {
 	// Type Always `server.snapshot`.
 	Type ServerSnapshotType `json:"type"`
 
-	// Usage Whether the panel takes `usage` reports. Absent means that it does not.
+	// Usage Whether the panel accepts `usage` reports. Absent means false.
 	Usage *bool `json:"usage,omitempty"`
 }
 
@@ -3526,7 +3541,7 @@ type Settings struct {
 	// Rules Rules of all allocations of the panel.
 	Rules RuleSettings `json:"rules"`
 
-	// Usage For how many days usage is kept, by the length of the times of which it is.
+	// Usage For how many days usage is kept, by resolution.
 	Usage UsageSettings `json:"usage"`
 
 	// Warnings What should be changed in the settings with which the panel was started. They cannot be changed here.
@@ -3563,15 +3578,15 @@ type SettingsPatch struct {
 	// removed: of `defaults`, the built-in default counts again.
 	Rules *RuleSettingsPatch `json:"rules,omitempty"`
 
-	// Usage For how many days usage is kept. What is older is deleted within the hour.
+	// Usage For how many days usage is kept, by resolution. Older usage is deleted within an hour.
 	Usage *struct {
-		// DayDays The usage of days.
+		// DayDays Days for which usage per day is kept.
 		DayDays *int `json:"dayDays,omitempty"`
 
-		// HourDays The usage of hours.
+		// HourDays Days for which usage per hour is kept.
 		HourDays *int `json:"hourDays,omitempty"`
 
-		// MinuteDays The usage of minutes.
+		// MinuteDays Days for which usage per minute is kept.
 		MinuteDays *int `json:"minuteDays,omitempty"`
 	} `json:"usage,omitempty"`
 }
@@ -3734,32 +3749,32 @@ type TunnelServerSettings struct {
 // - `drained`: no new players and no new allocations. No player is left.
 type TunnelServerState string
 
-// Usage What allocations have carried.
+// Usage What allocations have carried, over time.
 type Usage struct {
-	// By What each series of usage is of.
+	// By What usage is grouped by.
 	By UsageGrouping `json:"by"`
 
-	// From When the first time begins.
+	// From The start of the first interval.
 	From time.Time `json:"from"`
 
-	// Resolution The length of the times of which usage is. Days and hours are those of UTC.
+	// Resolution The length of an interval. Days and hours are in UTC.
 	Resolution UsageResolution `json:"resolution"`
 
-	// Series One series for each of what `by` says, in the order of their IDs.
+	// Series One series for each group, sorted by ID.
 	Series []UsageSeries `json:"series"`
 
-	// To The end.
+	// To The end, exclusive.
 	To time.Time `json:"to"`
 }
 
-// UsageAck Panel to tunnel server. The report, and those before it, are stored.
+// UsageAck Panel to tunnel server. The report and those before it have been stored.
 //
 // Example: {"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","sequence":12,"type":"usage.ack"}
 type UsageAck struct {
-	// Epoch That of the report.
+	// Epoch The report's epoch.
 	Epoch openapi_types.UUID `json:"epoch"`
 
-	// Sequence That of the report.
+	// Sequence The report's sequence number.
 	Sequence int64 `json:"sequence"`
 
 	// Type Always `usage.ack`.
@@ -3769,12 +3784,14 @@ type UsageAck struct {
 // UsageAckType Always `usage.ack`.
 type UsageAckType string
 
-// UsageEvent What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
-// servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
+// UsageEvent The latest usage of allocations that have traffic or players. It is sent with each report of a tunnel server,
+// about every 10 seconds. It has no `id` and is not sent again: after a gap, wait for the next one.
 //
 // Example: {"at":"2026-01-02T08:00:05Z","type":"usage","usage":[{"allocationId":42,"downloadBytes":183220,"downloadDatagrams":0,"joins":1,"players":12,"seconds":5,"uploadBytes":40113,"uploadDatagrams":0}]}
 type UsageEvent struct {
-	// At When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+	// panel's clock. Apart from these three types, it does not decrease from one event to the next.
+	//
 	//
 	// Example: 2026-01-02T08:00:00.25Z
 	At EventTime `json:"at"`
@@ -3782,64 +3799,64 @@ type UsageEvent struct {
 	// Type Always `usage`.
 	Type UsageEventType `json:"type"`
 
-	// Usage The counts, by allocation. Of more than 500 allocations there are several events.
+	// Usage The counts by allocation. More than 500 allocations are split into several events.
 	Usage []LiveUsage `json:"usage"`
 }
 
 // UsageEventType Always `usage`.
 type UsageEventType string
 
-// UsageGrouping What each series of usage is of.
+// UsageGrouping What usage is grouped by.
 type UsageGrouping string
 
-// UsagePoint Usage of a minute, hour or day.
+// UsagePoint The usage of one interval.
 type UsagePoint struct {
-	// At When it begins.
+	// At The start of the interval.
 	At time.Time `json:"at"`
 
 	// DownloadBytes Bytes to players.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// DownloadDatagrams Datagrams to players, of UDP.
+	// DownloadDatagrams UDP datagrams to players.
 	DownloadDatagrams int64 `json:"downloadDatagrams"`
 
-	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	// Joins Joins: TCP connections that were passed to the agent, and UDP flows whose player has sent something after a response of the game.
 	Joins int64 `json:"joins"`
 
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
-	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
-	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// PeakPlayers The maximum number of simultaneous players in a minute, hour or day. For several allocations it is the sum of
+	// their peaks, which need not coincide: it can exceed the actual maximum, and fall short of it
+	// on a tunnel server with more than 1,000 allocations that have players. In `totals` it is the maximum
 	// of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.
 	UploadBytes int64 `json:"uploadBytes"`
 
-	// UploadDatagrams Datagrams from players, of UDP.
+	// UploadDatagrams UDP datagrams from players.
 	UploadDatagrams int64 `json:"uploadDatagrams"`
 }
 
-// UsageReport Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
-// have players. Only sent to a panel whose snapshot has `usage: true`.
+// UsageReport Tunnel server to panel: what allocations with traffic or players have carried in an interval. It is sent
+// only to a panel whose snapshot has `usage: true`.
 //
-// The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
-// and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
-// each report once. A tunnel server sends its reports in the order of their sequence, each after the last
-// one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
-// by minute for some hours, and longer for more than that.
+// The panel responds with `usage.ack` once it has stored the report. Until then the tunnel server keeps the report
+// and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel counts
+// each report once. A tunnel server sends its reports in the order of their sequence, each after the previous
+// one is acknowledged, about every 10 seconds. While there is no control channel it keeps counts
+// per minute, and merges the oldest into longer intervals when there are too many.
 //
 // Example: {"ageSeconds":0,"allocations":[{"downloadBytes":5242880,"downloadDatagrams":0,"id":42,"joins":1,"peakPlayers":4,"players":3,"uploadBytes":131072,"uploadDatagrams":0}],"epoch":"6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10","seconds":10,"sequence":12,"type":"usage"}
 type UsageReport struct {
-	// AgeSeconds How long ago the time ended of which the counts are.
+	// AgeSeconds How long ago the interval ended, in seconds.
 	AgeSeconds int64 `json:"ageSeconds"`
 
 	// Allocations The counts by allocation.
 	Allocations []AllocationUsage `json:"allocations"`
 
-	// Epoch The process of the tunnel server that has counted.
+	// Epoch Identifies the tunnel server's process that counted.
 	Epoch openapi_types.UUID `json:"epoch"`
 
-	// Seconds The length of that time.
+	// Seconds The length of the interval.
 	Seconds int64 `json:"seconds"`
 
 	// Sequence The number of the report within its epoch. It increases.
@@ -3852,65 +3869,65 @@ type UsageReport struct {
 // UsageReportType Always `usage`.
 type UsageReportType string
 
-// UsageResolution The length of the times of which usage is. Days and hours are those of UTC.
+// UsageResolution The length of an interval. Days and hours are in UTC.
 type UsageResolution string
 
-// UsageSeries Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null.
+// UsageSeries The usage of an allocation, a device, an owner or an organisation, or of everything. IDs that `by` does not select are null.
 type UsageSeries struct {
-	// AllocationID The allocation, which may have been deleted.
+	// AllocationID The allocation, which may no longer exist.
 	AllocationID nullable.Nullable[int64] `json:"allocationId"`
 
-	// DeviceID The device, or that of the allocation.
+	// DeviceID The device, or the allocation's device.
 	DeviceID nullable.Nullable[openapi_types.UUID] `json:"deviceId"`
 
-	// OrganisationID The organisation; null for the usage of devices without one.
+	// OrganisationID The organisation. Null for usage of devices without one.
 	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
 
-	// Points The usage by time, in order. Times without any are left out.
+	// Points The usage in order of time. Intervals without usage are left out.
 	Points []UsagePoint `json:"points"`
 
-	// Totals Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
-	// of payloads, without any header.
+	// Totals Sums of usage. Download is from the game to players, upload from players to the game. Bytes are payload
+	// bytes, without headers.
 	Totals UsageSums `json:"totals"`
 
-	// UserID The user, if that is the owner.
+	// UserID The owner, if that is a user.
 	UserID nullable.Nullable[int64] `json:"userId"`
 }
 
-// UsageSettings For how many days usage is kept, by the length of the times of which it is.
+// UsageSettings For how many days usage is kept, by resolution.
 type UsageSettings struct {
-	// DayDays The usage of days. It is 731 until somebody changes it.
+	// DayDays Days for which usage per day is kept. The default is 731.
 	DayDays int `json:"dayDays"`
 
-	// HourDays The usage of hours. It is 90 until somebody changes it.
+	// HourDays Days for which usage per hour is kept. The default is 90.
 	HourDays int `json:"hourDays"`
 
-	// MinuteDays The usage of minutes. It is 2 until somebody changes it.
+	// MinuteDays Days for which usage per minute is kept. The default is 2.
 	MinuteDays int `json:"minuteDays"`
 }
 
-// UsageSums Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
-// of payloads, without any header.
+// UsageSums Sums of usage. Download is from the game to players, upload from players to the game. Bytes are payload
+// bytes, without headers.
 type UsageSums struct {
 	// DownloadBytes Bytes to players.
 	DownloadBytes int64 `json:"downloadBytes"`
 
-	// DownloadDatagrams Datagrams to players, of UDP.
+	// DownloadDatagrams UDP datagrams to players.
 	DownloadDatagrams int64 `json:"downloadDatagrams"`
 
-	// Joins Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+	// Joins Joins: TCP connections that were passed to the agent, and UDP flows whose player has sent something after a response of the game.
 	Joins int64 `json:"joins"`
 
-	// PeakPlayers The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
-	// peaks, which need not have been at the same moment: it can be more than there ever were, and less
-	// where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+	// PeakPlayers The maximum number of simultaneous players in a minute, hour or day. For several allocations it is the sum of
+	// their peaks, which need not coincide: it can exceed the actual maximum, and fall short of it
+	// on a tunnel server with more than 1,000 allocations that have players. In `totals` it is the maximum
 	// of the points.
 	PeakPlayers int64 `json:"peakPlayers"`
 
 	// UploadBytes Bytes from players.
 	UploadBytes int64 `json:"uploadBytes"`
 
-	// UploadDatagrams Datagrams from players, of UDP.
+	// UploadDatagrams UDP datagrams from players.
 	UploadDatagrams int64 `json:"uploadDatagrams"`
 }
 
@@ -3965,7 +3982,7 @@ type UserPatch struct {
 	Suspended *bool `json:"suspended,omitempty"`
 }
 
-// UserSort What a list of users is sorted by.
+// UserSort The sort order of a list of users.
 type UserSort string
 
 // Version The version of the panel.
@@ -3984,82 +4001,82 @@ type Version struct {
 	Version string `json:"version"`
 }
 
-// Webhook A URL that the panel tells of events, without its secret.
+// Webhook A URL to which the panel sends events, without its secret.
 type Webhook struct {
 	// CreatedAt When the webhook was created.
 	CreatedAt time.Time `json:"createdAt"`
 
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	// DisabledReason Why the panel disabled the webhook, such as five days of failures or a response 410. Null if it did not.
 	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
 
 	// Enabled Whether messages are sent.
 	Enabled bool `json:"enabled"`
 
-	// Events The types of events that are sent.
+	// Events The event types that are sent.
 	Events []WebhookEventType `json:"events"`
 
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there has been none.
 	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
 
-	// Format How messages are written.
+	// Format The format of messages.
 	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as in the Standard Webhooks specification.
+	// - `discord`: a message for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to an ntfy topic.
 	Format WebhookFormat `json:"format"`
 
 	// ID Webhook ID.
 	ID int64 `json:"id"`
 
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	// LastDelivery The result of the last attempt to send a message. Null if there has been none.
 	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
 
-	// Name What the webhook is for, as its maker has named it.
+	// Name A name for people.
 	//
 	// Example: alerts
 	Name string `json:"name"`
 
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	// OfflineDelaySeconds For how many seconds a device has to be offline, or an allocation failed, before that is sent.
 	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
 
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	// OrganisationID The organisation about whose devices events are sent. Null for a webhook of a user or of the whole site.
 	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
 
-	// URL Where messages are sent. Its path may be a password.
+	// URL Where messages are sent. Its path may contain a secret.
 	URL string `json:"url"`
 
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	// UserID The user about whose devices events are sent. Null for a webhook of an organisation or of the whole site.
 	UserID nullable.Nullable[int64] `json:"userId"`
 }
 
 // WebhookCreate A new webhook.
 type WebhookCreate struct {
-	// Enabled Whether messages are sent. By default, they are.
+	// Enabled Whether messages are sent. The default is true.
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Events The types of events that are sent.
+	// Events The event types that are sent.
 	Events WebhookEvents `json:"events"`
 
-	// Format How messages are written. By default, `standard`.
+	// Format The format of messages. The default is `standard`.
 	Format *WebhookFormat `json:"format,omitempty"`
 
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
+	// Name A name for people, on one line. It must not be blank or contain control characters or characters that change
+	// the direction of text. Surrounding white space is removed.
 	//
 	//
 	// Example: alerts
 	Name WebhookName `json:"name"`
 
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60.
+	// OfflineDelaySeconds For how many seconds a device has to be offline, or an allocation failed, before that is sent. Shorter outages are not sent. The default is 60.
 	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
 
-	// OrganisationID The organisation about whose devices events are sent. By default, they are about the caller's own.
+	// OrganisationID The organisation about whose devices events are sent. The default is the caller's own devices.
 	OrganisationID *int64 `json:"organisationId,omitempty"`
 
 	// Site With `true`, events are about all devices of the panel. For admins.
 	Site *bool `json:"site,omitempty"`
 
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	// URL Where messages are sent, over https. Its path may contain a secret, so only those who manage the webhook see it.
 	//
 	// Example: https://example.com/hooks/tunnel
 	URL WebhookURL `json:"url"`
@@ -4070,58 +4087,58 @@ type WebhookCreated struct {
 	// CreatedAt When the webhook was created.
 	CreatedAt time.Time `json:"createdAt"`
 
-	// DisabledReason Why the panel disabled it: failures for five days, or the answer 410. Null if it did not.
+	// DisabledReason Why the panel disabled the webhook, such as five days of failures or a response 410. Null if it did not.
 	DisabledReason nullable.Nullable[string] `json:"disabledReason"`
 
 	// Enabled Whether messages are sent.
 	Enabled bool `json:"enabled"`
 
-	// Events The types of events that are sent.
+	// Events The event types that are sent.
 	Events []WebhookEventType `json:"events"`
 
-	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there was none.
+	// FailingSince Since when all attempts have failed. Null if the last one succeeded, or there has been none.
 	FailingSince nullable.Nullable[time.Time] `json:"failingSince"`
 
-	// Format How messages are written.
+	// Format The format of messages.
 	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as in the Standard Webhooks specification.
+	// - `discord`: a message for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to an ntfy topic.
 	Format WebhookFormat `json:"format"`
 
 	// ID Webhook ID.
 	ID int64 `json:"id"`
 
-	// LastDelivery What came of the last attempt to send a message. Null if there was none.
+	// LastDelivery The result of the last attempt to send a message. Null if there has been none.
 	LastDelivery nullable.Nullable[WebhookResult] `json:"lastDelivery"`
 
-	// Name What the webhook is for, as its maker has named it.
+	// Name A name for people.
 	//
 	// Example: alerts
 	Name string `json:"name"`
 
-	// OfflineDelaySeconds For how long a device is offline, or an allocation has failed, until that is sent.
+	// OfflineDelaySeconds For how many seconds a device has to be offline, or an allocation failed, before that is sent.
 	OfflineDelaySeconds int `json:"offlineDelaySeconds"`
 
-	// OrganisationID The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+	// OrganisationID The organisation about whose devices events are sent. Null for a webhook of a user or of the whole site.
 	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
 
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	// Secret The signing secret: `whsec_`, followed by 32 random bytes in base64.
 	Secret WebhookKey `json:"secret"`
 
-	// URL Where messages are sent. Its path may be a password.
+	// URL Where messages are sent. Its path may contain a secret.
 	URL string `json:"url"`
 
-	// UserID The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+	// UserID The user about whose devices events are sent. Null for a webhook of an organisation or of the whole site.
 	UserID nullable.Nullable[int64] `json:"userId"`
 }
 
-// WebhookData What an event is about, as it was then. Other fields may be added.
+// WebhookData The subject of the event, as it was at that time. Other fields may be added.
 type WebhookData struct {
 	// Allocation The allocation of `allocation.failed` and `allocation.recovered`.
 	Allocation *Allocation `json:"allocation,omitempty"`
 
-	// ApprovalURL With `enrollment.waiting`, the page on which the device is approved, by the code that it shows.
+	// ApprovalURL With `enrollment.waiting`, the page on which to approve the device with the code that it shows.
 	ApprovalURL *string `json:"approvalUrl,omitempty"`
 
 	// Device The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code.
@@ -4134,41 +4151,41 @@ type WebhookData struct {
 	WebhookID *int64 `json:"webhookId,omitempty"`
 }
 
-// WebhookDelivery A message of a webhook, and what came of it.
+// WebhookDelivery A message of a webhook, and the result of sending it.
 type WebhookDelivery struct {
-	// Attempts How often it was sent.
+	// Attempts The number of attempts.
 	Attempts int `json:"attempts"`
 
-	// CreatedAt When the message was made.
+	// CreatedAt When the message was created.
 	CreatedAt time.Time `json:"createdAt"`
 
-	// DurationMs How many milliseconds the last attempt took. Null if there was none.
+	// DurationMs The duration of the last attempt, in milliseconds. Null if there has been none.
 	DurationMs nullable.Nullable[int] `json:"durationMs"`
 
-	// Error Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so.
+	// Error Why the last attempt failed or the message was dropped, in a few words. Null otherwise.
 	Error nullable.Nullable[string] `json:"error"`
 
 	// ID Delivery ID.
 	ID int64 `json:"id"`
 
-	// LastAttemptAt When the last attempt ended. Null if there was none.
+	// LastAttemptAt When the last attempt ended. Null if there has been none.
 	LastAttemptAt nullable.Nullable[time.Time] `json:"lastAttemptAt"`
 
-	// MessageID The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+	// MessageID The value of the header `webhook-id`. It is the same in all attempts and redeliveries.
 	//
 	// Example: msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
 	MessageID string `json:"messageId"`
 
-	// NextAttemptAt When it is sent next. Null if it is not.
+	// NextAttemptAt When the next attempt is due. Null if there is none.
 	NextAttemptAt nullable.Nullable[time.Time] `json:"nextAttemptAt"`
 
-	// Payload The body of a message in the format `standard`. The other formats say the same in words.
+	// Payload The body of a message in the format `standard`. The other formats contain the same as text.
 	Payload WebhookPayload `json:"payload"`
 
-	// State - `pending`: it is sent at `nextAttemptAt`.
-	// - `delivered`: the receiver answered with a status from 200 to 299.
+	// State - `pending`: the next attempt is due at `nextAttemptAt`.
+	// - `delivered`: the receiver responded with a status from 200 to 299.
 	// - `failed`: all attempts failed.
-	// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+	// - `dropped`: the message is not sent, because 1,000 newer ones were pending or the webhook was disabled.
 	State WebhookDeliveryState `json:"state"`
 
 	// Status The status of the last response. Null if there was none.
@@ -4180,80 +4197,80 @@ type WebhookDelivery struct {
 	Type string `json:"type"`
 }
 
-// WebhookDeliveryState - `pending`: it is sent at `nextAttemptAt`.
-// - `delivered`: the receiver answered with a status from 200 to 299.
+// WebhookDeliveryState - `pending`: the next attempt is due at `nextAttemptAt`.
+// - `delivered`: the receiver responded with a status from 200 to 299.
 // - `failed`: all attempts failed.
-// - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+// - `dropped`: the message is not sent, because 1,000 newer ones were pending or the webhook was disabled.
 type WebhookDeliveryState string
 
-// WebhookEventType A type of events.
+// WebhookEventType An event type.
 //
-//   - `device.offline`: a device was offline for `offlineDelaySeconds`.
+//   - `device.offline`: a device has been offline for `offlineDelaySeconds`.
 //   - `device.online`: such a device is online again.
-//   - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+//   - `allocation.failed`: the status of an allocation has been `failed` for `offlineDelaySeconds`.
 //   - `allocation.recovered`: players can join such an allocation again.
-//   - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+//   - `enrollment.waiting`: a device is waiting for approval. A webhook of the whole site receives those that
 //     only admins can approve.
-//   - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+//   - `quota.reached`: a request was refused because of a quota; sent at most once an hour per owner and
 //     resource.
 type WebhookEventType string
 
-// WebhookEvents The types of events that are sent.
+// WebhookEvents The event types that are sent.
 type WebhookEvents = []WebhookEventType
 
-// WebhookFormat How messages are written.
+// WebhookFormat The format of messages.
 //
-// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-// - `discord`: text for people, to a webhook of a Discord channel.
-// - `ntfy`: a notification, to a topic of ntfy.
+// - `standard`: JSON with `type`, `timestamp` and `data`, as in the Standard Webhooks specification.
+// - `discord`: a message for people, to a webhook of a Discord channel.
+// - `ntfy`: a notification, to an ntfy topic.
 type WebhookFormat string
 
-// WebhookKey The secret of signatures: `whsec_`, and 32 random bytes in base64.
+// WebhookKey The signing secret: `whsec_`, followed by 32 random bytes in base64.
 type WebhookKey = string
 
-// WebhookName What the webhook is for, on one line. It is not blank and has no control characters and none that change
-// the direction of text. White space around it is removed.
+// WebhookName A name for people, on one line. It must not be blank or contain control characters or characters that change
+// the direction of text. Surrounding white space is removed.
 //
 // Example: alerts
 type WebhookName = string
 
-// WebhookPatch Changes of a webhook. What is absent stays.
+// WebhookPatch Changes of a webhook. Absent fields stay as they are.
 type WebhookPatch struct {
 	// Enabled Whether messages are sent.
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Events The types of events that are sent.
+	// Events The event types that are sent.
 	Events *WebhookEvents `json:"events,omitempty"`
 
-	// Format How messages are written.
+	// Format The format of messages.
 	//
-	// - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-	// - `discord`: text for people, to a webhook of a Discord channel.
-	// - `ntfy`: a notification, to a topic of ntfy.
+	// - `standard`: JSON with `type`, `timestamp` and `data`, as in the Standard Webhooks specification.
+	// - `discord`: a message for people, to a webhook of a Discord channel.
+	// - `ntfy`: a notification, to an ntfy topic.
 	Format *WebhookFormat `json:"format,omitempty"`
 
-	// Name What the webhook is for, on one line. It is not blank and has no control characters and none that change
-	// the direction of text. White space around it is removed.
+	// Name A name for people, on one line. It must not be blank or contain control characters or characters that change
+	// the direction of text. Surrounding white space is removed.
 	//
 	//
 	// Example: alerts
 	Name *WebhookName `json:"name,omitempty"`
 
-	// OfflineDelaySeconds For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent.
+	// OfflineDelaySeconds For how many seconds a device has to be offline, or an allocation failed, before that is sent. Shorter outages are not sent.
 	OfflineDelaySeconds *int `json:"offlineDelaySeconds,omitempty"`
 
-	// URL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+	// URL Where messages are sent, over https. Its path may contain a secret, so only those who manage the webhook see it.
 	//
 	// Example: https://example.com/hooks/tunnel
 	URL *WebhookURL `json:"url,omitempty"`
 }
 
-// WebhookPayload The body of a message in the format `standard`. The other formats say the same in words.
+// WebhookPayload The body of a message in the format `standard`. The other formats contain the same as text.
 type WebhookPayload struct {
-	// Data What an event is about, as it was then. Other fields may be added.
+	// Data The subject of the event, as it was at that time. Other fields may be added.
 	Data WebhookData `json:"data"`
 
-	// Timestamp When the panel noticed the event.
+	// Timestamp When the panel detected the event.
 	Timestamp time.Time `json:"timestamp"`
 
 	// Type The type of the event, or `webhook.test`.
@@ -4264,23 +4281,23 @@ type WebhookPayload struct {
 
 // WebhookQuota A quota that was reached.
 type WebhookQuota struct {
-	// Limit How many there may be.
+	// Limit The limit.
 	Limit int `json:"limit"`
 
-	// OrganisationID The organisation whose quota it is. Null if it is a user's.
+	// OrganisationID The organisation that has the quota. Null for a quota of a user.
 	OrganisationID nullable.Nullable[int64] `json:"organisationId"`
 
 	// Resource What a quota limits, the name of a field of `QuotaLimits`.
 	Resource QuotaResource `json:"resource"`
 
-	// Used How many there were, without what was refused.
+	// Used The amount in use, without what was refused.
 	Used int `json:"used"`
 
-	// UserID The user whose quota it is. Null if it is an organisation's.
+	// UserID The user who has the quota. Null for a quota of an organisation.
 	UserID nullable.Nullable[int64] `json:"userId"`
 }
 
-// WebhookResult What came of the last attempt to send a message. Null if there was none.
+// WebhookResult The result of the last attempt to send a message. Null if there has been none.
 type WebhookResult struct {
 	// At When the attempt ended.
 	At time.Time `json:"at"`
@@ -4294,14 +4311,14 @@ type WebhookResult struct {
 
 // WebhookSecret A new secret of a webhook.
 type WebhookSecret struct {
-	// OldSecretExpiresAt Until when messages have a signature by the secret before, too.
+	// OldSecretExpiresAt Until when messages are also signed with the old secret.
 	OldSecretExpiresAt time.Time `json:"oldSecretExpiresAt"`
 
-	// Secret The secret of signatures: `whsec_`, and 32 random bytes in base64.
+	// Secret The signing secret: `whsec_`, followed by 32 random bytes in base64.
 	Secret WebhookKey `json:"secret"`
 }
 
-// WebhookURL Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+// WebhookURL Where messages are sent, over https. Its path may contain a secret, so only those who manage the webhook see it.
 //
 // Example: https://example.com/hooks/tunnel
 type WebhookURL = string
@@ -4738,13 +4755,13 @@ type BeginProviderLoginParams struct {
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Types Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+	// Types Send only events of these kinds, the part of the type before the dot. `ready` and `resync` are always sent. The default is all kinds.
 	Types *[]EventKind `form:"types,omitempty" json:"types,omitempty"`
 
-	// QueryLastEventID The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+	// QueryLastEventID The same, for clients that cannot set headers. The header takes precedence.
 	QueryLastEventID *string `form:"lastEventId,omitempty" json:"lastEventId,omitempty"`
 
-	// LastEventID The `id` of the last event that the caller has received. The stream goes on after it.
+	// LastEventID The `id` of the last event that the caller has received. The stream continues after it.
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
@@ -4762,10 +4779,10 @@ type ListOrganisationsParams struct {
 	// Search Return only organisations whose name begins with this text. Its case is ignored.
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
 
-	// Q Return only organisations whose name contains this text. Its case is ignored.
+	// Q Return only organisations whose name contains this text, ignoring case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
-	// Sort The order of the list. A hyphen in front stands for the reverse order. The default is `name`.
+	// Sort The sort order. A leading hyphen reverses it. The default is `name`.
 	Sort *OrganisationSort `form:"sort,omitempty" json:"sort,omitempty"`
 
 	// Limit The maximum number of items to return.
@@ -4787,8 +4804,8 @@ type ListMembersParams struct {
 
 // ListAllocationsParams defines parameters for ListAllocations.
 type ListAllocationsParams struct {
-	// Q Return only allocations of which the name, the public port, the local host with its port, or the name of the device
-	// contains this text. Its case is ignored.
+	// Q Return only allocations whose name, public port, local host and port, or device name contains this text,
+	// ignoring case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
 	// DeviceID Return only allocations of this device.
@@ -4815,14 +4832,14 @@ type ListAllocationsParams struct {
 	// Target Return only allocations with this target.
 	Target *TargetState `form:"target,omitempty" json:"target,omitempty"`
 
-	// Sort The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored, and
-	// allocations with the same value are in the order of their IDs. The default is `-id`.
+	// Sort The sort order. A leading hyphen reverses it. Names sort without regard to case, and
+	// allocations with equal values by ID. The default is `-id`.
 	Sort *AllocationSort `form:"sort,omitempty" json:"sort,omitempty"`
 
 	// Limit The maximum number of items to return.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// After Return only allocations that follow the one with this ID, which need not exist any more, in a list sorted by ID.
+	// After Return only allocations that follow the one with this ID in a list sorted by ID. It need no longer exist.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
 	// Cursor Return only the allocations that follow this position in a list that is not sorted by ID: the value of `cursor` in the
@@ -4832,7 +4849,7 @@ type ListAllocationsParams struct {
 
 // ReadmitSourceParams defines parameters for ReadmitSource.
 type ReadmitSourceParams struct {
-	// Source The source, as in the list. An address stands for the source that it belongs to.
+	// Source The source, as in the list, or an address within it.
 	Source AddressPrefix `form:"source" json:"source"`
 }
 
@@ -4853,7 +4870,7 @@ type ListConnectionsParams struct {
 	// Protocol Return only connections of this protocol.
 	Protocol *Protocol `form:"protocol,omitempty" json:"protocol,omitempty"`
 
-	// SourceAddress Return only connections from this address, or from one of this prefix.
+	// SourceAddress Return only connections from this address or prefix.
 	SourceAddress *AddressPrefix `form:"sourceAddress,omitempty" json:"sourceAddress,omitempty"`
 
 	// Limit The maximum number of items to return.
@@ -4866,7 +4883,7 @@ type ListConnectionsParams struct {
 
 // CloseConnectionParams defines parameters for CloseConnection.
 type CloseConnectionParams struct {
-	// KeepOutSeconds How long the source of the connection may not join the allocation again; 0 only ends the connection.
+	// KeepOutSeconds For how many seconds the connection's source is kept out of the allocation. 0 only closes the connection.
 	KeepOutSeconds *int `form:"keepOutSeconds,omitempty" json:"keepOutSeconds,omitempty"`
 }
 
@@ -4884,16 +4901,16 @@ type PollEnrollmentParams struct {
 
 // ListDevicesParams defines parameters for ListDevices.
 type ListDevicesParams struct {
-	// Q Return only devices of which the name, the platform or the public host contains this text. Its case is ignored.
+	// Q Return only devices whose name, platform or public host contains this text, ignoring case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
 	// Kind Return only devices of this kind.
 	Kind *DeviceKind `form:"kind,omitempty" json:"kind,omitempty"`
 
-	// Online Return only devices that are online, or only those that are not.
+	// Online With `true`, return only devices that are online; with `false`, only devices that are not.
 	Online *bool `form:"online,omitempty" json:"online,omitempty"`
 
-	// Approved Return only devices that are approved, or only those that are not.
+	// Approved With `true`, return only approved devices; with `false`, only devices that are not approved.
 	Approved *bool `form:"approved,omitempty" json:"approved,omitempty"`
 
 	// OwnerID Return only devices that this user owns.
@@ -4902,9 +4919,8 @@ type ListDevicesParams struct {
 	// OrganisationID Return only devices that this organisation owns.
 	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
 
-	// Sort The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored. For
-	// `lastSeenAt`, devices that are online are the last seen, and those that have never connected the first. The default is
-	// `-createdAt`.
+	// Sort The sort order. A leading hyphen reverses it. Names sort without regard to case. By `lastSeenAt`, devices that
+	// are online come last, and devices that have never connected first. The default is `-createdAt`.
 	Sort *DeviceSort `form:"sort,omitempty" json:"sort,omitempty"`
 
 	// Limit The maximum number of items to return.
@@ -4918,8 +4934,8 @@ type ListDevicesParams struct {
 
 // GetUsageParams defines parameters for GetUsage.
 type GetUsageParams struct {
-	// By What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
-	// user or an organisation), or an organisation.
+	// By What usage is grouped by: nothing (`none`, the default), allocation, device, owner (a
+	// user or an organisation), or organisation.
 	By *UsageGrouping `form:"by,omitempty" json:"by,omitempty"`
 
 	// AllocationID Return only the usage of this allocation.
@@ -4931,16 +4947,16 @@ type GetUsageParams struct {
 	// OrganisationID Return only the usage that belongs to this organisation.
 	OrganisationID *int64 `form:"organisationId,omitempty" json:"organisationId,omitempty"`
 
-	// OwnerID Return only the usage that belongs to this user, without that of their organisations.
+	// OwnerID Return only the usage that belongs to this user, not to their organisations.
 	OwnerID *int64 `form:"ownerId,omitempty" json:"ownerId,omitempty"`
 
-	// From The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
+	// From The start, rounded down to a whole minute, hour or day in UTC. It is before `to`, by at most eleven years. The default is one day before `to`.
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
-	// To The end. Times that begin at it or later are left out. Now if it is absent.
+	// To The end, exclusive. The default is now.
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
 
-	// Resolution The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
+	// Resolution The length of an interval. The default is `minute` for a range of up to 6 hours, `hour` for up to 14 days, and `day` beyond that.
 	Resolution *UsageResolution `form:"resolution,omitempty" json:"resolution,omitempty"`
 }
 
@@ -4949,16 +4965,16 @@ type ListUsersParams struct {
 	// Search Return only users whose email begins with this text. Its case is ignored.
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
 
-	// Q Return only users whose email contains this text. Its case is ignored.
+	// Q Return only users whose email contains this text, ignoring case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
 	// Role Return only users with this role.
 	Role *Role `form:"role,omitempty" json:"role,omitempty"`
 
-	// Suspended Return only users who are suspended, or only those who are not.
+	// Suspended With `true`, return only suspended users; with `false`, only users who are not suspended.
 	Suspended *bool `form:"suspended,omitempty" json:"suspended,omitempty"`
 
-	// Sort The order of the list. A hyphen in front stands for the reverse order. The default is `email`.
+	// Sort The sort order. A leading hyphen reverses it. The default is `email`.
 	Sort *UserSort `form:"sort,omitempty" json:"sort,omitempty"`
 
 	// Limit The maximum number of items to return.

@@ -81,7 +81,7 @@ func (a *api) CloseConnection(ctx context.Context, request server.CloseConnectio
 	keepOut := time.Duration(valueOr(request.Params.KeepOutSeconds, 0)) * time.Second
 	err = a.db.CloseConnection(ctx, auth.FromContext(ctx).Scope(), serverID, number, keepOut)
 	if errors.Is(err, db.ErrTooMany) {
-		return nil, problem.Conflict("The allocation keeps 1,000 sources out already, or its device 5,000. Let some of them in again.")
+		return nil, problem.Conflict("The allocation already keeps out 1,000 sources, or its device 5,000. Let some of them in again.")
 	}
 	if err != nil {
 		return nil, ifNotFound(err, errNoConnection)

@@ -77,9 +77,9 @@ func usageQuery(params types.GetUsageParams, now time.Time) (db.UsageQuery, erro
 func tooManyPoints(resolution db.UsageResolution) error {
 	coarser := map[db.UsageResolution]db.UsageResolution{db.UsageMinutes: db.UsageHours, db.UsageHours: db.UsageDays}
 	if next, ok := coarser[resolution]; ok {
-		return problem.Invalid(problem.Field("resolution", fmt.Sprintf("gives more than %d points: take %s, or fewer allocations or less time", maxUsagePoints, next)))
+		return problem.Invalid(problem.Field("resolution", fmt.Sprintf("would return more than %d points; use %s, fewer allocations or a shorter range", maxUsagePoints, next)))
 	}
-	return problem.Invalid(problem.Field("from", fmt.Sprintf("gives more than %d points: take less time or fewer allocations", maxUsagePoints)))
+	return problem.Invalid(problem.Field("from", fmt.Sprintf("would return more than %d points; use a shorter range or fewer allocations", maxUsagePoints)))
 }
 
 // toUsageSeries makes series of rows, which are sorted by group.

@@ -88,7 +88,7 @@ func (a *api) ListWebhooks(ctx context.Context, request server.ListWebhooksReque
 	return webhooks, nil
 }
 
-var errSite = problem.Forbidden("Only an admin has webhooks of the whole site.")
+var errSite = problem.Forbidden("Only an admin can manage webhooks of the whole site.")
 
 // CreateWebhook makes a webhook of the caller, of an organisation that the caller manages, or of the whole site.
 func (a *api) CreateWebhook(ctx context.Context, request server.CreateWebhookRequestObject) (server.CreateWebhookResponseObject, error) {

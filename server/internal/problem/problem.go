@@ -213,7 +213,7 @@ func IdempotencyInProgress(wait time.Duration) *Error {
 	return &Error{
 		Status:     http.StatusConflict,
 		Code:       types.CodeIdempotencyInProgress,
-		Message:    "A request with this Idempotency-Key is being served; ask again for its answer.",
+		Message:    "A request with this Idempotency-Key is in progress. Retry it to get the response.",
 		RetryAfter: wait,
 	}
 }
@@ -224,7 +224,7 @@ func IdempotencyAnswerLost() *Error {
 	return &Error{
 		Status:  http.StatusConflict,
 		Code:    types.CodeIdempotencyAnswerLost,
-		Message: "The request with this Idempotency-Key was carried out, and its answer was lost. It is not carried out again: look at what there is.",
+		Message: "The request with this Idempotency-Key was carried out, but its response was lost. It is not carried out again; read the current state.",
 	}
 }
 
@@ -233,7 +233,7 @@ func PreconditionFailed() *Error {
 	return &Error{
 		Status:  http.StatusPreconditionFailed,
 		Code:    types.CodePreconditionFailed,
-		Message: "It was changed since you read it. Nothing was done; read it again, and change that.",
+		Message: "The resource has changed since you read it. Nothing was done; read it again, then change it.",
 	}
 }
 

@@ -27,8 +27,8 @@ type errorHelp struct {
 // retries are the values of the field retry.
 var retries = map[string]string{
 	"never":  "No: the same request fails again.",
-	"change": "Only after what the message is about has changed.",
-	"wait":   "Yes, later: after `Retry-After` if the answer has it, otherwise with growing pauses.",
+	"change": "Only after the cause has been removed.",
+	"wait":   "Yes, later: after `Retry-After` if the response has it, otherwise with exponential back-off.",
 }
 
 // catalogue reads the schema ErrorCode: the table has the statuses and meanings, x-error-help the rest.
@@ -96,13 +96,13 @@ func errorsMarkdown(codes []errorHelp) string {
 
 <!-- Written by make generate from the schema ErrorCode of openapi.yaml. -->
 
-Every error of the API has a body with a stable code in ` + "`error`" + `, a sentence for people in ` + "`message`" + `, and the
-` + "`requestId`" + ` under which the panel's log has more. A panel shows this page at ` + "`/errors`" + `, to which the header
-` + "`Link`" + ` of every error leads. Later versions may add codes: treat one that you do not know by its status.
+Every error response of the API has a body with a stable code in ` + "`error`" + `, a sentence for people in ` + "`message`" + `, and the
+` + "`requestId`" + ` that identifies the request in the panel's log. A panel serves this page at ` + "`/errors`" + `, to which the header
+` + "`Link`" + ` of every error response points. Later versions may add codes: handle an unknown one by its status.
 
 `)
 	for _, e := range codes {
-		fmt.Fprintf(&b, "## %s\n\n**%s.** %s\n\n%s\n\nSend it again? %s\n\n", e.code, e.status, e.meaning, e.Do, retries[e.Retry])
+		fmt.Fprintf(&b, "## %s\n\n**%s.** %s\n\n%s\n\nRetry? %s\n\n", e.code, e.status, e.meaning, e.Do, retries[e.Retry])
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -121,16 +121,16 @@ func errorsHTML(codes []errorHelp) string {
   <main class="wide">
     <p class="brand">EcliTunnel</p>
     <h1>Errors of the API</h1>
-    <p>Every error has a body with a stable code in <code>error</code>, a sentence for people in <code>message</code>, and
-      the <code>requestId</code> under which the panel's log has more. Later versions may add codes: treat one that you do
-      not know by its status.</p>
+    <p>Every error response has a body with a stable code in <code>error</code>, a sentence for people in
+      <code>message</code>, and the <code>requestId</code> that identifies the request in the panel's log. Later versions
+      may add codes: handle an unknown one by its status.</p>
 `)
 	for _, e := range codes {
 		fmt.Fprintf(&b, `    <section id="%[1]s">
       <h2><a href="#%[1]s">%[1]s</a></h2>
       <p class="hint">Status %[2]s. %[3]s</p>
       <p>%[4]s</p>
-      <p class="hint">Send it again? %[5]s</p>
+      <p class="hint">Retry? %[5]s</p>
     </section>
 `, e.code, e.status, inline(e.meaning), inline(e.Do), inline(retries[e.Retry]))
 	}

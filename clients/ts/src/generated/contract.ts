@@ -16,7 +16,7 @@ export interface paths {
          * List tunnel allocations
          * @description Returns the allocations of all devices that the caller manages or sees as a member of their organisation,
          *     by descending ID. With a device
-         *     token, returns the device's own allocations. With several filters, allocations match all of them.
+         *     token, returns the device's own allocations. Filters combine: an allocation must match all of them.
          */
         get: operations["listAllocations"];
         put?: never;
@@ -24,7 +24,7 @@ export interface paths {
          * Allocate a public port
          * @description Opens a public port on a tunnel server and forwards it to a local port of the device.
          *
-         *     The caller manages the device, or is the device. A request that is sent twice without an `Idempotency-Key`
+         *     The caller manages the device, or is the device. Sending a request twice without an `Idempotency-Key`
          *     allocates two ports.
          *
          *     **Port.** Without `port`, the panel chooses a free port from the tunnel server's range. With
@@ -74,15 +74,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get what allocations have carried
-         * @description Returns bytes, datagrams, joins and the peak of players as sums by minute, hour or day, of all allocations of
-         *     which the caller manages or sees the device. Usage belongs to the owner that the device had at the
-         *     time: an allocation or device that was deleted keeps its past, and a new owner of a device begins without one.
+         * Get usage
+         * @description Returns bytes, datagrams, joins and peak players per minute, hour or day, for the allocations of all devices that
+         *     the caller manages or sees. Usage belongs to the owner that the device had at the time: a deleted allocation
+         *     or device keeps its history, and the new owner of a device starts without any.
          *     With a device token, returns the usage of the device's own allocations.
          *
          *     Counts arrive about every 10 seconds, and later where a tunnel server had no connection to the panel.
-         *     Minutes are kept for two days, hours for ninety and days for two years, unless an admin changes that.
-         *     A minute, hour or day without any count is left out. With several filters, the usage matches all of them.
+         *     By default minutes are kept for 2 days, hours for 90 days and days for 731 days.
+         *     Intervals without usage are left out. Filters combine: usage must match all of them.
          */
         get: operations["getUsage"];
         put?: never;
@@ -104,11 +104,12 @@ export interface paths {
         put?: never;
         /**
          * Pause, resume or delete many allocations
-         * @description Does the same with up to 1,000 allocations as `PATCH` with `enabled` or `DELETE` of each. The caller manages
-         *     the device, or is the device. The answer has a result
-         *     for each ID, in their order: those that do not exist for the caller are `not_found`, those of devices that the
-         *     caller sees and does not manage `forbidden`, and all others are done. They are done together: on any other
-         *     error none is. Each is in the audit trail. One that needs no change is `ok`.
+         * @description Applies a `PATCH` of `enabled`, or a `DELETE`, to up to 1,000 allocations. The caller manages
+         *     the device, or is the device. The response has a result
+         *     for each ID, in the order of the request: `not_found` for allocations that do not exist or that the caller may not
+         *     see, and `forbidden` for those that the caller sees but does not manage. All others are changed in one
+         *     transaction: on any other error none is. Each change is in the audit trail. An allocation that needs no change
+         *     is `ok`, so that the request can be repeated.
          */
         post: operations["bulkAllocations"];
         delete?: never;
@@ -159,10 +160,11 @@ export interface paths {
          *     allocation, and outside the range counts towards the quota `portsOutsideRange`. Without `serverId` it
          *     changes this allocation alone, and not one of the other protocol on the same port.
          *
-         *     **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, those on
-         *     a tunnel server that it has moved away from too, and its public port is closed. It keeps the port, counts
+         *     **Pause.** `enabled: false` pauses the allocation: its players are disconnected within a second, including those
+         *     on a tunnel server that it is moving away from, and its public port is closed. It keeps the port, counts
          *     towards the quota, and moves with the others when its tunnel server is drained. `enabled: true` opens
-         *     the port again. An allocation of the other protocol on the same port, and the others of a run, go on.
+         *     the port again. An allocation of the other protocol on the same port, and the other allocations of a run, are not
+         *     affected.
          *
          *     **Moving to another tunnel server.** `serverId` moves the allocation. An allocation of the other
          *     protocol on the same port moves with it, so that `tcp+udp` stays on one port. The allocation
@@ -210,17 +212,17 @@ export interface paths {
         };
         /**
          * List the sources that an allocation keeps out
-         * @description Returns the sources that may not join the allocation until a time, because somebody closed a connection
-         *     with `keepOutSeconds`, in the order of their ends. Those whose time is over are not in the list. The
-         *     allocation is of a device that the caller manages or sees as a member of its organisation; with a device
-         *     token, the device's own.
+         * @description Returns the sources that are temporarily kept out of the allocation, because somebody closed a connection
+         *     with `keepOutSeconds`. The list is sorted by expiry, and expired entries are left out. The
+         *     allocation belongs to a device that the caller manages or sees as a member of its organisation; with a device
+         *     token, to the device itself.
          */
         get: operations["listKeptOut"];
         put?: never;
         post?: never;
         /**
          * Let a source in again
-         * @description Ends what keeps a source out of the allocation, before its time is over. The caller manages the device,
+         * @description Lets a source join the allocation again before its entry expires. The caller manages the device,
          *     or is the device. A source that is not kept out gives `404 not_found`.
          */
         delete: operations["readmitSource"];
@@ -237,18 +239,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the connections of players
+         * List players' connections
          * @description Returns the players who are connected now, newest first, to allocations of devices that the caller manages
          *     or sees as a member of their organisation. With a device token, those of the device's own allocations.
-         *     With several filters, connections match all of them.
+         *     Filters combine: a connection must match all of them.
          *
-         *     A connection is a TCP connection of a player, or a UDP flow whose player has sent something after an
-         *     answer of the game. Tunnel servers report them within a second; connections that begin and end faster may never be
-         *     listed. Bytes and round trips are up to 10 seconds old while there is traffic, and older where a tunnel
-         *     server has more than 5,000 connections: `asOf` tells of when they are. While a tunnel server is not
-         *     connected to the panel its connections are shown as last reported, for one minute. Then they are left
-         *     out, until it has reported them again. Tunnel servers from before connections were added report none,
-         *     and each reports at most 100,000.
+         *     A connection is a player's TCP connection, or a UDP flow whose player has sent something after a
+         *     response of the game. Tunnel servers report connections within a second; shorter ones may never be
+         *     listed. Byte counts and round-trip times are up to 10 seconds old while there is traffic, and older on a tunnel
+         *     server with more than 5,000 connections: `asOf` is the time of the last report. While a tunnel server is
+         *     disconnected from the panel, its connections are listed as last reported for one minute, and then left
+         *     out until it reports them again. A tunnel server reports at most 100,000 connections. Tunnel servers of
+         *     versions without this feature report none.
          */
         get: operations["listConnections"];
         put?: never;
@@ -274,24 +276,24 @@ export interface paths {
         };
         /**
          * Get a connection
-         * @description Returns one connection to an allocation of a device that the caller manages, or sees as a member of its
-         *     organisation. A device can read those of its own allocations. One that has ended gives `404 not_found`.
+         * @description Returns a connection to an allocation of a device that the caller manages, or sees as a member of its
+         *     organisation. A device can read those of its own allocations. A connection that has ended gives `404 not_found`.
          */
         get: operations["getConnection"];
         put?: never;
         post?: never;
         /**
-         * Cut a player off
-         * @description Ends the connection within one second, at whichever replica its tunnel server is connected. If the tunnel
-         *     server is not connected at the time, the connection ends when it is. The caller manages the device, or is
-         *     the device. A second request while the connection ends succeeds too; after that it gives `404 not_found`.
+         * Disconnect a player
+         * @description Closes the connection within one second, whichever replica its tunnel server is connected to. If the tunnel
+         *     server is disconnected from the panel, the connection is closed when it reconnects. The caller manages the device,
+         *     or is the device. Requests succeed until the connection has ended, and then give `404 not_found`.
          *
-         *     With `keepOutSeconds`, the player's source may not join the allocation again for that time, with TCP or
-         *     UDP, also not after a restart of the tunnel server, and its other connections to the allocation end too.
-         *     A source is an address of IPv4, or a /64 of IPv6. If it is kept out already, the later end counts.
-         *     `GET /api/tunnel/allocations/{id}/kept-out` lists such sources. Other players behind the same address,
-         *     as behind the NAT of a household or a mobile network, are kept out with it. An allocation that
-         *     keeps 1,000 sources out, and a device whose allocations keep 5,000 out, gives `409 conflict`.
+         *     With `keepOutSeconds`, the player's source cannot join the allocation for that time, over TCP or
+         *     UDP and across restarts of the tunnel server, and its other connections to the allocation are closed too.
+         *     A source is an IPv4 address or an IPv6 /64. If it is already kept out, the later expiry applies.
+         *     `GET /api/tunnel/allocations/{id}/kept-out` lists these sources. Other players behind the same address,
+         *     such as the NAT of a household or a mobile network, are kept out too. The limits are 1,000 sources for an
+         *     allocation, and 5,000 for all allocations of a device; beyond them the response is `409 conflict`.
          */
         delete: operations["closeConnection"];
         options?: never;
@@ -310,8 +312,8 @@ export interface paths {
          * List tunnel devices
          * @description Returns all devices owned by the caller or by organisations that the caller manages, or of which
          *     the caller is a member, newest first. An admin sees every device. Devices that wait for approval are included; their `userCode`
-         *     and `expiresAt` are set. They stay in the list for about an hour after they have expired. With several filters, devices match
-         *     all of them.
+         *     and `expiresAt` are set. They stay in the list for about an hour after they have expired. Filters combine: a device must
+         *     match all of them.
          */
         get: operations["listDevices"];
         put?: never;
@@ -681,8 +683,8 @@ export interface paths {
          *     3. The panel sends each later change as `client.change` or `server.change`.
          *     4. The device reports its actual state with `status`. A report on an allocation that the device
          *        does not have, or that has changed since the revision of the report, has no effect.
-         *     5. A tunnel server reports its players with `connections`, if the snapshot says that the panel takes it,
-         *        and ends those of a `connections.close`.
+         *     5. A tunnel server reports its players with `connections`, if the snapshot has `connections: true`,
+         *        and closes those listed in a `connections.close`.
          *
          *     Snapshots and changes have a `revision`, which starts at 1 on each connection and increases by 1.
          *     If a revision is missing, the device sends `resync` and gets a new snapshot, at most one per
@@ -1285,31 +1287,30 @@ export interface paths {
         };
         /**
          * List webhooks
-         * @description Returns the webhooks of the caller, newest first, or those of a user or an organisation whom the caller
-         *     manages: an organisation's are for its owners and admins, another user's and those of the whole site for
-         *     an admin of the panel. There are at most 20.
+         * @description Returns the caller's webhooks, newest first, or those of an organisation that the caller manages as its owner or
+         *     admin. An admin of the panel may also list those of another user or of the whole site. There are at most 20.
          *
-         *     The request fails with `403 forbidden` if the caller is a member of the organisation and neither its
-         *     owner nor its admin, or asks for those of the whole site and is no admin of the panel, and with `404
-         *     not_found` if the caller may not see the webhooks otherwise.
+         *     The request fails with `403 forbidden` if the caller is a member of the organisation but neither its
+         *     owner nor its admin, or asks for the webhooks of the whole site without being an admin of the panel, and with
+         *     `404 not_found` in other cases in which the caller may not see the webhooks.
          */
         get: operations["listWebhooks"];
         put?: never;
         /**
          * Create a webhook
-         * @description Has the panel send events about the caller's own devices to a URL, or about those of `organisationId`,
-         *     whose owner or admin the caller is, or, with `site`, about all devices of the panel. `docs/webhooks.md`
-         *     describes what is sent, and how a receiver checks the signature. The response has the secret of the
-         *     signatures, which is not shown again.
+         * @description Sends events about the caller's own devices to a URL, or, with `organisationId`, about the devices of an
+         *     organisation that the caller is an owner or admin of, or, with `site`, about all devices of the panel.
+         *     `docs/webhooks.md` describes the messages, and how a receiver verifies their signatures. The response contains
+         *     the signing secret, which is not shown again.
          *
-         *     The URL must be one of https. It must not lead to a private address, one of the loopback, or one of the
-         *     panel's own: that is checked on the address which is connected to, each time. The operator can allow
+         *     The URL must use https. It must not resolve to a private address, a loopback address, or one of the
+         *     panel's own: the address is checked at every connection. The operator can permit
          *     these, and http, with `--webhook-private-targets`.
          *
          *     | error | cause |
          *     |---|---|
-         *     | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
-         *     | `403 forbidden` | `site` is given and the caller is not an admin of the panel, or the caller is a member of the organisation and neither its owner nor its admin. |
+         *     | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
+         *     | `403 forbidden` | `site` is true and the caller is not an admin of the panel, or the caller is a member of the organisation but neither its owner nor its admin. |
          *     | `404 not_found` | The organisation does not exist, or the caller is not its member. |
          *     | `409 conflict` | The caller, the organisation or the site has 20 webhooks. |
          */
@@ -1335,8 +1336,8 @@ export interface paths {
         };
         /**
          * Get a webhook
-         * @description Returns a webhook that the caller manages: their own, one of an organisation whose owner or admin they
-         *     are, or, as an admin of the panel, any.
+         * @description Returns a webhook that the caller manages: their own, or one of an organisation that they are an owner or admin
+         *     of. An admin of the panel manages all.
          */
         get: operations["getWebhook"];
         put?: never;
@@ -1350,12 +1351,12 @@ export interface paths {
         head?: never;
         /**
          * Update a webhook
-         * @description Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops what has not been sent.
-         *     Once it is enabled again, it is told of what happens from then on.
+         * @description Changes a webhook that the caller manages, as in `getWebhook`. Disabling it drops pending messages.
+         *     Once enabled again, it receives only what happens from then on.
          *
          *     | error | cause |
          *     |---|---|
-         *     | `400 invalid_request` | `name` is blank, the URL is none that the panel sends to, or its path is no topic of ntfy where `format` is `ntfy`. |
+         *     | `400 invalid_request` | `name` is blank, the panel does not send to the URL, or `format` is `ntfy` and the URL's path is not an ntfy topic. |
          *     | `404 not_found` | The webhook does not exist, or the caller may not manage it. |
          */
         patch: operations["updateWebhook"];
@@ -1379,9 +1380,9 @@ export interface paths {
         /**
          * Test a webhook
          * @description Sends a message of the type `webhook.test` to a webhook that the caller manages, as in `getWebhook`, and
-         *     responds with what came of it, after at most ten seconds. It is sent once, even to a webhook that is
-         *     disabled, and does not count among the failures that disable one. At most six tests of a webhook are
-         *     made in a minute; beyond that, the response is `429 rate_limited`.
+         *     returns the result within ten seconds. The message is sent once, even to a disabled webhook,
+         *     and does not count towards the failures that disable one. A webhook can be tested six
+         *     times per minute; beyond that, the response is `429 rate_limited`.
          */
         post: operations["testWebhook"];
         delete?: never;
@@ -1407,8 +1408,8 @@ export interface paths {
         put?: never;
         /**
          * Rotate a webhook's secret
-         * @description Gives a webhook that the caller manages, as in `getWebhook`, another secret. For 24 hours each message
-         *     has two signatures, so that a receiver which still has the secret before accepts it.
+         * @description Replaces the secret of a webhook that the caller manages, as in `getWebhook`. For 24 hours each message
+         *     has two signatures, so that a receiver with the old secret still accepts it.
          */
         post: operations["rotateWebhookSecret"];
         delete?: never;
@@ -1432,8 +1433,8 @@ export interface paths {
         };
         /**
          * List a webhook's deliveries
-         * @description Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: those that
-         *     wait, and those that were sent, for 30 days, and at most 1,000 of these.
+         * @description Returns the messages of a webhook that the caller manages, as in `getWebhook`, newest first: all pending ones,
+         *     and the last 1,000 others of the last 30 days.
          */
         get: operations["listWebhookDeliveries"];
         put?: never;
@@ -1466,9 +1467,9 @@ export interface paths {
         put?: never;
         /**
          * Send a message again
-         * @description Has a message of a webhook that the caller manages, as in `getWebhook`, sent again, as another delivery
-         *     with the same `messageId`. One that waits for its next attempt is sent now instead.
-         *     A caller may ask for this 30 times a minute; beyond that, the response is `429 rate_limited`.
+         * @description Sends a message of a webhook that the caller manages, as in `getWebhook`, again, as another delivery
+         *     with the same `messageId`. If the delivery is pending, its next attempt is made now instead.
+         *     A caller may do this 30 times per minute; beyond that, the response is `429 rate_limited`.
          *
          *     | error | cause |
          *     |---|---|
@@ -1872,11 +1873,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Follow what changes
-         * @description Streams server-sent events (WHATWG HTML, section "Server-sent events"): one for each change of a device
-         *     that the caller manages or sees as a member of its organisation, and of its allocations, whichever
-         *     replica of the panel made it, the players who join and leave, and what the allocations carry. An admin gets those of every device. `event` is the type,
-         *     and `data` one `LiveEvent` as JSON. The stream does not end by itself; `docs/events.md` is the guide.
+         * Stream events
+         * @description Streams server-sent events (WHATWG HTML, section "Server-sent events") about devices that the caller manages or
+         *     sees as a member of their organisation: changes of the devices and of their allocations, on whichever
+         *     replica of the panel they are made, players who join and leave, and usage. An admin receives those of every
+         *     device. `event` is the type, and `data` a `LiveEvent` as JSON. The stream does not end by itself. `docs/events.md`
+         *     is the guide.
          *
          *         retry: 1000
          *
@@ -1890,24 +1892,24 @@ export interface paths {
          *
          *         : heartbeat
          *
-         *     `ready` is the first event: what was read after it, or is read from now on, is current but for the events
-         *     that follow. A device or an allocation in an event is as it was when the event was sent, and so may
-         *     be newer than the change. A `deleted` event is also that of a device which the caller may not see any more,
-         *     and a `created` one that of a device which the caller may see from now on.
+         *     `ready` is the first event: whatever the caller reads after it is current except for the events
+         *     that follow. A device or an allocation in an event is in the state at the time of sending, which may
+         *     be newer than the change. A `deleted` event also means that the caller may no longer see the resource,
+         *     and a `created` event that the caller may see it from now on.
          *
-         *     An `id` is an opaque position, at any replica. A request with the last one as `Last-Event-ID`, as browsers
-         *     send it when they reconnect, gets exactly the events since then: none is missing, none comes twice. Where
-         *     the panel does not have them any more, because they are older than 15 minutes or more than 5,000, or the
-         *     position is of another panel, `resync` comes in their place: read everything again. `resync` also comes to
-         *     a caller that reads too slowly, and when what the caller may see has changed. The events after it follow
-         *     as usual.
+         *     An `id` is an opaque position that is valid at every replica. A request with the last one as `Last-Event-ID`,
+         *     which browsers send when they reconnect, receives exactly the events since then, without gaps or duplicates. If
+         *     the panel no longer has them, because they are older than 15 minutes or more than 5,000, or if the
+         *     position belongs to another panel, `resync` replaces them: read everything again. `resync` is also sent to
+         *     a caller that reads too slowly, and when the caller's permissions have changed. Later events follow as usual.
          *
-         *     A comment comes every 15 seconds, so that a dead connection is noticed. The stream ends within a second
-         *     of the session or API key, and when the panel stops. One account may have 20 streams at a replica;
-         *     beyond that the response is `429 rate_limited`.
+         *     After 15 seconds without an event a comment is sent, so that a dead connection is noticed. The stream ends within
+         *     a second after the session or API key becomes invalid, and when the panel stops. A session of an identity
+         *     provider that the panel asks, such as EcliPanel, ends it once the panel's cached answer has expired. An account
+         *     may have 20 streams at a replica; beyond that the response is `429 rate_limited`.
          *
-         *     An API key gets events of what its scopes permit to read. While the feature `tunnels` is disabled the stream
-         *     goes on. New types of events may be added: ignore those that you do not know.
+         *     An API key receives events about what its scopes permit it to read. The stream continues while the feature
+         *     `tunnels` is disabled. New event types may be added: ignore unknown ones.
          */
         get: operations["streamEvents"];
         put?: never;
@@ -1947,7 +1949,7 @@ export interface paths {
         };
         /**
          * Get the OpenAPI document as YAML
-         * @description Returns the document of `GET /openapi.json` as it is written, with its comments and in its order.
+         * @description Returns the document of `GET /openapi.json` in its source form, with comments.
          */
         get: operations["getOpenAPIYAML"];
         put?: never;
@@ -2077,11 +2079,11 @@ export interface components {
          *     | `already_approved` | 409 | The device has been approved before. |
          *     | `quota_exceeded` | 409 | The owner of the device would have more than their quota. `quota` says of what. |
          *     | `idempotency_key_reused` | 409 | The `Idempotency-Key` was used for another request. |
-         *     | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is being served. |
-         *     | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, and its answer is lost. |
+         *     | `idempotency_in_progress` | 409 | The first request with the `Idempotency-Key` is in progress. |
+         *     | `idempotency_answer_lost` | 409 | The request with the `Idempotency-Key` was carried out, but its response was lost. |
          *     | `enrollment_denied` | 403 | The enrollment was denied, or the device was deleted. |
          *     | `enrollment_expired` | 410 | The enrollment expired before it was approved. |
-         *     | `precondition_failed` | 412 | What the request changes has none of the tags in `If-Match` any more. |
+         *     | `precondition_failed` | 412 | The resource no longer has any of the tags in `If-Match`. |
          *     | `payload_too_large` | 413 | The body is larger than 64 KiB. |
          *     | `unsupported_media_type` | 415 | The body is not JSON. |
          *     | `slow_down` | 429 | The device polls more often than `interval` permits (RFC 8628 section 3.5). |
@@ -2131,22 +2133,22 @@ export interface components {
          */
         AllocationStatus: "pending" | "listening" | "draining" | "failed" | "offline" | "paused";
         /**
-         * @description What a list of allocations is sorted by.
+         * @description The sort order of a list of allocations.
          * @enum {string}
          */
         AllocationSort: "id" | "-id" | "name" | "-name" | "port" | "-port" | "createdAt" | "-createdAt";
         /**
-         * @description What a list of devices is sorted by.
+         * @description The sort order of a list of devices.
          * @enum {string}
          */
         DeviceSort: "createdAt" | "-createdAt" | "name" | "-name" | "lastSeenAt" | "-lastSeenAt";
         /**
-         * @description What a list of users is sorted by.
+         * @description The sort order of a list of users.
          * @enum {string}
          */
         UserSort: "email" | "-email" | "createdAt" | "-createdAt";
         /**
-         * @description What a list of organisations is sorted by.
+         * @description The sort order of a list of organisations.
          * @enum {string}
          */
         OrganisationSort: "name" | "-name" | "createdAt" | "-createdAt";
@@ -2388,7 +2390,7 @@ export interface components {
             runId: string | null;
             /** @description A display name. May be empty. */
             name: string;
-            /** @description False while the allocation is paused. It keeps its port then, and takes no players. */
+            /** @description False while the allocation is paused. A paused allocation keeps its port and accepts no players. */
             enabled: boolean;
             options: components["schemas"]["AllocationOptions"];
             status: components["schemas"]["AllocationStatus"];
@@ -2409,9 +2411,9 @@ export interface components {
          */
         AllocationDetail: components["schemas"]["Allocation"] & {
             /**
-             * @description The players now, about ten seconds old, as in `Usage`: TCP connections that were passed to the
-             *     agent, and UDP flows whose player has sent something after an answer of the game. 0 while the
-             *     tunnel server has no connection to the panel.
+             * @description The current number of players, as reported within about the last ten seconds: TCP connections that were
+             *     passed to the agent, and UDP flows whose player has sent something after a response of the game. 0 while
+             *     the tunnel server is disconnected from the panel.
              */
             players: number;
             /**
@@ -2424,10 +2426,10 @@ export interface components {
             /** @description Datagrams from or to players that the public port dropped, by reason. */
             datagramsDropped: components["schemas"]["RefusalCounts"];
         };
-        /** @description A player who is connected to an allocation. */
+        /** @description A player's connection to an allocation. */
         Connection: {
             /**
-             * @description Connection ID. It names the tunnel server, and is never used again.
+             * @description Connection ID. It contains the tunnel server's ID, and is never reused.
              * @example 9b1d7c523a844f6e8d205c7e1a94b3f0-01f64c6f3c7f9f91
              */
             id: string;
@@ -2460,7 +2462,7 @@ export interface components {
             sourcePort: number;
             /**
              * Format: date-time
-             * @description When the player connected, or of UDP spoke after the first answer, by the clock of the tunnel server.
+             * @description When the player connected, by the tunnel server's clock; for UDP, when the player first sent something after a response of the game.
              */
             since: string;
             /**
@@ -2474,25 +2476,25 @@ export interface components {
              */
             uploadBytes: number;
             /**
-             * @description The round trip between the player and the tunnel server, in milliseconds, as the tunnel server's
-             *     kernel measures it. Null for UDP, and where it is not known.
+             * @description The round-trip time between the player and the tunnel server, in milliseconds, as measured by the tunnel
+             *     server's kernel. Null for UDP, and if it is unknown.
              */
             playerRoundTripMs: number | null;
             /**
-             * @description The round trip between the tunnel server and the agent, in milliseconds, by pings on their link. Null
-             *     where it is not known.
+             * @description The round-trip time between the tunnel server and the agent, in milliseconds, measured by pings on their
+             *     link. Null if it is unknown.
              */
             tunnelRoundTripMs: number | null;
             /**
              * Format: date-time
-             * @description When the bytes and round trips were last reported. Those of a connection without traffic are not reported again.
+             * @description When byte counts and round-trip times were last reported. They are not reported again while there is no traffic.
              */
             asOf: string;
         };
-        /** @description A source that may not join an allocation until a time. */
+        /** @description A source that is temporarily kept out of an allocation. */
         KeptOut: {
             /**
-             * @description An address of IPv4, or a /64 of IPv6.
+             * @description An IPv4 address, or an IPv6 /64.
              * @example 2001:db8:0:7::/64
              */
             source: string;
@@ -2515,7 +2517,7 @@ export interface components {
          *     |---|---|
          *     | `denied` | The lists `allow` and `deny` do not permit the player. |
          *     | `limit` | The allocation, or its agent, has as many players as it may. |
-         *     | `kept_out` | The player's source is kept out for a time, since somebody closed a connection of it. |
+         *     | `kept_out` | The player's source is temporarily kept out, because somebody closed a connection from it. |
          *     | `source_limit` | The player's source has as many players as it may. |
          *     | `source_rate` | More players per second come from the player's source than may. |
          *     | `gave_way` | The player was in, and had to leave for one from a source with fewer, or for a lower bound. |
@@ -2595,18 +2597,18 @@ export interface components {
              *     given without `serverId`.
              */
             drainSeconds?: components["schemas"]["DrainSeconds"];
-            /** @description False pauses the allocation, and true ends the pause. */
+            /** @description False pauses the allocation, and true resumes it. */
             enabled?: boolean;
             options?: components["schemas"]["AllocationOptions"];
         };
-        /** @description What to do with many allocations. */
+        /** @description A change of many allocations. */
         AllocationsBulk: {
             /**
              * @description `pause`, `resume` or `delete`.
              * @enum {string}
              */
             action: "pause" | "resume" | "delete";
-            /** @description IDs of allocations, each once. */
+            /** @description Allocation IDs, without duplicates. */
             ids: number[];
         };
         /** @description A result for each ID, in the order of the request. */
@@ -2614,18 +2616,18 @@ export interface components {
             /** @description The results. */
             results: components["schemas"]["BulkResult"][];
         };
-        /** @description What became of one allocation. */
+        /** @description The result for one allocation. */
         BulkResult: {
             /**
              * Format: int64
              * @description Allocation ID.
              */
             id: number;
-            /** @description Whether it is as requested now. */
+            /** @description Whether the allocation is now as requested. */
             ok: boolean;
-            /** @description Why it is not. Absent if it is. */
+            /** @description Why not. Absent if `ok` is true. */
             error?: components["schemas"]["ErrorCode"];
-            /** @description The same for people. */
+            /** @description The reason as a sentence for people. */
             message?: string;
         };
         /** @description A time limit for draining, in seconds, of at most 7 days. With 0, players are disconnected at once. */
@@ -3510,7 +3512,7 @@ export interface components {
          * @example nightly backup
          */
         APIKeyName: string;
-        /** @description A URL that the panel tells of events, without its secret. */
+        /** @description A URL to which the panel sends events, without its secret. */
         Webhook: {
             /**
              * Format: int64
@@ -3518,30 +3520,30 @@ export interface components {
              */
             id: number;
             /**
-             * @description What the webhook is for, as its maker has named it.
+             * @description A name for people.
              * @example alerts
              */
             name: string;
-            /** @description Where messages are sent. Its path may be a password. */
+            /** @description Where messages are sent. Its path may contain a secret. */
             url: string;
             format: components["schemas"]["WebhookFormat"];
-            /** @description The types of events that are sent. */
+            /** @description The event types that are sent. */
             events: components["schemas"]["WebhookEventType"][];
-            /** @description For how long a device is offline, or an allocation has failed, until that is sent. */
+            /** @description For how many seconds a device has to be offline, or an allocation failed, before that is sent. */
             offlineDelaySeconds: number;
             /**
              * Format: int64
-             * @description The user about whose devices events are sent. Null if it is an organisation's, or that of the whole site.
+             * @description The user about whose devices events are sent. Null for a webhook of an organisation or of the whole site.
              */
             userId: number | null;
             /**
              * Format: int64
-             * @description The organisation about whose devices events are sent. Null if it is a user's, or that of the whole site.
+             * @description The organisation about whose devices events are sent. Null for a webhook of a user or of the whole site.
              */
             organisationId: number | null;
             /** @description Whether messages are sent. */
             enabled: boolean;
-            /** @description Why the panel disabled it: failures for five days, or the answer 410. Null if it did not. */
+            /** @description Why the panel disabled the webhook, such as five days of failures or a response 410. Null if it did not. */
             disabledReason: string | null;
             /**
              * Format: date-time
@@ -3550,12 +3552,12 @@ export interface components {
             createdAt: string;
             /**
              * Format: date-time
-             * @description Since when all attempts have failed. Null if the last one succeeded, or there was none.
+             * @description Since when all attempts have failed. Null if the last one succeeded, or there has been none.
              */
             failingSince: string | null;
             lastDelivery: components["schemas"]["WebhookResult"];
         };
-        /** @description What came of the last attempt to send a message. Null if there was none. */
+        /** @description The result of the last attempt to send a message. Null if there has been none. */
         WebhookResult: {
             /**
              * Format: date-time
@@ -3568,24 +3570,24 @@ export interface components {
             error: string | null;
         } | null;
         /**
-         * @description How messages are written.
+         * @description The format of messages.
          *
-         *     - `standard`: JSON with `type`, `timestamp` and `data`, as the Standard Webhooks specification says.
-         *     - `discord`: text for people, to a webhook of a Discord channel.
-         *     - `ntfy`: a notification, to a topic of ntfy.
+         *     - `standard`: JSON with `type`, `timestamp` and `data`, as in the Standard Webhooks specification.
+         *     - `discord`: a message for people, to a webhook of a Discord channel.
+         *     - `ntfy`: a notification, to an ntfy topic.
          * @enum {string}
          */
         WebhookFormat: "standard" | "discord" | "ntfy";
         /**
-         * @description A type of events.
+         * @description An event type.
          *
-         *     - `device.offline`: a device was offline for `offlineDelaySeconds`.
+         *     - `device.offline`: a device has been offline for `offlineDelaySeconds`.
          *     - `device.online`: such a device is online again.
-         *     - `allocation.failed`: the status of an allocation was `failed` for `offlineDelaySeconds`.
+         *     - `allocation.failed`: the status of an allocation has been `failed` for `offlineDelaySeconds`.
          *     - `allocation.recovered`: players can join such an allocation again.
-         *     - `enrollment.waiting`: a device waits for approval. A webhook of the whole site is told of those that
+         *     - `enrollment.waiting`: a device is waiting for approval. A webhook of the whole site receives those that
          *       only admins can approve.
-         *     - `quota.reached`: something was refused because of a quota; at most once an hour for each owner and
+         *     - `quota.reached`: a request was refused because of a quota; sent at most once an hour per owner and
          *       resource.
          * @enum {string}
          */
@@ -3595,60 +3597,60 @@ export interface components {
             name: components["schemas"]["WebhookName"];
             url: components["schemas"]["WebhookURL"];
             events: components["schemas"]["WebhookEvents"];
-            /** @description How messages are written. By default, `standard`. */
+            /** @description The format of messages. The default is `standard`. */
             format?: components["schemas"]["WebhookFormat"];
-            /** @description For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. By default, 60. */
+            /** @description For how many seconds a device has to be offline, or an allocation failed, before that is sent. Shorter outages are not sent. The default is 60. */
             offlineDelaySeconds?: number;
-            /** @description Whether messages are sent. By default, they are. */
+            /** @description Whether messages are sent. The default is true. */
             enabled?: boolean;
             /**
              * Format: int64
-             * @description The organisation about whose devices events are sent. By default, they are about the caller's own.
+             * @description The organisation about whose devices events are sent. The default is the caller's own devices.
              */
             organisationId?: number;
             /** @description With `true`, events are about all devices of the panel. For admins. */
             site?: boolean;
         };
-        /** @description Changes of a webhook. What is absent stays. */
+        /** @description Changes of a webhook. Absent fields stay as they are. */
         WebhookPatch: {
             name?: components["schemas"]["WebhookName"];
             url?: components["schemas"]["WebhookURL"];
             events?: components["schemas"]["WebhookEvents"];
             format?: components["schemas"]["WebhookFormat"];
-            /** @description For how many seconds a device is offline, or an allocation has failed, until that is sent. What ends before that is not sent. */
+            /** @description For how many seconds a device has to be offline, or an allocation failed, before that is sent. Shorter outages are not sent. */
             offlineDelaySeconds?: number;
             /** @description Whether messages are sent. */
             enabled?: boolean;
         };
         /**
-         * @description What the webhook is for, on one line. It is not blank and has no control characters and none that change
-         *     the direction of text. White space around it is removed.
+         * @description A name for people, on one line. It must not be blank or contain control characters or characters that change
+         *     the direction of text. Surrounding white space is removed.
          * @example alerts
          */
         WebhookName: string;
         /**
-         * @description Where messages are sent, by https. Its path may be a password, and only those who manage the webhook see it.
+         * @description Where messages are sent, over https. Its path may contain a secret, so only those who manage the webhook see it.
          * @example https://example.com/hooks/tunnel
          */
         WebhookURL: string;
-        /** @description The types of events that are sent. */
+        /** @description The event types that are sent. */
         WebhookEvents: components["schemas"]["WebhookEventType"][];
         /** @description A new webhook, with its secret. */
         WebhookCreated: components["schemas"]["Webhook"] & {
             secret: components["schemas"]["WebhookKey"];
         };
-        /** @description The secret of signatures: `whsec_`, and 32 random bytes in base64. */
+        /** @description The signing secret: `whsec_`, followed by 32 random bytes in base64. */
         WebhookKey: string;
         /** @description A new secret of a webhook. */
         WebhookSecret: {
             secret: components["schemas"]["WebhookKey"];
             /**
              * Format: date-time
-             * @description Until when messages have a signature by the secret before, too.
+             * @description Until when messages are also signed with the old secret.
              */
             oldSecretExpiresAt: string;
         };
-        /** @description A message of a webhook, and what came of it. */
+        /** @description A message of a webhook, and the result of sending it. */
         WebhookDelivery: {
             /**
              * Format: int64
@@ -3656,7 +3658,7 @@ export interface components {
              */
             id: number;
             /**
-             * @description The value of the header `webhook-id`. It is the same in all attempts, and when the message is sent again.
+             * @description The value of the header `webhook-id`. It is the same in all attempts and redeliveries.
              * @example msg_018f3c2e7b7a7c0e9d4b2a6f1e5c8d30
              */
             messageId: string;
@@ -3666,40 +3668,40 @@ export interface components {
              */
             type: string;
             state: components["schemas"]["WebhookDeliveryState"];
-            /** @description How often it was sent. */
+            /** @description The number of attempts. */
             attempts: number;
             /**
              * Format: date-time
-             * @description When the message was made.
+             * @description When the message was created.
              */
             createdAt: string;
             /**
              * Format: date-time
-             * @description When it is sent next. Null if it is not.
+             * @description When the next attempt is due. Null if there is none.
              */
             nextAttemptAt: string | null;
             /**
              * Format: date-time
-             * @description When the last attempt ended. Null if there was none.
+             * @description When the last attempt ended. Null if there has been none.
              */
             lastAttemptAt: string | null;
             /** @description The status of the last response. Null if there was none. */
             status: number | null;
-            /** @description Why the last attempt failed, or the message was dropped, in a few words. Null if neither is so. */
+            /** @description Why the last attempt failed or the message was dropped, in a few words. Null otherwise. */
             error: string | null;
-            /** @description How many milliseconds the last attempt took. Null if there was none. */
+            /** @description The duration of the last attempt, in milliseconds. Null if there has been none. */
             durationMs: number | null;
             payload: components["schemas"]["WebhookPayload"];
         };
         /**
-         * @description - `pending`: it is sent at `nextAttemptAt`.
-         *     - `delivered`: the receiver answered with a status from 200 to 299.
+         * @description - `pending`: the next attempt is due at `nextAttemptAt`.
+         *     - `delivered`: the receiver responded with a status from 200 to 299.
          *     - `failed`: all attempts failed.
-         *     - `dropped`: it is not sent any more, because 1,000 newer messages waited or the webhook was disabled.
+         *     - `dropped`: the message is not sent, because 1,000 newer ones were pending or the webhook was disabled.
          * @enum {string}
          */
         WebhookDeliveryState: "pending" | "delivered" | "failed" | "dropped";
-        /** @description The body of a message in the format `standard`. The other formats say the same in words. */
+        /** @description The body of a message in the format `standard`. The other formats contain the same as text. */
         WebhookPayload: {
             /**
              * @description The type of the event, or `webhook.test`.
@@ -3708,18 +3710,18 @@ export interface components {
             type: string;
             /**
              * Format: date-time
-             * @description When the panel noticed the event.
+             * @description When the panel detected the event.
              */
             timestamp: string;
             data: components["schemas"]["WebhookData"];
         };
-        /** @description What an event is about, as it was then. Other fields may be added. */
+        /** @description The subject of the event, as it was at that time. Other fields may be added. */
         WebhookData: {
             /** @description The device of `device.offline`, `device.online` and `enrollment.waiting`, without its user code. */
             device?: components["schemas"]["Device"];
             /** @description The allocation of `allocation.failed` and `allocation.recovered`. */
             allocation?: components["schemas"]["Allocation"];
-            /** @description With `enrollment.waiting`, the page on which the device is approved, by the code that it shows. */
+            /** @description With `enrollment.waiting`, the page on which to approve the device with the code that it shows. */
             approvalUrl?: string;
             /** @description The quota of `quota.reached`. */
             quota?: components["schemas"]["WebhookQuota"];
@@ -3732,18 +3734,18 @@ export interface components {
         /** @description A quota that was reached. */
         WebhookQuota: {
             resource: components["schemas"]["QuotaResource"];
-            /** @description How many there may be. */
+            /** @description The limit. */
             limit: number;
-            /** @description How many there were, without what was refused. */
+            /** @description The amount in use, without what was refused. */
             used: number;
             /**
              * Format: int64
-             * @description The user whose quota it is. Null if it is an organisation's.
+             * @description The user who has the quota. Null for a quota of an organisation.
              */
             userId: number | null;
             /**
              * Format: int64
-             * @description The organisation whose quota it is. Null if it is a user's.
+             * @description The organisation that has the quota. Null for a quota of a user.
              */
             organisationId: number | null;
         };
@@ -3798,13 +3800,13 @@ export interface components {
             /** @description What should be changed in the settings with which the panel was started. They cannot be changed here. */
             warnings: components["schemas"]["SettingsWarning"][];
         };
-        /** @description For how many days usage is kept, by the length of the times of which it is. */
+        /** @description For how many days usage is kept, by resolution. */
         UsageSettings: {
-            /** @description The usage of minutes. It is 2 until somebody changes it. */
+            /** @description Days for which usage per minute is kept. The default is 2. */
             minuteDays: number;
-            /** @description The usage of hours. It is 90 until somebody changes it. */
+            /** @description Days for which usage per hour is kept. The default is 90. */
             hourDays: number;
-            /** @description The usage of days. It is 731 until somebody changes it. */
+            /** @description Days for which usage per day is kept. The default is 731. */
             dayDays: number;
         };
         /** @description Something in the panel's own settings that endangers it, or keeps others from it. */
@@ -3863,13 +3865,13 @@ export interface components {
             };
             /** @description The limits of users and organisations without one of their own. Null is no limit. */
             quota?: components["schemas"]["QuotaLimits"];
-            /** @description For how many days usage is kept. What is older is deleted within the hour. */
+            /** @description For how many days usage is kept, by resolution. Older usage is deleted within an hour. */
             usage?: {
-                /** @description The usage of minutes. */
+                /** @description Days for which usage per minute is kept. */
                 minuteDays?: number;
-                /** @description The usage of hours. */
+                /** @description Days for which usage per hour is kept. */
                 hourDays?: number;
-                /** @description The usage of days. */
+                /** @description Days for which usage per day is kept. */
                 dayDays?: number;
             };
             rules?: components["schemas"]["RuleSettingsPatch"];
@@ -3892,61 +3894,61 @@ export interface components {
             ceiling: components["schemas"]["RuleLimits"];
         };
         /**
-         * @description What each series of usage is of.
+         * @description What usage is grouped by.
          * @enum {string}
          */
         UsageGrouping: "none" | "allocation" | "device" | "owner" | "organisation";
         /**
-         * @description The length of the times of which usage is. Days and hours are those of UTC.
+         * @description The length of an interval. Days and hours are in UTC.
          * @enum {string}
          */
         UsageResolution: "minute" | "hour" | "day";
-        /** @description What allocations have carried. */
+        /** @description What allocations have carried, over time. */
         Usage: {
             by: components["schemas"]["UsageGrouping"];
             resolution: components["schemas"]["UsageResolution"];
             /**
              * Format: date-time
-             * @description When the first time begins.
+             * @description The start of the first interval.
              */
             from: string;
             /**
              * Format: date-time
-             * @description The end.
+             * @description The end, exclusive.
              */
             to: string;
-            /** @description One series for each of what `by` says, in the order of their IDs. */
+            /** @description One series for each group, sorted by ID. */
             series: components["schemas"]["UsageSeries"][];
         };
-        /** @description Usage of one allocation, device, owner or organisation, or of everything. IDs that `by` does not ask for are null. */
+        /** @description The usage of an allocation, a device, an owner or an organisation, or of everything. IDs that `by` does not select are null. */
         UsageSeries: {
             /**
              * Format: int64
-             * @description The allocation, which may have been deleted.
+             * @description The allocation, which may no longer exist.
              */
             allocationId: number | null;
             /**
              * Format: uuid
-             * @description The device, or that of the allocation.
+             * @description The device, or the allocation's device.
              */
             deviceId: string | null;
             /**
              * Format: int64
-             * @description The user, if that is the owner.
+             * @description The owner, if that is a user.
              */
             userId: number | null;
             /**
              * Format: int64
-             * @description The organisation; null for the usage of devices without one.
+             * @description The organisation. Null for usage of devices without one.
              */
             organisationId: number | null;
             totals: components["schemas"]["UsageSums"];
-            /** @description The usage by time, in order. Times without any are left out. */
+            /** @description The usage in order of time. Intervals without usage are left out. */
             points: components["schemas"]["UsagePoint"][];
         };
         /**
-         * @description Sums of usage. Download is from the game to players, upload from players to the game. Bytes are those
-         *     of payloads, without any header.
+         * @description Sums of usage. Download is from the game to players, upload from players to the game. Bytes are payload
+         *     bytes, without headers.
          */
         UsageSums: {
             /**
@@ -3961,33 +3963,33 @@ export interface components {
             uploadBytes: number;
             /**
              * Format: int64
-             * @description Datagrams to players, of UDP.
+             * @description UDP datagrams to players.
              */
             downloadDatagrams: number;
             /**
              * Format: int64
-             * @description Datagrams from players, of UDP.
+             * @description UDP datagrams from players.
              */
             uploadDatagrams: number;
             /**
              * Format: int64
-             * @description Players who have joined: TCP connections that were passed to the agent, and UDP flows whose player has sent something after an answer of the game.
+             * @description Joins: TCP connections that were passed to the agent, and UDP flows whose player has sent something after a response of the game.
              */
             joins: number;
             /**
              * Format: int64
-             * @description The most players at any moment of a minute, hour or day. Of several allocations it is a sum of their
-             *     peaks, which need not have been at the same moment: it can be more than there ever were, and less
-             *     where a tunnel server has more than 1,000 allocations with players. In `totals` it is the largest one
+             * @description The maximum number of simultaneous players in a minute, hour or day. For several allocations it is the sum of
+             *     their peaks, which need not coincide: it can exceed the actual maximum, and fall short of it
+             *     on a tunnel server with more than 1,000 allocations that have players. In `totals` it is the maximum
              *     of the points.
              */
             peakPlayers: number;
         };
-        /** @description Usage of a minute, hour or day. */
+        /** @description The usage of one interval. */
         UsagePoint: {
             /**
              * Format: date-time
-             * @description When it begins.
+             * @description The start of the interval.
              */
             at: string;
         } & components["schemas"]["UsageSums"];
@@ -4047,15 +4049,15 @@ export interface components {
             go: string;
         };
         /**
-         * @description The beginning of the type of events, before the dot.
+         * @description A kind of event, the part of its type before the dot.
          * @example device
          * @enum {string}
          */
         EventKind: "device" | "allocation" | "usage" | "connection";
-        /** @description An event of `GET /api/events`. `type` tells which one. */
+        /** @description An event of `GET /api/events`, discriminated by `type`. */
         LiveEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["ResyncEvent"] | components["schemas"]["DeviceEvent"] | components["schemas"]["DeviceDeletedEvent"] | components["schemas"]["AllocationEvent"] | components["schemas"]["AllocationDeletedEvent"] | components["schemas"]["UsageEvent"] | components["schemas"]["ConnectionEvent"];
         /**
-         * @description The first event of a stream. What changes from here on comes as an event.
+         * @description The first event of a stream. Every later change is sent as an event.
          * @example {
          *       "type": "ready",
          *       "at": "2026-01-02T08:00:00Z"
@@ -4070,7 +4072,7 @@ export interface components {
             at: components["schemas"]["EventTime"];
         };
         /**
-         * @description Events are missing here. Read everything again; the events after this one follow.
+         * @description Events are missing at this position. Read everything again; later events follow as usual.
          * @example {
          *       "type": "resync",
          *       "at": "2026-01-02T08:00:00Z"
@@ -4085,7 +4087,7 @@ export interface components {
             at: components["schemas"]["EventTime"];
         };
         /**
-         * @description A device is new to the caller, or has changed. Presence counts as a change, and so does what the device reports.
+         * @description A device is new to the caller, or has changed. Going online or offline and what the device reports are changes too.
          * @example {
          *       "type": "device.updated",
          *       "at": "2026-01-02T08:00:00.25Z",
@@ -4123,7 +4125,7 @@ export interface components {
             device: components["schemas"]["Device"];
         };
         /**
-         * @description A device was deleted, or the caller may not see it any more. So it is with its allocations, each of which has an event of its own.
+         * @description A device was deleted, or the caller may no longer see it. Each of its allocations has an event of its own.
          * @example {
          *       "type": "device.deleted",
          *       "at": "2026-01-02T08:00:00.25Z",
@@ -4144,7 +4146,7 @@ export interface components {
             deviceId: string;
         };
         /**
-         * @description An allocation is new to the caller, or has changed. Its status changes with its device and its tunnel server.
+         * @description An allocation is new to the caller, or has changed. Its status also changes with its device and its tunnel server.
          * @example {
          *       "type": "allocation.updated",
          *       "at": "2026-01-02T08:00:00.25Z",
@@ -4199,7 +4201,7 @@ export interface components {
             allocation: components["schemas"]["Allocation"];
         };
         /**
-         * @description An allocation was deleted, or the caller may not see it any more.
+         * @description An allocation was deleted, or the caller may no longer see it.
          * @example {
          *       "type": "allocation.deleted",
          *       "at": "2026-01-02T08:00:07.25Z",
@@ -4226,8 +4228,8 @@ export interface components {
             allocationId: number;
         };
         /**
-         * @description A player has joined or left an allocation, as its tunnel server reported within a second. When an allocation is
-         *     deleted, its connections end without events of their own.
+         * @description A player has joined or left an allocation. The tunnel server reports it within a second. When an allocation is
+         *     deleted, its connections are closed without events of their own.
          * @example {
          *       "type": "connection.opened",
          *       "at": "2026-01-02T08:00:05Z",
@@ -4258,8 +4260,8 @@ export interface components {
             connection: components["schemas"]["Connection"];
         };
         /**
-         * @description What allocations have carried lately, of those that have carried anything or have players. It comes as tunnel
-         *     servers report, every few seconds, has no `id`, and is not sent again: after a gap, the next one tells.
+         * @description The latest usage of allocations that have traffic or players. It is sent with each report of a tunnel server,
+         *     about every 10 seconds. It has no `id` and is not sent again: after a gap, wait for the next one.
          * @example {
          *       "type": "usage",
          *       "at": "2026-01-02T08:00:05Z",
@@ -4284,49 +4286,50 @@ export interface components {
              */
             type: "usage";
             at: components["schemas"]["EventTime"];
-            /** @description The counts, by allocation. Of more than 500 allocations there are several events. */
+            /** @description The counts by allocation. More than 500 allocations are split into several events. */
             usage: components["schemas"]["LiveUsage"][];
         };
-        /** @description What an allocation has carried in the last seconds. Bytes are those of payloads, without headers. */
+        /** @description What an allocation has carried in the last `seconds`. Bytes are payload bytes, without headers. */
         LiveUsage: {
             /**
              * Format: int64
              * @description The ID of the allocation.
              */
             allocationId: number;
-            /** @description Players now. */
+            /** @description The current number of players. */
             players: number;
             /**
              * Format: int64
-             * @description Players who have joined in this time.
+             * @description Players who have joined in this interval.
              */
             joins: number;
             /**
              * Format: int64
-             * @description Bytes from the game to players in this time.
+             * @description Bytes from the game to players in this interval.
              */
             downloadBytes: number;
             /**
              * Format: int64
-             * @description Bytes from players to the game in this time.
+             * @description Bytes from players to the game in this interval.
              */
             uploadBytes: number;
             /**
              * Format: int64
-             * @description UDP datagrams from the game to players in this time.
+             * @description UDP datagrams from the game to players in this interval.
              */
             downloadDatagrams: number;
             /**
              * Format: int64
-             * @description UDP datagrams from players to the game in this time.
+             * @description UDP datagrams from players to the game in this interval.
              */
             uploadDatagrams: number;
-            /** @description The length of this time. */
+            /** @description The length of the interval. */
             seconds: number;
         };
         /**
          * Format: date-time
-         * @description When it happened, by the clock of the database. Of events with an `id`, it is not less than that of the event before.
+         * @description When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
+         *     panel's clock. Apart from these three types, it does not decrease from one event to the next.
          * @example 2026-01-02T08:00:00.25Z
          */
         EventTime: string;
@@ -4461,14 +4464,14 @@ export interface components {
             datagrams: components["schemas"]["RefusalCounts"];
         };
         /**
-         * @description Tunnel server to panel: what allocations have carried in a time, for those that have carried anything or
-         *     have players. Only sent to a panel whose snapshot has `usage: true`.
+         * @description Tunnel server to panel: what allocations with traffic or players have carried in an interval. It is sent
+         *     only to a panel whose snapshot has `usage: true`.
          *
-         *     The panel answers with `usage.ack` once it has stored the report. Until then the tunnel server keeps it
-         *     and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel adds up
-         *     each report once. A tunnel server sends its reports in the order of their sequence, each after the last
-         *     one was acknowledged, about every 10 seconds; counts of a time without a control channel are kept,
-         *     by minute for some hours, and longer for more than that.
+         *     The panel responds with `usage.ack` once it has stored the report. Until then the tunnel server keeps the report
+         *     and sends it again on the next control channel, with the same `epoch` and `sequence`. The panel counts
+         *     each report once. A tunnel server sends its reports in the order of their sequence, each after the previous
+         *     one is acknowledged, about every 10 seconds. While there is no control channel it keeps counts
+         *     per minute, and merges the oldest into longer intervals when there are too many.
          * @example {
          *       "type": "usage",
          *       "epoch": "6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10",
@@ -4497,7 +4500,7 @@ export interface components {
             type: "usage";
             /**
              * Format: uuid
-             * @description The process of the tunnel server that has counted.
+             * @description Identifies the tunnel server's process that counted.
              */
             epoch: string;
             /**
@@ -4507,12 +4510,12 @@ export interface components {
             sequence: number;
             /**
              * Format: int64
-             * @description How long ago the time ended of which the counts are.
+             * @description How long ago the interval ended, in seconds.
              */
             ageSeconds: number;
             /**
              * Format: int64
-             * @description The length of that time.
+             * @description The length of the interval.
              */
             seconds: number;
             /** @description The counts by allocation. */
@@ -4520,7 +4523,7 @@ export interface components {
         };
         /**
          * @description What one allocation has carried. Download is from the game to players, upload from players to the game.
-         *     Bytes are those of payloads, without any header.
+         *     Bytes are payload bytes, without headers.
          */
         AllocationUsage: {
             /**
@@ -4529,11 +4532,11 @@ export interface components {
              */
             id: number;
             /**
-             * @description The players at the end of the time: TCP connections that were passed to the agent, and UDP flows
-             *     whose player has sent something after an answer of the game.
+             * @description The players at the end of the interval: TCP connections that were passed to the agent, and UDP flows
+             *     whose player has sent something after a response of the game.
              */
             players: number;
-            /** @description The most players at any moment of the time. */
+            /** @description The maximum number of simultaneous players in the interval. */
             peakPlayers: number;
             /**
              * Format: int64
@@ -4552,17 +4555,17 @@ export interface components {
             uploadBytes: number;
             /**
              * Format: int64
-             * @description Datagrams to players, of UDP.
+             * @description UDP datagrams to players.
              */
             downloadDatagrams: number;
             /**
              * Format: int64
-             * @description Datagrams from players, of UDP.
+             * @description UDP datagrams from players.
              */
             uploadDatagrams: number;
         };
         /**
-         * @description Panel to tunnel server. The report, and those before it, are stored.
+         * @description Panel to tunnel server. The report and those before it have been stored.
          * @example {
          *       "type": "usage.ack",
          *       "epoch": "6f1f64a2-93b1-4d4b-9a55-7f0a3c8e2d10",
@@ -4577,20 +4580,20 @@ export interface components {
             type: "usage.ack";
             /**
              * Format: uuid
-             * @description That of the report.
+             * @description The report's epoch.
              */
             epoch: string;
             /**
              * Format: int64
-             * @description That of the report.
+             * @description The report's sequence number.
              */
             sequence: number;
         };
         /**
-         * @description Tunnel server to panel, only to one whose snapshots have `connections: true`. The players who are
-         *     connected: after the first snapshot of a connection the whole list, in one or more messages of which the
-         *     last has `complete`, and what changes from then on. A connection is in `opened` before anything else
-         *     names it. What opens and closes between two messages is not reported. Sent at most four times a second.
+         * @description Tunnel server to panel, sent only to a panel whose snapshot has `connections: true`: the players who are
+         *     connected. After the first snapshot on a control channel it is the whole list, in one or more messages, the last
+         *     of which has `complete`, and then changes. A connection is in `opened` before any other list contains
+         *     it. Connections that open and close between two messages are not reported. Sent at most four times a second.
          * @example {
          *       "type": "connections",
          *       "opened": [
@@ -4622,19 +4625,19 @@ export interface components {
              * @enum {string}
              */
             type: "connections";
-            /** @description Connections that the panel has not been told of on this control channel. */
+            /** @description Connections not yet reported on this control channel. */
             opened: components["schemas"]["OpenedConnection"][];
-            /** @description Connections whose bytes have changed. Each is listed at most every 10 seconds. */
+            /** @description Connections whose byte counts have changed. Each is listed at most every 10 seconds. */
             updated: components["schemas"]["ConnectionCounters"][];
-            /** @description Connections that have ended, with their last counts. */
+            /** @description Connections that have ended, with their final counts. */
             closed: components["schemas"]["ConnectionCounters"][];
             /**
-             * @description Whether the list is complete: every connection that was not in `opened` on this control channel has
+             * @description Whether the list is complete: connections that have not been in `opened` on this control channel have
              *     ended. Absent means false.
              */
             complete?: boolean;
         };
-        /** @description A connection of a player, as its tunnel server reports it. */
+        /** @description A player's connection, as its tunnel server reports it. */
         OpenedConnection: components["schemas"]["ConnectionCounters"] & {
             /**
              * Format: int64
@@ -4657,9 +4660,9 @@ export interface components {
              */
             since: string;
         };
-        /** @description What a connection has carried so far, and its round trips. */
+        /** @description What a connection has carried so far, and its round-trip times. */
         ConnectionCounters: {
-            /** @description 16 hexadecimal digits that the tunnel server uses for this connection only. */
+            /** @description 16 hexadecimal digits that are unique to the connection on its tunnel server. */
             id: string;
             /**
              * Format: int64
@@ -4671,14 +4674,14 @@ export interface components {
              * @description Bytes from the player to the game.
              */
             uploadBytes: number;
-            /** @description The round trip to the player, in milliseconds. Absent if it is not known. */
+            /** @description The round-trip time to the player, in milliseconds. Absent if unknown. */
             playerRoundTripMs?: number;
-            /** @description The round trip to the agent, in milliseconds. Absent if it is not known. */
+            /** @description The round-trip time to the agent, in milliseconds. Absent if unknown. */
             tunnelRoundTripMs?: number;
         };
         /**
-         * @description Panel to tunnel server. Ends connections of players. The tunnel server reports them as closed. Those that
-         *     it does not know have ended.
+         * @description Panel to tunnel server: close players' connections. The tunnel server reports each of them as closed, and
+         *     ignores unknown IDs, whose connections have ended.
          * @example {
          *       "type": "connections.close",
          *       "ids": [
@@ -4923,9 +4926,9 @@ export interface components {
             clients: components["schemas"]["ServerClient"][];
             keys: components["schemas"]["JWKS"];
             host?: components["schemas"]["ServerHost"];
-            /** @description Whether the panel takes `usage` reports. Absent means that it does not. */
+            /** @description Whether the panel accepts `usage` reports. Absent means false. */
             usage?: boolean;
-            /** @description Whether the panel takes `connections` reports. Absent means that it does not. */
+            /** @description Whether the panel accepts `connections` reports. Absent means false. */
             connections?: boolean;
         };
         /**
@@ -5002,7 +5005,7 @@ export interface components {
             options: components["schemas"]["AllocationOptions"];
             /** @description The rules in effect. */
             rules?: components["schemas"]["AllocationRules"];
-            /** @description Sources that may not join until a time. Absent if there are none. */
+            /** @description Sources that are temporarily kept out. Absent if there are none. */
             keptOut?: components["schemas"]["ServerKeptOut"][];
             /**
              * Format: date-time
@@ -5012,12 +5015,12 @@ export interface components {
              */
             drainUntil?: string;
         };
-        /** @description A source that may not join an allocation until a time. */
+        /** @description A source that is temporarily kept out of an allocation. */
         ServerKeptOut: {
             source: components["schemas"]["AddressPrefix"];
             /**
              * Format: date-time
-             * @description When it may join again, by the clock of the tunnel server.
+             * @description When it may join again, by the tunnel server's clock.
              */
             until: string;
         };
@@ -5307,7 +5310,7 @@ export interface components {
         };
         /**
          * @description The caller owns as many organisations as a user can create (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         TooManyOrganisations: {
@@ -5321,7 +5324,7 @@ export interface components {
         };
         /**
          * @description As many invitations are open as an organisation can have (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         TooManyInvitations: {
@@ -5351,7 +5354,7 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The allocation keeps as many sources out as it may (`conflict`). Nothing has changed. */
+        /** @description The allocation or its device keeps out as many sources as it may (`conflict`). Nothing is changed. */
         TooManyKeptOut: {
             headers: {
                 [name: string]: unknown;
@@ -5431,7 +5434,7 @@ export interface components {
         };
         /**
          * @description The user or organisation has 50 API keys (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         TooManyKeys: {
@@ -5444,8 +5447,9 @@ export interface components {
             };
         };
         /**
-         * @description The caller is a device or an API key, where the operation needs a session, or asks for the whole site and
-         *     is not an admin, or is a member of the organisation who is neither its owner nor its admin (`forbidden`).
+         * @description The caller is a device or an API key and the operation needs a session, or the request is for the whole site and
+         *     the caller is not an admin, or the caller is a member of the organisation but neither its owner nor its admin
+         *     (`forbidden`).
          *     A caller from an identity provider may be refused, too (`forbidden`, `kyc_required`, `email_taken`).
          */
         SiteForbidden: {
@@ -5476,7 +5480,7 @@ export interface components {
         };
         /**
          * @description The user, the organisation or the site has 20 webhooks (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         TooManyWebhooks: {
@@ -5544,7 +5548,7 @@ export interface components {
         };
         /**
          * @description The email has an account (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         EmailConflict: {
@@ -5600,7 +5604,7 @@ export interface components {
         };
         /**
          * @description The user is suspended (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         UserSuspended: {
@@ -5626,7 +5630,7 @@ export interface components {
         };
         /**
          * @description The device is not an approved tunnel server (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         DrainConflict: {
@@ -5640,7 +5644,7 @@ export interface components {
         };
         /**
          * @description The device has not been approved yet (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         TokenConflict: {
@@ -5667,7 +5671,7 @@ export interface components {
         /**
          * @description The port is in use (`port_taken`), the owner's quota is used up (`quota_exceeded`), or the state of the
          *     device or of the tunnel server does not permit this (`conflict`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         NewPortConflict: {
@@ -5681,7 +5685,7 @@ export interface components {
         };
         /**
          * @description The owner's quota is used up (`quota_exceeded`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         QuotaExceeded: {
@@ -5695,7 +5699,7 @@ export interface components {
         };
         /**
          * @description The device has been approved before (`already_approved`), or the owner's quota is used up (`quota_exceeded`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         ApprovalConflict: {
@@ -5707,7 +5711,7 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description What the change is about has none of the tags in `If-Match` any more (`precondition_failed`). Nothing was changed. */
+        /** @description The resource no longer has any of the tags in `If-Match` (`precondition_failed`). Nothing is changed. */
         PreconditionFailed: {
             headers: {
                 [name: string]: unknown;
@@ -5717,8 +5721,8 @@ export interface components {
             };
         };
         /**
-         * @description The request has an `Idempotency-Key` that was used for another request (`idempotency_key_reused`), or whose
-         *     first request is being served (`idempotency_in_progress`) or has lost its answer (`idempotency_answer_lost`).
+         * @description The `Idempotency-Key` was used for another request (`idempotency_key_reused`), or its first request is still in
+         *     progress (`idempotency_in_progress`), or the response to that was lost (`idempotency_answer_lost`).
          */
         Repeated: {
             headers: {
@@ -5740,7 +5744,7 @@ export interface components {
         };
         /**
          * @description The device has been approved before (`already_approved`).
-         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
          */
         DenialConflict: {
@@ -5794,7 +5798,7 @@ export interface components {
                 "application/json": components["schemas"]["Problem"];
             };
         };
-        /** @description The account has as many streams at this replica as it may (`rate_limited`). */
+        /** @description The account has the maximum number of streams at this replica (`rate_limited`). */
         TooManyStreams: {
             headers: {
                 "Retry-After": components["headers"]["RetryAfterAlways"];
@@ -5918,14 +5922,14 @@ export interface components {
     };
     parameters: {
         /**
-         * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-         *     changed; see *Two editors*.
+         * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+         *     changed; see *Concurrent changes*.
          * @example *
          */
         IfMatch: string;
         /**
-         * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-         *     request safely*.
+         * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+         *     *Idempotent requests*.
          * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
          */
         IdempotencyKey: string;
@@ -6003,8 +6007,8 @@ export interface components {
          */
         ContractTag: string;
         /**
-         * @description The entity tag of what can be changed of this, for `If-Match` (RFC 9110 section 8.8.3). It stays the same while
-         *     only a status or a count changes.
+         * @description The entity tag of the resource's settable fields, for `If-Match` (RFC 9110 section 8.8.3). It does not change with
+         *     a status or a count.
          * @example "mJt5w8nQfB6cZrL4eGdP"
          */
         ETag: string;
@@ -6019,8 +6023,8 @@ export interface components {
          */
         KnownBrowser: string;
         /**
-         * @description How many attempts `r` the caller has left under each limit that the request counted for, and after how many
-         *     seconds `t` the count begins anew (draft-ietf-httpapi-ratelimit-headers). Absent where none counted.
+         * @description For each limit that the request counts towards, how many attempts `r` the caller has left, and after how many
+         *     seconds `t` the quota is reset (draft-ietf-httpapi-ratelimit-headers). Absent if there is none.
          * @example "approval";r=9;t=58, "approval-account";r=9;t=58
          */
         RateLimit: string;
@@ -6054,8 +6058,8 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description Return only allocations of which the name, the public port, the local host with its port, or the name of the device
-                 *     contains this text. Its case is ignored.
+                 * @description Return only allocations whose name, public port, local host and port, or device name contains this text,
+                 *     ignoring case.
                  * @example valheim
                  */
                 q?: string;
@@ -6100,8 +6104,8 @@ export interface operations {
                  */
                 target?: components["schemas"]["TargetState"];
                 /**
-                 * @description The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored, and
-                 *     allocations with the same value are in the order of their IDs. The default is `-id`.
+                 * @description The sort order. A leading hyphen reverses it. Names sort without regard to case, and
+                 *     allocations with equal values by ID. The default is `-id`.
                  * @example name
                  */
                 sort?: components["schemas"]["AllocationSort"];
@@ -6111,7 +6115,7 @@ export interface operations {
                  */
                 limit?: components["parameters"]["Limit"];
                 /**
-                 * @description Return only allocations that follow the one with this ID, which need not exist any more, in a list sorted by ID.
+                 * @description Return only allocations that follow the one with this ID in a list sorted by ID. It need no longer exist.
                  * @example 42
                  */
                 after?: number;
@@ -6208,8 +6212,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -6248,8 +6252,8 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description What each series is of: everything together (`none`, the default), an allocation, a device, an owner (a
-                 *     user or an organisation), or an organisation.
+                 * @description What usage is grouped by: nothing (`none`, the default), allocation, device, owner (a
+                 *     user or an organisation), or organisation.
                  * @example allocation
                  */
                 by?: components["schemas"]["UsageGrouping"];
@@ -6269,22 +6273,22 @@ export interface operations {
                  */
                 organisationId?: number;
                 /**
-                 * @description Return only the usage that belongs to this user, without that of their organisations.
+                 * @description Return only the usage that belongs to this user, not to their organisations.
                  * @example 12
                  */
                 ownerId?: number;
                 /**
-                 * @description The first time. It is rounded down to a whole minute, hour or day of UTC. A day before `to` if it is absent.
+                 * @description The start, rounded down to a whole minute, hour or day in UTC. It is before `to`, by at most eleven years. The default is one day before `to`.
                  * @example 2026-01-01T00:00:00Z
                  */
                 from?: string;
                 /**
-                 * @description The end. Times that begin at it or later are left out. Now if it is absent.
+                 * @description The end, exclusive. The default is now.
                  * @example 2026-01-03T00:00:00Z
                  */
                 to?: string;
                 /**
-                 * @description The length of the times. If it is absent, `minute` for up to 6 hours, `hour` for up to 14 days, and `day` for more.
+                 * @description The length of an interval. The default is `minute` for a range of up to 6 hours, `hour` for up to 14 days, and `day` beyond that.
                  * @example day
                  */
                 resolution?: components["schemas"]["UsageResolution"];
@@ -6295,7 +6299,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The usage. An answer that would have more than 20,000 points is `400 invalid_request`. */
+            /** @description The usage. A request for more than 20,000 points gives `400 invalid_request`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6368,7 +6372,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What became of each. */
+            /** @description The results. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6488,8 +6492,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -6533,8 +6537,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -6648,7 +6652,7 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description The source, as in the list. An address stands for the source that it belongs to.
+                 * @description The source, as in the list, or an address within it.
                  * @example 203.0.113.60
                  */
                 source: components["schemas"]["AddressPrefix"];
@@ -6716,7 +6720,7 @@ export interface operations {
                  */
                 protocol?: components["schemas"]["Protocol"];
                 /**
-                 * @description Return only connections from this address, or from one of this prefix.
+                 * @description Return only connections from this address or prefix.
                  * @example 203.0.113.0/24
                  */
                 sourceAddress?: components["schemas"]["AddressPrefix"];
@@ -6827,7 +6831,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description How long the source of the connection may not join the allocation again; 0 only ends the connection.
+                 * @description For how many seconds the connection's source is kept out of the allocation. 0 only closes the connection.
                  * @example 3600
                  */
                 keepOutSeconds?: number;
@@ -6844,7 +6848,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The connection ends. */
+            /** @description The connection is being closed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6871,7 +6875,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description Return only devices of which the name, the platform or the public host contains this text. Its case is ignored.
+                 * @description Return only devices whose name, platform or public host contains this text, ignoring case.
                  * @example rig
                  */
                 q?: string;
@@ -6881,12 +6885,12 @@ export interface operations {
                  */
                 kind?: components["schemas"]["DeviceKind"];
                 /**
-                 * @description Return only devices that are online, or only those that are not.
+                 * @description With `true`, return only devices that are online; with `false`, only devices that are not.
                  * @example true
                  */
                 online?: boolean;
                 /**
-                 * @description Return only devices that are approved, or only those that are not.
+                 * @description With `true`, return only approved devices; with `false`, only devices that are not approved.
                  * @example true
                  */
                 approved?: boolean;
@@ -6901,9 +6905,8 @@ export interface operations {
                  */
                 organisationId?: number;
                 /**
-                 * @description The order of the list. A hyphen in front stands for the reverse order. The case of letters in names is ignored. For
-                 *     `lastSeenAt`, devices that are online are the last seen, and those that have never connected the first. The default is
-                 *     `-createdAt`.
+                 * @description The sort order. A leading hyphen reverses it. Names sort without regard to case. By `lastSeenAt`, devices that
+                 *     are online come last, and devices that have never connected first. The default is `-createdAt`.
                  * @example -createdAt
                  */
                 sort?: components["schemas"]["DeviceSort"];
@@ -7018,8 +7021,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7110,8 +7113,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -7156,8 +7159,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7236,8 +7239,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -7281,8 +7284,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7327,8 +7330,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7467,8 +7470,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7530,8 +7533,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7798,8 +7801,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -8199,7 +8202,7 @@ export interface operations {
                  */
                 search?: string;
                 /**
-                 * @description Return only users whose email contains this text. Its case is ignored.
+                 * @description Return only users whose email contains this text, ignoring case.
                  * @example example
                  */
                 q?: string;
@@ -8209,12 +8212,12 @@ export interface operations {
                  */
                 role?: components["schemas"]["Role"];
                 /**
-                 * @description Return only users who are suspended, or only those who are not.
+                 * @description With `true`, return only suspended users; with `false`, only users who are not suspended.
                  * @example true
                  */
                 suspended?: boolean;
                 /**
-                 * @description The order of the list. A hyphen in front stands for the reverse order. The default is `email`.
+                 * @description The sort order. A leading hyphen reverses it. The default is `email`.
                  * @example email
                  */
                 sort?: components["schemas"]["UserSort"];
@@ -8269,8 +8272,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -8374,8 +8377,8 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -8420,8 +8423,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -8475,8 +8478,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -8567,8 +8570,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -8692,8 +8695,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -8909,8 +8912,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -9025,8 +9028,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -9070,8 +9073,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -9160,7 +9163,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What came of it. `state` is `delivered` or `failed`. */
+            /** @description The result. `state` is `delivered` or `failed`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -9205,8 +9208,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -9349,7 +9352,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The delivery, which is `pending`. */
+            /** @description The pending delivery. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -9482,8 +9485,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -9565,12 +9568,12 @@ export interface operations {
                  */
                 search?: string;
                 /**
-                 * @description Return only organisations whose name contains this text. Its case is ignored.
+                 * @description Return only organisations whose name contains this text, ignoring case.
                  * @example uild
                  */
                 q?: string;
                 /**
-                 * @description The order of the list. A hyphen in front stands for the reverse order. The default is `name`.
+                 * @description The sort order. A leading hyphen reverses it. The default is `name`.
                  * @example name
                  */
                 sort?: components["schemas"]["OrganisationSort"];
@@ -9624,8 +9627,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -9715,8 +9718,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -9761,8 +9764,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -10013,8 +10016,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -10159,8 +10162,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description A new random value for each new request, such as a UUID, by which repetitions are told; see *Repeating a
-                 *     request safely*.
+                 * @description A random value, such as a UUID, that is new for each new request and the same in its retries; see
+                 *     *Idempotent requests*.
                  * @example 5f1c1a0e-6f0b-4b0e-9d57-3f2a8c1e7b44
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -10250,8 +10253,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -10359,8 +10362,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of what the change is about, or several, or `*`. If none of them is the current one, nothing is
-                 *     changed; see *Two editors*.
+                 * @description One or more `ETag` values of the resource, or `*`. If none of them is current, nothing is
+                 *     changed; see *Concurrent changes*.
                  * @example *
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -10552,7 +10555,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description Send only events of these kinds, which are the beginnings of types. `ready` and `resync` always come. Without it, all.
+                 * @description Send only events of these kinds, the part of the type before the dot. `ready` and `resync` are always sent. The default is all kinds.
                  * @example [
                  *       "device",
                  *       "allocation"
@@ -10560,14 +10563,14 @@ export interface operations {
                  */
                 types?: components["schemas"]["EventKind"][];
                 /**
-                 * @description The same, for clients that cannot set headers. The header, which a browser sends by itself, takes precedence.
+                 * @description The same, for clients that cannot set headers. The header takes precedence.
                  * @example 5e0c27a1-1f5
                  */
                 lastEventId?: string;
             };
             header?: {
                 /**
-                 * @description The `id` of the last event that the caller has received. The stream goes on after it.
+                 * @description The `id` of the last event that the caller has received. The stream continues after it.
                  * @example 5e0c27a1-1f5
                  */
                 "Last-Event-ID"?: string;
@@ -10577,7 +10580,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The stream. It is not compressed, and must not be stored or buffered on its way. */
+            /** @description The stream. It is not compressed, and proxies must not store or buffer it. */
             200: {
                 headers: {
                     /**
@@ -10586,7 +10589,7 @@ export interface operations {
                      */
                     "Cache-Control": "no-store";
                     /**
-                     * @description Always `no`, which has nginx pass on each event at once.
+                     * @description Always `no`, which disables buffering in nginx.
                      * @example no
                      */
                     "X-Accel-Buffering": "no";

@@ -16,7 +16,7 @@ const busyPause = 10 * time.Second
 
 var (
 	errStopping = problem.Unavailable("The panel is stopping.", nil)
-	errFull     = problem.Unavailable("This replica has as many event streams as it serves.", nil)
+	errFull     = problem.Unavailable("This replica has the maximum number of event streams.", nil)
 )
 
 // ServeHTTP serves a stream to the caller in the request's context, until the caller goes, may not go on, or the Hub
