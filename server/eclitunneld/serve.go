@@ -45,7 +45,7 @@ type serveCommand struct {
 	SMTPPasswordFile string `name:"smtp-password-file" placeholder:"FILE" help:"Read the password of the user in --smtp-url from this file."`
 	MailFrom         string `placeholder:"EMAIL" help:"Sender of mail, as noreply@example.com or 'Name <noreply@example.com>'. Required with --smtp-url."`
 
-	WebhookPrivateTargets bool `help:"Let webhooks lead to private addresses, to this machine, and to http; whoever has an account can then send requests there (default: false)."`
+	WebhookPrivateTargets bool `help:"Permit webhooks to private addresses, to this machine, and over http; anyone with an account can then make the panel send requests there (default: false)."`
 
 	LocalAccounts bool           `default:"true" negatable:"" help:"Let people log in by a password; false requires an identity provider, by --eclipanel-url or --identity-providers (default: true)."`
 	EcliPanel     eclipanelFlags `embed:"" prefix:"eclipanel-"`
