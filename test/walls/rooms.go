@@ -71,7 +71,7 @@ var rooms = []room{
 	{"./clients/eclitunnel", "./clients/agent ./clients/tunnel ./relay/... ./gen/types ./internal/...", "the agent's binary: flags, environment, signals, exit codes"},
 
 	{"./server/eclitunneld", "./server ./internal/...", "the panel's binary"},
-	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, pages; `server/servertest` is a panel for tests"},
+	{"./server/...", ". ./gen/... ./db/... ./relay/... ./server/... ./internal/...", "the panel: handlers, authentication, enrollment, control channels, events and webhooks, pages; `server/servertest` is a panel for tests"},
 
 	{"./test/lib/...", "./test/lib/... ./gen/client ./gen/types", "what tests and their programs are made of; see `test/README.md`"},
 	{"./test/run/...", "./test/lib/... ./test/run/... ./gen/client ./gen/types", "programs: the demo, the bench, the soak that breaks a fleet"},
