@@ -1,0 +1,45 @@
+import { createContext, useContext } from 'react';
+import { useQueryClient } from '@tanstack/react-query';
+import type { Schemas } from '@eclitunnel/sdk';
+import { client, isSignedOut } from '../lib/client.js';
+
+export const SessionContext = createContext<Schemas['Session'] | undefined>(undefined);
+
+/** Returns the user who is signed in, for pages within `SignedIn`. */
+export function useUser(): Schemas['User'] {
+  const session = useContext(SessionContext);
+  if (!session) throw new Error('nobody is signed in around this component');
+  return session.user;
+}
+
+/** Whether the user is an admin of the panel. */
+export function useIsAdmin(): boolean {
+  return useUser().role === 'admin';
+}
+
+/** Where the sign-in page leads afterwards: a path of the console, and nothing else. */
+export function returnPath(search: string): string {
+  const path = new URLSearchParams(search).get('returnTo') ?? '/';
+  return /^\/(?![/\\])/.test(path) ? path : '/';
+}
+
+/** The address of the sign-in page that leads back here. */
+export function signInPath(): string {
+  const here = location.pathname + location.search;
+  return here === '/' ? '/login' : `/login?${new URLSearchParams({ returnTo: here })}`;
+}
+
+/** Returns a function that ends the session and forgets what was read in it. */
+export function useSignOut(): () => Promise<void> {
+  const queries = useQueryClient();
+  return async () => {
+    try {
+      await client.auth.logout();
+    } catch (error) {
+      if (!isSignedOut(error)) throw error;
+    }
+    queries.clear();
+    // Loads the page anew, so that nothing of this session stays in memory.
+    location.assign('/login');
+  };
+}

@@ -1,0 +1,43 @@
+import { catalogue } from '../lib/language.js';
+
+/** The texts of the components that every page uses. */
+export const texts = catalogue({
+  en: {
+    cancel: 'Cancel',
+    close: 'Close',
+    save: 'Save',
+    again: 'Try again',
+    undo: 'Undo',
+    copy: 'Copy',
+    copied: 'Copied',
+    copyLabel: (what: string) => `Copy ${what}`,
+    actions: 'Actions',
+    loading: 'Loading…',
+    request: (id: string) => `Request ID: ${id}`,
+    search: 'Search',
+    firstPage: 'First page',
+    nextPage: 'Next page',
+    typeName: (name: string) => `Type “${name}” to confirm`,
+    yes: 'Yes',
+    no: 'No',
+  },
+  de: {
+    cancel: 'Abbrechen',
+    close: 'Schließen',
+    save: 'Speichern',
+    again: 'Noch einmal',
+    undo: 'Rückgängig',
+    copy: 'Kopieren',
+    copied: 'Kopiert',
+    copyLabel: (what) => `${what} kopieren`,
+    actions: 'Aktionen',
+    loading: 'Lädt…',
+    request: (id) => `Anfragenummer: ${id}`,
+    search: 'Suche',
+    firstPage: 'Erste Seite',
+    nextPage: 'Nächste Seite',
+    typeName: (name) => `Tippe zur Bestätigung „${name}“`,
+    yes: 'Ja',
+    no: 'Nein',
+  },
+});
