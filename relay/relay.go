@@ -12,7 +12,8 @@
 //	relay.go    options, the order of start and stop
 //	control.go  the control channel: desired state in, status out
 //	players.go  passes players from public ports to tunnel clients
-//	usage.go    what allocations have carried, on its way to the panel
+//	usage.go    what allocations have carried, on its way to the panel;
+//	            usagebacklog.go keeps it while the panel is away
 //	stats.go    counts; metrics.go shows them to Prometheus
 package relay
 
@@ -75,12 +76,9 @@ type Options struct {
 	// Last is what Keep was last called with by a process before this one. It is
 	// served until the panel sends its state; nil: nothing.
 	Last *types.ServerSnapshot
-	// KeepUsage is called when Run ends, with what allocations have carried and no panel has
-	// stored, or with nil if all is stored; nil: that is lost.
-	KeepUsage func(*KeptUsage)
-	// LastUsage is what KeepUsage was last called with by a process before this one; nil:
-	// nothing.
-	LastUsage *KeptUsage
+	// UsageBacklog holds what allocations have carried and no panel has stored, beyond the
+	// end of Run. nil: that is lost.
+	UsageBacklog *UsageBacklog
 	// UsageInterval is the time between two reports of what allocations have carried; 0:
 	// 10 s.
 	UsageInterval time.Duration
@@ -157,8 +155,8 @@ func New(o Options) (*Server, error) {
 	if o.Keep == nil {
 		o.Keep = func(*types.ServerSnapshot) {}
 	}
-	if o.KeepUsage == nil {
-		o.KeepUsage = func(*KeptUsage) {}
+	if o.UsageBacklog == nil {
+		o.UsageBacklog = NewUsageBacklog("", nil)
 	}
 	if o.OnChannel == nil {
 		o.OnChannel = func(error, time.Duration) {}
@@ -202,7 +200,7 @@ func New(o Options) (*Server, error) {
 		Now:      o.Now,
 		Logger:   s.log,
 	})
-	s.usage = newUsage(s.ports, o.UsageInterval, o.LastUsage, time.Now())
+	s.usage = newUsage(s.ports, o.UsageInterval, o.UsageBacklog, time.Now())
 	if s.control, err = newControl(s); err != nil {
 		return nil, err
 	}
@@ -267,6 +265,7 @@ func (s *Server) Run(ctx context.Context) error {
 		leave()
 	})
 	ticking.Go(func() { s.reportConnections(ctx) })
+	ticking.Go(func() { s.reportUsage(ctx) })
 
 	err := s.control.run(channelCtx)
 
@@ -276,7 +275,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-served
 	s.clients.Wait()
 	s.ports.Wait()
-	s.opts.KeepUsage(s.usage.keep(time.Now()))
+	s.usage.leave(time.Now())
 	if err == nil {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
 			err = cause
@@ -297,8 +296,6 @@ func (s *Server) tick(ctx context.Context) {
 			s.ports.Tick(now)
 			s.control.ReportPlayers(now)
 			s.control.ReportRefusals(now)
-			s.usage.tick(now)
-			s.control.ReportUsage(now)
 			s.clients.Tick(now)
 		}
 	}
@@ -314,6 +311,21 @@ func (s *Server) reportConnections(ctx context.Context) {
 			return
 		case <-ticker.C:
 			s.control.ReportConnections()
+		}
+	}
+}
+
+// reportUsage reports and keeps usage. It may wait for a disk, as nothing else may.
+func (s *Server) reportUsage(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.usage.tick(now, s.control.TakesUsage())
+			s.control.ReportUsage(now)
 		}
 	}
 }

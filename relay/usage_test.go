@@ -1,10 +1,17 @@
 package relay_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
@@ -61,10 +68,10 @@ func TestServer_ReportsUsageOnceWhateverBecomesOfItsChannel(t *testing.T) {
 }
 
 func TestServer_LeavesUsageThatIsNotStoredToItsNextProcess(t *testing.T) {
-	var kept *relay.KeptUsage
+	file := filepath.Join(t.TempDir(), "usage.jsonl")
 	keep := func(o *relay.Options) {
 		often(o)
-		o.KeepUsage = func(k *relay.KeptUsage) { kept = k }
+		o.UsageBacklog = relay.NewUsageBacklog(file, nil)
 	}
 	g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, keep)
 	player := g.player("127.0.2.1")
@@ -77,23 +84,99 @@ func TestServer_LeavesUsageThatIsNotStoredToItsNextProcess(t *testing.T) {
 	if err := g.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if kept == nil {
-		t.Fatal("nothing is kept")
-	}
 	g.panel.HoldUsage(false)
 	g.panel.Reconnect()
-	next := relaytest.Start(t, g.panel, func(o *relay.Options) {
-		keep(o)
-		o.LastUsage = kept
-	})
+	next := relaytest.Start(t, g.panel, keep)
 	g.panel.AwaitUsage(2, bytesEachWay(3))
 	// A process that ends in order has reported everything.
 	if err := next.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if kept != nil {
-		t.Errorf("%d reports are kept at the end", len(kept.Reports))
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file is left: %v", err)
 	}
+}
+
+func TestServer_KeepsUsageWhileNoPanelStoresIt(t *testing.T) {
+	for name, away := range map[string]func(*udpGame){
+		"no channel": func(g *udpGame) {
+			g.panel.Disconnect(channel.CloseRestarting, errTest)
+			g.panel.AwaitDisconnected()
+		},
+		"the panel stores nothing": func(g *udpGame) { g.panel.IgnoreUsage(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file, killed := filepath.Join(dir, "usage.jsonl"), filepath.Join(dir, "killed.jsonl")
+			in := func(path string) func(*relay.Options) {
+				return func(o *relay.Options) {
+					often(o)
+					o.UsageBacklog = relay.NewUsageBacklog(path, nil)
+				}
+			}
+			g := startUDPGameChanged(t, relay.PortLimits{}, echo, 0, in(file))
+			player := g.player("127.0.2.1")
+			g.ask(player, "1")
+			g.panel.AwaitUsage(2, bytesEachWay(1))
+			away(g)
+			g.ask(player, "22")
+			awaitBytes(t, file, 2)
+			g.ask(player, "333")
+			left := awaitBytes(t, file, 5)
+			// The process may be killed now: this is what its next one has.
+			if err := os.WriteFile(killed, left, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.server.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			g.panel.IgnoreUsage(false)
+			g.panel.Reconnect()
+			next := relaytest.Start(t, g.panel, in(killed))
+			g.panel.AwaitUsage(2, bytesEachWay(6))
+			await.Until(t, "the file is removed", func() bool {
+				_, err := os.Stat(killed)
+				return errors.Is(err, fs.ErrNotExist)
+			})
+			if err := next.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			// An old copy of the file is reported, and counts nothing.
+			if err := os.WriteFile(killed, left, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			reports := g.panel.UsageReports()
+			relaytest.Start(t, g.panel, in(killed))
+			g.panel.AwaitUsageReports(reports + 1)
+			if got := g.panel.Usage()[2]; !bytesEachWay(6)(got) {
+				t.Errorf("used %+v", got)
+			}
+		})
+	}
+}
+
+// awaitBytes returns the content of a file of reports once their allocation has carried so
+// many bytes each way.
+func awaitBytes(t *testing.T, file string, want int64) (content []byte) {
+	t.Helper()
+	await.Until(t, "usage is kept", func() bool {
+		content, _ = os.ReadFile(file)
+		sums := map[int64]types.AllocationUsage{} // By sequence.
+		for line := range bytes.Lines(content) {
+			var kept struct{ Report types.UsageReport }
+			if json.Unmarshal(line, &kept) != nil {
+				return false
+			}
+			sums[kept.Report.Sequence] = kept.Report.Allocations[0]
+		}
+		var sum types.AllocationUsage
+		for _, of := range sums {
+			sum.UploadBytes += of.UploadBytes
+			sum.DownloadBytes += of.DownloadBytes
+		}
+		return bytesEachWay(want)(sum)
+	})
+	return content
 }
 
 func TestServer_ReportsTheLastUsageBeforeItEnds(t *testing.T) {

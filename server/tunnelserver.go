@@ -36,7 +36,9 @@ type tunnelServer struct {
 	listener net.Listener
 	warned   atomic.Pointer[string] // Why it last did not reach the panel; empty where it did.
 	dialled  chan error             // How the first try to reach the panel went.
-	usage    *relay.KeptUsage       // That the last run could not report; nil: all was.
+	// What a run could not report, for the next one. It has no file: its own Postgres ends with
+	// the panel, and a panel with another one has no directory for state.
+	usage *relay.UsageBacklog
 }
 
 // startTunnelServer starts the embedded tunnel server, unless it is disabled, and waits
@@ -54,6 +56,7 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 		name:    name,
 		log:     s.logger.With(slog.String("serverName", name)),
 		dialled: make(chan error, 1),
+		usage:   relay.NewUsageBacklog("", s.logger),
 	}
 	if err := t.listen(ctx); err != nil {
 		return err
@@ -172,8 +175,7 @@ func (t *tunnelServer) run(ctx context.Context, id uuid.UUID) error {
 			},
 			StandbyTimes: t.panel.opts.TunnelServer.Standby,
 		},
-		KeepUsage:    func(u *relay.KeptUsage) { t.usage = u },
-		LastUsage:    t.usage,
+		UsageBacklog: t.usage,
 		PlainStreams: t.panel.opts.TunnelServer.PlainStreams,
 		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
 		Logger:       t.log,

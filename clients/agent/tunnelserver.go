@@ -53,7 +53,8 @@ type TunnelServerOptions struct {
 	Certificate CertificateFiles
 	KeyFile     string
 	// StateFile keeps the last desired state, for a start while the panel cannot be
-	// reached; "" keeps nothing.
+	// reached, and a file beside it, whose name ends in ".usage.jsonl", the usage that no
+	// panel has stored; "" keeps nothing.
 	StateFile string
 	// Logger; nil discards.
 	Logger *slog.Logger
@@ -78,7 +79,6 @@ type TunnelServer struct {
 	panel    panelDialer
 	relay    *relay.Server
 	state    *store.State[types.ServerSnapshot]
-	usage    *store.State[relay.KeptUsage]
 	events   emitter
 	files    certificatePEM // The content of the operator's files that is served.
 	every    time.Duration  // Between two reads of them.
@@ -101,7 +101,6 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		opts:   o,
 		log:    o.Logger,
 		state:  store.NewState[types.ServerSnapshot](o.StateFile, o.Logger),
-		usage:  store.NewState[relay.KeptUsage](usageFile(o.StateFile), o.Logger),
 		panel:  panelDialer{client: o.Client},
 		events: emitter{on: o.OnEvent},
 		every:  certificateInterval,
@@ -128,8 +127,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		PlainStreams:   o.PlainStreams,
 		Keep:           s.state.Save,
 		Last:           s.state.Load(),
-		KeepUsage:      s.usage.Save,
-		LastUsage:      s.usage.Load(),
+		UsageBacklog:   relay.NewUsageBacklog(usageFile(o.StateFile), o.Logger),
 		OnChannel:      s.channelChanged,
 		OnHost:         func(h types.ServerHost) { s.events.emit(Event{Type: EventPublicHost, Host: &h}) },
 		Standby: controlclient.Standby{
@@ -157,7 +155,7 @@ func usageFile(stateFile string) string {
 	if stateFile == "" {
 		return ""
 	}
-	return strings.TrimSuffix(stateFile, filepath.Ext(stateFile)) + ".usage.json"
+	return strings.TrimSuffix(stateFile, filepath.Ext(stateFile)) + ".usage.jsonl"
 }
 
 func (s *TunnelServer) certificate() (tls.Certificate, error) {
@@ -188,8 +186,6 @@ func (s *TunnelServer) Close() error { return s.listener.Close() }
 func (s *TunnelServer) Run(ctx context.Context) error {
 	stop := s.state.Start()
 	defer stop()
-	stopUsage := s.usage.Start()
-	defer stopUsage()
 	watching, end := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()

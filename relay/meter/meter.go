@@ -173,14 +173,21 @@ type Usage struct {
 	Players     int    // The players at the end.
 }
 
-// Take returns the usage since the last Take, and whether there are connections.
-func (a *Allocation) Take() (usage Usage, open bool) {
+// Take returns the usage since the last Take.
+func (a *Allocation) Take() Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.Traffic()
-	usage = Usage{Traffic: now.Sub(a.reported), Joins: a.joins, PeakPlayers: a.peak, Players: a.players}
+	usage := Usage{Traffic: now.Sub(a.reported), Joins: a.joins, PeakPlayers: a.peak, Players: a.players}
 	a.reported, a.joins, a.peak = now, 0, a.players
-	return usage, a.open > 0
+	return usage
+}
+
+// Open reports whether there are connections.
+func (a *Allocation) Open() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.open > 0
 }
 
 func (a *Allocation) join() {

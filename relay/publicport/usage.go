@@ -1,6 +1,10 @@
 package publicport
 
-import "github.com/eclitunnel/eclitunnel/relay/meter"
+import (
+	"slices"
+
+	"github.com/eclitunnel/eclitunnel/relay/meter"
+)
 
 // goneUsage counts for an allocation that is no longer wanted, while its last players
 // leave.
@@ -12,16 +16,14 @@ type goneUsage struct {
 
 // TakeUsage calls take with what each allocation has carried since the last call, by id,
 // in no order. For one that has been removed it may be called beside another one of the
-// same id. A lock is held meanwhile: take must not call Ports. It reports whether players of
-// ports that were removed are still leaving.
-func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) (leaving bool) {
+// same id. A lock is held meanwhile: take must not call Ports.
+func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.gone[:0]
 	for _, g := range p.gone {
-		usage, open := g.usage.Take()
-		take(g.id, usage)
-		leaving = leaving || open
+		open := g.usage.Open() // Before: what is counted until the end is taken.
+		take(g.id, g.usage.Take())
 		// A datagram may be counted right after the end of its flow: it is looked at once
 		// more.
 		if open || !g.ended {
@@ -32,8 +34,13 @@ func (p *Ports) TakeUsage(take func(id int64, usage meter.Usage)) (leaving bool)
 	clear(p.gone[len(kept):])
 	p.gone = kept
 	for id, s := range p.slots {
-		usage, _ := s.usage.Take()
-		take(id, usage)
+		take(id, s.usage.Take())
 	}
-	return leaving
+}
+
+// Leaving reports whether players of ports that were removed are still leaving.
+func (p *Ports) Leaving() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.gone, func(g goneUsage) bool { return g.usage.Open() })
 }

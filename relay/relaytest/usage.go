@@ -12,7 +12,8 @@ import (
 // usage is what a tunnel server has reported of its traffic.
 type usage struct {
 	refused bool // The panel takes none, as those of older versions.
-	held    bool // No report is acknowledged.
+	held    bool // No report is acknowledged,
+	ignored bool // or stored.
 	stored  map[uuid.UUID]int64
 	sums    map[int64]types.AllocationUsage
 	seconds int64 // Of the longest time that a report was of.
@@ -36,6 +37,9 @@ func (p *Panel) takeUsage(m types.UsageReport) {
 	p.usage.reports++
 	if p.usage.refused {
 		p.t.Error("a usage report for a panel that takes none")
+	}
+	if p.usage.ignored {
+		return
 	}
 	if m.Sequence > p.usage.stored[m.Epoch] {
 		p.usage.stored[m.Epoch] = m.Sequence
@@ -69,6 +73,27 @@ func (p *Panel) HoldUsage(held bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.usage.held = held
+}
+
+// IgnoreUsage makes the panel neither store nor acknowledge reports of usage, as without its
+// database, or take the next ones again.
+func (p *Panel) IgnoreUsage(ignored bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.usage.ignored = ignored
+}
+
+// UsageReports returns how many reports of usage were ever received.
+func (p *Panel) UsageReports() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.usage.reports
+}
+
+// AwaitUsageReports returns once so many reports of usage were received.
+func (p *Panel) AwaitUsageReports(n int) {
+	p.t.Helper()
+	p.await("reports of usage", func() bool { return p.usage.reports >= n })
 }
 
 // AwaitUsage returns once the sums of what was reported of an allocation fulfil a

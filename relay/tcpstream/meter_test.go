@@ -51,12 +51,11 @@ func TestMeter_CountsEveryByteWhileTheStreamLasts(t *testing.T) {
 					t.Error(err)
 				}
 				counted.Meter.Leave()
-				usage, open := allocation.Take()
 				want.DownloadBytes += 3
-				if usage != (meter.Usage{Traffic: want, Joins: 1, PeakPlayers: 1}) || open {
-					t.Errorf("used %+v, open %v", usage, open)
+				if usage := allocation.Take(); usage != (meter.Usage{Traffic: want, Joins: 1, PeakPlayers: 1}) || allocation.Open() {
+					t.Errorf("used %+v, open %v", usage, allocation.Open())
 				}
-				if usage, _ = allocation.Take(); usage != (meter.Usage{}) {
+				if usage := allocation.Take(); usage != (meter.Usage{}) {
 					t.Errorf("used %+v after that", usage)
 				}
 			})
