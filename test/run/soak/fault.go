@@ -80,12 +80,9 @@ func (fl *fleet) inject(ctx context.Context, f fault, r *rand.Rand) error {
 	fl.fault = f.name
 	fl.mu.Unlock()
 	failed := fl.ledger.failed.Load()
-	if f.mute {
-		fl.usage.mute(time.Now())
-	}
 	err := f.run(ctx, fl, r)
 	if f.mute {
-		fl.usage.unmute(time.Now())
+		fl.usage.flow(time.Now())
 	}
 	if err == nil {
 		err = fl.ledger.verify(ctx)

@@ -16,8 +16,8 @@ import (
 
 const (
 	// lossWindow is how long before its death what players carried may be lost with a
-	// tunnel server: an interval of its reports, and the second in which it looks whether
-	// one has passed.
+	// tunnel server, whether or not there is a panel: an interval of its reports, and the
+	// second in which it sees that one has passed or was not stored.
 	lossWindow = 11 * time.Second
 	// catchUp is how long after the end of a fault reports may still wait.
 	catchUp = 5 * time.Second
@@ -26,9 +26,9 @@ const (
 	usageRest = 13 * time.Second
 	usagePoll = 500 * time.Millisecond
 	// What players carry is noted by rowLength, for at least half of rowsKept: longer than
-	// reports ever wait.
+	// the lossWindow.
 	rowLength = 100 * time.Millisecond
-	rowsKept  = 10 * time.Minute
+	rowsKept  = time.Minute
 )
 
 // carriedAt is what players have carried in a short time.
@@ -66,8 +66,8 @@ func (a *account) add(more traffic.Carried) {
 	}
 }
 
-// lose notes that the tunnel server has been killed, and had reported nothing since. What
-// is lost once is not lost again.
+// lose notes that the tunnel server has been killed, with what it had counted since. What is
+// lost once is not lost again.
 func (a *account) lose(since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -109,9 +109,7 @@ func (a *account) settle(usage types.UsageSums) (carried traffic.Carried, lost b
 type usage struct {
 	mu    sync.Mutex
 	ports []*port // Every one there ever was.
-	// muted and until are when reports last began to wait, and when that ended; until is
-	// zero while they wait.
-	muted, until time.Time
+	until time.Time // When reports last ceased to wait.
 	// carried and lost are sums of what was compared, and found says so for people.
 	carried traffic.Carried
 	lost    bytesEach
@@ -124,39 +122,27 @@ func (u *usage) open(p *port) {
 	u.ports = append(u.ports, p)
 }
 
-// mute says that from now on reports may not reach the panel.
-func (u *usage) mute(now time.Time) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if now.Sub(u.until) > catchUp {
-		u.muted = now
-	}
-	u.until = time.Time{}
-}
-
-func (u *usage) unmute(now time.Time) {
+// flow says that from now on nothing keeps reports from the panel.
+func (u *usage) flow(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.until = now
 }
 
-// killed notes the death of a device: what a tunnel server had counted in its last
-// interval, or since reports began to wait, is lost.
+// killed notes the death of a device: what a tunnel server had counted in its last interval
+// is lost. What it had counted before is stored, or in its file.
 func (u *usage) killed(d *device, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	since := at
-	if !u.muted.IsZero() && (u.until.IsZero() || at.Sub(u.until) < catchUp) {
-		since = u.muted
-	}
 	for _, p := range u.ports {
 		if p.server == d {
-			p.account.lose(since.Add(-lossWindow))
+			p.account.lose(at.Add(-lossWindow))
 		}
 	}
 }
 
-// caughtUp waits until reports certainly do not wait for an earlier fault.
+// caughtUp waits until reports certainly do not wait for an earlier fault: those in the file
+// of a tunnel server that is dead are not in the panel's sums.
 func (u *usage) caughtUp(ctx context.Context) {
 	u.mu.Lock()
 	d := catchUp - time.Since(u.until)

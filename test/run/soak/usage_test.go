@@ -42,45 +42,26 @@ func TestAccount_FindsBytesThatAreMissingOrCountedTwice(t *testing.T) {
 	}
 }
 
-func TestUsage_ForgivesWhatKilledTunnelServersHadNotReported(t *testing.T) {
+func TestUsage_ForgivesTheLastIntervalOfKilledTunnelServers(t *testing.T) {
 	now := time.Now()
 	carried := traffic.Carried{UploadLeast: 10, UploadMost: 10, DownloadLeast: 10, DownloadMost: 10}
-	lost := func(before func(*usage), killed, other *device) uint64 {
-		p := &port{server: killed}
-		for _, ago := range []time.Duration{100, 40, 20, 5} {
-			p.account.rows = append(p.account.rows, carriedAt{now.Add(-ago * time.Second), carried})
-		}
-		u := new(usage)
-		u.open(p)
-		before(u)
-		u.killed(other, now)
-		u.killed(killed, now)
-		u.killed(killed, now) // Nothing is lost twice.
-		return p.account.lost.upload
+	killed, other := new(device), new(device)
+	p := &port{server: killed}
+	for _, ago := range []time.Duration{100, 40, 12, 10, 5} {
+		p.account.rows = append(p.account.rows, carriedAt{now.Add(-ago * time.Second), carried})
 	}
+	u := new(usage)
+	u.open(p)
 	for _, c := range []struct {
-		name string
-		want uint64
-		mute func(*usage)
+		device *device
+		want   uint64
 	}{
-		{"reports flow", 10, func(*usage) {}},
-		{"reports have waited for 30 s", 30, func(u *usage) { u.mute(now.Add(-30 * time.Second)) }},
-		{"reports waited until just now", 30, func(u *usage) {
-			u.mute(now.Add(-30 * time.Second))
-			u.unmute(now.Add(-time.Second))
-		}},
-		{"reports waited, and wait again", 30, func(u *usage) {
-			u.mute(now.Add(-30 * time.Second))
-			u.unmute(now.Add(-6 * time.Second))
-			u.mute(now.Add(-4 * time.Second))
-		}},
-		{"reports waited long ago", 10, func(u *usage) {
-			u.mute(now.Add(-30 * time.Second))
-			u.unmute(now.Add(-10 * time.Second))
-		}},
+		{other, 0},
+		{killed, 20},
+		{killed, 20}, // Nothing is lost twice.
 	} {
-		if got := lost(c.mute, new(device), new(device)); got != c.want {
-			t.Errorf("%s: %d bytes may be lost, want %d", c.name, got, c.want)
+		if u.killed(c.device, now); p.account.lost.upload != c.want || p.account.lost.download != c.want {
+			t.Errorf("%+v may be lost, want %d each way", p.account.lost, c.want)
 		}
 	}
 }
