@@ -8,7 +8,7 @@
 // that.
 //
 // [Client.Run] starts no goroutine that outlives it. Its goroutine calls every
-// callback but Reports, Players, Refusals and Connections, which are called by whichever reports.
+// callback but Reports, Players, Refusals and those of Connections, which are called by whichever reports.
 package controlclient
 
 import (
@@ -67,12 +67,9 @@ type Options[State any, S Snapshot, C Change] struct {
 	// Usage is what the device reports of its traffic, to a panel that takes it; nil: it
 	// reports none. The rules of Reports hold.
 	Usage Usage
-	// Connections returns the next report of players, or nil if there is nothing to report:
-	// of all of them from the first call on a channel on, for which anew is true. It is
-	// called for a panel that takes such reports. CloseConnections ends the connections that
-	// the panel names. nil: there are no players. The rules of Reports hold for Connections.
-	Connections      func(anew bool) *types.ConnectionsReport
-	CloseConnections func(ids []string)
+	// Connections are those of players, for a panel that takes reports of them; nil: there
+	// are no players.
+	Connections Connections
 	// OnChannel is called with nil when the first snapshot of a channel arrives,
 	// before Apply, and with the error and the wait until the next attempt when a
 	// channel ends or cannot be opened. It is not called for the end of Run. It must
@@ -181,6 +178,9 @@ func (c *Client[State, S, C]) detach() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn = nil
+	if c.sent.connections {
+		c.opts.Connections.StopConnections()
+	}
 	c.connected.Store(false)
 }
 
@@ -223,8 +223,8 @@ func (c *Client[State, S, C]) serve(_ context.Context, conn *channel.Conn, ready
 		case types.UsageAck:
 			c.usageStored(m)
 		case types.ConnectionsClose:
-			if c.opts.CloseConnections != nil {
-				c.opts.CloseConnections(m.Ids)
+			if c.opts.Connections != nil {
+				c.opts.Connections.CloseConnections(m.Ids)
 			}
 		default:
 			c.opts.Logger.Warn("the panel sent a message that is not for this kind of device", slog.String("type", kind))

@@ -30,7 +30,7 @@ type sent struct {
 	awaitsStored bool // A usage report was sent and is not acknowledged.
 
 	takesConnections bool // The panel does.
-	connections      bool // The channel was sent some.
+	connections      bool // StartConnections was called for the channel.
 }
 
 // report is an AllocationReport in a form that can be compared.
@@ -168,9 +168,11 @@ func (c *Client[State, S, C]) ReportConnections() {
 	if c.opts.Connections == nil || c.conn == nil || !c.sent.applied || !c.sent.takesConnections {
 		return
 	}
-	report := c.opts.Connections(!c.sent.connections)
-	c.sent.connections = true
-	if report != nil {
+	if !c.sent.connections {
+		c.sent.connections = true
+		c.opts.Connections.StartConnections()
+	}
+	if report := c.opts.Connections.NextConnections(); report != nil {
 		// An error means that the channel has ended.
 		_ = c.conn.Send(report)
 	}

@@ -112,19 +112,37 @@ func (c *connections) find(id string) *connection {
 	return c.all[number]
 }
 
-// begin starts over: the panel has forgotten all that it was told.
-func (c *connections) begin() {
-	c.reporting, c.complete = true, false
-	c.fresh, c.reported, c.closed, c.next, c.current = nil, nil, nil, 0, 0
+// start has the next reports tell of all that there are: the panel knows of none.
+func (c *connections) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget()
+	c.reporting = true
 	for _, n := range c.all {
-		n.reported = false
 		c.fresh = append(c.fresh, n)
 	}
 }
 
+// stop keeps nothing more for a panel that cannot be told: without it, all who leave in the
+// meantime would be kept with their sockets.
+func (c *connections) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget()
+	c.reporting = false
+}
+
+// forget forgets what the panel was told, and what waits for it. It is called with mu held.
+func (c *connections) forget() {
+	c.complete, c.fresh, c.reported, c.closed, c.next, c.current = false, nil, nil, nil, 0, 0
+	for _, n := range c.all {
+		n.reported = false
+	}
+}
+
 // report returns what the panel has not been told yet, as much as one report has, or nil.
-func (c *connections) report(anew bool, now time.Time, roundTrip func(client uuid.UUID) time.Duration) *types.ConnectionsReport {
-	report, opened, updated := c.take(anew, now)
+func (c *connections) report(now time.Time, roundTrip func(client uuid.UUID) time.Duration) *types.ConnectionsReport {
+	report, opened, updated := c.take(now)
 	if report == nil {
 		return nil
 	}
@@ -140,12 +158,9 @@ func (c *connections) report(anew bool, now time.Time, roundTrip func(client uui
 
 // take returns the next report without round trips, and the connections that are opened and
 // updated in it.
-func (c *connections) take(anew bool, now time.Time) (report *types.ConnectionsReport, opened, updated []*connection) {
+func (c *connections) take(now time.Time) (report *types.ConnectionsReport, opened, updated []*connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if anew {
-		c.begin()
-	}
 	opened = c.takeFresh()
 	closed := c.takeClosed()
 	if now.Sub(c.updatedAt) >= updateEvery {
@@ -263,12 +278,17 @@ func milliseconds(d time.Duration) *float32 {
 	return &ms
 }
 
-// Connections returns the next report of players, or nil if there is nothing to report: of
-// all of them from a call on for which anew is true. It is called at most four times a
-// second.
-func (p *Ports) Connections(anew bool) *types.ConnectionsReport {
-	return p.live.report(anew, time.Now(), p.o.Clients.RoundTrip)
+// StartConnections has the next reports tell of all players.
+func (p *Ports) StartConnections() { p.live.start() }
+
+// NextConnections returns the next report of players, or nil if there is nothing to report.
+// It is called at most four times a second, from StartConnections to StopConnections.
+func (p *Ports) NextConnections() *types.ConnectionsReport {
+	return p.live.report(time.Now(), p.o.Clients.RoundTrip)
 }
+
+// StopConnections keeps nothing for further reports.
+func (p *Ports) StopConnections() { p.live.stop() }
 
 // CloseConnections ends connections by their ids, as they were reported. Others have ended.
 func (p *Ports) CloseConnections(ids []string) {

@@ -2,8 +2,10 @@ package publicport
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/uuid"
 
@@ -27,7 +29,8 @@ func TestConnections_AFloodBetweenTwoReportsIsNotReported(t *testing.T) {
 	var c connections
 	var usage meter.Allocation
 	now := time.Unix(1e9, 0)
-	if r := c.report(true, now, noRoundTrip); r == nil || r.Complete == nil {
+	c.start()
+	if r := c.report(now, noRoundTrip); r == nil || r.Complete == nil {
 		t.Fatalf("the first report is %+v", r)
 	}
 	stays := c.enter(1, &usage)
@@ -37,16 +40,16 @@ func TestConnections_AFloodBetweenTwoReportsIsNotReported(t *testing.T) {
 	if len(c.fresh) > 2*types.MaxConnectionsReportOpened {
 		t.Errorf("%d wait for a report", len(c.fresh))
 	}
-	r := c.report(false, now, noRoundTrip)
+	r := c.report(now, noRoundTrip)
 	if len(r.Opened) != 1 || len(r.Closed) != 0 {
 		t.Errorf("reported %d opened and %d closed", len(r.Opened), len(r.Closed))
 	}
 	c.remove(stays[0])
 	c.remove(stays[0])
-	if r = c.report(false, now, noRoundTrip); len(r.Closed) != 1 {
+	if r = c.report(now, noRoundTrip); len(r.Closed) != 1 {
 		t.Errorf("reported %d closed", len(r.Closed))
 	}
-	if r = c.report(false, now, noRoundTrip); r != nil {
+	if r = c.report(now, noRoundTrip); r != nil {
 		t.Errorf("reported %+v", r)
 	}
 }
@@ -58,8 +61,9 @@ func TestConnections_AreReportedInBoundedPartsAndInTurn(t *testing.T) {
 	const players = 6000
 	all := c.enter(players, &usage)
 	opened, parts := 0, 0
+	c.start()
 	for complete := false; !complete; parts++ {
-		r := c.report(parts == 0, now, noRoundTrip)
+		r := c.report(now, noRoundTrip)
 		if len(r.Opened) > types.MaxConnectionsReportOpened {
 			t.Fatalf("%d in one report", len(r.Opened))
 		}
@@ -77,7 +81,7 @@ func TestConnections_AreReportedInBoundedPartsAndInTurn(t *testing.T) {
 	updated := map[string]time.Time{}
 	for range 60 {
 		now = now.Add(250 * time.Millisecond)
-		r := c.report(false, now, noRoundTrip)
+		r := c.report(now, noRoundTrip)
 		if r == nil {
 			continue
 		}
@@ -93,7 +97,7 @@ func TestConnections_AreReportedInBoundedPartsAndInTurn(t *testing.T) {
 	}
 	for range 60 {
 		now = now.Add(250 * time.Millisecond)
-		if r := c.report(false, now, noRoundTrip); r != nil {
+		if r := c.report(now, noRoundTrip); r != nil {
 			for _, n := range r.Updated {
 				updated[n.ID] = now
 			}
@@ -109,11 +113,39 @@ func TestConnections_PlayersWhoAreNotCarriedAreNotReported(t *testing.T) {
 	var usage meter.Allocation
 	now := time.Unix(1e9, 0)
 	waits := c.add(&connection{allocation: 1, source: netip.MustParseAddrPort("192.0.2.1:1"), meter: usage.New()})
-	if r := c.report(true, now, noRoundTrip); len(r.Opened) != 0 || r.Complete == nil {
+	c.start()
+	if r := c.report(now, noRoundTrip); len(r.Opened) != 0 || r.Complete == nil {
 		t.Errorf("reported %+v", r)
 	}
 	waits.meter.Join()
-	if r := c.report(false, now, noRoundTrip); len(r.Opened) != 1 {
+	if r := c.report(now, noRoundTrip); len(r.Opened) != 1 {
 		t.Errorf("reported %+v once carried", r)
 	}
+}
+
+// A player who has left holds a socket, and the panel may be away for days.
+func TestConnections_WhoLeavesWhileThereIsNoChannelIsNotKept(t *testing.T) {
+	var c connections
+	var usage meter.Allocation
+	now := time.Unix(1e9, 0)
+	c.start()
+	reported := c.enter(2, &usage)
+	c.report(now, noRoundTrip)
+	left := weak.Make(reported[0])
+	c.stop()
+	c.remove(reported[0])
+	c.remove(c.enter(1, &usage)[0])
+	reported[0] = nil
+	runtime.GC()
+	if left.Value() != nil {
+		t.Error("a player who has left is kept")
+	}
+	if len(c.fresh)+len(c.reported)+len(c.closed) > 0 {
+		t.Error("something waits for a report")
+	}
+	c.start()
+	if r := c.report(now, noRoundTrip); len(r.Opened) != 1 || len(r.Closed) != 0 || r.Complete == nil {
+		t.Errorf("the next channel is told %+v", r)
+	}
+	runtime.KeepAlive(&c)
 }
