@@ -277,7 +277,7 @@ func (u *usage) Next(now time.Time) *types.UsageReport {
 	s := u.spans[0]
 	s.frozen = true
 	report := s.report()
-	report.AgeSeconds = max(0, int64(now.Sub(s.ended)/time.Second))
+	report.AgeSeconds = seconds(min(max(0, now.Sub(s.ended)), maxUsageTime))
 	return &report
 }
 

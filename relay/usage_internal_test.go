@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -319,6 +320,68 @@ func TestUsage_ReadsWhatAKillHasLeftHalfWritten(t *testing.T) {
 	u.start(path)
 	u.receive(always)
 	u.check(2, 1)
+}
+
+// Whatever has become of a file, the lines that are whole count, and nothing is sent that
+// would end the channel.
+func TestUsage_ReadsWhatIsWholeOfADamagedFile(t *testing.T) {
+	epoch := uuid.NewString()
+	line := func(sequence, seconds, bytes int) string {
+		return fmt.Sprintf(`{"ended":"2020-01-01T00:00:00Z","report":{"type":"usage","epoch":%q,"sequence":%d,"ageSeconds":0,"seconds":%d,`+
+			`"allocations":[{"id":1,"players":0,"peakPlayers":0,"joins":0,"downloadBytes":0,"uploadBytes":%d,"downloadDatagrams":0,"uploadDatagrams":0}]}}`+"\n",
+			epoch, sequence, seconds, bytes)
+	}
+	for name, damage := range map[string]string{
+		"nothing": "", "zeros": strings.Repeat("\x00", 512) + "\n", "other encodings": "\xff\xfe{\x00\n", "half a line": line(9, 10, 9)[:80] + "\n",
+		"no number": line(0, 10, 9), "no time": line(9, 0, 9), "years": line(9, 1<<40, 9), "fewer than none": line(9, 10, -9), "too much": line(9, 10, 1<<60),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "usage.jsonl")
+			if err := os.WriteFile(path, []byte(damage+line(1, 10, 1)+damage+line(2, 10, 1)+damage), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			u := newUsageTest(t, path)
+			if n := strings.Count(u.log.String(), "cannot be read"); n > 1 || (n == 1) != (damage != "") {
+				t.Errorf("logged: %s", u.log.String())
+			}
+			u.receive(1)
+			if age := u.Next(u.now).AgeSeconds; age > 366*24*3600 {
+				t.Errorf("a report of %d s ago", age)
+			}
+			u.tickWithoutPorts(false) // Written anew: for nobody else to read.
+			if info, err := os.Stat(path); damage != "" && (err != nil || info.Mode().Perm() != 0o600 || u.lines(path) != 1) {
+				t.Errorf("%v, %v, %d lines", info.Mode(), err, u.lines(path))
+			}
+			u.receive(always)
+			u.check(2, 1)
+			if len(u.stored) != 1 || u.stored[uuid.MustParse(epoch)] != 2 {
+				t.Errorf("stored %v", u.stored)
+			}
+		})
+	}
+}
+
+// By mistake, two processes may have one file. Nothing counts twice.
+func TestUsage_OfTwoProcessesWithOneFileCountsOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "usage.jsonl")
+	u := newUsageTest(t, path)
+	u.carry(1)
+	u.tickWithoutPorts(false)
+	first := u.usage
+	u.start(path) // The second, beside it.
+	second := u.usage
+	for _, process := range []*usage{second, first} {
+		u.usage = process
+		u.receive(always)
+		u.tickWithoutPorts(true)
+		u.carry(1)
+		u.receive(always)
+		u.tickWithoutPorts(true)
+	}
+	u.check(3, 1)
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the file is still there: %v", err)
+	}
 }
 
 func TestUsage_OfTwoPortsAtATimeIsThatOfBoth(t *testing.T) {

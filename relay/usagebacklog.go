@@ -62,7 +62,7 @@ func (b *UsageBacklog) load() []keptReport {
 	if b.ran || b.path == "" {
 		return b.left
 	}
-	data, err := files.ReadSecret(b.path)
+	data, err := files.ReadData(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -74,13 +74,15 @@ func (b *UsageBacklog) load() []keptReport {
 	b.exists, b.size = true, int64(len(data))
 	b.complete = damaged == 0 && bytes.HasSuffix(data, []byte{'\n'})
 	if damaged > 0 {
-		b.log.Warn("usage that was not reported cannot be read", slog.String("file", b.path), slog.Int("lines", damaged))
+		b.log.Warn("a part of the usage that was not reported cannot be read", slog.String("file", b.path),
+			slog.Int("lines", damaged), slog.Int("reports", len(reports)))
 	}
 	return reports
 }
 
 // parseBacklog returns the last report of each epoch and sequence, in the order of the first,
-// and how many lines cannot be read: the last one, where a process was killed as it wrote.
+// and how many lines cannot be read, such as the last one where a process was killed as it
+// wrote. A panel would refuse them again and again, with the channel.
 func parseBacklog(data []byte) (reports []keptReport, damaged int) {
 	type number struct {
 		epoch    uuid.UUID
@@ -89,7 +91,7 @@ func parseBacklog(data []byte) (reports []keptReport, damaged int) {
 	at := map[number]int{}
 	for line := range bytes.Lines(data) {
 		var k keptReport
-		if err := json.Unmarshal(line, &k); err != nil || k.Report.Sequence < 1 {
+		if err := json.Unmarshal(line, &k); err != nil || !k.valid() {
 			damaged++
 			continue
 		}

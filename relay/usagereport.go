@@ -17,13 +17,35 @@ type keptReport struct {
 	Report types.UsageReport `json:"report"`
 }
 
+// What panels take: a report beyond it ends the channel.
+const (
+	maxUsageTime  = 366 * 24 * time.Hour // The length of the time of a report, and how long ago it ended.
+	maxUsageCount = 1 << 50
+)
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// valid reports whether a panel takes the report, as it does every one that was kept and is
+// not damaged.
+func (k keptReport) valid() bool {
+	r := k.Report
+	if r.Sequence < 1 || r.Seconds < 1 || r.Seconds > seconds(maxUsageTime) || len(r.Allocations) > types.MaxUsageReportAllocations {
+		return false
+	}
+	return !slices.ContainsFunc(r.Allocations, func(a types.AllocationUsage) bool {
+		return min(a.Players, a.PeakPlayers) < 0 || max(a.Players, a.PeakPlayers) > math.MaxInt32 ||
+			min(a.Joins, a.DownloadBytes, a.UploadBytes, a.DownloadDatagrams, a.UploadDatagrams) < 0 ||
+			max(a.Joins, a.DownloadBytes, a.UploadBytes, a.DownloadDatagrams, a.UploadDatagrams) > maxUsageCount
+	})
+}
+
 func (s *usageSpan) kept() keptReport { return keptReport{Ended: s.ended, Report: s.report()} }
 
 // report returns the report of a span, without its age.
 func (s *usageSpan) report() types.UsageReport {
 	report := types.UsageReport{
 		Type: types.TypeUsage, Epoch: s.epoch, Sequence: s.sequence,
-		Seconds:     max(1, int64(math.Round(s.ended.Sub(s.began).Seconds()))),
+		Seconds:     max(1, seconds(min(s.ended.Sub(s.began)+time.Second/2, maxUsageTime))),
 		Allocations: make([]types.AllocationUsage, 0, len(s.usage)),
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.usage)) {

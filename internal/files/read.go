@@ -21,6 +21,17 @@ func Read(path string) ([]byte, error) {
 	return ReadFrom(path, f)
 }
 
+// ReadData reads a file of this program's own, byte for byte. The error is fs.ErrNotExist
+// where there is no file.
+func ReadData(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // It was only read.
+	return readAll(path, f)
+}
+
 // ReadFrom reads a text to its end. The name is for errors.
 func ReadFrom(name string, r io.Reader) ([]byte, error) {
 	data, err := readAll(name, r)
