@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,8 @@ type tunnelServer struct {
 	listener net.Listener
 	warned   atomic.Pointer[string] // Why it last did not reach the panel; empty where it did.
 	dialled  chan error             // How the first try to reach the panel went.
-	// What a run could not report, for the next one. It has no file: its own Postgres ends with
-	// the panel, and a panel with another one has no directory for state.
+	// What a run could not report, for the next one: of this process or, where the panel has a
+	// directory, of the one after a kill.
 	usage *relay.UsageBacklog
 }
 
@@ -56,7 +57,7 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 		name:    name,
 		log:     s.logger.With(slog.String("serverName", name)),
 		dialled: make(chan error, 1),
-		usage:   relay.NewUsageBacklog("", s.logger),
+		usage:   relay.NewUsageBacklog(usageFile(s.opts.Database), s.logger),
 	}
 	if err := t.listen(ctx); err != nil {
 		return err
@@ -72,6 +73,15 @@ func (s *Server) startTunnelServer(ctx, life context.Context) error {
 	s.background(life, "tunnel server", func(ctx context.Context) error { return t.supervise(ctx, device.ID) })
 	t.awaitOnline(ctx, device.ID, before)
 	return nil
+}
+
+// usageFile is where usage that is not stored is kept; "": nowhere, since a panel with
+// another database has no directory.
+func usageFile(d Database) string {
+	if d.URL != "" || d.DataDir == "" {
+		return ""
+	}
+	return filepath.Join(d.DataDir, "tunnel-server.usage.jsonl")
 }
 
 // generation returns the generation of the tunnel server's last control channel.
