@@ -108,7 +108,7 @@ func (a *account) settle(usage types.UsageSums) (carried traffic.Carried, lost b
 // ready to use.
 type usage struct {
 	mu    sync.Mutex
-	ports []*port // Every one there ever was.
+	ports []*port   // Every one there ever was.
 	until time.Time // When reports last ceased to wait.
 	// carried and lost are sums of what was compared, and found says so for people.
 	carried traffic.Carried
