@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/test/lib/cluster"
 	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
@@ -108,7 +109,8 @@ func newWorld(ctx context.Context, where tunnelServer, change ...func(*cluster.P
 	}
 	if where == standAlone {
 		w.server = cluster.NewTunnelServer(binaries, w.dir, "edge", ports+1, nil)
-		if err := w.server.EnrollServer(ctx, w.panel); err != nil {
+		host := "127.0.0.1"
+		if err := w.server.Adopt(ctx, w.panel, &types.TunnelServerSettings{PublicHost: &host}); err != nil {
 			return nil, err
 		}
 		if w.serving, err = w.server.Start(); err != nil {
@@ -122,7 +124,7 @@ func newWorld(ctx context.Context, where tunnelServer, change ...func(*cluster.P
 	if where == plain {
 		w.agent.Env = append(w.agent.Env, "ECLITUNNEL_PLAIN_STREAMS=true")
 	}
-	if err := w.agent.Enroll(ctx, w.panel); err != nil {
+	if err := w.agent.Adopt(ctx, w.panel, nil); err != nil {
 		return nil, err
 	}
 	if w.running, err = w.agent.Start(); err != nil {

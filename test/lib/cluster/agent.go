@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -150,4 +151,34 @@ func (a *Agent) Enroll(ctx context.Context, panel *Panel, args ...string) error 
 	enrollment, err := os.ReadFile(a.config)
 	Kept().Received(enrollment)
 	return err
+}
+
+// Adopt gives the installation a device that the panel's admin creates, and its token, as an
+// enrollment would: of a tunnel server if one is given. Enroll waits for the 5 s between two
+// polls, which is for tests of something else to save.
+func (a *Agent) Adopt(ctx context.Context, panel *Panel, server *types.TunnelServerSettings) error {
+	create := types.DeviceCreate{Name: a.Name, Server: server}
+	if server != nil {
+		kind := types.DeviceKindServer
+		create.Kind = &kind
+	}
+	made, err := panel.API.CreateDeviceWithResponse(ctx, create)
+	if err != nil {
+		return err
+	}
+	if made.JSON201 == nil {
+		return fmt.Errorf("create device: %s: %s", made.Status(), made.Body)
+	}
+	a.Device = made.JSON201.Device
+	config, err := json.Marshal(map[string]any{
+		"panelUrl": panel.URL, "deviceId": a.Device.ID, "name": a.Name, "token": made.JSON201.Token,
+	})
+	if err != nil {
+		return err
+	}
+	Kept().Received(config)
+	if err := os.MkdirAll(filepath.Dir(a.config), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(a.config, config, 0o600)
 }
