@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,38 +15,12 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
-// proxyConfig is nginx in front of a panel with nothing but its defaults.
-const proxyConfig = `
-daemon off;
-worker_processes 1;
-error_log stderr;
-pid %[1]s/nginx.pid;
-%[2]s
-events { worker_connections 1024; }
-http {
-  access_log off;
-  client_body_temp_path %[1]s/body;
-  proxy_temp_path %[1]s/proxy;
-  fastcgi_temp_path %[1]s/fastcgi;
-  uwsgi_temp_path %[1]s/uwsgi;
-  scgi_temp_path %[1]s/scgi;
-  server {
-    listen 127.0.0.1:%[3]d;
-    location / { proxy_pass %[4]s; }
-  }
-}
-`
-
 // TestEvents_ComeAtOnceThroughNGINX runs the command of docs/events.md.
 func TestEvents_ComeAtOnceThroughNGINX(t *testing.T) {
 	w := sharedFor(t)
-	dir, port, user := clustertest.Dir(t), freePort(t), ""
-	if os.Getuid() == 0 {
-		user = "user root;"
-	}
-	config := filepath.Join(dir, "nginx.conf")
-	writeFile(t, config, fmt.Appendf(nil, proxyConfig, dir, user, port, w.panel.URL), 0o644)
-	serve(t, port, "nginx", "-p", dir, "-c", config)
+	port := freePort(t)
+	// With nothing but nginx's defaults.
+	runNginx(t, clustertest.Dir(t), port, fmt.Sprintf("server { listen 127.0.0.1:%d; location / { proxy_pass %s; } }", port, w.panel.URL))
 
 	key, err := w.panel.API.CreateAPIKeyWithResponse(t.Context(), types.APIKeyCreate{
 		Name: "events", Scopes: []types.APIKeyScope{types.ScopeRead, types.ScopeAdmin},

@@ -16,6 +16,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/test/lib/clustertest"
 )
 
+// nginxConfig is all of nginx's configuration but its servers.
 const nginxConfig = `
 daemon off;
 worker_processes 1;
@@ -25,23 +26,39 @@ pid %[1]s/nginx.pid;
 events { worker_connections 1024; }
 http {
   access_log off;
-  client_max_body_size 1g;
   client_body_temp_path %[1]s/body;
   proxy_temp_path %[1]s/proxy;
   fastcgi_temp_path %[1]s/fastcgi;
   uwsgi_temp_path %[1]s/uwsgi;
   scgi_temp_path %[1]s/scgi;
+%[3]s
+}
+`
+
+const fileServers = `
+  client_max_body_size 1g;
   server {
-    listen 127.0.0.1:%[3]d;
-    root %[1]s/www;
+    listen 127.0.0.1:%d;
+    root %s;
     location / { dav_methods PUT; }
   }
   server {
-    listen 127.0.0.1:%[4]d proxy_protocol;
+    listen 127.0.0.1:%d proxy_protocol;
     location / { return 200 "$proxy_protocol_addr:$proxy_protocol_port"; }
   }
-}
 `
+
+// runNginx runs nginx in a directory with these servers, one of which listens on a port.
+func runNginx(t *testing.T, dir string, port int, servers string) {
+	t.Helper()
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;" // Otherwise its workers may not write.
+	}
+	config := filepath.Join(dir, "nginx.conf")
+	writeFile(t, config, fmt.Appendf(nil, nginxConfig, dir, user, servers), 0o644)
+	serve(t, port, "nginx", "-p", dir, "-c", config)
+}
 
 // nginx serves and takes files below www, on a second port behind the PROXY protocol.
 type nginx struct {
@@ -56,13 +73,7 @@ func startNginx(t *testing.T) nginx {
 	if err := os.Mkdir(n.www, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	user := ""
-	if os.Getuid() == 0 {
-		user = "user root;" // otherwise its workers may not write
-	}
-	config := filepath.Join(dir, "nginx.conf")
-	writeFile(t, config, fmt.Appendf(nil, nginxConfig, dir, user, n.files, n.real), 0o644)
-	serve(t, n.files, "nginx", "-p", dir, "-c", config)
+	runNginx(t, dir, n.files, fmt.Sprintf(fileServers, n.files, n.www, n.real))
 	return n
 }
 
@@ -115,16 +126,23 @@ func TestHTTP_PROXYHeaderCarriesThePlayersAddress(t *testing.T) {
 	}
 }
 
-func TestHTTP_LoadRunsWithoutSocketErrors(t *testing.T) {
-	w, n := sharedFor(t), startNginx(t)
-	writeFile(t, filepath.Join(n.www, "index.html"), noise(1<<10), 0o644)
-	public := w.expose(t, types.CreateTCP, n.files, nil)
-	out := command(t, time.Minute, "wrk", "-t2", "-c64", "-d3s", "--timeout", "10s", "--latency", "http://"+public+"/")
+// wrk runs wrk, which must have no request that fails, and returns what it printed.
+func wrk(t *testing.T, args ...string) string {
+	t.Helper()
+	out := command(t, time.Minute, "wrk", args...)
 	for _, trouble := range []string{"Socket errors", "Non-2xx"} {
 		if strings.Contains(out, trouble) {
 			t.Errorf("wrk found trouble:\n%s", out)
 		}
 	}
+	return out
+}
+
+func TestHTTP_LoadRunsWithoutSocketErrors(t *testing.T) {
+	w, n := sharedFor(t), startNginx(t)
+	writeFile(t, filepath.Join(n.www, "index.html"), noise(1<<10), 0o644)
+	public := w.expose(t, types.CreateTCP, n.files, nil)
+	out := wrk(t, "-t2", "-c64", "-d3s", "--timeout", "10s", "--latency", "http://"+public+"/")
 	t.Logf("64 connections through the tunnel: %s", strings.Join(
 		regexp.MustCompile(`(?m)Requests/sec:.*|50%.*|99%.*`).FindAllString(out, -1), ", "))
 }
@@ -135,11 +153,6 @@ func TestHTTP_ConnectionsComeAndGo(t *testing.T) {
 	w, n := sharedFor(t), startNginx(t)
 	writeFile(t, filepath.Join(n.www, "index.html"), []byte("hello"), 0o644)
 	public := w.expose(t, types.CreateTCP, n.files, nil)
-	out := command(t, time.Minute, "wrk", "-t2", "-c16", "-d2s", "-H", "Connection: close", "http://"+public+"/")
-	for _, trouble := range []string{"Socket errors", "Non-2xx"} {
-		if strings.Contains(out, trouble) {
-			t.Errorf("wrk found trouble:\n%s", out)
-		}
-	}
+	out := wrk(t, "-t2", "-c16", "-d2s", "-H", "Connection: close", "http://"+public+"/")
 	t.Logf("a new connection for each: %s", regexp.MustCompile(`Requests/sec:.*`).FindString(out))
 }
