@@ -49,6 +49,7 @@ func run(t *testing.T, dir, program string, args ...string) {
 // TestContract_AGeneratorOfOthersWritesAClientThatCompiles generates a TypeScript client
 // with a generator that this project does not use, from what the panel serves.
 func TestContract_AGeneratorOfOthersWritesAClientThatCompiles(t *testing.T) {
+	t.Parallel()
 	generator, compiler := consumer(t, "openapi-ts"), consumer(t, "tsc")
 	dir := clustertest.Dir(t)
 	writeFile(t, filepath.Join(dir, "contract.json"), []byte(pageOf(t, sharedFor(t).panel.URL+"/openapi.json")), 0o600)
@@ -62,6 +63,7 @@ func TestContract_AGeneratorOfOthersWritesAClientThatCompiles(t *testing.T) {
 
 // TestContract_AGeneratorOfOthersWritesGoThatCompiles is the same with another generator for Go.
 func TestContract_AGeneratorOfOthersWritesGoThatCompiles(t *testing.T) {
+	t.Parallel()
 	program, dir := find(t, "go"), clustertest.Dir(t)
 	for _, name := range []string{"go.mod", "go.sum"} {
 		text, err := os.ReadFile(filepath.Join(consumers, "ogen", name))

@@ -31,10 +31,12 @@ const (
 )
 
 func TestCrowd_NothingLostNothingMixedNothingKept(t *testing.T) {
+	t.Parallel() // Most of its time it waits for idle connections to be closed.
 	crowds(t, ownWorld(t), 10<<20, 2<<20)
 }
 
 func TestCrowd_NothingLostWithoutEncryptionEither(t *testing.T) {
+	t.Parallel()
 	crowds(t, makeWorld(t, plain), 4<<20, 2<<20)
 }
 

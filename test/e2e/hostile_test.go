@@ -39,6 +39,7 @@ var garbage = map[string]string{
 }
 
 func TestHostile_PeersLeaveTheSystemServing(t *testing.T) {
+	t.Parallel() // Most of its time it waits to be hung up on.
 	w, game := ownWorld(t), startEcho(t)
 	public := w.expose(t, types.CreateTCP, game.port, nil)
 	server := w.embeddedServer(t)

@@ -218,6 +218,7 @@ func TestAgent_SecondOneOnItsMachineEndsAndSaysWhy(t *testing.T) {
 }
 
 func TestAgent_NewerOfTwoWinsUntilItIsGone(t *testing.T) {
+	t.Parallel() // The older waits for a minute.
 	w, game := ownWorld(t), startEcho(t)
 	public := w.expose(t, types.CreateTCP, game.port, nil)
 	older := w.running

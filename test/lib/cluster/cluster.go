@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -58,16 +59,40 @@ func NewDir() (string, error) {
 // FreePorts finds n neighbouring ports that are free for TCP and UDP on every
 // address, and returns the first. It looks below 20000: the system hands out
 // ports above 32768 to outgoing connections, which may take one between two
-// starts of a process, and the panel's default range lies between.
+// starts of a process, and the panel's default range lies between. A port that it
+// has returned, which may not be used yet, is one of the last that it returns again.
 func FreePorts(ctx context.Context, n int) (int, error) {
-	const lowest, highest = 10000, 19999
-	for range 100 {
+	const lowest, highest, attempts = 10000, 19999, 100
+	given.Lock()
+	defer given.Unlock()
+	for attempt := range attempts {
 		first := lowest + rand.IntN(highest-lowest-n)
-		if free(ctx, first, n) {
-			return first, nil
+		if attempt < attempts/2 && given.any(first, n) || !free(ctx, first, n) {
+			continue
 		}
+		for port := first; port < first+n; port++ {
+			given.ports[port] = true
+		}
+		return first, nil
 	}
 	return 0, fmt.Errorf("find %d free ports between %d and %d", n, lowest, highest)
+}
+
+// given are the ports that FreePorts has returned: tests that run at once must not have the same.
+var given = givenPorts{ports: make(map[int]bool)}
+
+type givenPorts struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+func (g *givenPorts) any(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		if g.ports[port] {
+			return true
+		}
+	}
+	return false
 }
 
 // FreePort returns wanted where it is free, otherwise a port that is.
