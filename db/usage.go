@@ -258,11 +258,11 @@ const addUsageStatement = `WITH reported AS (
 	minutes AS (` + addUsageTo + `usage_minutes AS t` + usageBucket + ` SELECT subject_id, $4::timestamptz` + addedUsage + `),
 	hours AS (` + addUsageTo + `usage_hours AS t` + usageBucket + ` SELECT subject_id, $5::timestamptz` + addedUsage + `),
 	days AS (` + addUsageTo + `usage_days AS t` + usageBucket + ` SELECT subject_id, $6::timestamptz` + addedUsage + `)
-	INSERT INTO usage_now AS n (server_id, allocation_id, reported_at, seconds, players, joins,
+	INSERT INTO usage_now AS n (server_id, allocation_id, subject_id, reported_at, seconds, players, joins,
 		download_bytes, upload_bytes, download_datagrams, upload_datagrams)
-	SELECT $1, allocation_id, $2::timestamptz, $3, players, joins, download_bytes, upload_bytes, download_datagrams, upload_datagrams
+	SELECT $1, allocation_id, subject_id, $2::timestamptz, $3, players, joins, download_bytes, upload_bytes, download_datagrams, upload_datagrams
 	FROM reported WHERE allocation_id > 0
-	ON CONFLICT (server_id, allocation_id) DO UPDATE SET reported_at = excluded.reported_at, seconds = excluded.seconds,
+	ON CONFLICT (server_id, allocation_id) DO UPDATE SET subject_id = excluded.subject_id, reported_at = excluded.reported_at, seconds = excluded.seconds,
 		players = excluded.players, joins = excluded.joins,
 		download_bytes = excluded.download_bytes, upload_bytes = excluded.upload_bytes,
 		download_datagrams = excluded.download_datagrams, upload_datagrams = excluded.upload_datagrams
@@ -293,13 +293,16 @@ type UsageNow struct {
 	UsageCounts
 }
 
-// UsageNow returns what a tunnel server has reported of its allocations whose time did not end before since, by id.
+// UsageNow returns what a tunnel server has reported of its allocations whose time did not end before since, by id. It
+// leaves out what was counted as a previous owner's: neither that owner nor the new one is told of it any more.
 func (d *DB) UsageNow(ctx context.Context, serverID uuid.UUID, since time.Time) ([]UsageNow, error) {
 	var rows []UsageNow
 	err := d.devices.SelectContext(ctx, &rows,
 		`SELECT n.allocation_id, d.owner_id, d.organisation_id, n.reported_at, n.seconds, n.players, n.joins,
 			n.download_bytes, n.upload_bytes, n.download_datagrams, n.upload_datagrams
 		FROM usage_now n JOIN allocations a ON a.id = n.allocation_id JOIN devices d ON d.id = a.device_id
+		JOIN usage_subjects s ON s.id = n.subject_id
+			AND (s.owner_id, s.organisation_id) = (coalesce(d.owner_id, 0), coalesce(d.organisation_id, 0))
 		WHERE n.server_id = $1 AND n.reported_at >= $2 ORDER BY n.allocation_id`, serverID, stamp(since))
 	return rows, wrap(err, "usage of server %s", serverID)
 }

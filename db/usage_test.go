@@ -79,6 +79,42 @@ func TestAddUsage_TellsOfItsNewestCounts(t *testing.T) {
 	}
 }
 
+// TestUsageNow_IsNotOfAPreviousOwner: what was reported before a transfer is no business of the new owner, and the
+// previous one sees the allocation no more.
+func TestUsageNow_IsNotOfAPreviousOwner(t *testing.T) {
+	d := dbtest.New(t)
+	ada := createUser(t, d, "ada@example.com")
+	guild := dbtest.Organisation(t, d, "guild")
+	client, server := enroll(t, d, db.KindClient, &ada), enroll(t, d, db.KindServer, nil)
+	id := allocate(t, d, client.ID, server.ID).ID
+	report := func(sequence int64) {
+		t.Helper()
+		check(t, d.AddUsage(t.Context(), server.ID, db.UsageReport{
+			Epoch: uuid.UUID{1}, Sequence: sequence, Ended: time.Now(), Seconds: 10,
+			Allocations: []db.AllocationUsage{{AllocationID: id, Players: 4, PeakPlayers: 4}},
+		}))
+	}
+	now := func() []db.UsageNow {
+		t.Helper()
+		rows, err := d.UsageNow(t.Context(), server.ID, time.Now().Add(-time.Minute))
+		check(t, err)
+		return rows
+	}
+	report(1)
+	if rows := now(); len(rows) != 1 || rows[0].UserID == nil || *rows[0].UserID != ada {
+		t.Fatalf("before the transfer: %+v", rows)
+	}
+	_, err := d.UpdateDevice(t.Context(), db.Scope{All: true}, client.ID, db.DevicePatch{Owner: &db.NewOwner{OrganisationID: &guild}})
+	check(t, err)
+	if rows := now(); len(rows) != 0 {
+		t.Errorf("after the transfer: %+v", rows)
+	}
+	report(2)
+	if rows := now(); len(rows) != 1 || rows[0].OrganisationID == nil || *rows[0].OrganisationID != guild {
+		t.Errorf("after the next report: %+v", rows)
+	}
+}
+
 // TestAddUsage_CountsWhatAPortCarriedBeforeItsAllocationMoved: one that is paused, or has drained, keeps no old port
 // on the tunnel server that it leaves, whose last report may still be on its way.
 func TestAddUsage_CountsWhatAPortCarriedBeforeItsAllocationMoved(t *testing.T) {

@@ -49,6 +49,7 @@ CREATE TABLE usage_reports (
 CREATE TABLE usage_now (
     server_id          uuid        NOT NULL REFERENCES devices (id) ON DELETE CASCADE,
     allocation_id      bigint      NOT NULL,
+    subject_id         bigint      NOT NULL, -- Whose usage it was counted as.
     reported_at        timestamptz NOT NULL,
     seconds            integer     NOT NULL,
     players            integer     NOT NULL,
