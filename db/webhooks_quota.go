@@ -22,11 +22,14 @@ func (d *DB) QueueQuotaReached(ctx context.Context, reached QuotaError, at time.
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		var webhooks []int64
 		err := tx.SelectContext(ctx, &webhooks,
-			`INSERT INTO webhook_quotas AS q (webhook_id, owner, resource, sent_at)
-			SELECT w.id, $4, $5, $6 FROM webhooks w
-			WHERE w.enabled AND $1 = ANY (w.events) AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = w.user_id AND u.suspended)
-				AND (w.user_id = nullif($2::bigint, 0) OR w.organisation_id = nullif($3::bigint, 0) OR num_nonnulls(w.user_id, w.organisation_id) = 0)
-			ORDER BY w.id
+			`WITH told AS (
+				SELECT w.id FROM webhooks w
+				WHERE w.enabled AND $1 = ANY (w.events) AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = w.user_id AND u.suspended)
+					AND (w.user_id = nullif($2::bigint, 0) OR w.organisation_id = nullif($3::bigint, 0) OR num_nonnulls(w.user_id, w.organisation_id) = 0)
+					AND NOT EXISTS (SELECT 1 FROM webhook_quotas r WHERE r.webhook_id = w.id AND r.owner = $4 AND r.resource = $5 AND r.sent_at > $7)
+				ORDER BY w.id FOR NO KEY UPDATE OF w) -- Before their deliveries, as everybody does.
+			INSERT INTO webhook_quotas AS q (webhook_id, owner, resource, sent_at)
+			SELECT id, $4, $5, $6 FROM told ORDER BY id
 			ON CONFLICT (webhook_id, owner, resource) DO UPDATE SET sent_at = excluded.sent_at WHERE q.sent_at <= $7
 			RETURNING webhook_id`,
 			EventQuotaReached, reached.UserID, reached.OrganisationID, owner, reached.Resource, stamp(at), stamp(at.Add(-quotaReminder)))

@@ -53,13 +53,6 @@ type WebhookEvent struct {
 	Allocation *Allocation // Of an allocation.
 }
 
-// finding is an event of a webhook before its device or allocation is read.
-type finding struct {
-	WebhookID    int64     `db:"webhook_id"`
-	DeviceID     uuid.UUID `db:"device_id"`
-	AllocationID int64     `db:"allocation_id"`
-}
-
 // SweepWebhooks looks for events in the rows of devices and allocations, and queues the messages of the webhooks that
 // are to be told. Nothing of it is in memory: whatever replica makes the next sweep, each event is found once. It
 // returns the number of messages. If another replica sweeps, or has done so less than Every ago, it returns at once.
@@ -103,10 +96,7 @@ func (d *DB) SweepWebhooks(ctx context.Context, sweep WebhookSweep) (queued int,
 		queued = len(messages)
 		return queueMessages(ctx, tx, messages, sweep.At)
 	})
-	if err = wrap(err, "sweep webhooks"); errors.Is(err, ErrNotFound) {
-		return 0, nil // A device or allocation was deleted meanwhile: the next sweep does it all.
-	}
-	return queued, err
+	return queued, wrap(err, "sweep webhooks")
 }
 
 // beginSweep notes that a sweep begins, and returns since when there was no pause. It returns sql.ErrNoRows if it is
@@ -134,66 +124,65 @@ func watcherPairs(rows, columns string) string {
 }
 
 // watcherOf is the condition that webhook w, if it is enabled, is told of what device d or its allocations do.
-const watcherOf = `(w.enabled AND (w.user_id = d.owner_id OR w.organisation_id = d.organisation_id OR num_nonnulls(w.user_id, w.organisation_id) = 0))`
+const watcherOf = `(w.enabled AND coalesce(w.user_id = d.owner_id, w.organisation_id = d.organisation_id, num_nonnulls(w.user_id, w.organisation_id) = 0))`
 
 // sweepOffline finds devices that have been offline for as long as their webhooks want to wait.
 func sweepOffline(ctx context.Context, tx *sqlx.Tx, at, resumed time.Time) (map[string][]finding, error) {
-	var rows []struct {
-		finding
-		Wanted bool `db:"wanted"`
-	}
+	var due []finding
 	types := pq.Array([]string{EventDeviceOffline, EventDeviceOnline})
-	err := tx.SelectContext(ctx, &rows,
+	err := tx.SelectContext(ctx, &due,
 		`WITH `+watchers+`,
 		offline AS MATERIALIZED (
 			SELECT d.id, d.owner_id, d.organisation_id, greatest(d.last_seen_at, r.renewed_at) AS since
 			FROM devices d LEFT JOIN replicas r ON r.id = d.replica_id
 			WHERE d.approved_at IS NOT NULL AND d.first_connected_at IS NOT NULL AND coalesce(r.lease_expires_at <= now(), true)
 				AND greatest(d.last_seen_at, r.renewed_at) > (SELECT min(watched_from) FROM hooks)),
-		pairs AS (`+watcherPairs("offline", `h.id AS webhook_id, f.id AS device_id, f.since, h.watched_from, h.offline_delay, $5 = ANY (h.events) AS wanted`)+`),
-		due AS (SELECT p.* FROM pairs p WHERE p.since > p.watched_from AND p.since + p.offline_delay * interval '1 second' <= $2
-				AND $3::timestamptz + greatest(p.offline_delay, $4) * interval '1 second' <= $2
-				AND NOT EXISTS (SELECT 1 FROM webhook_watch x WHERE x.device_id = p.device_id AND x.kind = 'offline' AND x.webhook_id = p.webhook_id)
-			ORDER BY p.since LIMIT $6),
-		noted AS (INSERT INTO webhook_watch (webhook_id, kind, device_id) SELECT webhook_id, 'offline', device_id FROM due)
-		SELECT webhook_id, device_id, wanted FROM due ORDER BY since`,
+		pairs AS (`+watcherPairs("offline", `h.id AS webhook_id, f.id AS device_id, f.since, h.watched_from, h.offline_delay, $5 = ANY (h.events) AS wanted`)+`)
+		SELECT p.webhook_id, p.device_id, p.wanted FROM pairs p
+		WHERE p.since > p.watched_from AND p.since + p.offline_delay * interval '1 second' <= $2
+			AND $3::timestamptz + greatest(p.offline_delay, $4) * interval '1 second' <= $2
+			AND NOT EXISTS (SELECT 1 FROM webhook_watch x WHERE x.device_id = p.device_id AND x.kind = 'offline' AND x.webhook_id = p.webhook_id)
+		ORDER BY p.since LIMIT $6`,
 		types, at, resumed, sweepGrace.Seconds(), EventDeviceOffline, sweepLimit)
 	if err != nil {
 		return nil, err
 	}
-	var told []finding
-	for _, row := range rows {
-		if row.Wanted {
-			told = append(told, row.finding)
-		}
+	found := len(due)
+	if due, err = lockFindings(ctx, tx, due); err != nil {
+		return nil, err
 	}
-	events := map[string][]finding{EventDeviceOffline: told}
-	if len(rows) == sweepLimit {
-		return events, nil
+	events := map[string][]finding{EventDeviceOffline: due}
+	if err := noteFindings(ctx, tx, watchOffline, due); err != nil || found == sweepLimit || len(due) < found {
+		return events, err
 	}
 	// All was seen, so that what is older need not be looked at again.
 	_, err = tx.ExecContext(ctx,
 		`UPDATE webhooks SET watched_from = $1::timestamptz - (offline_delay + $2) * interval '1 second'
-		WHERE enabled AND watched_from < $1::timestamptz - (offline_delay + $2 + $3) * interval '1 second'
-			AND $4::timestamptz + greatest(offline_delay, $5) * interval '1 second' <= $1`,
+		WHERE id IN (SELECT w.id FROM webhooks w
+			WHERE w.enabled AND w.watched_from < $1::timestamptz - (w.offline_delay + $2 + $3) * interval '1 second'
+				AND $4::timestamptz + greatest(w.offline_delay, $5) * interval '1 second' <= $1
+			FOR NO KEY UPDATE SKIP LOCKED)`,
 		at, watchOverlap.Seconds(), watchStep.Seconds(), resumed, sweepGrace.Seconds())
 	return events, err
 }
 
 // sweepOnline finds devices that are online again. A webhook that would not be told of them any more forgets them.
 func sweepOnline(ctx context.Context, tx *sqlx.Tx, _, _ time.Time) (map[string][]finding, error) {
-	var rows []finding
-	err := tx.SelectContext(ctx, &rows,
+	var back []finding
+	err := tx.SelectContext(ctx, &back,
 		`WITH every AS MATERIALIZED ( -- With a LIMIT in it, each row would be looked up by itself.
 			SELECT x.webhook_id, x.device_id, `+watcherOf+` AND $1 = ANY (w.events) AS wanted
 			FROM webhook_watch x JOIN webhooks w ON w.id = x.webhook_id JOIN devices d ON d.id = x.device_id
 			JOIN replicas r ON r.id = d.replica_id AND r.lease_expires_at > now()
-			WHERE x.kind = 'offline'),
-		back AS (SELECT * FROM every LIMIT $2),
-		forgotten AS (DELETE FROM webhook_watch x USING back b
-			WHERE x.kind = 'offline' AND x.webhook_id = b.webhook_id AND x.device_id = b.device_id)
-		SELECT webhook_id, device_id FROM back WHERE wanted`, EventDeviceOnline, sweepLimit)
-	return map[string][]finding{EventDeviceOnline: rows}, err
+			WHERE x.kind = 'offline')
+		SELECT * FROM every LIMIT $2`, EventDeviceOnline, sweepLimit)
+	if err != nil {
+		return nil, err
+	}
+	if back, err = lockFindings(ctx, tx, back); err != nil {
+		return nil, err
+	}
+	return map[string][]finding{EventDeviceOnline: back}, forgetFindings(ctx, tx, watchOffline, back)
 }
 
 // failedAllocations are those whose status in the API is failed.
@@ -208,80 +197,97 @@ const failedAllocations = `failed AS MATERIALIZED (
 // sweepFailed finds allocations that have failed for as long as their webhooks want to wait. One that is not failed
 // any more before that is forgotten.
 func sweepFailed(ctx context.Context, tx *sqlx.Tx, at, _ time.Time) (map[string][]finding, error) {
-	var rows []struct {
-		finding
-		Wanted bool `db:"wanted"`
-	}
+	var rows []finding
 	types := pq.Array([]string{EventAllocationFailed, EventAllocationRecovered})
 	err := tx.SelectContext(ctx, &rows,
 		`WITH `+watchers+`, `+failedAllocations+`,
-		pairs AS (`+watcherPairs("failed", `h.id AS webhook_id, f.id AS allocation_id, h.offline_delay`)+`),
-		forgotten AS (DELETE FROM webhook_watch x WHERE x.kind = 'failed' AND x.due_at IS NOT NULL
-			AND NOT EXISTS (SELECT 1 FROM pairs p WHERE p.allocation_id = x.allocation_id AND p.webhook_id = x.webhook_id)),
-		noted AS (INSERT INTO webhook_watch (webhook_id, kind, allocation_id, due_at)
-			SELECT p.webhook_id, 'failed', p.allocation_id, $2::timestamptz + p.offline_delay * interval '1 second' FROM pairs p
+		pairs AS MATERIALIZED (`+watcherPairs("failed", `h.id AS webhook_id, f.id AS allocation_id, h.offline_delay, $3 = ANY (h.events) AS wanted`)+`)
+		(SELECT 'over' AS step, x.webhook_id, x.allocation_id, false AS wanted, NULL::timestamptz AS due_at FROM webhook_watch x
+			WHERE x.kind = 'failed' AND x.due_at IS NOT NULL
+				AND NOT EXISTS (SELECT 1 FROM pairs p WHERE p.allocation_id = x.allocation_id AND p.webhook_id = x.webhook_id) LIMIT $4)
+		UNION ALL (SELECT 'new', p.webhook_id, p.allocation_id, false, $2::timestamptz + p.offline_delay * interval '1 second' FROM pairs p
 			WHERE NOT EXISTS (SELECT 1 FROM webhook_watch x
-				WHERE x.allocation_id = p.allocation_id AND x.kind = 'failed' AND x.webhook_id = p.webhook_id) LIMIT $4),
-		due AS (SELECT x.webhook_id, x.allocation_id, $3 = ANY (h.events) AS wanted FROM webhook_watch x
-			JOIN pairs p ON p.allocation_id = x.allocation_id AND p.webhook_id = x.webhook_id JOIN hooks h ON h.id = x.webhook_id
-			WHERE x.kind = 'failed' AND x.due_at <= $2 LIMIT $4),
-		told AS (UPDATE webhook_watch x SET due_at = NULL FROM due
-			WHERE x.kind = 'failed' AND x.webhook_id = due.webhook_id AND x.allocation_id = due.allocation_id)
-		SELECT webhook_id, allocation_id, wanted FROM due`,
+				WHERE x.allocation_id = p.allocation_id AND x.kind = 'failed' AND x.webhook_id = p.webhook_id) LIMIT $4)
+		UNION ALL (SELECT 'due', x.webhook_id, x.allocation_id, p.wanted, NULL FROM webhook_watch x
+			JOIN pairs p ON p.allocation_id = x.allocation_id AND p.webhook_id = x.webhook_id
+			WHERE x.kind = 'failed' AND x.due_at <= $2 LIMIT $4)`,
 		types, at, EventAllocationFailed, sweepLimit)
-	var told []finding
-	for _, row := range rows {
-		if row.Wanted {
-			told = append(told, row.finding)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return map[string][]finding{EventAllocationFailed: told}, err
+	if rows, err = lockFindings(ctx, tx, rows); err != nil {
+		return nil, err
+	}
+	steps := map[string][]finding{}
+	for _, row := range rows {
+		steps[row.Step] = append(steps[row.Step], row)
+	}
+	// Those that are due are watched on, without a time.
+	due := steps["due"]
+	if err := forgetFindings(ctx, tx, watchFailed, append(steps["over"], due...)); err != nil {
+		return nil, err
+	}
+	return map[string][]finding{EventAllocationFailed: due}, noteFindings(ctx, tx, watchFailed, append(steps["new"], due...))
 }
 
 // sweepRecovered finds allocations that webhooks were told had failed, and that players can join again. One that is
 // pending, drained or offline has not recovered.
 func sweepRecovered(ctx context.Context, tx *sqlx.Tx, _, _ time.Time) (map[string][]finding, error) {
-	var rows []finding
-	err := tx.SelectContext(ctx, &rows,
-		`WITH back AS (
-			SELECT x.webhook_id, x.allocation_id, `+watcherOf+` AND $1 = ANY (w.events) AS wanted
-			FROM webhook_watch x JOIN webhooks w ON w.id = x.webhook_id JOIN allocations a ON a.id = x.allocation_id
-			JOIN devices d ON d.id = a.device_id JOIN devices s ON s.id = a.server_id
-			JOIN replicas dr ON dr.id = d.replica_id AND dr.lease_expires_at > now()
-			JOIN replicas sr ON sr.id = s.replica_id AND sr.lease_expires_at > now()
-			WHERE x.kind = 'failed' AND x.due_at IS NULL AND a.server_state = 'ready' AND a.client_state = 'ready' AND NOT a.draining LIMIT $2),
-		forgotten AS (DELETE FROM webhook_watch x USING back b
-			WHERE x.kind = 'failed' AND x.webhook_id = b.webhook_id AND x.allocation_id = b.allocation_id)
-		SELECT webhook_id, allocation_id FROM back WHERE wanted`, EventAllocationRecovered, sweepLimit)
-	return map[string][]finding{EventAllocationRecovered: rows}, err
+	var back []finding
+	err := tx.SelectContext(ctx, &back,
+		`SELECT x.webhook_id, x.allocation_id, `+watcherOf+` AND $1 = ANY (w.events) AS wanted
+		FROM webhook_watch x JOIN webhooks w ON w.id = x.webhook_id JOIN allocations a ON a.id = x.allocation_id
+		JOIN devices d ON d.id = a.device_id JOIN devices s ON s.id = a.server_id
+		JOIN replicas dr ON dr.id = d.replica_id AND dr.lease_expires_at > now()
+		JOIN replicas sr ON sr.id = s.replica_id AND sr.lease_expires_at > now()
+		WHERE x.kind = 'failed' AND x.due_at IS NULL AND a.server_state = 'ready' AND a.client_state = 'ready' AND NOT a.draining LIMIT $2`,
+		EventAllocationRecovered, sweepLimit)
+	if err != nil {
+		return nil, err
+	}
+	if back, err = lockFindings(ctx, tx, back); err != nil {
+		return nil, err
+	}
+	return map[string][]finding{EventAllocationRecovered: back}, forgetFindings(ctx, tx, watchFailed, back)
 }
 
 // sweepEnrollments finds devices that wait for approval. A webhook of the whole site is told of those that only admins
 // can approve.
 func sweepEnrollments(ctx context.Context, tx *sqlx.Tx, at, _ time.Time) (map[string][]finding, error) {
-	_, err := tx.ExecContext(ctx,
-		`DELETE FROM webhook_watch x USING devices d WHERE x.kind = 'enrollment' AND d.id = x.device_id AND d.approved_at IS NOT NULL`)
+	var over, due []finding
+	err := tx.SelectContext(ctx, &over,
+		`SELECT x.webhook_id, x.device_id FROM webhook_watch x JOIN devices d ON d.id = x.device_id
+		WHERE x.kind = 'enrollment' AND d.approved_at IS NOT NULL LIMIT $1`, sweepLimit)
 	if err != nil {
 		return nil, err
 	}
-	var rows []finding
-	err = tx.SelectContext(ctx, &rows,
+	if over, err = lockFindings(ctx, tx, over); err != nil {
+		return nil, err
+	}
+	if err := forgetFindings(ctx, tx, watchEnrollment, over); err != nil {
+		return nil, err
+	}
+	err = tx.SelectContext(ctx, &due,
 		`WITH `+watchers+`,
 		waiting AS MATERIALIZED (
 			SELECT d.id, d.owner_id, d.organisation_id, d.created_at, d.kind = 'server' OR NOT s.owners_approve AS admins
 			FROM devices d CROSS JOIN settings s WHERE d.approved_at IS NULL AND d.expires_at > $2),
 		pairs AS (`+watcherPairs("waiting", `h.id AS webhook_id, f.id AS device_id, f.created_at, h.watched_from,
-			f.admins OR num_nonnulls(h.user_id, h.organisation_id) > 0 AS concerned`)+`),
-		due AS (SELECT p.* FROM pairs p WHERE p.concerned AND p.created_at > p.watched_from
-				AND NOT EXISTS (SELECT 1 FROM webhook_watch x WHERE x.device_id = p.device_id AND x.kind = 'enrollment' AND x.webhook_id = p.webhook_id)
-			ORDER BY p.created_at LIMIT $3),
-		noted AS (INSERT INTO webhook_watch (webhook_id, kind, device_id) SELECT webhook_id, 'enrollment', device_id FROM due)
-		SELECT webhook_id, device_id FROM due ORDER BY created_at`,
+			f.admins OR num_nonnulls(h.user_id, h.organisation_id) > 0 AS wanted`)+`)
+		SELECT p.webhook_id, p.device_id, p.wanted FROM pairs p WHERE p.wanted AND p.created_at > p.watched_from
+			AND NOT EXISTS (SELECT 1 FROM webhook_watch x WHERE x.device_id = p.device_id AND x.kind = 'enrollment' AND x.webhook_id = p.webhook_id)
+		ORDER BY p.created_at LIMIT $3`,
 		pq.Array([]string{EventEnrollmentWaiting}), at, sweepLimit)
-	return map[string][]finding{EventEnrollmentWaiting: rows}, err
+	if err != nil {
+		return nil, err
+	}
+	if due, err = lockFindings(ctx, tx, due); err != nil {
+		return nil, err
+	}
+	return map[string][]finding{EventEnrollmentWaiting: due}, noteFindings(ctx, tx, watchEnrollment, due)
 }
 
-// messages returns the messages of events of a type.
+// messages returns the messages of events of a type, for those webhooks that want them.
 func (s WebhookSweep) messages(ctx context.Context, tx *sqlx.Tx, event string, rows []finding) ([]WebhookMessage, error) {
 	if len(rows) == 0 {
 		return nil, nil
@@ -310,8 +316,8 @@ func (s WebhookSweep) messages(ctx context.Context, tx *sqlx.Tx, event string, r
 	messages := make([]WebhookMessage, 0, len(rows))
 	for _, row := range rows {
 		e := WebhookEvent{Type: event, Device: deviceOf[row.DeviceID], Allocation: allocationOf[row.AllocationID]}
-		if e.Device == nil && e.Allocation == nil {
-			continue // Deleted since.
+		if !row.Wanted {
+			continue
 		}
 		message, err := s.Message(e)
 		if err != nil {
