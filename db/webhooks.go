@@ -22,7 +22,8 @@ type Webhook struct {
 	APIKeyOwner
 	Name string `db:"name"`
 	// URL is where messages are sent. It may contain a password. Empty means that it is encrypted with a key that the
-	// database was not opened with, and so does a nil Secret. Target is its scheme and host, such as https://example.com.
+	// database was not opened with, and so does a nil Secret. Target is its scheme, host
+	// and port, such as https://example.com:443.
 	URL    string `db:"-"`
 	Target string `db:"target"`
 	// Secret signs messages, in the form of the Standard Webhooks specification: whsec_ and base64. OldSecret, if it

@@ -210,10 +210,19 @@ type DueDelivery struct {
 	Delivery WebhookDelivery
 }
 
+// BusyWebhooks are the webhooks that a replica claims no messages of, because it sends enough that go the same way.
+type BusyWebhooks struct {
+	Targets []string
+	// Users and Organisations are owners, and Site are the webhooks of the whole site.
+	Users, Organisations []int64
+	Site                 bool
+}
+
 // ClaimDeliveries returns messages that are due, at most limit, with a lease of their webhooks. A webhook has one
-// lease at a time, which ends with [DB.FinishDelivery] or after a time; of webhooks with the same target it returns
-// one, and none with a target in busy. The webhook that waits for longest comes first. Any number of replicas call it.
-func (d *DB) ClaimDeliveries(ctx context.Context, limit int, busy []string, lease time.Duration, at time.Time) ([]DueDelivery, error) {
+// lease at a time, which ends with [DB.FinishDelivery] or after a time; of webhooks with the same target or the same
+// owner it returns one, and none of those that are busy. The webhook that waits for longest comes first. Any number of
+// replicas call it.
+func (d *DB) ClaimDeliveries(ctx context.Context, limit int, busy BusyWebhooks, lease time.Duration, at time.Time) ([]DueDelivery, error) {
 	id := uuid.New()
 	var rows []struct {
 		Webhook  webhookRow      `db:"w"`
@@ -225,15 +234,21 @@ func (d *DB) ClaimDeliveries(ctx context.Context, limit int, busy []string, leas
 		// The lock is taken after the choice: a webhook whose row is locked by then waits for the next call.
 		err := tx.SelectContext(ctx, &claimed,
 			`WITH due AS (
-				SELECT DISTINCT ON (w.target) w.id, w.attempted_at FROM webhooks w
+				SELECT DISTINCT ON (w.target) w.id, w.attempted_at, w.user_id, w.organisation_id FROM webhooks w
 				WHERE w.enabled AND (w.leased_until IS NULL OR w.leased_until <= $1) AND (w.held_until IS NULL OR w.held_until <= $1)
-					AND w.target <> ALL ($2) AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = w.user_id AND u.suspended)
+					AND w.target <> ALL ($2) AND NOT CASE WHEN w.user_id IS NOT NULL THEN w.user_id = ANY ($6)
+						WHEN w.organisation_id IS NOT NULL THEN w.organisation_id = ANY ($7) ELSE $8 END
+					AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = w.user_id AND u.suspended)
 					AND EXISTS (SELECT 1 FROM webhook_deliveries v WHERE v.webhook_id = w.id AND v.next_at <= $1)
 				ORDER BY w.target, w.attempted_at NULLS FIRST, w.id),
-			locked AS (SELECT w.id FROM webhooks w WHERE w.id IN (SELECT id FROM due ORDER BY attempted_at NULLS FIRST, id LIMIT $3)
+			turns AS (
+				SELECT DISTINCT ON (user_id, organisation_id) id, attempted_at FROM due
+				ORDER BY user_id, organisation_id, attempted_at NULLS FIRST, id),
+			locked AS (SELECT w.id FROM webhooks w WHERE w.id IN (SELECT id FROM turns ORDER BY attempted_at NULLS FIRST, id LIMIT $3)
 				AND (w.leased_until IS NULL OR w.leased_until <= $1) FOR NO KEY UPDATE SKIP LOCKED)
 			UPDATE webhooks w SET lease = $4, leased_until = $5 FROM locked WHERE w.id = locked.id RETURNING w.id`,
-			stamp(at), pq.Array(append([]string{}, busy...)), limit, id, stamp(at.Add(lease)))
+			stamp(at), pq.Array(append([]string{}, busy.Targets...)), limit, id, stamp(at.Add(lease)),
+			pq.Array(append([]int64{}, busy.Users...)), pq.Array(append([]int64{}, busy.Organisations...)), busy.Site)
 		if err != nil || len(claimed) == 0 {
 			return err
 		}

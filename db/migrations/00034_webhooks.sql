@@ -10,7 +10,7 @@ CREATE TABLE webhooks (
     -- The URL, whose path may be a password, and the secret that signs: as they are, or encrypted (package atrest)
     -- where the operator gave a key file.
     url              bytea       NOT NULL,
-    target           text        NOT NULL, -- The URL's scheme and host.
+    target           text        NOT NULL, -- The URL's scheme, host and port.
     secret           bytea       NOT NULL,
     old_secret       bytea,                -- Signs beside the other until old_secret_until.
     old_secret_until timestamptz,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/atrest"
+	"github.com/eclitunnel/eclitunnel/db/dbtest"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/testlog"
@@ -175,6 +176,50 @@ func TestService_ASlowReceiverHoldsNoOther(t *testing.T) {
 	}
 }
 
+// TestService_SlowReceiversOfOneOwnerHoldNoOther: each of them gets fewer messages than a target may have, and all
+// together would have more than an owner may.
+func TestService_SlowReceiversOfOneOwnerHoldNoOther(t *testing.T) {
+	f := newFleet(t)
+	ada, eve := f.user("ada@example.com"), f.user("eve@example.com")
+	guild := dbtest.Organisation(t, f.db, "guild")
+	for name, owner := range map[string]db.APIKeyOwner{"a user": {UserID: &ada}, "an organisation": {OrganisationID: &guild}, "the site": {}} {
+		t.Run(name, func(t *testing.T) {
+			f.exec(`DELETE FROM webhooks`)
+			s := f.start()
+			defer s.stop()
+			slow, fast := []*receiver{newReceiver(t), newReceiver(t), newReceiver(t)}, newReceiver(t)
+			var held []db.Webhook
+			for _, r := range slow {
+				release := r.hold()
+				defer release()
+				for range 3 {
+					held = append(held, f.webhook(owner, types.WebhookStandard, r.url, quotaReached))
+				}
+			}
+			reached := db.QuotaError{Resource: "devices", Limit: 1, Used: 1, UserID: ada}
+			if owner.OrganisationID != nil {
+				reached.UserID, reached.OrganisationID = 0, guild
+			}
+			f.check(s.QuotaReached(t.Context(), reached))
+			sent := func() (n int) {
+				for _, r := range slow {
+					n += len(r.got)
+				}
+				return n
+			}
+			await.Until(t, "as many messages as one owner may have", func() bool { return sent() == 8 })
+			other := f.webhook(db.APIKeyOwner{UserID: &eve}, types.WebhookStandard, fast.url, quotaReached)
+			f.check(s.QuotaReached(t.Context(), db.QuotaError{Resource: "devices", Limit: 1, Used: 1, UserID: eve}))
+			await.Receive(t, fast.got, "message of another owner")
+			f.settled(other, db.DeliveryDelivered, 1)
+			s.tick(pollEvery)
+			if n := sent(); n != 8 {
+				t.Errorf("%d messages of %d webhooks of one owner are being sent", n, len(held))
+			}
+		})
+	}
+}
+
 func TestService_SignsWithBothSecretsForADay(t *testing.T) {
 	f, r := newFleet(t), newReceiver(t)
 	ada := f.user("ada@example.com")
@@ -275,7 +320,7 @@ type away struct {
 
 var errAway = errors.New("the database is away")
 
-func (a *away) ClaimDeliveries(ctx context.Context, limit int, busy []string, lease time.Duration, at time.Time) ([]db.DueDelivery, error) {
+func (a *away) ClaimDeliveries(ctx context.Context, limit int, busy db.BusyWebhooks, lease time.Duration, at time.Time) ([]db.DueDelivery, error) {
 	if a.gone.Load() {
 		return nil, errAway
 	}

@@ -62,10 +62,19 @@ func TestService_RefusesAddressesThatAreNotPublic(t *testing.T) {
 	if len(r.got) != 0 {
 		t.Error("a receiver on the loopback got something")
 	}
-	for _, public := range []string{"https://1.1.1.1/", "https://[2606:4700::1111]/", "https://[64:ff9b::101:101]/", "https://example.com:8443/a?b=c"} {
-		if _, err := s.CheckURL(public, types.WebhookStandard); err != nil {
-			t.Errorf("%s: %v", public, err)
+	for public, want := range map[string]string{
+		"https://1.1.1.1/": "https://1.1.1.1:443", "https://[2606:4700::1111]/": "https://[2606:4700::1111]:443",
+		"https://[64:ff9b::101:101]/": "https://[64:ff9b::101:101]:443", "https://example.com:8443/a?b=c": "https://example.com:8443",
+		// Many messages to one host are not fewer by another spelling of it.
+		"https://example.com": "https://example.com:443", "https://EXAMPLE.com.:443/a": "https://example.com:443",
+		"https://example.com:0443/": "https://example.com:443", "https://example.com:/": "https://example.com:443",
+	} {
+		if target, err := s.CheckURL(public, types.WebhookStandard); err != nil || target != want {
+			t.Errorf("%s has the target %s (%v), want %s", public, target, err, want)
 		}
+	}
+	if target, err := s.CheckURL("https://example.com:70000/", types.WebhookStandard); err == nil {
+		t.Errorf("a port that is none has the target %s", target)
 	}
 }
 

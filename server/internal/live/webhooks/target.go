@@ -1,13 +1,14 @@
 package webhooks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
-	"strings"
+	"strconv"
 	"syscall"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
@@ -104,8 +105,9 @@ func (g guard) control(_, address string, _ syscall.RawConn) error {
 // topic is a topic of ntfy.
 var topic = regexp.MustCompile(`^/[-_A-Za-z0-9]{1,64}$`)
 
-// CheckURL returns the scheme and host of a URL to which messages of a format are sent. The error is a phrase for people
-// that follows the name of the field, and does not quote the URL.
+// CheckURL returns the scheme, host and port of a URL to which messages of a format are sent, such as
+// https://example.com:443. The error is a phrase for people that follows the name of the field, and does not quote the
+// URL.
 func (s *Service) CheckURL(text string, format types.WebhookFormat) (target string, err error) {
 	u, err := url.Parse(text)
 	switch {
@@ -123,14 +125,15 @@ func (s *Service) CheckURL(text string, format types.WebhookFormat) (target stri
 	if s.forbidden(host) {
 		return "", errors.New("must not lead to a private address, or to the panel itself")
 	}
-	if port := u.Port(); port != "" {
-		return u.Scheme + "://" + net.JoinHostPort(host, port), nil
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), defaultPorts[u.Scheme]), 10, 16)
+	if err != nil {
+		return "", errors.New("must be a URL such as https://example.com/path")
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return u.Scheme + "://" + host, nil
+	return u.Scheme + "://" + net.JoinHostPort(host, strconv.FormatUint(port, 10)), nil
 }
+
+// defaultPorts are written out in targets, so that a host has one target whether its URL has the port or not.
+var defaultPorts = map[string]string{"https": "443", "http": "80"}
 
 // forbidden reports whether a host is known not to be sent to. What a name leads to is checked when that is connected to.
 func (s *Service) forbidden(host string) bool {

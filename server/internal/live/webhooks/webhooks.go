@@ -23,7 +23,7 @@ import (
 type Store interface {
 	SweepWebhooks(ctx context.Context, sweep db.WebhookSweep) (queued int, err error)
 	QueueQuotaReached(ctx context.Context, reached db.QuotaError, at time.Time, message func() (db.WebhookMessage, error)) (queued int, err error)
-	ClaimDeliveries(ctx context.Context, limit int, busy []string, lease time.Duration, at time.Time) ([]db.DueDelivery, error)
+	ClaimDeliveries(ctx context.Context, limit int, busy db.BusyWebhooks, lease time.Duration, at time.Time) ([]db.DueDelivery, error)
 	FinishDelivery(ctx context.Context, due db.DueDelivery, finished db.FinishedDelivery) error
 	ReleaseDelivery(ctx context.Context, due db.DueDelivery) error
 	BeginWebhookTest(ctx context.Context, scope db.Scope, message db.WebhookMessage, at time.Time) (db.Webhook, db.WebhookDelivery, error)
@@ -63,7 +63,8 @@ type Service struct {
 	wake   chan struct{} // Has room for one: something may be due.
 
 	mu      sync.Mutex
-	targets map[string]int // How many messages are being sent to each target.
+	targets map[string]int       // How many messages are being sent to each target,
+	owners  map[webhookOwner]int // and of each owner's webhooks.
 
 	delivered, failed, ended atomic.Int64
 }
@@ -74,7 +75,7 @@ func New(opts Options) (*Service, error) {
 		return nil, errors.New("webhooks: Store, PublicURL, Device and Allocation are required")
 	}
 	opts = opts.withDefaults()
-	return &Service{opts: opts, sender: newSender(opts), wake: make(chan struct{}, 1), targets: map[string]int{}}, nil
+	return &Service{opts: opts, sender: newSender(opts), wake: make(chan struct{}, 1), targets: map[string]int{}, owners: map[webhookOwner]int{}}, nil
 }
 
 // Stats are numbers since the start.

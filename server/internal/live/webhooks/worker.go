@@ -19,10 +19,12 @@ const (
 	pollEvery = 2 * time.Second
 	// pruneEvery is how often old deliveries are deleted.
 	pruneEvery = 10 * time.Minute
-	// maxSending is how many messages a replica sends at a time, and maxPerTarget how many of them to one host. To one
-	// webhook it is one, so that its messages arrive in order unless some fail.
+	// maxSending is how many messages a replica sends at a time, maxPerTarget how many of them to one host, and
+	// maxPerOwner how many of one owner's webhooks: whose receivers are slow must not hold up all others. To one webhook
+	// it is one, so that its messages arrive in order unless some fail.
 	maxSending   = 32
 	maxPerTarget = 4
+	maxPerOwner  = 8
 	// leaseTime is for how long a message is a replica's to send: longer than the time-out and the statement after it.
 	leaseTime = time.Minute
 	// finishTimeout bounds the statement that stores what came of a message, also while the panel stops.
@@ -143,16 +145,16 @@ func (s *Service) claim(ctx context.Context, slots chan struct{}, sending *sync.
 	if free == 0 || ctx.Err() != nil {
 		return false, nil
 	}
-	due, err := s.opts.Store.ClaimDeliveries(ctx, free, s.busyTargets(), leaseTime, s.opts.Now())
+	due, err := s.opts.Store.ClaimDeliveries(ctx, free, s.busy(), leaseTime, s.opts.Now())
 	if err != nil {
 		return false, err
 	}
 	for _, d := range due {
 		slots <- struct{}{} // Has room: only this goroutine takes one.
-		s.begin(d.Webhook.Target)
+		s.count(d.Webhook, 1)
 		sending.Go(func() {
 			defer func() {
-				s.end(d.Webhook.Target)
+				s.count(d.Webhook, -1)
 				<-slots
 				s.Wake()
 			}()
@@ -162,28 +164,52 @@ func (s *Service) claim(ctx context.Context, slots chan struct{}, sending *sync.
 	return len(due) > 0, nil
 }
 
-func (s *Service) begin(target string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.targets[target]++
+// webhookOwner is whose a webhook is: a user's, an organisation's, or, with neither, the whole site's.
+type webhookOwner struct{ user, organisation int64 }
+
+func ownerOf(webhook db.Webhook) (owner webhookOwner) {
+	if webhook.UserID != nil {
+		owner.user = *webhook.UserID
+	}
+	if webhook.OrganisationID != nil {
+		owner.organisation = *webhook.OrganisationID
+	}
+	return owner
 }
 
-func (s *Service) end(target string) {
+// count notes that n more messages of a webhook are being sent.
+func (s *Service) count(webhook db.Webhook, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.targets[target]--; s.targets[target] == 0 {
-		delete(s.targets, target)
+	add(s.targets, webhook.Target, n)
+	add(s.owners, ownerOf(webhook), n)
+}
+
+// add adds to a count. One of nothing is not kept.
+func add[K comparable](counts map[K]int, key K, n int) {
+	if counts[key] += n; counts[key] == 0 {
+		delete(counts, key)
 	}
 }
 
-// busyTargets returns those to which as many messages are being sent as may be.
-func (s *Service) busyTargets() []string {
+// busy returns the webhooks with as many messages being sent to their target, or of their owner, as may be.
+func (s *Service) busy() (busy db.BusyWebhooks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var busy []string
 	for target, count := range s.targets {
 		if count >= maxPerTarget {
-			busy = append(busy, target)
+			busy.Targets = append(busy.Targets, target)
+		}
+	}
+	for owner, count := range s.owners {
+		switch {
+		case count < maxPerOwner:
+		case owner.user != 0:
+			busy.Users = append(busy.Users, owner.user)
+		case owner.organisation != 0:
+			busy.Organisations = append(busy.Organisations, owner.organisation)
+		default:
+			busy.Site = true
 		}
 	}
 	return busy
