@@ -63,6 +63,9 @@ func (d *DB) AddUsage(ctx context.Context, serverID uuid.UUID, report UsageRepor
 		if err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, int64(usageSubjectsLock)); err != nil {
+			return err
+		}
 		subjects, err := usageSubjects(ctx, tx, serverID, report)
 		if err != nil || len(subjects) == 0 {
 			return err

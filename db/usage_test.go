@@ -9,6 +9,7 @@ import (
 
 	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/db/dbtest"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 )
 
 func countRows(t testing.TB, d *db.DB, table string) (n int) {
@@ -41,6 +42,71 @@ func TestPruneUsage_KeepsEachForItsTime(t *testing.T) {
 		if n := countRows(t, d, table); n < want-1 || n > want {
 			t.Errorf("%d rows are kept of %s, want %d", n, table, want)
 		}
+	}
+}
+
+func TestPruneUsageSubjects_KeepsThoseOfWhichSomethingIsCounted(t *testing.T) {
+	d := dbtest.New(t)
+	sql := dbtest.SQL(t, d)
+	exec := func(statement string) {
+		t.Helper()
+		_, err := sql.ExecContext(t.Context(), statement)
+		check(t, err)
+	}
+	// More than one call looks at.
+	exec(`INSERT INTO usage_subjects (allocation_id, device_id, owner_id, organisation_id) SELECT n, gen_random_uuid(), 0, 0 FROM generate_series(1, 25000) n`)
+	for table, allocation := range map[string]int{"usage_minutes": 1, "usage_hours": 20_000, "usage_days": 25_000} {
+		exec(fmt.Sprintf(`INSERT INTO %s SELECT id, now(), 1, 1, 1, 1, 1, 1 FROM usage_subjects WHERE allocation_id = %d`, table, allocation))
+	}
+	after, calls := int64(0), 0
+	for calls == 0 || after != 0 {
+		var err error
+		after, err = d.PruneUsageSubjects(t.Context(), after)
+		check(t, err)
+		if calls++; calls == 1 && after == 0 {
+			t.Error("one call has looked at everything")
+		}
+	}
+	if n := countRows(t, d, "usage_subjects"); n != 3 || calls != 3 {
+		t.Errorf("%d subjects are left after %d calls", n, calls)
+	}
+}
+
+// TestPruneUsageSubjects_WaitsForReports: a report that has read a subject's id must not count for one that is gone.
+func TestPruneUsageSubjects_WaitsForReports(t *testing.T) {
+	d := dbtest.New(t)
+	client, server := enroll(t, d, db.KindClient, nil), enroll(t, d, db.KindServer, nil)
+	id := allocate(t, d, client.ID, server.ID).ID
+	report := func(sequence, bytes int64) error {
+		return d.AddUsage(t.Context(), server.ID, db.UsageReport{
+			Epoch: uuid.UUID{1}, Sequence: sequence, Ended: time.Now(), Seconds: 10,
+			Allocations: []db.AllocationUsage{{AllocationID: id, UsageCounts: db.UsageCounts{UploadBytes: bytes}}},
+		})
+	}
+	check(t, report(1, 0)) // Makes the subject, and counts nothing.
+	// Has the report wait before its last statement.
+	tx, err := dbtest.SQL(t, d).BeginTx(t.Context(), nil)
+	check(t, err)
+	defer func() { _ = tx.Rollback() }()
+	_, err = tx.ExecContext(t.Context(), `LOCK TABLE usage_minutes IN SHARE MODE`)
+	check(t, err)
+	reported, pruned := make(chan error, 1), make(chan error, 1)
+	go func() { reported <- report(2, 7) }()
+	waiting(t, d, 1)
+	go func() {
+		_, err := d.PruneUsageSubjects(t.Context(), 0)
+		pruned <- err
+	}()
+	waiting(t, d, 2)
+	check(t, tx.Rollback())
+	check(t, await.Receive(t, reported, "end of the report"))
+	check(t, await.Receive(t, pruned, "end of the pruning"))
+	rows, err := d.Usage(t.Context(), everything, db.UsageQuery{
+		Resolution: db.UsageDays, AllocationID: id, From: time.Now().Add(-48 * time.Hour), To: time.Now(), Limit: 9,
+	})
+	check(t, err)
+	if len(rows) != 1 || rows[0].UploadBytes != 7 {
+		t.Errorf("what was reported meanwhile is counted as %+v", rows)
 	}
 }
 

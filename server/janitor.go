@@ -19,9 +19,9 @@ const (
 	expiredRetention = time.Hour
 )
 
-// sweep deletes expired rows and old entries of the audit trail and of idempotency keys, rotates signing keys and reads from where people log in, at once and then every
-// sweepInterval until ctx ends. Every replica does so, and the database lets one at a
-// time run.
+// sweep deletes expired rows, old usage, and old entries of the audit trail and of idempotency keys, rotates signing
+// keys and reads from where people log in, at once and then every sweepInterval until ctx ends. Every replica does so,
+// one at a time where db.DB.Maintain is called.
 func (s *Server) sweep(ctx context.Context) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -97,15 +97,21 @@ func (s *Server) pruneIdempotencyKeys(ctx context.Context) error {
 	return nil
 }
 
-// pruneUsage deletes usage that has been kept for long enough.
+// pruneUsage deletes usage that has been kept for long enough, and, a few thousand with each sweep, what only that
+// needed.
 func (s *Server) pruneUsage(ctx context.Context, now time.Time) error {
 	for range pruneRounds {
 		deleted, err := s.db.PruneUsage(ctx, now)
-		if err != nil || deleted == 0 {
+		if err != nil {
 			return err
 		}
+		if deleted == 0 {
+			break
+		}
 	}
-	return nil
+	var err error
+	s.usageSubject, err = s.db.PruneUsageSubjects(ctx, s.usageSubject)
+	return err
 }
 
 // asPanel returns a context whose changes are those of the panel itself.

@@ -57,6 +57,8 @@ type Server struct {
 	certificateSource atomic.Pointer[certificates] // See certificates.
 	acmeListener      net.Listener                 // For http-01; nil without it.
 
+	usageSubject int64 // The last one that pruneUsage has looked at; 0 is none.
+
 	running []part // Started parts, to be stopped in reverse order.
 	failed  chan error
 	ready   chan struct{} // Closed once all parts have started.
