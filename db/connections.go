@@ -168,13 +168,14 @@ func (d *DB) CutConnections(ctx context.Context, serverID uuid.UUID, keptOut boo
 }
 
 // forgetPlayers deletes connections of tunnel servers that have not been connected for a minute, and sources whose
-// time is over.
+// time is over. It waits for no row: those who have it may wait for another one that goes with the same allocation.
 func forgetPlayers(ctx context.Context, tx *sqlx.Tx) error {
 	for _, statement := range []string{
 		`DELETE FROM connections WHERE (server_id, number) IN (
 			SELECT c.server_id, c.number FROM connections c JOIN devices s ON s.id = c.server_id
 			LEFT JOIN replicas sr ON sr.id = s.replica_id WHERE NOT ` + currentConnection + ` FOR UPDATE OF c SKIP LOCKED)`,
-		`DELETE FROM kept_out WHERE until <= now()`,
+		`DELETE FROM kept_out WHERE (allocation_id, source) IN (
+			SELECT allocation_id, source FROM kept_out WHERE until <= now() FOR UPDATE SKIP LOCKED)`,
 	} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return err

@@ -80,7 +80,7 @@ func (c *counterColumns) args(more ...any) []any {
 func (d *DB) saveConnections(ctx context.Context, all []serverConnections) error {
 	return d.devices.tx(ctx, func(tx *sqlx.Tx) error {
 		for _, save := range []func(context.Context, *sqlx.Tx, []serverConnections) error{
-			saveOpened, saveUpdated, deleteClosed, completeConnections,
+			lockConnections, saveOpened, saveUpdated, deleteClosed, completeConnections,
 		} {
 			if err := save(ctx, tx, all); err != nil {
 				return err
@@ -88,6 +88,51 @@ func (d *DB) saveConnections(ctx context.Context, all []serverConnections) error
 		}
 		return nil
 	})
+}
+
+// lockConnections locks what the other statements insert, replace or delete, before any of them: tunnel servers, then
+// allocations, then connections, each in the order of their ids. Whoever deletes a device or an allocation has its row
+// before its connections, so that neither waits for the other with something that the other needs. Counts need no locks
+// of their own, see saveUpdated.
+func lockConnections(ctx context.Context, tx *sqlx.Tx, all []serverConnections) error {
+	var servers, completeServers, ofServers []uuid.UUID
+	var generations, numbers, allocations []int64
+	for _, of := range all {
+		if len(of.Opened)+len(of.Closed) == 0 && !of.Complete {
+			continue
+		}
+		servers = append(servers, of.server)
+		if of.Complete {
+			completeServers, generations = append(completeServers, of.server), append(generations, of.Generation)
+		}
+		for _, o := range of.Opened {
+			ofServers, numbers, allocations = append(ofServers, of.server), append(numbers, o.Number), append(allocations, o.AllocationID)
+		}
+		for _, n := range of.Closed {
+			ofServers, numbers = append(ofServers, of.server), append(numbers, n.Number)
+		}
+	}
+	if len(servers) == 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `SELECT FROM devices WHERE id = ANY ($1::uuid[]) ORDER BY id FOR KEY SHARE`, uuidArray(servers))
+	if err != nil {
+		return err
+	}
+	const changed = `SELECT c.server_id, c.number, c.allocation_id FROM unnest($1::uuid[], $2::bigint[]) AS n (server_id, number)
+			JOIN connections c ON c.server_id = n.server_id AND c.number = n.number
+		UNION SELECT c.server_id, c.number, c.allocation_id FROM unnest($3::uuid[], $4::bigint[]) AS l (server_id, generation)
+			JOIN connections c ON c.server_id = l.server_id AND c.generation < l.generation`
+	args := []any{uuidArray(ofServers), pq.Array(numbers), uuidArray(completeServers), pq.Array(generations)}
+	_, err = tx.ExecContext(ctx, `SELECT FROM allocations
+		WHERE id IN (SELECT allocation_id FROM (`+changed+`) AS c UNION SELECT unnest($5::bigint[])) ORDER BY id FOR KEY SHARE`,
+		append(args, pq.Array(allocations))...)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `SELECT FROM connections WHERE (server_id, number) IN (SELECT server_id, number FROM (`+changed+`) AS c)
+		ORDER BY server_id, number FOR UPDATE`, args...)
+	return err
 }
 
 func saveOpened(ctx context.Context, tx *sqlx.Tx, all []serverConnections) error {
@@ -105,19 +150,16 @@ func saveOpened(ctx context.Context, tx *sqlx.Tx, all []serverConnections) error
 	if len(sources) == 0 {
 		return nil
 	}
-	// Like every other, it locks allocations first, in the order of their ids.
 	_, err := tx.ExecContext(ctx,
 		`WITH opened AS (
 			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::real[], $7::real[],
 					$8::bigint[], $9::bigint[], $10::inet[], $11::timestamptz[])
-				AS o (server_id, generation, number, download_bytes, upload_bytes, player_rtt, tunnel_rtt, allocation_id, source_port, source, since)),
-		locked AS (
-			SELECT a.id FROM allocations a WHERE a.id = ANY ($8::bigint[]) ORDER BY a.id FOR KEY SHARE OF a)
+				AS o (server_id, generation, number, download_bytes, upload_bytes, player_rtt, tunnel_rtt, allocation_id, source_port, source, since))
 		INSERT INTO connections AS c (server_id, generation, number, download_bytes, upload_bytes, player_rtt, tunnel_rtt,
 			allocation_id, source_port, source, since)
 		SELECT DISTINCT ON (o.server_id, o.number) o.server_id, o.generation, o.number, o.download_bytes, o.upload_bytes, o.player_rtt, o.tunnel_rtt,
 			o.allocation_id, o.source_port, o.source, greatest(least(o.since, now()), '2000-01-01')
-		FROM opened o JOIN locked l ON l.id = o.allocation_id JOIN devices s ON s.id = o.server_id AND s.generation = o.generation
+		FROM opened o JOIN allocations a ON a.id = o.allocation_id JOIN devices s ON s.id = o.server_id AND s.generation = o.generation
 		ORDER BY o.server_id, o.number
 		ON CONFLICT (server_id, number) DO UPDATE SET generation = excluded.generation, download_bytes = excluded.download_bytes,
 			upload_bytes = excluded.upload_bytes, player_rtt = excluded.player_rtt, tunnel_rtt = excluded.tunnel_rtt, updated_at = now()`,
@@ -125,7 +167,8 @@ func saveOpened(ctx context.Context, tx *sqlx.Tx, all []serverConnections) error
 	return err
 }
 
-// saveUpdated stores counts, the last ones too of connections that have ended.
+// saveUpdated stores counts, the last ones too of connections that have ended. It waits for no row, except for those
+// that lockConnections has locked: whoever has another one is deleting it or cutting it off, and the next counts follow.
 func saveUpdated(ctx context.Context, tx *sqlx.Tx, all []serverConnections) error {
 	var counters counterColumns
 	for _, of := range all {
@@ -141,7 +184,7 @@ func saveUpdated(ctx context.Context, tx *sqlx.Tx, all []serverConnections) erro
 			SELECT u.* FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::real[], $7::real[])
 				AS u (server_id, generation, number, download_bytes, upload_bytes, player_rtt, tunnel_rtt)
 			JOIN connections c ON c.server_id = u.server_id AND c.number = u.number AND c.generation = u.generation
-			ORDER BY u.server_id, u.number FOR NO KEY UPDATE OF c)
+			ORDER BY u.server_id, u.number FOR NO KEY UPDATE OF c SKIP LOCKED)
 		UPDATE connections c SET download_bytes = u.download_bytes, upload_bytes = u.upload_bytes,
 			player_rtt = u.player_rtt, tunnel_rtt = u.tunnel_rtt, updated_at = now()
 		FROM updated u WHERE c.server_id = u.server_id AND c.number = u.number`, counters.args()...)
