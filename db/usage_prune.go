@@ -69,11 +69,12 @@ const usageSubjectsLock = 0x65636c75
 // pruneSubjectsBatch is how many subjects a call of [DB.PruneUsageSubjects] looks at.
 const pruneSubjectsBatch = 10_000
 
-// unusedSubject is the condition that nothing is counted of subject s any more. Each is one look into an index, and of
-// most subjects the first one suffices.
+// unusedSubject is the condition that nothing is counted of subject s any more, and that no newest report is of it. Each
+// is one look into an index, or into a small table that is read once, and of most subjects the first one suffices.
 const unusedSubject = `(SELECT true FROM usage_days u WHERE u.subject_id = s.id LIMIT 1) IS NULL
 	AND (SELECT true FROM usage_hours u WHERE u.subject_id = s.id LIMIT 1) IS NULL
-	AND (SELECT true FROM usage_minutes u WHERE u.subject_id = s.id LIMIT 1) IS NULL`
+	AND (SELECT true FROM usage_minutes u WHERE u.subject_id = s.id LIMIT 1) IS NULL
+	AND s.id NOT IN (SELECT n.subject_id FROM usage_now n)`
 
 // PruneUsageSubjects looks at the next few thousand subjects after an id, in the order of their ids, and deletes those
 // of which nothing is counted any more: see [DB.PruneUsage]. It returns where to go on, which is 0 at the end.

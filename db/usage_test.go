@@ -84,6 +84,16 @@ func TestPruneUsageSubjects_WaitsForReports(t *testing.T) {
 		})
 	}
 	check(t, report(1, 0)) // Makes the subject, and counts nothing.
+	prune := func() error {
+		_, err := d.PruneUsageSubjects(t.Context(), 0)
+		return err
+	}
+	check(t, prune())
+	if rows, err := d.UsageNow(t.Context(), server.ID, time.Now().Add(-time.Minute)); err != nil || len(rows) != 1 {
+		t.Errorf("the newest report is told of as %+v (%v)", rows, err)
+	}
+	_, err := dbtest.SQL(t, d).ExecContext(t.Context(), `DELETE FROM usage_now`)
+	check(t, err)
 	// Has the report wait before its last statement.
 	tx, err := dbtest.SQL(t, d).BeginTx(t.Context(), nil)
 	check(t, err)
@@ -93,10 +103,7 @@ func TestPruneUsageSubjects_WaitsForReports(t *testing.T) {
 	reported, pruned := make(chan error, 1), make(chan error, 1)
 	go func() { reported <- report(2, 7) }()
 	waiting(t, d, 1)
-	go func() {
-		_, err := d.PruneUsageSubjects(t.Context(), 0)
-		pruned <- err
-	}()
+	go func() { pruned <- prune() }()
 	waiting(t, d, 2)
 	check(t, tx.Rollback())
 	check(t, await.Receive(t, reported, "end of the report"))
