@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
+	"github.com/eclitunnel/eclitunnel/internal/await"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 	"github.com/eclitunnel/eclitunnel/relay"
 	"github.com/eclitunnel/eclitunnel/relay/relaytest"
@@ -146,6 +148,41 @@ func TestServer_KeepsSourcesOutUntilTheirTime(t *testing.T) {
 	wantKeptOut(t, port)
 	put() // Somebody lets it in again.
 	carry(t, l, port, "welcome back")
+}
+
+// TestServer_KeepsWhatItKeepsOutBeforeItDoes: a process that ends at once after it, and one after it that does not reach
+// the panel, must not let the player in again.
+func TestServer_KeepsWhatItKeepsOutBeforeItDoes(t *testing.T) {
+	k, now, written := make(kept, 16), make(chan *types.ServerSnapshot, 16), make(chan struct{})
+	p, s, client, port := start(t, func(o *relay.Options) {
+		k.options(o)
+		o.KeepNow = func(m *types.ServerSnapshot) {
+			now <- m
+			<-written
+		}
+	})
+	k.until(t, func(m *types.ServerSnapshot) bool { return len(m.Allocations) == 1 })
+	l := openLink(t, p, s, client, 1)
+	_, ws := carry(t, l, port, "welcome")
+	a := relaytest.Allocation(1, client, types.ProtocolTCP, port)
+	a.KeptOut = &[]types.ServerKeptOut{{Source: "127.0.0.1", Until: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}}
+	p.Put(a)
+	last := await.Receive(t, now, "state that is kept at once")
+	if len(last.Allocations) != 1 || !reflect.DeepEqual(last.Allocations[0].KeptOut, a.KeptOut) {
+		t.Errorf("kept %+v", last)
+	}
+	s.AwaitStats(t, "the player, while the state is being written", func(s relay.Stats) bool { return s.Players == 1 })
+	close(written)
+	s.AwaitStats(t, "the end of the player", func(s relay.Stats) bool { return s.Players == 0 })
+	_ = ws.Close()
+	wantKeptOut(t, port)
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.Disconnect(channel.CloseRestarting, errors.New("away"))
+	again := relaytest.Start(t, p, func(o *relay.Options) { o.Last = last })
+	openLink(t, p, again, client, 1)
+	wantKeptOut(t, port)
 }
 
 // A flood of short connections causes no flood of reports.

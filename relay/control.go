@@ -24,8 +24,9 @@ import (
 type control struct {
 	*controlclient.Client[desiredState, types.ServerSnapshot, types.ServerChange]
 	server      *Server
-	fingerprint string // Of the last hello. Only Run's goroutine uses it.
-	forgotten   bool   // Nothing is kept. Only Run's goroutine uses it.
+	fingerprint string       // Of the last hello. Only Run's goroutine uses it.
+	forgotten   bool         // Nothing is kept. Only Run's goroutine uses it.
+	kept        desiredState // What is kept. Only resume and then Run's goroutine use it.
 
 	host *types.ServerHost // That OnHost knows. Only Run's goroutine uses it.
 }
@@ -74,6 +75,7 @@ func (c *control) resume(last *types.ServerSnapshot) {
 		return
 	}
 	c.server.log.Info("serving the last desired state until the panel sends the current one", slog.Int("allocations", len(state.allocations)))
+	c.kept = state
 	c.server.apply(state)
 }
 
@@ -91,9 +93,15 @@ func (c *control) hello() types.Hello {
 // apply makes a desired state real. That there is one shows that the panel has
 // taken the hello.
 func (c *control) apply(state desiredState) {
-	c.server.apply(state)
-	c.server.opts.Keep(state.snapshot())
-	c.forgotten = false
+	if state.restricts(c.kept) {
+		// First: the next process, after a crash in between, must not let them in again.
+		c.server.opts.KeepNow(state.snapshot())
+		c.server.apply(state)
+	} else {
+		c.server.apply(state)
+		c.server.opts.Keep(state.snapshot())
+	}
+	c.kept, c.forgotten = state, false
 	c.server.clients.Identity.Announced(c.fingerprint)
 	if state.host != nil && !reflect.DeepEqual(c.host, state.host) {
 		c.host = state.host
@@ -104,8 +112,8 @@ func (c *control) apply(state desiredState) {
 // switchedOff closes everything because tunnels are switched off.
 func (c *control) switchedOff() {
 	if !c.forgotten {
-		c.server.opts.Keep(nil) // First: a crash in between must not bring it back.
-		c.forgotten = true
+		c.server.opts.KeepNow(nil) // First: a crash in between must not bring it back.
+		c.kept, c.forgotten = desiredState{}, true
 	}
 	c.server.suspend("tunnels are switched off")
 }
@@ -182,6 +190,23 @@ func (d desiredState) with(m types.ServerChange) (desiredState, error) {
 		next.host = m.Host
 	}
 	return next, nil
+}
+
+// restricts reports whether the state may shut out a player or a tunnel client whom the
+// one before lets in.
+func (d desiredState) restricts(before desiredState) bool {
+	for id, was := range before.allocations {
+		a, ok := d.allocations[id]
+		if !ok || !reflect.DeepEqual(a.Rules, was.Rules) || !reflect.DeepEqual(a.KeptOut, was.KeptOut) {
+			return true
+		}
+	}
+	for id, version := range before.clients {
+		if now, ok := d.clients[id]; !ok || now != version {
+			return true
+		}
+	}
+	return false
 }
 
 // snapshot is the message that describes the state; equal states make equal ones.

@@ -73,7 +73,11 @@ type Options struct {
 	// token is dead. It is called by one goroutine, which waits for it, and must not
 	// change what it is given. nil: nothing is kept.
 	Keep func(*types.ServerSnapshot)
-	// Last is what Keep was last called with by a process before this one. It is
+	// KeepNow is called in place of Keep where the state shuts out somebody whom the one
+	// before did not, and before that takes effect: it returns once the state would
+	// survive a crash, or after a short time if it cannot. nil: Keep.
+	KeepNow func(*types.ServerSnapshot)
+	// Last is what Keep or KeepNow was last called with by a process before this one. It is
 	// served until the panel sends its state; nil: nothing.
 	Last *types.ServerSnapshot
 	// UsageBacklog holds what allocations have carried and no panel has stored, beyond the
@@ -154,6 +158,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Keep == nil {
 		o.Keep = func(*types.ServerSnapshot) {}
+	}
+	if o.KeepNow == nil {
+		o.KeepNow = o.Keep
 	}
 	if o.UsageBacklog == nil {
 		o.UsageBacklog = NewUsageBacklog("", nil)

@@ -31,6 +31,10 @@ import (
 // connections.
 const DefaultRelayListen = ":7443"
 
+// keepTimeout is for how long a change that shuts somebody out waits for the disk: it
+// takes effect without it where that hangs.
+const keepTimeout = 500 * time.Millisecond
+
 // TunnelServerOptions configure a TunnelServer.
 type TunnelServerOptions struct {
 	// Client sends requests to the panel with the device's token, and Device is the
@@ -126,6 +130,7 @@ func NewTunnelServer(ctx context.Context, o TunnelServerOptions) (_ *TunnelServe
 		BindHost:       o.BindHost,
 		PlainStreams:   o.PlainStreams,
 		Keep:           s.state.Save,
+		KeepNow:        func(state *types.ServerSnapshot) { s.state.SaveNow(state, keepTimeout) },
 		Last:           s.state.Load(),
 		UsageBacklog:   relay.NewUsageBacklog(usageFile(o.StateFile), o.Logger),
 		OnChannel:      s.channelChanged,

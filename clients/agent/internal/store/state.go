@@ -18,8 +18,8 @@ const retryInterval = 10 * time.Second
 // State keeps the last desired state of the control channel in a file, for a start
 // at which the panel cannot be reached. It writes in the background, since its
 // caller may have players waiting, and only the latest state: a crash may lose the
-// last moments, which the panel sends again once it is back. It is safe for
-// concurrent use.
+// last moments, which the panel sends again once it is back. What must not be lost is
+// saved with SaveNow. It is safe for concurrent use.
 type State[T any] struct {
 	path string // "" keeps nothing.
 	log  *slog.Logger
@@ -30,6 +30,7 @@ type State[T any] struct {
 	mu      sync.Mutex
 	pending bool
 	state   *T
+	tried   chan struct{} // Closed once the state was written, or could not be.
 }
 
 // NewState returns the state kept at path; "" keeps nothing.
@@ -64,13 +65,35 @@ func (s *State[T]) Load() *T {
 // Save has a state written, which must not change afterwards; nil removes the file.
 // It does not block.
 func (s *State[T]) Save(state *T) {
+	s.save(state)
+}
+
+// SaveNow is Save, but returns once the state is written, or could not be, or after a
+// time if that takes longer. Outside of Start and stop it always takes that long.
+func (s *State[T]) SaveNow(state *T, limit time.Duration) {
+	if s.path == "" {
+		return
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.save(state):
+	case <-timer.C:
+	}
+}
+
+func (s *State[T]) save(state *T) (tried <-chan struct{}) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pending, s.state = s.path != "", state
-	s.mu.Unlock()
+	if s.tried == nil {
+		s.tried = make(chan struct{})
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return s.tried
 }
 
 // Start writes in the background what is saved, until stop, which returns once the
@@ -103,9 +126,12 @@ func (s *State[T]) Start() (stop func()) {
 // write writes the state last saved, if it is not in the file yet.
 func (s *State[T]) write() error {
 	s.mu.Lock()
-	pending, state := s.pending, s.state
-	s.pending = false
+	pending, state, tried := s.pending, s.state, s.tried
+	s.pending, s.tried = false, nil
 	s.mu.Unlock()
+	if tried != nil {
+		defer close(tried)
+	}
 	if !pending {
 		return nil
 	}

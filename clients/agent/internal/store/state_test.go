@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/eclitunnel/eclitunnel/gen/types"
 )
@@ -73,6 +74,25 @@ func TestState_WritesTheLatestAndNothingElse(t *testing.T) {
 	stop()
 	if state := f.Load(); state != nil || exists(t, f.path) {
 		t.Errorf("kept %+v", state)
+	}
+}
+
+func TestState_IsWrittenOnceSaveNowReturns(t *testing.T) {
+	f := NewState[types.ClientSnapshot](filepath.Join(t.TempDir(), "device.state.json"), slog.New(slog.DiscardHandler))
+	began := time.Now()
+	f.SaveNow(&types.ClientSnapshot{}, time.Millisecond) // Nobody writes it yet.
+	if time.Since(began) > time.Minute || exists(t, f.path) {
+		t.Errorf("after %v the file is there: %v", time.Since(began), exists(t, f.path))
+	}
+	stop := f.Start()
+	defer stop()
+	for revision := range int64(50) {
+		state := snapshot(revision + 1)
+		f.Save(&types.ClientSnapshot{})
+		f.SaveNow(&state, time.Minute)
+		if kept := f.Load(); kept == nil || kept.Revision != revision+1 {
+			t.Fatalf("kept %+v, want revision %d", kept, revision+1)
+		}
 	}
 }
 
