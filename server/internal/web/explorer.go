@@ -1,17 +1,13 @@
 package web
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/eclitunnel/eclitunnel"
 )
@@ -71,7 +67,9 @@ func addExplorer(handlers map[string]http.Handler, files fs.FS) error {
 		return fmt.Errorf("encode guides: %w", err)
 	}
 	handlers["/assets/explorer/guides.json"] = serve("guides.json", text, explorerPolicy)
-	handlers["/assets/explorer/scalar.js"] = serveCompressed("scalar.js", bundle)
+	handlers["/assets/explorer/scalar.js"] = serveCompressed(representation{
+		name: "scalar.js", content: bundle, policy: explorerPolicy, caching: revalidate,
+	})
 	return nil
 }
 
@@ -82,41 +80,6 @@ func addFile(handlers map[string]http.Handler, files fs.FS, path, file, policy s
 	}
 	handlers[path] = serve(file, content, policy)
 	return nil
-}
-
-// serveCompressed serves a file of which only the compressed form is kept. It is
-// decompressed for a client that does not take it, which browsers all do: once for all of
-// them, who may be strangers and many.
-func serveCompressed(file string, compressed []byte) http.Handler {
-	plain := serve(file, compressed, explorerPolicy)
-	decompressed := sync.OnceValues(func() (http.Handler, error) {
-		text, err := decompress(compressed)
-		return serve(file, text, explorerPolicy), err
-	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Vary", "Accept-Encoding")
-		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-			// A range would be one of the compressed form, and needs no support.
-			r.Header.Del("Range")
-			w.Header().Set("Content-Encoding", "gzip")
-			plain.ServeHTTP(w, r)
-			return
-		}
-		page, err := decompressed()
-		if err != nil {
-			http.Error(w, "This file cannot be read.", http.StatusInternalServerError)
-			return
-		}
-		page.ServeHTTP(w, r)
-	})
-}
-
-func decompress(compressed []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(compressed))
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
 }
 
 // readGuides reads the guides from the project's documents. One that the binary has none

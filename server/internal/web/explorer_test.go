@@ -110,6 +110,20 @@ func TestExplorer_BundleIsSentCompressedToWhoTakesIt(t *testing.T) {
 	}
 }
 
+func TestExplorer_BundleIsPlainWhereCompressionWouldBreakIt(t *testing.T) {
+	handlers := explorer(t, true)
+	if got := fetch(t, handlers, "/assets/explorer/scalar.js", http.Header{"Accept-Encoding": {"gzip;q=0"}}); got.Body.String() != bundle {
+		t.Errorf("who refuses gzip gets %q", got.Body)
+	}
+	r := httptest.NewRequest(http.MethodPost, "/assets/explorer/scalar.js", nil)
+	r.Header.Set("Accept-Encoding", "gzip")
+	w := httptest.NewRecorder()
+	handlers["/assets/explorer/scalar.js"].ServeHTTP(w, r)
+	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Content-Encoding") != "" {
+		t.Errorf("a POST is answered %d, encoded as %q", w.Code, w.Header().Get("Content-Encoding"))
+	}
+}
+
 func TestExplorer_WithoutBundleSaysSo(t *testing.T) {
 	handlers := explorer(t, false)
 	page := fetch(t, handlers, "/openapi", http.Header{})

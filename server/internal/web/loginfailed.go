@@ -58,7 +58,7 @@ var requestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // loginFailed serves the page. It shows texts of its own alone, whatever a link to it says.
 func loginFailed(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !reads(r) {
 		setSecurityHeaders(w.Header(), policy)
 		methodNotAllowed(w)
 		return

@@ -3,9 +3,7 @@ package web
 import (
 	"bytes"
 	"html/template"
-	"mime"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
@@ -19,18 +17,7 @@ const startingRefresh = "2"
 // HEAD, lists text/html as acceptable, and its path is not one of the API, where answers
 // are JSON for everybody.
 func WantsPage(r *http.Request) bool {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || isAPI(r.URL.Path) {
-		return false
-	}
-	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
-		mediaType, parameters, err := mime.ParseMediaType(part)
-		if err != nil || mediaType != "text/html" && mediaType != "application/xhtml+xml" {
-			continue
-		}
-		quality, err := strconv.ParseFloat(parameters["q"], 64)
-		return err != nil || quality > 0
-	}
-	return false
+	return reads(r) && !isAPI(r.URL.Path) && accepts(r, "Accept", "text/html", "application/xhtml+xml")
 }
 
 // isAPI reports whether a path belongs to the API.

@@ -6,16 +6,12 @@
 package web
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
-	"time"
 )
 
 //go:embed static
@@ -88,27 +84,4 @@ func setSecurityHeaders(header http.Header, policy string) {
 	// The page's URL contains a user code.
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
-}
-
-// serve serves content under the media type of the file's name.
-func serve(file string, content []byte, policy string) http.Handler {
-	sum := sha256.Sum256(content)
-	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		header := w.Header()
-		setSecurityHeaders(header, policy)
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			methodNotAllowed(w)
-			return
-		}
-		// Browsers revalidate on each use, so that an upgrade takes effect at once.
-		header.Set("Cache-Control", "no-cache")
-		header.Set("ETag", tag)
-		http.ServeContent(w, r, file, time.Time{}, bytes.NewReader(content))
-	})
-}
-
-func methodNotAllowed(w http.ResponseWriter) {
-	w.Header().Set("Allow", "GET, HEAD")
-	http.Error(w, "This page supports only GET and HEAD.", http.StatusMethodNotAllowed)
 }
