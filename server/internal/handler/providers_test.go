@@ -24,7 +24,10 @@ func TestProviders_ReturnToIsAPageOfThePanel(t *testing.T) {
 	} {
 		wantError(t, begin(returnTo), http.StatusBadRequest, types.CodeInvalidRequest)
 	}
-	for _, returnTo := range []string{"/", "/device", "/device?code=CDFG-2345", "/console/devices/1?tab=a%20b&x=//y", "/apiary"} {
+	for _, returnTo := range []string{
+		"/", "/device", "/device?code=CDFG-2345", "/tunnel/verify?user_code=CDFG-2345",
+		"/devices/5f1d?tab=a%20b&x=//y", "/allocations?search=caf%C3%A9+x&sort=-name", "/apiary",
+	} {
 		a := begin(returnTo)
 		if location := a.header.Get("Location"); a.status != http.StatusFound || !strings.HasPrefix(location, "https://login.example.com/authorize?") {
 			t.Errorf("%q: answered %d to %q: %s", returnTo, a.status, location, a.body)

@@ -1,10 +1,8 @@
 package web_test
 
 import (
-	"bytes"
 	"compress/gzip"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -22,28 +20,9 @@ const bundle = "globalThis.Scalar = {};"
 // whatever this one has.
 func explorer(t *testing.T, with bool) map[string]http.Handler {
 	t.Helper()
-	files := fstest.MapFS{}
-	err := fs.WalkDir(web.Static, "static", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || path == web.ExplorerBundle {
-			return err
-		}
-		content, err := web.Static.ReadFile(path)
-		files[path] = &fstest.MapFile{Data: content}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := plainFiles(t)
 	if with {
-		var compressed bytes.Buffer
-		w := gzip.NewWriter(&compressed)
-		if _, err := io.WriteString(w, bundle); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		files[web.ExplorerBundle] = &fstest.MapFile{Data: compressed.Bytes()}
+		files[web.ExplorerBundle] = compressed(t, bundle)
 	}
 	handlers, err := web.Explorer(files)
 	if err != nil {
@@ -95,15 +74,15 @@ func TestExplorer_BundleIsSentCompressedToWhoTakesIt(t *testing.T) {
 		t.Errorf("plain it is %q, encoded as %q", plain.Body, plain.Header().Get("Content-Encoding"))
 	}
 	// A range of the compressed form would be no use.
-	compressed := fetch(t, handlers, "/assets/explorer/scalar.js", http.Header{"Accept-Encoding": {"br, gzip"}, "Range": {"bytes=0-3"}})
-	r, err := gzip.NewReader(compressed.Body)
+	encoded := fetch(t, handlers, "/assets/explorer/scalar.js", http.Header{"Accept-Encoding": {"br, gzip"}, "Range": {"bytes=0-3"}})
+	r, err := gzip.NewReader(encoded.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := io.ReadAll(r); err != nil || string(text) != bundle || compressed.Header().Get("Content-Encoding") != "gzip" {
-		t.Errorf("compressed it is %q, %v, encoded as %q", text, err, compressed.Header().Get("Content-Encoding"))
+	if text, err := io.ReadAll(r); err != nil || string(text) != bundle || encoded.Header().Get("Content-Encoding") != "gzip" {
+		t.Errorf("compressed it is %q, %v, encoded as %q", text, err, encoded.Header().Get("Content-Encoding"))
 	}
-	for _, got := range []*httptest.ResponseRecorder{plain, compressed} {
+	for _, got := range []*httptest.ResponseRecorder{plain, encoded} {
 		if got.Header().Get("Vary") != "Accept-Encoding" || !strings.HasPrefix(got.Header().Get("Content-Type"), "text/javascript") {
 			t.Errorf("headers are %v", got.Header())
 		}

@@ -11,6 +11,12 @@ var Static = static
 // ExplorerBundle is the file of Static that a build without Node.js lacks.
 const ExplorerBundle = explorerBundle
 
+// ConsoleRoutes are the first parts of the paths of the console's pages.
+var ConsoleRoutes = consoleRoutes
+
+// HandlerOf is Handler, with files in place of the embedded ones.
+func HandlerOf(files fs.FS, next http.Handler) (http.Handler, error) { return newHandler(files, next) }
+
 // Explorer returns the handlers of the API explorer's paths, with files in place of the
 // embedded ones.
 func Explorer(files fs.FS) (map[string]http.Handler, error) {

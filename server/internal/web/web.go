@@ -2,19 +2,22 @@
 // on which a person approves or refuses a device (RFC 8628 section 3.3), those on which a
 // user sets a password and accepts an invitation, the one that explains why a login at an
 // identity provider failed, the one that explains the API's error codes, the API explorer,
-// and the index. The pages load only files of their own origin and use only the public API.
+// and the index; or, in a build that has it, the console in place of most of them. The
+// pages load only files of their own origin and use only the public API.
 package web
 
 import (
 	"embed"
-	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
 )
 
-//go:embed static
+// With all: the console's files may have any name.
+//
+//go:embed all:static
 var static embed.FS
 
 // pages maps URL paths to embedded files.
@@ -37,42 +40,46 @@ var pages = map[string]string{
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the pages and passes requests for any other path to next. A browser
-// that asks for the path of a page in another spelling, such as with a slash at the end,
-// is redirected to it. One that asks for a page that does not exist gets a page that says
-// so.
-func Handler(next http.Handler) (http.Handler, error) {
+// Handler serves the pages and passes requests for any other path to next. The console, if
+// the build has it, takes the place of most plain pages. A browser that asks for the path of
+// a page in another spelling, such as with a slash at the end, is redirected to it. One that
+// asks for a page that does not exist gets a page that says so.
+func Handler(next http.Handler) (http.Handler, error) { return newHandler(static, next) }
+
+// newHandler is Handler, with files in place of the embedded ones.
+func newHandler(files fs.FS, next http.Handler) (http.Handler, error) {
 	handlers := make(map[string]http.Handler, len(pages))
 	for path, file := range pages {
-		content, err := static.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read page %s: %w", file, err)
+		if err := addFile(handlers, files, path, file, policy); err != nil {
+			return nil, err
 		}
-		handlers[path] = serve(file, content, policy)
 	}
 	handlers[loginFailedPath] = http.HandlerFunc(loginFailed)
-	if err := addExplorer(handlers, static); err != nil {
+	handlers[verifyPath] = http.HandlerFunc(verify)
+	if err := addExplorer(handlers, files); err != nil {
+		return nil, err
+	}
+	page, err := addConsole(handlers, files)
+	if err != nil {
 		return nil, err
 	}
 	// Not a ServeMux, which would redirect unclean API paths.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if page, ok := handlers[r.URL.Path]; ok {
-			page.ServeHTTP(w, r)
-			return
-		}
-		if !WantsPage(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
 		clean := path.Clean("/" + strings.ToLower(r.URL.Path))
-		if _, ok := handlers[clean]; !ok {
+		switch known := handlers[r.URL.Path]; {
+		case known != nil:
+			known.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, consoleAssets):
+			missingAsset(w)
+		case WantsPage(r) && handlers[clean] != nil:
+			// The query contains a user code.
+			redirect(w, r, url.URL{Path: clean, RawQuery: r.URL.RawQuery})
+		case serveConsole(w, r, page):
+		case WantsPage(r):
 			notFound(w, r)
-			return
+		default:
+			next.ServeHTTP(w, r)
 		}
-		// The query contains a user code.
-		target := url.URL{Path: clean, RawQuery: r.URL.RawQuery}
-		w.Header().Set("Cache-Control", "no-store")
-		http.Redirect(w, r, target.String(), http.StatusTemporaryRedirect)
 	}), nil
 }
 

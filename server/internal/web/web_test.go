@@ -1,18 +1,57 @@
 package web_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/eclitunnel/eclitunnel/server/internal/web"
 )
 
+// plainFiles are the embedded files but for those that a build has from Node.js, whatever
+// this one has.
+func plainFiles(t *testing.T) fstest.MapFS {
+	t.Helper()
+	files := fstest.MapFS{}
+	err := fs.WalkDir(web.Static, "static", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasSuffix(path, ".gz") {
+			return err
+		}
+		content, err := web.Static.ReadFile(path)
+		files[path] = &fstest.MapFile{Data: content}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// compressed returns a file as a build embeds it.
+func compressed(t *testing.T, text string) *fstest.MapFile {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &fstest.MapFile{Data: b.Bytes()}
+}
+
+// handler serves the plain pages.
 func handler(t *testing.T) http.Handler {
 	t.Helper()
-	handler, err := web.Handler(http.NotFoundHandler())
+	handler, err := web.HandlerOf(plainFiles(t), http.NotFoundHandler())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +152,7 @@ func TestPages_UnknownOnesAreAPageForPeopleOnly(t *testing.T) {
 		"a browser":               {"GET", "/devices", browser.Get("Accept"), true},
 		"a browser's HEAD":        {"HEAD", "/login", browser.Get("Accept"), true},
 		"below a page":            {"GET", "/device/CDFG-2345", browser.Get("Accept"), true},
+		"a file of a console":     {"GET", "/assets/console/index.js", "*/*", false},
 		"markup in the address":   {"GET", "/<script>", browser.Get("Accept"), true},
 		"another site":            {"GET", "//example.com/", browser.Get("Accept"), true},
 		"curl":                    {"GET", "/devices", "*/*", false},
