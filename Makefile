@@ -34,13 +34,13 @@ setup: ## Install the programs that the other commands need
 	@scripts/setup demo test verify
 
 .PHONY: build
-build: ## Build bin/eclitunneld and bin/eclitunnel, with the API explorer where there is Node.js
-	@scripts/explorer
+build: ## Build bin/eclitunneld and bin/eclitunnel, with console and API explorer where there is Node.js
+	@scripts/node-builds
 	$(GOBUILD) -o bin/ ./server/eclitunneld ./clients/eclitunnel
 
 .PHONY: build-all
 build-all: ## Build the agent for Linux (32-bit ARM, x86 and RISC-V too), Windows and macOS, and the panel for Linux and macOS, into dist/
-	@scripts/explorer
+	@scripts/node-builds
 	@set -e; for target in $(AGENT_TARGETS); do \
 		export GOOS=$${target%%/*}; rest=$${target#*/}; export GOARCH=$${rest%/*} GOARM=; \
 		name=$$GOOS-$$GOARCH; [ $$rest = $$GOARCH ] || { GOARM=$${rest#*/}; name=$${name}v$$GOARM; }; \
@@ -139,5 +139,5 @@ verify: ## Fail if generated code has drifted, a go.mod is not tidy, or the cont
 
 .PHONY: clean
 clean: ## Remove build output
-	rm -rf bin dist node_modules tools/explorer/node_modules tools/consumers/node_modules clients/ts/dist clients/ts/node_modules
-	rm -f server/internal/web/static/explorer/scalar.js.gz
+	rm -rf bin dist node_modules tools/explorer/node_modules tools/consumers/node_modules clients/ts/dist clients/ts/node_modules clients/console/dist clients/console/node_modules
+	rm -rf server/internal/web/static/explorer/scalar.js.gz server/internal/web/static/console
