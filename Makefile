@@ -31,7 +31,7 @@ help: ## Show this list
 
 .PHONY: setup
 setup: ## Install the programs that the other commands need
-	@scripts/setup demo test verify
+	@scripts/setup build demo test verify
 
 .PHONY: build
 build: ## Build bin/eclitunneld and bin/eclitunnel, with console and API explorer where there is Node.js
