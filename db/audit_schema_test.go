@@ -65,6 +65,7 @@ var unaudited = map[string]string{
 	"invitations.token_hash":               "a secret",
 	"devices.started_address":              "gone with the approval",
 	"devices.spent_code_hash":              "a secret",
+	"devices.tag_hash":                     "a secret, and gone with the next enrollment",
 	"sessions.created_at":                  "only when it is made, as are the next ones",
 	"sessions.expires_at":                  "",
 	"sessions.id":                          "",

@@ -22,6 +22,10 @@ type NewDevice struct {
 	ExpiresAt, CreatedAt time.Time
 	// Platform and AgentVersion are what the machine says of itself; empty if it says nothing.
 	Platform, AgentVersion string
+	// TagHash is a hash of the tag of the enrollment, which is not stored itself; nil without one. TagFrom is the network
+	// whose later enrollments take the tag from earlier ones; the zero Prefix for none.
+	TagHash []byte
+	TagFrom netip.Prefix
 	// StartedFrom is the address from which the enrollment is started; the zero Addr if it is not known.
 	StartedFrom netip.Addr
 	// Approved creates the device approved at CreatedAt, with its first token version. It needs no codes.
@@ -62,14 +66,14 @@ func insertDevice(ctx context.Context, tx *sqlx.Tx, device NewDevice) (Device, e
 	err := tx.GetContext(ctx, &created,
 		`INSERT INTO devices AS d (name, kind, owner_id, organisation_id, user_code, code_hash, expires_at, created_at,
 			public_host, port_first, port_last, region, cordoned, approved_at, token_version,
-			guessed_host, platform, agent_version, started_address)
+			guessed_host, platform, agent_version, started_address, tag_hash)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
 			CASE WHEN $14 THEN $8::timestamptz END, CASE WHEN $14 THEN 1 ELSE 0 END,
-			CASE WHEN $15 THEN $9 END, nullif($16, ''), nullif($17, ''), nullif($18, '')::inet) RETURNING `+deviceColumns,
+			CASE WHEN $15 THEN $9 END, nullif($16, ''), nullif($17, ''), nullif($18, '')::inet, $19) RETURNING `+deviceColumns,
 		device.Name, device.Kind, device.OwnerID, device.OrganisationID, device.UserCode, device.CodeHash,
 		stamp(device.ExpiresAt), stamp(device.CreatedAt),
 		device.PublicHost, device.PortFirst, device.PortLast, device.Region, device.Cordoned,
-		device.Approved, device.HostGuessed, device.Platform, device.AgentVersion, addressText(device.StartedFrom))
+		device.Approved, device.HostGuessed, device.Platform, device.AgentVersion, addressText(device.StartedFrom), device.TagHash)
 	return created, err
 }
 
@@ -101,6 +105,7 @@ const pendingLock = 0x65636c65
 // CreatePending stores a pending device as [DB.CreateDevice] does. If as many enrollments are pending as
 // one of the limits allows, whichever replica created them, it stores nothing, and returns how long it is
 // at least until one of the panel's expires. Those that have expired at device.CreatedAt do not count.
+// It returns [ErrTagTaken] if another enrollment has the tag and keeps it: see freeTag.
 func (d *DB) CreatePending(ctx context.Context, device NewDevice, limits PendingLimits) (created Device, wait time.Duration, err error) {
 	err = d.requests.tx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(pendingLock)); err != nil {
@@ -108,6 +113,9 @@ func (d *DB) CreatePending(ctx context.Context, device NewDevice, limits Pending
 		}
 		var err error
 		if wait, err = pendingWait(ctx, tx, device, limits); err != nil || wait > 0 {
+			return err
+		}
+		if err := freeTag(ctx, tx, device); err != nil {
 			return err
 		}
 		if created, err = insertDevice(ctx, tx, device); err != nil || len(limits.Networks) == 0 {
@@ -177,17 +185,19 @@ type Enrollment struct {
 	Role string `db:"asker_role"`
 }
 
-// EnrollmentByUserCode returns the device with a user code, whoever owns it: the pending one if there is
-// one, otherwise the newest with that code. userID is the user who asks, 0 for none.
-func (d *DB) EnrollmentByUserCode(ctx context.Context, userCode string, userID int64) (Enrollment, error) {
-	var enrollment Enrollment
-	err := d.requests.GetContext(ctx, &enrollment,
-		`SELECT `+deviceColumns+`, host(d.started_address) AS started_address, u.email AS owner_email,
+// selectEnrollment selects enrollments as the user with the id $2 sees them.
+const selectEnrollment = `SELECT ` + deviceColumns + `, host(d.started_address) AS started_address, u.email AS owner_email,
 			o.name AS organisation_name, coalesce(m.role, '') AS asker_role
 		FROM devices d
 		LEFT JOIN users u ON u.id = d.owner_id
 		LEFT JOIN organisations o ON o.id = d.organisation_id
-		LEFT JOIN organisation_members m ON m.organisation_id = d.organisation_id AND m.user_id = $2
+		LEFT JOIN organisation_members m ON m.organisation_id = d.organisation_id AND m.user_id = $2`
+
+// EnrollmentByUserCode returns the device with a user code, whoever owns it: the pending one if there is
+// one, otherwise the newest with that code. userID is the user who asks, 0 for none.
+func (d *DB) EnrollmentByUserCode(ctx context.Context, userCode string, userID int64) (Enrollment, error) {
+	var enrollment Enrollment
+	err := d.requests.GetContext(ctx, &enrollment, selectEnrollment+`
 		WHERE d.user_code = $1 AND d.user_code <> ''
 		ORDER BY d.approved_at IS NULL DESC, d.created_at DESC LIMIT 1`, userCode, userID)
 	return enrollment, wrap(err, "enrollment by user code")

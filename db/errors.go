@@ -22,6 +22,8 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrOnline means that the device has a connection, which the operation would replace.
 	ErrOnline = errors.New("the device is online")
+	// ErrTagTaken means that another enrollment has the tag. It is an ErrConflict.
+	ErrTagTaken = fmt.Errorf("tag of another enrollment: %w", ErrConflict)
 	// ErrPortTaken means that the requested port, or another port of the run, belongs to another
 	// allocation.
 	ErrPortTaken = errors.New("port taken")
@@ -87,6 +89,7 @@ var (
 const (
 	constraintPort    = "allocations_port_key"
 	constraintReplica = "devices_replica_id_fkey"
+	constraintTag     = "devices_tag_hash_key"
 )
 
 // wrap adds the operation to err and translates errors of the database to those of this package. It is
@@ -109,6 +112,8 @@ func translate(err error) error {
 	switch {
 	case pgErr.Code == pqerror.UniqueViolation && pgErr.Constraint == constraintPort:
 		return ErrPortTaken
+	case pgErr.Code == pqerror.UniqueViolation && pgErr.Constraint == constraintTag:
+		return ErrTagTaken
 	case pgErr.Code == pqerror.UniqueViolation:
 		return ErrConflict
 	case pgErr.Code == pqerror.ForeignKeyViolation && pgErr.Constraint == constraintReplica:

@@ -14,6 +14,7 @@ var unshown = map[string]string{
 	"devices.id":                 "the key",
 	"devices.code_hash":          "a secret, as are the next ones",
 	"devices.spent_code_hash":    "",
+	"devices.tag_hash":           "",
 	"devices.started_from":       "kept for limits, as are the next ones",
 	"devices.started_address":    "",
 	"devices.polled_at":          "",

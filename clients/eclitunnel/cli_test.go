@@ -49,21 +49,26 @@ func TestEnroll_ShowsCodeWaitsAndStoresToken(t *testing.T) {
 }
 
 func TestEnroll_SaysWhatRunsHereToPanelsThatAsk(t *testing.T) {
-	for _, earlier := range []bool{false, true} {
+	tag := strings.Repeat("tag-", 5) + "_1"
+	for _, unknown := range [][]string{nil, {"tag"}, {"platform", "agentVersion", "tag"}} {
 		p, m := newPanel(t), newMachine(t)
-		p.polls, p.earlier = []answer{approved(p.token)}, earlier
-		m.run("enroll", "--panel", p.URL, "--name", "home").want(t, 0)
-		switch {
-		case p.started.Name != "home":
-			t.Errorf("started %+v", p.started)
-		case earlier:
-			if p.started.Platform != nil || p.started.AgentVersion != nil {
-				t.Errorf("a panel that asks nothing heard %+v", p.started)
-			}
-		case *p.started.Platform != runtime.GOOS+"/"+runtime.GOARCH || *p.started.AgentVersion != version:
-			t.Errorf("said to be %s with agent %s", *p.started.Platform, *p.started.AgentVersion)
+		p.polls, p.unknown = []answer{approved(p.token)}, unknown
+		m.run("enroll", "--panel", p.URL, "--name", "home", "--tag", tag).want(t, 0)
+		knows := func(field string) bool { return !slices.Contains(unknown, field) }
+		started := p.started
+		if started.Name != "home" || (started.Tag != nil) != knows("tag") || (started.Platform != nil) != knows("platform") ||
+			(started.AgentVersion != nil) != knows("agentVersion") {
+			t.Errorf("a panel that does not know %v heard %+v", unknown, started)
+		}
+		if unknown == nil && (*started.Platform != runtime.GOOS+"/"+runtime.GOARCH || *started.AgentVersion != version || *started.Tag != tag) {
+			t.Errorf("said to be %s with agent %s and tag %s", *started.Platform, *started.AgentVersion, *started.Tag)
 		}
 	}
+	p, m := newPanel(t), newMachine(t)
+	m.run("enroll", "--panel", p.URL, "--tag", tag[1:]).want(t, 2, "--tag")
+	taken := refusal(409, types.CodeConflict)
+	p.refuse = &taken
+	m.run("enroll", "--panel", p.URL, "--tag", tag).want(t, 9, "The panel says conflict.")
 }
 
 func TestEnroll_PrintsJSONAtStartAndEnd(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -30,6 +31,7 @@ type enrollCmd struct {
 	Organisation     int64    `env:"-" placeholder:"ID" help:"Enroll for this organisation; needs --user, a session or an API key."`
 	User             string   `env:"-" placeholder:"EMAIL" help:"Log in as this user to enroll: prompts for the password, or reads it from standard input."`
 	SessionTokenFile string   `placeholder:"FILE" help:"Enroll as the user of this session, or as the owner of this API key, which needs the scope enrollment, and admin for a tunnel server; - for standard input; also from $$ECLITUNNEL_SESSION_TOKEN."`
+	Tag              string   `env:"-" placeholder:"TAG" help:"Random value from the web page that shows this command, by which that page finds this machine to have it approved: 22 letters, digits, - or _."`
 	Force            bool     `env:"-" help:"Replace an existing enrollment; without --panel, at the same panel."`
 	Renew            bool     `env:"-" help:"Get a new token for the device that this machine is enrolled as, in place of the present one. Needs --user, or a session or an API key of its owner or an admin."`
 }
@@ -168,6 +170,12 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 			return agent.Config{}, usagef("cannot get the host name: %w; set a name with --name", err)
 		}
 	}
+	if cmd.Tag != "" {
+		if !tagPattern.MatchString(cmd.Tag) {
+			return agent.Config{}, usagef("--tag: %q is not 22 letters, digits, - or _; copy it from the page again", cmd.Tag)
+		}
+		start.Tag = &cmd.Tag
+	}
 	if cmd.Organisation != 0 {
 		start.OrganisationID = &cmd.Organisation
 	}
@@ -203,20 +211,33 @@ func (cmd *enrollCmd) enroll(ctx context.Context, a *app, s *settings) (agent.Co
 	}, nil
 }
 
+// tagPattern is the contract's of a tag.
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{22}$`)
+
 // startEnrollment starts an enrollment, and tells who will approve it what runs here.
 func startEnrollment(ctx context.Context, client *tunnel.Client, start types.EnrollmentStart) (types.Enrollment, error) {
 	platform, agentVersion := runtime.GOOS+"/"+runtime.GOARCH, version
 	start.Platform, start.AgentVersion = &platform, &agentVersion
 	enrollment, err := client.StartEnrollment(ctx, start)
 	var refusal *tunnel.Error
-	if errors.As(err, &refusal) && slices.ContainsFunc(refusal.Details, func(d types.ErrorDetail) bool {
-		return d.Field == "platform" || d.Field == "agentVersion"
-	}) {
-		// A panel of an earlier version knows no such fields.
-		start.Platform, start.AgentVersion = nil, nil
-		return client.StartEnrollment(ctx, start)
+	if !errors.As(err, &refusal) {
+		return enrollment, err
 	}
-	return enrollment, err
+	names := func(fields ...string) bool {
+		return slices.ContainsFunc(refusal.Details, func(d types.ErrorDetail) bool {
+			return slices.Contains(fields, d.Field)
+		})
+	}
+	switch {
+	case names("platform", "agentVersion"):
+		// A panel of an earlier version knows no such fields, and no tags.
+		start.Platform, start.AgentVersion, start.Tag = nil, nil, nil
+	case names("tag"): // Nor do some know tags alone.
+		start.Tag = nil
+	default:
+		return enrollment, err
+	}
+	return client.StartEnrollment(ctx, start)
 }
 
 // serverSettings returns the settings of a tunnel server, or nil if there are none. They

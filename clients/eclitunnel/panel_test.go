@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -55,7 +57,7 @@ type panel struct {
 	onPoll       func()   // If set, called before a poll is answered.
 	polls        []answer // The answers to polls, in order; the last one repeats.
 	started      types.EnrollmentStart
-	earlier      bool     // It is of a version that knows no platform of an enrollment.
+	unknown      []string // The fields of an enrollment that it does not know, as it is of an earlier version.
 	session      string   // The Authorization header of the enrollment's start.
 	ended        []string // Those of logouts.
 	allocations  []types.Allocation
@@ -140,9 +142,15 @@ func (p *panel) start(w http.ResponseWriter, r *http.Request) {
 	defer p.mu.Unlock()
 	p.session = r.Header.Get("Authorization")
 	var started types.EnrollmentStart
-	_ = json.NewDecoder(r.Body).Decode(&started)
-	if p.earlier && (started.Platform != nil || started.AgentVersion != nil) {
-		unknown := []types.ErrorDetail{{Field: "platform", Message: "is not part of the contract"}}
+	var unknown []types.ErrorDetail
+	body, _ := io.ReadAll(r.Body)
+	_ = json.Unmarshal(body, &started)
+	for _, field := range p.unknown {
+		if bytes.Contains(body, []byte(`"`+field+`":`)) {
+			unknown = append(unknown, types.ErrorDetail{Field: field, Message: "is not part of the contract"})
+		}
+	}
+	if unknown != nil {
 		reply(w, answer{400, types.Problem{Error: types.CodeInvalidRequest, Message: "No.", RequestID: "r1", Details: &unknown}})
 		return
 	}

@@ -56,7 +56,13 @@ func (c *Client) Approve(ctx context.Context, approval types.DeviceApproval, opt
 // panel's settings permit it, who will own the device. Codes of its errors are those of
 // Approve.
 func (c *Client) Pending(ctx context.Context, userCode string) (types.PendingEnrollment, error) {
-	return decode[types.PendingEnrollment](body(c.api.GetPendingDevice(ctx, &types.GetPendingDeviceParams{UserCode: userCode})))
+	return decode[types.PendingEnrollment](body(c.api.GetPendingDevice(ctx, &types.GetPendingDeviceParams{UserCode: &userCode})))
+}
+
+// PendingByTag is Pending for the last enrollment that was started with a tag, the Tag of types.EnrollmentStart. Until
+// there is one, the code of the error is not_found, and asking every two seconds is no attempt at a code.
+func (c *Client) PendingByTag(ctx context.Context, tag string) (types.PendingEnrollment, error) {
+	return decode[types.PendingEnrollment](body(c.api.GetPendingDevice(ctx, &types.GetPendingDeviceParams{Tag: &tag})))
 }
 
 // Deny ends the enrollment of the pending device with the given user code: its poll fails

@@ -1192,16 +1192,21 @@ type ClientInterface interface {
 	// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
 	// For others there is no such device.
 	//
+	// A page that has asked a person to run `eclitunnel enroll --tag TAG` finds the machine by `tag` instead. It asks
+	// every two seconds until the answer is no longer `404`: a tag cannot be guessed, and does not count as an attempt
+	// at a code. The page shows the user code, for the person to compare, and approves by it.
+	//
 	// Name, platform and agent version are what the machine says of itself. The address is what the
 	// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | Neither `userCode` nor `tag` is given, or both are. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
-	// | `404 not_found` | No device that the caller may approve has this code. |
+	// | `404 not_found` | No device that the caller may approve has this code or tag. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device by its code, by this user or from this address, or more than 300 requests with a tag in one minute by this user. |
 	//
 	// Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
 	GetPendingDevice(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1236,6 +1241,7 @@ type ClientInterface interface {
 	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type.
@@ -1258,6 +1264,7 @@ type ClientInterface interface {
 	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type.
@@ -3620,16 +3627,21 @@ func (c *Client) DenyDevice(ctx context.Context, body DenyDeviceJSONRequestBody,
 // `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
 // For others there is no such device.
 //
+// A page that has asked a person to run `eclitunnel enroll --tag TAG` finds the machine by `tag` instead. It asks
+// every two seconds until the answer is no longer `404`: a tag cannot be guessed, and does not count as an attempt
+// at a code. The page shows the user code, for the person to compare, and approves by it.
+//
 // Name, platform and agent version are what the machine says of itself. The address is what the
 // panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | Neither `userCode` nor `tag` is given, or both are. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
-// | `404 not_found` | No device that the caller may approve has this code. |
+// | `404 not_found` | No device that the caller may approve has this code or tag. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device by its code, by this user or from this address, or more than 300 requests with a tag in one minute by this user. |
 //
 // Corresponds with GET /api/tunnel/device/pending (the `GetPendingDevice` operationId).
 func (c *Client) GetPendingDevice(ctx context.Context, params *GetPendingDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3684,6 +3696,7 @@ func (c *Client) PollEnrollment(ctx context.Context, params *PollEnrollmentParam
 // | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 // | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type.
@@ -3716,6 +3729,7 @@ func (c *Client) StartEnrollmentWithBody(ctx context.Context, contentType string
 // | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 // | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type.
@@ -7322,12 +7336,28 @@ func NewGetPendingDeviceRequest(server string, params *GetPendingDeviceParams) (
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userCode", params.UserCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.UserCode != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "userCode", *params.UserCode, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
+		}
+
+		if params.Tag != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tag", *params.Tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
 		}
 
 		if encoded := queryValues.Encode(); encoded != "" {
@@ -10100,16 +10130,21 @@ type ClientWithResponsesInterface interface {
 	// `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
 	// For others there is no such device.
 	//
+	// A page that has asked a person to run `eclitunnel enroll --tag TAG` finds the machine by `tag` instead. It asks
+	// every two seconds until the answer is no longer `404`: a tag cannot be guessed, and does not count as an attempt
+	// at a code. The page shows the user code, for the person to compare, and approves by it.
+	//
 	// Name, platform and agent version are what the machine says of itself. The address is what the
 	// panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
 	//
 	// | error | cause |
 	// |---|---|
+	// | `400 invalid_request` | Neither `userCode` nor `tag` is given, or both are. |
 	// | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
-	// | `404 not_found` | No device that the caller may approve has this code. |
+	// | `404 not_found` | No device that the caller may approve has this code or tag. |
 	// | `409 already_approved` | The device has been approved before. |
 	// | `410 enrollment_expired` | The code is older than 10 minutes. |
-	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+	// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device by its code, by this user or from this address, or more than 300 requests with a tag in one minute by this user. |
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10148,6 +10183,7 @@ type ClientWithResponsesInterface interface {
 	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -10170,6 +10206,7 @@ type ClientWithResponsesInterface interface {
 	// | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 	// | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 	// | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+	// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 	// | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -16274,7 +16311,7 @@ type StartEnrollmentResponse struct {
 	// JSON404 the response for an HTTP 404 `application/json` response
 	JSON404 *OrganisationNotFound
 	// JSON409 the response for an HTTP 409 `application/json` response
-	JSON409 *Repeated
+	JSON409 *TagConflict
 	// JSON429 the response for an HTTP 429 `application/json` response
 	JSON429 *RateLimited
 	// JSON503 the response for an HTTP 503 `application/json` response
@@ -16317,7 +16354,7 @@ func (r StartEnrollmentResponse) GetJSON404() *OrganisationNotFound {
 }
 
 // GetJSON409 returns the response for an HTTP 409 `application/json` response
-func (r StartEnrollmentResponse) GetJSON409() *Repeated {
+func (r StartEnrollmentResponse) GetJSON409() *TagConflict {
 	return r.JSON409
 }
 
@@ -20784,16 +20821,21 @@ func (c *ClientWithResponses) DenyDeviceWithResponse(ctx context.Context, body D
 // `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
 // For others there is no such device.
 //
+// A page that has asked a person to run `eclitunnel enroll --tag TAG` finds the machine by `tag` instead. It asks
+// every two seconds until the answer is no longer `404`: a tag cannot be guessed, and does not count as an attempt
+// at a code. The page shows the user code, for the person to compare, and approves by it.
+//
 // Name, platform and agent version are what the machine says of itself. The address is what the
 // panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
 //
 // | error | cause |
 // |---|---|
+// | `400 invalid_request` | Neither `userCode` nor `tag` is given, or both are. |
 // | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
-// | `404 not_found` | No device that the caller may approve has this code. |
+// | `404 not_found` | No device that the caller may approve has this code or tag. |
 // | `409 already_approved` | The device has been approved before. |
 // | `410 enrollment_expired` | The code is older than 10 minutes. |
-// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+// | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device by its code, by this user or from this address, or more than 300 requests with a tag in one minute by this user. |
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -20844,6 +20886,7 @@ func (c *ClientWithResponses) PollEnrollmentWithResponse(ctx context.Context, pa
 // | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 // | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -20872,6 +20915,7 @@ func (c *ClientWithResponses) StartEnrollmentWithBodyWithResponse(ctx context.Co
 // | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
 // | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
 // | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+// | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
 // | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -26988,7 +27032,7 @@ func ParseStartEnrollmentResponse(rsp *http.Response) (*StartEnrollmentResponse,
 		response.JSON404 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest Repeated
+		var dest TagConflict
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -1889,15 +1889,28 @@ func (siw *ServerInterfaceWrapper) GetPendingDevice(w http.ResponseWriter, r *ht
 	// Parameter object where we will unmarshal all parameters from the context
 	var params GetPendingDeviceParams
 
-	// ------------- Required query parameter "userCode" -------------
+	// ------------- Optional query parameter "userCode" -------------
 
-	err = runtime.BindQueryParameterWithOptions("form", true, true, "userCode", r.URL.Query(), &params.UserCode, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "userCode", r.URL.Query(), &params.UserCode, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		var requiredError *runtime.RequiredParameterError
 		if errors.As(err, &requiredError) {
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "userCode"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "userCode", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tag", r.URL.Query(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tag"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tag", Err: err})
 		}
 		return
 	}
@@ -3416,6 +3429,15 @@ type SlowDownJSONResponse struct {
 	Body Problem
 
 	Headers SlowDownResponseHeaders
+}
+
+type TagConflictResponseHeaders struct {
+	RetryAfter *int
+}
+type TagConflictJSONResponse struct {
+	Body Problem
+
+	Headers TagConflictResponseHeaders
 }
 
 type TokenConflictResponseHeaders struct {
@@ -9778,7 +9800,7 @@ func (response StartEnrollment404JSONResponse) VisitStartEnrollmentResponse(w ht
 	return err
 }
 
-type StartEnrollment409JSONResponse struct{ RepeatedJSONResponse }
+type StartEnrollment409JSONResponse struct{ TagConflictJSONResponse }
 
 func (response StartEnrollment409JSONResponse) VisitStartEnrollmentResponse(w http.ResponseWriter) error {
 

@@ -2532,6 +2532,11 @@ type EnrollmentStart struct {
 	// panel's machine, and is then a guess (`publicHostGuessed`). The default of `portRange` is a setting
 	// of the panel.
 	Server *TunnelServerSettings `json:"server,omitempty"`
+
+	// Tag A random value by which `GET /api/tunnel/device/pending` finds the enrollment, made by the page that shows
+	// the command to run. It is taken from an earlier enrollment that is approved, has expired or was started
+	// from the same address or /64 network of IPv6. The default is none.
+	Tag *EnrollmentTag `json:"tag,omitempty"`
 }
 
 // EnrollmentStatus The status of an enrollment.
@@ -2544,6 +2549,9 @@ type EnrollmentStatus struct {
 	// its token was regenerated.
 	Token *string `json:"token,omitempty"`
 }
+
+// EnrollmentTag 128 random bits in base64url, which is 22 characters.
+type EnrollmentTag = string
 
 // ErrorCode What went wrong, as a stable code for programs. Later versions may add codes.
 //
@@ -4542,6 +4550,9 @@ type SiteForbidden = Problem
 // SlowDown The body of every error response.
 type SlowDown = Problem
 
+// TagConflict The body of every error response.
+type TagConflict = Problem
+
 // TokenConflict The body of every error response.
 type TokenConflict = Problem
 
@@ -4889,8 +4900,11 @@ type CloseConnectionParams struct {
 
 // GetPendingDeviceParams defines parameters for GetPendingDevice.
 type GetPendingDeviceParams struct {
-	// UserCode The user code that the device shows. Case, spaces and dashes are ignored.
-	UserCode string `form:"userCode" json:"userCode"`
+	// UserCode The user code that the device shows. Case, spaces and dashes are ignored. Required, unless `tag` is given.
+	UserCode *string `form:"userCode,omitempty" json:"userCode,omitempty"`
+
+	// Tag The tag with which the enrollment was started. Cannot be given together with `userCode`.
+	Tag *EnrollmentTag `form:"tag,omitempty" json:"tag,omitempty"`
 }
 
 // PollEnrollmentParams defines parameters for PollEnrollment.

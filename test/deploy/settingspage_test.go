@@ -50,6 +50,7 @@ var values = map[string]string{
 	"NETWORK,...":      "list of addresses and CIDR prefixes",
 	"ORIGIN,...":       "list of origins",
 	"STRING":           "text",
+	"TAG":              "text",
 	"URL":              "URL",
 	"URL,...":          "list of URLs",
 }

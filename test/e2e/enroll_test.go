@@ -73,7 +73,7 @@ func TestEnroll_ADeniedAgentSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pending, err := w.panel.API.GetPendingDeviceWithResponse(ctx, &types.GetPendingDeviceParams{UserCode: code})
+	pending, err := w.panel.API.GetPendingDeviceWithResponse(ctx, &types.GetPendingDeviceParams{UserCode: &code})
 	if err != nil {
 		t.Fatal(err)
 	}

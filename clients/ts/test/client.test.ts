@@ -53,7 +53,7 @@ describe('requests', () => {
     expectTypeOf(client.devices.all).returns.toEqualTypeOf<AsyncIterableIterator<Device>>();
     expectTypeOf(client.auth.logout).returns.toEqualTypeOf<Result<undefined>>();
     expectTypeOf(client.allocations.get).parameter(0).toEqualTypeOf<number>();
-    expectTypeOf(client.enrollment.pending).parameter(0).toEqualTypeOf<{ userCode: string }>();
+    expectTypeOf(client.enrollment.pending).parameter(0).toEqualTypeOf<{ userCode?: string; tag?: string } | undefined>();
     // @ts-expect-error: a required query cannot be left out
     const missing = (): unknown => client.enrollment.pending();
     // @ts-expect-error: the protocol does not exist

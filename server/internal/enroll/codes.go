@@ -62,6 +62,15 @@ func hashDeviceCode(code string) []byte {
 	return hash[:]
 }
 
+// hashTag returns the hash under which a tag is stored, and nil for none.
+func hashTag(tag string) []byte {
+	if tag == "" {
+		return nil
+	}
+	hash := sha256.Sum256([]byte(tag))
+	return hash[:]
+}
+
 // newUserCode returns a new user code, such as CDFG-2345.
 func newUserCode(random io.Reader) (string, error) {
 	picks := make([]byte, 2*halfCode)

@@ -32,15 +32,47 @@ func (e *Enroller) Pending(ctx context.Context, userCode string) (Pending, error
 	}
 	var pending Pending
 	err := e.decide(ctx, operation, userCode, func(enrollment db.Enrollment, _ time.Time) error {
-		pending.Enrollment = enrollment
-		if enrollment.StartedFrom != nil {
-			from, err := netip.ParseAddr(*enrollment.StartedFrom)
-			here := sources.Of(auth.Address(ctx))
-			pending.SameNetwork = err == nil && here.IsValid() && sources.Of(from) == here
-		}
+		pending = seenFrom(ctx, enrollment)
 		return nil
 	})
 	return pending, err
+}
+
+// seenFrom returns an enrollment as the caller in ctx sees it.
+func seenFrom(ctx context.Context, enrollment db.Enrollment) Pending {
+	pending := Pending{Enrollment: enrollment}
+	if enrollment.StartedFrom != nil {
+		from, err := netip.ParseAddr(*enrollment.StartedFrom)
+		here := sources.Of(auth.Address(ctx))
+		pending.SameNetwork = err == nil && here.IsValid() && sources.Of(from) == here
+	}
+	return pending
+}
+
+// PendingByTag returns the pending enrollment with a tag. Who calls and what the error may be is as with Pending. A tag
+// cannot be guessed, so that looking for one is no attempt at a user code: a page may ask every two seconds.
+func (e *Enroller) PendingByTag(ctx context.Context, tag string) (Pending, error) {
+	const operation = "getPendingDevice"
+	caller := auth.FromContext(ctx)
+	if err := e.mayDecide(ctx, caller, operation); err != nil {
+		return Pending{}, err
+	}
+	err := e.limits.Check(ctx, auth.Limit{Key: "tag:" + caller.Account(), Max: tagReads, Window: tagWindow})
+	if err != nil {
+		return Pending{}, err
+	}
+	absent := problem.NotFound("No machine has asked under this tag.")
+	enrollment, err := e.options.Store.EnrollmentByTag(ctx, hashTag(tag), asker(caller))
+	if errors.Is(err, db.ErrNotFound) {
+		return Pending{}, absent
+	}
+	if err != nil {
+		return Pending{}, err
+	}
+	if err := judge(caller, operation, enrollment, e.options.Now(), absent); err != nil {
+		return Pending{}, err
+	}
+	return seenFrom(ctx, enrollment), nil
 }
 
 // Deny ends a pending enrollment for good. The caller in ctx is a user or an organisation. The error may be
@@ -134,29 +166,39 @@ func (e *Enroller) mayDecide(ctx context.Context, caller auth.Principal, operati
 // find returns the pending device with a user code, of which the caller may decide.
 func (e *Enroller) find(ctx context.Context, caller auth.Principal, operation, userCode string, now time.Time) (db.Enrollment, error) {
 	absent := problem.NotFound("There is no device with this code.")
-	var member int64
-	if userID, _ := caller.Owner(); userID != nil {
-		member = *userID
-	}
-	enrollment, err := e.options.Store.EnrollmentByUserCode(ctx, normaliseUserCode(userCode), member)
+	enrollment, err := e.options.Store.EnrollmentByUserCode(ctx, normaliseUserCode(userCode), asker(caller))
 	if errors.Is(err, db.ErrNotFound) {
 		return db.Enrollment{}, absent
 	}
 	if err != nil {
 		return db.Enrollment{}, err
 	}
+	return enrollment, judge(caller, operation, enrollment, now, absent)
+}
+
+// asker returns the id of the user who calls, and 0 for an organisation.
+func asker(caller auth.Principal) int64 {
+	if userID, _ := caller.Owner(); userID != nil {
+		return *userID
+	}
+	return 0
+}
+
+// judge returns why the caller cannot decide about an enrollment, and nil if they can. absent is the error for one of
+// which the caller may know nothing.
+func judge(caller auth.Principal, operation string, enrollment db.Enrollment, now time.Time, absent *problem.Error) error {
 	rule, _ := auth.RuleOf(operation, caseOf(enrollment))
 	switch answer := rule[columnOf(caller, enrollment)]; {
 	case answer == http.StatusForbidden:
-		return db.Enrollment{}, problem.Forbidden("A tunnel server needs an admin of the panel.")
+		return problem.Forbidden("A tunnel server needs an admin of the panel.")
 	case answer != auth.Allowed:
-		return db.Enrollment{}, absent
+		return absent
 	case enrollment.ApprovedAt != nil:
-		return db.Enrollment{}, problem.AlreadyApproved()
+		return problem.AlreadyApproved()
 	case !now.Before(enrollment.ExpiresAt):
-		return db.Enrollment{}, problem.EnrollmentExpired()
+		return problem.EnrollmentExpired()
 	}
-	return enrollment, nil
+	return nil
 }
 
 // caseOf returns the case of the policy that an enrollment is.

@@ -41,6 +41,11 @@ const (
 	approveFailures = 10
 	approveWindow   = time.Minute
 
+	// tagReads is the maximum number of looks for enrollments by their tags within tagWindow, per
+	// account: ten pages that look every two seconds. Tags cannot be guessed.
+	tagReads  = 300
+	tagWindow = time.Minute
+
 	// pollFailures is the maximum number of polls with unknown codes within pollWindow,
 	// per source.
 	pollFailures = 60
@@ -65,6 +70,7 @@ type Store interface {
 	DeviceByCodeHash(ctx context.Context, hash []byte) (db.Device, error)
 	EnrollmentDenied(ctx context.Context, hash []byte) (bool, error)
 	EnrollmentByUserCode(ctx context.Context, userCode string, userID int64) (db.Enrollment, error)
+	EnrollmentByTag(ctx context.Context, hash []byte, userID int64) (db.Enrollment, error)
 	RecordPoll(ctx context.Context, id uuid.UUID, now time.Time, interval time.Duration) (time.Duration, error)
 	NextEnrollmentToken(ctx context.Context, id uuid.UUID) (int64, error)
 	ApproveDevice(ctx context.Context, id uuid.UUID, approval db.Approval) (db.Device, error)

@@ -27,6 +27,8 @@ type Start struct {
 	OrganisationID *int64
 	// Platform and AgentVersion are what the machine says of itself; empty if it says nothing.
 	Platform, AgentVersion string
+	// Tag is 128 random bits by which a page finds the enrollment, in base64url; empty for none.
+	Tag string
 	// Server is for tunnel servers only; nil means all defaults.
 	Server *ServerSettings
 }
@@ -69,6 +71,8 @@ func (e *Enroller) Start(ctx context.Context, start Start) (Started, error) {
 		OrganisationID: start.OrganisationID,
 		Platform:       start.Platform,
 		AgentVersion:   start.AgentVersion,
+		TagHash:        hashTag(start.Tag),
+		TagFrom:        sources.Networks(auth.Address(ctx))[0],
 		StartedFrom:    auth.Address(ctx),
 		CreatedAt:      now,
 		ExpiresAt:      now.Add(Lifetime),
@@ -203,6 +207,9 @@ func (e *Enroller) create(ctx context.Context, device db.NewDevice, limits db.Pe
 			return Started{}, err
 		}
 		row, wait, err := e.options.Store.CreatePending(ctx, device, limits)
+		if errors.Is(err, db.ErrTagTaken) {
+			return Started{}, problem.TagTaken()
+		}
 		if errors.Is(err, db.ErrConflict) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/eclitunnel/eclitunnel/gen/server"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/server/internal/enroll"
+	"github.com/eclitunnel/eclitunnel/server/internal/problem"
 )
 
 // StartEnrollment starts an enrollment.
@@ -17,6 +18,7 @@ func (a *api) StartEnrollment(ctx context.Context, request server.StartEnrollmen
 		OrganisationID: request.Body.OrganisationID,
 		Platform:       valueOr(request.Body.Platform, ""),
 		AgentVersion:   valueOr(request.Body.AgentVersion, ""),
+		Tag:            valueOr(request.Body.Tag, ""),
 		Server:         toServerSettings(request.Body.Server),
 	}
 	if request.Body.Kind != nil {
@@ -70,7 +72,7 @@ func (a *api) PollEnrollment(ctx context.Context, request server.PollEnrollmentR
 
 // GetPendingDevice returns what waits for approval.
 func (a *api) GetPendingDevice(ctx context.Context, request server.GetPendingDeviceRequestObject) (server.GetPendingDeviceResponseObject, error) {
-	pending, err := a.enroll.Pending(ctx, request.Params.UserCode)
+	pending, err := a.pending(ctx, request.Params)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +91,20 @@ func (a *api) GetPendingDevice(ctx context.Context, request server.GetPendingDev
 		OrganisationID:   orNull(pending.OrganisationID),
 		OrganisationName: orNull(pending.OrganisationName),
 	}), nil
+}
+
+// pending returns what waits under a user code or a tag, of which exactly one is given.
+func (a *api) pending(ctx context.Context, params types.GetPendingDeviceParams) (enroll.Pending, error) {
+	switch {
+	case params.UserCode == nil && params.Tag == nil:
+		return enroll.Pending{}, problem.Invalid(problem.Field("userCode", "is required, unless tag is given"))
+	case params.Tag == nil:
+		return a.enroll.Pending(ctx, *params.UserCode)
+	case params.UserCode == nil:
+		return a.enroll.PendingByTag(ctx, *params.Tag)
+	default:
+		return enroll.Pending{}, problem.Invalid(problem.Field("tag", "cannot be given together with userCode"))
+	}
 }
 
 // DenyDevice ends a pending enrollment.

@@ -70,6 +70,8 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 	denied, gone := pending()
 	decode[types.Success](t, ada.send(t, "DELETE", devices+gone.ID.String()+"/delete", nil), 200)
 	twice := map[string]string{"userCode": second.UserCode}
+	tagged := map[string]string{"name": "home", "tag": tag}
+	decode[types.Enrollment](t, p.anonymous().send(t, "POST", start, tagged, "X-Forwarded-For", "192.0.2.7"), 200)
 
 	answers := map[string]answer{
 		"InvalidParameter":     p.anonymous().send(t, "GET", "/api/version?colour=red", nil),
@@ -90,6 +92,7 @@ func errorAnswers(t *testing.T, p *panel) map[string]answer {
 		"NotApproved":          ada.send(t, "POST", devices+device.ID.String()+"/regenerate-token", nil),
 		"NoSettings":           admin.send(t, "PATCH", devices+client.ID.String(), `{"server":{"cordoned":true}}`),
 		"NotATunnelServer":     admin.send(t, "POST", devices+client.ID.String()+"/drain", `{}`),
+		"TagTaken":             p.anonymous().send(t, "POST", start, tagged, "X-Forwarded-For", "192.0.2.8"),
 		"EnrollmentDenied":     p.anonymous().send(t, "GET", poll+denied.DeviceCode, nil),
 		"MethodNotAllowed":     p.anonymous().send(t, "DELETE", "/api/version", nil),
 		"PayloadTooLarge":      admin.send(t, "POST", approve, strings.Repeat(" ", validate.MaxBody+1)),

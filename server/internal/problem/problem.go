@@ -165,6 +165,11 @@ func AlreadyApproved() *Error {
 	return &Error{Status: http.StatusConflict, Code: types.CodeAlreadyApproved, Message: "This device is already approved."}
 }
 
+// TagTaken is the start of an enrollment with the tag of another one, which was started elsewhere and waits.
+func TagTaken() *Error {
+	return &Error{Status: http.StatusConflict, Code: types.CodeConflict, Message: "Another machine waits for approval under this tag. Refuse it if it is not yours, or use another tag."}
+}
+
 // QuotaExceeded is a request with which an owner of devices would have more than their quota.
 func QuotaExceeded(resource types.QuotaResource, limit, used int) *Error {
 	one, many := "device", "devices"

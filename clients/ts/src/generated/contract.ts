@@ -525,6 +525,7 @@ export interface paths {
          *     | `401 unauthorized` | Without a session or API key: `kind` is `server`, `organisationId` is given, or `enrollment.anonymous` is off. |
          *     | `403 forbidden` | `kind` is `server` and the caller is not an admin, or the caller is a member of the organisation without being its owner or admin. |
          *     | `404 not_found` | The organisation does not exist, or the caller is not its member. |
+         *     | `409 conflict` | An enrollment that was started from another address waits under the same `tag`. |
          *     | `429 rate_limited` | Without a session or API key: more than 20 requests in 10 minutes from one address. Or as many enrollments wait for approval as may: 500 of one user or organisation, 5,000 without an owner, of which 20 from one address, and 10,000 in all. |
          */
         post: operations["startEnrollment"];
@@ -576,16 +577,21 @@ export interface paths {
          *     `enrollment.ownersApprove` those who `POST /api/tunnel/device/approve` lists as its owner or admin.
          *     For others there is no such device.
          *
+         *     A page that has asked a person to run `eclitunnel enroll --tag TAG` finds the machine by `tag` instead. It asks
+         *     every two seconds until the answer is no longer `404`: a tag cannot be guessed, and does not count as an attempt
+         *     at a code. The page shows the user code, for the person to compare, and approves by it.
+         *
          *     Name, platform and agent version are what the machine says of itself. The address is what the
          *     panel saw. The code is no credential: it can be in a link, which must not approve anything by itself.
          *
          *     | error | cause |
          *     |---|---|
+         *     | `400 invalid_request` | Neither `userCode` nor `tag` is given, or both are. |
          *     | `403 forbidden` | The caller is no admin of the panel, and the setting `enrollment.ownersApprove` is off. |
-         *     | `404 not_found` | No device that the caller may approve has this code. |
+         *     | `404 not_found` | No device that the caller may approve has this code or tag. |
          *     | `409 already_approved` | The device has been approved before. |
          *     | `410 enrollment_expired` | The code is older than 10 minutes. |
-         *     | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device, by this user or from this address. |
+         *     | `429 rate_limited` | More than 10 failed attempts in one minute to see, approve or deny a device by its code, by this user or from this address, or more than 300 requests with a tag in one minute by this user. |
          */
         get: operations["getPendingDevice"];
         put?: never;
@@ -2883,6 +2889,12 @@ export interface components {
              */
             agentVersion?: components["schemas"]["Label"];
             /**
+             * @description A random value by which `GET /api/tunnel/device/pending` finds the enrollment, made by the page that shows
+             *     the command to run. It is taken from an earlier enrollment that is approved, has expired or was started
+             *     from the same address or /64 network of IPv6. The default is none.
+             */
+            tag?: components["schemas"]["EnrollmentTag"];
+            /**
              * @description Settings of a tunnel server. Cannot be given for the kind `client`. The default of `publicHost` is the
              *     source address of this request, or the panel's public host if the request comes from the
              *     panel's machine, and is then a guess (`publicHostGuessed`). The default of `portRange` is a setting
@@ -2890,6 +2902,8 @@ export interface components {
              */
             server?: components["schemas"]["TunnelServerSettings"];
         };
+        /** @description 128 random bits in base64url, which is 22 characters. */
+        EnrollmentTag: string;
         /** @description The codes of an enrollment. */
         Enrollment: {
             /** @description Unique code used by the tunnel client to authenticate. Keep it secret. */
@@ -5743,6 +5757,20 @@ export interface components {
             };
         };
         /**
+         * @description Another machine waits under the same tag (`conflict`).
+         *     A request with a used `Idempotency-Key` may be refused, too (`idempotency_key_reused`,
+         *     `idempotency_in_progress`, `idempotency_answer_lost`).
+         */
+        TagConflict: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Problem"];
+            };
+        };
+        /**
          * @description The device has been approved before (`already_approved`).
          *     A reused `Idempotency-Key` can be refused too (`idempotency_key_reused`,
          *     `idempotency_in_progress`, `idempotency_answer_lost`).
@@ -7370,7 +7398,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["OrganisationNotFound"];
-            409: components["responses"]["Repeated"];
+            409: components["responses"]["TagConflict"];
             429: components["responses"]["RateLimited"];
             503: components["responses"]["TunnelsUnavailable"];
             default: components["responses"]["Failure"];
@@ -7413,12 +7441,14 @@ export interface operations {
     };
     getPendingDevice: {
         parameters: {
-            query: {
+            query?: {
                 /**
-                 * @description The user code that the device shows. Case, spaces and dashes are ignored.
+                 * @description The user code that the device shows. Case, spaces and dashes are ignored. Required, unless `tag` is given.
                  * @example CDFG-2345
                  */
-                userCode: string;
+                userCode?: string;
+                /** @description The tag with which the enrollment was started. Cannot be given together with `userCode`. */
+                tag?: components["schemas"]["EnrollmentTag"];
             };
             header?: never;
             path?: never;
