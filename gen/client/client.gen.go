@@ -350,7 +350,8 @@ type ClientInterface interface {
 
 	// GetSession Get the current session
 	//
-	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+	// Returns the session of the request, its user, and which features are on and whether owners approve devices and
+	// create organisations, as `GET /api/admin/settings` has it for admins. It fails with `401 unauthorized` once the session has
 	// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 	//
 	// Corresponds with GET /api/auth/session (the `GetSession` operationId).
@@ -2255,7 +2256,8 @@ func (c *Client) BeginProviderLogin(ctx context.Context, id ProviderID, params *
 
 // GetSession Get the current session
 //
-// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+// Returns the session of the request, its user, and which features are on and whether owners approve devices and
+// create organisations, as `GET /api/admin/settings` has it for admins. It fails with `401 unauthorized` once the session has
 // ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 //
 // Corresponds with GET /api/auth/session (the `GetSession` operationId).
@@ -9246,7 +9248,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetSessionWithResponse Get the current session
 	//
-	// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+	// Returns the session of the request, its user, and which features are on and whether owners approve devices and
+	// create organisations, as `GET /api/admin/settings` has it for admins. It fails with `401 unauthorized` once the session has
 	// ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -19619,7 +19622,8 @@ func (c *ClientWithResponses) BeginProviderLoginWithResponse(ctx context.Context
 
 // GetSessionWithResponse Get the current session
 //
-// Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+// Returns the session of the request, its user, and which features are on and whether owners approve devices and
+// create organisations, as `GET /api/admin/settings` has it for admins. It fails with `401 unauthorized` once the session has
 // ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
 //
 // Returns a wrapper object for the known response body format(s).

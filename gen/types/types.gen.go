@@ -3515,10 +3515,19 @@ type ServerSnapshot struct {
 // ServerSnapshotType Always `server.snapshot`.
 type ServerSnapshotType string
 
-// Session A session of a user.
+// Session A session of a user, and the settings of the panel that decide what the user may do.
 type Session struct {
+	// Enrollment Settings of the enrollment.
+	Enrollment EnrollmentSettings `json:"enrollment"`
+
 	// ExpiresAt When the session expires.
 	ExpiresAt time.Time `json:"expiresAt"`
+
+	// Features Features that can be disabled.
+	Features Features `json:"features"`
+
+	// Organisations Settings of organisations.
+	Organisations OrganisationSettings `json:"organisations"`
 
 	// User A user account of the panel.
 	User User `json:"user"`

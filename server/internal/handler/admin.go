@@ -67,12 +67,24 @@ func (a *api) toSettings(ctx context.Context, settings db.Settings) (types.Setti
 	}
 	warnings, err := a.warnings(ctx)
 	return types.Settings{
-		Features:      types.Features{Tunnels: settings.TunnelsEnabled},
-		Enrollment:    types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove},
-		Organisations: types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)},
+		Features:      toFeatures(settings),
+		Enrollment:    toEnrollmentSettings(settings),
+		Organisations: toOrganisationSettings(settings),
 		Quota:         toQuotaLimits(settings.Quota),
 		Usage:         types.UsageSettings{MinuteDays: settings.Minutes, HourDays: settings.Hours, DayDays: settings.Days},
 		Rules:         rules,
 		Warnings:      warnings,
 	}, err
+}
+
+func toFeatures(settings db.Settings) types.Features {
+	return types.Features{Tunnels: settings.TunnelsEnabled}
+}
+
+func toEnrollmentSettings(settings db.Settings) types.EnrollmentSettings {
+	return types.EnrollmentSettings{Anonymous: settings.AnonymousEnrollment, OwnersApprove: settings.OwnersApprove}
+}
+
+func toOrganisationSettings(settings db.Settings) types.OrganisationSettings {
+	return types.OrganisationSettings{Creators: types.OrganisationCreators(settings.OrganisationCreators)}
 }

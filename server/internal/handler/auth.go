@@ -79,9 +79,16 @@ func (c onlyCookies) write(w http.ResponseWriter) error {
 // GetSession returns the caller's session.
 func (a *api) GetSession(ctx context.Context, _ server.GetSessionRequestObject) (server.GetSessionResponseObject, error) {
 	caller := auth.FromContext(ctx)
+	settings, err := a.db.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return server.GetSession200JSONResponse(types.Session{
-		User:      toUser(*caller.User),
-		ExpiresAt: caller.Session.ExpiresAt,
+		User:          toUser(*caller.User),
+		ExpiresAt:     caller.Session.ExpiresAt,
+		Features:      toFeatures(settings),
+		Enrollment:    toEnrollmentSettings(settings),
+		Organisations: toOrganisationSettings(settings),
 	}), nil
 }
 

@@ -811,7 +811,8 @@ export interface paths {
         };
         /**
          * Get the current session
-         * @description Returns the session of the request and its user. It fails with `401 unauthorized` once the session has
+         * @description Returns the session of the request, its user, and which features are on and whether owners approve devices and
+         *     create organisations, as `GET /api/admin/settings` has it for admins. It fails with `401 unauthorized` once the session has
          *     ended. `expiresAt` of a session of an identity provider is when the provider is asked about it again.
          */
         get: operations["getSession"];
@@ -3061,7 +3062,7 @@ export interface components {
              */
             loginUrl: string;
         };
-        /** @description A session of a user. */
+        /** @description A session of a user, and the settings of the panel that decide what the user may do. */
         Session: {
             user: components["schemas"]["User"];
             /**
@@ -3069,6 +3070,9 @@ export interface components {
              * @description When the session expires.
              */
             expiresAt: string;
+            features: components["schemas"]["Features"];
+            enrollment: components["schemas"]["EnrollmentSettings"];
+            organisations: components["schemas"]["OrganisationSettings"];
         };
         /** @description An entry of the audit trail. */
         AuditEntry: {
@@ -7742,7 +7746,17 @@ export interface operations {
                      *         "createdAt": "2026-01-01T11:00:00Z",
                      *         "suspended": false
                      *       },
-                     *       "expiresAt": "2026-02-01T03:00:00Z"
+                     *       "expiresAt": "2026-02-01T03:00:00Z",
+                     *       "features": {
+                     *         "tunnels": true
+                     *       },
+                     *       "enrollment": {
+                     *         "anonymous": true,
+                     *         "ownersApprove": false
+                     *       },
+                     *       "organisations": {
+                     *         "creators": "admins"
+                     *       }
                      *     }
                      */
                     "application/json": components["schemas"]["Session"];
