@@ -196,7 +196,7 @@ func TestAudit_PresenceIsNoChange(t *testing.T) {
 		if err := d.SavePlayers(t.Context(), device.ID, 7); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Disconnect(t.Context(), device.ID, generation); err != nil {
+		if err := d.Disconnect(t.Context(), device.ID, generation, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -117,7 +117,7 @@ func TestConnect_InABatchEachDeviceIsFencedByItself(t *testing.T) {
 		}
 		for _, generation := range []int64{older[i], one.generation} {
 			late.Go(func() {
-				if err := d.Disconnect(t.Context(), c.ID, generation); err != nil {
+				if err := d.Disconnect(t.Context(), c.ID, generation, ""); err != nil {
 					t.Error(err)
 				}
 			})

@@ -39,6 +39,13 @@ type Device struct {
 	Online       bool    `db:"online"`
 	AgentVersion *string `db:"agent_version"`
 	Platform     *string `db:"platform"`
+	// ControlAddress is the address from which it is, or was last, connected; nil if that is not known.
+	ControlAddress *string `db:"control_address"`
+	// ConnectedAt is since when it is connected; nil while it is offline.
+	ConnectedAt *time.Time `db:"connected_at"`
+	// DisconnectReason is why it was disconnected the last time, as [DB.Disconnect] was told or
+	// [ReplicaStopped]; nil if it never was, or if that is not known.
+	DisconnectReason *string `db:"disconnect_reason"`
 
 	// The remaining fields describe a tunnel server, and are zero for a client.
 
@@ -80,6 +87,8 @@ const (
 // that replica last renewed its lease.
 const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.user_code, d.expires_at,
 	d.created_at, d.approved_at, d.first_connected_at, d.token_version, d.agent_version, d.platform,
+	host(d.control_address) AS control_address, CASE WHEN ` + deviceOnline + ` THEN d.connected_at END AS connected_at,
+	` + disconnectReason + ` AS disconnect_reason,
 	` + hostColumns + `,
 	d.relay_port, d.fingerprint, d.port_first, d.port_last, d.region,
 	d.embedded_name IS NOT NULL AS embedded, d.drain_until, d.drain_move,
@@ -91,6 +100,12 @@ const deviceColumns = `d.id, d.name, d.kind, d.owner_id, d.organisation_id, d.us
 		ELSE 'drained' END AS server_state,
 	greatest(d.last_seen_at, (SELECT r.renewed_at FROM replicas r WHERE r.id = d.replica_id)) AS last_seen_at,
 	` + deviceOnline + ` AS online`
+
+// ReplicaStopped is the reason of a disconnect with a replica that was killed.
+const ReplicaStopped = "panel_stopped"
+
+// disconnectReason is the reason of the last disconnect of devices d. Nobody stored one of a replica that was killed.
+const disconnectReason = `CASE WHEN d.replica_id IS NOT NULL AND NOT ` + deviceOnline + ` THEN '` + ReplicaStopped + `' ELSE d.disconnect_reason END`
 
 const deviceOnline = `EXISTS (SELECT 1 FROM replicas r WHERE r.id = d.replica_id AND r.lease_expires_at > now())`
 

@@ -112,9 +112,9 @@ func TestEvents_EveryChangeIsOneEvent(t *testing.T) {
 	f.want("report", allocation("updated"))
 	check(t, d.SaveReports(ctx, client.ID, db.KindClient, ready))
 	f.want("the same report")
-	check(t, d.Disconnect(ctx, client.ID, generation))
+	check(t, d.Disconnect(ctx, client.ID, generation, ""))
 	f.want("late end of an earlier connection")
-	check(t, d.Disconnect(ctx, client.ID, generation+1))
+	check(t, d.Disconnect(ctx, client.ID, generation+1, ""))
 	f.want("client offline", device("updated"), allocation("updated"))
 	connect(t, d, server, replica)
 	f.want("server online", "device.updated "+server.ID.String(), allocation("updated"))
@@ -244,7 +244,7 @@ func TestEvents_AReaderMissesNothing(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if err := d.Disconnect(ctx, device.ID, generation); err != nil {
+				if err := d.Disconnect(ctx, device.ID, generation, ""); err != nil {
 					t.Error(err)
 				}
 			}

@@ -197,7 +197,7 @@ func TestMaintain_KeepsAKeyForAnOfflineTunnelServer(t *testing.T) {
 	hello := db.Hello{TokenVersion: server.TokenVersion, ReplicaID: replica, RelayPort: 7443, TokenKey: "first"}
 	generation, err := d.Connect(t.Context(), server.ID, hello)
 	check(t, err)
-	check(t, d.Disconnect(t.Context(), server.ID, generation))
+	check(t, d.Disconnect(t.Context(), server.ID, generation, ""))
 
 	age(t, connections, 30*day)
 	rotate(t, d, "second")

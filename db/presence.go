@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -43,6 +44,8 @@ type Hello struct {
 	// ReplicaID is the replica to which it connected.
 	ReplicaID              uuid.UUID
 	AgentVersion, Platform string
+	// Address is where the connection comes from; the zero Addr if it is not known.
+	Address netip.Addr
 	// RelayPort and Fingerprint tell clients how to connect to a tunnel server; zero for a client.
 	RelayPort   int
 	Fingerprint string
@@ -102,6 +105,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 	replicas := make([]uuid.UUID, 0, len(devices))
 	versions := make([]int64, 0, len(devices))
 	agents, platforms, keys := make([]string, 0, len(devices)), make([]string, 0, len(devices)), make([]string, 0, len(devices))
+	addresses := make([]string, 0, len(devices))
 	for i, c := range devices {
 		if _, twice := index[c.id]; twice {
 			continue
@@ -109,6 +113,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 		index[c.id] = i
 		ids, replicas, versions = append(ids, c.id), append(replicas, c.hello.ReplicaID), append(versions, c.hello.TokenVersion)
 		agents, platforms, keys = append(agents, c.hello.AgentVersion), append(platforms, c.hello.Platform), append(keys, c.hello.TokenKey)
+		addresses = append(addresses, addressText(c.hello.Address))
 	}
 	var rows []struct {
 		ID         uuid.UUID `db:"id"`
@@ -119,8 +124,8 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 	// so is no part of a deadlock.
 	err := d.devices.SelectContext(ctx, &rows,
 		`WITH hello AS (
-			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
-				AS h (id, token_version, replica_id, agent_version, platform, token_key)),
+			SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $9::text[])
+				AS h (id, token_version, replica_id, agent_version, platform, token_key, address)),
 		locked AS (
 			SELECT d.id, d.replica_id FROM devices d JOIN hello h ON h.id = d.id AND h.token_version = d.token_version
 			WHERE d.kind = 'client' AND d.approved_at IS NOT NULL
@@ -135,6 +140,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 		connected AS (
 			UPDATE devices d SET generation = d.generation + 1, replica_id = h.replica_id,
 				first_connected_at = coalesce(d.first_connected_at, now()), last_seen_at = now(),
+				connected_at = now(), control_address = nullif(h.address, '')::inet, disconnect_reason = `+disconnectReason+`,
 				agent_version = nullif(h.agent_version, ''), platform = nullif(h.platform, ''),
 				token_key = nullif(h.token_key, ''), token_key_version = CASE WHEN h.token_key <> '' THEN d.token_version END
 			FROM free f JOIN hello h ON h.id = f.id WHERE d.id = f.id
@@ -145,7 +151,7 @@ func (d *DB) connectClients(ctx context.Context, devices []connecting) ([]int64,
 		SELECT id, generation, CASE WHEN before <> replica_id THEN pg_notify($7, $8 || id)::text END AS notified
 		FROM connected`,
 		uuidArray(ids), pq.Array(versions), uuidArray(replicas), pq.Array(agents), pq.Array(platforms), pq.Array(keys),
-		notifyChannel, payloadDevice)
+		notifyChannel, payloadDevice, pq.Array(addresses))
 	for _, row := range rows {
 		generations[index[row.ID]] = row.Generation
 	}
@@ -184,7 +190,8 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 			return ErrOnline
 		}
 		err = tx.GetContext(ctx, &generation,
-			`UPDATE devices SET generation = generation + 1, replica_id = $2,
+			`UPDATE devices AS d SET generation = generation + 1, replica_id = $2,
+				connected_at = now(), control_address = nullif($10, '')::inet, disconnect_reason = `+disconnectReason+`,
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
 				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END,
@@ -192,7 +199,7 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 				kept_rules = coalesce($9, '{}'::text[])
 			WHERE id = $1 RETURNING generation`,
 			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
-			hello.TokenKey, hello.CalledFrom, pq.Array(hello.KeptRules))
+			hello.TokenKey, hello.CalledFrom, pq.Array(hello.KeptRules), addressText(hello.Address))
 		if err != nil {
 			return err
 		}
@@ -214,10 +221,10 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 	return generation, err
 }
 
-// Disconnect marks a device as offline, unless it has a connection of a later generation. Concurrent
-// calls share a statement.
-func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int64) error {
-	_, err := d.batches.disconnects.Do(ctx, connection{deviceID, generation})
+// Disconnect marks a device as offline, unless it has a connection of a later generation, and stores the
+// reason; "" is one that is not known. Concurrent calls share a statement.
+func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int64, reason string) error {
+	_, err := d.batches.disconnects.Do(ctx, connection{deviceID, generation, reason})
 	return wrap(err, "disconnect device %s", deviceID)
 }
 
@@ -225,21 +232,23 @@ func (d *DB) Disconnect(ctx context.Context, deviceID uuid.UUID, generation int6
 type connection struct {
 	id         uuid.UUID
 	generation int64
+	reason     string // Why it ended; "" if that is not known.
 }
 
 // disconnect marks devices as offline that have no later connection.
 func (d *DB) disconnect(ctx context.Context, ended []connection) error {
-	ids, generations := make([]uuid.UUID, len(ended)), make([]int64, len(ended))
+	ids, generations, reasons := make([]uuid.UUID, len(ended)), make([]int64, len(ended)), make([]string, len(ended))
 	for i, c := range ended {
-		ids[i], generations[i] = c.id, c.generation
+		ids[i], generations[i], reasons[i] = c.id, c.generation, c.reason
 	}
 	_, err := d.devices.ExecContext(ctx,
 		`WITH locked AS (
-			SELECT d.id FROM devices d JOIN unnest($1::uuid[], $2::bigint[]) AS g (id, generation)
+			SELECT d.id, g.reason FROM devices d JOIN unnest($1::uuid[], $2::bigint[], $3::text[]) AS g (id, generation, reason)
 				ON g.id = d.id AND g.generation = d.generation
 			WHERE d.replica_id IS NOT NULL ORDER BY d.id FOR NO KEY UPDATE OF d)
-		UPDATE devices d SET replica_id = NULL, last_seen_at = now() FROM locked WHERE d.id = locked.id`,
-		uuidArray(ids), pq.Array(generations))
+		UPDATE devices d SET replica_id = NULL, last_seen_at = now(), disconnect_reason = nullif(locked.reason, '')
+		FROM locked WHERE d.id = locked.id`,
+		uuidArray(ids), pq.Array(generations), pq.Array(reasons))
 	return err
 }
 
@@ -263,7 +272,7 @@ func (d *DB) ReconcilePresence(ctx context.Context, replicaID uuid.UUID, connect
 	var ended []connection
 	for _, row := range rows {
 		if !here[row.ID] {
-			ended = append(ended, connection{row.ID, row.Generation})
+			ended = append(ended, connection{id: row.ID, generation: row.Generation})
 		}
 	}
 	if len(ended) == 0 {

@@ -23,7 +23,7 @@ func TestConnect_TakesDeviceOnline(t *testing.T) {
 		*online.AgentVersion != "1.0" || *online.Platform != "linux/amd64" {
 		t.Errorf("connected: %+v", online)
 	}
-	check(t, d.Disconnect(t.Context(), device.ID, generation))
+	check(t, d.Disconnect(t.Context(), device.ID, generation, ""))
 	offline := readDevice(t, d, device.ID)
 	if offline.Online || offline.LastSeenAt.Before(*online.LastSeenAt) || !offline.FirstConnectedAt.Equal(*online.FirstConnectedAt) {
 		t.Errorf("disconnected: %+v", offline)
@@ -74,7 +74,7 @@ func TestConnect_IfOfflineLeavesTheOtherConnectionAlone(t *testing.T) {
 	if now := readDevice(t, d, device.ID); *now.AgentVersion != "1.0" || now.RelayPort != 0 {
 		t.Errorf("changed to %+v", now)
 	}
-	check(t, d.Disconnect(t.Context(), device.ID, newer))
+	check(t, d.Disconnect(t.Context(), device.ID, newer, ""))
 	if generation, err := d.Connect(t.Context(), device.ID, standby); err != nil || generation != newer+1 {
 		t.Errorf("after the other's end: generation %d, %v", generation, err)
 	}
@@ -109,7 +109,7 @@ func TestDisconnect_LateOneKeepsNewerConnection(t *testing.T) {
 	if newer <= older {
 		t.Fatalf("generation %d after %d", newer, older)
 	}
-	check(t, d.Disconnect(t.Context(), device.ID, older))
+	check(t, d.Disconnect(t.Context(), device.ID, older, ""))
 	check(t, d.ReconcilePresence(t.Context(), first, func() []uuid.UUID { return nil }))
 	check(t, d.ReleaseReplica(t.Context(), first))
 	if !readDevice(t, d, device.ID).Online {

@@ -54,7 +54,7 @@ func TestDB_EveryCallEndsWhileTheServerStalls(t *testing.T) {
 		call("shared channels", func() error { _, err := d.Channels(t.Context(), []uuid.UUID{id}); return err })
 		call("shared state", func() error { _, err := d.ClientState(t.Context(), id); return err })
 		call("shared connect", func() error { _, err := d.Connect(t.Context(), id, db.Hello{}); return err })
-		call("shared disconnect", func() error { return d.Disconnect(t.Context(), id, 1) })
+		call("shared disconnect", func() error { return d.Disconnect(t.Context(), id, 1, "") })
 		call("shared reports", func() error { return d.SaveReports(t.Context(), id, db.KindClient, nil) })
 		call("caller that leaves", func() error { _, err := d.UserByEmail(canceled, "a@example.com"); return err })
 	}

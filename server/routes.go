@@ -137,5 +137,6 @@ func (s *Server) caller(ctx context.Context) (control.Device, bool) {
 		ID: device.ID, Kind: types.DeviceKind(device.Kind),
 		TokenVersion: device.TokenVersion, TokenKey: principal.TokenKey,
 		CalledFrom: publichost.Guess(auth.Address(ctx), s.host),
+		Address:    auth.Address(ctx),
 	}, true
 }

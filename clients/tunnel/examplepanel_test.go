@@ -153,7 +153,9 @@ func exampleClient() types.Device {
 		UserCode: nullable.NewNullNullable[string](), ExpiresAt: nullable.NewNullNullable[time.Time](),
 		OrganisationID: nullable.NewNullNullable[int64](), LastSeenAt: nullable.NewNullNullable[time.Time](),
 		AgentVersion: nullable.NewNullNullable[string](), Platform: nullable.NewNullNullable[string](),
-		Server: nullable.NewNullNullable[types.TunnelServer](),
+		Server:  nullable.NewNullNullable[types.TunnelServer](),
+		Address: nullable.NewNullNullable[string](), ConnectedSince: nullable.NewNullNullable[time.Time](),
+		DisconnectReason: nullable.NewNullNullable[string](),
 	}
 }
 

@@ -2253,14 +2253,35 @@ type CurrentPassword = string
 
 // Device An enrolled machine.
 type Device struct {
+	// Address The IP address from which the device is, or was last, connected, as the panel sees it. Null if it is not known.
+	Address nullable.Nullable[string] `json:"address"`
+
 	// AgentVersion The version of the agent, as last reported, at first with the enrollment. Null if it never was.
 	AgentVersion nullable.Nullable[string] `json:"agentVersion"`
 
 	// Approved Whether the device has been approved.
 	Approved bool `json:"approved"`
 
+	// ConnectedSince Since when the device is connected. Null while it is not.
+	ConnectedSince nullable.Nullable[time.Time] `json:"connectedSince"`
+
 	// CreatedAt ISO 8601 creation timestamp.
 	CreatedAt time.Time `json:"createdAt"`
+
+	// DisconnectReason Why the device was disconnected the last time, also while it is connected again. Null if it never was, or if
+	// the reason is not known. There may be other values in future.
+	//
+	// - `left`: its program was stopped.
+	// - `lost`: its connection broke, or nothing came over it any more.
+	// - `slow`: it did not take what it was sent.
+	// - `panel_stopped`: the panel stopped, or could not reach its database.
+	// - `feature_disabled`: tunnels were switched off.
+	// - `token_revoked`: its token was replaced or revoked.
+	// - `protocol_error`: it sent what the panel does not understand.
+	//
+	//
+	// Example: lost
+	DisconnectReason nullable.Nullable[string] `json:"disconnectReason"`
 
 	// ExpiresAt ISO 8601 expiry time for pending (unapproved) devices. Null after approval.
 	ExpiresAt nullable.Nullable[time.Time] `json:"expiresAt"`
@@ -2399,7 +2420,7 @@ type DeviceDrain struct {
 
 // DeviceEvent A device is new to the caller, or has changed. Going online or offline and what the device reports are changes too.
 //
-// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"agentVersion":"0.1.0","approved":true,"createdAt":"2026-01-02T03:04:05Z","expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
+// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"address":"203.0.113.20","agentVersion":"0.1.0","approved":true,"connectedSince":"2026-01-02T03:05:00Z","createdAt":"2026-01-02T03:04:05Z","disconnectReason":null,"expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
 type DeviceEvent struct {
 	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
 	// panel's clock. Apart from these three types, it does not decrease from one event to the next.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ type Store interface {
 	Listen(ctx context.Context) (<-chan db.Event, error)
 
 	Connect(ctx context.Context, device uuid.UUID, hello db.Hello) (generation int64, err error)
-	Disconnect(ctx context.Context, device uuid.UUID, generation int64) error
+	Disconnect(ctx context.Context, device uuid.UUID, generation int64, reason string) error
 	Channels(ctx context.Context, devices []uuid.UUID) (map[uuid.UUID]db.Channel, error)
 	ClientState(ctx context.Context, device uuid.UUID) (db.ClientState, error)
 	ServerState(ctx context.Context, device uuid.UUID) (db.ServerState, error)
@@ -113,6 +114,8 @@ type Device struct {
 	// CalledFrom is the public host of a tunnel server if it is guessed from the request;
 	// empty if it is not known.
 	CalledFrom string
+	// Address is where the request comes from; the zero Addr if it is not known.
+	Address netip.Addr
 }
 
 // Hub serves the control channels of one replica.

@@ -33,12 +33,12 @@ func (u *unsteady) Connect(ctx context.Context, device uuid.UUID, hello db.Hello
 	return u.DB.Connect(ctx, device, hello)
 }
 
-func (u *unsteady) Disconnect(ctx context.Context, device uuid.UUID, generation int64) error {
+func (u *unsteady) Disconnect(ctx context.Context, device uuid.UUID, generation int64, reason string) error {
 	if u.down.Load() {
 		u.lost <- struct{}{}
 		return errDown
 	}
-	return u.DB.Disconnect(ctx, device, generation)
+	return u.DB.Disconnect(ctx, device, generation, reason)
 }
 
 func (u *unsteady) Channels(ctx context.Context, devices []uuid.UUID) (map[uuid.UUID]db.Channel, error) {

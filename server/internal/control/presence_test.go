@@ -31,7 +31,7 @@ func (c *slowReconcile) ReconcilePresence(ctx context.Context, replica uuid.UUID
 	})
 }
 
-func (c *slowReconcile) Disconnect(context.Context, uuid.UUID, int64) error { return errDown }
+func (c *slowReconcile) Disconnect(context.Context, uuid.UUID, int64, string) error { return errDown }
 
 func TestHub_ReconciliationKeepsDevicesThatConnectMeanwhile(t *testing.T) {
 	store := &slowReconcile{DB: dbtest.New(t), waits: make(chan struct{}), admit: make(chan struct{}), done: make(chan struct{})}

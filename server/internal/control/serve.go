@@ -60,6 +60,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		version: device.TokenVersion,
 		key:     device.TokenKey,
 		from:    device.CalledFrom,
+		address: device.Address,
 		reports: newReports(),
 		usage:   newUsageStore(),
 		syncer:  newWorker(),
@@ -193,6 +194,7 @@ func (h *Hub) connect(ctx context.Context, s *session, hello types.Hello) bool {
 		AgentVersion: hello.AgentVersion,
 		Platform:     hello.Platform,
 		TokenKey:     s.key,
+		Address:      s.address,
 		IfOffline:    hello.IfOffline != nil && *hello.IfOffline,
 	}
 	if s.kind == types.DeviceKindServer {
@@ -256,7 +258,7 @@ func (h *Hub) refuseUnknown(ctx context.Context, s *session) {
 func (h *Hub) disconnect(ctx context.Context, s *session) {
 	var err error
 	if !h.isStopping() { // ReleaseReplica does it for all devices at once.
-		err = h.opts.Store.Disconnect(ctx, s.device, s.generation)
+		err = h.opts.Store.Disconnect(ctx, s.device, s.generation, s.ending().reason())
 	}
 	h.countOnline(s.device, -1)
 	if err != nil {

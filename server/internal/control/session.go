@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type session struct {
 	version    int64
 	key        string           // The id of the key that signed the token.
 	from       string           // See Device.CalledFrom.
+	address    netip.Addr       // See Device.Address.
 	keeps      []types.RuleName // The rules that a tunnel server keeps; set by connect.
 	sequence   uint64           // Position in the order in which the hub accepted its channels.
 	generation int64            // Set by connect before register.

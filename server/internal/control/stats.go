@@ -6,6 +6,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/eclitunnel/eclitunnel/db"
 	"github.com/eclitunnel/eclitunnel/gen/types"
 	"github.com/eclitunnel/eclitunnel/internal/channel"
 )
@@ -81,5 +82,23 @@ func (s *session) ending() Ending {
 		return EndLeft
 	default:
 		return EndLost
+	}
+}
+
+// reason returns why a device was disconnected, as the contract names it; "" if no person needs to know.
+func (e Ending) reason() string {
+	switch e {
+	case EndTokenDead:
+		return "token_revoked"
+	case EndFeatureOff:
+		return "feature_disabled"
+	case EndRestarting, EndDatabase:
+		return db.ReplicaStopped
+	case EndViolation:
+		return "protocol_error"
+	case EndLeft, EndSlow, EndLost:
+		return string(e)
+	default: // Deleted, or replaced by another connection.
+		return ""
 	}
 }

@@ -21,6 +21,13 @@ func TestStats_CountChannelsByEnding(t *testing.T) {
 		t.Helper()
 		controltest.Eventually(t, "the end "+string(how)+" is counted", func() bool { return r.hub.Stats().Closed[how] == 1 })
 	}
+	shown := func(reason string) {
+		t.Helper()
+		controltest.Eventually(t, "the reason "+reason+" is shown", func() bool {
+			device, err := d.Device(t.Context(), everything, row.ID)
+			return err == nil && !device.Online && device.DisconnectReason != nil && *device.DisconnectReason == reason
+		})
+	}
 
 	first := r.connect(t, row)
 	controltest.Next[types.ClientSnapshot](first)
@@ -35,6 +42,7 @@ func TestStats_CountChannelsByEnding(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended(control.EndLeft)
+	shown("left")
 
 	third := r.dial(t, row)
 	third.Send(types.ResyncRequest{Type: types.TypeResync}) // Before its hello.
@@ -44,6 +52,7 @@ func TestStats_CountChannelsByEnding(t *testing.T) {
 	controltest.Next[types.ClientSnapshot](fourth)
 	fourth.WS.Close()
 	ended(control.EndLost)
+	shown("lost")
 
 	fifth := r.connect(t, row)
 	controltest.Next[types.ClientSnapshot](fifth)

@@ -208,7 +208,7 @@ func TestAllocations_StatusFollowsTheReportsOfBothEnds(t *testing.T) {
 	report(server.ID, db.KindServer, db.StateFailed, "address already in use")
 	want(types.AllocationFailed, "address already in use")
 	report(server.ID, db.KindServer, db.StateReady, "")
-	if err := p.db.Disconnect(t.Context(), device.ID, generation); err != nil {
+	if err := p.db.Disconnect(t.Context(), device.ID, generation, ""); err != nil {
 		t.Fatal(err)
 	}
 	want(types.AllocationOffline, "the device is not connected")
@@ -255,7 +255,7 @@ func TestAllocations_TargetIsWhatTheConnectedAgentReports(t *testing.T) {
 	want("a new local port", types.TargetUnknown, "")
 	report(db.TargetUp, "")
 	want("a game", types.TargetUp, "")
-	if err := p.db.Disconnect(t.Context(), device.ID, generation); err != nil {
+	if err := p.db.Disconnect(t.Context(), device.ID, generation, ""); err != nil {
 		t.Fatal(err)
 	}
 	want("an agent that is offline", types.TargetUnknown, "")

@@ -252,7 +252,12 @@ func toDevice(row db.Device) types.Device {
 		LastSeenAt:     orNull(row.LastSeenAt),
 		AgentVersion:   orNull(row.AgentVersion),
 		Platform:       orNull(row.Platform),
-		Server:         nullable.NewNullNullable[types.TunnelServer](),
+		Address:        orNull(row.ControlAddress),
+		ConnectedSince: orNull(row.ConnectedAt),
+
+		DisconnectReason: orNull(row.DisconnectReason),
+
+		Server: nullable.NewNullNullable[types.TunnelServer](),
 	}
 	if row.ApprovedAt == nil {
 		device.UserCode = nullable.NewNullableWithValue(row.UserCode)

@@ -2718,6 +2718,27 @@ export interface components {
              * @example linux/amd64
              */
             platform: string | null;
+            /** @description The IP address from which the device is, or was last, connected, as the panel sees it. Null if it is not known. */
+            address: string | null;
+            /**
+             * Format: date-time
+             * @description Since when the device is connected. Null while it is not.
+             */
+            connectedSince: string | null;
+            /**
+             * @description Why the device was disconnected the last time, also while it is connected again. Null if it never was, or if
+             *     the reason is not known. There may be other values in future.
+             *
+             *     - `left`: its program was stopped.
+             *     - `lost`: its connection broke, or nothing came over it any more.
+             *     - `slow`: it did not take what it was sent.
+             *     - `panel_stopped`: the panel stopped, or could not reach its database.
+             *     - `feature_disabled`: tunnels were switched off.
+             *     - `token_revoked`: its token was replaced or revoked.
+             *     - `protocol_error`: it sent what the panel does not understand.
+             * @example lost
+             */
+            disconnectReason: string | null;
             /** @description Settings and state of a tunnel server. Null for a tunnel client, and for a tunnel server before its approval. */
             server: components["schemas"]["TunnelServer"] | null;
         };
@@ -4124,6 +4145,9 @@ export interface components {
          *         "lastSeenAt": "2026-01-02T08:00:00Z",
          *         "agentVersion": "0.1.0",
          *         "platform": "linux/amd64",
+         *         "address": "203.0.113.20",
+         *         "connectedSince": "2026-01-02T03:05:00Z",
+         *         "disconnectReason": null,
          *         "server": null
          *       }
          *     }
@@ -6984,6 +7008,9 @@ export interface operations {
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
                      *         "platform": null,
+                     *         "address": null,
+                     *         "connectedSince": null,
+                     *         "disconnectReason": null,
                      *         "server": null
                      *       },
                      *       {
@@ -7000,6 +7027,9 @@ export interface operations {
                      *         "lastSeenAt": "2026-01-02T08:00:00Z",
                      *         "agentVersion": "0.1.0",
                      *         "platform": "linux/amd64",
+                     *         "address": "203.0.113.20",
+                     *         "connectedSince": "2026-01-02T03:05:00Z",
+                     *         "disconnectReason": null,
                      *         "server": null
                      *       },
                      *       {
@@ -7016,6 +7046,9 @@ export interface operations {
                      *         "lastSeenAt": "2026-01-02T08:00:00Z",
                      *         "agentVersion": "0.1.0",
                      *         "platform": "linux/amd64",
+                     *         "address": "203.0.113.20",
+                     *         "connectedSince": "2026-01-02T03:05:00Z",
+                     *         "disconnectReason": null,
                      *         "server": {
                      *           "publicHost": "fra1.example.com",
                      *           "publicHostGuessed": false,
@@ -7091,6 +7124,9 @@ export interface operations {
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
                      *         "platform": null,
+                     *         "address": null,
+                     *         "connectedSince": null,
+                     *         "disconnectReason": null,
                      *         "server": null
                      *       }
                      *     }
@@ -7233,6 +7269,9 @@ export interface operations {
                      *       "lastSeenAt": "2026-01-02T08:00:00Z",
                      *       "agentVersion": "0.1.0",
                      *       "platform": "linux/amd64",
+                     *       "address": "203.0.113.20",
+                     *       "connectedSince": "2026-01-02T03:05:00Z",
+                     *       "disconnectReason": null,
                      *       "server": {
                      *         "publicHost": "fra1.example.com",
                      *         "publicHostGuessed": false,
@@ -7544,6 +7583,9 @@ export interface operations {
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
                      *         "platform": null,
+                     *         "address": null,
+                     *         "connectedSince": null,
+                     *         "disconnectReason": null,
                      *         "server": null
                      *       }
                      *     }
@@ -9358,6 +9400,9 @@ export interface operations {
                      *               "lastSeenAt": "2026-01-02T03:18:55Z",
                      *               "agentVersion": "0.1.0",
                      *               "platform": "linux/amd64",
+                     *               "address": null,
+                     *               "connectedSince": null,
+                     *               "disconnectReason": null,
                      *               "server": null
                      *             }
                      *           }
@@ -9433,6 +9478,9 @@ export interface operations {
                      *             "lastSeenAt": "2026-01-02T03:18:55Z",
                      *             "agentVersion": "0.1.0",
                      *             "platform": "linux/amd64",
+                     *             "address": null,
+                     *             "connectedSince": null,
+                     *             "disconnectReason": null,
                      *             "server": null
                      *           }
                      *         }

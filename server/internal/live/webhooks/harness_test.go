@@ -188,7 +188,7 @@ func (f *fleet) connect(device db.Device) int64 {
 // disconnect has a device offline since now. The database's clock does not follow that of the test.
 func (f *fleet) disconnect(device db.Device, generation int64) {
 	f.Helper()
-	f.check(f.db.Disconnect(f.Context(), device.ID, generation))
+	f.check(f.db.Disconnect(f.Context(), device.ID, generation, ""))
 	f.exec(`UPDATE devices SET last_seen_at = $2 WHERE id = $1`, device.ID, f.Now())
 }
 
