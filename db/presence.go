@@ -195,8 +195,7 @@ func (d *DB) connectAlone(ctx context.Context, deviceID uuid.UUID, hello Hello) 
 				first_connected_at = coalesce(first_connected_at, now()), last_seen_at = now(),
 				agent_version = nullif($3, ''), platform = nullif($4, ''), relay_port = $5, fingerprint = $6,
 				token_key = nullif($7, ''), token_key_version = CASE WHEN $7 <> '' THEN token_version END,
-				players = NULL, called_from = coalesce(nullif($8, ''), called_from), host_due = NULL,
-				kept_rules = coalesce($9, '{}'::text[])
+				players = NULL, called_from = coalesce(nullif($8, ''), called_from), host_due = NULL, kept_rules = coalesce($9, '{}'::text[])
 			WHERE id = $1 RETURNING generation`,
 			deviceID, hello.ReplicaID, hello.AgentVersion, hello.Platform, hello.RelayPort, hello.Fingerprint,
 			hello.TokenKey, hello.CalledFrom, pq.Array(hello.KeptRules), addressText(hello.Address))
