@@ -163,7 +163,7 @@ func TestServer_KeepsWhatItKeepsOutBeforeItDoes(t *testing.T) {
 	})
 	k.until(t, func(m *types.ServerSnapshot) bool { return len(m.Allocations) == 1 })
 	l := openLink(t, p, s, client, 1)
-	_, ws := carry(t, l, port, "welcome")
+	player, ws := carry(t, l, port, "welcome")
 	a := relaytest.Allocation(1, client, types.ProtocolTCP, port)
 	a.KeptOut = &[]types.ServerKeptOut{{Source: "127.0.0.1", Until: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}}
 	p.Put(a)
@@ -171,7 +171,14 @@ func TestServer_KeepsWhatItKeepsOutBeforeItDoes(t *testing.T) {
 	if len(last.Allocations) != 1 || !reflect.DeepEqual(last.Allocations[0].KeptOut, a.KeptOut) {
 		t.Errorf("kept %+v", last)
 	}
-	s.AwaitStats(t, "the player, while the state is being written", func(s relay.Stats) bool { return s.Players == 1 })
+	// Nothing of it has taken effect yet.
+	if err := ws.WriteMessage(websocket.BinaryMessage, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	_ = player.SetReadDeadline(time.Now().Add(relaytest.Patience))
+	if _, err := player.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the player while the state is being written: %v", err)
+	}
 	close(written)
 	s.AwaitStats(t, "the end of the player", func(s relay.Stats) bool { return s.Players == 0 })
 	_ = ws.Close()
