@@ -1,65 +1,33 @@
-import { useQuery } from '@tanstack/react-query';
-import { isCode } from '@eclitunnel/sdk';
-import { tunnelQueries } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
-import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
-import { useIsAdmin, useUser } from '../session/session.js';
+import { useUser } from '../session/session.js';
 import type { Group, Grouping } from './groups.js';
+import type { Name, useNames } from './names.js';
 import { texts } from './texts.js';
 
-/** How long a name is not read again, in milliseconds. */
-const staleTime = 60_000;
-
-/** Shows a name that is read, and `gone` if what it is of exists no more. Until then its place is kept. */
-function Named({ href, name, error, gone, children }: { href: string; name: string | undefined; error: unknown; gone: string; children?: ReactNode }): ReactNode {
-  if (isCode(error, 'not_found')) return <span className="faint">{gone}</span>;
+/** A name that leads to a page, `gone` if what it is of exists no more, and a mark in its place until it is read. */
+function Named({ href, names, id, gone }: { href?: string; names: ReadonlyMap<number | string, Name> | undefined; id: number | string; gone: string }): ReactNode {
+  const known = names?.get(id);
+  if (names && !known) return <span className="faint">{gone}</span>;
+  const text = known?.name ?? '…';
   return (
     <div>
-      <Link href={href}>{name ?? '…'}</Link>
-      {children && <div className="small faint">{children}</div>}
+      {href ? <Link href={href}>{text}</Link> : text}
+      {known?.about && <div className="small faint">{known.about}</div>}
     </div>
   );
 }
 
-function PortName({ id }: { id: number }): ReactNode {
-  const t = useText(texts);
-  const { data, error } = useQuery({ ...tunnelQueries(client).allocation(id), staleTime });
-  return (
-    <Named href={`/allocations/${id}`} name={data && (data.name || data.publicAddress)} error={error} gone={t.goneAllocation(id)}>
-      {data?.name && data.publicAddress}
-    </Named>
-  );
-}
-
-function DeviceName({ id }: { id: string }): ReactNode {
-  const t = useText(texts);
-  const { data, error } = useQuery({ ...tunnelQueries(client).device(id), staleTime });
-  return <Named href={`/devices/${id}`} name={data?.name} error={error} gone={t.goneDevice} />;
-}
-
-function OrganisationName({ id }: { id: number }): ReactNode {
-  const t = useText(texts);
-  const { data, error } = useQuery({ queryKey: ['console', 'organisation', id], queryFn: ({ signal }) => client.organisations.get(id, { signal }), staleTime });
-  return <Named href={`/organisations/${id}`} name={data?.name} error={error} gone={t.goneOrganisation(id)} />;
-}
-
-function UserName({ id }: { id: number }): ReactNode {
+/** The name of a group. */
+export function GroupName({ by, group, names }: { by: Grouping; group: Group; names: ReturnType<typeof useNames> }): ReactNode {
   const t = useText(texts);
   const user = useUser();
-  const admin = useIsAdmin();
-  const { data, error } = useQuery({ queryKey: ['console', 'user', id], queryFn: ({ signal }) => client.users.get(id, { signal }), staleTime, enabled: admin && id !== user.id });
-  if (id === user.id) return t.you;
-  return isCode(error, 'not_found') ? <span className="faint">{t.goneUser(id)}</span> : (data?.email ?? t.user(id));
-}
-
-/** The name of a group, which leads to the page of what it is of. */
-export function GroupName({ by, group: { allocationId, deviceId, userId, organisationId } }: { by: Grouping; group: Group }): ReactNode {
-  const t = useText(texts);
-  if (by === 'allocation' && allocationId !== null) return <PortName id={allocationId} />;
-  if (by === 'device' && deviceId !== null) return <DeviceName id={deviceId} />;
-  if (organisationId !== null) return <OrganisationName id={organisationId} />;
-  if (userId !== null) return <UserName id={userId} />;
-  return by === 'owner' ? t.noOwner : t.noOrganisation;
+  const { allocationId, deviceId, userId, organisationId } = group;
+  if (by === 'allocation' && allocationId !== null) return <Named href={`/allocations/${allocationId}`} names={names.allocations} id={allocationId} gone={t.goneAllocation(allocationId)} />;
+  if (by === 'device' && deviceId !== null) return <Named href={`/devices/${deviceId}`} names={names.devices} id={deviceId} gone={t.goneDevice} />;
+  if (organisationId !== null) return <Named href={`/organisations/${organisationId}`} names={names.organisations} id={organisationId} gone={t.goneOrganisation(organisationId)} />;
+  if (userId === null) return by === 'owner' ? t.noOwner : t.noOrganisation;
+  if (userId === user.id) return t.you;
+  return user.role === 'admin' ? <Named names={names.users} id={userId} gone={t.goneUser(userId)} /> : t.user(userId);
 }

@@ -9,13 +9,13 @@ const dayMs = 86_400_000;
 function labels(language: Language, step: Step) {
   const write = (options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat =>
     new Intl.DateTimeFormat(language, step === 'day' || step === 'month' ? { ...options, timeZone: 'UTC' } : options);
-  const time = write({ hour: '2-digit', minute: '2-digit' });
+  const time = write({ hour: 'numeric', minute: '2-digit' });
   const day = write({ day: 'numeric', month: 'short' });
   const month = write({ month: 'short', year: '2-digit' });
   const wholeDay = write({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' });
   const wholeMonth = write({ month: 'long', year: 'numeric' });
-  const moment = write({ day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
-  const zoned = write({ day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', timeZoneName: 'short' });
+  const moment = write({ day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
+  const zoned = write({ day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit', timeZoneName: 'short' });
 
   return {
     time: (at: number) => time.format(at),

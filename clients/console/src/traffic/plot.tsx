@@ -89,6 +89,7 @@ function optionsOf(props: { current: PlotProps }, colours: { current: Colours },
     axes: [
       {
         ...axis,
+        size: 26,
         space: 64,
         values: (_, splits, __, ___, apart) => splits.map((at) => labels.tick(at, apart)),
         // Months differ in length, so they are marked where they begin.

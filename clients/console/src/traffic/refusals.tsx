@@ -6,21 +6,8 @@ import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
 import { Loaded, Table, type Column } from '../ui/index.js';
 import { texts } from './players-texts.js';
+import { refusalsOf, type Refusal } from './refusal-list.js';
 import './traffic.css';
-
-interface Refusal {
-  reason: string;
-  players: number;
-  datagrams: number;
-}
-
-/** The reasons that have occurred, in the order of `known` so that rows keep their places, then any that are new. */
-export function refusalsOf(players: Record<string, number>, datagrams: Record<string, number>, known: readonly string[]): Refusal[] {
-  const reasons = new Set([...known, ...Object.keys(players), ...Object.keys(datagrams)]);
-  return [...reasons]
-    .map((reason) => ({ reason, players: players[reason] ?? 0, datagrams: datagrams[reason] ?? 0 }))
-    .filter(({ players, datagrams }) => players + datagrams > 0);
-}
 
 /** What a port has refused, by reason. */
 export function Refusals({ allocationId }: { allocationId: number }): ReactNode {

@@ -6,16 +6,18 @@ import { Button, Loaded, Table, type Column } from '../ui/index.js';
 import { Choice } from './choice.js';
 import { GroupName } from './group-name.js';
 import { groupingOf, groupings, useGroups, type Group, type Grouping } from './groups.js';
+import { useNames } from './names.js';
 import { texts } from './texts.js';
 import { useRange } from './usage.js';
 
-/** How many groups are shown at first, and more of at a time: the names of each are read. */
-const pageSize = 10;
+/** How many groups are shown at first, and more of at a time. */
+const pageSize = 20;
 
 function List({ by, groups }: { by: Grouping; groups: readonly Group[] }): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const [shown, setShown] = useState(pageSize);
+  const names = useNames(by);
   const bytes = ({ sums }: Group): number => sums.downloadBytes + sums.uploadBytes;
   const most = Math.max(1, ...groups.map(bytes));
   const columns: Column<Group>[] = [
@@ -23,7 +25,7 @@ function List({ by, groups }: { by: Grouping; groups: readonly Group[] }): React
       title: t.group[by],
       cell: (group) => (
         <div className="traffic-group">
-          <GroupName by={by} group={group} />
+          <GroupName by={by} group={group} names={names} />
           <div className="traffic-bar" aria-hidden="true">
             <span style={{ width: `${(bytes(group) / most) * 100}%` }} />
           </div>

@@ -38,7 +38,7 @@ function Now({ scope }: { scope: Scope }): ReactNode {
         { label: t.toPlayers, value: sums && format.bits(Math.round(sums.toPlayers)) },
         { label: t.fromPlayers, value: sums && format.bits(Math.round(sums.fromPlayers)) },
       ]}
-      hint={sums ? undefined : t.counting}
+      hint={sums ? t.counted : t.counting}
     />
   );
 }
