@@ -1,0 +1,51 @@
+import { catalogue } from '../lib/language.js';
+
+/** What somebody has to know about the port of a game, and where players enter its address. */
+export const presetTexts = catalogue({
+  en: {
+    other: 'Something else',
+    uses: { query: 'for the server list', reliable: 'for reliable messages' },
+    hints: {
+      minecraft: 'Players enter the whole address, with its port, under Multiplayer → Add Server.',
+      bedrock: 'Players enter address and port in two fields. Give them the address as a number: since version 26.60 the game takes no name. It needs TCP and UDP on one port, and gets both.',
+      valheim: 'Players choose “Join IP” and enter the address with the first port. With crossplay they need only the join code, and no port.',
+      terraria: 'Players choose Multiplayer → Join via IP, and enter address and port one after the other.',
+      palworld: 'Players enter the address with its port at the bottom of the server list. For the community list, set PublicIP and PublicPort to the public address.',
+      factorio: 'Players choose Multiplayer → Connect to address.',
+      rust: 'Players press F1 and enter: client.connect ADDRESS:PORT. RCON (28016 TCP) is for you alone: leave it closed.',
+      ark: 'The game answers players with the number of its own port, so it has to listen on the public one: set Port and QueryPort in its command line.',
+      cs2: 'Players enter in the console: connect ADDRESS:PORT. TCP is for RCON; set rcon_password, or choose UDP alone.',
+      satisfactory: 'Players add the address in the server manager. The game requires the same numbers outside: start it with -Port and -ReliablePort.',
+      zomboid: 'Players enter address and port in two fields. The game tells them its second port, so it has to listen on the public ones: set DefaultPort and UDPPort in the server’s .ini file.',
+      luanti: 'Players enter address and port in two fields.',
+      openttd: 'Players choose Multiplayer → Add server. Players of versions before 12 join by UDP as well.',
+      mumble: 'Players enter address and port in two fields. Speech goes by UDP, and by TCP where that fails.',
+      ssh: 'Everybody in the world can try to sign in: allow keys only, no passwords, or allow your own addresses only under “Rules and limits”.',
+      http: 'Visitors open http://ADDRESS:PORT. Nothing encrypts it unless your web server does.',
+      other: 'Choose what your program listens on. If you do not know: most games use UDP.',
+    },
+  },
+  de: {
+    other: 'Etwas anderes',
+    uses: { query: 'für die Serverliste', reliable: 'für sichere Nachrichten' },
+    hints: {
+      minecraft: 'Spieler geben die ganze Adresse mit Port unter Mehrspieler → Server hinzufügen ein.',
+      bedrock: 'Spieler geben Adresse und Port in zwei Feldern ein. Gib ihnen die Adresse als Zahl: Seit Version 26.60 nimmt das Spiel keinen Namen an. Es braucht TCP und UDP auf einem Port und bekommt beide.',
+      valheim: 'Spieler wählen „IP beitreten“ und geben die Adresse mit dem ersten Port ein. Mit Crossplay brauchen sie nur den Beitrittscode und keinen Port.',
+      terraria: 'Spieler wählen Mehrspieler → Über IP beitreten und geben Adresse und Port nacheinander ein.',
+      palworld: 'Spieler geben die Adresse mit Port unter der Serverliste ein. Für die Community-Liste stellst du PublicIP und PublicPort auf die öffentliche Adresse.',
+      factorio: 'Spieler wählen Mehrspieler → Mit Adresse verbinden.',
+      rust: 'Spieler drücken F1 und geben ein: client.connect ADRESSE:PORT. RCON (28016 TCP) ist nur für dich: lass es geschlossen.',
+      ark: 'Das Spiel antwortet Spielern mit der Nummer seines eigenen Ports, also muss es auf dem öffentlichen lauschen: Setze Port und QueryPort in der Befehlszeile.',
+      cs2: 'Spieler geben in der Konsole ein: connect ADRESSE:PORT. TCP ist für RCON; setze rcon_password oder wähle nur UDP.',
+      satisfactory: 'Spieler fügen die Adresse im Server-Manager hinzu. Das Spiel verlangt außen dieselben Nummern: Starte es mit -Port und -ReliablePort.',
+      zomboid: 'Spieler geben Adresse und Port in zwei Feldern ein. Das Spiel nennt ihnen seinen zweiten Port, also muss es auf den öffentlichen lauschen: Setze DefaultPort und UDPPort in der .ini-Datei des Servers.',
+      luanti: 'Spieler geben Adresse und Port in zwei Feldern ein.',
+      openttd: 'Spieler wählen Mehrspieler → Server hinzufügen. Spieler mit Versionen vor 12 verbinden sich auch über UDP.',
+      mumble: 'Spieler geben Adresse und Port in zwei Feldern ein. Sprache läuft über UDP, und wo das nicht geht, über TCP.',
+      ssh: 'Die ganze Welt kann versuchen, sich anzumelden: Erlaube nur Schlüssel, keine Passwörter, oder lass unter „Regeln und Grenzen“ nur deine Adressen zu.',
+      http: 'Besucher öffnen http://ADRESSE:PORT. Nichts davon ist verschlüsselt, wenn es dein Webserver nicht tut.',
+      other: 'Wähle, worauf dein Programm lauscht. Wenn du es nicht weißt: Die meisten Spiele nehmen UDP.',
+    },
+  },
+});
