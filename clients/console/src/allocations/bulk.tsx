@@ -35,20 +35,23 @@ export function BulkBar({ page, chosen, onChoose }: BulkBarProps): ReactNode {
 
   function choosePage(): void {
     const next = new Map(chosen);
-    for (const allocation of page) if (all) next.delete(allocation.id);
+    for (const allocation of page) {
+      if (all) next.delete(allocation.id);
       else if (next.size < most) next.set(allocation.id, allocation);
+    }
     onChoose(next);
   }
 
-  /** Carries it out, and keeps chosen what was refused. */
+  /** Carries it out, and keeps chosen what was refused and still exists. */
   async function carryOut(action: Action): Promise<void> {
     const results = await acts.many(action, [...chosen.keys()]);
     const failed = results.filter(({ ok }) => !ok).map((result) => ({ result, allocation: chosen.get(result.id) }));
     const done = results.filter(({ ok }) => ok).map(({ id }) => id);
+    const left = new Set(results.filter(({ ok, error }) => !ok && error !== 'not_found').map(({ id }) => id));
     const undo = action === 'pause' && done.length > 0 ? () => acts.many('resume', done) : undefined;
     notify(t.bulkDone[action](done.length), undo);
     setRefused(failed);
-    onChoose(new Map([...chosen].filter(([id]) => !done.includes(id))));
+    onChoose(new Map([...chosen].filter(([id]) => left.has(id))));
   }
 
   async function press(action: Action): Promise<void> {

@@ -1,3 +1,4 @@
+import './allocations.css';
 import type { Allocation } from '@eclitunnel/sdk';
 import { isCode } from '@eclitunnel/sdk';
 import { useCreateAllocation, useUpdateAllocation } from '@eclitunnel/sdk/react';

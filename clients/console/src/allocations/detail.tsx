@@ -1,4 +1,4 @@
-import type { AllocationDetail } from '@eclitunnel/sdk';
+import { isCode, type AllocationDetail } from '@eclitunnel/sdk';
 import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { useQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useState, type ComponentType, type ReactNode } from 'react';
@@ -7,7 +7,7 @@ import { client } from '../lib/client.js';
 import { useExplain } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
 import { NotFound } from '../shell/not-found.js';
-import { Button, Loaded, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
+import { Button, ButtonLink, Loaded, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
 import { ChangePort, MovePort } from './change.js';
 import { useActs, useKnownDevice, useMayManage, useServers } from './data.js';
 import { Overview } from './overview.js';
@@ -29,11 +29,18 @@ export function Detail({ id }: { id: number }): ReactNode {
   const t = useText(texts);
   // Events tell what changes, but not how many players were refused.
   const query = useQuery({ ...tunnelQueries(client).allocation(id), refetchInterval: 10_000 });
-  return (
-    <Loaded query={query} messages={{ not_found: t.gone }}>
-      {(allocation) => <Page allocation={allocation} />}
-    </Loaded>
-  );
+  // What was read before it was deleted says nothing any more.
+  if (isCode(query.error, 'not_found')) {
+    return (
+      <>
+        <PageHead title={t.goneTitle} about={t.gone} crumbs={<Link href="/allocations">{t.title}</Link>} />
+        <p>
+          <ButtonLink href="/allocations">{t.toList}</ButtonLink>
+        </p>
+      </>
+    );
+  }
+  return <Loaded query={query}>{(allocation) => <Page allocation={allocation} />}</Loaded>;
 }
 
 function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {

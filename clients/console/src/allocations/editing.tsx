@@ -31,35 +31,37 @@ export function useVersion(id: number): UseQueryResult<Version> {
 }
 
 export interface Editing {
-  /** What the form is based on. */
+  /** What the person began with. What differs from it in the form, the person has changed. */
   allocation: AllocationDetail;
-  /** What somebody else has changed meanwhile; the form then is based on that. */
-  before: AllocationDetail | undefined;
-  /** Saves a change if nobody else has changed the allocation since it was read. */
+  /** What it is now, if somebody else has changed it since; saving again then puts the person's changes on top. */
+  now: AllocationDetail | undefined;
+  /** The number of changes saved: a form that stays open shows anew what came of each. */
+  saved: number;
+  /** Saves a change if nobody else has changed the allocation since it was read last. */
   save(body: Schemas['AllocationPatch']): Promise<void>;
 }
 
-export function useEditing(first: Version): Editing {
+export function useEditing(version: Version): Editing {
   const update = useUpdateAllocation();
   const reread = useRereadPages();
-  const [base, setBase] = useState(first);
-  const [before, setBefore] = useState<AllocationDetail>();
-  const { id } = first.allocation;
+  const [{ first, last, saved }, setState] = useState({ first: version, last: version, saved: 0 });
+  const { id } = version.allocation;
   return {
-    allocation: base.allocation,
-    before,
+    allocation: first.allocation,
+    now: last === first ? undefined : last.allocation,
+    saved,
     async save(body) {
       try {
-        await update.mutateAsync({ id, body, ifMatch: base.etag });
+        await update.mutateAsync({ id, body, ifMatch: last.etag });
       } catch (error) {
         if (isCode(error, 'precondition_failed')) {
-          setBefore(base.allocation);
-          setBase(await readVersion(id));
+          const now = await readVersion(id);
+          setState((state) => ({ ...state, last: now }));
         }
         throw error;
       }
-      setBefore(undefined);
-      setBase(await readVersion(id));
+      const now = await readVersion(id);
+      setState({ first: now, last: now, saved: saved + 1 });
       await reread();
     },
   };
@@ -71,10 +73,10 @@ function valuesOf({ name, localHost, localPort, port, enabled, publicHost, optio
 }
 
 /** Says what somebody else has changed while a form was open, and what saving it again does. */
-export function Overtaken({ editing: { before, allocation }, labels }: { editing: Editing; labels: Readonly<Record<string, string>> }): ReactNode {
+export function Overtaken({ editing: { allocation, now: current }, labels }: { editing: Editing; labels: Readonly<Record<string, string>> }): ReactNode {
   const t = useText(texts);
-  if (!before) return null;
-  const [old, now] = [valuesOf(before), valuesOf(allocation)];
+  if (!current) return null;
+  const [old, now] = [valuesOf(allocation), valuesOf(current)];
   const changed = [...new Set([...Object.keys(old), ...Object.keys(now)])].filter((name) => JSON.stringify(old[name]) !== JSON.stringify(now[name]));
   const text = (value: unknown): string => {
     if (value === undefined || value === null || value === '' || (Array.isArray(value) && value.length === 0)) return t.nothing;

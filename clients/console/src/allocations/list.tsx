@@ -161,10 +161,10 @@ function Rows({ items, chosen, onChoose }: { items: Allocation[]; chosen: Chosen
     { title: '', kind: 'actions', cell: (one) => may.has(one.id) && <RowMenu allocation={one} /> },
   ];
   return (
-    <>
+    <div className="stack tight allocations-rows">
       {changeable.length > 0 && <BulkBar page={changeable} chosen={chosen} onChoose={onChoose} />}
       <Table caption={t.title} columns={columns} items={items} keyOf={({ id }) => id} />
-    </>
+    </div>
   );
 }
 

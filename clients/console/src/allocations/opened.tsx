@@ -1,3 +1,4 @@
+import './allocations.css';
 import { useAllocation } from '@eclitunnel/sdk/react';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';

@@ -3,6 +3,7 @@ import type { ReactNode } from 'react';
 import { useText } from '../lib/language.js';
 import { Check, Form, Input, numberOf, Select, TextArea, useNotices } from '../ui/index.js';
 import { Overtaken, useEditing, type Version } from './editing.js';
+import { errorTexts } from './error-texts.js';
 import { addressesOf, bandwidthFields, countFields, enteredOf, fieldsFor, originOf, shownOf, type Layers, type LimitField } from './rules-fields.js';
 import { useLimitText } from './rules-limit.js';
 import { rulesTexts } from './rules-texts.js';
@@ -19,6 +20,7 @@ interface RulesFormProps {
 /** Changes the options and rules of a port. */
 export function RulesForm({ version, current, layers }: RulesFormProps): ReactNode {
   const t = useText(rulesTexts);
+  const errors = useText(errorTexts);
   const { notify } = useNotices();
   const editing = useEditing(version);
   const { allocation } = editing;
@@ -28,13 +30,14 @@ export function RulesForm({ version, current, layers }: RulesFormProps): ReactNo
     <Form
       submit={t.save}
       wide
+      messages={errors.rules}
       onSubmit={async (data) => {
         const changed = changesOf(allocation, data);
         if (Object.keys(changed).length > 0) await editing.save({ options: changed });
         notify(t.saved);
       }}
     >
-      <div className="allocations-sheets">
+      <div className="allocations-sheets" key={editing.saved}>
         <section className="sheet stack" aria-labelledby="rules-who">
           <h2 id="rules-who">{t.who}</h2>
           <Addresses name="allow" options={options} />
