@@ -14,13 +14,14 @@ export function numericAddresses({ publicHost, publicAddresses, port }: Pick<All
   return publicAddresses.filter((address) => address !== publicHost).map((address) => withPort(address, port));
 }
 
-/** The address that players enter, to be copied, and below it the same by number. */
-export function Addresses({ allocation, numbers = true }: { allocation: Allocation; numbers?: boolean }): ReactNode {
+/** The address that players enter, to be copied, and below it the same by number: each, or only the first. */
+export function Addresses({ allocation, numbers = 'all' }: { allocation: Allocation; numbers?: 'all' | 'first' | 'none' }): ReactNode {
   const t = useText(texts);
+  const shown = numericAddresses(allocation).slice(0, { all: undefined, first: 1, none: 0 }[numbers]);
   return (
     <div className="allocations-addresses">
       <Copyable text={allocation.publicAddress} label={t.addressOf(allocation.name || allocation.publicAddress)} />
-      {numbers && numericAddresses(allocation).map((address) => <Copyable key={address} text={address} label={t.addressOf(address)} />)}
+      {shown.map((address) => <Copyable key={address} text={address} label={t.addressOf(address)} />)}
     </div>
   );
 }

@@ -24,6 +24,7 @@ export interface CreatePortProps {
 export function CreatePort({ deviceId, onCreated }: CreatePortProps): ReactNode {
   const t = useText(texts);
   const errors = useText(errorTexts);
+  const hints = useText(presetTexts).hints;
   const [id, setId] = useState<PresetId>('minecraft');
   const [quota, setQuota] = useState<string>();
   const [already, setAlready] = useState<readonly Allocation[]>([]);
@@ -61,7 +62,9 @@ export function CreatePort({ deviceId, onCreated }: CreatePortProps): ReactNode 
   return (
     <Form submit={t.open} messages={{ ...errors.create, ...(quota && { quota_exceeded: quota }) }} onSubmit={submit}>
       <Games chosen={id} onChoose={setId} />
-      <Fields key={id} id={id} preset={preset} deviceId={deviceId} />
+      <Note>{hints[id]}</Note>
+      {deviceId === undefined && <DeviceChoice />}
+      <Fields key={id} preset={preset} />
       {already.length > 0 && (
         <Note tone="warn">
           <p>{t.alreadyOpen}</p>
@@ -113,11 +116,11 @@ function Games({ chosen, onChoose }: { chosen: PresetId; onChoose(id: PresetId):
   );
 }
 
-function Fields({ id, preset, deviceId }: { id: PresetId; preset: Preset; deviceId: string | undefined }): ReactNode {
+/** The fields that a game fills in. */
+function Fields({ preset }: { preset: Preset }): ReactNode {
   const t = useText(texts);
-  const hints = useText(presetTexts).hints;
   const { ports, further = [], title } = preset;
-  const own = id === 'other';
+  const own = title === undefined;
   const protocol = (
     <Select name="protocol" label={t.protocol} defaultValue={ports.protocol}>
       <option value="tcp">TCP</option>
@@ -127,8 +130,6 @@ function Fields({ id, preset, deviceId }: { id: PresetId; preset: Preset; device
   );
   return (
     <>
-      <Note>{hints[id]}</Note>
-      {deviceId === undefined && <DeviceChoice />}
       <Input name="name" label={t.fields.name} hint={t.nameHint} defaultValue={title ?? ''} maxLength={100} autoComplete="off" />
       {own && protocol}
       <Input name="localPort" label={t.fields.localPort} hint={t.localPortHint} type="number" min={1} max={65535} required defaultValue={ports.localPort || ''} />
@@ -154,9 +155,10 @@ function DeviceChoice(): ReactNode {
   const t = useText(texts);
   const mayManage = useMayManage();
   const devices = (useClients().data ?? []).filter(mayManage);
-  const preferred = new URLSearchParams(location.search).get('deviceId') ?? devices.find(({ online }) => online)?.id ?? devices[0]?.id;
+  // What a person has chosen stays when devices come online.
+  const [preferred] = useState(() => new URLSearchParams(location.search).get('deviceId') ?? devices.find(({ online }) => online)?.id);
   return (
-    <Select key={preferred} name="deviceId" label={t.device} hint={t.deviceHint} required defaultValue={preferred}>
+    <Select name="deviceId" label={t.device} hint={t.deviceHint} required defaultValue={preferred}>
       {devices.map(({ id, name, online }) => (
         <option key={id} value={id}>
           {online ? name : `${name} (${t.notOnline})`}

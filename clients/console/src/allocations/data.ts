@@ -41,28 +41,32 @@ export function useOrganisations(): UseQueryResult<Organisation[]> {
   });
 }
 
-/** Returns a function that says whether the user may change a device and its ports, as far as is known. */
-export function useMayManage(): (device: Device | undefined) => boolean {
+/**
+ * Returns a function that says whether the user may change a device and its ports;
+ * undefined while that is not known.
+ */
+export function useMayManage(): (device: Device | undefined) => boolean | undefined {
   const user = useUser();
   const admin = useIsAdmin();
-  const organisations = useOrganisations().data;
+  const { data: organisations, isPending } = useOrganisations();
   return useCallback(
     (device) => {
       if (admin) return true;
-      if (!device) return false;
+      if (!device) return undefined;
       if (device.ownerId === user.id) return true;
+      if (device.organisationId !== null && isPending) return undefined;
       const role = organisations?.find(({ id }) => id === device.organisationId)?.role;
       return role === 'owner' || role === 'admin';
     },
-    [admin, user.id, organisations],
+    [admin, user.id, organisations, isPending],
   );
 }
 
-/** A device of which perhaps a list has been read already. */
+/** A device of which perhaps a list has been read already; nothing is read for an empty ID. */
 export function useKnownDevice(id: string): Device | undefined {
   const known = useClients();
   const listed = known.data?.find((device) => device.id === id);
-  const one = useQuery({ ...tunnelQueries(client).device(id), enabled: !listed && !known.isPending, staleTime: 60_000 }).data;
+  const one = useQuery({ ...tunnelQueries(client).device(id), enabled: id !== '' && !listed && !known.isPending, staleTime: 60_000 }).data;
   return listed ?? one;
 }
 

@@ -10,6 +10,7 @@ import { NotFound } from '../shell/not-found.js';
 import { Button, ButtonLink, Loaded, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
 import { ChangePort, MovePort } from './change.js';
 import { useActs, useKnownDevice, useMayManage, useServers } from './data.js';
+import { useMenuFocus } from './menu-focus.js';
 import { Overview } from './overview.js';
 import { DeletePort } from './row-menu.js';
 import { Rules } from './rules.js';
@@ -55,7 +56,7 @@ function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {
   ];
   return (
     <>
-      <PageHead title={allocation.name || t.unnamedPort(allocation.port)} crumbs={<Link href="/allocations">{t.title}</Link>} actions={may && <Acts allocation={allocation} />} />
+      <PageHead title={allocation.name || t.unnamedPort(allocation.port)} crumbs={<Link href="/allocations">{t.title}</Link>} actions={may === true && <Acts allocation={allocation} />} />
       <Tabs label={t.tabs} tabs={tabs} />
       <Suspense fallback={<Loading />}>
         <Switch>
@@ -94,6 +95,7 @@ function Acts({ allocation }: { allocation: AllocationDetail }): ReactNode {
   const others = useServers().data?.some(({ id }) => id !== allocation.serverId) ?? false;
   const [busy, setBusy] = useState(false);
   const [open, setOpen] = useState<'change' | 'move' | 'delete'>();
+  const menu = useMenuFocus(open === 'move' || open === 'delete');
   const close = (): void => setOpen(undefined);
   const { id, enabled } = allocation;
 
@@ -114,13 +116,15 @@ function Acts({ allocation }: { allocation: AllocationDetail }): ReactNode {
         {enabled ? t.pause : t.resume}
       </Button>
       <Button onClick={() => setOpen('change')}>{t.edit}</Button>
-      <Menu>
-        {others && <MenuItem onSelect={() => setOpen('move')}>{t.moveAction}</MenuItem>}
-        {others && <MenuLine />}
-        <MenuItem bad onSelect={() => setOpen('delete')}>
-          {t.delete}
-        </MenuItem>
-      </Menu>
+      <span ref={menu}>
+        <Menu>
+          {others && <MenuItem onSelect={() => setOpen('move')}>{t.moveAction}</MenuItem>}
+          {others && <MenuLine />}
+          <MenuItem bad onSelect={() => setOpen('delete')}>
+            {t.delete}
+          </MenuItem>
+        </Menu>
+      </span>
       {open === 'change' && <ChangePort id={id} onClose={close} />}
       {open === 'move' && <MovePort id={id} serverId={allocation.serverId} onClose={close} />}
       {open === 'delete' && <DeletePort allocation={allocation} onClose={close} onDeleted={() => navigate('/allocations')} />}

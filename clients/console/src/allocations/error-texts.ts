@@ -30,7 +30,7 @@ export const errorTexts = catalogue({
       invalid_request: 'Something that you have entered does not fit. The fields say what.',
       precondition_failed: 'Nothing is saved yet.',
     },
-    quotaPorts: (limit: number, used: number) => `The owner of the device may have ${limit} ports and has ${used}. Delete one that is not used, or ask an admin of the panel for more.`,
+    quotaPorts: (limit: number, used: number) => `The owner of the device may have ${limit} ports and has ${used}: too many for what you want to open. Delete some that are not used, or ask an admin of the panel for more.`,
     quotaOutside: 'This public port is outside of the range of the tunnel server, and an admin of the panel has to permit such ports. Leave the field empty to get one within.',
   },
   de: {
@@ -61,7 +61,7 @@ export const errorTexts = catalogue({
       invalid_request: 'Etwas von dem, was du eingegeben hast, passt nicht. Was, steht bei den Feldern.',
       precondition_failed: 'Noch ist nichts gespeichert.',
     },
-    quotaPorts: (limit, used) => `Der Besitzer des Geräts darf ${limit} Ports haben und hat ${used}. Lösche einen, der nicht gebraucht wird, oder bitte einen Admin des Panels um mehr.`,
+    quotaPorts: (limit, used) => `Der Besitzer des Geräts darf ${limit} Ports haben und hat ${used}: zu viele für das, was du öffnen willst. Lösche welche, die nicht gebraucht werden, oder bitte einen Admin des Panels um mehr.`,
     quotaOutside: 'Dieser öffentliche Port liegt außerhalb des Bereichs des Tunnelservers, und solche Ports muss ein Admin des Panels erlauben. Lass das Feld leer, um einen von innerhalb zu bekommen.',
   },
 });

@@ -98,24 +98,25 @@ function Filters(): ReactNode {
   const t = useText(texts);
   const user = useUser();
   const admin = useIsAdmin();
+  const [parameters] = useQueryParameters();
+  const [deviceId, serverId, owner] = ['deviceId', 'serverId', 'owner'].map((name) => parameters.get(name) ?? '');
+  const device = useKnownDevice(deviceId ?? '');
   const devices = useClients().data ?? [];
   const servers = useServers().data ?? [];
   const organisations = useOrganisations().data ?? [];
-  const named = (all: readonly { id: string; name: string }[]) => all.map(({ id, name }) => ({ value: id, text: name }));
+  // A link may name what is not offered.
+  const named = (all: readonly { value: string; text: string }[], chosen: string | undefined, text = chosen) =>
+    !chosen || all.some(({ value }) => value === chosen) ? all : [...all, { value: chosen, text: text ?? '' }];
+  const byName = (all: readonly { id: string; name: string }[]) => all.map(({ id, name }) => ({ value: id, text: name }));
+  const owners = [{ value: `user-${user.id}`, text: t.mine }, ...organisations.map(({ id, name }) => ({ value: `organisation-${id}`, text: name }))];
   return (
     <div className="row allocations-filters">
       <SearchBox label={t.search} placeholder={t.searchHint} />
       <Filter name="state" label={t.anyState} options={(Object.keys(stateFilters) as (keyof typeof stateFilters)[]).map((value) => ({ value, text: t.states[value] }))} />
       <Filter name="protocol" label={t.anyProtocol} options={[{ value: 'tcp', text: 'TCP' }, { value: 'udp', text: 'UDP' }]} />
-      {devices.length > 1 && <Filter name="deviceId" label={t.anyDevice} options={named(devices)} />}
-      {servers.length > 1 && <Filter name="serverId" label={t.anyServer} options={named(servers)} />}
-      {(admin || organisations.length > 0) && (
-        <Filter
-          name="owner"
-          label={t.anyOwner}
-          options={[{ value: `user-${user.id}`, text: t.mine }, ...organisations.map(({ id, name }) => ({ value: `organisation-${id}`, text: name }))]}
-        />
-      )}
+      {(devices.length > 1 || deviceId) && <Filter name="deviceId" label={t.anyDevice} options={named(byName(devices), deviceId, device?.name)} />}
+      {(servers.length > 1 || serverId) && <Filter name="serverId" label={t.anyServer} options={named(byName(servers), serverId)} />}
+      {(admin || organisations.length > 0 || owner) && <Filter name="owner" label={t.anyOwner} options={named(owners, owner, t.owner(owner ?? ''))} />}
     </div>
   );
 }
@@ -150,7 +151,7 @@ function Rows({ items, chosen, onChoose }: { items: Allocation[]; chosen: Chosen
       sort: 'port',
       cell: (one) => (
         <div className="allocations-addresses">
-          <Addresses allocation={one} numbers={false} />
+          <Addresses allocation={one} numbers={one.protocol === 'udp' ? 'first' : 'none'} />
           <span className="small faint">{one.protocol.toUpperCase()}</span>
         </div>
       ),

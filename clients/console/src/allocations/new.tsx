@@ -1,7 +1,7 @@
 import { useState, type ReactNode } from 'react';
 import { Link } from 'wouter';
 import { useText } from '../lib/language.js';
-import { Button, ButtonLink, Empty, Loaded, PageHead } from '../ui/index.js';
+import { Button, ButtonLink, Empty, Loaded, Loading, PageHead } from '../ui/index.js';
 import { CreatePort } from './create.js';
 import { useClients, useMayManage } from './data.js';
 import { PortOpened } from './opened.js';
@@ -36,6 +36,8 @@ export function NewPort(): ReactNode {
         {(all) =>
           all.some(mayManage) ? (
             <CreatePort onCreated={setOpened} />
+          ) : all.some((device) => mayManage(device) === undefined) ? (
+            <Loading />
           ) : (
             <Empty title={t.noDevice} action={<ButtonLink kind="primary" href="/start">{t.connectDevice}</ButtonLink>}>
               {all.length > 0 ? t.noOwnDeviceText : t.noDeviceText}

@@ -5,6 +5,7 @@ import { useExplain } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
 import { Confirm, Menu, MenuItem, MenuLine, useNotices } from '../ui/index.js';
 import { useActs } from './data.js';
+import { useMenuFocus } from './menu-focus.js';
 import { texts } from './texts.js';
 
 /** What can be done with one port of a list. */
@@ -15,9 +16,10 @@ export function RowMenu({ allocation }: { allocation: Allocation }): ReactNode {
   const { notify } = useNotices();
   const explain = useExplain();
   const [deleting, setDeleting] = useState(false);
+  const menu = useMenuFocus(deleting);
   const tell = (done: Promise<void>): void => void done.catch((error: unknown) => notify(explain(error).message));
   return (
-    <>
+    <span ref={menu}>
       <Menu label={allocation.name || allocation.publicAddress}>
         {allocation.enabled ? <MenuItem onSelect={() => tell(pause(allocation))}>{t.pause}</MenuItem> : <MenuItem onSelect={() => tell(resume(allocation))}>{t.resume}</MenuItem>}
         <MenuItem onSelect={() => navigate(`/allocations/${allocation.id}`)}>{t.edit}</MenuItem>
@@ -28,7 +30,7 @@ export function RowMenu({ allocation }: { allocation: Allocation }): ReactNode {
         </MenuItem>
       </Menu>
       {deleting && <DeletePort allocation={allocation} onClose={() => setDeleting(false)} />}
-    </>
+    </span>
   );
 }
 

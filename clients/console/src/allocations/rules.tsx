@@ -5,7 +5,7 @@ import type { ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
-import { Loaded, Note } from '../ui/index.js';
+import { Loaded, Loading, Note } from '../ui/index.js';
 import { useVersion } from './editing.js';
 import { Refusals } from './refusals.js';
 import { bandwidthFields, countFields, fieldsFor, originOf, type Layers } from './rules-fields.js';
@@ -14,12 +14,14 @@ import { useLimitText } from './rules-limit.js';
 import { rulesTexts } from './rules-texts.js';
 
 /** The rules and options of a port, with what is in effect and where that comes from, and what was refused. */
-export function Rules({ allocation, device, may }: { allocation: AllocationDetail; device: Device | undefined; may: boolean }): ReactNode {
+export function Rules({ allocation, device, may }: { allocation: AllocationDetail; device: Device | undefined; may: boolean | undefined }): ReactNode {
   const t = useText(rulesTexts);
   const layers = useLayers(device);
   return (
     <div className="stack loose">
-      {may ? (
+      {may === undefined ? (
+        <Loading />
+      ) : may ? (
         <EditedRules allocation={allocation} layers={layers} />
       ) : (
         <>

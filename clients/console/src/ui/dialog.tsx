@@ -14,7 +14,9 @@ export function Dialog({ title, onClose, children }: { title: string; onClose():
     element?.showModal();
     return () => {
       element?.close();
-      if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+      // What opened it may have gone with what was deleted, or with its menu.
+      const next = opener instanceof HTMLElement && opener !== document.body && opener.isConnected ? opener : document.getElementById('page');
+      next?.focus({ preventScroll: true });
     };
   }, []);
   return (
