@@ -4,6 +4,7 @@ import { useLocation } from 'wouter';
 import { useExplain } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
 import { Confirm, Menu, MenuItem, MenuLine, useNotices } from '../ui/index.js';
+import { ChangePort } from './change.js';
 import { useActs } from './data.js';
 import { useMenuFocus } from './menu-focus.js';
 import { texts } from './texts.js';
@@ -15,21 +16,23 @@ export function RowMenu({ allocation }: { allocation: Allocation }): ReactNode {
   const { pause, resume } = useActs();
   const { notify } = useNotices();
   const explain = useExplain();
-  const [deleting, setDeleting] = useState(false);
-  const menu = useMenuFocus(deleting);
+  const [open, setOpen] = useState<'change' | 'delete'>();
+  const menu = useMenuFocus(open !== undefined);
+  const close = (): void => setOpen(undefined);
   const tell = (done: Promise<void>): void => void done.catch((error: unknown) => notify(explain(error).message));
   return (
     <span ref={menu}>
       <Menu label={allocation.name || allocation.publicAddress}>
         {allocation.enabled ? <MenuItem onSelect={() => tell(pause(allocation))}>{t.pause}</MenuItem> : <MenuItem onSelect={() => tell(resume(allocation))}>{t.resume}</MenuItem>}
-        <MenuItem onSelect={() => navigate(`/allocations/${allocation.id}`)}>{t.edit}</MenuItem>
+        <MenuItem onSelect={() => setOpen('change')}>{t.edit}</MenuItem>
         <MenuItem onSelect={() => navigate(`/allocations/${allocation.id}/rules`)}>{t.rules}</MenuItem>
         <MenuLine />
-        <MenuItem bad onSelect={() => setDeleting(true)}>
+        <MenuItem bad onSelect={() => setOpen('delete')}>
           {t.delete}
         </MenuItem>
       </Menu>
-      {deleting && <DeletePort allocation={allocation} onClose={() => setDeleting(false)} />}
+      {open === 'change' && <ChangePort id={allocation.id} onClose={close} />}
+      {open === 'delete' && <DeletePort allocation={allocation} onClose={close} />}
     </span>
   );
 }
