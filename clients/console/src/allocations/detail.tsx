@@ -7,7 +7,7 @@ import { client } from '../lib/client.js';
 import { useExplain } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
 import { NotFound } from '../shell/not-found.js';
-import { Button, ButtonLink, Loaded, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
+import { Button, ButtonLink, ErrorNote, Loading, Menu, MenuItem, MenuLine, PageHead, Tabs, useNotices } from '../ui/index.js';
 import { ChangePort, MovePort } from './change.js';
 import { useActs, useKnownDevice, useMayManage, useServers } from './data.js';
 import { useMenuFocus } from './menu-focus.js';
@@ -41,7 +41,15 @@ export function Detail({ id }: { id: number }): ReactNode {
       </>
     );
   }
-  return <Loaded query={query}>{(allocation) => <Page allocation={allocation} />}</Loaded>;
+  if (query.isError && !query.data) {
+    return (
+      <>
+        <PageHead title={t.title} />
+        <ErrorNote error={query.error} messages={{ feature_disabled: t.off }} onAgain={() => void query.refetch()} />
+      </>
+    );
+  }
+  return query.data ? <Page allocation={query.data} /> : <Loading />;
 }
 
 function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {

@@ -57,7 +57,7 @@ export function List(): ReactNode {
           </ButtonLink>
         }
       />
-      <Loaded query={pages}>
+      <Loaded query={pages} messages={{ feature_disabled: t.off }}>
         {({ items }) =>
           items.length === 0 && !filtered && pages.onFirst ? (
             <NoPorts />

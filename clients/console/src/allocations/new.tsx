@@ -32,7 +32,7 @@ export function NewPort(): ReactNode {
   return (
     <>
       <PageHead title={t.newTitle} crumbs={crumbs} about={t.newText} />
-      <Loaded query={devices}>
+      <Loaded query={devices} messages={{ feature_disabled: t.off }}>
         {(all) =>
           all.some(mayManage) ? (
             <CreatePort onCreated={setOpened} />

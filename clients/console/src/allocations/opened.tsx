@@ -1,6 +1,6 @@
 import './allocations.css';
 import { useAllocation } from '@eclitunnel/sdk/react';
-import type { ReactNode } from 'react';
+import { useEffect, useRef, type ReactNode } from 'react';
 import { Link } from 'wouter';
 import { useText } from '../lib/language.js';
 import { Note, State } from '../ui/index.js';
@@ -15,19 +15,32 @@ import { texts } from './texts.js';
 export function PortOpened({ opened: { preset: id, allocations } }: { opened: Opened }): ReactNode {
   const t = useText(texts);
   const hints = useText(presetTexts).hints;
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    // The button that was pressed is gone with its form.
+    if (document.activeElement === document.body) heading.current?.focus({ preventScroll: true });
+  }, []);
   const [first] = allocations;
   if (!first) return null;
   const preset = presetOf(id);
   const ports = [...new Set(allocations.map(({ port }) => port))];
+  const usual = [preset.ports, ...(preset.further ?? [])].flatMap(({ localPort, count = 1 }) => Array.from({ length: count }, (_, i) => localPort + i));
   const moved = preset.samePort && allocations.some(({ port }) => port !== preset.ports.localPort);
   return (
     <div className="sheet stack">
-      <h2>{t.openedTitle}</h2>
+      <h2 ref={heading} tabIndex={-1}>
+        {t.openedTitle}
+      </h2>
       <Addresses allocation={first} />
       <p>{hints[id]}</p>
       {moved && first.port === first.localPort && (
         <Note tone="warn">
-          <p>{t.setPort(ports.join(', '))}</p>
+          <p>{t.setPort}</p>
+          <ul>
+            {ports.map((port, i) => (
+              <li key={port}>{usual[i] === undefined ? port : t.inPlaceOf(port, usual[i])}</li>
+            ))}
+          </ul>
         </Note>
       )}
       <ul className="allocations-list">

@@ -26,8 +26,8 @@ export interface Preset {
   ports: Ports;
   further?: readonly FurtherPorts[];
   /**
-   * Whether the game tells its players the port that it listens on. They would then be sent to
-   * that number, so the public port has to be the same.
+   * Whether the public port has to be the same as the local one: the game tells its players
+   * the port that it listens on, and they go to that number.
    */
   samePort?: boolean;
 }
@@ -49,7 +49,7 @@ export const presets = [
   { id: 'cs2', title: 'Counter-Strike 2', ports: { protocol: 'tcp+udp', localPort: 27015 } },
   // Players are told the second port; the game's maker supports no translation of either.
   { id: 'satisfactory', title: 'Satisfactory', ports: { protocol: 'tcp+udp', localPort: 7777 }, further: [{ protocol: 'tcp', localPort: 8888, use: 'reliable', needed: true }], samePort: true },
-  // Players enter the first port, and are told the second one.
+  // Nothing documents how players learn the second port; equal numbers are right in any case.
   { id: 'zomboid', title: 'Project Zomboid', ports: { protocol: 'udp', localPort: 16261, count: 2 }, samePort: true },
   { id: 'luanti', title: 'Luanti (Minetest)', ports: { protocol: 'udp', localPort: 30000 } },
   { id: 'openttd', title: 'OpenTTD', ports: { protocol: 'tcp+udp', localPort: 3979 } },
