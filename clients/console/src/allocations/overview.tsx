@@ -89,7 +89,7 @@ function ForPlayers({ allocation }: { allocation: AllocationDetail }): ReactNode
         )}
         <dt>{t.portAlone}</dt>
         <dd>
-          <Copyable text={String(allocation.port)} label={t.portAlone} />
+          <Copyable text={String(allocation.port)} label={t.portCopied} />
         </dd>
         <dt>{t.protocol}</dt>
         <dd>
