@@ -1,7 +1,7 @@
 import { isCode, type AllocationDetail } from '@eclitunnel/sdk';
 import { tunnelQueries } from '@eclitunnel/sdk/react';
 import { useQuery } from '@tanstack/react-query';
-import { lazy, Suspense, useState, type ComponentType, type ReactNode } from 'react';
+import { lazy, Suspense, useState, type ReactNode } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
 import { client } from '../lib/client.js';
 import { useExplain } from '../lib/errors.js';
@@ -16,14 +16,8 @@ import { DeletePort } from './row-menu.js';
 import { Rules } from './rules.js';
 import { texts } from './texts.js';
 
-type Section = ComponentType<{ allocationId: number }>;
-
-/** The parts about traffic, which are the same for ports and devices. */
-const traffic = Object.values(import.meta.glob<{ UsageSection: Section; PlayersSection: Section }>('../traffic/sections.tsx'))[0];
-const sections = traffic && {
-  Usage: lazy(async () => ({ default: (await traffic()).UsageSection })),
-  Players: lazy(async () => ({ default: (await traffic()).PlayersSection })),
-};
+const PlayersSection = lazy(async () => ({ default: (await import('../traffic/sections.js')).PlayersSection }));
+const UsageSection = lazy(async () => ({ default: (await import('../traffic/sections.js')).UsageSection }));
 
 /** A port: its tabs. */
 export function Detail({ id }: { id: number }): ReactNode {
@@ -59,7 +53,8 @@ function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {
   const at = `/allocations/${allocation.id}`;
   const tabs = [
     { href: at, text: t.overview },
-    ...(sections ? [{ href: `${at}/players`, text: t.players }, { href: `${at}/traffic`, text: t.traffic }] : []),
+    { href: `${at}/players`, text: t.players },
+    { href: `${at}/traffic`, text: t.traffic },
     { href: `${at}/rules`, text: t.rules },
   ];
   return (
@@ -71,16 +66,12 @@ function Page({ allocation }: { allocation: AllocationDetail }): ReactNode {
           <Route path={at}>
             <Overview allocation={allocation} device={device} />
           </Route>
-          {sections && (
-            <Route path={`${at}/players`}>
-              <sections.Players allocationId={allocation.id} />
-            </Route>
-          )}
-          {sections && (
-            <Route path={`${at}/traffic`}>
-              <sections.Usage allocationId={allocation.id} />
-            </Route>
-          )}
+          <Route path={`${at}/players`}>
+            <PlayersSection allocationId={allocation.id} />
+          </Route>
+          <Route path={`${at}/traffic`}>
+            <UsageSection allocationId={allocation.id} />
+          </Route>
           <Route path={`${at}/rules`}>
             <Rules allocation={allocation} device={device} may={may} />
           </Route>

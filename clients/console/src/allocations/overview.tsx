@@ -9,9 +9,13 @@ import { useText } from '../lib/language.js';
 import { Copyable, State } from '../ui/index.js';
 import { numericAddresses } from './address.js';
 import { useServers, usePlayers } from './data.js';
-import { refusedTotal } from './refusals.js';
 import { targetOf, useSituation } from './state.js';
 import { texts } from './texts.js';
+
+/** How many players, and datagrams of players, a port has refused. */
+function refusedBy({ playersRefused, datagramsDropped }: AllocationDetail): number {
+  return [...Object.values(playersRefused), ...Object.values(datagramsDropped)].reduce((total, count) => total + count, 0);
+}
 
 /** How a port is, what players enter, and where it leads. */
 export function Overview({ allocation, device }: { allocation: AllocationDetail; device: Device | undefined }): ReactNode {
@@ -39,7 +43,7 @@ function Situation({ allocation }: { allocation: AllocationDetail }): ReactNode 
   const format = useFormat();
   const { tone, word, text, detail } = useSituation()(allocation);
   const told = usePlayers(allocation.id);
-  const refused = refusedTotal(allocation);
+  const refused = refusedBy(allocation);
   return (
     <>
       <p className="allocations-word" role="status">

@@ -1,17 +1,18 @@
 import { useQuery } from '@tanstack/react-query';
 import type { AllocationDetail, Device } from '@eclitunnel/sdk';
 import { tunnelKeys } from '@eclitunnel/sdk/react';
-import type { ReactNode } from 'react';
+import { lazy, Suspense, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { Loaded, Loading, Note } from '../ui/index.js';
 import { useVersion } from './editing.js';
-import { Refusals } from './refusals.js';
 import { bandwidthFields, countFields, fieldsFor, originOf, type Layers } from './rules-fields.js';
 import { RulesForm } from './rules-form.js';
 import { useLimitText } from './rules-limit.js';
 import { rulesTexts } from './rules-texts.js';
+
+const RefusalsSection = lazy(async () => ({ default: (await import('../traffic/sections.js')).RefusalsSection }));
 
 /** The rules and options of a port, with what is in effect and where that comes from, and what was refused. */
 export function Rules({ allocation, device, may }: { allocation: AllocationDetail; device: Device | undefined; may: boolean | undefined }): ReactNode {
@@ -29,7 +30,9 @@ export function Rules({ allocation, device, may }: { allocation: AllocationDetai
           <RulesInEffect allocation={allocation} layers={layers} />
         </>
       )}
-      <Refusals allocation={allocation} />
+      <Suspense fallback={<Loading />}>
+        <RefusalsSection allocationId={allocation.id} />
+      </Suspense>
     </div>
   );
 }
