@@ -41,8 +41,21 @@ const PlayerTable = memo(function PlayerTable({ connections, manages, ports, lea
   const format = useFormat();
   const trip = (milliseconds: number | null): ReactNode => (milliseconds === null ? <span className="faint" title={t.unknown}>–</span> : format.milliseconds(milliseconds));
   const columns: Column<Connection>[] = [
-    { title: t.player, cell: ({ sourceAddress, sourcePort }) => <code className="traffic-address" title={`${sourceAddress}:${sourcePort}`}>{sourceAddress}</code> },
-    ...(ports ? [{ title: t.port, cell: ({ allocationId }: Connection) => <Link href={`/allocations/${allocationId}`}>{ports.get(allocationId) ?? allocationId}</Link> }] : []),
+    {
+      title: t.player,
+      cell: ({ sourceAddress, sourcePort, allocationId }) => (
+        <div>
+          <code className="traffic-address" title={`${sourceAddress}:${sourcePort}`}>
+            {sourceAddress}
+          </code>
+          {ports && (
+            <div className="small">
+              <Link href={`/allocations/${allocationId}`}>{ports.get(allocationId) ?? `${t.port} ${allocationId}`}</Link>
+            </div>
+          )}
+        </div>
+      ),
+    },
     { title: t.since, cell: ({ since }) => <Since at={since} />, kind: 'number' },
     { title: t.protocol, cell: ({ protocol }) => protocol.toUpperCase() },
     { title: t.toPlayer, cell: ({ downloadBytes }) => format.bytes(downloadBytes), kind: 'number' },

@@ -68,7 +68,7 @@ function optionsOf(props: { current: PlotProps }, colours: { current: Colours },
   return {
     ...size,
     ms: 1,
-    padding: [8, 16, 0, 0],
+    padding: [8, 24, 0, 0],
     legend: { show: false },
     cursor: { show: false },
     tzDate: (at) => (utc ? uPlot.tzDate(new Date(at), 'Etc/UTC') : new Date(at)),
@@ -93,7 +93,7 @@ function optionsOf(props: { current: PlotProps }, colours: { current: Colours },
         space: 64,
         values: (_, splits, __, ___, apart) => splits.map((at) => labels.tick(at, apart)),
         // Months differ in length, so they are marked where they begin.
-        ...(step === 'month' && { splits: (plot: uPlot) => slots.filter((_, i) => i % Math.ceil((slots.length * 52) / plot.width) === 0).map(({ at }) => at) }),
+        ...(step === 'month' && { splits: (plot: uPlot) => slots.filter((_, i) => i % Math.ceil((slots.length * 80) / plot.width) === 0).map(({ at }) => at) }),
       },
       {
         ...axis,

@@ -65,10 +65,7 @@ function Past({ usage: { range, step, slots }, scope, level }: { usage: RangeUsa
     [t, sums],
   );
   const players = useMemo(
-    (): ChartLine[] => [
-      { label: t.peak, value: (slot) => slot.peakPlayers, sum: sums.peakPlayers },
-      { label: t.joins, value: (slot) => slot.joins, sum: sums.joins },
-    ],
+    (): ChartLine[] => [{ label: t.peak, value: (slot) => slot.peakPlayers, sum: sums.peakPlayers }],
     [t, sums],
   );
   return (
