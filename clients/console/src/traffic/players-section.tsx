@@ -1,4 +1,4 @@
-import { memo, useState, type ReactNode } from 'react';
+import { useState, type ReactNode } from 'react';
 import type { Connection } from '@eclitunnel/sdk';
 import { useAllocation, useAllocations, useConnections } from '@eclitunnel/sdk/react';
 import { Link } from 'wouter';
@@ -36,7 +36,7 @@ interface ListProps {
   onCutOff(connection: Connection): void;
 }
 
-const PlayerTable = memo(function PlayerTable({ connections, manages, ports, leaving, onCutOff }: ListProps): ReactNode {
+function PlayerTable({ connections, manages, ports, leaving, onCutOff }: ListProps): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const trip = (milliseconds: number | null): ReactNode => (milliseconds === null ? <span className="faint" title={t.unknown}>–</span> : format.milliseconds(milliseconds));
@@ -75,7 +75,7 @@ const PlayerTable = memo(function PlayerTable({ connections, manages, ports, lea
     });
   }
   return <Table caption={t.players} columns={columns} items={connections} keyOf={({ id }) => id} />;
-});
+}
 
 function List({ connections, manages, ports }: Pick<ListProps, 'connections' | 'manages' | 'ports'>): ReactNode {
   const t = useText(texts);
