@@ -44,7 +44,7 @@ function PlayerTable({ connections, manages, ports, leaving, onCutOff }: ListPro
     {
       title: t.player,
       cell: ({ sourceAddress, sourcePort, allocationId }) => (
-        <div>
+        <div className="traffic-player">
           <code className="traffic-address" title={`${sourceAddress}:${sourcePort}`}>
             {sourceAddress}
           </code>
