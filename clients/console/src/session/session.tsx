@@ -23,10 +23,13 @@ export function returnPath(search: string): string {
   return /^\/(?![/\\])/.test(path) ? path : '/';
 }
 
-/** The address of the sign-in page that leads back here. */
-export function signInPath(): string {
+/** The address of the sign-in page that leads back here, and says so if a session has `ended`. */
+export function signInPath(ended = false): string {
   const here = location.pathname + location.search;
-  return here === '/' ? '/login' : `/login?${new URLSearchParams({ returnTo: here })}`;
+  const parameters = new URLSearchParams();
+  if (here !== '/') parameters.set('returnTo', here);
+  if (ended) parameters.set('ended', '1');
+  return parameters.size > 0 ? `/login?${parameters}` : '/login';
 }
 
 /** Returns a function that ends the session and forgets what was read in it. */

@@ -1,11 +1,12 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import type { ReactNode } from 'react';
+import { useRef, type ReactNode } from 'react';
 import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { useLocation, useSearch } from 'wouter';
-import { client } from '../lib/client.js';
+import { client, isSignedOut } from '../lib/client.js';
 import { useText } from '../lib/language.js';
-import { Form, Input, Loaded, PageHead, textOf } from '../ui/index.js';
+import { Form, Input, Loaded, Note, PageHead, textOf } from '../ui/index.js';
 import { returnPath } from './session.js';
+import './session.css';
 import { texts } from './texts.js';
 
 /** The page on which people sign in, in the ways that the panel has. */
@@ -13,7 +14,8 @@ export default function SignIn(): ReactNode {
   const t = useText(texts);
   const queries = useQueryClient();
   const [, navigate] = useLocation();
-  const target = returnPath(useSearch());
+  const search = useSearch();
+  const target = returnPath(search);
   const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }) });
 
   /** Goes on with a new session; nothing that was read for another user stays. */
@@ -25,6 +27,7 @@ export default function SignIn(): ReactNode {
   return (
     <>
       <PageHead title={t.title} />
+      {new URLSearchParams(search).has('ended') && <Note tone="warn">{t.ended}</Note>}
       <Loaded query={providers}>
         {({ localAccounts, providers, eclipanelUrl }) => (
           <>
@@ -33,39 +36,61 @@ export default function SignIn(): ReactNode {
                 {t.with(name)}
               </a>
             ))}
-            {eclipanelUrl && (
-              <div className="stack tight">
-                <p>{t.eclipanel}</p>
-                <a className="button" href={eclipanelUrl} target="_blank" rel="noopener">
-                  {t.eclipanelLink}
-                </a>
-                <Form
-                  submit={t.eclipanelDone}
-                  messages={{ unauthorized: t.noEcliPanelSession }}
-                  onSubmit={async () => {
-                    await client.auth.session();
-                    enter();
-                  }}
-                />
-              </div>
-            )}
-            {localAccounts && (
-              <Form
-                submit={t.submit}
-                messages={{ unauthorized: t.wrong }}
-                onSubmit={async (data) => {
-                  await client.auth.login({ email: textOf(data, 'email'), password: String(data.get('password')) });
-                  enter();
-                }}
-              >
-                <Input label={t.email} name="email" type="email" autoComplete="username" required maxLength={254} autoFocus />
-                <Input label={t.password} name="password" type="password" autoComplete="current-password" required maxLength={1024} />
-              </Form>
-            )}
-            {localAccounts && <p className="small faint">{t.forgotten}</p>}
+            {eclipanelUrl && <EcliPanel url={eclipanelUrl} onSession={enter} />}
+            {localAccounts && (providers.length > 0 || eclipanelUrl) && <p className="session-or">{t.or}</p>}
+            {localAccounts && <Credentials onSession={enter} />}
+            {!localAccounts && providers.length === 0 && !eclipanelUrl && <Note tone="warn">{t.noWay}</Note>}
           </>
         )}
       </Loaded>
+    </>
+  );
+}
+
+/** Signs in by the session that the person has at EcliPanel, which the browser sends by itself. */
+function EcliPanel({ url, onSession }: { url: string; onSession(): void }): ReactNode {
+  const t = useText(texts);
+  return (
+    <div className="stack tight">
+      <p>{t.eclipanel}</p>
+      <a className="button" href={url} target="_blank" rel="noopener">
+        {t.eclipanelLink}
+      </a>
+      <Form
+        submit={t.eclipanelDone}
+        messages={{ unauthorized: t.noEcliPanelSession }}
+        onSubmit={async () => {
+          await client.auth.session();
+          onSession();
+        }}
+      />
+    </div>
+  );
+}
+
+function Credentials({ onSession }: { onSession(): void }): ReactNode {
+  const t = useText(texts);
+  const password = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <Form
+        submit={t.submit}
+        messages={{ unauthorized: t.wrong }}
+        onSubmit={async (data) => {
+          try {
+            await client.auth.login({ email: textOf(data, 'email'), password: String(data.get('password')) });
+          } catch (error) {
+            // Most people have mistyped the password, and type it anew.
+            if (isSignedOut(error)) password.current?.select();
+            throw error;
+          }
+          onSession();
+        }}
+      >
+        <Input label={t.email} name="email" type="email" autoComplete="username" required maxLength={254} autoFocus />
+        <Input label={t.password} name="password" type="password" autoComplete="current-password" required maxLength={1024} ref={password} />
+      </Form>
+      <p className="small faint">{t.forgotten}</p>
     </>
   );
 }

@@ -21,7 +21,8 @@ export function SignedIn({ children }: { children: ReactNode }): ReactNode {
     [queries],
   );
 
-  if (isSignedOut(session.error)) return <Redirect to={signInPath()} replace />;
+  // A session that was read before has ended while its pages were open.
+  if (isSignedOut(session.error)) return <Redirect to={signInPath(session.data !== undefined)} replace />;
   if (session.data) {
     return (
       <SessionContext value={session.data}>

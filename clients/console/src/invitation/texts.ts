@@ -1,0 +1,58 @@
+import { catalogue } from '../lib/language.js';
+
+export const texts = catalogue({
+  en: {
+    title: 'Invitation',
+    invited: (organisation: string) => `You are invited to ${organisation}`,
+    role: {
+      member: 'As a member you see its devices, ports and players.',
+      admin: 'As an admin you manage its devices, ports and members.',
+      owner: 'As an owner you manage all of it, with those who own it already.',
+    },
+    until: (time: string) => `The invitation is good until ${time}.`,
+    as: (email: string) => `You are signed in as ${email}.`,
+    accept: 'Accept the invitation',
+    other: 'Use another account',
+    signInFirst: 'Sign in first, with the account that is to become a member.',
+    signIn: 'Sign in and accept',
+    noAccount: 'You have no account here? Ask whoever invited you to have one made.',
+    used: 'This invitation was used already, was revoked or has expired. Ask whoever sent it for a new one.',
+    notYours: 'This invitation is for another email address than that of your account. Sign in with the account to which it was sent.',
+    wholeLink: 'This page needs the whole link that you were given, with what follows the #.',
+    done: (organisation: string) => `Welcome to ${organisation}`,
+    doneText: {
+      member: 'You are a member now.',
+      admin: 'You are an admin of it now.',
+      owner: 'You are an owner of it now.',
+    },
+    open: 'To the organisation',
+    home: 'To the overview',
+  },
+  de: {
+    title: 'Einladung',
+    invited: (organisation) => `Du bist zu ${organisation} eingeladen`,
+    role: {
+      member: 'Als Mitglied siehst du ihre Geräte, Ports und Spieler.',
+      admin: 'Als Admin verwaltest du ihre Geräte, Ports und Mitglieder.',
+      owner: 'Als Eigentümer verwaltest du alles, zusammen mit denen, denen sie schon gehört.',
+    },
+    until: (time) => `Die Einladung gilt bis ${time}.`,
+    as: (email) => `Du bist als ${email} angemeldet.`,
+    accept: 'Einladung annehmen',
+    other: 'Anderes Konto benutzen',
+    signInFirst: 'Melde dich zuerst an, mit dem Konto, das Mitglied werden soll.',
+    signIn: 'Anmelden und annehmen',
+    noAccount: 'Du hast hier kein Konto? Bitte darum, wer dich eingeladen hat.',
+    used: 'Diese Einladung wurde schon benutzt, zurückgezogen oder ist abgelaufen. Bitte um eine neue, wer sie geschickt hat.',
+    notYours: 'Diese Einladung ist für eine andere E-Mail-Adresse als die deines Kontos. Melde dich mit dem Konto an, an das sie ging.',
+    wholeLink: 'Diese Seite braucht den ganzen Link, den du bekommen hast, auch das, was hinter dem # steht.',
+    done: (organisation) => `Willkommen bei ${organisation}`,
+    doneText: {
+      member: 'Du bist jetzt Mitglied.',
+      admin: 'Du bist jetzt Admin.',
+      owner: 'Du bist jetzt Eigentümer.',
+    },
+    open: 'Zur Organisation',
+    home: 'Zur Übersicht',
+  },
+});
