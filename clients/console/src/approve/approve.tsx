@@ -1,6 +1,89 @@
-import type { ReactNode } from 'react';
-import { PageHead } from '../ui/index.js';
+import { useQuery } from '@tanstack/react-query';
+import { tunnelKeys } from '@eclitunnel/sdk/react';
+import { useState, type ReactNode } from 'react';
+import { client } from '../lib/client.js';
+import { useText } from '../lib/language.js';
+import { useQueryParameters } from '../lib/url.js';
+import { Button, ErrorNote, Form, Input, Loading, PageHead, textOf } from '../ui/index.js';
+import './approve.css';
+import { Approved } from './approved.js';
+import { Decide } from './decide.js';
+import { texts } from './texts.js';
 
+/** Codes are compared as the panel does it: without case, spaces and dashes. */
+const plain = (code: string): string => code.replace(/[\s-]/g, '').toUpperCase();
+
+/**
+ * The page on which a device is approved. A code in the address (`code`) shows what asks, and
+ * does nothing else: whoever made the link may not be whom the device belongs to.
+ */
 export default function Approve(): ReactNode {
-  return <PageHead title="Approve" />;
+  const t = useText(texts);
+  const [parameters, setParameters] = useQueryParameters();
+  const code = (parameters.get('code') ?? '').trim();
+  const approved = parameters.get('approved');
+  const [typed, setTyped] = useState('');
+  const [refused, setRefused] = useState(false);
+  const waiting = code !== '' && !approved && !refused;
+  const pending = useQuery({
+    // Not among what device events have read again: a wrong code counts as an attempt each time.
+    queryKey: [...tunnelKeys(client).all, 'asking', plain(code)],
+    queryFn: ({ signal }) => client.enrollment.pending({ userCode: code }, { signal, retries: 0 }),
+    enabled: waiting,
+    retry: false,
+    staleTime: Infinity,
+    gcTime: 0,
+    refetchOnWindowFocus: false,
+    refetchOnReconnect: false,
+  });
+  const another = (): void => {
+    setRefused(false);
+    setParameters({ code: undefined, approved: undefined });
+  };
+
+  if (approved) return <Approved id={approved} onAnother={another} />;
+  if (refused) {
+    return (
+      <>
+        <PageHead key="refused" title={t.refused} about={t.refusedText} />
+        <p>
+          <Button onClick={another}>{t.enterAnother}</Button>
+        </p>
+      </>
+    );
+  }
+  return (
+    <>
+      <PageHead title={t.title} />
+      {waiting && pending.data ? (
+        <Decide
+          key={pending.data.userCode}
+          pending={pending.data}
+          fromLink={plain(typed) !== plain(code)}
+          onApproved={({ id }) => setParameters({ code: undefined, approved: id }, { replace: true })}
+          onRefused={() => setRefused(true)}
+          onAnother={another}
+        />
+      ) : (
+        <div className="sheet stack">
+          <Form
+            key={code}
+            submit={t.find}
+            onSubmit={(data) => {
+              const entered = textOf(data, 'code');
+              setTyped(entered);
+              if (plain(entered) === plain(code)) void pending.refetch();
+              else setParameters({ code: entered });
+            }}
+          >
+            <div className="approve-field">
+              <Input label={t.code} name="code" defaultValue={code} required maxLength={32} placeholder="CDFG-2345" hint={t.caution} autoComplete="off" autoCapitalize="characters" spellCheck={false} autoFocus />
+            </div>
+          </Form>
+          {waiting && pending.isError && !pending.isFetching && <ErrorNote error={pending.error} messages={t.messages} />}
+          {waiting && pending.isFetching && <Loading />}
+        </div>
+      )}
+    </>
+  );
 }
