@@ -27,8 +27,16 @@ export async function ownerOf(data: FormData): Promise<Owner> {
   return { ownerId: user.id };
 }
 
+interface OwnerFieldsProps {
+  pending: Schemas['PendingEnrollment'];
+  /** Whether the email that was entered belongs to nobody. */
+  nobodyFound: boolean;
+  /** Shows nothing to those who have no organisation to choose. */
+  quiet?: boolean;
+}
+
 /** Lets a person choose whom a device belongs to: themselves, an organisation of theirs, or, as an admin, anybody. */
-export function OwnerFields({ pending, nobodyFound }: { pending: Schemas['PendingEnrollment']; nobodyFound: boolean }): ReactNode {
+export function OwnerFields({ pending, nobodyFound, quiet = false }: OwnerFieldsProps): ReactNode {
   const t = useText(texts);
   const user = useUser();
   const admin = useIsAdmin();
@@ -40,6 +48,7 @@ export function OwnerFields({ pending, nobodyFound }: { pending: Schemas['Pendin
   const mine = pending.ownerId === user.id || (pending.ownerId === null && pending.organisationId === null);
   const managed = (organisations.data ?? []).filter(({ id, role }) => id !== pending.organisationId && (admin || role === 'owner' || role === 'admin'));
   const asked = pending.ownerEmail ?? (pending.organisationName ? t.organisation(pending.organisationName) : '');
+  if (quiet && mine && managed.length === 0) return null;
   return (
     <>
       <Select label={t.owner} name="owner" value={choice} onChange={(event) => setChoice(event.target.value)}>

@@ -1,0 +1,34 @@
+import { useQuery, type UseQueryResult } from '@tanstack/react-query';
+import { tunnelKeys } from '@eclitunnel/sdk/react';
+import { isCode, type Schemas } from '@eclitunnel/sdk';
+import { client } from '../lib/client.js';
+
+/** What has become of the machine whose command has a tag. */
+export type Asking =
+  | { state: 'none' | 'expired' | 'approved' | 'forbidden' }
+  | { state: 'waiting'; pending: Schemas['PendingEnrollment'] };
+
+type PendingQuery = Parameters<typeof client.enrollment.pending>[0];
+
+async function read(tag: string, signal: AbortSignal): Promise<Asking> {
+  try {
+    return { state: 'waiting', pending: await client.enrollment.pending({ tag } as object as PendingQuery, { signal, retries: 0 }) };
+  } catch (error) {
+    if (isCode(error, 'not_found')) return { state: 'none' };
+    if (isCode(error, 'enrollment_expired')) return { state: 'expired' };
+    if (isCode(error, 'already_approved')) return { state: 'approved' };
+    if (isCode(error, 'forbidden')) return { state: 'forbidden' };
+    throw error;
+  }
+}
+
+/** Looks every two seconds for the machine that runs a command with this tag. */
+export function useAsking(tag: string): UseQueryResult<Asking> {
+  return useQuery({
+    queryKey: [...tunnelKeys(client).all, 'asking', tag],
+    queryFn: ({ signal }) => read(tag, signal),
+    retry: false,
+    gcTime: 0,
+    refetchInterval: ({ state }) => (state.data?.state === 'forbidden' ? false : state.error ? 10_000 : 2000),
+  });
+}
