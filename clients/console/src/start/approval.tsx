@@ -1,3 +1,4 @@
+import type { UseQueryResult } from '@tanstack/react-query';
 import { useDevices, useApproveDevice, useDenyDevice } from '@eclitunnel/sdk/react';
 import type { Schemas } from '@eclitunnel/sdk';
 import { useEffect, useState, type ReactNode } from 'react';
@@ -8,19 +9,19 @@ import { useNow } from '../lib/clock.js';
 import { useText } from '../lib/language.js';
 import { useUser } from '../session/session.js';
 import { Button, ButtonLink, ErrorNote, Form, Input, Note, State, textOf } from '../ui/index.js';
-import { useAsking } from './asking.js';
-import type { Draft } from './draft.js';
+import type { Asking } from './asking.js';
 import { texts } from './texts.js';
 
 interface ApprovalProps {
-  draft: Draft;
+  asking: UseQueryResult<Asking>;
+  /** What the person calls the machine; empty for what it calls itself. */
+  name: string;
   onApproved(id: string): void;
 }
 
 /** Waits for the machine that runs the command, shows what asks, and has it approved. */
-export function ApprovalStep({ draft, onApproved }: ApprovalProps): ReactNode {
+export function ApprovalStep({ asking, name, onApproved }: ApprovalProps): ReactNode {
   const t = useText(texts);
-  const asking = useAsking(draft.tag);
   const [entered, setEntered] = useState<Schemas['PendingEnrollment']>();
   const [refused, setRefused] = useState(false);
   const data = asking.data;
@@ -31,7 +32,7 @@ export function ApprovalStep({ draft, onApproved }: ApprovalProps): ReactNode {
       <Asks
         key={pending.userCode}
         pending={pending}
-        name={draft.name.trim()}
+        name={name}
         onApproved={onApproved}
         onRefused={() => {
           setEntered(undefined);
@@ -74,7 +75,6 @@ export function ApprovalStep({ draft, onApproved }: ApprovalProps): ReactNode {
 
 interface AsksProps {
   pending: Schemas['PendingEnrollment'];
-  /** What the person calls the machine; empty for what it calls itself. */
   name: string;
   onApproved(id: string): void;
   onRefused(): void;
@@ -138,5 +138,5 @@ function ByAdmin({ onApproved }: { onApproved(id: string): void }): ReactNode {
       if (approved) onApproved(approved.id);
     }
   }, [devices, known, onApproved]);
-  return <Note>{t.forbidden}</Note>;
+  return <Note>{t.forbidden(user.email)}</Note>;
 }

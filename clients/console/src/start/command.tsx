@@ -7,8 +7,15 @@ import { texts } from './texts.js';
 
 const sources = 'https://github.com/eclitunnel/eclitunnel';
 
+interface CommandProps {
+  draft: Draft;
+  /** Who logs in to enroll, by email. */
+  login: string | undefined;
+  onChange(changes: Partial<Draft>): void;
+}
+
 /** The command for the machine, and what it needs before that. */
-export function CommandStep({ draft, onChange }: { draft: Draft; onChange(changes: Partial<Draft>): void }): ReactNode {
+export function CommandStep({ draft, login, onChange }: CommandProps): ReactNode {
   const t = useText(texts);
   const { system, name, tag } = draft;
   const link = (
@@ -45,7 +52,7 @@ export function CommandStep({ draft, onChange }: { draft: Draft; onChange(change
         </p>
       )}
       <p>{t.run[system]}</p>
-      <Command text={commandOf({ system, panel: location.origin, name: name.trim(), tag })} label={t.commandLabel} />
+      <Command text={commandOf({ system, panel: location.origin, name: name.trim(), tag, login })} label={t.commandLabel} />
       <p className="small faint">{system === 'docker' ? t.staysDocker : t.stays}</p>
     </>
   );

@@ -28,6 +28,8 @@ export interface Enrollment {
   name: string;
   /** By which the page finds the machine. */
   tag: string;
+  /** Who logs in to enroll, by email; undefined for nobody. */
+  login: string | undefined;
 }
 
 /** Whether others on the network could read what the agent sends to a panel at this URL. */
@@ -40,12 +42,13 @@ function isOpen(panel: string): boolean {
  * Returns a command that enrolls a machine and then runs its agent. A name that shells
  * would take apart is left out: the approval sets it.
  */
-export function commandOf({ system, panel, name, tag }: Enrollment): string {
+export function commandOf({ system, panel, name, tag, login }: Enrollment): string {
   const flags = ['--panel', panel];
   if (isOpen(panel)) flags.push('--insecure');
   if (/^\w[\w.-]*$/.test(name)) flags.push('--name', name);
   else if (/^\w[\w. -]*$/.test(name)) flags.push('--name', `'${name}'`);
   flags.push('--tag', tag);
+  if (login && /^[\w.+@-]+$/.test(login)) flags.push('--user', login);
   const enroll = `enroll ${flags.join(' ')}`;
   switch (system) {
     case 'linux':

@@ -53,7 +53,8 @@ export const texts = catalogue({
       already_approved: 'This machine is approved already. You find it among the devices.',
       forbidden: 'On this panel an admin approves machines.',
     },
-    forbidden: 'On this panel an admin approves machines. Run the command, and send an admin the code that it shows. Once it is approved, this page goes on by itself.',
+    forbidden: (email: string) =>
+      `On this panel an admin approves machines. Run the command, and send an admin the code that it shows: the machine is to belong to ${email}. Once it is approved, this page goes on by itself.`,
     approved: (name: string) => `${name} is approved`,
     online: 'Online',
     connecting: 'Connecting…',
@@ -126,7 +127,8 @@ export const texts = catalogue({
       already_approved: 'Diese Maschine ist schon zugelassen. Du findest sie bei den Geräten.',
       forbidden: 'Auf diesem Panel lassen Admins Maschinen zu.',
     },
-    forbidden: 'Auf diesem Panel lassen Admins Maschinen zu. Führe den Befehl aus und schick einem Admin den Code, den er zeigt. Sobald sie zugelassen ist, macht diese Seite von selbst weiter.',
+    forbidden: (email) =>
+      `Auf diesem Panel lassen Admins Maschinen zu. Führe den Befehl aus und schick einem Admin den Code, den er zeigt: Die Maschine soll ${email} gehören. Sobald sie zugelassen ist, macht diese Seite von selbst weiter.`,
     approved: (name) => `${name} ist zugelassen`,
     online: 'Online',
     connecting: 'Verbindet sich…',
