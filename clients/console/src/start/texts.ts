@@ -71,9 +71,6 @@ export const texts = catalogue({
     another: 'Set up another machine',
     anotherPort: 'Open another port',
     gone: 'This port does not exist any more.',
-    off: 'Tunnels are switched off',
-    offText: 'An admin has switched tunnels off on this panel. What is set up stays, and works again when they are switched on.',
-    toSettings: 'To the settings',
   },
   de: {
     title: 'Von deiner Maschine zum ersten Spieler',
@@ -145,8 +142,5 @@ export const texts = catalogue({
     another: 'Weitere Maschine einrichten',
     anotherPort: 'Weiteren Port öffnen',
     gone: 'Diesen Port gibt es nicht mehr.',
-    off: 'Tunnel sind abgeschaltet',
-    offText: 'Ein Admin hat die Tunnel auf diesem Panel abgeschaltet. Was eingerichtet ist, bleibt, und funktioniert wieder, wenn sie eingeschaltet werden.',
-    toSettings: 'Zu den Einstellungen',
   },
 });
