@@ -52,10 +52,10 @@ export default function Approve(): ReactNode {
       </>
     );
   }
-  return (
-    <>
-      <PageHead title={t.title} />
-      {waiting && pending.data ? (
+  if (waiting && pending.data) {
+    return (
+      <>
+        <PageHead key="decide" title={t.asks(pending.data.name)} />
         <Decide
           key={pending.data.userCode}
           pending={pending.data}
@@ -64,26 +64,30 @@ export default function Approve(): ReactNode {
           onRefused={() => setRefused(true)}
           onAnother={another}
         />
-      ) : (
-        <div className="sheet stack">
-          <Form
-            key={code}
-            submit={t.find}
-            onSubmit={(data) => {
-              const entered = textOf(data, 'code');
-              setTyped(entered);
-              if (plain(entered) === plain(code)) void pending.refetch();
-              else setParameters({ code: entered });
-            }}
-          >
-            <div className="approve-field">
-              <Input label={t.code} name="code" defaultValue={code} required maxLength={32} placeholder="CDFG-2345" hint={t.caution} autoComplete="off" autoCapitalize="characters" spellCheck={false} autoFocus />
-            </div>
-          </Form>
-          {waiting && pending.isError && !pending.isFetching && <ErrorNote error={pending.error} messages={t.messages} />}
-          {waiting && pending.isFetching && <Loading />}
-        </div>
-      )}
+      </>
+    );
+  }
+  return (
+    <>
+      <PageHead title={t.title} />
+      <div className="sheet stack">
+        <Form
+          key={code}
+          submit={t.find}
+          onSubmit={(data) => {
+            const entered = textOf(data, 'code');
+            setTyped(entered);
+            if (plain(entered) === plain(code)) void pending.refetch();
+            else setParameters({ code: entered });
+          }}
+        >
+          <div className="approve-field">
+            <Input label={t.code} name="code" defaultValue={code} required maxLength={32} placeholder="CDFG-2345" hint={t.caution} autoComplete="off" autoCapitalize="characters" spellCheck={false} autoFocus />
+          </div>
+        </Form>
+        {waiting && pending.isError && !pending.isFetching && <ErrorNote error={pending.error} messages={t.messages} />}
+        {waiting && pending.isFetching && <Loading />}
+      </div>
     </>
   );
 }

@@ -26,8 +26,7 @@ export function Decide({ pending, fromLink, onApproved, onRefused, onAnother }: 
   const [nobodyFound, setNobodyFound] = useState(false);
   const expired = useNow() >= Date.parse(pending.expiresAt);
   return (
-    <section className="sheet stack" aria-labelledby="approve-asks">
-      <h2 id="approve-asks">{t.asks(pending.name)}</h2>
+    <div className="sheet stack">
       <PendingFacts pending={pending} />
       <p className="small faint">{t.itself}</p>
       <Form
@@ -59,6 +58,6 @@ export function Decide({ pending, fromLink, onApproved, onRefused, onAnother }: 
           {t.another}
         </Button>
       </div>
-    </section>
+    </div>
   );
 }

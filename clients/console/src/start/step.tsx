@@ -1,4 +1,4 @@
-import type { ReactNode } from 'react';
+import { useEffect, useRef, type ReactNode } from 'react';
 import { useText } from '../lib/language.js';
 import { texts } from './texts.js';
 
@@ -16,9 +16,14 @@ interface StepProps {
 /** A step on the way from nothing to a player. */
 export function Step({ number, title, state, children }: StepProps): ReactNode {
   const t = useText(texts);
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    // The button that led here is gone, and the focus with it.
+    if (state === 'now' && document.activeElement === document.body) heading.current?.focus({ preventScroll: true });
+  }, [state]);
   return (
     <li className={`start-step stack ${state}`} aria-current={state === 'now' ? 'step' : undefined}>
-      <h2>
+      <h2 ref={heading} tabIndex={-1}>
         <span className="start-number" aria-hidden="true">
           {state === 'done' ? '✓' : number}
         </span>
