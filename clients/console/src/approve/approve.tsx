@@ -4,11 +4,27 @@ import { useState, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
 import { useQueryParameters } from '../lib/url.js';
-import { Button, ErrorNote, Form, Input, Loading, PageHead, textOf } from '../ui/index.js';
+import { usePermits } from '../session/session.js';
+import { Button, Copyable, ErrorNote, Form, Input, Loading, Note, PageHead, textOf } from '../ui/index.js';
 import './approve.css';
 import { Approved } from './approved.js';
 import { Decide } from './decide.js';
 import { texts } from './texts.js';
+
+/** The page for those whose machines an admin approves. */
+function NotYours({ code }: { code: string }): ReactNode {
+  const t = useText(texts);
+  return (
+    <>
+      <PageHead title={t.title} />
+      <Note>
+        <p>{t.messages.forbidden}</p>
+        {code && <p>{t.sendLink}</p>}
+        {code && <Copyable text={`${location.origin}/device?${new URLSearchParams({ code })}`} label={t.link} />}
+      </Note>
+    </>
+  );
+}
 
 /** Codes are compared as the panel does it: without case, spaces and dashes. */
 const plain = (code: string): string => code.replace(/[\s-]/g, '').toUpperCase();
@@ -24,7 +40,8 @@ export default function Approve(): ReactNode {
   const approved = parameters.get('approved');
   const [typed, setTyped] = useState('');
   const [refused, setRefused] = useState(false);
-  const waiting = code !== '' && !approved && !refused;
+  const permits = usePermits();
+  const waiting = permits.approve && code !== '' && !approved && !refused;
   const pending = useQuery({
     // Not among what device events have read again: a wrong code counts as an attempt each time.
     queryKey: [...tunnelKeys(client).all, 'asking', plain(code)],
@@ -41,6 +58,7 @@ export default function Approve(): ReactNode {
     setParameters({ code: undefined, approved: undefined });
   };
 
+  if (!permits.approve) return <NotYours code={code} />;
   if (approved) return <Approved id={approved} onAnother={another} />;
   if (refused) {
     return (

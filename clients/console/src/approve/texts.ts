@@ -13,6 +13,8 @@ export const texts = catalogue({
       forbidden: 'On this panel an admin approves devices. Send an admin the code that your device shows.',
       feature_disabled: 'Tunnels are switched off on this panel, so no device can be approved. An admin can switch them on in the settings.',
     },
+    sendLink: 'Or send this link:',
+    link: 'the link',
     asks: (name: string) => `${name} asks to be approved`,
     facts: {
       code: 'Code',
@@ -73,6 +75,8 @@ export const texts = catalogue({
       forbidden: 'Auf diesem Panel lassen Admins Geräte zu. Schick einem den Code, den dein Gerät zeigt.',
       feature_disabled: 'Tunnel sind auf diesem Panel abgeschaltet, darum kann kein Gerät zugelassen werden. Admins können sie in den Einstellungen einschalten.',
     },
+    sendLink: 'Oder schick diesen Link:',
+    link: 'Link',
     asks: (name) => `${name} möchte zugelassen werden`,
     facts: {
       code: 'Code',

@@ -17,6 +17,20 @@ export function useIsAdmin(): boolean {
   return useUser().role === 'admin';
 }
 
+export interface Permits {
+  /** Whether the user may approve a machine of their own. Admins of the panel may approve any. */
+  approve: boolean;
+  /** Whether a machine can ask without that somebody logs in on it. */
+  anonymous: boolean;
+}
+
+/** What the panel permits the user to do with machines that ask to be approved. */
+export function usePermits(): Permits {
+  const admin = useIsAdmin();
+  const session: (Schemas['Session'] & { enrollment?: Schemas['EnrollmentSettings'] }) | undefined = useContext(SessionContext);
+  return { approve: admin || (session?.enrollment?.ownersApprove ?? false), anonymous: session?.enrollment?.anonymous ?? true };
+}
+
 /** Where the sign-in page leads afterwards: a path of the console, and nothing else. */
 export function returnPath(search: string): string {
   const path = new URLSearchParams(search).get('returnTo') ?? '/';

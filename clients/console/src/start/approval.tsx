@@ -1,13 +1,12 @@
 import type { UseQueryResult } from '@tanstack/react-query';
-import { useDevices, useApproveDevice, useDenyDevice } from '@eclitunnel/sdk/react';
+import { useApproveDevice, useDenyDevice } from '@eclitunnel/sdk/react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { useEffect, useState, type ReactNode } from 'react';
+import { useState, type ReactNode } from 'react';
 import { PendingFacts } from '../approve/facts.js';
 import { NobodyFound, OwnerFields, ownerOf } from '../approve/owner.js';
 import { client } from '../lib/client.js';
 import { useNow } from '../lib/clock.js';
 import { useText } from '../lib/language.js';
-import { useUser } from '../session/session.js';
 import { Button, ButtonLink, ErrorNote, Form, Input, Note, State, textOf } from '../ui/index.js';
 import type { Asking } from './asking.js';
 import { texts } from './texts.js';
@@ -42,7 +41,6 @@ export function ApprovalStep({ asking, name, onApproved }: ApprovalProps): React
       />
     );
   }
-  if (data?.state === 'forbidden') return <ByAdmin onApproved={onApproved} />;
   return (
     <>
       <div role="status" className="stack tight">
@@ -122,21 +120,4 @@ function Asks({ pending, name, onApproved, onRefused }: AsksProps): ReactNode {
       </div>
     </div>
   );
-}
-
-/** Waits for an admin to approve the machine of a person who may not do so. */
-function ByAdmin({ onApproved }: { onApproved(id: string): void }): ReactNode {
-  const t = useText(texts);
-  const user = useUser();
-  const devices = useDevices({ ownerId: user.id, kind: 'client', approved: true }).data;
-  const [known, setKnown] = useState<ReadonlySet<string>>();
-  useEffect(() => {
-    if (!devices) return;
-    if (!known) setKnown(new Set(devices.map(({ id }) => id)));
-    else {
-      const approved = devices.find(({ id }) => !known.has(id));
-      if (approved) onApproved(approved.id);
-    }
-  }, [devices, known, onApproved]);
-  return <Note>{t.forbidden(user.email)}</Note>;
 }

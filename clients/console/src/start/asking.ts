@@ -22,11 +22,12 @@ async function read(tag: string, signal: AbortSignal): Promise<Asking> {
   }
 }
 
-/** Looks every two seconds for the machine that runs a command with this tag. */
-export function useAsking(tag: string): UseQueryResult<Asking> {
+/** Looks every two seconds for the machine that runs a command with this tag, unless somebody else is to approve it. */
+export function useAsking(tag: string, enabled: boolean): UseQueryResult<Asking> {
   return useQuery({
     queryKey: [...tunnelKeys(client).all, 'asking', tag],
     queryFn: ({ signal }) => read(tag, signal),
+    enabled,
     retry: false,
     gcTime: 0,
     refetchInterval: ({ state }) => (state.data?.state === 'forbidden' ? false : state.error ? 10_000 : 2000),

@@ -1,6 +1,10 @@
+import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
+import { Link } from 'wouter';
+import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
-import { Command } from '../ui/index.js';
+import { useUser } from '../session/session.js';
+import { Command, Note } from '../ui/index.js';
 import type { Draft } from './draft.js';
 import { buildImage, commandOf, programs, systems } from './systems.js';
 import { texts } from './texts.js';
@@ -9,15 +13,18 @@ const sources = 'https://github.com/eclitunnel/eclitunnel';
 
 interface CommandProps {
   draft: Draft;
-  /** Who logs in to enroll, by email. */
-  login: string | undefined;
+  /** Whether the person has to log in on the machine, so that it is theirs. */
+  own: boolean;
   onChange(changes: Partial<Draft>): void;
 }
 
 /** The command for the machine, and what it needs before that. */
-export function CommandStep({ draft, login, onChange }: CommandProps): ReactNode {
+export function CommandStep({ draft, own, onChange }: CommandProps): ReactNode {
   const t = useText(texts);
   const { system, name, tag } = draft;
+  const user = useUser();
+  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }), staleTime: Infinity, enabled: own });
+  const login = own && providers.data?.localAccounts ? user.email : undefined;
   const link = (
     <a href={sources} target="_blank" rel="noopener">
       {t.program.sources}
@@ -53,6 +60,16 @@ export function CommandStep({ draft, login, onChange }: CommandProps): ReactNode
       )}
       <p>{t.run[system]}</p>
       <Command text={commandOf({ system, panel: location.origin, name: name.trim(), tag, login })} label={t.commandLabel} />
+      {own && providers.data?.localAccounts === false && (
+        <Note>
+          <p>
+            {t.key.before}
+            <Link href="/account/keys">{t.key.link}</Link>
+            {t.key.after}
+            <code>ECLITUNNEL_SESSION_TOKEN</code>.
+          </p>
+        </Note>
+      )}
       <p className="small faint">{system === 'docker' ? t.staysDocker : t.stays}</p>
     </>
   );

@@ -6,6 +6,8 @@ export interface Draft {
   name: string;
   system: System;
   tag: string;
+  /** The devices that the person had when an admin was to approve a further one. */
+  known?: readonly string[];
 }
 
 const storageKey = 'eclitunnel.start';
@@ -25,6 +27,7 @@ function stored(): Draft {
     const old = JSON.parse(sessionStorage.getItem(storageKey) ?? '{}') as Partial<Draft>;
     if (typeof old.name === 'string') draft.name = old.name;
     if (old.system && systems.includes(old.system)) draft.system = old.system;
+    if (Array.isArray(old.known)) draft.known = old.known;
     if (typeof old.tag === 'string' && /^[\w-]{22}$/.test(old.tag)) draft.tag = old.tag;
   } catch {
     // What another version of the page has stored is of no use.

@@ -5,7 +5,7 @@ import { Link } from 'wouter';
 import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
-import { useUser } from '../session/session.js';
+import { usePermits, useUser } from '../session/session.js';
 import { ButtonLink, Empty, Loaded, PageHead } from '../ui/index.js';
 import { attention } from './attention.js';
 import { FeatureOff } from './feature-off.js';
@@ -43,6 +43,7 @@ export default function Overview(): ReactNode {
 /** Stands where nobody has set anything up, and leads on. */
 function Nothing({ devices }: { devices: readonly Device[] }): ReactNode {
   const t = useText(texts);
+  const { approve } = usePermits();
   return (
     <>
       <Empty
@@ -54,6 +55,7 @@ function Nothing({ devices }: { devices: readonly Device[] }): ReactNode {
         }
       >
         {t.emptyText}
+        {!approve && ` ${t.askAdmin}`}
       </Empty>
       <Attention devices={devices} ports={[]} quiet />
     </>
@@ -62,6 +64,7 @@ function Nothing({ devices }: { devices: readonly Device[] }): ReactNode {
 
 function Filled({ devices, ports }: { devices: Some<Device>; ports: Some<Allocation> }): ReactNode {
   const t = useText(texts);
+  const { approve } = usePermits();
   const clients = devices.items.filter(({ kind, approved }) => kind === 'client' && approved);
   const withPort = new Set(ports.items.map(({ deviceId }) => deviceId));
   const idle = ports.more ? undefined : clients.find(({ id, online }) => online && !withPort.has(id));
@@ -80,7 +83,7 @@ function Filled({ devices, ports }: { devices: Some<Device>; ports: Some<Allocat
           )}
           <ButtonLink href="/allocations/new">{t.port}</ButtonLink>
           <ButtonLink href="/start">{t.machine}</ButtonLink>
-          <ButtonLink href="/device">{t.approve}</ButtonLink>
+          {approve && <ButtonLink href="/device">{t.approve}</ButtonLink>}
         </div>
       </section>
     </>

@@ -1,14 +1,13 @@
-import { useQuery } from '@tanstack/react-query';
 import { useDevice } from '@eclitunnel/sdk/react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { Suspense, useMemo, type ComponentProps, type ReactNode } from 'react';
-import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
 import { useQueryParameters } from '../lib/url.js';
-import { useUser } from '../session/session.js';
+import { usePermits } from '../session/session.js';
 import { ButtonLink, Command, Input, Loaded, Loading, PageHead, State } from '../ui/index.js';
 import { ApprovalStep } from './approval.js';
 import { useAsking } from './asking.js';
+import { ByAdmin } from './by-admin.js';
 import { CommandStep } from './command.js';
 import { forgetDraft, useDraft } from './draft.js';
 import { FeatureOff } from './feature-off.js';
@@ -47,11 +46,9 @@ export default function Start(): ReactNode {
 function Machine({ onApproved }: { onApproved(id: string): void }): ReactNode {
   const t = useText(texts);
   const [draft, change] = useDraft();
-  const asking = useAsking(draft.tag);
-  const user = useUser();
-  const providers = useQuery({ queryKey: ['providers'], queryFn: ({ signal }) => client.auth.providers({ signal }), staleTime: Infinity });
-  // An admin who approves it is not whom it belongs to: whoever enrolls it says so.
-  const login = asking.data?.state === 'forbidden' && providers.data?.localAccounts ? user.email : undefined;
+  const permits = usePermits();
+  const asking = useAsking(draft.tag, permits.approve);
+  const byAdmin = !permits.approve || asking.data?.state === 'forbidden';
   if (isCode(asking.error, 'feature_disabled')) return <FeatureOff />;
   return (
     <ol className="start-steps">
@@ -61,10 +58,10 @@ function Machine({ onApproved }: { onApproved(id: string): void }): ReactNode {
         </div>
       </Step>
       <Step number={2} title={t.steps.command} state="now">
-        <CommandStep draft={draft} login={login} onChange={change} />
+        <CommandStep draft={draft} own={byAdmin || !permits.anonymous} onChange={change} />
       </Step>
       <Step number={3} title={t.steps.approve} state="now">
-        <ApprovalStep asking={asking} name={draft.name.trim()} onApproved={onApproved} />
+        {byAdmin ? <ByAdmin draft={draft} onChange={change} onApproved={onApproved} /> : <ApprovalStep asking={asking} name={draft.name.trim()} onApproved={onApproved} />}
       </Step>
       <Step number={4} title={t.steps.port} state="later" />
       <Step number={5} title={t.steps.play} state="later" />
