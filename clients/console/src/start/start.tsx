@@ -1,6 +1,6 @@
 import { useDevice } from '@eclitunnel/sdk/react';
 import { isCode, type Schemas } from '@eclitunnel/sdk';
-import { Suspense, useMemo, type ComponentProps, type ReactNode } from 'react';
+import { Suspense, useEffect, useMemo, useState, type ComponentProps, type ReactNode } from 'react';
 import { useText } from '../lib/language.js';
 import { useQueryParameters } from '../lib/url.js';
 import { usePermits } from '../session/session.js';
@@ -87,7 +87,7 @@ function WithDevice({ id }: { id: string }): ReactNode {
             <Step number={3} title={t.approved(data.name)} state="done">
               <Connected device={data} />
             </Step>
-            <Step number={4} title={t.steps.port} state={opened ? 'done' : 'now'}>
+            <Step number={4} title={opened ? t.steps.opened : t.steps.port} state={opened ? 'done' : 'now'}>
               {!opened && (
                 <>
                   <p>{t.portText(data.name)}</p>
@@ -117,13 +117,22 @@ function WithDevice({ id }: { id: string }): ReactNode {
   );
 }
 
+/** How long a machine that was just approved may take to connect before the page asks, in milliseconds. */
+const connectMs = 10_000;
+
 /** Whether the agent of the machine is connected, and what to do if not. */
 function Connected({ device: { online, lastSeenAt } }: { device: Schemas['Device'] }): ReactNode {
   const t = useText(texts);
+  const [late, setLate] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLate(true), connectMs);
+    return () => clearTimeout(timer);
+  }, []);
+  const away = !online && (lastSeenAt !== null || late);
   return (
     <>
-      <p role="status">{online ? <State tone="good">{t.online}</State> : <State tone={lastSeenAt ? 'warn' : ''}>{lastSeenAt ? t.offline : t.connecting}</State>}</p>
-      {!online && lastSeenAt && (
+      <p role="status">{online ? <State tone="good">{t.online}</State> : <State tone={away ? 'warn' : ''}>{away ? t.offline : t.connecting}</State>}</p>
+      {away && (
         <>
           <p className="small">{t.startAgent}</p>
           <Command text="eclitunnel run" label={t.commandLabel} />
