@@ -245,7 +245,7 @@ func TestPath_ForgedReplayedAndReflectedPacketsChangeNothing(t *testing.T) {
 func TestPath_RestartedAgentGetsNoOldFlows(t *testing.T) {
 	p := newPathTest(t, nil)
 	awaitPath(p.DataPlane)
-	before := p.asks("x")
+	before := strings.TrimPrefix(p.asks("old "), "old ")
 	// As if it had been killed: its connections vanish without a close.
 	p.proxy.cut.Store(true)
 	p.nat.cut.Store(true)
@@ -261,7 +261,8 @@ func TestPath_RestartedAgentGetsNoOldFlows(t *testing.T) {
 	p.StartLinks(nil)
 	p.Apply()
 	p.Server.AwaitStats(t, "the end of the old flow", func(s relay.Stats) bool { return s.Links == 1 && s.Flows == 0 })
-	if after := p.asks("x"); after == before {
+	// Another text: answers to repetitions of the first may still be unread.
+	if after := strings.TrimPrefix(p.asks("new "), "new "); after == before {
 		t.Error("the flow of a dead agent goes on")
 	}
 	if n := p.Server.Stats().FlowsOpened; n != 2 {
