@@ -120,7 +120,9 @@ func (*examplePanel) Login(_ context.Context, r server.LoginRequestObject) (serv
 var exampleUser = types.User{ID: 1, Email: exampleEmail, Role: types.RoleAdmin}
 
 func (*examplePanel) GetSession(context.Context, server.GetSessionRequestObject) (server.GetSessionResponseObject, error) {
-	return server.GetSession200JSONResponse{User: exampleUser, ExpiresAt: exampleTime}, nil
+	return server.GetSession200JSONResponse{
+		User: exampleUser, ExpiresAt: exampleTime, Organisations: types.OrganisationSettings{Creators: types.CreatorsAdmins},
+	}, nil
 }
 
 func (*examplePanel) StartEnrollment(context.Context, server.StartEnrollmentRequestObject) (server.StartEnrollmentResponseObject, error) {
