@@ -1,6 +1,50 @@
-import type { ReactNode } from 'react';
-import { PageHead } from '../ui/index.js';
+import { lazy, type ReactNode } from 'react';
+import { Redirect, Route, Switch } from 'wouter';
+import { useText } from '../lib/language.js';
+import { useIsAdmin } from '../session/session.js';
+import { Forbidden, NotFound } from '../shell/not-found.js';
+import { Tabs } from '../ui/index.js';
+import { hasWebhooks, SiteWebhooks } from './webhooks.js';
+import { texts } from './texts.js';
+import './site.css';
 
+const Users = lazy(() => import('./users.js'));
+const UserPage = lazy(() => import('./user.js'));
+const Organisations = lazy(() => import('./organisations.js'));
+const Keys = lazy(() => import('./keys.js'));
+const Audit = lazy(() => import('./audit-page.js'));
+const Versions = lazy(() => import('./versions.js'));
+
+/** The pages for admins of the panel. */
 export default function Site(): ReactNode {
-  return <PageHead title="Site" />;
+  const t = useText(texts);
+  if (!useIsAdmin()) return <Forbidden />;
+  const tabs = [
+    { href: '/site/users', text: t.tabs.users },
+    { href: '/site/organisations', text: t.tabs.organisations },
+    { href: '/site/audit', text: t.tabs.audit },
+    { href: '/site/versions', text: t.tabs.versions },
+    { href: '/site/keys', text: t.tabs.keys },
+    ...(hasWebhooks ? [{ href: '/site/webhooks', text: t.tabs.webhooks }] : []),
+  ];
+  return (
+    <>
+      <Tabs label={t.tabs.label} tabs={tabs} />
+      <Switch>
+        <Route path="/site">
+          <Redirect to="/site/users" replace />
+        </Route>
+        <Route path="/site/users" component={Users} />
+        <Route path="/site/users/:id">{({ id }) => (/^[1-9]\d*$/.test(id) ? <UserPage id={Number(id)} /> : <NotFound />)}</Route>
+        <Route path="/site/organisations" component={Organisations} />
+        <Route path="/site/keys" component={Keys} />
+        <Route path="/site/audit" component={Audit} />
+        <Route path="/site/versions" component={Versions} />
+        {hasWebhooks && <Route path="/site/webhooks" component={SiteWebhooks} />}
+        <Route>
+          <NotFound />
+        </Route>
+      </Switch>
+    </>
+  );
 }
