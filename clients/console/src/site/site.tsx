@@ -8,9 +8,11 @@ import { hasWebhooks, SiteWebhooks } from './webhooks.js';
 import { texts } from './texts.js';
 import './site.css';
 
+const Servers = lazy(() => import('./servers.js'));
 const Users = lazy(() => import('./users.js'));
 const UserPage = lazy(() => import('./user.js'));
 const Organisations = lazy(() => import('./organisations.js'));
+
 const Keys = lazy(() => import('./keys.js'));
 const Audit = lazy(() => import('./audit-page.js'));
 const Versions = lazy(() => import('./versions.js'));
@@ -20,6 +22,7 @@ export default function Site(): ReactNode {
   const t = useText(texts);
   if (!useIsAdmin()) return <Forbidden />;
   const tabs = [
+    { href: '/site/servers', text: t.tabs.servers },
     { href: '/site/users', text: t.tabs.users },
     { href: '/site/organisations', text: t.tabs.organisations },
     { href: '/site/audit', text: t.tabs.audit },
@@ -32,8 +35,9 @@ export default function Site(): ReactNode {
       <Tabs label={t.tabs.label} tabs={tabs} />
       <Switch>
         <Route path="/site">
-          <Redirect to="/site/users" replace />
+          <Redirect to="/site/servers" replace />
         </Route>
+        <Route path="/site/servers" component={Servers} />
         <Route path="/site/users" component={Users} />
         <Route path="/site/users/:id">{({ id }) => (/^[1-9]\d*$/.test(id) ? <UserPage id={Number(id)} /> : <NotFound />)}</Route>
         <Route path="/site/organisations" component={Organisations} />

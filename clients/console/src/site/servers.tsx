@@ -1,0 +1,187 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState, type ReactNode } from 'react';
+import { Link, useLocation } from 'wouter';
+import type { Device, Schemas } from '@eclitunnel/sdk';
+import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { client } from '../lib/client.js';
+import { useNow } from '../lib/clock.js';
+import { useExplain } from '../lib/errors.js';
+import { useFormat } from '../lib/format.js';
+import { useText } from '../lib/language.js';
+import { Button, Copyable, Empty, Loaded, Menu, MenuItem, MenuLine, PageHead, State, Table, useNotices } from '../ui/index.js';
+import { keys, usePanelVersion } from './data.js';
+import { ServerDialog, type ServerAct } from './server-dialogs.js';
+import { texts } from './servers-texts.js';
+import { isBehind } from './version-order.js';
+
+/** A device that is an approved tunnel server. */
+export type Server = Device & { server: NonNullable<Schemas['TunnelServer']> };
+
+const isServer = (device: Device): device is Server => device.server !== null;
+
+export default function ServersPage(): ReactNode {
+  const t = useText(texts);
+  const [act, setAct] = useState<ServerAct>();
+  const panel = usePanelVersion();
+  // Events tell of changes of a device, not of each player.
+  const query = useQuery({ ...tunnelQueries(client).devices({ kind: 'server' }), refetchInterval: 10_000 });
+  const add = (
+    <Button kind="primary" onClick={() => setAct({ kind: 'enroll' })}>
+      {t.create}
+    </Button>
+  );
+  return (
+    <>
+      <PageHead title={t.title} about={t.about} actions={add} />
+      <Loaded query={query}>
+        {(devices) => {
+          const servers = devices.filter(isServer);
+          return (
+            <>
+              {servers.length === 0 ? (
+                <Empty title={t.none}>{t.noneText}</Empty>
+              ) : (
+                <Table
+                  caption={t.title}
+                  items={servers}
+                  keyOf={({ id }) => id}
+                  columns={[
+                    { title: t.name, cell: (server) => <Name server={server} /> },
+                    { title: t.state, cell: (server) => <ServerState server={server} /> },
+                    { title: t.address, cell: (server) => <Address server={server} /> },
+                    { title: t.version, cell: (server) => <Version server={server} panel={panel.data?.version} /> },
+                    { title: t.ports, kind: 'number', cell: (server) => <Ports server={server} /> },
+                    { title: t.players, kind: 'number', cell: (server) => <Players server={server} /> },
+                    { title: '', kind: 'actions', cell: (server) => <Acts server={server} onAct={setAct} /> },
+                  ]}
+                />
+              )}
+              <ServerDialog act={act} servers={servers} waiting={devices.filter(({ approved }) => !approved)} onClose={() => setAct(undefined)} />
+            </>
+          );
+        }}
+      </Loaded>
+    </>
+  );
+}
+
+function Name({ server }: { server: Server }): ReactNode {
+  return (
+    <div>
+      <Link href={`/devices/${server.id}`}>{server.name}</Link>
+      {server.server.region && <div className="small faint">{server.server.region}</div>}
+    </div>
+  );
+}
+
+/** How many ports a tunnel server has, as far as one page of them tells. */
+function usePorts(id: string): string | undefined {
+  const t = useText(texts);
+  const format = useFormat();
+  const { data } = useQuery({
+    queryKey: keys.serverAllocations(id),
+    queryFn: async ({ signal }) => {
+      const { data, next } = await client.allocations.list({ serverId: id, limit: 100 }, { signal }).withResponse();
+      return { count: data.length, more: next !== undefined };
+    },
+    refetchInterval: 10_000,
+  });
+  return data && (data.more ? t.more(format.number(data.count)) : format.number(data.count));
+}
+
+function Ports({ server }: { server: Server }): ReactNode {
+  const t = useText(texts);
+  const { first, last } = server.server.portRange;
+  const ports = usePorts(server.id);
+  return (
+    <div>
+      {ports === undefined ? '…' : <Link href={`/allocations?serverId=${server.id}`}>{ports}</Link>}
+      <div className="small faint">{t.range(first, last)}</div>
+    </div>
+  );
+}
+
+function Players({ server }: { server: Server }): ReactNode {
+  const t = useText(texts);
+  const format = useFormat();
+  const { players } = server.server;
+  return players === null ? <span className="faint">{t.unknown}</span> : format.number(players);
+}
+
+const tones = { active: 'good', cordoned: 'warn', draining: 'warn', drained: 'warn' } as const;
+
+function ServerState({ server }: { server: Server }): ReactNode {
+  const t = useText(texts);
+  const format = useFormat();
+  const now = useNow(10);
+  const ports = usePorts(server.id) ?? '…';
+  const { state, players, drainUntil } = server.server;
+  return (
+    <div className="site-server-state">
+      {server.online ? <State tone={tones[state]}>{t.states[state]}</State> : <State tone="bad">{t.offline}</State>}
+      {!server.online && <span className="small faint">{server.lastSeenAt ? t.since(format.ago(server.lastSeenAt, now)) : t.never}</span>}
+      {!server.online && state !== 'active' && <span className="small faint">{t.states[state]}</span>}
+      {state === 'draining' && drainUntil && (
+        <span className="small" title={format.dateTime(drainUntil)}>
+          {t.draining(players === null ? '?' : format.number(players), ports, format.ago(drainUntil, now))}
+        </span>
+      )}
+      {state === 'drained' && <span className="small">{t.drained(ports)}</span>}
+    </div>
+  );
+}
+
+function Address({ server }: { server: Server }): ReactNode {
+  const t = useText(texts);
+  const { publicHost, publicHostGuessed, publicHostWarning } = server.server;
+  return (
+    <div className="site-server-state">
+      <Copyable text={publicHost} label={t.theAddress} />
+      {publicHostGuessed && <span className="small faint">{t.guessed}</span>}
+      {publicHostWarning && <span className="small warn">{publicHostWarning}</span>}
+    </div>
+  );
+}
+
+function Version({ server, panel }: { server: Server; panel: string | undefined }): ReactNode {
+  const t = useText(texts);
+  if (!server.agentVersion) return <span className="faint">{t.unknown}</span>;
+  return (
+    <div className="site-server-state">
+      <span>{server.agentVersion}</span>
+      {isBehind(server, panel) && <State tone="warn">{t.behind(panel ?? '')}</State>}
+    </div>
+  );
+}
+
+function Acts({ server, onAct }: { server: Server; onAct(act: ServerAct): void }): ReactNode {
+  const t = useText(texts);
+  const [, navigate] = useLocation();
+  const queries = useQueryClient();
+  const explain = useExplain();
+  const { notify } = useNotices();
+  const { state } = server.server;
+
+  async function cordon(cordoned: boolean): Promise<void> {
+    await client.devices.update(server.id, { server: { cordoned } });
+    await queries.invalidateQueries({ queryKey: tunnelKeys(client).devices });
+  }
+  const act = (cordoned: boolean) =>
+    void cordon(cordoned).then(
+      // What drained cannot be taken up again by an undo with the time that was left.
+      () => notify(cordoned ? t.cordoned(server.name) : t.uncordoned(server.name), state === 'active' || state === 'cordoned' ? () => cordon(!cordoned) : undefined),
+      (error: unknown) => notify(explain(error).message),
+    );
+
+  return (
+    <Menu label={server.name}>
+      {state === 'active' && <MenuItem onSelect={() => act(true)}>{t.cordon}</MenuItem>}
+      {state !== 'active' && <MenuItem onSelect={() => act(false)}>{state === 'cordoned' ? t.uncordon : t.cancelDrain}</MenuItem>}
+      <MenuItem onSelect={() => onAct({ kind: 'drain', of: server })}>{state === 'draining' ? t.again : t.drain}</MenuItem>
+      <MenuItem onSelect={() => onAct({ kind: 'move', of: server })}>{t.move}</MenuItem>
+      <MenuLine />
+      <MenuItem onSelect={() => onAct({ kind: 'edit', of: server })}>{t.edit}</MenuItem>
+      <MenuItem onSelect={() => navigate(`/devices/${server.id}`)}>{t.open}</MenuItem>
+    </Menu>
+  );
+}
