@@ -12,7 +12,7 @@ const Servers = lazy(() => import('./servers.js'));
 const Users = lazy(() => import('./users.js'));
 const UserPage = lazy(() => import('./user.js'));
 const Organisations = lazy(() => import('./organisations.js'));
-
+const Settings = lazy(() => import('./settings.js'));
 const Keys = lazy(() => import('./keys.js'));
 const Audit = lazy(() => import('./audit-page.js'));
 const Versions = lazy(() => import('./versions.js'));
@@ -25,6 +25,7 @@ export default function Site(): ReactNode {
     { href: '/site/servers', text: t.tabs.servers },
     { href: '/site/users', text: t.tabs.users },
     { href: '/site/organisations', text: t.tabs.organisations },
+    { href: '/site/settings', text: t.tabs.settings },
     { href: '/site/audit', text: t.tabs.audit },
     { href: '/site/versions', text: t.tabs.versions },
     { href: '/site/keys', text: t.tabs.keys },
@@ -41,6 +42,7 @@ export default function Site(): ReactNode {
         <Route path="/site/users" component={Users} />
         <Route path="/site/users/:id">{({ id }) => (/^[1-9]\d*$/.test(id) ? <UserPage id={Number(id)} /> : <NotFound />)}</Route>
         <Route path="/site/organisations" component={Organisations} />
+        <Route path="/site/settings" component={Settings} />
         <Route path="/site/keys" component={Keys} />
         <Route path="/site/audit" component={Audit} />
         <Route path="/site/versions" component={Versions} />
