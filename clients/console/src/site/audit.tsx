@@ -102,6 +102,9 @@ function Actor({ entry: { actor } }: { entry: Entry }): ReactNode {
   );
 }
 
+/** Up to how many changed fields an entry shows at once. */
+const inline = 2;
+
 function What({ entry }: { entry: Entry }): ReactNode {
   const t = useText(texts);
   const format = useFormat();
@@ -130,7 +133,12 @@ function What({ entry }: { entry: Entry }): ReactNode {
           )}
         </div>
       )}
-      {fields > 0 && (
+      {fields > 0 && fields <= inline && (
+        <div className="small">
+          <Changes changes={changes} />
+        </div>
+      )}
+      {fields > inline && (
         <details className="small" onToggle={(event) => setOpen(event.currentTarget.open)}>
           <summary>{t.changed(fields)}</summary>
           {open && <Changes changes={changes} />}

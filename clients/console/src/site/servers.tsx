@@ -67,7 +67,7 @@ export default function ServersPage(): ReactNode {
 
 function Name({ server }: { server: Server }): ReactNode {
   return (
-    <div>
+    <div className="site-name">
       <Link href={`/devices/${server.id}`}>{server.name}</Link>
       {server.server.region && <div className="small faint">{server.server.region}</div>}
     </div>
@@ -117,7 +117,7 @@ function ServerState({ server }: { server: Server }): ReactNode {
   const ports = usePorts(server.id) ?? '…';
   const { state, players, drainUntil } = server.server;
   return (
-    <div className="site-server-state">
+    <div className="site-server-state site-state">
       {server.online ? <State tone={tones[state]}>{t.states[state]}</State> : <State tone="bad">{t.offline}</State>}
       {!server.online && <span className="small faint">{server.lastSeenAt ? t.since(format.ago(server.lastSeenAt, now)) : t.never}</span>}
       {!server.online && state !== 'active' && <span className="small faint">{t.states[state]}</span>}
@@ -148,7 +148,7 @@ function Version({ server, panel }: { server: Server; panel: string | undefined 
   if (!server.agentVersion) return <span className="faint">{t.unknown}</span>;
   return (
     <div className="site-server-state">
-      <span>{server.agentVersion}</span>
+      <span className="nowrap">{server.agentVersion}</span>
       {isBehind(server, panel) && <State tone="warn">{t.behind(panel ?? '')}</State>}
     </div>
   );

@@ -72,7 +72,7 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
   }
 
   return (
-    <div className="site-settings stack loose">
+    <div className="site-settings stack loose" data-changed={count > 0 ? true : undefined}>
       {settings.warnings.length > 0 && (
         <Note tone="warn">
           <h2 className="site-note-head">{t.warnings}</h2>

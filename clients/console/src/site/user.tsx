@@ -36,7 +36,7 @@ export default function UserPage({ id }: { id: number }): ReactNode {
     <>
       <PageHead title={email} crumbs={crumbs} actions={<UserMenu user={user.data} onAct={setAct} />} />
       {suspended && <Note tone="warn">{t.suspendedText}</Note>}
-      <div className="columns">
+      <div className="columns site-account">
         <section className="sheet stack">
           <h2>{t.account}</h2>
           <dl className="facts">
