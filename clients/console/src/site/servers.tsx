@@ -105,7 +105,13 @@ function Players({ server }: { server: Server }): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const { players } = server.server;
-  return players === null ? <span className="faint">{t.unknown}</span> : format.number(players);
+  if (players !== null) return format.number(players);
+  return (
+    <span className="faint">
+      <span aria-hidden="true">–</span>
+      <span className="unseen">{t.unknown}</span>
+    </span>
+  );
 }
 
 const tones = { active: 'good', cordoned: 'warn', draining: 'warn', drained: 'warn' } as const;
@@ -135,7 +141,7 @@ function Address({ server }: { server: Server }): ReactNode {
   const t = useText(texts);
   const { publicHost, publicHostGuessed, publicHostWarning } = server.server;
   return (
-    <div className="site-server-state">
+    <div className="site-server-state site-address">
       <Copyable text={publicHost} label={t.theAddress} />
       {publicHostGuessed && <span className="small faint">{t.guessed}</span>}
       {publicHostWarning && <span className="small warn">{publicHostWarning}</span>}

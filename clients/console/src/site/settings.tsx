@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useState, type ReactNode } from 'react';
+import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { isCode } from '@eclitunnel/sdk';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
@@ -53,6 +53,7 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
   const [draft, setDraft] = useDraft();
   const [found] = useState(draft !== undefined);
   const [asking, setAsking] = useState(false);
+  const different = useRef<HTMLDivElement>(null);
   const now = valuesOf(settings);
   const values = { ...now, ...draft?.changes };
   const others = draft ? changedMeanwhile(draft, now) : [];
@@ -64,7 +65,10 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
       const result = await client.settings.update(patchOf(draft.changes), { ifMatch: etag }).withResponse();
       queries.setQueryData(keys.settings, { data: result.data, etag: result.etag });
     } catch (error) {
-      if (isCode(error, 'precondition_failed')) await queries.refetchQueries({ queryKey: keys.settings });
+      if (isCode(error, 'precondition_failed')) {
+        await queries.refetchQueries({ queryKey: keys.settings });
+        requestAnimationFrame(() => different.current?.scrollIntoView({ block: 'center' }));
+      }
       throw error;
     }
     setDraft(undefined);
@@ -93,7 +97,11 @@ function Editor({ settings, etag }: { settings: Settings; etag: string | undefin
         }}
       >
         <Fields values={values} builtIn={settings.rules.builtIn} onChange={(name, value) => setDraft(edited(draft, now, name, value))} />
-        {draft && others.length > 0 && <Others names={others} before={draft.base} now={now} />}
+        {draft && others.length > 0 && (
+          <div ref={different}>
+            <Others names={others} before={draft.base} now={now} />
+          </div>
+        )}
         <div className="row site-unsaved" role="status">
           <span className={count > 0 ? 'warn' : 'faint'}>{count > 0 ? t.changes(count) : t.noChanges}</span>
           {count > 0 && (
