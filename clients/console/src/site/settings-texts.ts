@@ -3,7 +3,7 @@ import { catalogue } from '../lib/language.js';
 export const texts = catalogue({
   en: {
     title: 'Settings', about: 'They apply to the whole panel, at once and at every replica.', warnings: 'What should be changed where the panel was started', save: 'Save', saved: 'The settings are saved.', discard: 'Discard',
-    changes: (count: number) => (count === 1 ? '1 change is not saved' : `${count} changes are not saved`), noChanges: 'Everything is saved.', kept: 'Changes that you had not saved are still here.',
+    changes: (count: number) => `Not saved: ${count}`, noChanges: 'Everything is saved.', kept: 'Changes that you had not saved are still here.',
     conflict: 'Somebody else has saved settings meanwhile. Yours are still in the form; look at what is different, and save again.', others: 'Changed by somebody else meanwhile:', was: (before: string, now: string) => `${before} → ${now}`, none: 'none', yes: 'on', no: 'off',
     off: 'Switch tunnels off?', offText: 'All devices are cut off and all public ports close within seconds. Players lose their games. Ports and devices are kept, and come back when you switch tunnels on again.', offDo: 'Switch tunnels off',
     features: 'Features', enrollment: 'Enrollment of devices', organisations: 'Organisations', quota: 'Quota', usage: 'Traffic statistics', rules: 'Rules of ports',
@@ -36,7 +36,7 @@ export const texts = catalogue({
   },
   de: {
     title: 'Einstellungen', about: 'Sie gelten für das ganze Panel, sofort und auf jeder Replik.', warnings: 'Was zu ändern ist, wo das Panel gestartet wurde', save: 'Speichern', saved: 'Die Einstellungen sind gespeichert.', discard: 'Verwerfen',
-    changes: (count) => (count === 1 ? '1 Änderung ist nicht gespeichert' : `${count} Änderungen sind nicht gespeichert`), noChanges: 'Alles ist gespeichert.', kept: 'Änderungen, die du nicht gespeichert hattest, sind noch da.',
+    changes: (count) => `Ungespeichert: ${count}`, noChanges: 'Alles ist gespeichert.', kept: 'Änderungen, die du nicht gespeichert hattest, sind noch da.',
     conflict: 'Jemand anders hat inzwischen Einstellungen gespeichert. Deine stehen noch im Formular; sieh dir an, was anders ist, und speichere noch einmal.', others: 'Inzwischen von jemand anderem geändert:', was: (before, now) => `${before} → ${now}`, none: 'nichts', yes: 'an', no: 'aus',
     off: 'Tunnel abschalten?', offText: 'Alle Geräte werden getrennt, und alle öffentlichen Ports schließen binnen Sekunden. Spieler fliegen aus ihren Spielen. Ports und Geräte bleiben erhalten und sind wieder da, wenn du Tunnel einschaltest.', offDo: 'Tunnel abschalten',
     features: 'Funktionen', enrollment: 'Anmeldung von Geräten', organisations: 'Organisationen', quota: 'Kontingent', usage: 'Verkehrsstatistik', rules: 'Regeln für Ports',
