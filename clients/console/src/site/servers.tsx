@@ -74,28 +74,30 @@ function Name({ server }: { server: Server }): ReactNode {
   );
 }
 
-/** How many ports a tunnel server has, as far as one page of them tells. */
-function usePorts(id: string): string | undefined {
+/** How many ports a tunnel server has, and of how many devices, as far as one page of them tells. */
+function usePorts(id: string): { ports: string; devices: string } | undefined {
   const t = useText(texts);
   const format = useFormat();
   const { data } = useQuery({
     queryKey: keys.serverAllocations(id),
     queryFn: async ({ signal }) => {
       const { data, next } = await client.allocations.list({ serverId: id, limit: 100 }, { signal }).withResponse();
-      return { count: data.length, more: next !== undefined };
+      return { ports: data.length, devices: new Set(data.map(({ deviceId }) => deviceId)).size, more: next !== undefined };
     },
     refetchInterval: 10_000,
   });
-  return data && (data.more ? t.more(format.number(data.count)) : format.number(data.count));
+  const text = (count: number) => (data?.more ? t.more(format.number(count)) : format.number(count));
+  return data && { ports: text(data.ports), devices: text(data.devices) };
 }
 
 function Ports({ server }: { server: Server }): ReactNode {
   const t = useText(texts);
   const { first, last } = server.server.portRange;
-  const ports = usePorts(server.id);
+  const load = usePorts(server.id);
   return (
     <div>
-      {ports === undefined ? '…' : <Link href={`/allocations?serverId=${server.id}`}>{ports}</Link>}
+      {load === undefined ? '…' : <Link href={`/allocations?serverId=${server.id}`}>{load.ports}</Link>}
+      {load && load.devices !== '0' && <div className="small faint">{t.ofDevices(load.devices)}</div>}
       <div className="small faint">{t.range(first, last)}</div>
     </div>
   );
@@ -120,7 +122,7 @@ function ServerState({ server }: { server: Server }): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const now = useNow(10);
-  const ports = usePorts(server.id) ?? '…';
+  const ports = usePorts(server.id)?.ports ?? '…';
   const { state, players, drainUntil } = server.server;
   return (
     <div className="site-server-state site-state">

@@ -17,7 +17,7 @@ export const texts = catalogue({
       title: (name: string) => `Quota of ${name}`, heading: 'Quota', change: 'Change the quota', save: 'Save', saved: 'The quota is changed.',
       devices: 'Devices', allocations: 'Ports', portsOutsideRange: 'Ports outside the server’s range',
       about: 'An empty field takes the default of the settings. A limit below what is used removes nothing; it only refuses what is new.',
-      use: (used: string, limit: string) => `${used} of ${limit} used`, unlimited: (used: string) => `${used} used, no limit`, own: (limit: string) => `now ${limit}, own`, byDefault: 'default', ownLimit: 'own limit',
+      use: (used: string, limit: string) => `${used} of ${limit} used`, unlimited: (used: string) => `${used} used, no limit`, byDefault: 'default', ownLimit: 'own limit',
     },
     users: {
       title: 'Users', about: 'The accounts of this panel.', search: 'Search by email', create: 'Create a user', email: 'Email', role: 'Role', allRoles: 'All roles', state: 'State', allStates: 'All states',
@@ -74,7 +74,7 @@ export const texts = catalogue({
       title: (name) => `Kontingent von ${name}`, heading: 'Kontingent', change: 'Kontingent ändern', save: 'Speichern', saved: 'Das Kontingent ist geändert.',
       devices: 'Geräte', allocations: 'Ports', portsOutsideRange: 'Ports außerhalb des Serverbereichs',
       about: 'Ein leeres Feld übernimmt die Vorgabe aus den Einstellungen. Eine Grenze unter dem Verbrauch entfernt nichts; sie lehnt nur Neues ab.',
-      use: (used, limit) => `${used} von ${limit} belegt`, unlimited: (used) => `${used} belegt, keine Grenze`, own: (limit) => `jetzt ${limit}, eigene`, byDefault: 'Vorgabe', ownLimit: 'eigene Grenze',
+      use: (used, limit) => `${used} von ${limit} belegt`, unlimited: (used) => `${used} belegt, keine Grenze`, byDefault: 'Vorgabe', ownLimit: 'eigene Grenze',
     },
     users: {
       title: 'Nutzer', about: 'Die Konten auf diesem Panel.', search: 'Nach E-Mail suchen', create: 'Nutzer anlegen', email: 'E-Mail', role: 'Rolle', allRoles: 'Alle Rollen', state: 'Zustand', allStates: 'Alle Zustände',
