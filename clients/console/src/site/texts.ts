@@ -53,7 +53,7 @@ export const texts = catalogue({
       how: 'Update the machines below. Tunnel servers first lose no players if you drain them before.',
     },
     keys: {
-      title: 'Signing keys', about: 'With these keys the panel signs the tokens of devices and the tickets of tunnel servers. Anybody may see the public halves; the private ones stay encrypted in the database.',
+      title: 'Signing keys', about: 'With these keys the panel signs the tokens of devices and the tickets of tunnel servers. Anybody may see the public halves, which verify tokens; the private ones never leave the panel.',
       id: 'Key ID', algorithm: 'Algorithm', publicKey: 'Public key', copy: 'the key ID', none: 'There is no key', leaked: 'If a key has leaked',
       leakedText: 'Revoke it on the panel’s machine. All tokens that it signed are void then; the command lists the devices that need new ones.', command: 'the command', rotation: 'Keys are renewed by themselves. An old one stays valid for the tokens that it has signed.',
     },
@@ -110,7 +110,7 @@ export const texts = catalogue({
       how: 'Bring diese Maschinen auf den neuen Stand. Tunnelserver verlieren keine Spieler, wenn du sie vorher leerst.',
     },
     keys: {
-      title: 'Signaturschlüssel', about: 'Mit diesen Schlüsseln signiert das Panel die Tokens der Geräte und die Tickets der Tunnelserver. Die öffentlichen Hälften darf jeder sehen; die privaten liegen verschlüsselt in der Datenbank.',
+      title: 'Signaturschlüssel', about: 'Mit diesen Schlüsseln signiert das Panel die Tokens der Geräte und die Tickets der Tunnelserver. Die öffentlichen Hälften, die Tokens prüfen, darf jeder sehen; die privaten verlassen das Panel nie.',
       id: 'Schlüssel-ID', algorithm: 'Verfahren', publicKey: 'Öffentlicher Schlüssel', copy: 'Schlüssel-ID', none: 'Es gibt keinen Schlüssel', leaked: 'Wenn ein Schlüssel bekannt wurde',
       leakedText: 'Widerrufe ihn auf der Maschine des Panels. Alle Tokens, die er signiert hat, sind dann ungültig; der Befehl nennt die Geräte, die neue brauchen.', command: 'Befehl', rotation: 'Schlüssel werden von selbst erneuert. Ein alter gilt weiter für die Tokens, die er signiert hat.',
     },
