@@ -1,0 +1,24 @@
+import type { Device } from '@eclitunnel/sdk';
+import type { ReactNode } from 'react';
+import { useText } from '../lib/language.js';
+import { State } from '../ui/index.js';
+import { usePanelVersion } from './data.js';
+import { isOlder } from './state.js';
+import { texts } from './texts.js';
+
+/** The version of a device's agent, and whether it is behind the panel's. */
+export function AgentVersion({ device }: { device: Device }): ReactNode {
+  const t = useText(texts);
+  const panel = usePanelVersion();
+  if (!device.agentVersion) return <span className="faint">{t.unknown}</span>;
+  return (
+    <>
+      <span className="devices-version">{device.agentVersion}</span>
+      {panel && isOlder(device.agentVersion, panel) && (
+        <span className="small devices-behind">
+          <State tone="warn">{t.behind(panel)}</State>
+        </span>
+      )}
+    </>
+  );
+}
