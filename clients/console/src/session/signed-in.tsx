@@ -5,6 +5,7 @@ import { Redirect } from 'wouter';
 import { client, isSignedOut } from '../lib/client.js';
 import { ErrorNote, Loading } from '../ui/index.js';
 import { SessionContext, signInPath } from './session.js';
+import { SessionWatch } from './watch.js';
 
 /** Shows its children to who is signed in; anybody else is led to the sign-in page. */
 export function SignedIn({ children }: { children: ReactNode }): ReactNode {
@@ -27,6 +28,7 @@ export function SignedIn({ children }: { children: ReactNode }): ReactNode {
     return (
       <SessionContext value={session.data}>
         <TunnelProvider client={client} user={session.data.user.id}>
+          <SessionWatch />
           {children}
         </TunnelProvider>
       </SessionContext>
