@@ -10,9 +10,11 @@ import { App } from './app.js';
 import { queryClient } from './lib/client.js';
 import { LanguageProvider } from './lib/language.js';
 import { applyTheme } from './lib/theme.js';
+import { reloadAfterUpgrade } from './shell/reload.js';
 import { NoticesProvider } from './ui/index.js';
 
 applyTheme();
+reloadAfterUpgrade();
 
 const root = document.getElementById('root');
 if (!root) throw new Error('index.html has no root');
