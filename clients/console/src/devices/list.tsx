@@ -162,7 +162,7 @@ function Rows({ items }: { items: Device[] }): ReactNode {
 function OwnerCell({ device: { ownerId, organisationId, kind, approved }, users, organisations }: { device: Device; users: Names; organisations: Names }): ReactNode {
   const t = useText(texts);
   const user = useUser();
-  if (ownerId === user.id) return <span>{t.mine}</span>;
+  if (ownerId === user.id) return <span>{t.me}</span>;
   if (ownerId !== null) return <span>{users?.get(ownerId)?.name ?? t.user(ownerId)}</span>;
   if (organisationId !== null) return <Link href={`/organisations/${organisationId}`}>{organisations?.get(organisationId)?.name ?? t.organisation(organisationId)}</Link>;
   return <span className="faint">{kind === 'server' && approved ? '–' : t.nobodyYet}</span>;

@@ -53,7 +53,7 @@ export function Ports({ device: { id, kind }, may }: { device: Device; may: bool
                 ))}
               </ul>
               <p>
-                <Link href={`/allocations?${new URLSearchParams(by as Record<string, string>)}`}>{t.allPorts}</Link>
+                <Link href={`/allocations?${new URLSearchParams(by as Record<string, string>)}`}>{kind === 'server' ? t.allServerPorts : t.allPorts}</Link>
               </p>
             </>
           )

@@ -35,7 +35,7 @@ export const stateTexts = catalogue({
     adviceWaiting: 'The machine has asked to join. Compare the code in its terminal before you approve it.',
     adviceExpired: 'Nobody has approved the machine in time. Run the command on it again.',
     adviceOnline: 'Its ports work as long as its games run.',
-    adviceServer: 'It takes in players.',
+    adviceServer: 'It is connected to the panel.',
   },
   de: {
     online: 'Online',
@@ -69,6 +69,6 @@ export const stateTexts = catalogue({
     adviceWaiting: 'Die Maschine möchte dazukommen. Vergleiche den Code in ihrem Terminal, bevor du sie zulässt.',
     adviceExpired: 'Niemand hat die Maschine rechtzeitig zugelassen. Führe den Befehl auf ihr noch einmal aus.',
     adviceOnline: 'Seine Ports funktionieren, solange seine Spiele laufen.',
-    adviceServer: 'Er nimmt Spieler an.',
+    adviceServer: 'Er ist mit dem Panel verbunden.',
   },
 });
