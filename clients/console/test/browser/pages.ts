@@ -1,0 +1,142 @@
+// Browsers on the console that notice what must not happen: errors in the console, requests
+// to other origins, violations of the page's policy, and what axe finds.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
+import { expect } from 'vitest';
+import type { Panel, Started } from './panel.js';
+
+const axePath = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+
+/** Where screenshots for the documents go; only when they are asked for. */
+const screenshots = process.env['ECLITUNNEL_SCREENSHOTS'] ? resolve(import.meta.dirname, '../../../../docs/screenshots') : undefined;
+
+export interface Look {
+  width?: number;
+  theme?: 'light' | 'dark';
+  language?: 'en' | 'de';
+}
+
+/**
+ * What Chromium says of requests that are refused as they should be: before anybody is
+ * signed in, and while no machine has asked yet with the tag of a page.
+ */
+const expected = [/401.*\/api\/auth\/session/, /404.*\/api\/tunnel\/device\/pending\?tag=/];
+
+let browser: Promise<Browser> | undefined;
+
+/** Starts Chromium once, and ends it with what was started. */
+function launch(started: Started): Promise<Browser> {
+  browser ??= chromium
+    .launch({
+      executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
+      args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking'],
+    })
+    .then((launched) => {
+      started.add(async () => {
+        browser = undefined;
+        await launched.close();
+      });
+      return launched;
+    });
+  return browser;
+}
+
+/** A person at a browser of their own, with one cookie jar and as many tabs as they open. */
+export class Visitor {
+  readonly faults: string[] = [];
+  /** Patterns of console errors that a test provokes. */
+  readonly forgiven: RegExp[] = [...expected];
+
+  private constructor(
+    readonly panel: Panel,
+    readonly context: BrowserContext,
+  ) {}
+
+  static async open(started: Started, panel: Panel, { width = 1440, theme = 'light', language = 'en' }: Look = {}): Promise<Visitor> {
+    const context = await (await launch(started)).newContext({
+      baseURL: panel.url,
+      viewport: { width, height: width < 600 ? 740 : 900 },
+      colorScheme: theme,
+      locale: language === 'de' ? 'de-DE' : 'en-GB',
+      reducedMotion: 'reduce',
+    });
+    const visitor = new Visitor(panel, context);
+    context.setDefaultTimeout(20_000);
+    await context.exposeFunction('reportFault', (fault: string) => visitor.fault(fault));
+    await context.addInitScript(() => {
+      document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => {
+        void (window as unknown as { reportFault(text: string): void }).reportFault(`policy: ${violatedDirective} ${blockedURI}`);
+      });
+    });
+    context.on('request', (request) => {
+      const url = new URL(request.url());
+      if (url.protocol !== 'data:' && url.protocol !== 'blob:' && url.origin !== panel.url) visitor.fault(`another origin: ${url}`);
+    });
+    context.on('console', (message) => {
+      if (message.type() === 'error') visitor.fault(`console: ${message.text()} ${message.location().url}`);
+    });
+    context.on('weberror', (error) => visitor.fault(`page: ${error.error().stack ?? error.error()}`));
+    return visitor;
+  }
+
+  fault(text: string): void {
+    if (!this.forgiven.some((pattern) => pattern.test(text))) this.faults.push(text);
+  }
+
+  async tab(path: string): Promise<Page> {
+    const page = await this.context.newPage();
+    await page.goto(path);
+    return page;
+  }
+
+  /** Signs in through the sign-in page, and returns the tab, at the address that it leads to. */
+  async signIn(path = '/', email = this.panel.email, password = this.panel.password): Promise<Page> {
+    const page = await this.tab(path);
+    await page.getByLabel(/Email|E-Mail/).fill(email);
+    await page.getByLabel(/Password|Passwort/).fill(password);
+    await page.getByRole('button', { name: /Sign in|Anmelden/ }).click();
+    await page.locator('#page h1').waitFor();
+    return page;
+  }
+
+  /** Closes the browser, and fails if anything happened that must not. */
+  async leave(): Promise<void> {
+    await this.context.close();
+    expect(this.faults).toEqual([]);
+  }
+}
+
+/** Waits until the page shows what it has: a heading, and nothing that loads. */
+export async function shown(page: Page): Promise<void> {
+  await page.locator('h1').first().waitFor();
+  await expect.poll(() => page.locator('.loading').count(), { timeout: 20_000 }).toBe(0);
+}
+
+/** Fails if axe finds anything, or the page is wider than the window. */
+export async function checkAccess(page: Page, name: string): Promise<void> {
+  await shown(page);
+  await page.evaluate(axeSource());
+  const { violations } = await page.evaluate(() =>
+    (window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }> } }).axe.run(),
+  );
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`);
+  expect(found, `axe: ${name}`).toEqual([]);
+  const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth] as const);
+  expect(wide, `width of ${name}`).toBeLessThanOrEqual(window);
+}
+
+let axe: string | undefined;
+/** The source of axe, for evaluation: a script element of it would break the page's policy. */
+function axeSource(): string {
+  axe ??= readFileSync(axePath, 'utf8');
+  return axe;
+}
+
+/** Keeps a picture of the page for the documents, if pictures are asked for. */
+export async function picture(page: Page, name: string): Promise<void> {
+  if (!screenshots) return;
+  mkdirSync(screenshots, { recursive: true });
+  writeFileSync(join(screenshots, `${name}.png`), await page.screenshot());
+}
