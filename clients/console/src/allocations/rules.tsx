@@ -54,7 +54,7 @@ function useLayers(device: Device | undefined): Layers {
     retry: false,
   });
   const settings = useQuery({
-    queryKey: [...all, 'settings'],
+    queryKey: [...all, 'settings', 'rules'],
     queryFn: ({ signal }) => client.settings.get({ signal }),
     enabled: admin,
     retry: false,

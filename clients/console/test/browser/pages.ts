@@ -114,17 +114,39 @@ export async function shown(page: Page): Promise<void> {
   await expect.poll(() => page.locator('.loading').count(), { timeout: 20_000 }).toBe(0);
 }
 
-/** Fails if axe finds anything, or the page is wider than the window. */
+/** Leads the console to another of its pages, as a link does. */
+export async function go(page: Page, path: string): Promise<void> {
+  await page.evaluate((to) => history.pushState(null, '', to), path);
+  await shown(page);
+}
+
+/** Fails if axe finds anything, also in the other theme, or the page is wider than the window. */
 export async function checkAccess(page: Page, name: string): Promise<void> {
   await shown(page);
   await page.evaluate(axeSource());
-  const { violations } = await page.evaluate(() =>
-    (window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }> } }).axe.run(),
+  const theme = await page.evaluate(() => (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
+  const other = theme === 'dark' ? 'light' : 'dark';
+  await findNothing(page, undefined, `${name}, ${theme}`);
+  await page.emulateMedia({ colorScheme: other });
+  // Only colours differ.
+  await findNothing(page, ['color-contrast'], `${name}, ${other}`);
+  await page.emulateMedia({ colorScheme: theme });
+  const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth] as const);
+  expect(wide, `width of ${name}`).toBeLessThanOrEqual(window);
+}
+
+interface Finding {
+  id: string;
+  nodes: { html: string }[];
+}
+
+async function findNothing(page: Page, rules: string[] | undefined, name: string): Promise<void> {
+  const violations = await page.evaluate(
+    async (rules) => (await (window as unknown as { axe: { run(options: object): Promise<{ violations: Finding[] }> } }).axe.run(rules ? { runOnly: rules } : {})).violations,
+    rules,
   );
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`);
   expect(found, `axe: ${name}`).toEqual([]);
-  const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth] as const);
-  expect(wide, `width of ${name}`).toBeLessThanOrEqual(window);
 }
 
 let axe: string | undefined;

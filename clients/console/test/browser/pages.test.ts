@@ -1,0 +1,127 @@
+// Every page, in both themes, languages and widths: nothing that axe finds, nothing wider
+// than the window, and nothing that a tenant has named runs as markup.
+import { gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { checkAccess, go, picture, shown, Visitor, type Look } from './pages.js';
+import { Panel, Player, Started, startDevice, startGame } from './panel.js';
+
+const started = new Started();
+let panel: Panel;
+let paths: Record<string, string>;
+
+const markup = '<img src=x onerror=alert(1)>';
+
+beforeAll(async () => {
+  panel = await Panel.start(started, '16100-16199');
+  const client = await panel.as();
+  const { device, token } = await client.devices.create({ name: 'home-server', kind: 'client' });
+  await client.devices.create({ name: 'attic', kind: 'client' });
+  const agent = startDevice(started, panel, token);
+  const localPort = await startGame(started);
+  const { id, port } = await client.allocations.create({ deviceId: device.id, protocol: 'tcp', localPort, name: 'survival' });
+  await client.allocations.create({ deviceId: device.id, protocol: 'udp', localPort: 34197, name: markup });
+  await agent.says(/ready +tcp/);
+  const player = new Player(started, port);
+  await player.play(5_000_000);
+  const organisation = await client.organisations.create({ name: markup });
+  await client.organisations.invite(organisation.id, { email: 'grace@example.com', role: 'member' });
+  await client.users.create({ email: 'ada@example.com' });
+  await client.keys.create({ name: markup, scopes: ['read'] });
+  await client.webhooks.create({ name: markup, url: 'http://127.0.0.1:9/hook', events: ['device.offline'] });
+  const [server] = await client.devices.list({ kind: 'server' });
+  paths = {
+    overview: '/',
+    start: '/start',
+    'start-port': `/start?device=${device.id}`,
+    approve: '/device',
+    devices: '/devices',
+    device: `/devices/${device.id}`,
+    'tunnel-server': `/devices/${server?.id}`,
+    ports: '/allocations',
+    'port-new': '/allocations/new',
+    port: `/allocations/${id}`,
+    'port-players': `/allocations/${id}/players`,
+    'port-traffic': `/allocations/${id}/traffic`,
+    'port-rules': `/allocations/${id}/rules`,
+    traffic: '/traffic',
+    organisations: '/organisations',
+    organisation: `/organisations/${organisation.id}`,
+    'organisation-invitations': `/organisations/${organisation.id}/invitations`,
+    'organisation-limits': `/organisations/${organisation.id}/limits`,
+    'organisation-rules': `/organisations/${organisation.id}/rules`,
+    'organisation-keys': `/organisations/${organisation.id}/keys`,
+    'organisation-webhooks': `/organisations/${organisation.id}/webhooks`,
+    'organisation-audit': `/organisations/${organisation.id}/audit`,
+    account: '/account',
+    sessions: '/account/sessions',
+    keys: '/account/keys',
+    webhooks: '/account/webhooks',
+    limits: '/account/limits',
+    'site-servers': '/site/servers',
+    'site-users': '/site/users',
+    'site-organisations': '/site/organisations',
+    'site-settings': '/site/settings',
+    'site-keys': '/site/keys',
+    'site-audit': '/site/audit',
+    'site-versions': '/site/versions',
+    'site-webhooks': '/site/webhooks',
+    nothing: '/devices/nothing/here',
+  };
+});
+afterAll(() => started.stop());
+
+/** Pages of which the documents have pictures. */
+const pictured = ['overview', 'ports', 'port', 'port-players', 'devices', 'traffic', 'site-servers', 'site-settings', 'organisation', 'account'];
+
+const looks: Look[] = [
+  { width: 1440, theme: 'light', language: 'en' },
+  { width: 320, theme: 'dark', language: 'de' },
+];
+
+test.each(looks)('every page is accessible, $width px wide, in $language', async (look) => {
+  const visitor = await Visitor.open(started, panel, look);
+  // The page of a device or port that does not exist gets that answer of the panel.
+  visitor.forgiven.push(/404.*\/api\/tunnel\/devices\/nothing/);
+  const outside = await visitor.tab('/login');
+  await checkAccess(outside, 'sign-in');
+  await picture(outside, `sign-in-${look.width}-${look.theme}`);
+  for (const path of ['/password', '/invitation']) {
+    await go(outside, path);
+    await checkAccess(outside, path);
+  }
+  await outside.close();
+
+  const page = await visitor.signIn();
+  page.on('dialog', () => visitor.fault('a name of a tenant has run as markup'));
+  for (const [name, path] of Object.entries(paths)) {
+    await go(page, path);
+    await checkAccess(page, name);
+    expect(await page.getByText(/undefined|\[object|NaN/).count(), `${name} shows a value that is none`).toBe(0);
+    if (pictured.includes(name)) await picture(page, `${name}-${look.width}-${look.theme}`);
+  }
+  await visitor.leave();
+});
+
+test('the first page loads at most 150 kB of JavaScript, and quickly', async () => {
+  const visitor = await Visitor.open(started, panel);
+  const first = await visitor.signIn();
+  await first.close();
+  let bytes = 0;
+  const read: Promise<void>[] = [];
+  visitor.context.on('response', (response) => {
+    if (!response.url().endsWith('.js')) return;
+    read.push(response.body().then((body) => void (bytes += gzipSync(body, { level: 9 }).length)));
+  });
+  const page = await visitor.context.newPage();
+  const begun = Date.now();
+  await page.goto('/');
+  await page.locator('#page h1').waitFor();
+  const ms = Date.now() - begun;
+  await shown(page);
+  await Promise.all(read);
+  console.log(`first page: ${(bytes / 1000).toFixed(1)} kB of JavaScript, shown after ${ms} ms`);
+  expect(bytes).toBeLessThanOrEqual(150_000);
+  // A second on a quiet machine of two cores; a machine that runs tests is not quiet.
+  expect(ms).toBeLessThan(4000);
+  await visitor.leave();
+});
