@@ -6,8 +6,8 @@ import { usePanelVersion } from './data.js';
 import { isOlder } from './state.js';
 import { texts } from './texts.js';
 
-/** The version of a device's agent, and whether it is behind the panel's. */
-export function AgentVersion({ device }: { device: Device }): ReactNode {
+/** The version of a device's agent, and whether it is behind the panel's: in a word if it is `short`. */
+export function AgentVersion({ device, short = false }: { device: Device; short?: boolean }): ReactNode {
   const t = useText(texts);
   const panel = usePanelVersion();
   if (!device.agentVersion) return <span className="faint">{t.unknown}</span>;
@@ -15,8 +15,8 @@ export function AgentVersion({ device }: { device: Device }): ReactNode {
     <>
       <span className="devices-version">{device.agentVersion}</span>
       {panel && isOlder(device.agentVersion, panel) && (
-        <span className="small devices-behind">
-          <State tone="warn">{t.behind(panel)}</State>
+        <span className="small devices-behind" title={short ? t.behind(panel) : undefined}>
+          <State tone="warn">{short ? t.outdated : t.behind(panel)}</State>
         </span>
       )}
     </>

@@ -16,7 +16,7 @@ export function Facts({ device }: { device: Device }): ReactNode {
   const format = useFormat();
   const panel = usePanelVersion();
   return (
-    <section className="sheet stack" aria-labelledby="devices-facts">
+    <section className="sheet stack devices-facts" aria-labelledby="devices-facts">
       <h2 id="devices-facts">{own.facts}</h2>
       <dl className="facts">
         <dt>{own.kind}</dt>
@@ -36,7 +36,7 @@ export function Facts({ device }: { device: Device }): ReactNode {
           <time dateTime={device.createdAt}>{format.dateTime(device.createdAt)}</time>
         </dd>
       </dl>
-      {isOlder(device.agentVersion, panel) && <p className="small faint">{own.updateHint}</p>}
+      {device.approved && isOlder(device.agentVersion, panel) && <p className="small faint">{own.updateHint}</p>}
     </section>
   );
 }

@@ -135,7 +135,7 @@ function Rows({ items }: { items: Device[] }): ReactNode {
       title: t.version,
       cell: (device) => (
         <div className="devices-agent">
-          <AgentVersion device={device} />
+          <AgentVersion device={device} short />
         </div>
       ),
     },

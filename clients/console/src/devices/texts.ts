@@ -39,6 +39,7 @@ export const texts = catalogue({
     organisation: (id: number) => `Organisation ${id}`,
     everybody: 'Nobody: it serves everybody',
     nobodyYet: 'Nobody yet',
+    outdated: 'outdated',
     behind: (panel: string) => `older than the panel (${panel})`,
   },
   de: {
@@ -78,6 +79,7 @@ export const texts = catalogue({
     organisation: (id) => `Organisation ${id}`,
     everybody: 'Niemand: Er bedient alle',
     nobodyYet: 'Noch niemand',
+    outdated: 'veraltet',
     behind: (panel) => `älter als das Panel (${panel})`,
   },
 });

@@ -2,7 +2,7 @@ import { useRegenerateDeviceToken } from '@eclitunnel/sdk/react';
 import type { Device } from '@eclitunnel/sdk';
 import { useRef, useState, type ReactNode } from 'react';
 import { useText } from '../lib/language.js';
-import { Button, Command, Confirm, Dialog } from '../ui/index.js';
+import { Button, Command, Confirm, CopyButton, Dialog, TextArea } from '../ui/index.js';
 import { actsTexts } from './acts-texts.js';
 
 /** Replaces a device's token, and shows the new one, once. */
@@ -41,8 +41,13 @@ function Shown({ token, onClose }: { token: string; onClose(): void }): ReactNod
   return (
     <Dialog title={t.newTokenTitle} onClose={onClose}>
       <p>{t.tokenOnce}</p>
-      <Command text={token} label={t.tokenLabel} />
-      <ol className="stack tight">
+      <div className="stack tight devices-token">
+        <TextArea label={t.token} name="token" readOnly rows={4} spellCheck={false} value={token} onFocus={(event) => event.target.select()} />
+        <div>
+          <CopyButton text={token} label={t.tokenLabel} />
+        </div>
+      </div>
+      <ol className="stack tight devices-steps">
         <li>{t.tokenStep1}</li>
         <li>
           {t.tokenStep2}
