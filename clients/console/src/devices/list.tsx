@@ -3,6 +3,7 @@ import type { ReactNode } from 'react';
 import { Link, Redirect } from 'wouter';
 import { useOrganisations } from '../allocations/data.js';
 import { client } from '../lib/client.js';
+import { useNow } from '../lib/clock.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
 import { usePages } from '../lib/pages.js';
@@ -115,6 +116,7 @@ function Rows({ items }: { items: Device[] }): ReactNode {
   const format = useFormat();
   const user = useUser();
   const mayApprove = useMayApprove();
+  const now = useNow(5);
   const counts = usePortCounts();
   const names = useNames('owner');
   // To whom all devices belong need not be said.
@@ -130,7 +132,25 @@ function Rows({ items }: { items: Device[] }): ReactNode {
         </div>
       ),
     },
-    { title: t.state, sort: 'lastSeenAt', cell: (device) => <LiveState device={device} /> },
+    {
+      title: t.state,
+      sort: 'lastSeenAt',
+      cell: (device) => (
+        <div className="devices-situation">
+          <LiveState device={device} />
+          {mayApprove && lifeOf(device, now) === 'waiting' && <ApproveLink device={device} />}
+        </div>
+      ),
+    },
+    {
+      title: t.added,
+      sort: 'createdAt',
+      cell: ({ createdAt }) => (
+        <time className="nowrap" dateTime={createdAt} title={format.dateTime(createdAt)}>
+          {format.date(createdAt)}
+        </time>
+      ),
+    },
     {
       title: t.version,
       cell: (device) => (
@@ -141,16 +161,6 @@ function Rows({ items }: { items: Device[] }): ReactNode {
     },
     owned && { title: t.owner, cell: (device) => <OwnerCell device={device} users={names.users} organisations={names.organisations} /> },
     { title: t.ports, kind: 'number', cell: (device) => <PortsCell device={device} counts={counts} /> },
-    {
-      title: t.added,
-      sort: 'createdAt',
-      cell: ({ createdAt }) => (
-        <time className="nowrap" dateTime={createdAt} title={format.dateTime(createdAt)}>
-          {format.date(createdAt)}
-        </time>
-      ),
-    },
-    mayApprove && items.some(({ approved }) => !approved) && { title: '', kind: 'actions', cell: (device) => <ApproveLink device={device} /> },
   ];
   return (
     <div className="devices-rows">
@@ -163,7 +173,7 @@ function OwnerCell({ device: { ownerId, organisationId, kind, approved }, users,
   const t = useText(texts);
   const user = useUser();
   if (ownerId === user.id) return <span>{t.me}</span>;
-  if (ownerId !== null) return <span>{users?.get(ownerId)?.name ?? t.user(ownerId)}</span>;
+  if (ownerId !== null) return <span className="devices-owner">{users?.get(ownerId)?.name ?? t.user(ownerId)}</span>;
   if (organisationId !== null) return <Link href={`/organisations/${organisationId}`}>{organisations?.get(organisationId)?.name ?? t.organisation(organisationId)}</Link>;
   return <span className="faint">{kind === 'server' && approved ? '–' : t.nobodyYet}</span>;
 }
@@ -184,7 +194,7 @@ function PortsCell({ device: { id, name, kind, approved }, counts }: { device: D
 
 function ApproveLink({ device }: { device: Device }): ReactNode {
   const t = useText(texts);
-  if (!device.userCode || lifeOf(device, Date.now()) !== 'waiting') return null;
+  if (!device.userCode) return null;
   return (
     <Link className="button compact primary" href={`/device?${new URLSearchParams({ code: device.userCode })}`} aria-label={t.approveNamed(device.name)}>
       {t.approve}
