@@ -64,7 +64,7 @@ demo: ## Run everything on this machine and play a game through it, until Ctrl-C
 .PHONY: test
 test: ## Install missing programs and run every test
 	@scripts/setup demo test sdk
-	@$(MAKE) --no-print-directory test-unit test-sdk test-e2e
+	@$(MAKE) --no-print-directory test-unit test-sdk test-console test-e2e
 
 # Packages that measure need the machine to themselves: test-e2e runs them one at a time.
 MEASURING := ./test/e2e ./test/load ./test/attack ./test/run/bench ./test/run/soak
@@ -85,6 +85,17 @@ test-e2e: build ## Run the built binaries against nginx, curl, wrk, ssh, iperf3 
 test-sdk: build ## Build the TypeScript SDK, and test it in Node.js and Chromium against the built panel
 	@scripts/setup demo sdk
 	cd clients/ts && npm ci --silent && ECLITUNNEL_BIN=$(CURDIR)/bin npm test
+
+.PHONY: test-console
+test-console: build ## Use the console in Chromium, against the built panels and agents
+	@scripts/setup demo sdk
+	@[ -d clients/console/node_modules ] || npm ci --silent --prefix clients/console
+	cd clients/console && npm run check && ECLITUNNEL_BIN=$(CURDIR)/bin npm test
+
+.PHONY: screenshots
+screenshots: build ## Take the pictures of the console that the documents show
+	@scripts/setup demo sdk
+	cd clients/console && ECLITUNNEL_SCREENSHOTS=1 ECLITUNNEL_BIN=$(CURDIR)/bin npm test -- --project browser
 
 .PHONY: bench
 bench: build ## Measure the tunnel from the player's side; pass flags in BENCH, such as BENCH=--short

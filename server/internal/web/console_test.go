@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -229,5 +230,22 @@ func TestConsole_OfThisBuildHasItsFiles(t *testing.T) {
 		if got := ask(t, handler, http.MethodGet, file[1], nil); got.Code != http.StatusOK {
 			t.Errorf("it refers to %s: %d", file[1], got.Code)
 		}
+	}
+}
+
+// TestConsole_ServesTheRoutesOfItsPages holds the panel's list of routes to the console's own.
+func TestConsole_ServesTheRoutesOfItsPages(t *testing.T) {
+	source, err := os.ReadFile("../../../clients/console/src/app.tsx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var routes []string
+	for _, found := range regexp.MustCompile(`<Route path="/([^/"]*)`).FindAllStringSubmatch(string(source), -1) {
+		routes = append(routes, found[1])
+	}
+	slices.Sort(routes)
+	served := slices.Sorted(slices.Values(web.ConsoleRoutes))
+	if routes = slices.Compact(routes); !slices.Equal(routes, served) {
+		t.Errorf("the console has the routes %q, the panel serves it at %q", routes, served)
 	}
 }

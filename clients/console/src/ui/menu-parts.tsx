@@ -9,7 +9,8 @@ export function MenuButton({ label, button, children }: { label: string | undefi
       <Base.Trigger className="button compact" aria-label={label}>
         {button}
       </Base.Trigger>
-      <Base.Portal>
+      {/* Within the page's landmark, where screen readers look for it. */}
+      <Base.Portal container={document.getElementById('page')}>
         <Base.Positioner align="end" sideOffset={4}>
           <Base.Popup className="menu">{children}</Base.Popup>
         </Base.Positioner>
