@@ -62,7 +62,6 @@ test('a machine, its first port, a player, and the end of all three', async () =
   await page.getByText('Nobody is connected').waitFor();
   await page.getByRole('link', { name: 'Traffic', exact: true }).first().click();
   await page.locator('canvas').first().waitFor();
-  await picture(page, 'traffic');
 
   // A pause is undone by its notice.
   await page.goto('/allocations');
@@ -76,7 +75,6 @@ test('a machine, its first port, a player, and the end of all three', async () =
   await shown(page);
   await there.devices.update(device.id, { name: 'renamed-elsewhere' });
   await page.getByRole('heading', { name: 'renamed-elsewhere', level: 1 }).waitFor();
-  await picture(page, 'device');
 
   // The port goes, then the device, and the agent ends.
   await page.goto('/allocations');

@@ -12,6 +12,9 @@ const axePath = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 /** Where screenshots for the documents go; only when they are asked for. */
 const screenshots = process.env['ECLITUNNEL_SCREENSHOTS'] ? resolve(import.meta.dirname, '../../../../docs/screenshots') : undefined;
 
+/** Whether pictures for the documents are asked for. */
+export const pictures = screenshots !== undefined;
+
 export interface Look {
   width?: number;
   theme?: 'light' | 'dark';
@@ -156,9 +159,15 @@ function axeSource(): string {
   return axe;
 }
 
-/** Keeps a picture of the page for the documents, if pictures are asked for. */
+/** Keeps pictures of the page in both themes for the documents, if pictures are asked for. */
 export async function picture(page: Page, name: string): Promise<void> {
   if (!screenshots) return;
   mkdirSync(screenshots, { recursive: true });
-  writeFileSync(join(screenshots, `${name}.png`), await page.screenshot());
+  await shown(page);
+  for (const colorScheme of ['dark', 'light'] as const) {
+    await page.emulateMedia({ colorScheme });
+    // A chart is drawn anew in the next frame.
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    writeFileSync(join(screenshots, `${name}-${colorScheme}.png`), await page.screenshot());
+  }
 }
