@@ -1,0 +1,206 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState, type ReactNode } from 'react';
+import type { Schemas } from '@eclitunnel/sdk';
+import { tunnelKeys } from '@eclitunnel/sdk/react';
+import { client } from '../lib/client.js';
+import { useNow } from '../lib/clock.js';
+import { useFormat } from '../lib/format.js';
+import { useText } from '../lib/language.js';
+import { useIsAdmin } from '../session/session.js';
+import { Button, Check, Confirm, Copyable, Dialog, Empty, Form, Input, Loaded, Menu, MenuItem, Note, Select, Table, textOf, useNotices } from '../ui/index.js';
+import { keysTexts } from './keys-texts.js';
+import './account.css';
+
+type Key = Schemas['APIKey'];
+
+/** Whose keys they are. */
+export type KeysOwner = { userId: number } | { organisationId: number };
+
+const scopes = ['read', 'devices', 'allocations', 'enrollment', 'admin'] as const;
+
+/** The API keys of the person, or of an organisation that they manage. */
+export function Keys({ owner }: { owner: KeysOwner }): ReactNode {
+  const t = useText(keysTexts);
+  const { notify } = useNotices();
+  const queries = useQueryClient();
+  const queryKey = [...tunnelKeys(client).all, 'keys', owner];
+  const query = useQuery({ queryKey, queryFn: ({ signal }) => client.keys.list(owner, { signal }) });
+  const [open, setOpen] = useState<{ act: 'create' } | { act: 'rename' | 'delete'; of: Key }>();
+  const close = () => setOpen(undefined);
+  const reread = () => queries.invalidateQueries({ queryKey });
+  const create = (
+    <Button kind="primary" onClick={() => setOpen({ act: 'create' })}>
+      {t.create}
+    </Button>
+  );
+  return (
+    <>
+      <Loaded query={query}>
+        {(items) =>
+          items.length === 0 ? (
+            <Empty title={t.none} action={create}>
+              {t.noneText}
+            </Empty>
+          ) : (
+            <div className="stack">
+              <div className="row end">{create}</div>
+              <List items={items} onAct={(act, of) => setOpen({ act, of })} />
+            </div>
+          )
+        }
+      </Loaded>
+      {open?.act === 'create' && <Create owner={owner} onMade={reread} onClose={close} />}
+      {open?.act === 'rename' && (
+        <Dialog title={t.rename} onClose={close}>
+          <Form
+            submit={t.save}
+            onCancel={close}
+            onSubmit={async (data) => {
+              await client.keys.update(open.of.id, { name: textOf(data, 'name') });
+              await reread();
+              notify(t.renamed);
+              close();
+            }}
+          >
+            <Input label={t.name} name="name" required maxLength={100} defaultValue={open.of.name} autoComplete="off" />
+          </Form>
+        </Dialog>
+      )}
+      {open?.act === 'delete' && (
+        <Confirm
+          title={t.deleteTitle(open.of.name)}
+          action={t.delete}
+          onClose={close}
+          onConfirm={async () => {
+            await client.keys.delete(open.of.id);
+            await reread();
+            notify(t.deleted);
+          }}
+        >
+          <p>{t.deleteText}</p>
+        </Confirm>
+      )}
+    </>
+  );
+}
+
+function List({ items, onAct }: { items: readonly Key[]; onAct(act: 'rename' | 'delete', of: Key): void }): ReactNode {
+  const t = useText(keysTexts);
+  const format = useFormat();
+  const now = useNow(60);
+  return (
+    <Table
+      caption={t.title}
+      items={items}
+      keyOf={({ id }) => id}
+      columns={[
+        { title: t.name, cell: ({ name }) => <strong>{name}</strong> },
+        { title: t.key, cell: ({ prefix }) => <code>{prefix}…</code> },
+        { title: t.scopesTitle, cell: (key) => key.scopes.map((scope) => t.scopes[scope]).join(', ') },
+        {
+          title: t.expires,
+          cell: ({ expiresAt }) => {
+            if (!expiresAt) return t.never;
+            const date = <time dateTime={expiresAt}>{format.date(expiresAt)}</time>;
+            return Date.parse(expiresAt) <= now ? <strong>{t.expired(format.date(expiresAt))}</strong> : date;
+          },
+        },
+        {
+          title: t.used,
+          cell: ({ lastUsedAt, lastUsedFrom }) =>
+            lastUsedAt ? (
+              <span>
+                <time dateTime={lastUsedAt} title={format.dateTime(lastUsedAt)}>
+                  {format.ago(lastUsedAt, now)}
+                </time>{' '}
+                {lastUsedFrom && <span className="faint small">{t.from(lastUsedFrom)}</span>}
+              </span>
+            ) : (
+              <span className="faint">{t.unused}</span>
+            ),
+        },
+        {
+          title: '',
+          kind: 'actions',
+          cell: (key) => (
+            <Menu label={key.name}>
+              <MenuItem onSelect={() => onAct('rename', key)}>{t.rename}</MenuItem>
+              <MenuItem bad onSelect={() => onAct('delete', key)}>
+                {t.delete}
+              </MenuItem>
+            </Menu>
+          ),
+        },
+      ]}
+    />
+  );
+}
+
+function Create({ owner, onMade, onClose }: { owner: KeysOwner; onMade(): Promise<unknown>; onClose(): void }): ReactNode {
+  const t = useText(keysTexts);
+  const admin = useIsAdmin();
+  const ofOrganisation = 'organisationId' in owner;
+  const [made, setMade] = useState<string>();
+  const [missing, setMissing] = useState(false);
+  if (made) {
+    return (
+      <Dialog title={t.made} onClose={onClose}>
+        <Note tone="warn">{t.madeText}</Note>
+        <Copyable text={made} label={t.copy} />
+        <div className="row">
+          <Button kind="primary" onClick={onClose}>
+            {t.done}
+          </Button>
+        </div>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title={t.create} onClose={onClose}>
+      <Form
+        submit={t.create}
+        messages={{ conflict: t.tooMany }}
+        onCancel={onClose}
+        onSubmit={async (data) => {
+          const chosen = scopes.filter((scope) => data.has(`scope-${scope}`));
+          setMissing(chosen.length === 0);
+          if (chosen.length === 0) return;
+          const days = textOf(data, 'expiresAt');
+          const { key } = await client.keys.create(
+            {
+              name: textOf(data, 'name'),
+              scopes: chosen,
+              ...(days && { expiresAt: new Date(Date.now() + Number(days) * 86_400_000).toISOString() }),
+              ...(ofOrganisation && { organisationId: owner.organisationId }),
+            },
+            { idempotencyKey: true },
+          );
+          setMade(key);
+          await onMade();
+        }}
+      >
+        <Input label={t.name} name="name" required maxLength={100} hint={t.nameHint} autoComplete="off" />
+        <fieldset className="account-fieldset">
+          <legend>{t.scopesTitle}</legend>
+          {scopes
+            .filter((scope) => scope !== 'admin' || (admin && !ofOrganisation))
+            .map((scope) => (
+              <Check key={scope} name={`scope-${scope}`} label={t.scopes[scope]} defaultChecked={scope === 'read'} />
+            ))}
+          {missing && (
+            <p className="note bad" role="alert">
+              {t.needScope}
+            </p>
+          )}
+        </fieldset>
+        <Select label={t.expires} name="expiresAt" defaultValue="90">
+          {(['30', '90', '365', ''] as const).map((days) => (
+            <option key={days} value={days}>
+              {t.expiry[days]}
+            </option>
+          ))}
+        </Select>
+      </Form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,121 @@
+import { useQuery } from '@tanstack/react-query';
+import { useState, type ReactNode } from 'react';
+import type { Schemas } from '@eclitunnel/sdk';
+import { tunnelKeys } from '@eclitunnel/sdk/react';
+import { client } from '../lib/client.js';
+import { useText } from '../lib/language.js';
+import { Check, Dialog, Form, Input, Loaded, numberOf, Select, textOf } from '../ui/index.js';
+import type { WebhooksOwner } from './webhooks.js';
+import { webhooksTexts } from './webhooks-texts.js';
+
+const events: readonly Schemas['WebhookEventType'][] = ['device.offline', 'device.online', 'allocation.failed', 'allocation.recovered', 'enrollment.waiting', 'quota.reached'];
+const formats: readonly Schemas['WebhookFormat'][] = ['standard', 'discord', 'ntfy'];
+
+interface WebhookFormProps {
+  owner: WebhooksOwner;
+  /** The webhook to change; without it, one is made. */
+  id?: number;
+  onChanged(): Promise<unknown>;
+  /** Called with the secret of a webhook that was made. */
+  onClose(secret?: string): void;
+}
+
+/** Makes or changes a webhook. */
+export function WebhookForm({ owner, id, onChanged, onClose }: WebhookFormProps): ReactNode {
+  const t = useText(webhooksTexts);
+  const close = () => onClose();
+  return (
+    <Dialog title={id === undefined ? t.create : t.edit} onClose={close}>
+      {id !== undefined ? (
+        <Existing id={id}>
+          {(webhook, etag) => (
+            <Fields
+              webhook={webhook}
+              submit={t.save}
+              onClose={close}
+              onSave={async (values) => {
+                await client.webhooks.update(id, values, { ifMatch: etag });
+                await onChanged();
+                onClose();
+              }}
+            />
+          )}
+        </Existing>
+      ) : (
+        <Fields
+          submit={t.create}
+          onClose={close}
+          onSave={async (values) => {
+            // A webhook without an owner is the caller's.
+            const { secret } = await client.webhooks.create({ ...values, ...('userId' in owner ? {} : owner) }, { idempotencyKey: true });
+            await onChanged();
+            onClose(secret);
+          }}
+        />
+      )}
+    </Dialog>
+  );
+}
+
+function Existing({ id, children }: { id: number; children(webhook: Schemas['Webhook'], etag: string | undefined): ReactNode }): ReactNode {
+  // Read once: what is being edited does not change under the person's hands.
+  const query = useQuery({
+    queryKey: [...tunnelKeys(client).all, 'versions', 'webhook', id],
+    queryFn: async ({ signal }) => {
+      const { data, etag } = await client.webhooks.get(id, { signal }).withResponse();
+      return { data, etag };
+    },
+    staleTime: Infinity,
+    gcTime: 0,
+    refetchOnReconnect: false,
+  });
+  return <Loaded query={query}>{({ data, etag }) => children(data, etag)}</Loaded>;
+}
+
+type Values = Required<Pick<Schemas['WebhookCreate'], 'name' | 'url' | 'events' | 'format' | 'offlineDelaySeconds'>>;
+
+function Fields({ webhook, submit, onSave, onClose }: { webhook?: Schemas['Webhook']; submit: string; onSave(values: Values): Promise<void>; onClose(): void }): ReactNode {
+  const t = useText(webhooksTexts);
+  const [missing, setMissing] = useState(false);
+  return (
+    <Form
+      submit={submit}
+      messages={{ conflict: t.conflict, precondition_failed: t.overtaken }}
+      onCancel={onClose}
+      onSubmit={async (data) => {
+        const chosen = events.filter((event) => data.has(event));
+        setMissing(chosen.length === 0);
+        if (chosen.length === 0) return;
+        await onSave({
+          name: textOf(data, 'name'),
+          url: textOf(data, 'url'),
+          format: formats.find((format) => format === textOf(data, 'format')) ?? 'standard',
+          events: chosen,
+          offlineDelaySeconds: numberOf(data, 'offlineDelaySeconds') ?? 60,
+        });
+      }}
+    >
+      <Input label={t.name} name="name" required maxLength={100} defaultValue={webhook?.name} autoComplete="off" />
+      <Select label={t.format} name="format" defaultValue={webhook?.format ?? 'discord'}>
+        {formats.map((format) => (
+          <option key={format} value={format}>
+            {t.formats[format]}
+          </option>
+        ))}
+      </Select>
+      <Input label={t.url} name="url" type="url" required maxLength={2000} hint={t.urlHint} placeholder="https://" defaultValue={webhook?.url} autoComplete="off" spellCheck={false} />
+      <fieldset className="account-fieldset">
+        <legend>{t.eventsTitle}</legend>
+        {events.map((event) => (
+          <Check key={event} name={event} label={t.events[event]} defaultChecked={webhook ? webhook.events.includes(event) : event !== 'enrollment.waiting' && event !== 'quota.reached'} />
+        ))}
+        {missing && (
+          <p className="note bad" role="alert">
+            {t.needEvent}
+          </p>
+        )}
+      </fieldset>
+      <Input label={t.delay} name="offlineDelaySeconds" type="number" required min={0} max={86_400} step={1} inputMode="numeric" hint={t.delayHint} defaultValue={webhook?.offlineDelaySeconds ?? 60} />
+    </Form>
+  );
+}

@@ -1,0 +1,156 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState, type ReactNode } from 'react';
+import type { Schemas } from '@eclitunnel/sdk';
+import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
+import { client } from '../lib/client.js';
+import { useNow } from '../lib/clock.js';
+import { useErrorNotice } from '../lib/error-notice.js';
+import { useFormat } from '../lib/format.js';
+import { useText } from '../lib/language.js';
+import { Button, Confirm, Empty, Loaded, Menu, MenuItem, MenuLine, State, Table, useNotices } from '../ui/index.js';
+import { WebhookForm } from './webhook-form.js';
+import { WebhookLog } from './webhook-log.js';
+import { Rotate, SecretDialog } from './webhook-secret.js';
+import { webhooksTexts } from './webhooks-texts.js';
+import './account.css';
+
+type Webhook = Schemas['Webhook'];
+
+/** About whose devices they send messages. */
+export type WebhooksOwner = { site: true } | { organisationId: number } | { userId: number };
+
+type Open = { act: 'create' } | { act: 'edit' | 'log' | 'rotate' | 'delete'; of: Webhook } | { act: 'secret'; secret: string };
+
+/** The webhooks of the person, of an organisation that they manage, or of the whole panel. */
+export function Webhooks({ owner }: { owner: WebhooksOwner }): ReactNode {
+  const t = useText(webhooksTexts);
+  const queries = useQueryClient();
+  const { notify } = useNotices();
+  const query = useQuery(tunnelQueries(client).webhooks(owner));
+  const [open, setOpen] = useState<Open>();
+  const close = () => setOpen(undefined);
+  const reread = () => queries.invalidateQueries({ queryKey: tunnelKeys(client).webhooks });
+  const create = (
+    <Button kind="primary" onClick={() => setOpen({ act: 'create' })}>
+      {t.create}
+    </Button>
+  );
+  return (
+    <>
+      <Loaded query={query}>
+        {(items) =>
+          items.length === 0 ? (
+            <Empty title={t.none} action={create}>
+              {t.noneText}
+            </Empty>
+          ) : (
+            <div className="stack">
+              <div className="row end">{create}</div>
+              <List items={items} onOpen={setOpen} onChanged={reread} />
+            </div>
+          )
+        }
+      </Loaded>
+      {open?.act === 'create' && <WebhookForm owner={owner} onChanged={reread} onClose={(secret) => setOpen(secret ? { act: 'secret', secret } : undefined)} />}
+      {open?.act === 'edit' && <WebhookForm owner={owner} id={open.of.id} onChanged={reread} onClose={close} />}
+      {open?.act === 'secret' && <SecretDialog secret={open.secret} onClose={close} />}
+      {open?.act === 'log' && <WebhookLog webhook={open.of} onClose={close} />}
+      {open?.act === 'rotate' && <Rotate webhook={open.of} onClose={close} />}
+      {open?.act === 'delete' && (
+        <Confirm
+          title={t.deleteTitle(open.of.name)}
+          action={t.delete}
+          onClose={close}
+          onConfirm={async () => {
+            await client.webhooks.delete(open.of.id);
+            await reread();
+            notify(t.deleted);
+          }}
+        >
+          <p>{t.deleteText}</p>
+        </Confirm>
+      )}
+    </>
+  );
+}
+
+function List({ items, onOpen, onChanged }: { items: readonly Webhook[]; onOpen(open: Open): void; onChanged(): Promise<unknown> }): ReactNode {
+  const t = useText(webhooksTexts);
+  const { notify } = useNotices();
+  const attempt = useErrorNotice();
+  const [testing, setTesting] = useState<number>();
+
+  async function test({ id }: Webhook): Promise<void> {
+    setTesting(id);
+    await attempt(async () => {
+      const { state, error, status } = await client.webhooks.test(id);
+      notify(state === 'delivered' ? t.tested : t.testFailed(error ?? (status === null ? t.noAnswer : t.status(status))));
+      await onChanged();
+    });
+    setTesting(undefined);
+  }
+
+  const turn = (webhook: Webhook, enabled: boolean): Promise<void> =>
+    attempt(async () => {
+      await client.webhooks.update(webhook.id, { enabled });
+      await onChanged();
+      notify(enabled ? t.enabled(webhook.name) : t.disabledNow(webhook.name), enabled ? undefined : () => turn(webhook, true));
+    });
+
+  return (
+    <Table
+      caption={t.title}
+      items={items}
+      keyOf={({ id }) => id}
+      columns={[
+        {
+          title: t.name,
+          cell: ({ name, url, format }) => (
+            <div>
+              <strong>{name}</strong>
+              <p className="account-url small faint">
+                {t.formats[format]}: {url}
+              </p>
+            </div>
+          ),
+        },
+        { title: t.eventsTitle, cell: ({ events }) => events.map((event) => t.events[event]).join(', ') },
+        { title: t.state, cell: (webhook) => <WebhookState webhook={webhook} /> },
+        {
+          title: '',
+          kind: 'actions',
+          cell: (webhook) => (
+            <div className="row end">
+              <Button compact busy={testing === webhook.id} aria-label={`${t.test}: ${webhook.name}`} onClick={() => void test(webhook)}>
+                {t.test}
+              </Button>
+              <Menu label={webhook.name}>
+                <MenuItem onSelect={() => onOpen({ act: 'log', of: webhook })}>{t.log}</MenuItem>
+                <MenuItem onSelect={() => onOpen({ act: 'edit', of: webhook })}>{t.edit}</MenuItem>
+                <MenuItem onSelect={() => void turn(webhook, !webhook.enabled)}>{webhook.enabled ? t.disable : t.enable}</MenuItem>
+                <MenuItem onSelect={() => onOpen({ act: 'rotate', of: webhook })}>{t.rotate}</MenuItem>
+                <MenuLine />
+                <MenuItem bad onSelect={() => onOpen({ act: 'delete', of: webhook })}>
+                  {t.delete}
+                </MenuItem>
+              </Menu>
+            </div>
+          ),
+        },
+      ]}
+    />
+  );
+}
+
+function WebhookState({ webhook: { enabled, disabledReason, failingSince, lastDelivery } }: { webhook: Webhook }): ReactNode {
+  const t = useText(webhooksTexts);
+  const format = useFormat();
+  const now = useNow(60);
+  const why = disabledReason ?? (enabled && failingSince ? t.failingSince(format.ago(failingSince, now)) : enabled && lastDelivery?.error ? t.lastFailed(lastDelivery.error) : undefined);
+  return (
+    <div>
+      {disabledReason ? <State tone="bad">{t.disabled}</State> : !enabled ? <State>{t.off}</State> : failingSince ? <State tone="warn">{t.failing}</State> : <State tone="good">{t.on}</State>}
+      {why && <p className="small faint">{why}</p>}
+    </div>
+  );
+}
