@@ -30,7 +30,7 @@ function positionOf(next: string | undefined): string | undefined {
  * works. Events of the `topics` (such as `allocation`) put what has changed in its place
  * in the page, or have it read again.
  */
-export function usePages<Q extends object, T extends { id: unknown }>(
+export function usePages<Q extends object, T extends object>(
   name: string,
   list: List<Q, T>,
   query: Q,
@@ -63,7 +63,7 @@ export function usePages<Q extends object, T extends { id: unknown }>(
         if (event.type !== 'resync' && !topics.some((topic) => event.type.startsWith(`${topic}.`))) return;
         const item = 'allocation' in event ? event.allocation : 'device' in event ? event.device : undefined;
         queries.setQueryData<Page<T>>(key, (page) =>
-          page && item ? { ...page, items: page.items.map((old) => (old.id === item.id ? { ...old, ...item } : old)) } : page,
+          page && item ? { ...page, items: page.items.map((old) => ('id' in old && old.id === item.id ? { ...old, ...item } : old)) } : page,
         );
         timer.current ??= setTimeout(() => {
           timer.current = undefined;

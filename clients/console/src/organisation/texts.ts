@@ -1,0 +1,86 @@
+import { catalogue } from '../lib/language.js';
+
+export const texts = catalogue({
+  en: {
+    title: 'Organisations', one: 'Organisation', about: 'People who share devices and ports.', aboutAdmin: 'People who share devices and ports. As an admin of the panel you see all organisations.',
+    create: 'Create an organisation', createText: 'You become its owner. Then invite others by a link.', createDo: 'Create', createdNow: (name: string) => `“${name}” is created.`, tooMany: 'You own 100 organisations, and that is the most.',
+    none: 'You are in no organisation', noneText: 'In an organisation several people manage the same devices and ports: a guild, a club, or a team of admins.',
+    noneMayNot: 'Only admins of this panel create organisations. Ask one of them for yours, or have somebody invite you to theirs.',
+    search: 'Search by name', nothing: 'Nothing found', nothingText: 'No organisation has this in its name.', clear: 'Clear the search', name: 'Name', yourRole: 'Your role', created: 'Created', notMember: 'not a member',
+    gone: 'There is no such organisation, or you are not a member of it any more.', asPanelAdmin: 'You are not a member. You see it as an admin of the panel.',
+    youAre: { owner: 'You are an owner.', admin: 'You are an admin of it.', member: 'You are a member.' },
+    roles: { owner: 'Owner', admin: 'Admin', member: 'Member' },
+    roleText: { owner: 'Does all that admins do, makes other owners, and can delete the organisation.', admin: 'Manages its devices, ports, rules and members.', member: 'Sees its devices, ports and players, and changes nothing.' },
+    tabs: { label: 'Parts of the organisation', overview: 'Overview', members: 'Members', invitations: 'Invitations', rules: 'Rules', traffic: 'Traffic', keys: 'API keys', webhooks: 'Webhooks', audit: 'Audit trail' },
+    forManagers: 'Only owners and admins of the organisation see this. You are a member of it.',
+
+    owned: 'Devices and ports', devices: 'Devices', ports: 'Ports', outside: 'Ports outside of the range', seeDevices: 'See the devices', seePorts: 'See the ports',
+    devicesManage: 'To add one, approve it for the organisation, or move one of yours here on its page.', devicesSee: 'Owners and admins add devices.', portsText: 'Public ports of its devices.', outsideText: 'Public ports that are not in the usual range of their tunnel server.',
+    used: (used: string, limit: string) => `${used} of ${limit} used`, unlimited: (used: string) => `${used}, without a limit`, full: 'The limit is reached.', above: 'More than the limit, which was higher once. New ones are refused.',
+    changeLimits: 'Change the limits', limitsBy: 'Admins of the panel set the limits.',
+
+    members: 'Members', email: 'Email', role: 'Role', you: 'you', noMembers: 'Nobody here', noMembersText: 'There are no members on this page.', toFirst: 'To the first page', invite: 'Invite others',
+    whatRoles: 'What may each role do?', memberMayNot: 'Owners and admins invite and remove members.', ownersOnly: 'by owners only',
+    make: { owner: 'Make owner', admin: 'Make admin', member: 'Make member' }, roleIs: (email: string, role: string) => `${email} is now: ${role}.`,
+    stepDown: 'Change my role', stepDownTitle: (role: string) => `Become: ${role}?`,
+    stepDownText: { admin: (name: string) => `You are then no owner of ${name} any more. Only another owner can make you one again.`, member: (name: string) => `You then change nothing in ${name} any more. Only its owners and admins can take that back.` },
+    remove: 'Remove', removeTitle: (email: string, name: string) => `Remove ${email} from ${name}?`, removeText: 'They lose sight of its devices and ports at once, and invitations that they made end. The devices stay.', removed: (email: string) => `${email} is removed.`,
+    onlyOwner: 'An organisation needs an owner. Make another member its owner first.',
+    leave: 'Leave', leaveTitle: (name: string) => `Leave ${name}?`, leaveText: 'You lose sight of its devices and ports at once. To come back you need an invitation.', left: (name: string) => `You have left ${name}.`,
+
+    rename: 'Rename', renameTitle: 'Rename the organisation', save: 'Save', renamed: (name: string) => `It is now called “${name}”.`, saveAgain: 'Nothing is saved yet. Save again to use your name.', nowCalled: (name: string) => `Somebody else has renamed it to “${name}” meanwhile.`,
+    delete: 'Delete', deleteTitle: (name: string) => `Delete ${name}?`, deleteText: 'Its memberships, invitations, API keys and webhooks are gone at once. This cannot be undone.', deleteDevices: 'Delete its devices first, or give them to others.', deleted: (name: string) => `“${name}” is deleted.`,
+    hasDevices: 'The organisation still has devices. Delete them first, or give them to others.',
+
+    invitations: 'Invitations', inviteSomebody: 'Invite somebody', noInvitations: 'No open invitations', noInvitationsText: 'An invitation is a link. Whoever opens it within seven days becomes a member.',
+    for: 'For', anybody: 'whoever has the link', made: 'Made', expires: 'Expires', revoke: 'Revoke', revokeOf: (of: string) => `Revoke: ${of}`, revokeTitle: 'Revoke this invitation?', revokeText: 'Its link does not work any more then.', revokeFor: (email: string) => `The link for ${email} does not work any more then.`, revoked: 'The invitation is revoked.',
+    usedMeanwhile: 'This invitation was accepted, was revoked or has expired meanwhile.', inviteTitle: (name: string) => `Invite to ${name}`, makeLink: 'Make the link', tooManyInvitations: '100 invitations are open, and that is the most. Revoke some first.',
+    emailOptional: 'Email of the account (optional)', emailHint: 'Then only this account can accept it. Nothing is mailed: you pass the link on yourself.', linkForAnybody: 'Pass this link on. The first who opens it and signs in becomes a member.', linkFor: (email: string) => `Pass this link on to ${email}. It works for that account only.`,
+    theLink: 'the link', linkOnce: 'Copy it now: it is shown only this once.', until: (time: string) => `It works once, until ${time}.`, done: 'Done',
+
+    rulesAbout: 'They hold for every port of the organisation’s devices that has no rule of its own.', bandwidthText: 'In megabits per second, for each port.', panels: 'as the panel has it', panelsValue: (value: string) => `Empty: ${value}.`,
+    rulesMayNot: 'You see the rules as a member. Owners and admins of the organisation can change them.', noRules: 'The organisation has no rules of its own: those of the panel hold.', notSaved: 'Nothing is saved yet.',
+    overtaken: 'Somebody else has changed these rules meanwhile:', overtakenText: 'Save again to put your changes on top. What you have not touched stays as it is now.',
+  },
+  de: {
+    title: 'Organisationen', one: 'Organisation', about: 'Leute, die sich Geräte und Ports teilen.', aboutAdmin: 'Leute, die sich Geräte und Ports teilen. Als Admin des Panels siehst du alle Organisationen.',
+    create: 'Organisation anlegen', createText: 'Sie gehört dann dir. Andere lädst du danach mit einem Link ein.', createDo: 'Anlegen', createdNow: (name) => `„${name}“ ist angelegt.`, tooMany: 'Dir gehören 100 Organisationen, mehr geht nicht.',
+    none: 'Du bist in keiner Organisation', noneText: 'In einer Organisation verwalten mehrere Leute dieselben Geräte und Ports: eine Gilde, ein Verein oder ein Team von Admins.',
+    noneMayNot: 'Nur Admins dieses Panels legen Organisationen an. Bitte einen von ihnen um eine, oder lass dich in eine einladen.',
+    search: 'Nach Namen suchen', nothing: 'Nichts gefunden', nothingText: 'Keine Organisation hat das in ihrem Namen.', clear: 'Suche löschen', name: 'Name', yourRole: 'Deine Rolle', created: 'Angelegt', notMember: 'kein Mitglied',
+    gone: 'Diese Organisation gibt es nicht, oder du bist nicht mehr ihr Mitglied.', asPanelAdmin: 'Du bist kein Mitglied. Du siehst sie als Admin des Panels.',
+    youAre: { owner: 'Du bist Besitzer.', admin: 'Du bist hier Admin.', member: 'Du bist Mitglied.' },
+    roles: { owner: 'Besitzer', admin: 'Admin', member: 'Mitglied' },
+    roleText: { owner: 'Macht alles, was Admins machen, bestimmt weitere Besitzer und kann die Organisation löschen.', admin: 'Verwaltet ihre Geräte, Ports, Regeln und Mitglieder.', member: 'Sieht ihre Geräte, Ports und Spieler und ändert nichts.' },
+    tabs: { label: 'Teile der Organisation', overview: 'Überblick', members: 'Mitglieder', invitations: 'Einladungen', rules: 'Regeln', traffic: 'Verkehr', keys: 'API-Schlüssel', webhooks: 'Webhooks', audit: 'Protokoll' },
+    forManagers: 'Das sehen nur Besitzer und Admins der Organisation. Du bist Mitglied.',
+
+    owned: 'Geräte und Ports', devices: 'Geräte', ports: 'Ports', outside: 'Ports außerhalb des Bereichs', seeDevices: 'Geräte ansehen', seePorts: 'Ports ansehen',
+    devicesManage: 'Neue lässt du für die Organisation zu, oder du verschiebst eins von dir hierher, auf seiner Seite.', devicesSee: 'Besitzer und Admins fügen Geräte hinzu.', portsText: 'Öffentliche Ports ihrer Geräte.', outsideText: 'Öffentliche Ports, die nicht im üblichen Bereich ihres Tunnelservers liegen.',
+    used: (used, limit) => `${used} von ${limit} belegt`, unlimited: (used) => `${used}, ohne Grenze`, full: 'Die Grenze ist erreicht.', above: 'Mehr als die Grenze, die einmal höher war. Neue werden abgelehnt.',
+    changeLimits: 'Grenzen ändern', limitsBy: 'Die Grenzen setzen Admins des Panels.',
+
+    members: 'Mitglieder', email: 'E-Mail', role: 'Rolle', you: 'du', noMembers: 'Niemand da', noMembersText: 'Auf dieser Seite sind keine Mitglieder.', toFirst: 'Zur ersten Seite', invite: 'Andere einladen',
+    whatRoles: 'Was darf welche Rolle?', memberMayNot: 'Besitzer und Admins laden Mitglieder ein und entfernen sie.', ownersOnly: 'nur durch Besitzer',
+    make: { owner: 'Zum Besitzer machen', admin: 'Zum Admin machen', member: 'Zum Mitglied machen' }, roleIs: (email, role) => `${email} ist jetzt: ${role}.`,
+    stepDown: 'Meine Rolle ändern', stepDownTitle: (role) => `Wirklich werden: ${role}?`,
+    stepDownText: { admin: (name) => `Dann bist du kein Besitzer von ${name} mehr. Nur ein anderer Besitzer kann dich wieder dazu machen.`, member: (name) => `Dann änderst du in ${name} nichts mehr. Nur Besitzer und Admins können das zurücknehmen.` },
+    remove: 'Entfernen', removeTitle: (email, name) => `${email} aus ${name} entfernen?`, removeText: 'Die Person sieht die Geräte und Ports sofort nicht mehr, und Einladungen von ihr enden. Die Geräte bleiben.', removed: (email) => `${email} ist entfernt.`,
+    onlyOwner: 'Eine Organisation braucht einen Besitzer. Mach zuerst ein anderes Mitglied dazu.',
+    leave: 'Verlassen', leaveTitle: (name) => `${name} verlassen?`, leaveText: 'Du siehst die Geräte und Ports sofort nicht mehr. Zurück kommst du nur mit einer Einladung.', left: (name) => `Du hast ${name} verlassen.`,
+
+    rename: 'Umbenennen', renameTitle: 'Organisation umbenennen', save: 'Speichern', renamed: (name) => `Sie heißt jetzt „${name}“.`, saveAgain: 'Noch ist nichts gespeichert. Speichere noch einmal, um deinen Namen zu nehmen.', nowCalled: (name) => `Jemand anders hat sie inzwischen in „${name}“ umbenannt.`,
+    delete: 'Löschen', deleteTitle: (name) => `${name} löschen?`, deleteText: 'Mitgliedschaften, Einladungen, API-Schlüssel und Webhooks sind sofort weg. Das lässt sich nicht rückgängig machen.', deleteDevices: 'Lösche vorher ihre Geräte, oder gib sie anderen.', deleted: (name) => `„${name}“ ist gelöscht.`,
+    hasDevices: 'Die Organisation hat noch Geräte. Lösche sie zuerst, oder gib sie anderen.',
+
+    invitations: 'Einladungen', inviteSomebody: 'Jemanden einladen', noInvitations: 'Keine offenen Einladungen', noInvitationsText: 'Eine Einladung ist ein Link. Wer ihn innerhalb von sieben Tagen öffnet, wird Mitglied.',
+    for: 'Für', anybody: 'wer den Link hat', made: 'Erstellt', expires: 'Läuft ab', revoke: 'Zurückziehen', revokeOf: (of) => `Zurückziehen: ${of}`, revokeTitle: 'Diese Einladung zurückziehen?', revokeText: 'Ihr Link geht dann nicht mehr.', revokeFor: (email) => `Der Link für ${email} geht dann nicht mehr.`, revoked: 'Die Einladung ist zurückgezogen.',
+    usedMeanwhile: 'Diese Einladung wurde inzwischen angenommen, zurückgezogen oder ist abgelaufen.', inviteTitle: (name) => `Zu ${name} einladen`, makeLink: 'Link erstellen', tooManyInvitations: '100 Einladungen sind offen, mehr geht nicht. Zieh zuerst welche zurück.',
+    emailOptional: 'E-Mail des Kontos (freiwillig)', emailHint: 'Dann kann nur dieses Konto sie annehmen. Verschickt wird nichts: Den Link gibst du selbst weiter.', linkForAnybody: 'Gib diesen Link weiter. Wer ihn als Erster öffnet und sich anmeldet, wird Mitglied.', linkFor: (email) => `Gib diesen Link an ${email} weiter. Er gilt nur für dieses Konto.`,
+    theLink: 'Link', linkOnce: 'Kopiere ihn jetzt: Er wird nur dieses eine Mal gezeigt.', until: (time) => `Er gilt einmal, bis ${time}.`, done: 'Fertig',
+
+    rulesAbout: 'Sie gelten für jeden Port der Geräte dieser Organisation, der keine eigene Regel hat.', bandwidthText: 'In Megabit pro Sekunde, für jeden Port.', panels: 'wie im Panel', panelsValue: (value) => `Leer: ${value}.`,
+    rulesMayNot: 'Du siehst die Regeln als Mitglied. Besitzer und Admins der Organisation können sie ändern.', noRules: 'Die Organisation hat keine eigenen Regeln: Es gelten die des Panels.', notSaved: 'Noch ist nichts gespeichert.',
+    overtaken: 'Jemand anders hat diese Regeln inzwischen geändert:', overtakenText: 'Speichere noch einmal, um deine Änderungen darüberzulegen. Was du nicht angefasst hast, bleibt, wie es jetzt ist.',
+  },
+});
