@@ -64,10 +64,11 @@ function Use({ title, use: { used, limit }, hint, link }: UseProps): ReactNode {
   const t = useText(texts);
   const format = useFormat();
   const full = limit !== null && used >= limit && used > 0;
+  const text = (): string => (limit === null ? t.unlimited(format.number(used)) : limit === 0 && used === 0 ? t.noneAllowed : t.used(format.number(used), format.number(limit)));
   return (
-    <section className="sheet stack tight organisation-use">
+    <section className="sheet stack tight organisation-sheet">
       <h3>{title}</h3>
-      <p>{limit === null ? t.unlimited(format.number(used)) : t.used(format.number(used), format.number(limit))}</p>
+      <p>{text()}</p>
       {limit !== null && limit > 0 && <progress className={`organisation-bar${full ? ' full' : ''}`} aria-label={title} max={limit} value={Math.min(used, limit)} />}
       {full && <p className="small warn">{used > limit ? t.above : t.full}</p>}
       <p className="small faint">{hint}</p>

@@ -85,11 +85,11 @@ function Editor({ id, version }: { id: number; version: Version }): ReactNode {
   return (
     <Form wide submit={rule.save} messages={{ precondition_failed: t.notSaved }} onSubmit={save}>
       <div className="columns" key={saved}>
-        <section className="sheet stack">
+        <section className="sheet stack organisation-sheet">
           <h3>{rule.howMany}</h3>
           <Fields fields={countFields} rules={first.rules} />
         </section>
-        <section className="sheet stack">
+        <section className="sheet stack organisation-sheet">
           <h3>{rule.bandwidth}</h3>
           <p className="small faint">{t.bandwidthText}</p>
           <Fields fields={bandwidthFields} rules={first.rules} />

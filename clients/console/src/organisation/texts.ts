@@ -16,7 +16,7 @@ export const texts = catalogue({
 
     owned: 'Devices and ports', devices: 'Devices', ports: 'Ports', outside: 'Ports outside of the range', seeDevices: 'See the devices', seePorts: 'See the ports',
     devicesManage: 'To add one, approve it for the organisation, or move one of yours here on its page.', devicesSee: 'Owners and admins add devices.', portsText: 'Public ports of its devices.', outsideText: 'Public ports that are not in the usual range of their tunnel server.',
-    used: (used: string, limit: string) => `${used} of ${limit} used`, unlimited: (used: string) => `${used}, without a limit`, full: 'The limit is reached.', above: 'More than the limit, which was higher once. New ones are refused.',
+    used: (used: string, limit: string) => `${used} of ${limit} used`, unlimited: (used: string) => `${used}, without a limit`, noneAllowed: 'None are permitted', full: 'The limit is reached.', above: 'More than the limit, which was higher once. New ones are refused.',
     changeLimits: 'Change the limits', limitsBy: 'Admins of the panel set the limits.',
 
     members: 'Members', email: 'Email', role: 'Role', you: 'you', noMembers: 'Nobody here', noMembersText: 'There are no members on this page.', toFirst: 'To the first page', invite: 'Invite others',
@@ -57,7 +57,7 @@ export const texts = catalogue({
 
     owned: 'Geräte und Ports', devices: 'Geräte', ports: 'Ports', outside: 'Ports außerhalb des Bereichs', seeDevices: 'Geräte ansehen', seePorts: 'Ports ansehen',
     devicesManage: 'Neue lässt du für die Organisation zu, oder du verschiebst eins von dir hierher, auf seiner Seite.', devicesSee: 'Besitzer und Admins fügen Geräte hinzu.', portsText: 'Öffentliche Ports ihrer Geräte.', outsideText: 'Öffentliche Ports, die nicht im üblichen Bereich ihres Tunnelservers liegen.',
-    used: (used, limit) => `${used} von ${limit} belegt`, unlimited: (used) => `${used}, ohne Grenze`, full: 'Die Grenze ist erreicht.', above: 'Mehr als die Grenze, die einmal höher war. Neue werden abgelehnt.',
+    used: (used, limit) => `${used} von ${limit} belegt`, unlimited: (used) => `${used}, ohne Grenze`, noneAllowed: 'Keine erlaubt', full: 'Die Grenze ist erreicht.', above: 'Mehr als die Grenze, die einmal höher war. Neue werden abgelehnt.',
     changeLimits: 'Grenzen ändern', limitsBy: 'Die Grenzen setzen Admins des Panels.',
 
     members: 'Mitglieder', email: 'E-Mail', role: 'Rolle', you: 'du', noMembers: 'Niemand da', noMembersText: 'Auf dieser Seite sind keine Mitglieder.', toFirst: 'Zur ersten Seite', invite: 'Andere einladen',
