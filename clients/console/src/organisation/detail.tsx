@@ -9,10 +9,11 @@ import { useOrganisation, useRights, type Role } from './data.js';
 import { Invitations } from './invitations.js';
 import { Members } from './members.js';
 import { Overview } from './overview.js';
-import { Keys, Webhooks } from './parts.js';
 import { texts } from './texts.js';
 
 const Rules = lazy(async () => ({ default: (await import('./rules.js')).Rules }));
+const Keys = lazy(async () => ({ default: (await import('../account/keys.js')).Keys }));
+const Webhooks = lazy(async () => ({ default: (await import('../account/webhooks.js')).Webhooks }));
 const UsageSection = lazy(async () => ({ default: (await import('../traffic/sections.js')).UsageSection }));
 const AuditTrail = lazy(async () => ({ default: (await import('../site/audit.js')).AuditTrail }));
 
@@ -47,9 +48,13 @@ function Page({ organisation, onLeaving }: { organisation: Organisation; onLeavi
     ...(manage ? [{ href: `${at}/invitations`, text: t.tabs.invitations }] : []),
     { href: `${at}/rules`, text: t.tabs.rules },
     { href: `${at}/traffic`, text: t.tabs.traffic },
-    ...(manage && Keys ? [{ href: `${at}/keys`, text: t.tabs.keys }] : []),
-    ...(manage && Webhooks ? [{ href: `${at}/webhooks`, text: t.tabs.webhooks }] : []),
-    ...(manage ? [{ href: `${at}/audit`, text: t.tabs.audit }] : []),
+    ...(manage
+      ? [
+          { href: `${at}/keys`, text: t.tabs.keys },
+          { href: `${at}/webhooks`, text: t.tabs.webhooks },
+          { href: `${at}/audit`, text: t.tabs.audit },
+        ]
+      : []),
   ];
   // A link that an admin has sent leads a member here.
   const forManagers = !manage && ['invitations', 'keys', 'webhooks', 'audit'].some((part) => path === `${at}/${part}`);
@@ -84,21 +89,20 @@ function Page({ organisation, onLeaving }: { organisation: Organisation; onLeavi
           <Route path={`${at}/invitations`}>
             <Invitations organisation={organisation} />
           </Route>
-          {Keys && (
-            <Route path={`${at}/keys`}>
+          <Route path={`${at}/keys`}>
+            <Part title={t.tabs.keys} about={t.keysAbout}>
               <Keys owner={{ organisationId: id }} />
-            </Route>
-          )}
-          {Webhooks && (
-            <Route path={`${at}/webhooks`}>
+            </Part>
+          </Route>
+          <Route path={`${at}/webhooks`}>
+            <Part title={t.tabs.webhooks} about={t.webhooksAbout}>
               <Webhooks owner={{ organisationId: id }} />
-            </Route>
-          )}
+            </Part>
+          </Route>
           <Route path={`${at}/audit`}>
-            <section className="stack" aria-label={t.tabs.audit}>
-              <h2>{t.tabs.audit}</h2>
+            <Part title={t.tabs.audit}>
               <AuditTrail query={{ organisationId: id }} />
-            </section>
+            </Part>
           </Route>
           <Route>
             <NotFound />
@@ -106,5 +110,18 @@ function Page({ organisation, onLeaving }: { organisation: Organisation; onLeavi
         </Switch>
       </Suspense>
     </>
+  );
+}
+
+/** A part that other pages have as well, under a heading of its own. */
+function Part({ title, about, children }: { title: string; about?: string; children: ReactNode }): ReactNode {
+  return (
+    <section className="stack" aria-label={title}>
+      <div>
+        <h2>{title}</h2>
+        {about && <p className="faint">{about}</p>}
+      </div>
+      {children}
+    </section>
   );
 }

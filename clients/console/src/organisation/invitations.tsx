@@ -7,6 +7,7 @@ import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
 import { Button, Confirm, Empty, Loaded, Table, useNotices } from '../ui/index.js';
 import { keys, useRights } from './data.js';
+import { Email } from './email.js';
 import { Invite } from './invite.js';
 import { texts } from './texts.js';
 
@@ -64,7 +65,7 @@ function List({ items, own, onRevoke }: { items: readonly Invitation[]; own: boo
       items={items}
       keyOf={({ id }) => id}
       columns={[
-        { title: t.for, cell: ({ email }) => <span className="organisation-email">{email ?? t.anybody}</span> },
+        { title: t.for, cell: ({ email }) => (email ? <Email of={email} /> : t.anybody) },
         { title: t.role, cell: ({ role }) => t.roles[role] },
         { title: t.made, cell: ({ createdAt }) => time(createdAt) },
         { title: t.expires, cell: ({ expiresAt }) => time(expiresAt) },

@@ -8,6 +8,7 @@ import { usePages } from '../lib/pages.js';
 import { useIsAdmin, useUser } from '../session/session.js';
 import { Button, ButtonLink, Confirm, Empty, Loaded, Menu, MenuItem, MenuLine, Pager, Table, useNotices } from '../ui/index.js';
 import { roles, useChanged, useRights, type Rights, type Role } from './data.js';
+import { Email } from './email.js';
 import { Leave } from './leave.js';
 import { texts } from './texts.js';
 
@@ -113,8 +114,14 @@ function MemberTable({ items, rights, onAct, onRole }: MemberTableProps): ReactN
   const me = useUser();
   const admin = useIsAdmin();
   const email = ({ userId, email }: Member): ReactNode => (
-    <span className="organisation-email">
-      {admin ? <Link href={`/site/users/${userId}`}>{email}</Link> : email}
+    <span>
+      {admin ? (
+        <Link href={`/site/users/${userId}`}>
+          <Email of={email} />
+        </Link>
+      ) : (
+        <Email of={email} />
+      )}
       {userId === me.id && <span className="faint small"> ({t.you})</span>}
     </span>
   );

@@ -12,6 +12,7 @@ export const texts = catalogue({
     roles: { owner: 'Owner', admin: 'Admin', member: 'Member' },
     roleText: { owner: 'Does all that admins do, makes other owners, and can delete the organisation.', admin: 'Manages its devices, ports, rules and members.', member: 'Sees its devices, ports and players, and changes nothing.' },
     tabs: { label: 'Parts of the organisation', overview: 'Overview', members: 'Members', invitations: 'Invitations', rules: 'Rules', traffic: 'Traffic', keys: 'API keys', webhooks: 'Webhooks', audit: 'Audit trail' },
+    keysAbout: 'With a key, a program acts as an admin of this organisation. It stays when the member who made it leaves.', webhooksAbout: 'The panel tells an address of yours, or a chat, what happens on the devices of this organisation.',
     forManagers: 'Only owners and admins of the organisation see this. You are a member of it.',
 
     owned: 'Devices and ports', devices: 'Devices', ports: 'Ports', outside: 'Ports outside of the range', seeDevices: 'See the devices', seePorts: 'See the ports',
@@ -53,6 +54,7 @@ export const texts = catalogue({
     roles: { owner: 'Besitzer', admin: 'Admin', member: 'Mitglied' },
     roleText: { owner: 'Macht alles, was Admins machen, bestimmt weitere Besitzer und kann die Organisation löschen.', admin: 'Verwaltet ihre Geräte, Ports, Regeln und Mitglieder.', member: 'Sieht ihre Geräte, Ports und Spieler und ändert nichts.' },
     tabs: { label: 'Teile der Organisation', overview: 'Überblick', members: 'Mitglieder', invitations: 'Einladungen', rules: 'Regeln', traffic: 'Verkehr', keys: 'API-Schlüssel', webhooks: 'Webhooks', audit: 'Protokoll' },
+    keysAbout: 'Mit einem Schlüssel handelt ein Programm als Admin dieser Organisation. Er bleibt, wenn das Mitglied geht, das ihn erstellt hat.', webhooksAbout: 'Das Panel meldet einer Adresse von dir oder einem Chat, was auf den Geräten dieser Organisation passiert.',
     forManagers: 'Das sehen nur Besitzer und Admins der Organisation. Du bist Mitglied.',
 
     owned: 'Geräte und Ports', devices: 'Geräte', ports: 'Ports', outside: 'Ports außerhalb des Bereichs', seeDevices: 'Geräte ansehen', seePorts: 'Ports ansehen',
