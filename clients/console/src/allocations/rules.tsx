@@ -4,6 +4,7 @@ import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { lazy, Suspense, type ReactNode } from 'react';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
+import { useSiteRules } from '../lib/rules.js';
 import { useIsAdmin } from '../session/session.js';
 import { Loaded, Loading, Note } from '../ui/index.js';
 import { useVersion } from './editing.js';
@@ -53,13 +54,8 @@ function useLayers(device: Device | undefined): Layers {
     enabled: id !== undefined,
     retry: false,
   });
-  const settings = useQuery({
-    queryKey: [...all, 'settings', 'rules'],
-    queryFn: ({ signal }) => client.settings.get({ signal }),
-    enabled: admin,
-    retry: false,
-  });
-  return { organisation: organisation.data, site: settings.data?.rules };
+  const site = useSiteRules(admin);
+  return { organisation: organisation.data, site };
 }
 
 /** The rules in effect, for who may not change them. */

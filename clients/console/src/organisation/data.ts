@@ -19,7 +19,6 @@ export const keys = {
   invitations: (id: number) => [...all, 'organisations', id, 'invitations'] as const,
   rules: (id: number) => [...all, 'organisations', id, 'rules'] as const,
   rulesVersion: (id: number) => [...all, 'versions', 'organisationRules', id] as const,
-  site: [...all, 'settings', 'rules'] as const,
   /** The lists of organisations, and of the members of each. */
   lists: [...all, 'pages', 'organisations'] as const,
   members: (id: number) => [...all, 'pages', `members of ${id}`] as const,

@@ -6,6 +6,7 @@ import { useLimitText } from '../allocations/rules-limit.js';
 import { rulesTexts } from '../allocations/rules-texts.js';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
+import { useSiteRules } from '../lib/rules.js';
 import { useIsAdmin } from '../session/session.js';
 import { Form, Input, Loaded, Note, useNotices } from '../ui/index.js';
 import { keys } from './data.js';
@@ -106,7 +107,7 @@ function Fields({ fields, rules }: { fields: readonly LimitField[]; rules: Limit
   const label = useLabel();
   const limitText = useLimitText();
   const admin = useIsAdmin();
-  const site = useQuery({ queryKey: [...keys.site], queryFn: ({ signal }) => client.settings.get({ signal }).then(({ rules }) => rules), enabled: admin, retry: false }).data;
+  const site = useSiteRules(admin);
   return fields.map((field) => {
     const { name, bandwidth, min, max } = field;
     const own = rules[name];
