@@ -1,5 +1,7 @@
-import { useQuery } from '@tanstack/react-query';
-import { tunnelKeys } from '@eclitunnel/sdk/react';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import type { TunnelEvent } from '@eclitunnel/sdk';
+import { tunnelKeys, useTunnelEvents } from '@eclitunnel/sdk/react';
+import { useCallback } from 'react';
 import { client } from '../lib/client.js';
 import { useQueryParameters } from '../lib/url.js';
 import { fillSlots, type Slot } from './points.js';
@@ -26,10 +28,28 @@ export function freshMs(range: RangeName): number {
   return spanOf(range).step === 'minute' ? 15_000 : 60_000;
 }
 
+/** Whether nothing was carried in a range. */
+function isEmpty({ slots }: RangeUsage): boolean {
+  return slots.every(({ joins, downloadBytes, uploadBytes }) => joins + downloadBytes + uploadBytes === 0);
+}
+
 export function useRangeUsage(scope: Scope, range: RangeName) {
   const { step, resolution } = spanOf(range);
+  const queries = useQueryClient();
+  const queryKey = [...tunnelKeys(client).all, 'usage', scope, range];
+  useTunnelEvents(
+    useCallback(
+      (event: TunnelEvent) => {
+        // Who waits for the first player need not wait for the next reading as well.
+        const shown = queries.getQueryData<RangeUsage>(queryKey);
+        if (event.type === 'usage' && shown && isEmpty(shown)) void queries.invalidateQueries({ queryKey }, { cancelRefetch: false });
+      },
+      // The key is made anew on each rendering; what it stands for is in these.
+      [queries, JSON.stringify(scope), range],
+    ),
+  );
   return useQuery<RangeUsage>({
-    queryKey: [...tunnelKeys(client).all, 'usage', scope, range],
+    queryKey,
     queryFn: async ({ signal }) => {
       const from = rangeStart(range, Date.now());
       const { series, to } = await client.usage.get({ ...scope, by: 'none', resolution, from: new Date(from).toISOString() }, { signal });

@@ -1,7 +1,7 @@
 // Every page, in both themes, languages and widths: nothing that axe finds, nothing wider
 // than the window, and nothing that a tenant has named runs as markup.
 import { gzipSync } from 'node:zlib';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { checkAccess, go, picture, pictures, shown, Visitor, type Look } from './pages.js';
 import { Panel, Player, Started, startDevice, startGame } from './panel.js';
 
@@ -25,7 +25,7 @@ beforeAll(async () => {
   const player = new Player(started, port);
   await player.play(5_000_000);
   // A tunnel server reports every ten seconds.
-  if (pictures) await expect.poll(async () => (await client.usage.get()).series.length, { timeout: 30_000 }).toBeGreaterThan(0);
+  if (pictures) await vi.waitFor(async () => expect((await client.usage.get()).series).not.toEqual([]), { timeout: 30_000, interval: 500 });
   const organisation = await client.organisations.create({ name: markup });
   await client.organisations.invite(organisation.id, { email: 'grace@example.com', role: 'member' });
   await client.users.create({ email: 'ada@example.com' });
@@ -50,7 +50,8 @@ beforeAll(async () => {
     organisations: '/organisations',
     organisation: `/organisations/${organisation.id}`,
     'organisation-invitations': `/organisations/${organisation.id}/invitations`,
-    'organisation-limits': `/organisations/${organisation.id}/limits`,
+    'organisation-members': `/organisations/${organisation.id}/members`,
+    'organisation-traffic': `/organisations/${organisation.id}/traffic`,
     'organisation-rules': `/organisations/${organisation.id}/rules`,
     'organisation-keys': `/organisations/${organisation.id}/keys`,
     'organisation-webhooks': `/organisations/${organisation.id}/webhooks`,
@@ -102,6 +103,7 @@ test.each(looks)('every page is accessible, $width px wide, in $language', async
   for (const [name, path] of Object.entries(paths)) {
     await go(page, path);
     await checkAccess(page, name);
+    expect(await page.getByRole('heading', { name: /^(Nothing here|Hier ist nichts)$/ }).count(), `whether ${name} is no page`).toBe(name === 'nothing' ? 1 : 0);
     expect(await page.getByText(/undefined|\[object|NaN/).count(), `${name} shows a value that is none`).toBe(0);
     if (look.width === 320 ? phone.includes(name) : !unpictured.includes(name)) await picture(page, look.width === 320 ? `phone-${name}` : name);
   }

@@ -119,7 +119,15 @@ export async function shown(page: Page): Promise<void> {
 
 /** Leads the console to another of its pages, as a link does. */
 export async function go(page: Page, path: string): Promise<void> {
-  await page.evaluate((to) => history.pushState(null, '', to), path);
+  // The heading of the page before must be gone when the next one is waited for.
+  await page.evaluate(
+    (to) =>
+      new Promise((done) => {
+        history.pushState(null, '', to);
+        requestAnimationFrame(() => requestAnimationFrame(done));
+      }),
+    path,
+  );
   await shown(page);
 }
 
