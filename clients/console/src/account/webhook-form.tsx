@@ -1,10 +1,10 @@
 import { useQuery } from '@tanstack/react-query';
 import { useState, type ReactNode } from 'react';
-import type { Schemas } from '@eclitunnel/sdk';
+import { isCode, type Schemas } from '@eclitunnel/sdk';
 import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
 import { useText } from '../lib/language.js';
-import { Check, Dialog, Form, Input, Loaded, numberOf, Select, textOf } from '../ui/index.js';
+import { Check, Dialog, Form, Input, Loaded, Note, numberOf, Select, textOf } from '../ui/index.js';
 import type { WebhooksOwner } from './webhooks.js';
 import { webhooksTexts } from './webhooks-texts.js';
 
@@ -27,20 +27,7 @@ export function WebhookForm({ owner, id, onChanged, onClose }: WebhookFormProps)
   return (
     <Dialog title={id === undefined ? t.create : t.edit} onClose={close}>
       {id !== undefined ? (
-        <Existing id={id}>
-          {(webhook, etag) => (
-            <Fields
-              webhook={webhook}
-              submit={t.save}
-              onClose={close}
-              onSave={async (values) => {
-                await client.webhooks.update(id, values, { ifMatch: etag });
-                await onChanged();
-                onClose();
-              }}
-            />
-          )}
-        </Existing>
+        <Existing id={id} onChanged={onChanged} onClose={close} />
       ) : (
         <Fields
           submit={t.create}
@@ -57,24 +44,80 @@ export function WebhookForm({ owner, id, onChanged, onClose }: WebhookFormProps)
   );
 }
 
-function Existing({ id, children }: { id: number; children(webhook: Schemas['Webhook'], etag: string | undefined): ReactNode }): ReactNode {
+interface Version {
+  webhook: Schemas['Webhook'];
+  etag: string | undefined;
+}
+
+async function readVersion(id: number, signal?: AbortSignal): Promise<Version> {
+  const { data, etag } = await client.webhooks.get(id, { signal }).withResponse();
+  return { webhook: data, etag };
+}
+
+interface ExistingProps {
+  onChanged(): Promise<unknown>;
+  onClose(): void;
+}
+
+function Existing({ id, ...rest }: ExistingProps & { id: number }): ReactNode {
   // Read once: what is being edited does not change under the person's hands.
-  const query = useQuery({
-    queryKey: [...tunnelKeys(client).all, 'versions', 'webhook', id],
-    queryFn: async ({ signal }) => {
-      const { data, etag } = await client.webhooks.get(id, { signal }).withResponse();
-      return { data, etag };
-    },
-    staleTime: Infinity,
-    gcTime: 0,
-    refetchOnReconnect: false,
-  });
-  return <Loaded query={query}>{({ data, etag }) => children(data, etag)}</Loaded>;
+  const query = useQuery({ queryKey: [...tunnelKeys(client).all, 'versions', 'webhook', id], queryFn: ({ signal }) => readVersion(id, signal), staleTime: Infinity, gcTime: 0, refetchOnReconnect: false });
+  return <Loaded query={query}>{(version) => <Change first={version} {...rest} />}</Loaded>;
+}
+
+const names = ['name', 'url', 'format', 'events', 'offlineDelaySeconds'] as const;
+
+/** The names of the values that differ. */
+function changedNames(from: Values, to: Values): (typeof names)[number][] {
+  return names.filter((name) => JSON.stringify(from[name]) !== JSON.stringify(to[name]));
+}
+
+function Change({ first, onChanged, onClose }: ExistingProps & { first: Version }): ReactNode {
+  const t = useText(webhooksTexts);
+  const [last, setLast] = useState(first);
+  const { webhook } = first;
+  const textOfValue: Readonly<Record<(typeof names)[number], (of: Values) => string>> = {
+    name: (of) => of.name,
+    url: (of) => of.url,
+    format: (of) => t.formats[of.format],
+    events: (of) => of.events.map((event) => t.events[event]).join('; '),
+    offlineDelaySeconds: (of) => String(of.offlineDelaySeconds),
+  };
+  const labels = { name: t.name, url: t.url, format: t.format, events: t.eventsTitle, offlineDelaySeconds: t.delay };
+
+  async function save(values: Values): Promise<void> {
+    const changed = changedNames(webhook, values);
+    try {
+      if (changed.length > 0) await client.webhooks.update(webhook.id, Object.fromEntries(changed.map((name) => [name, values[name]])), { ifMatch: last.etag });
+    } catch (error) {
+      if (isCode(error, 'precondition_failed')) setLast(await readVersion(webhook.id));
+      throw error;
+    }
+    await onChanged();
+    onClose();
+  }
+
+  return (
+    <Fields webhook={webhook} submit={t.save} onClose={onClose} onSave={save}>
+      {last !== first && (
+        <Note tone="warn">
+          <ul>
+            {changedNames(webhook, last.webhook).map((name) => (
+              <li key={name} className="account-url">
+                {labels[name]}: {textOfValue[name](webhook)} → <strong>{textOfValue[name](last.webhook)}</strong>
+              </li>
+            ))}
+          </ul>
+          <p>{t.overtakenText}</p>
+        </Note>
+      )}
+    </Fields>
+  );
 }
 
 type Values = Required<Pick<Schemas['WebhookCreate'], 'name' | 'url' | 'events' | 'format' | 'offlineDelaySeconds'>>;
 
-function Fields({ webhook, submit, onSave, onClose }: { webhook?: Schemas['Webhook']; submit: string; onSave(values: Values): Promise<void>; onClose(): void }): ReactNode {
+function Fields({ webhook, submit, onSave, onClose, children }: { webhook?: Schemas['Webhook']; submit: string; onSave(values: Values): Promise<void>; onClose(): void; children?: ReactNode }): ReactNode {
   const t = useText(webhooksTexts);
   const [missing, setMissing] = useState(false);
   return (
@@ -116,6 +159,7 @@ function Fields({ webhook, submit, onSave, onClose }: { webhook?: Schemas['Webho
         )}
       </fieldset>
       <Input label={t.delay} name="offlineDelaySeconds" type="number" required min={0} max={86_400} step={1} inputMode="numeric" hint={t.delayHint} defaultValue={webhook?.offlineDelaySeconds ?? 60} />
+      {children}
     </Form>
   );
 }

@@ -17,9 +17,9 @@ export const webhooksTexts = catalogue({
     eventsTitle: 'When',
     events: {
       'device.offline': 'A device is offline',
-      'device.online': 'It is online again',
+      'device.online': 'A device is online again',
       'allocation.failed': 'A port has failed',
-      'allocation.recovered': 'It works again',
+      'allocation.recovered': 'A port works again',
       'enrollment.waiting': 'A device waits to be approved',
       'quota.reached': 'A limit is reached',
       'webhook.test': 'Test',
@@ -70,7 +70,8 @@ export const webhooksTexts = catalogue({
     deleted: 'The webhook is deleted.',
     conflict: 'There are as many webhooks as are allowed. Delete one first.',
     isOff: 'The webhook is off. Switch it on first.',
-    overtaken: 'Somebody else has changed this webhook meanwhile. Close this and open it again to see what it is now.',
+    overtaken: 'Somebody else has changed this webhook meanwhile. Nothing is saved yet.',
+    overtakenText: 'Save again to put your changes on top.',
   },
   de: {
     title: 'Webhooks',
@@ -88,9 +89,9 @@ export const webhooksTexts = catalogue({
     eventsTitle: 'Wann',
     events: {
       'device.offline': 'Ein Gerät ist offline',
-      'device.online': 'Es ist wieder online',
+      'device.online': 'Ein Gerät ist wieder online',
       'allocation.failed': 'Ein Port ist ausgefallen',
-      'allocation.recovered': 'Er geht wieder',
+      'allocation.recovered': 'Ein Port geht wieder',
       'enrollment.waiting': 'Ein Gerät wartet auf Zulassung',
       'quota.reached': 'Eine Grenze ist erreicht',
       'webhook.test': 'Test',
@@ -141,6 +142,7 @@ export const webhooksTexts = catalogue({
     deleted: 'Der Webhook ist gelöscht.',
     conflict: 'Es gibt so viele Webhooks, wie erlaubt sind. Lösche zuerst einen.',
     isOff: 'Der Webhook ist aus. Schalte ihn zuerst ein.',
-    overtaken: 'Jemand anders hat diesen Webhook inzwischen geändert. Schließe das hier und öffne es wieder, um zu sehen, wie er jetzt ist.',
+    overtaken: 'Jemand anders hat diesen Webhook inzwischen geändert. Noch ist nichts gespeichert.',
+    overtakenText: 'Speichere noch einmal, um deine Änderungen darüberzulegen.',
   },
 });

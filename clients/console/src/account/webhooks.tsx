@@ -114,13 +114,22 @@ function List({ items, onOpen, onChanged }: { items: readonly Webhook[]; onOpen(
             </div>
           ),
         },
-        { title: t.eventsTitle, cell: ({ events }) => events.map((event) => t.events[event]).join(', ') },
+        {
+          title: t.eventsTitle,
+          cell: ({ events }) => (
+            <ul className="account-events">
+              {events.map((event) => (
+                <li key={event}>{t.events[event]}</li>
+              ))}
+            </ul>
+          ),
+        },
         { title: t.state, cell: (webhook) => <WebhookState webhook={webhook} /> },
         {
           title: '',
           kind: 'actions',
           cell: (webhook) => (
-            <div className="row end">
+            <div className="account-acts">
               <Button compact busy={testing === webhook.id} aria-label={`${t.test}: ${webhook.name}`} onClick={() => void test(webhook)}>
                 {t.test}
               </Button>
