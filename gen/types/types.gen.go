@@ -2572,6 +2572,8 @@ type EnrollmentStatus struct {
 }
 
 // EnrollmentTag 128 random bits in base64url, which is 22 characters.
+//
+// Example: k3Yp0Zq8Xw2Lr5Nt7Vb9Qg
 type EnrollmentTag = string
 
 // ErrorCode What went wrong, as a stable code for programs. Later versions may add codes.

@@ -201,7 +201,8 @@ func TestETag_StaysWhileOnlyLiveStateChanges(t *testing.T) {
 	}
 	for _, query := range []string{
 		`UPDATE allocations SET server_state = 'ready', client_state = 'failed', client_reason = 'no', target = 'down', target_reason = 'no'`,
-		`UPDATE devices SET platform = 'plan9/mips', agent_version = '9', last_seen_at = now() WHERE kind = 'client'`,
+		`UPDATE devices SET platform = 'plan9/mips', agent_version = '9', last_seen_at = now(),
+			control_address = '192.0.2.9', disconnect_reason = 'lost' WHERE kind = 'client'`,
 	} {
 		if _, err := dbtest.SQL(t, p.db).ExecContext(t.Context(), query); err != nil {
 			t.Fatal(err)
@@ -213,8 +214,12 @@ func TestETag_StaysWhileOnlyLiveStateChanges(t *testing.T) {
 			t.Errorf("%s has the tag %s, and had %s", edits[i].path, now, tag)
 		}
 	}
-	// A move and a drain are edits.
-	move := edits[0].caller.send(t, "PATCH", edits[0].path, `{"port":20007}`, "If-Match", before[0])
+	// A move is an edit, to a port that it does not have.
+	port := `{"port":20007}`
+	if strings.Contains(string(edits[0].caller.send(t, "GET", edits[0].path, nil).body), `"port":20007`) {
+		port = `{"port":20008}`
+	}
+	move := edits[0].caller.send(t, "PATCH", edits[0].path, port, "If-Match", before[0])
 	if move.status != http.StatusOK || move.header.Get("ETag") == before[0] {
 		t.Errorf("another port: %d %s", move.status, move.body)
 	}

@@ -2924,7 +2924,10 @@ export interface components {
              */
             server?: components["schemas"]["TunnelServerSettings"];
         };
-        /** @description 128 random bits in base64url, which is 22 characters. */
+        /**
+         * @description 128 random bits in base64url, which is 22 characters.
+         * @example k3Yp0Zq8Xw2Lr5Nt7Vb9Qg
+         */
         EnrollmentTag: string;
         /** @description The codes of an enrollment. */
         Enrollment: {
