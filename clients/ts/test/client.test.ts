@@ -55,7 +55,7 @@ describe('requests', () => {
     expectTypeOf(client.allocations.get).parameter(0).toEqualTypeOf<number>();
     expectTypeOf(client.enrollment.pending).parameter(0).toEqualTypeOf<{ userCode?: string; tag?: string } | undefined>();
     // @ts-expect-error: a required query cannot be left out
-    const missing = (): unknown => client.enrollment.pending();
+    const missing = (): unknown => client.enrollment.poll();
     // @ts-expect-error: the protocol does not exist
     const wrong = (): unknown => client.allocations.create({ protocol: 'sctp', localPort: 1 });
     expect([missing, wrong]).toHaveLength(2);

@@ -89,7 +89,11 @@ function valueOf(path, name) {
 // withParameters puts values of this panel in place of the contract's examples.
 function withParameters(document) {
   const put = (parameter, path) => {
-    if (parameter.required) parameter.example = valueOf(path, parameter.name) ?? parameter.example;
+    const value = valueOf(path, parameter.name);
+    if (value === undefined) return;
+    parameter.example = value;
+    // Of parameters that stand for each other the one is sent that has a value here.
+    parameter.required = true;
   };
   for (const [path, item] of Object.entries(document.paths)) {
     for (const part of [item, ...Object.values(item)]) {
