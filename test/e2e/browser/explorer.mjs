@@ -90,14 +90,12 @@ function valueOf(path, name) {
 function withParameters(document) {
   const put = (parameter, path) => {
     const value = valueOf(path, parameter.name);
-    if (value === undefined) return;
-    parameter.example = value;
-    // Of parameters that stand for each other the one is sent that has a value here.
-    parameter.required = true;
+    if (value !== undefined) Object.assign(parameter, { example: value, required: true });
   };
   for (const [path, item] of Object.entries(document.paths)) {
     for (const part of [item, ...Object.values(item)]) {
-      part.parameters = part.parameters?.map((parameter) => {
+      // A pending enrollment is found by its code or its tag: the code is what there is here.
+      part.parameters = part.parameters?.filter(({ name }) => name !== 'tag').map((parameter) => {
         const own = structuredClone(parameter.$ref ? document.components.parameters[parameter.$ref.split('/').pop()] : parameter);
         put(own, path);
         return own;
