@@ -4,7 +4,6 @@ import { useText } from '../lib/language.js';
 import { useIsAdmin } from '../session/session.js';
 import { Forbidden, NotFound } from '../shell/not-found.js';
 import { Tabs } from '../ui/index.js';
-import { hasWebhooks, SiteWebhooks } from './webhooks.js';
 import { texts } from './texts.js';
 import './site.css';
 
@@ -16,6 +15,7 @@ const Settings = lazy(() => import('./settings.js'));
 const Keys = lazy(() => import('./keys.js'));
 const Audit = lazy(() => import('./audit-page.js'));
 const Versions = lazy(() => import('./versions.js'));
+const Webhooks = lazy(() => import('./webhooks.js'));
 
 /** The pages for admins of the panel. */
 export default function Site(): ReactNode {
@@ -29,7 +29,7 @@ export default function Site(): ReactNode {
     { href: '/site/audit', text: t.tabs.audit },
     { href: '/site/versions', text: t.tabs.versions },
     { href: '/site/keys', text: t.tabs.keys },
-    ...(hasWebhooks ? [{ href: '/site/webhooks', text: t.tabs.webhooks }] : []),
+    { href: '/site/webhooks', text: t.tabs.webhooks },
   ];
   return (
     <>
@@ -46,7 +46,7 @@ export default function Site(): ReactNode {
         <Route path="/site/keys" component={Keys} />
         <Route path="/site/audit" component={Audit} />
         <Route path="/site/versions" component={Versions} />
-        {hasWebhooks && <Route path="/site/webhooks" component={SiteWebhooks} />}
+        <Route path="/site/webhooks" component={Webhooks} />
         <Route>
           <NotFound />
         </Route>
