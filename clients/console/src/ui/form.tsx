@@ -1,4 +1,4 @@
-import { createContext, useContext, useId, useRef, useState, type ComponentProps, type FormEvent, type ReactNode } from 'react';
+import { createContext, useContext, useEffect, useId, useRef, useState, type ComponentProps, type FormEvent, type ReactNode } from 'react';
 import { useExplain, type Explanation, type OwnMessages } from '../lib/errors.js';
 import { useText } from '../lib/language.js';
 import { Button } from './button.js';
@@ -28,8 +28,14 @@ export function Form({ onSubmit, submit, kind = 'primary', messages, onCancel, d
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
   const running = useRef(false);
+  const end = useRef<HTMLDivElement>(null);
   const named = useRef<Explanation['fields']>([]);
   named.current = error === undefined ? [] : explain(error, messages).fields;
+
+  // What is wrong stands above the button, which it may push out of sight.
+  useEffect(() => {
+    if (error !== undefined) end.current?.scrollIntoView({ block: 'nearest' });
+  }, [error]);
 
   async function send(event: FormEvent<HTMLFormElement>): Promise<void> {
     event.preventDefault();
@@ -52,7 +58,7 @@ export function Form({ onSubmit, submit, kind = 'primary', messages, onCancel, d
     <form className={`stack${wide ? ' wide' : ''}`} onSubmit={(event) => void send(event)}>
       <FieldErrors value={named.current}>{children}</FieldErrors>
       {error !== undefined && <ErrorNote error={error} messages={messages} />}
-      <div className="row">
+      <div className="row" ref={end}>
         <Button type="submit" kind={kind} busy={busy} disabled={disabled}>
           {submit}
         </Button>
