@@ -95,7 +95,7 @@ function List({ items, onAct }: { items: readonly Key[]; onAct(act: 'rename' | '
       keyOf={({ id }) => id}
       columns={[
         { title: t.name, cell: ({ name }) => <strong>{name}</strong> },
-        { title: t.key, cell: ({ prefix }) => <code>{prefix}…</code> },
+        { title: t.key, cell: ({ prefix }) => <code className="account-prefix">{prefix}…</code> },
         { title: t.scopesTitle, cell: (key) => key.scopes.map((scope) => t.scopes[scope]).join(', ') },
         {
           title: t.expires,

@@ -23,6 +23,7 @@ export function Sessions(): ReactNode {
   const pages = usePages('sessions', client.account.sessions, {});
   const [asking, setAsking] = useState(false);
   const reread = () => queries.invalidateQueries({ queryKey: [...tunnelKeys(client).all, 'pages', 'sessions'] });
+  const others = pages.data && (pages.data.items.length > 1 || pages.data.next || !pages.onFirst);
   const nameOf = ({ userAgent = '' }: Schemas['AccountSession']): string => {
     const { browser, system } = namesOf(userAgent);
     return browser && system ? t.on(browser, system) : (browser ?? (userAgent || t.unknown));
@@ -40,7 +41,7 @@ export function Sessions(): ReactNode {
   );
   return (
     <>
-      <PageHead title={t.title} about={t.about} actions={<Button onClick={() => setAsking(true)}>{t.endOthers}</Button>} />
+      <PageHead title={t.title} about={t.about} actions={others && <Button onClick={() => setAsking(true)}>{t.endOthers}</Button>} />
       <Loaded query={pages}>
         {({ items }) => (
           <div>

@@ -1,38 +1,50 @@
 import { useQuery } from '@tanstack/react-query';
-import type { ReactNode } from 'react';
+import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
-import { tunnelQueries } from '@eclitunnel/sdk/react';
+import { tunnelKeys } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
-import { useErrorNotice } from '../lib/error-notice.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
-import { Button, Dialog, Loaded, State, useNotices, type Tone } from '../ui/index.js';
+import { Button, Dialog, ErrorNote, Loaded, State, type Tone } from '../ui/index.js';
+import { reasonIn, reasonsTexts } from './reasons.js';
 import { webhooksTexts } from './webhooks-texts.js';
 
 type Delivery = Schemas['WebhookDelivery'];
 
 const tones: Readonly<Record<Schemas['WebhookDeliveryState'], Tone>> = { pending: '', delivered: 'good', failed: 'bad', dropped: 'bad' };
 
+/** How many messages are shown: enough to see what goes wrong now. */
+const shownDeliveries = 50;
+
 /** The newest messages of a webhook, with what became of each. */
 export function WebhookLog({ webhook, onClose }: { webhook: Schemas['Webhook']; onClose(): void }): ReactNode {
   const t = useText(webhooksTexts);
+  const reasons = useText(reasonsTexts);
   const format = useFormat();
-  const { notify } = useNotices();
-  const attempt = useErrorNotice();
-  const query = useQuery({ ...tunnelQueries(client).webhookDeliveries(webhook.id), refetchInterval: 5000 });
-  const again = ({ id }: Delivery) =>
-    attempt(
-      async () => {
-        await client.webhooks.redeliver(webhook.id, id);
-        await query.refetch();
-        notify(t.redelivered);
-      },
-      { conflict: t.isOff },
-    );
+  // A notice would be behind the dialog.
+  const [said, setSaid] = useState<{ error?: unknown }>();
+  const query = useQuery({
+    queryKey: [...tunnelKeys(client).webhookDeliveries(webhook.id), 'newest'],
+    queryFn: async ({ signal }) => {
+      const { data, next } = await client.webhooks.deliveries(webhook.id, { limit: shownDeliveries }, { signal }).withResponse();
+      return { items: data, more: Boolean(next) };
+    },
+    refetchInterval: 5000,
+  });
+  async function again({ id }: Delivery): Promise<void> {
+    setSaid(undefined);
+    try {
+      await client.webhooks.redeliver(webhook.id, id);
+      setSaid({});
+      await query.refetch();
+    } catch (error) {
+      setSaid({ error });
+    }
+  }
   return (
     <Dialog title={t.logOf(webhook.name)} onClose={onClose}>
       <Loaded query={query}>
-        {(items) =>
+        {({ items, more }) =>
           items.length === 0 ? (
             <p className="faint">{t.noLog}</p>
           ) : (
@@ -49,7 +61,7 @@ export function WebhookLog({ webhook, onClose }: { webhook: Schemas['Webhook']; 
                         <State tone={tones[delivery.state]}>{t.states[delivery.state]}</State>
                       </p>
                       <p className="small faint">
-                        {[t.attempts(format.number(delivery.attempts)), delivery.error ?? (delivery.status !== null && t.status(delivery.status)), delivery.durationMs !== null && format.milliseconds(delivery.durationMs)]
+                        {[t.attempts(format.number(delivery.attempts)), delivery.error ? reasonIn(reasons, delivery.error) : delivery.status !== null && t.status(delivery.status), delivery.durationMs !== null && format.milliseconds(delivery.durationMs)]
                           .filter(Boolean)
                           .join(' · ')}
                       </p>
@@ -62,11 +74,15 @@ export function WebhookLog({ webhook, onClose }: { webhook: Schemas['Webhook']; 
                   </li>
                 ))}
               </ul>
-              <p className="small faint">{t.newest}</p>
+              {more && <p className="small faint">{t.newest}</p>}
             </>
           )
         }
       </Loaded>
+      {said?.error !== undefined && <ErrorNote error={said.error} messages={{ conflict: t.isOff }} />}
+      <p className="small faint" role="status">
+        {said && said.error === undefined && t.redelivered}
+      </p>
       <div className="row">
         <Button onClick={onClose}>{t.done}</Button>
       </div>

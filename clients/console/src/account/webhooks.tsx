@@ -3,11 +3,11 @@ import { useState, type ReactNode } from 'react';
 import type { Schemas } from '@eclitunnel/sdk';
 import { tunnelKeys, tunnelQueries } from '@eclitunnel/sdk/react';
 import { client } from '../lib/client.js';
-import { useNow } from '../lib/clock.js';
 import { useErrorNotice } from '../lib/error-notice.js';
 import { useFormat } from '../lib/format.js';
 import { useText } from '../lib/language.js';
 import { Button, Confirm, Empty, Loaded, Menu, MenuItem, MenuLine, State, Table, useNotices } from '../ui/index.js';
+import { reasonIn, reasonsTexts } from './reasons.js';
 import { WebhookForm } from './webhook-form.js';
 import { WebhookLog } from './webhook-log.js';
 import { Rotate, SecretDialog } from './webhook-secret.js';
@@ -76,6 +76,7 @@ export function Webhooks({ owner }: { owner: WebhooksOwner }): ReactNode {
 
 function List({ items, onOpen, onChanged }: { items: readonly Webhook[]; onOpen(open: Open): void; onChanged(): Promise<unknown> }): ReactNode {
   const t = useText(webhooksTexts);
+  const reasons = useText(reasonsTexts);
   const { notify } = useNotices();
   const attempt = useErrorNotice();
   const [testing, setTesting] = useState<number>();
@@ -84,7 +85,7 @@ function List({ items, onOpen, onChanged }: { items: readonly Webhook[]; onOpen(
     setTesting(id);
     await attempt(async () => {
       const { state, error, status } = await client.webhooks.test(id);
-      notify(state === 'delivered' ? t.tested : t.testFailed(error ?? (status === null ? t.noAnswer : t.status(status))));
+      notify(state === 'delivered' ? t.tested : t.testFailed(error ? reasonIn(reasons, error) : status === null ? t.noAnswer : t.status(status)));
       await onChanged();
     });
     setTesting(undefined);
@@ -154,12 +155,18 @@ function List({ items, onOpen, onChanged }: { items: readonly Webhook[]; onOpen(
 function WebhookState({ webhook: { enabled, disabledReason, failingSince, lastDelivery } }: { webhook: Webhook }): ReactNode {
   const t = useText(webhooksTexts);
   const format = useFormat();
-  const now = useNow(60);
-  const why = disabledReason ?? (enabled && failingSince ? t.failingSince(format.ago(failingSince, now)) : enabled && lastDelivery?.error ? t.lastFailed(lastDelivery.error) : undefined);
+  const reasons = useText(reasonsTexts);
+  const why = (): string | undefined => {
+    if (disabledReason) return reasonIn(reasons, disabledReason);
+    if (!enabled) return undefined;
+    const last = lastDelivery?.error ? t.lastFailed(reasonIn(reasons, lastDelivery.error)) : undefined;
+    return failingSince ? [t.failingSince(format.dateTime(failingSince)), last].filter(Boolean).join(' ') : last;
+  };
+  const reason = why();
   return (
-    <div>
+    <div className="account-state">
       {disabledReason ? <State tone="bad">{t.disabled}</State> : !enabled ? <State>{t.off}</State> : failingSince ? <State tone="warn">{t.failing}</State> : <State tone="good">{t.on}</State>}
-      {why && <p className="small faint">{why}</p>}
+      {reason && <p className="small faint">{reason}</p>}
     </div>
   );
 }
