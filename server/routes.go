@@ -78,14 +78,14 @@ func (s *Server) build(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	s.webhooks, err = webhooks.New(webhooks.Options{
-		Store: s.db, PublicURL: s.url, Device: handler.Device, Allocation: handler.Allocation, Version: s.opts.Version,
+		Store: s.db, PublicURL: s.url, Device: handler.Device(s.opts.Version), Allocation: handler.Allocation, Version: s.opts.Version,
 		PrivateTargets: s.opts.WebhookPrivateTargets, Lookup: s.opts.Lookup, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.events, err = events.New(events.Options{
-		Store: s.db, Authenticate: s.auth.Authenticate, Device: handler.Device, Allocation: handler.Allocation, Logger: s.logger,
+		Store: s.db, Authenticate: s.auth.Authenticate, Device: handler.Device(s.opts.Version), Allocation: handler.Allocation, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err

@@ -2256,6 +2256,11 @@ type Device struct {
 	// Address The IP address from which the device is, or was last, connected, as the panel sees it. Null if it is not known.
 	Address nullable.Nullable[string] `json:"address"`
 
+	// AgentOutdated Whether `agentVersion` is older than the panel's version (`GET /api/version`). False unless both are
+	// releases: it is not known of a development build, nor of a pre-release. It may change with an
+	// upgrade of the panel, without an event.
+	AgentOutdated bool `json:"agentOutdated"`
+
 	// AgentVersion The version of the agent, as last reported, at first with the enrollment. Null if it never was.
 	AgentVersion nullable.Nullable[string] `json:"agentVersion"`
 
@@ -2420,7 +2425,7 @@ type DeviceDrain struct {
 
 // DeviceEvent A device is new to the caller, or has changed. Going online or offline and what the device reports are changes too.
 //
-// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"address":"203.0.113.20","agentVersion":"0.1.0","approved":true,"connectedSince":"2026-01-02T03:05:00Z","createdAt":"2026-01-02T03:04:05Z","disconnectReason":null,"expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
+// Example: {"at":"2026-01-02T08:00:00.25Z","device":{"address":"203.0.113.20","agentOutdated":false,"agentVersion":"0.1.0","approved":true,"connectedSince":"2026-01-02T03:05:00Z","createdAt":"2026-01-02T03:04:05Z","disconnectReason":null,"expiresAt":null,"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","kind":"client","lastSeenAt":"2026-01-02T08:00:00Z","name":"gaming-rig","online":true,"organisationId":null,"ownerId":1,"platform":"linux/amd64","server":null,"userCode":null},"deviceId":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","type":"device.updated"}
 type DeviceEvent struct {
 	// At When it happened, by the database's clock; for `ready`, `resync` and `usage` when the event was made, by the
 	// panel's clock. Apart from these three types, it does not decrease from one event to the next.

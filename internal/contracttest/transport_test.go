@@ -44,7 +44,7 @@ func (a answer) RoundTrip(request *http.Request) (*http.Response, error) {
 func device(server string) string {
 	return `{"id":"3f0e2a6c-6f0b-4c0e-9f57-0d6f3c2f9a11","name":"a","kind":"client","approved":true,"userCode":null,
 		"expiresAt":null,"createdAt":"2026-01-02T03:04:05Z","ownerId":1,"organisationId":null,"online":false,
-		"lastSeenAt":null,"agentVersion":null,"platform":null,"address":null,"connectedSince":null,
+		"lastSeenAt":null,"agentVersion":null,"agentOutdated":false,"platform":null,"address":null,"connectedSince":null,
 		"disconnectReason":null,"server":` + server + `}`
 }
 

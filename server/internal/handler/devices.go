@@ -39,7 +39,7 @@ func (a *api) ListDevices(ctx context.Context, request server.ListDevicesRequest
 	rows, link := cut(rows, wanted, "/api/tunnel/devices", func(d db.Device) string { return deviceCursor(sort, d) }, parameters...)
 	devices := make([]types.Device, 0, len(rows))
 	for _, row := range rows {
-		devices = append(devices, toDevice(row))
+		devices = append(devices, a.device(row))
 	}
 	return server.ListDevices200JSONResponse{
 		Body:    devices,
@@ -85,7 +85,7 @@ func (a *api) GetDevice(ctx context.Context, request server.GetDeviceRequestObje
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	setTag(ctx, deviceTag(device))
-	return server.GetDevice200JSONResponse(toDevice(device)), nil
+	return server.GetDevice200JSONResponse(a.device(device)), nil
 }
 
 // UpdateDevice changes a device's name and owner, and a tunnel server's settings.
@@ -124,7 +124,7 @@ func (a *api) UpdateDevice(ctx context.Context, request server.UpdateDeviceReque
 		return nil, ifNotFound(err, errNoDevice)
 	}
 	setTag(ctx, deviceTag(device))
-	return server.UpdateDevice200JSONResponse(toDevice(device)), nil
+	return server.UpdateDevice200JSONResponse(a.device(device)), nil
 }
 
 // mayConfigure checks that the caller may apply the settings to a tunnel server.
@@ -182,7 +182,7 @@ func (a *api) CreateDevice(ctx context.Context, request server.CreateDeviceReque
 	if err != nil {
 		return nil, err
 	}
-	return server.CreateDevice201JSONResponse(types.DeviceCreated{Device: toDevice(device), Token: token}), nil
+	return server.CreateDevice201JSONResponse(types.DeviceCreated{Device: a.device(device), Token: token}), nil
 }
 
 // DrainDevice drains a tunnel server of its players.
@@ -202,7 +202,7 @@ func (a *api) DrainDevice(ctx context.Context, request server.DrainDeviceRequest
 	case err != nil:
 		return nil, ifNotFound(err, errNoDevice)
 	}
-	return server.DrainDevice200JSONResponse(toDevice(device)), nil
+	return server.DrainDevice200JSONResponse(a.device(device)), nil
 }
 
 // DeleteDevice removes a device with its allocations.
@@ -237,7 +237,11 @@ func ifNotFound(err error, notFound *problem.Error) error {
 	return err
 }
 
-func toDevice(row db.Device) types.Device {
+// device returns a device as the API shows it.
+func (a *api) device(row db.Device) types.Device { return toDevice(row, a.version.Version) }
+
+// toDevice returns a device as a panel of a version shows it.
+func toDevice(row db.Device, panel string) types.Device {
 	device := types.Device{
 		ID:             row.ID,
 		Name:           row.Name,
@@ -251,6 +255,7 @@ func toDevice(row db.Device) types.Device {
 		Online:         row.Online,
 		LastSeenAt:     orNull(row.LastSeenAt),
 		AgentVersion:   orNull(row.AgentVersion),
+		AgentOutdated:  row.AgentVersion != nil && isOlder(*row.AgentVersion, panel),
 		Platform:       orNull(row.Platform),
 		Address:        orNull(row.ControlAddress),
 		ConnectedSince: orNull(row.ConnectedAt),

@@ -126,5 +126,5 @@ func (a *api) ApproveDevice(ctx context.Context, request server.ApproveDeviceReq
 	if err != nil {
 		return nil, err
 	}
-	return server.ApproveDevice200JSONResponse(types.DeviceApproved{Success: true, Device: toDevice(device)}), nil
+	return server.ApproveDevice200JSONResponse(types.DeviceApproved{Success: true, Device: a.device(device)}), nil
 }

@@ -101,7 +101,7 @@ func newReplica(t *testing.T, d *db.DB, now time.Time, change ...func(o *handler
 	}
 	t.Cleanup(providers.Close)
 	hooks, err := webhooks.New(webhooks.Options{
-		Store: d, PublicURL: publicURL, Device: handler.Device, Allocation: handler.Allocation, Version: "0.1.0", Now: p.Now,
+		Store: d, PublicURL: publicURL, Device: handler.Device("0.1.0"), Allocation: handler.Allocation, Version: "0.1.0", Now: p.Now,
 		// No name exists: a test sends nothing to where the contract's examples lead.
 		Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
 			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
@@ -228,6 +228,12 @@ func (p *panel) device(t *testing.T, owner, admin caller, kind types.DeviceKind)
 // connect marks a device as online, as its control channel would.
 func (p *panel) connect(t *testing.T, id uuid.UUID) (generation int64) {
 	t.Helper()
+	return p.connectVersion(t, id, "0.1.0")
+}
+
+// connectVersion marks a device as online with an agent of some version.
+func (p *panel) connectVersion(t *testing.T, id uuid.UUID, version string) (generation int64) {
+	t.Helper()
 	if err := p.db.RenewLease(t.Context(), p.replica, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +241,7 @@ func (p *panel) connect(t *testing.T, id uuid.UUID) (generation int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hello := db.Hello{TokenVersion: device.TokenVersion, ReplicaID: p.replica, AgentVersion: "0.1.0", Platform: "linux/amd64"}
+	hello := db.Hello{TokenVersion: device.TokenVersion, ReplicaID: p.replica, AgentVersion: version, Platform: "linux/amd64"}
 	if device.Kind == db.KindServer {
 		hello.RelayPort, hello.Fingerprint = 7443, "00"
 	}

@@ -2714,6 +2714,12 @@ export interface components {
             /** @description The version of the agent, as last reported, at first with the enrollment. Null if it never was. */
             agentVersion: string | null;
             /**
+             * @description Whether `agentVersion` is older than the panel's version (`GET /api/version`). False unless both are
+             *     releases: it is not known of a development build, nor of a pre-release. It may change with an
+             *     upgrade of the panel, without an event.
+             */
+            agentOutdated: boolean;
+            /**
              * @description The operating system and architecture, as last reported, at first with the enrollment. Null if it never was.
              * @example linux/amd64
              */
@@ -4147,6 +4153,7 @@ export interface components {
          *         "online": true,
          *         "lastSeenAt": "2026-01-02T08:00:00Z",
          *         "agentVersion": "0.1.0",
+         *         "agentOutdated": false,
          *         "platform": "linux/amd64",
          *         "address": "203.0.113.20",
          *         "connectedSince": "2026-01-02T03:05:00Z",
@@ -7010,6 +7017,7 @@ export interface operations {
                      *         "online": false,
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
+                     *         "agentOutdated": false,
                      *         "platform": null,
                      *         "address": null,
                      *         "connectedSince": null,
@@ -7029,6 +7037,7 @@ export interface operations {
                      *         "online": true,
                      *         "lastSeenAt": "2026-01-02T08:00:00Z",
                      *         "agentVersion": "0.1.0",
+                     *         "agentOutdated": false,
                      *         "platform": "linux/amd64",
                      *         "address": "203.0.113.20",
                      *         "connectedSince": "2026-01-02T03:05:00Z",
@@ -7048,6 +7057,7 @@ export interface operations {
                      *         "online": true,
                      *         "lastSeenAt": "2026-01-02T08:00:00Z",
                      *         "agentVersion": "0.1.0",
+                     *         "agentOutdated": false,
                      *         "platform": "linux/amd64",
                      *         "address": "203.0.113.20",
                      *         "connectedSince": "2026-01-02T03:05:00Z",
@@ -7126,6 +7136,7 @@ export interface operations {
                      *         "online": false,
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
+                     *         "agentOutdated": false,
                      *         "platform": null,
                      *         "address": null,
                      *         "connectedSince": null,
@@ -7271,6 +7282,7 @@ export interface operations {
                      *       "online": true,
                      *       "lastSeenAt": "2026-01-02T08:00:00Z",
                      *       "agentVersion": "0.1.0",
+                     *       "agentOutdated": false,
                      *       "platform": "linux/amd64",
                      *       "address": "203.0.113.20",
                      *       "connectedSince": "2026-01-02T03:05:00Z",
@@ -7585,6 +7597,7 @@ export interface operations {
                      *         "online": false,
                      *         "lastSeenAt": null,
                      *         "agentVersion": null,
+                     *         "agentOutdated": false,
                      *         "platform": null,
                      *         "address": null,
                      *         "connectedSince": null,
@@ -9402,6 +9415,7 @@ export interface operations {
                      *               "online": false,
                      *               "lastSeenAt": "2026-01-02T03:18:55Z",
                      *               "agentVersion": "0.1.0",
+                     *               "agentOutdated": false,
                      *               "platform": "linux/amd64",
                      *               "address": null,
                      *               "connectedSince": null,
@@ -9480,6 +9494,7 @@ export interface operations {
                      *             "online": false,
                      *             "lastSeenAt": "2026-01-02T03:18:55Z",
                      *             "agentVersion": "0.1.0",
+                     *             "agentOutdated": false,
                      *             "platform": "linux/amd64",
                      *             "address": null,
                      *             "connectedSince": null,

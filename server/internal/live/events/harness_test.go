@@ -44,7 +44,7 @@ func newReplica(t *testing.T, d *db.DB, change ...func(*events.Options)) *replic
 	t.Helper()
 	options := events.Options{
 		Store: d, Authenticate: func(*http.Request) (auth.Principal, error) { panic("no foreign credentials") },
-		Device: handler.Device, Allocation: handler.Allocation, PerAccount: 5000, Streams: 5000,
+		Device: handler.Device("0.1.0"), Allocation: handler.Allocation, PerAccount: 5000, Streams: 5000,
 	}
 	for _, f := range change {
 		f(&options)

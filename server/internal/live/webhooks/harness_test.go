@@ -268,7 +268,7 @@ func (f *fleet) start(change ...func(o *webhooks.Options)) *service {
 		s.ticks[every] = make(chan time.Time)
 	}
 	options := webhooks.Options{
-		Store: f.db, PublicURL: &url.URL{Scheme: "https", Host: "panel.example.com"}, Device: handler.Device, Allocation: handler.Allocation,
+		Store: f.db, PublicURL: &url.URL{Scheme: "https", Host: "panel.example.com"}, Device: handler.Device("0.1.0"), Allocation: handler.Allocation,
 		Version: "0.1.0", PrivateTargets: true, Logger: slog.New(slog.DiscardHandler), Now: f.Now, Rand: func() float64 { return 0.5 },
 		Every: func(d time.Duration) (<-chan time.Time, func()) { return s.ticks[d], func() {} },
 	}
