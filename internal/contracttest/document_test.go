@@ -181,3 +181,24 @@ func TestContract_PatternsAreInWords(t *testing.T) {
 		t.Errorf("found %d patterns, want at least 10", found)
 	}
 }
+
+// TestContract_AlternativeParametersExist: a parameter that is required unless another one is given.
+func TestContract_AlternativeParametersExist(t *testing.T) {
+	found := 0
+	operations(t, func(op *openapi3.Operation, parameters openapi3.Parameters) {
+		for _, ref := range parameters {
+			other, ok := ref.Value.Extensions["x-required-unless"].(string)
+			if !ok {
+				continue
+			}
+			found++
+			alternative := parameters.GetByInAndName(ref.Value.In, other)
+			if ref.Value.Required || alternative == nil || alternative.Required || alternative.Extensions["x-required-unless"] != nil {
+				t.Errorf("%s: the parameter %s does not stand for one that is optional by itself", op.OperationID, ref.Value.Name)
+			}
+		}
+	})
+	if found == 0 {
+		t.Error("found no parameter with an alternative")
+	}
+}

@@ -16,7 +16,7 @@ import (
 // TestContract_ExtensionsAreOfNoLanguage guards clients in other languages, whose
 // generators read extensions such as x-enum-varnames too.
 func TestContract_ExtensionsAreOfNoLanguage(t *testing.T) {
-	known := []string{"x-codes", "x-default", "x-deprecated-since", "x-error-help", "x-ignores-unknown-parameters", "x-pattern-message", "x-sunset"}
+	known := []string{"x-codes", "x-default", "x-deprecated-since", "x-error-help", "x-ignores-unknown-parameters", "x-pattern-message", "x-required-unless", "x-sunset"}
 	for _, match := range regexp.MustCompile(`\b(x-[\w-]+):`).FindAllStringSubmatch(string(eclitunnel.OpenAPI), -1) {
 		if !slices.Contains(known, match[1]) {
 			t.Errorf("the contract has %s; what is for Go alone belongs in gen/types/overlay.yaml", match[1])

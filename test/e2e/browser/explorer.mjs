@@ -89,13 +89,11 @@ function valueOf(path, name) {
 // withParameters puts values of this panel in place of the contract's examples.
 function withParameters(document) {
   const put = (parameter, path) => {
-    const value = valueOf(path, parameter.name);
-    if (value !== undefined) Object.assign(parameter, { example: value, required: true });
+    parameter.example = valueOf(path, parameter.name) ?? parameter.example;
   };
   for (const [path, item] of Object.entries(document.paths)) {
     for (const part of [item, ...Object.values(item)]) {
-      // A pending enrollment is found by its code or its tag: the code is what there is here.
-      part.parameters = part.parameters?.filter(({ name }) => name !== 'tag').map((parameter) => {
+      part.parameters = part.parameters?.map((parameter) => {
         const own = structuredClone(parameter.$ref ? document.components.parameters[parameter.$ref.split('/').pop()] : parameter);
         put(own, path);
         return own;

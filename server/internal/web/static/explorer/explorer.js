@@ -53,13 +53,16 @@ function chapter(schemas, union, name, introduction) {
 }
 
 // fill has a parameter's example filled in. One that need not be given is sent only if the
-// reader switches it on. The examples of an operation have one name in common, by which
-// the explorer chooses them.
-function fill(parameter) {
-  const value = parameter.example ?? parameter.schema?.example;
+// reader switches it on. Of two that stand for each other, the one is sent that the contract
+// requires unless the other is given. The examples of an operation have one name in common,
+// by which the explorer chooses them.
+function fill(parameter, schemas) {
+  const schema = schemas[parameter.schema?.$ref?.split('/').pop()] ?? parameter.schema;
+  const value = parameter.example ?? schema?.example;
   if (parameter.$ref || value === undefined) return;
   delete parameter.example;
-  parameter.examples = { example: parameter.required ? { value } : { value, 'x-disabled': true } };
+  const sent = parameter.required || parameter['x-required-unless'];
+  parameter.examples = { example: sent ? { value } : { value, 'x-disabled': true } };
 }
 
 function compose(contract, guides) {
@@ -72,9 +75,9 @@ function compose(contract, guides) {
     ...chapter(schemas, 'LiveEvent', 'Event messages',
       '`GET /api/events` sends these as server-sent events, each as one line of JSON.'),
   ];
-  for (const parameter of Object.values(parameters ?? {})) fill(parameter);
+  for (const parameter of Object.values(parameters ?? {})) fill(parameter, schemas);
   for (const path of Object.values(contract.paths)) {
-    for (const part of [path, ...Object.values(path)]) part.parameters?.forEach(fill);
+    for (const part of [path, ...Object.values(path)]) part.parameters?.forEach((parameter) => fill(parameter, schemas));
   }
   return contract;
 }
